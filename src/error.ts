@@ -1,0 +1,26 @@
+/**
+ * Every error that a user can meet: a stable code (listed in docs/errors.md) and one line that says what
+ * happened, where, and what to do.
+ */
+export class ColoError extends Error {
+  readonly code: `COLO_${string}`;
+
+  constructor(code: `COLO_${string}`, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'ColoError';
+    this.code = code;
+  }
+}
+
+/** Thrown by assertions on invariants: never the user's fault, always a bug of ours. */
+export class InvariantError extends ColoError {
+  constructor(message: string) {
+    super('COLO_INVARIANT', message);
+    this.name = 'InvariantError';
+  }
+}
+
+/** Assertions stay on in production. */
+export function invariant(condition: boolean, message: string): asserts condition {
+  if (!condition) throw new InvariantError(message);
+}
