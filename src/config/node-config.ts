@@ -1,0 +1,255 @@
+/**
+ * Reads a node's YAML file. Whatever is wrong with it is one line: FILE:LINE:COLUMN, what, and what to do.
+ * The YAML document is kept beside its plain value, so that a complaint about the value finds its place.
+ */
+import { readFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
+import { z } from 'zod';
+import { type Endpoint, UNIX_PATH_BYTES_MAX, unixPathProblem } from '../endpoint.ts';
+import { ColoError } from '../error.ts';
+import { nearestName } from './nearest.ts';
+import { nodeConfigSchema } from './schema.ts';
+
+/** The checked file: defaults filled in, paths absolute, endpoints parsed. */
+export type NodeConfig = z.output<typeof nodeConfigSchema> & { eventLog: string };
+
+type Code = `COLO_${string}`;
+type Problem = { offset: number; code: Code; text: string };
+type Issue = z.core.$ZodIssue;
+
+/** Room for the names of the sockets that live in runDirectory, the "/" included. */
+export const SOCKET_NAME_BYTES_MAX = 27;
+const RUN_DIRECTORY_BYTES_MAX = UNIX_PATH_BYTES_MAX - SOCKET_NAME_BYTES_MAX;
+/** A thousand times a real file; a wrong argument (a disk image) is refused before it fills the memory. */
+const FILE_CHARACTERS_MAX = 4 * 1024 * 1024;
+
+export function loadNodeConfig(path: string): NodeConfig {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new ColoError(
+      'COLO_CONFIG_READ',
+      `${path}: ${errorText(error)}; give a readable YAML file with -c`,
+      {
+        cause: error,
+      },
+    );
+  }
+  return parseNodeConfig(text, path);
+}
+
+/** Relative paths in the file are relative to the folder of `fileName`. */
+export function parseNodeConfig(text: string, fileName: string): NodeConfig {
+  if (text.length > FILE_CHARACTERS_MAX) {
+    throw new ColoError(
+      'COLO_CONFIG_READ',
+      `${fileName}: too large for a configuration; give a YAML file with -c`,
+    );
+  }
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true });
+  const fail = (problems: Problem[]): never => {
+    const [first] = problems;
+    const { line, col } = lines.linePos(first.offset);
+    const rest = problems.length - 1;
+    const more = rest === 0 ? '' : ` (and ${rest} more ${rest === 1 ? 'problem' : 'problems'})`;
+    throw new ColoError(first.code, `${fileName}:${line}:${col}: ${first.text}${more}`);
+  };
+
+  // A warning is something like an unknown tag: the value is then not what the writer meant.
+  const syntax = [...document.errors, ...document.warnings].map(({ code, message, pos }): Problem => {
+    if (code === 'DUPLICATE_KEY') {
+      const key = JSON.stringify(/^[^\s:]*/.exec(text.slice(pos[0]))?.[0] ?? '');
+      return {
+        offset: pos[0],
+        code: 'COLO_CONFIG_DUPLICATE_KEY',
+        text: `key ${key} is there twice; remove one`,
+      };
+    }
+    const what = oneLine(message).replace(/[.;]$/, '');
+    return { offset: pos[0], code: 'COLO_CONFIG_SYNTAX', text: `not valid YAML: ${what}; correct it here` };
+  });
+  if (syntax.length > 0) fail(inOrder(syntax));
+
+  const top = document.contents;
+  let value: unknown;
+  try {
+    value = document.toJS();
+  } catch (error) {
+    fail([
+      {
+        offset: 0,
+        code: 'COLO_CONFIG_SYNTAX',
+        text: `not valid YAML: ${errorText(error)}; correct its aliases`,
+      },
+    ]);
+  }
+  const result = nodeConfigSchema.safeParse(value, { reportInput: true });
+  if (!result.success) {
+    const problems = result.error.issues.flatMap((issue) => explain(issue, top));
+    fail(inOrder(problems));
+  }
+  const config = withAbsolutePaths(result.data!, resolve(dirname(fileName)));
+
+  const tooLong: Problem[] = [];
+  const check = (path: (string | number)[], problem: string | null): void => {
+    if (problem !== null)
+      tooLong.push({ offset: locate(top, path).offset, code: 'COLO_CONFIG_ENDPOINT', text: problem });
+  };
+  for (const [endpoint, path] of [
+    [config.link.listen, ['link', 'listen']],
+    [config.link.peer, ['link', 'peer']],
+    [config.uplink, ['uplink']],
+  ] as const) {
+    if (endpoint.kind === 'unix') check([...path], unixPathProblem(endpoint.path));
+  }
+  const runBytes = Buffer.byteLength(config.runDirectory);
+  if (runBytes > RUN_DIRECTORY_BYTES_MAX) {
+    const limit = `${runBytes} bytes, and unix sockets in it allow ${RUN_DIRECTORY_BYTES_MAX}; choose a shorter path`;
+    check(['runDirectory'], `runDirectory ${config.runDirectory} has ${limit}`);
+  }
+  if (tooLong.length > 0) fail(inOrder(tooLong));
+  return config;
+}
+
+/** The JSON schema of the file, for editors and for the docs. */
+export function nodeConfigJsonSchema(): Record<string, unknown> {
+  return { title: 'colo node', ...z.toJSONSchema(nodeConfigSchema, { io: 'input' }) };
+}
+
+function withAbsolutePaths(raw: z.output<typeof nodeConfigSchema>, base: string): NodeConfig {
+  const absolute = (endpoint: Endpoint): Endpoint =>
+    endpoint.kind === 'unix' ? { ...endpoint, path: resolve(base, endpoint.path) } : endpoint;
+  const runDirectory = resolve(base, raw.runDirectory);
+  return {
+    ...raw,
+    link: { listen: absolute(raw.link.listen), peer: absolute(raw.link.peer) },
+    uplink: absolute(raw.uplink),
+    arbiter: { directory: resolve(base, raw.arbiter.directory) },
+    runDirectory,
+    eventLog: raw.eventLog === undefined ? join(runDirectory, 'events.ndjson') : resolve(base, raw.eventLog),
+  };
+}
+
+/** Turns one complaint of the schema into ours, each with its own place in the file. */
+function explain(issue: Issue, top: Node | null): Problem[] {
+  const path = issue.path.map((part) => (typeof part === 'number' ? part : String(part)));
+  const dotted = path.join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const known = keysAt(path);
+    return issue.keys.map((key) => {
+      const nearest = nearestName(key, known);
+      const advice =
+        nearest === null ? `known here: ${known.join(', ')}` : `did you mean ${JSON.stringify(nearest)}?`;
+      const where = dotted === '' ? '' : ` in ${dotted}`;
+      return {
+        offset: locate(top, [...path, key], true).offset,
+        code: 'COLO_CONFIG_UNKNOWN_KEY',
+        text: `unknown key ${JSON.stringify(oneLine(key))}${where}; ${advice}`,
+      };
+    });
+  }
+  const { offset, found } = locate(top, path);
+  if (!found && issue.code !== 'custom') {
+    return [{ offset, code: 'COLO_CONFIG_MISSING_KEY', text: `key "${dotted}" is missing; add it` }];
+  }
+  if (issue.code === 'custom') {
+    const code = (issue.params?.coloCode as Code | undefined) ?? 'COLO_CONFIG_VALUE';
+    const prefix = code === 'COLO_CONFIG_CONFLICT' ? '' : `${dotted}: `;
+    return [{ offset, code, text: `${prefix}${oneLine(issue.message)}` }];
+  }
+  const subject = dotted === '' ? 'the file' : dotted;
+  return [{ offset, code: 'COLO_CONFIG_VALUE', text: `${subject}: ${valueProblem(issue)}` }];
+}
+
+function valueProblem(issue: Issue): string {
+  const given = describe(issue.input);
+  switch (issue.code) {
+    case 'invalid_type': {
+      const quotes =
+        issue.expected === 'string' && typeof issue.input !== 'object' ? '; put it in quotes' : '';
+      return `${given} is not ${TYPE_NAMES[issue.expected] ?? `of type ${issue.expected}`}${quotes}`;
+    }
+    case 'too_small':
+      return issue.origin === 'number'
+        ? `${given} is too small; give at least ${issue.minimum}`
+        : 'is empty; give at least one';
+    case 'too_big':
+      return `${issue.origin === 'number' ? given : 'it'} is too large; give at most ${issue.maximum}`;
+    case 'invalid_value':
+      return `${given} is not allowed; choose ${issue.values.map(String).join(' or ')}`;
+    case 'invalid_key':
+      return issue.issues.map((inner) => oneLine(inner.message)).join('; ');
+    default:
+      return `${given}: ${oneLine(issue.message)}`;
+  }
+}
+
+const TYPE_NAMES: Record<string, string> = {
+  string: 'a text',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  array: 'a list',
+  object: 'a map of keys and values',
+  record: 'a map of keys and values',
+};
+
+function describe(value: unknown): string {
+  if (value === null || value === undefined) return 'nothing';
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'object') return 'a map';
+  const text = JSON.stringify(value);
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}
+
+/** The place of a value, or, when it is not there, of the nearest thing around it that is. */
+function locate(
+  top: Node | null,
+  path: readonly (string | number)[],
+  wantKey = false,
+): { offset: number; found: boolean } {
+  let node: unknown = top;
+  let offset = top?.range?.[0] ?? 0;
+  for (const [depth, part] of path.entries()) {
+    if (isMap(node)) {
+      const pair = node.items.find(({ key }) => isScalar(key) && String(key.value) === String(part));
+      if (pair === undefined) return { offset, found: false };
+      const last = depth === path.length - 1;
+      const keyOffset = (pair.key as Node).range![0];
+      const valueOffset = (pair.value as Node | null)?.range?.[0];
+      // A map is best pointed at by its key: its own first character is that of its first entry.
+      offset = (last && wantKey) || isMap(pair.value) || valueOffset === undefined ? keyOffset : valueOffset;
+      node = pair.value;
+    } else if (isSeq(node) && typeof part === 'number' && part < node.items.length) {
+      node = node.items[part];
+      offset = (node as Node).range?.[0] ?? offset;
+    } else {
+      return { offset, found: false };
+    }
+  }
+  return { offset, found: true };
+}
+
+function keysAt(path: readonly (string | number)[]): string[] {
+  let schema: unknown = nodeConfigJsonSchema();
+  for (const part of path)
+    schema = (schema as { properties?: Record<string, unknown> }).properties?.[String(part)] ?? {};
+  return Object.keys((schema as { properties?: object }).properties ?? {});
+}
+
+/** An unknown key often explains why another is missing; a conflict may only follow from a wrong value. */
+const rank = ({ code }: Problem): number =>
+  code === 'COLO_CONFIG_UNKNOWN_KEY' ? 0 : code === 'COLO_CONFIG_CONFLICT' ? 2 : 1;
+const inOrder = (problems: Problem[]): Problem[] =>
+  problems.toSorted((a, b) => rank(a) - rank(b) || a.offset - b.offset);
+const oneLine = (text: string): string => text.replaceAll(/\s+/g, ' ').trim();
+const errorText = (error: unknown): string => {
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code === 'ENOENT') return 'there is no such file';
+  if (code === 'EACCES') return 'this user may not read it';
+  if (code === 'EISDIR') return 'it is a directory';
+  return oneLine(error instanceof Error ? error.message : String(error));
+};
