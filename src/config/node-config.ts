@@ -151,7 +151,7 @@ function explain(issue: Issue, top: Node | null): Problem[] {
       };
     });
   }
-  const { offset, found } = locate(top, path);
+  const { offset, found } = locate(top, path, issue.code === 'invalid_key');
   if (!found && issue.code !== 'custom') {
     return [{ offset, code: 'COLO_CONFIG_MISSING_KEY', text: `key "${dotted}" is missing; add it` }];
   }
