@@ -23,7 +23,7 @@ export const CHECKPOINT_REASONS = [
 ] as const;
 export type CheckpointReason = (typeof CHECKPOINT_REASONS)[number];
 
-/** One committed checkpoint; times in milliseconds. */
+/** One committed checkpoint; times in milliseconds, atMs (here and below) is Unix time. */
 export type CheckpointReport = {
   epoch: number;
   reason: CheckpointReason;
@@ -57,6 +57,7 @@ export type NodeStatus = {
   phase: Phase;
   generation: number;
   epoch: number;
+  /** lastHeardMs: how long ago */
   peer: { name: string | null; connected: boolean; lastHeardMs: number | null };
   vm: { running: boolean; pid: number | null; qemu: string | null; accel: string | null };
   checkpoints: {
@@ -65,6 +66,7 @@ export type NodeStatus = {
     pauseMs: { p50: number | null; p99: number | null };
     last: CheckpointReport | null;
   };
+  /** oldestMs: how long the oldest has waited, 0 when nothing is held */
   held: { frames: number; bytes: number; oldestMs: number };
   flows: { tcp: number; other: number; translated: number };
   divergences: { count: number; last: { flow: string; reason: string; atMs: number } | null };

@@ -1,0 +1,344 @@
+/**
+ * How scripts and the command line talk to a running node: HTTP on a unix socket that only the node's own user may
+ * open. And the metrics, on a TCP port of their own that can do nothing else.
+ *
+ *   GET /status                     NodeStatus
+ *   GET /events?after=SEQ&follow=1  NodeEvents, one JSON object per line; with follow the answer does not end
+ *   POST /checkpoint                CheckpointReport, once committed
+ *   POST /failover, POST /protect   NodeStatus, once done
+ *   POST /stop                      202 at once; the socket closes when the node has stopped
+ *   POST /capture {path, bytesMax}  starts a capture; DELETE /capture ends it: {path, frames}
+ *
+ * An error is a JSON object {code, message} with a 4xx or 5xx status.
+ */
+import { lstatSync, mkdirSync, unlinkSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { connect } from 'node:net';
+import { dirname, isAbsolute } from 'node:path';
+import { z } from 'zod';
+import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
+import { ColoError } from '../error.ts';
+import type { EventLog } from './event-log.ts';
+import type { Metrics } from './metrics.ts';
+import type { NodeControl, NodeEvent } from './status.ts';
+
+/** The name of the control socket in a node's runDirectory. */
+export const CONTROL_SOCKET = 'control.sock';
+
+export type ApiServer = {
+  /** Where it listens; for TCP with the port that it got. */
+  readonly endpoint: Endpoint;
+  /** Ends every connection and frees the address. */
+  close(): Promise<void>;
+};
+
+export type ControlServerOptions = {
+  socketPath: string;
+  control: NodeControl;
+  events: Pick<EventLog, 'after' | 'subscribe' | 'emit'>;
+};
+
+/** A path and a number; anything larger is not for us. */
+const BODY_BYTES_MAX = 64 * 1024;
+/** People and scripts at one node; a leak of followers shows here instead of in the memory. */
+const CONNECTIONS_MAX = 64;
+/** A follower that reads this much too slowly is cut off; it can come back with after=SEQ. */
+const FOLLOWER_BACKLOG_BYTES_MAX = 1 << 20;
+/** A gigabyte is minutes of traffic at full speed, and little for a disk. */
+export const CAPTURE_BYTES_DEFAULT = 1 << 30;
+
+const captureRequest = z.strictObject({
+  path: z.string().refine(isAbsolute, 'must be absolute, for the node has a working directory of its own'),
+  bytesMax: z.int().min(1).default(CAPTURE_BYTES_DEFAULT),
+});
+
+class HttpError extends ColoError {
+  readonly status: number;
+  constructor(status: number, code: `COLO_${string}`, message: string) {
+    super(code, message);
+    this.status = status;
+  }
+}
+
+type Handler = (request: IncomingMessage, response: ServerResponse, url: URL) => Promise<void> | void;
+type Routes = Record<string, Partial<Record<string, Handler>>>;
+
+export async function listenControl({
+  socketPath,
+  control,
+  events,
+}: ControlServerOptions): Promise<ApiServer> {
+  const why = unixPathProblem(socketPath);
+  if (why !== null) throw new ColoError('COLO_API_LISTEN', `control socket ${socketPath}: ${why}`);
+  const server = createServer(
+    answer({
+      '/status': { GET: (_request, response) => sendJson(response, 200, control.status()) },
+      '/events': { GET: (request, response, url) => sendEvents(request, response, url, events) },
+      '/checkpoint': {
+        POST: async (_request, response) => sendJson(response, 200, await control.checkpoint()),
+      },
+      '/failover': {
+        POST: async (_request, response) => {
+          await control.failover();
+          sendJson(response, 200, control.status());
+        },
+      },
+      '/protect': {
+        POST: async (_request, response) => {
+          await control.protect();
+          sendJson(response, 200, control.status());
+        },
+      },
+      '/stop': {
+        POST: (_request, response) => {
+          // Answered first: to stop, the node closes this very server.
+          response.on('finish', () => {
+            control
+              .stop()
+              .catch((error: unknown) => events.emit('node.stop-failed', { message: String(error) }));
+          });
+          sendJson(response, 202, { stopping: true });
+        },
+      },
+      '/capture': {
+        POST: async (request, response) => {
+          const { path, bytesMax } = parseCapture(await readBody(request));
+          control.startCapture(path, bytesMax);
+          sendJson(response, 200, { path, bytesMax });
+        },
+        DELETE: (_request, response) => {
+          const stopped = control.stopCapture();
+          if (stopped === null) {
+            throw new HttpError(
+              409,
+              'COLO_CAPTURE_NONE',
+              'no capture is running; start one with: colo capture start',
+            );
+          }
+          sendJson(response, 200, stopped);
+        },
+      },
+    }),
+  );
+  server.maxConnections = CONNECTIONS_MAX;
+  mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
+  const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path: socketPath };
+  try {
+    await listenUnix(server, socketPath);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw listenError(endpoint, error);
+    await removeStale(socketPath);
+    await listenUnix(server, socketPath).catch((again: unknown) => {
+      throw listenError(endpoint, again);
+    });
+  }
+  return { endpoint, close: () => closeServer(server) };
+}
+
+/** Serves GET /metrics. Whether others than this machine may read them is the configuration's business. */
+export async function listenMetrics(
+  listen: Endpoint,
+  metrics: Pick<Metrics, 'render' | 'contentType'>,
+): Promise<ApiServer> {
+  if (listen.kind !== 'tcp')
+    throw new ColoError('COLO_API_LISTEN', `${formatEndpoint(listen)}: metrics need a TCP port`);
+  const server = createServer(
+    answer({
+      '/metrics': {
+        GET: async (_request, response) => {
+          const text = await metrics.render();
+          response.writeHead(200, { 'content-type': metrics.contentType }).end(text);
+        },
+      },
+    }),
+  );
+  server.maxConnections = CONNECTIONS_MAX;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => reject(listenError(listen, error)));
+    server.listen({ host: listen.host, port: listen.port }, resolve);
+  });
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : listen.port;
+  return { endpoint: { ...listen, port }, close: () => closeServer(server) };
+}
+
+function answer(routes: Routes): (request: IncomingMessage, response: ServerResponse) => void {
+  return (request, response) => {
+    void (async () => {
+      const url = new URL(request.url ?? '/', 'http://colo');
+      const route = Object.hasOwn(routes, url.pathname) ? routes[url.pathname] : undefined;
+      if (route === undefined) {
+        const known = Object.keys(routes).join(', ');
+        throw new HttpError(404, 'COLO_API_NOT_FOUND', `there is no ${url.pathname}; known: ${known}`);
+      }
+      const method = request.method ?? 'GET';
+      const handler = Object.hasOwn(route, method) ? route[method] : undefined;
+      if (handler === undefined) {
+        const allowed = Object.keys(route).join(', ');
+        response.setHeader('allow', allowed);
+        throw new HttpError(
+          405,
+          'COLO_API_METHOD',
+          `${url.pathname} does not take ${method}; use ${allowed}`,
+        );
+      }
+      await handler(request, response, url);
+    })().catch((error: unknown) => {
+      if (response.headersSent) response.destroy();
+      else sendError(response, error);
+    });
+  };
+}
+
+function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(value)}\n`);
+}
+
+function sendError(response: ServerResponse, error: unknown): void {
+  if (error instanceof ColoError) {
+    // The node refuses because of the state that it is in; only our own mistakes are 500.
+    const status = error instanceof HttpError ? error.status : error.code === 'COLO_INVARIANT' ? 500 : 409;
+    sendJson(response, status, { code: error.code, message: error.message });
+    return;
+  }
+  const message = `the node failed at this: ${error instanceof Error ? error.message : String(error)}`;
+  sendJson(response, 500, { code: 'COLO_API_INTERNAL', message: `${message}; please report it` });
+}
+
+function sendEvents(
+  request: IncomingMessage,
+  response: ServerResponse,
+  url: URL,
+  events: Pick<EventLog, 'after' | 'subscribe'>,
+): void {
+  const after = url.searchParams.get('after') ?? '0';
+  if (!/^[0-9]{1,15}$/.test(after)) {
+    throw new HttpError(400, 'COLO_API_REQUEST', `after=${after}: give the sequence number of an event`);
+  }
+  const follow = url.searchParams.get('follow') === '1';
+  response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+  const line = (event: NodeEvent): string => `${JSON.stringify(event)}\n`;
+  const past = events.after(Number(after)).map(line).join('');
+  if (!follow) {
+    response.end(past);
+    return;
+  }
+  // Headers go out even when nothing has happened yet, so that a follower knows that it is connected.
+  response.flushHeaders();
+  if (past !== '') response.write(past);
+  // What a client that has just joined gets at once does not count against it.
+  const backlogMax = FOLLOWER_BACKLOG_BYTES_MAX + response.writableLength;
+  const unsubscribe = events.subscribe((event) => {
+    if (response.writableLength > backlogMax) response.destroy();
+    else response.write(line(event));
+  });
+  response.on('close', unsubscribe);
+  request.on('close', unsubscribe);
+}
+
+async function readBody(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > BODY_BYTES_MAX) throw new HttpError(413, 'COLO_API_REQUEST', 'the request is too large');
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
+}
+
+function parseCapture(body: string): z.output<typeof captureRequest> {
+  let value: unknown;
+  try {
+    value = JSON.parse(body);
+  } catch {
+    throw new HttpError(
+      400,
+      'COLO_API_REQUEST',
+      'the request is no JSON; send {"path": ..., "bytesMax": ...}',
+    );
+  }
+  const result = captureRequest.safeParse(value);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const where = issue.path.join('.');
+  throw new HttpError(400, 'COLO_API_REQUEST', `${where === '' ? 'request' : where}: ${issue.message}`);
+}
+
+function listenUnix(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onError = (error: Error): void => {
+      server.off('listening', onListening);
+      reject(error);
+    };
+    const onListening = (): void => {
+      server.off('error', onError);
+      resolve();
+    };
+    server.once('error', onError);
+    server.once('listening', onListening);
+    // listen() binds before it returns, so the socket never exists with wider permissions than 0600.
+    const before = process.umask(0o177);
+    try {
+      server.listen(path);
+    } finally {
+      process.umask(before);
+    }
+  });
+}
+
+/** Removes the socket of a node that died; refuses when somebody listens there, or when it is no socket. */
+async function removeStale(path: string): Promise<void> {
+  const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path };
+  if (!(lstatSync(path, { throwIfNoEntry: false })?.isSocket() ?? true)) {
+    throw new ColoError(
+      'COLO_API_LISTEN',
+      `${path} is in the way and is not a socket; remove it or choose another runDirectory`,
+    );
+  }
+  if (await answersUnix(path)) {
+    const advice = `stop it with "colo stop --socket ${path}" or give this node a runDirectory of its own`;
+    throw new ColoError('COLO_API_LISTEN', `another node already runs at ${path}; ${advice}`);
+  }
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw listenError(endpoint, error);
+  }
+}
+
+/** Whether anybody accepts connections on this unix socket. */
+export function answersUnix(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    socket.on('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      // Full backlog or no permission: somebody is there all the same.
+      resolve(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT');
+    });
+  });
+}
+
+function listenError(endpoint: Endpoint, error: unknown): ColoError {
+  const where = formatEndpoint(endpoint);
+  const { code, message } = error as NodeJS.ErrnoException;
+  const [why, advice] =
+    code === 'EADDRINUSE'
+      ? ['the port is taken', 'choose another, or stop what uses it']
+      : code === 'EACCES'
+        ? ['this user may not listen there', 'choose another place or a port above 1023']
+        : code === 'EADDRNOTAVAIL'
+          ? ['this machine has no such address', 'choose one that it has']
+          : [message, 'choose another'];
+  return new ColoError('COLO_API_LISTEN', `cannot listen on ${where}: ${why}; ${advice}`, { cause: error });
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}

@@ -1,0 +1,85 @@
+/** A node without a VM, for tests of what talks to one. */
+import { ColoError } from '../../src/error.ts';
+import type { CheckpointReport, NodeControl, NodeStatus } from '../../src/observe/status.ts';
+
+export const REPORT: CheckpointReport = {
+  epoch: 42,
+  reason: 'wait-secondary',
+  totalMs: 12.5,
+  drainMs: 1.25,
+  pauseMs: 5.5,
+  stateBytes: 1_500_000,
+  releasedFrames: 7,
+  atMs: Date.UTC(2030, 0, 2, 3, 4, 5, 678),
+};
+
+export function fakeStatus(): NodeStatus {
+  return {
+    node: 'alpha',
+    pair: 'web',
+    role: 'primary',
+    phase: 'protected',
+    generation: 3,
+    epoch: 42,
+    peer: { name: 'beta', connected: true, lastHeardMs: 12 },
+    vm: { running: true, pid: 4242, qemu: '11.1.3', accel: 'kvm' },
+    checkpoints: {
+      count: 41,
+      byReason: { initial: 1, interval: 30, 'wait-secondary': 10 },
+      pauseMs: { p50: 5.5, p99: 9.75 },
+      last: REPORT,
+    },
+    held: { frames: 3, bytes: 4096, oldestMs: 2.5 },
+    flows: { tcp: 12, other: 4, translated: 11 },
+    divergences: {
+      count: 2,
+      last: { flow: 'tcp 192.0.2.1:80 > 192.0.2.9:5000', reason: 'bytes at 1234', atMs: REPORT.atMs },
+    },
+    traffic: {
+      inputFrames: 1000,
+      inputBytes: 100_000,
+      releasedFrames: 2000,
+      releasedBytes: 2_500_000,
+      peerFrames: 2001,
+      malformedFrames: 1,
+      droppedFrames: 0,
+    },
+    failover: null,
+  };
+}
+
+export type FakeNode = NodeControl & { calls: string[]; stopped: Promise<void> };
+
+export function fakeNode(overrides: Partial<NodeControl> = {}): FakeNode {
+  const calls: string[] = [];
+  const stopped = Promise.withResolvers<void>();
+  return {
+    calls,
+    stopped: stopped.promise,
+    status: fakeStatus,
+    async checkpoint() {
+      calls.push('checkpoint');
+      return REPORT;
+    },
+    async failover() {
+      calls.push('failover');
+    },
+    async protect() {
+      throw new ColoError(
+        'COLO_PAIR_NO_CANDIDATE',
+        'no candidate is connected; start a second node of pair web',
+      );
+    },
+    async stop() {
+      calls.push('stop');
+      stopped.resolve();
+    },
+    startCapture(path, bytesMax) {
+      calls.push(`capture ${path} ${bytesMax}`);
+    },
+    stopCapture() {
+      return calls.some((call) => call.startsWith('capture')) ? { path: '/tmp/a.pcapng', frames: 5 } : null;
+    },
+    ...overrides,
+  };
+}
