@@ -1,0 +1,93 @@
+/** Small local servers, honest unless told to lie, that stand in for the guest's services. */
+import { createHash } from 'node:crypto';
+import { createServer, type Socket } from 'node:net';
+import type { TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Random } from '../../../lab/clients/random.ts';
+
+export interface Served {
+  readonly target: { readonly host: string; readonly port: number };
+  readonly sockets: Set<Socket>;
+}
+
+/** Listens until the test ends. */
+export async function serve(
+  t: TestContext,
+  onSocket: (socket: Socket) => void,
+  host = '127.0.0.1',
+): Promise<Served> {
+  const sockets = new Set<Socket>();
+  const server = createServer({ noDelay: true }, (socket) => {
+    sockets.add(socket);
+    socket.on('error', () => undefined);
+    socket.on('close', () => sockets.delete(socket));
+    onSocket(socket);
+  });
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once('error', reject);
+  server.listen(0, host, resolve);
+  await promise;
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return { target: { host, port: address.port }, sockets };
+}
+
+/** A port on which nothing listens: it was just given back. */
+export async function closedPort(): Promise<number> {
+  const server = createServer();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  server.listen(0, '127.0.0.1', resolve);
+  await promise;
+  const address = server.address();
+  const closed = Promise.withResolvers<void>();
+  server.close(() => closed.resolve());
+  await closed.promise;
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+/** Calls `answer` for each line; what it returns is sent as a line, undefined is not. */
+export function eachLine(
+  socket: Socket,
+  answer: (line: string) => string | undefined | Promise<string | undefined>,
+): void {
+  let pending = '';
+  let turn = Promise.resolve();
+  socket.on('data', (chunk: Buffer) => {
+    const lines = (pending + chunk.toString()).split('\n');
+    pending = lines.pop() ?? '';
+    for (const line of lines) {
+      turn = turn.then(async () => {
+        const said = await answer(line);
+        if (said !== undefined && socket.writable) socket.write(`${said}\n`);
+      });
+    }
+  });
+}
+
+/** A file of random content, the same in every run. */
+export function randomFile(size: number): { bytes: Buffer; sha256: string } {
+  const bytes = Buffer.alloc(size);
+  new Random(7).fill(bytes);
+  return { bytes, sha256: createHash('sha256').update(bytes).digest('hex') };
+}
+
+/** What is left of a promise that must settle soon. */
+export async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
+  const late = new AbortController();
+  const timeout = delay(ms, undefined, { signal: late.signal }).then(() => {
+    throw new Error(`not within ${ms} ms`);
+  });
+  timeout.catch(() => undefined);
+  try {
+    return await Promise.race([promise, timeout]);
+  } finally {
+    late.abort();
+  }
+}
+
+export { delay };
