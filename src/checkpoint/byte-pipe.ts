@@ -1,0 +1,57 @@
+/**
+ * Bulk bytes from one stream to another, in slabs of its own so that VM state never starves frames. When the receiver
+ * is slow all slabs fill up and the source is not read until one is free.
+ */
+import type { ByteStream } from '../datapath/byte-stream.ts';
+import { SlabPool } from '../datapath/slabs.ts';
+
+/** 16 slabs of 256 KiB: 4 MiB under way keep both ends busy. */
+const PIPE_SLABS = 16;
+const PIPE_SLAB_BYTES = 256 * 1024;
+
+export class BytePipe {
+  bytes = 0;
+  private readonly from: ByteStream;
+  private readonly to: ByteStream;
+  private readonly slabs = new SlabPool(PIPE_SLAB_BYTES, PIPE_SLABS);
+  /** Sees every read before it is passed on; answers false to keep it back. */
+  private readonly inspect: (bytes: Uint8Array) => boolean;
+  private readonly onClosed: (cause: Error | null) => void;
+  private slab = -1;
+
+  constructor(
+    from: ByteStream,
+    to: ByteStream,
+    inspect: (bytes: Uint8Array) => boolean,
+    onClosed: (cause: Error | null) => void,
+  ) {
+    this.from = from;
+    this.to = to;
+    this.inspect = inspect;
+    this.onClosed = onClosed;
+  }
+
+  start(): void {
+    this.from.start({
+      buffer: () => {
+        if (this.slab < 0) this.slab = this.slabs.acquire();
+        if (this.slab < 0) {
+          this.slabs.whenFree(() => this.from.resume());
+          return null;
+        }
+        return this.slabs.buffer(this.slab);
+      },
+      read: (bytes) => this.onRead(bytes),
+      closed: (cause) => this.onClosed(cause),
+    });
+  }
+
+  private onRead(bytes: number): void {
+    const { slab } = this;
+    const view = this.slabs.buffer(slab).subarray(0, bytes);
+    if (!this.inspect(view)) return;
+    this.bytes += bytes;
+    this.slab = -1;
+    this.to.write(view, () => this.slabs.release(slab));
+  }
+}

@@ -1,0 +1,55 @@
+/**
+ * When to take a checkpoint, and how long held output may wait for its counterpart first.
+ *
+ * Waiting is the ski-rental problem: nobody knows whether the SVM's frame is about to come. Waiting as long as a
+ * checkpoint costs, and taking one then, is at most twice as bad as knowing (Karlin et al. 1988). What a checkpoint
+ * costs is measured, smoothed (1/8 of each new value, as TCP smooths its round trips), and kept between two bounds.
+ * ACKs wait longer, because a VM's delayed ACK is no sign of a difference (compare/ack-rule.ts). What only the SVM
+ * said keeps no client waiting, so it waits longest.
+ */
+import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
+import type { DivergenceReason } from '../compare/verdict.ts';
+import type { CheckpointReason } from '../observe/status.ts';
+
+export type PolicyLimits = { intervalMsMax: number; waitMsMin: number; waitMsMax: number; ackWaitMsMax: number };
+
+/** Nobody waits for it, and the SVM may well be ahead by a scheduler's slice or two. */
+const SECONDARY_WAIT_MS = 2000;
+const SMOOTHING = 1 / 8;
+
+export class CheckpointPolicy {
+  private readonly limits: PolicyLimits;
+  private costMs: number;
+  private lastMs = 0;
+  private divergence: DivergenceReason | null = null;
+
+  constructor(limits: PolicyLimits) {
+    this.limits = limits;
+    this.costMs = limits.waitMsMin;
+  }
+
+  /** How long output may wait now. */
+  get waits(): WaitLimits {
+    const dataMs = Math.min(Math.max(this.costMs, this.limits.waitMsMin), this.limits.waitMsMax);
+    return { dataMs, ackMs: Math.max(dataMs, this.limits.ackWaitMsMax), secondaryMs: SECONDARY_WAIT_MS };
+  }
+
+  diverged(reason: DivergenceReason): void {
+    this.divergence ??= reason;
+  }
+
+  /** A checkpoint committed at `nowMs` and took `totalMs`. */
+  committed(nowMs: number, totalMs: number): void {
+    this.lastMs = nowMs;
+    this.divergence = null;
+    this.costMs += (totalMs - this.costMs) * SMOOTHING;
+  }
+
+  /** Why a checkpoint is due now, or null. */
+  due(nowMs: number, overdue: Overdue, pressure: Pressure): CheckpointReason | null {
+    if (this.divergence !== null) return this.divergence;
+    if (pressure !== null) return pressure;
+    if (overdue !== null) return overdue;
+    return nowMs - this.lastMs >= this.limits.intervalMsMax ? 'interval' : null;
+  }
+}

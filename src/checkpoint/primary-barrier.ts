@@ -1,0 +1,153 @@
+/**
+ * The epoch barrier, primary side: one checkpoint, exactly.
+ *
+ * Goal: rules 3 and 6. At the moment that PVM's state is taken, every frame has been consumed by both VMs or by
+ * neither; when the SVM owns that state, everything held is released, once, and the next epoch begins.
+ *
+ * Phases, each one held by the relay until it is safe:
+ *   1 gate     input is kept back; GATE goes to the secondary behind the last input; QEMU is asked to begin
+ *   2 drain    until the PVM has read its input, the secondary says GATED (so has the SVM), and REQUEST is here
+ *   3 reply    the SVM is stopped and its output has been sent; the PVM stops when REPLY reaches it
+ *   4 commit   RECEIVED: the PVM stands, the SVM owns the state. Read what the PVM still said, then commit
+ *   5 loaded   the SVM runs; the PVM runs when LOADED reaches it; the gate opens
+ *
+ * Limits: a VM that takes no input (its receive ring is full and its guest hangs) is waited for `DRAIN_MS_MAX`; the
+ * checkpoint is taken all the same then and reported as inexact, since without it nothing would ever leave again.
+ * Failure: `abort` (link lost, QEMU's stream closed) ends a running checkpoint; what happens next is the pair's decision.
+ */
+import type { Clock, Timers } from '../datapath/clock.ts';
+import type { PrimaryPath } from '../datapath/primary-path.ts';
+import { ColoError } from '../error.ts';
+import type { CheckpointReason, CheckpointReport } from '../observe/status.ts';
+import type { LinkChannel } from '../pair/link-channel.ts';
+import { MESSAGE } from '../pair/link-protocol.ts';
+import type { ReverseMessage } from './colo-messages.ts';
+import type { MigrationRelay } from './migration-relay.ts';
+import { until } from './until.ts';
+
+const DRAIN_MS_MAX = 2000;
+/** The PVM is stopped and its last output lies in a socket: only our own reading is waited for. */
+const EXHAUST_MS_MAX = 1000;
+
+type Step = 'request' | 'gated' | ReverseMessage;
+
+export class PrimaryBarrier {
+  /** inputs that could not be drained in time */
+  inexact = 0;
+  private readonly path: PrimaryPath;
+  private readonly relay: MigrationRelay;
+  private readonly link: LinkChannel;
+  private readonly requestCheckpoint: () => Promise<void>;
+  private readonly clock: Clock;
+  private readonly timers: Timers;
+  private readonly waiting = new Map<Step, () => void>();
+  private readonly seen = new Set<Step>();
+  private aborted: ColoError | null = null;
+  private rejectRun: (cause: ColoError) => void = () => {};
+  private running = false;
+
+  constructor(options: {
+    path: PrimaryPath;
+    relay: MigrationRelay;
+    link: LinkChannel;
+    requestCheckpoint: () => Promise<void>;
+    clock: Clock;
+    timers: Timers;
+  }) {
+    this.path = options.path;
+    this.relay = options.relay;
+    this.link = options.link;
+    this.requestCheckpoint = options.requestCheckpoint;
+    this.clock = options.clock;
+    this.timers = options.timers;
+  }
+
+  get isRunning(): boolean {
+    return this.running;
+  }
+
+  /** A phase was reached: told by the relay ('request' and QEMU's messages) and by the link ('gated'). */
+  reached(step: Step): void {
+    const resume = this.waiting.get(step);
+    if (resume === undefined) this.seen.add(step);
+    else {
+      this.waiting.delete(step);
+      resume();
+    }
+  }
+
+  /** The link or a QEMU is gone: a running checkpoint rejects, and no other begins. */
+  abort(cause: ColoError): void {
+    this.aborted ??= cause;
+    this.rejectRun(cause);
+  }
+
+  /** Takes one checkpoint. `onCommit` runs between the commit and the PVM's going on. */
+  async run(reason: CheckpointReason, onCommit: () => void): Promise<CheckpointReport> {
+    if (this.running) throw new ColoError('COLO_CHECKPOINT_RUNNING', 'a checkpoint is under way already');
+    if (this.aborted !== null) throw this.aborted;
+    this.running = true;
+    const abort = new Promise<never>((_, reject) => {
+      this.rejectRun = reject;
+    });
+    try {
+      return await Promise.race([this.phases(reason, onCommit), abort]);
+    } finally {
+      this.running = false;
+      this.rejectRun = () => {};
+      this.waiting.clear();
+    }
+  }
+
+  private async phases(reason: CheckpointReason, onCommit: () => void): Promise<CheckpointReport> {
+    const { path, relay, clock } = this;
+    const startMs = clock.now();
+    const stateBytes = relay.stateBytes;
+    this.seen.clear();
+
+    path.closeGate();
+    this.link.send(MESSAGE.gate, { epoch: path.epoch });
+    const asked = this.requestCheckpoint();
+
+    const [drained] = await Promise.all([
+      until(clock, this.timers, DRAIN_MS_MAX, () => this.aborted !== null || path.inputDrained),
+      this.step('gated'),
+      this.step('request'),
+      asked,
+    ]);
+    if (!drained) this.inexact++;
+    const drainedMs = clock.now();
+    relay.passRequest();
+
+    await this.step('reply');
+    const pausedMs = clock.now();
+    relay.pass('reply');
+
+    await this.step('received');
+    await until(clock, this.timers, EXHAUST_MS_MAX, () => this.aborted !== null || path.outputExhausted);
+    if (this.aborted !== null) throw this.aborted;
+    const releasedFrames = path.commit(this.link);
+    onCommit();
+    relay.pass('received');
+
+    await this.step('loaded');
+    relay.pass('loaded');
+    path.openGate();
+    const endMs = clock.now();
+    return {
+      epoch: path.epoch,
+      reason,
+      totalMs: endMs - startMs,
+      drainMs: drainedMs - startMs,
+      pauseMs: endMs - pausedMs,
+      stateBytes: relay.stateBytes - stateBytes,
+      releasedFrames,
+      atMs: endMs,
+    };
+  }
+
+  private step(step: Step): Promise<void> {
+    if (this.seen.delete(step)) return Promise.resolve();
+    return new Promise((resolve) => this.waiting.set(step, resolve));
+  }
+}

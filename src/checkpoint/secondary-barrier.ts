@@ -1,0 +1,60 @@
+/**
+ * The epoch barrier, secondary side.
+ *
+ * GATE: everything before it has been written to the SVM; answer GATED when the SVM has read it all.
+ * REPLY: the SVM has stopped; read what it still said, send it, and only then pass REPLY on.
+ * RECEIVED: the SVM owns the PVM's state. This is the commit: from here on this node's SVM is what the client knows.
+ * LOADED: the SVM runs; nothing to wait for.
+ *
+ * Limits and failure as on the primary's side (primary-barrier.ts).
+ */
+import type { Clock, Timers } from '../datapath/clock.ts';
+import type { SecondaryPath } from '../datapath/secondary-path.ts';
+import type { LinkChannel } from '../pair/link-channel.ts';
+import { MESSAGE } from '../pair/link-protocol.ts';
+import type { ReverseMessage } from './colo-messages.ts';
+import type { MigrationRelay } from './migration-relay.ts';
+import { until } from './until.ts';
+
+/** Shorter than the primary's limit, so that its wait for GATED ends by an answer. */
+const DRAIN_MS_MAX = 1500;
+const EXHAUST_MS_MAX = 1000;
+
+export class SecondaryBarrier {
+  private readonly path: SecondaryPath;
+  private readonly link: LinkChannel;
+  private readonly clock: Clock;
+  private readonly timers: Timers;
+  private readonly onCommit: () => void;
+
+  constructor(options: {
+    path: SecondaryPath;
+    link: LinkChannel;
+    clock: Clock;
+    timers: Timers;
+    onCommit: () => void;
+  }) {
+    this.path = options.path;
+    this.link = options.link;
+    this.clock = options.clock;
+    this.timers = options.timers;
+    this.onCommit = options.onCommit;
+  }
+
+  async gate(epoch: number): Promise<void> {
+    this.path.linkBatchEnd();
+    await until(this.clock, this.timers, DRAIN_MS_MAX, () => this.path.inputDrained);
+    this.link.send(MESSAGE.gated, { epoch });
+  }
+
+  async message(relay: MigrationRelay, message: ReverseMessage): Promise<void> {
+    if (message === 'reply') {
+      await until(this.clock, this.timers, EXHAUST_MS_MAX, () => this.path.outputExhausted);
+      this.link.flush();
+    } else if (message === 'received') {
+      this.path.commit();
+      this.onCommit();
+    }
+    relay.pass(message);
+  }
+}

@@ -1,0 +1,24 @@
+/** Waits for a condition that only polling can see. */
+import type { Clock, Timers } from '../datapath/clock.ts';
+
+/** Polled at every turn of the event loop for this long, then once a millisecond: drains take about 1 ms. */
+const BUSY_MS = 2;
+
+/** Resolves with true when `holds`, or with false after `msMax`. `holds` may throw to end the wait. */
+export function until(clock: Clock, timers: Timers, msMax: number, holds: () => boolean): Promise<boolean> {
+  const startMs = clock.now();
+  return new Promise((resolve, reject) => {
+    const poll = () => {
+      try {
+        if (holds()) return resolve(true);
+      } catch (cause) {
+        return reject(cause);
+      }
+      const waitedMs = clock.now() - startMs;
+      if (waitedMs >= msMax) return resolve(false);
+      if (waitedMs < BUSY_MS) timers.soon(poll);
+      else timers.after(1, poll);
+    };
+    poll();
+  });
+}

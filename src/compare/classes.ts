@@ -1,0 +1,43 @@
+/**
+ * What is compared, and how: the one table of it. docs/comparison.md shows the same rows, and a test holds them together.
+ *
+ * stream: byte stream in the client's sequence space. datagram: payload, in order per flow.
+ * whole: everything after the Ethernet header (non-IP) or after the IP header. harmless: says the same whenever it
+ * is said (idempotent), changes nothing that a client relies on, and so leaves at once, uncompared; the SVM's is dropped.
+ */
+import { ETHER_TYPE } from '../wire/ethernet.ts';
+import { ICMPV6_MLD_FIRST, ICMPV6_MLD_LAST, ICMPV6_MLDV2_REPORT, ICMPV6_NDP_FIRST, ICMPV6_NDP_LAST } from '../wire/icmp.ts';
+import { IP_PROTOCOL } from '../wire/ipv4.ts';
+import { PACKET, type PacketView } from '../wire/packet.ts';
+
+export const COMPARE_AS = { stream: 0, datagram: 1, whole: 2, harmless: 3 } as const;
+export type CompareAs = (typeof COMPARE_AS)[keyof typeof COMPARE_AS];
+
+export function compareAs(view: PacketView): CompareAs {
+  switch (view.kind) {
+    case PACKET.tcp:
+      return COMPARE_AS.stream;
+    case PACKET.udp:
+      return COMPARE_AS.datagram;
+    case PACKET.icmpv6:
+      return isHarmlessIcmpv6(view.icmpType) ? COMPARE_AS.harmless : COMPARE_AS.whole;
+    case PACKET.nonIp:
+      return isHarmlessEtherType(view.etherType) ? COMPARE_AS.harmless : COMPARE_AS.whole;
+    case PACKET.otherIp:
+      return view.protocol === IP_PROTOCOL.igmp && !view.fragment ? COMPARE_AS.harmless : COMPARE_AS.whole;
+    default:
+      return COMPARE_AS.whole;
+  }
+}
+
+function isHarmlessEtherType(etherType: number): boolean {
+  return etherType === ETHER_TYPE.arp || etherType === ETHER_TYPE.rarp || etherType === ETHER_TYPE.lldp;
+}
+
+function isHarmlessIcmpv6(type: number): boolean {
+  return (
+    (type >= ICMPV6_NDP_FIRST && type <= ICMPV6_NDP_LAST) ||
+    (type >= ICMPV6_MLD_FIRST && type <= ICMPV6_MLD_LAST) ||
+    type === ICMPV6_MLDV2_REPORT
+  );
+}

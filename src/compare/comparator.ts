@@ -1,0 +1,309 @@
+/**
+ * The comparator: holds what the PVM says until the SVM has said the same.
+ *
+ * Goal: rule 1 (output commit) and rule 5 (bounded). PVM frames come in from the VM port, SVM frames from the link,
+ * both already in one sequence space. A PVM frame leaves through `sink.release` on a match, or at a commit, or at once
+ * when its kind is harmless (classes.ts). An SVM frame leaves nothing behind but a `confirm` of its index, once the
+ * client has what it said: the secondary need not keep it for a failover any longer.
+ *
+ * Events: a frame of either side; `commit` (a checkpoint has made both VMs equal: release everything in order of
+ * arrival, forget the SVM's frames); `overdue` (asked by whoever owns the clock: has anything waited too long?).
+ *
+ * Limits: compare/limits.ts. Full columns or a full flow table never lose PVM output: a frame without a flow is held
+ * until the next commit, and `pressure` says that one is due. Only SVM frames may be dropped (the PVM's counterpart
+ * then waits, and a checkpoint heals it).
+ */
+import type { SlabPool } from '../datapath/slabs.ts';
+import { invariant } from '../error.ts';
+import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
+import { FlowTable } from '../flow/table.ts';
+import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
+import { TCP_SYN } from '../wire/tcp.ts';
+import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
+import { advanceDatagrams } from './datagram.ts';
+import { ComparedFlow } from './flow-state.ts';
+import { type ArrivalList, emptyArrivalList, HeldFrames, NONE, WAITS_FOR } from './held-frames.ts';
+import { LIMITS } from './limits.ts';
+import { acceptSecondaryTcp, advanceTcp, noteCommitted } from './tcp.ts';
+import { type DivergenceReason, type ReleaseCause, VERDICT, type Verdict } from './verdict.ts';
+
+export type ComparatorSink = {
+  /** A PVM frame may leave. Its slab is held until this call returns. */
+  release(slab: number, at: number, length: number, cause: ReleaseCause): void;
+  /** A SYN or SYN-ACK of the PVM, before it can be released: the secondary translates by it. */
+  primarySyn(slab: number, at: number, length: number): void;
+  /** The client has what this SVM frame said. */
+  confirm(index: number): void;
+  /** First difference of a flow since the last commit. */
+  diverged(key: Int32Array, reason: DivergenceReason): void;
+};
+
+export type WaitLimits = { dataMs: number; ackMs: number; secondaryMs: number };
+export type Overdue = 'wait-primary' | 'wait-secondary' | null;
+export type Pressure = 'limit-frames' | 'limit-bytes' | 'limit-flows' | null;
+
+/** Heads looked at per question: an older one that waits for data is always before a younger one. */
+const OVERDUE_SCAN_MAX = 256;
+/** Flows looked at for an idle one when the table is full. */
+const EVICT_SCAN_MAX = 64;
+
+export class Comparator {
+  readonly frames: HeldFrames;
+  readonly primary: ArrivalList = emptyArrivalList();
+  readonly secondary: ArrivalList = emptyArrivalList();
+  readonly counters = {
+    malformed: 0,
+    harmless: 0,
+    matched: 0,
+    secondaryDropped: 0,
+    divergences: 0,
+    flowsEvicted: 0,
+  };
+  private readonly slabs: SlabPool;
+  private readonly sink: ComparatorSink;
+  private readonly table: FlowTable;
+  private readonly flows: (ComparedFlow | undefined)[] = [];
+  private readonly view = new PacketView();
+  private readonly key = new Int32Array(FLOW_KEY_WORDS);
+  private evictAt = 0;
+  private flowless = false;
+
+  constructor(slabs: SlabPool, sink: ComparatorSink, hashSeed: number) {
+    this.slabs = slabs;
+    this.sink = sink;
+    this.frames = new HeldFrames(LIMITS.heldFramesMax, slabs);
+    this.table = new FlowTable(LIMITS.flowsMax, hashSeed);
+  }
+
+  get flowCount(): number {
+    return this.table.size;
+  }
+
+  /** A PVM frame: released now, held, or (only if its lengths lie) dropped and counted. */
+  primaryFrame(slab: number, at: number, length: number, nowMs: number): void {
+    const { view } = this;
+    const bytes = this.slabs.buffer(slab);
+    if (parsePacket(bytes, at, length, view) === PACKET.malformed) {
+      this.counters.malformed++;
+      return;
+    }
+    const as = compareAs(view);
+    if (as === COMPARE_AS.harmless) {
+      this.counters.harmless++;
+      this.sink.release(slab, at, length, 'harmless');
+      return;
+    }
+    if ((view.tcpFlags & TCP_SYN) !== 0) this.sink.primarySyn(slab, at, length);
+    const id = this.frames.add(this.primary, slab, at, length, nowMs);
+    invariant(id !== NONE, 'PVM frames kept coming while all held frames were in use');
+    const flowId = this.flowOf(bytes, nowMs);
+    if (flowId === NONE) {
+      this.flowless = true;
+      return;
+    }
+    this.describe(id, flowId);
+    const flow = this.flows[flowId]!;
+    this.frames.enqueue(flow.primary, id);
+    // Behind another held frame it can only leave after that one.
+    if (flow.primary.head === id) this.advance(flow, as);
+  }
+
+  /** An SVM frame; `index` is its number in the epoch. */
+  secondaryFrame(slab: number, at: number, length: number, index: number, nowMs: number): void {
+    const { view } = this;
+    const bytes = this.slabs.buffer(slab);
+    if (parsePacket(bytes, at, length, view) === PACKET.malformed || compareAs(view) === COMPARE_AS.harmless) {
+      this.sink.confirm(index);
+      return;
+    }
+    const flowId = this.flowOf(bytes, nowMs);
+    if (flowId === NONE) {
+      this.counters.secondaryDropped++;
+      return;
+    }
+    const flow = this.flows[flowId]!;
+    const tcp = view.kind === PACKET.tcp;
+    const end = (view.seq + view.seqLength) | 0;
+    if (!tcp || acceptSecondaryTcp(this, flow, index, view.tcpFlags, view.seq, end, view.ack)) {
+      const id = this.frames.add(this.secondary, slab, at, length, nowMs);
+      if (id === NONE) {
+        this.counters.secondaryDropped++;
+        return;
+      }
+      this.describe(id, flowId);
+      this.frames.index[id] = index;
+      this.frames.enqueue(flow.secondary, id);
+    }
+    if (flow.primary.head !== NONE) this.advance(flow, tcp ? COMPARE_AS.stream : COMPARE_AS.whole);
+  }
+
+  /** The SVM now equals the PVM: everything held leaves, in order of arrival. Returns how many frames. */
+  commit(): number {
+    const { frames } = this;
+    let released = 0;
+    while (this.secondary.oldest !== NONE) {
+      const id = this.secondary.oldest;
+      const flow = this.flows[frames.flow[id]]!;
+      flow.secondary.head = NONE;
+      flow.secondary.tail = NONE;
+      flow.svmReset = false;
+      frames.remove(this.secondary, id);
+    }
+    while (this.primary.oldest !== NONE) {
+      const id = this.primary.oldest;
+      const flowId = frames.flow[id];
+      if (flowId !== NONE) {
+        const flow = this.flows[flowId]!;
+        flow.primary.head = NONE;
+        flow.primary.tail = NONE;
+        if (this.keyKind(flowId) === PACKET.tcp) {
+          noteCommitted(flow, frames.flags[id], frames.seq[id], frames.seqEnd[id], frames.ack[id]);
+        }
+      }
+      this.sink.release(frames.slab[id], frames.at[id], frames.length[id], 'commit');
+      frames.remove(this.primary, id);
+      released++;
+    }
+    for (const flow of this.flows) {
+      if (flow === undefined) continue;
+      flow.pendingAckIndex = NONE;
+      flow.diverged = false;
+      flow.svmReset = false;
+      flow.svmIsn = flow.isn;
+    }
+    this.flowless = false;
+    invariant(this.primary.frames === 0 && this.secondary.frames === 0, 'a commit left frames behind');
+    return released;
+  }
+
+  /**
+   * Alone, there is nothing to compare with: the frame leaves. What it says is remembered all the same,
+   * so that the comparator knows every stream's place when the VM is protected again.
+   */
+  passAlone(slab: number, at: number, length: number, nowMs: number): void {
+    const { view } = this;
+    const bytes = this.slabs.buffer(slab);
+    if (parsePacket(bytes, at, length, view) === PACKET.malformed) {
+      this.counters.malformed++;
+      return;
+    }
+    if (view.kind === PACKET.tcp) {
+      const flowId = this.flowOf(bytes, nowMs);
+      if (flowId !== NONE) {
+        const end = (view.seq + view.seqLength) | 0;
+        noteCommitted(this.flows[flowId]!, view.tcpFlags, view.seq, end, view.ack);
+      }
+    }
+    this.sink.release(slab, at, length, 'alone');
+  }
+
+  /** Has held output waited longer than it should? */
+  overdue(nowMs: number, limits: WaitLimits): Overdue {
+    const { frames } = this;
+    let id = this.primary.oldest;
+    for (let seen = 0; id !== NONE && seen < OVERDUE_SCAN_MAX; seen++, id = frames.newerThan(id)) {
+      const age = nowMs - frames.sinceMs[id];
+      if (age < limits.dataMs) break;
+      if (frames.waitsFor[id] === WAITS_FOR.bytes || age >= limits.ackMs) return 'wait-primary';
+    }
+    const oldest = this.secondary.oldest;
+    if (oldest !== NONE && nowMs - frames.sinceMs[oldest] >= limits.secondaryMs) return 'wait-secondary';
+    return null;
+  }
+
+  /** How long the oldest held PVM frame has waited. */
+  oldestWaitMs(nowMs: number): number {
+    return this.primary.oldest === NONE ? 0 : nowMs - this.frames.sinceMs[this.primary.oldest];
+  }
+
+  /** Is a limit near enough that a checkpoint should free things? */
+  pressure(): Pressure {
+    if (this.primary.frames + this.secondary.frames >= LIMITS.heldFramesCheckpoint) return 'limit-frames';
+    if (this.slabs.inUse >= LIMITS.heldSlabsMax) return 'limit-bytes';
+    if (this.flowless) return 'limit-flows';
+    return null;
+  }
+
+  /* For the protocol families (tcp.ts, datagram.ts). */
+
+  buffer(id: number): Buffer {
+    return this.slabs.buffer(this.frames.slab[id]);
+  }
+
+  releaseHead(flow: ComparedFlow, cause: ReleaseCause): void {
+    const { frames } = this;
+    const id = frames.dequeue(flow.primary);
+    this.counters.matched++;
+    this.sink.release(frames.slab[id], frames.at[id], frames.length[id], cause);
+    frames.remove(this.primary, id);
+  }
+
+  dropSecondaryHead(flow: ComparedFlow): void {
+    const id = this.frames.dequeue(flow.secondary);
+    this.sink.confirm(this.frames.index[id]);
+    this.frames.remove(this.secondary, id);
+  }
+
+  confirm(index: number): void {
+    this.sink.confirm(index);
+  }
+
+  diverged(flow: ComparedFlow, id: number, reason: DivergenceReason): Verdict {
+    flow.diverged = true;
+    this.counters.divergences++;
+    this.table.readKey(this.frames.flow[id], this.key);
+    this.sink.diverged(this.key, reason);
+    return VERDICT.diverged;
+  }
+
+  private advance(flow: ComparedFlow, as: CompareAs): void {
+    if (as === COMPARE_AS.stream) advanceTcp(this, flow);
+    else advanceDatagrams(this, flow);
+  }
+
+  /** Copies what the view says into the frame's columns. */
+  private describe(id: number, flowId: number): void {
+    const { frames, view } = this;
+    frames.flow[id] = flowId;
+    frames.payload[id] = view.payload;
+    frames.payloadBytes[id] = view.payloadBytes;
+    frames.flags[id] = view.tcpFlags;
+    if (view.kind === PACKET.tcp) {
+      frames.seq[id] = view.seq;
+      frames.seqEnd[id] = (view.seq + view.seqLength) | 0;
+      frames.ack[id] = view.ack;
+    }
+  }
+
+  /** The flow of the frame in the view, made when it is new; NONE when there is no room for another. */
+  private flowOf(bytes: Uint8Array, nowMs: number): number {
+    writeFlowKey(bytes, this.view, true, this.key);
+    let id = this.table.find(this.key);
+    if (id === NONE) {
+      if (this.table.size * 2 >= this.table.flowsMax) this.evictIdle(nowMs);
+      id = this.table.insert(this.key);
+      if (id === NONE) return NONE;
+      this.flows[id] = new ComparedFlow();
+    }
+    this.flows[id]!.lastSeenMs = nowMs;
+    return id;
+  }
+
+  private evictIdle(nowMs: number): void {
+    for (let seen = 0; seen < EVICT_SCAN_MAX; seen++) {
+      this.evictAt = (this.evictAt + 1) % this.flows.length;
+      const flow = this.flows[this.evictAt];
+      if (flow?.idle === true && nowMs - flow.lastSeenMs >= LIMITS.flowIdleMsMax) {
+        this.table.remove(this.evictAt);
+        this.flows[this.evictAt] = undefined;
+        this.counters.flowsEvicted++;
+      }
+    }
+  }
+
+  private keyKind(flowId: number): number {
+    this.table.readKey(flowId, this.key);
+    return this.key[1] >>> 24;
+  }
+}
+

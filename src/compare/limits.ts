@@ -1,0 +1,38 @@
+/**
+ * Every limit of the engine, with its sum and its reason. Reaching one forces a checkpoint or back-pressure.
+ */
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+export const LIMITS = {
+  /** QEMU's NET_BUFSIZE: a longer frame ends its stream there (net_fill_rstate), so it ends here too. */
+  frameBytesMax: 4096 + 65536,
+  /** One read: many frames per system call, and small enough that a held frame does not pin much. */
+  slabBytes: 256 * KIB,
+  /** 512 slabs of 256 KiB: 128 MiB for all that is read, held, kept or waiting to be written. */
+  slabsMax: 512,
+  /** Of those, held output may pin 256 (64 MiB) before a checkpoint is forced: the rest keeps input flowing. */
+  heldSlabsMax: 256,
+  /** PVM and SVM frames held at once: 24 bytes of columns each, and more than any receive window needs. */
+  heldFramesMax: 65536,
+  /** Half of heldFramesMax: leaves as many frames for what arrives while the forced checkpoint runs. */
+  heldFramesCheckpoint: 32768,
+  /** Flows known at once: 11 words of key and a small object each, about 25 MB when full. */
+  flowsMax: 131072,
+  /** A flow that said nothing for so long may be forgotten when the table is half full. */
+  flowIdleMsMax: 120_000,
+  /** Connections whose sequence numbers differ between client and VM: one per connection that lived through a failover. */
+  translationsMax: 65536,
+  /** Client frames that a silent uplink keeps until the link has brought the same: one second at 32 Mbit/s. */
+  silentUplinkBytesMax: 4 * MIB,
+  silentUplinkMsMax: 3000,
+  /** Input kept back while a checkpoint is under way; beyond it the uplink is not read. */
+  gatedBytesMax: 16 * MIB,
+  /** Output of the next epoch that overtook the commit message; the SVM cannot say more before it gets input. */
+  earlyFramesMax: 8192,
+  /** One link message: a run of whole frames. Large enough to spare system calls, small enough for heartbeats to pass. */
+  linkRunBytesMax: 64 * KIB,
+  /** A socket that takes nothing while so much waits for it: its source is paused. */
+  unsentBytesMax: 8 * MIB,
+} as const;

@@ -1,0 +1,239 @@
+/**
+ * Comparing TCP, by byte stream.
+ *
+ * Goal: a PVM segment leaves when the SVM has produced the same bytes at the same place of the stream, whatever
+ * the segmentation on either side; when its ACK is covered (ack-rule.ts); and when SYN, FIN and RST agree.
+ *
+ * Tracked per flow, in the client's sequence space: `verified` (both VMs have produced the same up to here),
+ * `released` (the client may have seen it), `svmAck`. FIN takes one sequence number behind the last byte and is
+ * compared like one. SVM frames stay queued until the client has their bytes from the PVM.
+ *
+ * Tolerated, because a TCP receiver cannot tell or does not care: segmentation, overlap, retransmission, pushes,
+ * windows, options, timestamps, IP ids, and the SVM being ahead. Not tolerated: other bytes at one place, a FIN or
+ * data where the other has the contrary, one SYN with ACK against one without.
+ *
+ * PVM frames of one flow leave in order. A frame whose place in the stream cannot be reached waits, and a wait
+ * that grows too long ends in a checkpoint, as does everything that this file does not understand.
+ */
+import { seqAdd, seqAtOrBefore, seqBefore, seqDiff, seqMax } from '../flow/sequence.ts';
+import { equalBytes } from '../wire/bytes.ts';
+import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import { ackMayLeave, noteSvmAck } from './ack-rule.ts';
+import type { Comparator } from './comparator.ts';
+import type { ComparedFlow } from './flow-state.ts';
+import { NONE, WAITS_FOR } from './held-frames.ts';
+import { VERDICT, type Verdict } from './verdict.ts';
+
+/** A PVM segment was queued or the SVM has moved: release what may leave now. */
+export function advanceTcp(comparator: Comparator, flow: ComparedFlow): void {
+  while (flow.primary.head !== NONE && !flow.diverged) {
+    const id = flow.primary.head;
+    const verdict = judge(comparator, flow, id);
+    if (verdict !== VERDICT.match) return;
+    noteReleased(comparator, flow, id);
+    comparator.releaseHead(flow, 'match');
+  }
+}
+
+function judge(comparator: Comparator, flow: ComparedFlow, id: number): Verdict {
+  const { frames } = comparator;
+  const flags = frames.flags[id];
+  if ((flags & TCP_RST) !== 0) return flow.svmReset ? VERDICT.match : waitFor(comparator, id, WAITS_FOR.bytes);
+  if ((flags & TCP_SYN) !== 0) return judgeSyn(comparator, flow, id);
+
+  if (!flow.positioned) positionAt(flow, frames.seq[id]);
+  const verdict = verify(comparator, flow, id);
+  if (verdict !== VERDICT.match) return verdict;
+  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.ack[id])) return waitFor(comparator, id, WAITS_FOR.ack);
+  return VERDICT.match;
+}
+
+function waitFor(comparator: Comparator, id: number, what: number): Verdict {
+  comparator.frames.waitsFor[id] = what;
+  return VERDICT.wait;
+}
+
+function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdict {
+  const { frames } = comparator;
+  const flags = frames.flags[id];
+  if (!(flow.synAgreed && frames.seq[id] === flow.isn)) {
+    // A new connection. Whatever the SVM said before its own SYN belongs to an older one on the same ports.
+    let syn = flow.secondary.head;
+    while (syn !== NONE && (frames.flags[syn] & TCP_SYN) === 0) syn = frames.next[syn];
+    if (syn === NONE) return waitFor(comparator, id, WAITS_FOR.bytes);
+    const contrary = ((frames.flags[syn] ^ flags) & TCP_ACK) !== 0;
+    const carriesData = frames.payloadBytes[id] > 0 || frames.payloadBytes[syn] > 0;
+    if (contrary || carriesData) return comparator.diverged(flow, id, 'diverged-flags');
+    const svmIsn = frames.seq[syn];
+    const svmAck = frames.ack[syn];
+    let dropped: number;
+    do {
+      dropped = flow.secondary.head;
+      comparator.dropSecondaryHead(flow);
+    } while (dropped !== syn);
+    beginConnection(flow, frames.seq[id]);
+    flow.svmIsn = svmIsn;
+    if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, svmAck);
+  }
+  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.ack[id])) return waitFor(comparator, id, WAITS_FOR.ack);
+  return VERDICT.match;
+}
+
+function beginConnection(flow: ComparedFlow, isn: number): void {
+  flow.synAgreed = true;
+  flow.isn = isn;
+  flow.svmAckKnown = false;
+  flow.releasedAckKnown = false;
+  flow.svmReset = false;
+  positionAt(flow, seqAdd(isn, 1));
+}
+
+function positionAt(flow: ComparedFlow, seq: number): void {
+  flow.positioned = true;
+  flow.verified = seq;
+  flow.released = seq;
+}
+
+/** Moves `verified` through the PVM segment `id` as far as the SVM's segments reach. */
+function verify(comparator: Comparator, flow: ComparedFlow, id: number): Verdict {
+  const { frames } = comparator;
+  const end = frames.seqEnd[id];
+  while (seqBefore(flow.verified, end)) {
+    if (seqBefore(flow.verified, frames.seq[id])) return waitFor(comparator, id, WAITS_FOR.bytes);
+    const other = covering(comparator, flow, flow.verified);
+    if (other === NONE) return waitFor(comparator, id, WAITS_FOR.bytes);
+    const skip = seqDiff(flow.verified, frames.seq[id]);
+    const otherSkip = seqDiff(flow.verified, frames.seq[other]);
+    const left = frames.payloadBytes[id] - skip;
+    const otherLeft = frames.payloadBytes[other] - otherSkip;
+    if (left === 0 || otherLeft === 0) {
+      // One side's FIN is here. Both must have it at the same place.
+      if (left !== 0 || otherLeft !== 0) return comparator.diverged(flow, id, 'diverged-flags');
+      flow.verified = seqAdd(flow.verified, 1);
+      continue;
+    }
+    const bytes = Math.min(left, otherLeft);
+    const same = equalBytes(
+      comparator.buffer(id),
+      frames.payload[id] + skip,
+      comparator.buffer(other),
+      frames.payload[other] + otherSkip,
+      bytes,
+    );
+    if (!same) return comparator.diverged(flow, id, 'diverged-bytes');
+    flow.verified = seqAdd(flow.verified, bytes);
+  }
+  return VERDICT.match;
+}
+
+/** The first SVM segment that has the sequence number `seq`. */
+function covering(comparator: Comparator, flow: ComparedFlow, seq: number): number {
+  const { frames } = comparator;
+  for (let id = flow.secondary.head; id !== NONE; id = frames.next[id]) {
+    if ((frames.flags[id] & TCP_SYN) !== 0) return NONE;
+    if (seqAtOrBefore(frames.seq[id], seq) && seqBefore(seq, frames.seqEnd[id])) return id;
+  }
+  return NONE;
+}
+
+/** A PVM frame leaves, or left at a commit: what does the client know now? */
+export function noteReleased(comparator: Comparator, flow: ComparedFlow, id: number): void {
+  const { frames } = comparator;
+  const flags = frames.flags[id];
+  if ((flags & TCP_RST) !== 0) {
+    flow.synAgreed = false;
+    flow.positioned = false;
+    flow.svmReset = false;
+    flow.svmAckKnown = false;
+    flow.releasedAckKnown = false;
+    while (flow.secondary.head !== NONE) comparator.dropSecondaryHead(flow);
+    settlePendingAck(comparator, flow, true);
+    return;
+  }
+  if ((flags & TCP_SYN) === 0 && flow.positioned) flow.released = seqMax(flow.released, frames.seqEnd[id]);
+  if ((flags & TCP_ACK) !== 0) {
+    flow.releasedAck = flow.releasedAckKnown ? seqMax(flow.releasedAck, frames.ack[id]) : frames.ack[id];
+    flow.releasedAckKnown = true;
+    settlePendingAck(comparator, flow, seqAtOrBefore(flow.pendingAck, flow.releasedAck));
+  }
+  dropReleased(comparator, flow);
+}
+
+/** At a commit a held frame leaves without a counterpart: PVM and SVM are equal behind it. */
+export function noteCommitted(flow: ComparedFlow, flags: number, seq: number, seqEnd: number, ack: number): void {
+  if ((flags & TCP_RST) !== 0) {
+    flow.synAgreed = false;
+    flow.positioned = false;
+    flow.svmAckKnown = false;
+    return;
+  }
+  if ((flags & TCP_SYN) !== 0) {
+    if (!(flow.synAgreed && flow.isn === seq)) beginConnection(flow, seq);
+    flow.svmIsn = seq;
+  } else {
+    if (!flow.positioned) positionAt(flow, seq);
+    flow.verified = seqMax(flow.verified, seqEnd);
+    flow.released = seqMax(flow.released, seqEnd);
+  }
+  if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, ack);
+}
+
+/** An SVM segment has arrived. Returns true when it has to be queued. */
+export function acceptSecondaryTcp(
+  comparator: Comparator,
+  flow: ComparedFlow,
+  index: number,
+  flags: number,
+  seq: number,
+  seqEnd: number,
+  ack: number,
+): boolean {
+  if ((flags & TCP_RST) !== 0) {
+    flow.svmReset = true;
+    return true;
+  }
+  if ((flags & TCP_SYN) !== 0) {
+    const repeated = flow.synAgreed && (seq === flow.svmIsn || seq === flow.isn);
+    if (repeated) comparator.confirm(index);
+    return !repeated;
+  }
+  if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, ack);
+  if (seq === seqEnd) {
+    acceptPureAck(comparator, flow, index, ack);
+    return false;
+  }
+  if (flow.positioned && seqAtOrBefore(seqEnd, flow.released)) {
+    comparator.confirm(index);
+    return false;
+  }
+  return true;
+}
+
+/** Only the latest pure ACK is worth keeping: it says all that the ones before it said. */
+function acceptPureAck(comparator: Comparator, flow: ComparedFlow, index: number, ack: number): void {
+  if (flow.releasedAckKnown && seqAtOrBefore(ack, flow.releasedAck)) {
+    comparator.confirm(index);
+    return;
+  }
+  settlePendingAck(comparator, flow, true);
+  flow.pendingAckIndex = index;
+  flow.pendingAck = ack;
+}
+
+function settlePendingAck(comparator: Comparator, flow: ComparedFlow, settled: boolean): void {
+  if (!settled || flow.pendingAckIndex === NONE) return;
+  comparator.confirm(flow.pendingAckIndex);
+  flow.pendingAckIndex = NONE;
+}
+
+/** SVM frames whose every byte the client has from the PVM need no keeping. */
+function dropReleased(comparator: Comparator, flow: ComparedFlow): void {
+  const { frames } = comparator;
+  while (flow.secondary.head !== NONE) {
+    const id = flow.secondary.head;
+    if ((frames.flags[id] & (TCP_SYN | TCP_RST)) !== 0) return;
+    if (!seqAtOrBefore(frames.seqEnd[id], flow.released)) return;
+    comparator.dropSecondaryHead(flow);
+  }
+}
+

@@ -1,0 +1,24 @@
+/** Time as the node sees it. Injected everywhere, so that a simulator can run it. */
+export type Clock = {
+  /** Monotonic milliseconds with a fraction. */
+  now(): number;
+};
+
+export type Timers = {
+  /** Calls once after `ms`; returns how to cancel. */
+  after(ms: number, call: () => void): () => void;
+  /** Calls when the current events have been handled: for short polls. */
+  soon(call: () => void): void;
+};
+
+export const systemClock: Clock = { now: () => performance.now() };
+
+export const systemTimers: Timers = {
+  after(ms, call) {
+    const timer = setTimeout(call, ms);
+    return () => clearTimeout(timer);
+  },
+  soon(call) {
+    setImmediate(call);
+  },
+};

@@ -1,0 +1,27 @@
+/**
+ * Which frames of the uplink are the VM's to hear: those to its own address and to groups. An uplink can be a hub or a
+ * promiscuous tap that shows everybody's traffic; and frames that carry the VM's own source address are echoes of it.
+ */
+export class InputFilter {
+  private readonly high: number;
+  private readonly low: number;
+
+  constructor(mac: string) {
+    const bytes = mac.split(':').map((part) => Number.parseInt(part, 16));
+    this.high = (bytes[0] << 8) | bytes[1];
+    this.low = (bytes[2] << 24) | (bytes[3] << 16) | (bytes[4] << 8) | bytes[5];
+  }
+
+  accepts(bytes: Uint8Array, at: number, length: number): boolean {
+    if (length < 14) return false;
+    if (this.isVm(bytes, at + 6)) return false;
+    return (bytes[at] & 1) !== 0 || this.isVm(bytes, at);
+  }
+
+  private isVm(bytes: Uint8Array, at: number): boolean {
+    return (
+      ((bytes[at] << 8) | bytes[at + 1]) === this.high &&
+      ((bytes[at + 2] << 24) | (bytes[at + 3] << 16) | (bytes[at + 4] << 8) | bytes[at + 5]) === this.low
+    );
+  }
+}

@@ -1,0 +1,331 @@
+/**
+ * The primary's data path: uplink to VM (and to the link), VM to comparator, comparator to uplink.
+ *
+ * Goal: rules 1, 2 and 3 of docs/architecture.md. Input goes to the PVM and, mirrored, to the link, from one slab.
+ * Output is held by the comparator while the pair is protected, and passes at once while the VM is alone.
+ *
+ * One space of sequence numbers inside: the PVM's. For connections that lived through a failover the client knows
+ * other numbers; `offsets` translates at the uplink's edge, in place, on the way in and at release.
+ *
+ * May this node speak? `speakUntilMs` is the end of what it can prove by its own clock (pair/lease.ts). After it,
+ * released frames stay in the uplink's queue; `fence` drops them for good.
+ *
+ * Gate: while a checkpoint is drained and taken, input is kept back, in order, and delivered to both VMs afterwards.
+ *
+ * Limits: gated input and unsent output stop the reading of their source (back-pressure); held output forces a
+ * checkpoint (Comparator.pressure) and, at the same mark, stops the reading of the VM.
+ */
+import { Comparator, type ComparatorSink, type Overdue, type Pressure, type WaitLimits } from '../compare/comparator.ts';
+import { LIMITS } from '../compare/limits.ts';
+import type { DivergenceReason, ReleaseCause } from '../compare/verdict.ts';
+import { invariant } from '../error.ts';
+import { describeFlowKey } from '../flow/key.ts';
+import type { LinkChannel } from '../pair/link-channel.ts';
+import { MESSAGE } from '../pair/link-protocol.ts';
+import type { OffsetMap } from '../translate/offset-map.ts';
+import type { Clock } from './clock.ts';
+import type { FramePort } from './frame-port.ts';
+import { InputFilter } from './input-filter.ts';
+import { RunQueue } from './run-queue.ts';
+import type { SlabPool } from './slabs.ts';
+import { TAP, type Tap } from './tap.ts';
+
+export type PrimaryPathEvents = {
+  /** A flow differs: only a checkpoint heals it. */
+  diverged(flow: string, reason: DivergenceReason): void;
+  /** Frames were held, or a limit came near: look at `overdue` and `pressure`. */
+  holding(): void;
+};
+
+type EarlyFrame = { slab: number; at: number; length: number; index: number };
+
+export class PrimaryPath {
+  readonly counters = { inputFrames: 0, inputBytes: 0, foreignFrames: 0, releasedFrames: 0, releasedBytes: 0, peerFrames: 0, droppedFrames: 0 };
+  readonly comparator: Comparator;
+  readonly offsets: OffsetMap;
+  tap: Tap | null = null;
+  /** the end of what this node can prove of its right to speak; Infinity while it is alone by the arbiter's word */
+  speakUntilMs = Number.POSITIVE_INFINITY;
+  epoch = 0;
+  private readonly slabs: SlabPool;
+  private readonly vm: FramePort;
+  private readonly uplink: FramePort;
+  private readonly clock: Clock;
+  private readonly events: PrimaryPathEvents;
+  private readonly filter: InputFilter;
+  private readonly gated: RunQueue;
+  private link: LinkChannel | null = null;
+  private mirroring = false;
+  private comparing = false;
+  private gateClosed = false;
+  private fenced = false;
+  private uplinkHeld = false;
+  private vmHeld = false;
+  private inputIndex = 0;
+  /** Output of the epoch after this one, which overtook word of the commit. */
+  private early: EarlyFrame[] = [];
+  private nowMs = -1;
+
+  constructor(options: {
+    slabs: SlabPool;
+    vm: FramePort;
+    uplink: FramePort;
+    clock: Clock;
+    offsets: OffsetMap;
+    mac: string;
+    hashSeed: number;
+    events: PrimaryPathEvents;
+  }) {
+    this.slabs = options.slabs;
+    this.vm = options.vm;
+    this.uplink = options.uplink;
+    this.clock = options.clock;
+    this.offsets = options.offsets;
+    this.events = options.events;
+    this.filter = new InputFilter(options.mac);
+    this.gated = new RunQueue(options.slabs, LIMITS.slabBytes);
+    const sink: ComparatorSink = {
+      release: (slab, at, length, cause) => this.release(slab, at, length, cause),
+      primarySyn: (slab, at, length) => this.link?.pushFrame(MESSAGE.primarySyn, this.epoch, 0, slab, at, length),
+      confirm: (index) => this.link?.pushConfirm(index),
+      diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
+    };
+    this.comparator = new Comparator(options.slabs, sink, options.hashSeed);
+    this.uplink.handler = {
+      frame: (slab, at, length) => this.onInput(slab, at, length),
+      batchEnd: () => this.onInputEnd(),
+    };
+    this.vm.handler = {
+      frame: (slab, at, length) => this.onOutput(slab, at, length),
+      batchEnd: () => this.onOutputEnd(),
+    };
+  }
+
+  get isComparing(): boolean {
+    return this.comparing;
+  }
+
+  /** The link's frames of this epoch's SVM output, and of the next one's when they overtook the commit. */
+  peerFrame(epoch: number, index: number, slab: number, at: number, length: number): void {
+    if (epoch > this.epoch) {
+      this.keepEarly(slab, at, length, index);
+      return;
+    }
+    if (!this.comparing || epoch < this.epoch) return;
+    this.counters.peerFrames++;
+    this.tap?.(TAP.secondaryVm, this.slabs.buffer(slab), at, length, `epoch ${epoch} index ${index}`);
+    this.comparator.secondaryFrame(slab, at, length, index, this.batchNow());
+  }
+
+  peerBatchEnd(): void {
+    this.onOutputEnd();
+  }
+
+  /** Input is kept back until `openGate`. */
+  closeGate(): void {
+    this.gateClosed = true;
+  }
+
+  openGate(): void {
+    this.gateClosed = false;
+    this.gated.drain((slab, start, end) => {
+      this.forEachFrame(slab, start, end, (at, length) => this.deliver(slab, at, length));
+      this.slabs.release(slab);
+    });
+    if (this.uplinkHeld) {
+      this.uplinkHeld = false;
+      this.uplink.unhold();
+    }
+    this.onInputEnd();
+  }
+
+  /** Every input has been taken by the VM. */
+  get inputDrained(): boolean {
+    return this.vm.drained;
+  }
+
+  /** Every output of the VM has been seen. */
+  get outputExhausted(): boolean {
+    return this.vm.exhausted;
+  }
+
+  /**
+   * A checkpoint committed: both VMs are equal. Everything held leaves, the epoch ends. After the first one,
+   * input is mirrored and output compared.
+   */
+  commit(link: LinkChannel): number {
+    invariant(this.gateClosed, 'a checkpoint committed while the input gate was open');
+    link.dropConfirms();
+    this.link = link;
+    const released = this.comparator.commit();
+    link.dropConfirms();
+    this.epoch++;
+    this.mirroring = true;
+    this.comparing = true;
+    this.inputIndex = 0;
+    this.resumeVm();
+    const early = this.early;
+    this.early = [];
+    for (const frame of early) {
+      this.comparator.secondaryFrame(frame.slab, frame.at, frame.length, frame.index, this.batchNow());
+      this.slabs.release(frame.slab);
+    }
+    this.onOutputEnd();
+    return released;
+  }
+
+  /** The arbiter said alone(primary): what was held leaves, and nothing is held from now on. */
+  goAlone(): number {
+    this.speakUntilMs = Number.POSITIVE_INFINITY;
+    this.link = null;
+    this.mirroring = false;
+    this.dropEarly();
+    const released = this.comparing ? this.comparator.commit() : 0;
+    this.comparing = false;
+    this.resumeVm();
+    this.openGate();
+    this.onOutputEnd();
+    return released;
+  }
+
+  /** The right to speak is lost for good: nothing leaves any more. */
+  fence(): void {
+    this.fenced = true;
+    this.speakUntilMs = Number.NEGATIVE_INFINITY;
+    this.counters.droppedFrames += this.uplink.out.runs;
+    this.uplink.out.clear();
+    this.gated.clear();
+    this.dropEarly();
+  }
+
+  /** Sends what this VM said before it was the one VM (a promotion). The frame is in the client's numbers. */
+  sendAsIs(slab: number, at: number, length: number): void {
+    this.countReleased(length);
+    this.tap?.(TAP.released, this.slabs.buffer(slab), at, length, 'promotion');
+    this.uplink.out.push(slab, at, length);
+  }
+
+  /** Sends a frame that the node itself made. */
+  announce(frame: Uint8Array): void {
+    if (this.maySpeak()) this.uplink.writeOwn(frame);
+  }
+
+  overdue(nowMs: number, limits: WaitLimits): Overdue {
+    return this.comparing ? this.comparator.overdue(nowMs, limits) : null;
+  }
+
+  pressure(): Pressure {
+    return this.comparing ? this.comparator.pressure() : null;
+  }
+
+  /** Called when the lease was renewed: frames that waited for it may go. */
+  flush(): void {
+    this.onOutputEnd();
+  }
+
+  private onInput(slab: number, at: number, length: number): void {
+    const bytes = this.slabs.buffer(slab);
+    if (!this.filter.accepts(bytes, at, length)) {
+      this.counters.foreignFrames++;
+      return;
+    }
+    this.counters.inputFrames++;
+    this.counters.inputBytes += length;
+    if (this.tap !== null) this.tap(TAP.uplinkIn, bytes, at, length, this.gateClosed ? 'gated' : 'input');
+    if (this.fenced) return;
+    if (!this.gateClosed) {
+      this.deliver(slab, at, length);
+      return;
+    }
+    this.gated.push(slab, at, length);
+    if (this.gated.bytes >= LIMITS.gatedBytesMax && !this.uplinkHeld) {
+      this.uplinkHeld = true;
+      this.uplink.hold();
+    }
+  }
+
+  private deliver(slab: number, at: number, length: number): void {
+    this.offsets.input(this.slabs.buffer(slab), at, length);
+    this.vm.out.push(slab, at, length);
+    if (this.mirroring) this.link?.pushFrame(MESSAGE.input, this.epoch, this.inputIndex++, slab, at, length);
+  }
+
+  private onInputEnd(): void {
+    this.link?.flush(this.epoch);
+    this.vm.flush();
+  }
+
+  private onOutput(slab: number, at: number, length: number): void {
+    if (this.tap !== null) this.tap(TAP.primaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch}`);
+    if (this.fenced) return;
+    if (this.comparing) this.comparator.primaryFrame(slab, at, length, this.batchNow());
+    else this.comparator.passAlone(slab, at, length, this.batchNow());
+  }
+
+  private onOutputEnd(): void {
+    // What the secondary must know before the client can answer goes first.
+    this.link?.flush(this.epoch);
+    if (this.maySpeak()) this.uplink.flush();
+    if (this.comparing) {
+      if (this.comparator.pressure() !== null) this.holdVm();
+      if (this.comparator.primary.frames > 0 || this.comparator.secondary.frames > 0) this.events.holding();
+    }
+    this.nowMs = -1;
+  }
+
+  private release(slab: number, at: number, length: number, cause: ReleaseCause): void {
+    const bytes = this.slabs.buffer(slab);
+    this.offsets.output(bytes, at, length);
+    this.countReleased(length);
+    if (this.tap !== null) this.tap(TAP.released, bytes, at, length, cause);
+    this.uplink.out.push(slab, at, length);
+  }
+
+  private countReleased(length: number): void {
+    this.counters.releasedFrames++;
+    this.counters.releasedBytes += length;
+  }
+
+  /** Rule 2: a node that cannot prove by its own clock that it may speak stays silent. */
+  private maySpeak(): boolean {
+    return !this.fenced && this.clock.now() < this.speakUntilMs;
+  }
+
+  private batchNow(): number {
+    if (this.nowMs < 0) this.nowMs = this.clock.now();
+    return this.nowMs;
+  }
+
+  private keepEarly(slab: number, at: number, length: number, index: number): void {
+    // Beyond the limit the frame is not kept: its PVM counterpart waits, and a checkpoint heals it.
+    if (this.early.length >= LIMITS.earlyFramesMax) return;
+    this.slabs.retain(slab);
+    this.early.push({ slab, at, length, index });
+  }
+
+  private dropEarly(): void {
+    for (const frame of this.early) this.slabs.release(frame.slab);
+    this.early = [];
+  }
+
+  private holdVm(): void {
+    if (this.vmHeld) return;
+    this.vmHeld = true;
+    this.vm.hold();
+  }
+
+  private resumeVm(): void {
+    if (!this.vmHeld) return;
+    this.vmHeld = false;
+    this.vm.unhold();
+  }
+
+  private forEachFrame(slab: number, start: number, end: number, visit: (at: number, length: number) => void): void {
+    const bytes = this.slabs.buffer(slab);
+    for (let at = start + 4; at <= end; ) {
+      const length = bytes.readUInt32BE(at - 4);
+      visit(at, length);
+      at += length + 4;
+    }
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * Frames on their way out, gathered into runs: neighbours in one slab leave as one piece of memory, with the
+ * length prefixes that already lie between them. Each run holds one count of its slab until it is written.
+ */
+import { LENGTH_PREFIX_BYTES } from './frame-reader.ts';
+import type { SlabPool } from './slabs.ts';
+
+export class RunQueue {
+  readonly slabs: SlabPool;
+  bytes = 0;
+  private readonly runBytesMax: number;
+  private slabIds: number[] = [];
+  private starts: number[] = [];
+  private ends: number[] = [];
+  private tags: number[] = [];
+
+  constructor(slabs: SlabPool, runBytesMax: number) {
+    this.slabs = slabs;
+    this.runBytesMax = runBytesMax;
+  }
+
+  get runs(): number {
+    return this.slabIds.length;
+  }
+
+  /** Adds the frame at (slab, at, length), whose length prefix lies before it. A run keeps its first frame's `tag`. */
+  push(slab: number, at: number, length: number, tag = 0): void {
+    const start = at - LENGTH_PREFIX_BYTES;
+    const end = at + length;
+    this.bytes += end - start;
+    const last = this.slabIds.length - 1;
+    if (
+      last >= 0 &&
+      this.slabIds[last] === slab &&
+      this.ends[last] === start &&
+      end - this.starts[last] <= this.runBytesMax
+    ) {
+      this.ends[last] = end;
+      return;
+    }
+    this.slabs.retain(slab);
+    this.slabIds.push(slab);
+    this.starts.push(start);
+    this.ends.push(end);
+    this.tags.push(tag);
+  }
+
+  /** Hands out every run with the count it holds: the taker releases the slab. */
+  drain(take: (slab: number, start: number, end: number, tag: number) => void): void {
+    const { slabIds, starts, ends, tags } = this;
+    if (slabIds.length === 0) return;
+    this.slabIds = [];
+    this.starts = [];
+    this.ends = [];
+    this.tags = [];
+    this.bytes = 0;
+    for (let i = 0; i < slabIds.length; i++) take(slabIds[i], starts[i], ends[i], tags[i]);
+  }
+
+  clear(): void {
+    this.drain((slab) => this.slabs.release(slab));
+  }
+}

@@ -1,0 +1,187 @@
+/**
+ * The secondary's data path: link to SVM, SVM to link, and nothing to the uplink.
+ *
+ * Goal: the SVM hears what the PVM hears, in the same order (rule 3), and what it says reaches the comparator in the
+ * PVM's numbers. For a failover it keeps the SVM's output that the client has not got from the PVM (kept-output.ts)
+ * and the client's frames that its own uplink heard and the primary has not passed on (silent-input.ts).
+ *
+ * `offsets` is a copy of the primary's map for connections that lived through an earlier failover; inside, everything
+ * is in the PVM's numbers, so what the silent uplink hears is translated when it is heard.
+ *
+ * Before the first commit (a first copy is under way) the SVM runs but its output is thrown away and it hears nothing.
+ *
+ * Limits: LIMITS of what is kept; a link that takes nothing stops the reading of the SVM.
+ */
+import { LIMITS } from '../compare/limits.ts';
+import type { LinkChannel } from '../pair/link-channel.ts';
+import { MESSAGE } from '../pair/link-protocol.ts';
+import type { OffsetMap } from '../translate/offset-map.ts';
+import type { SvmTranslator } from '../translate/svm-translator.ts';
+import type { Clock } from './clock.ts';
+import type { FramePort } from './frame-port.ts';
+import { InputFilter } from './input-filter.ts';
+import { KeptOutput } from './kept-output.ts';
+import { SilentInput } from './silent-input.ts';
+import type { SlabPool } from './slabs.ts';
+
+/** What a promotion found. */
+export type Takeover = { sentFrames: number; deliveredFrames: number };
+
+export class SecondaryPath {
+  readonly counters = { inputFrames: 0, outputFrames: 0, droppedFrames: 0 };
+  readonly offsets: OffsetMap;
+  readonly translator: SvmTranslator;
+  epoch = 0;
+  private readonly slabs: SlabPool;
+  private readonly vm: FramePort;
+  private readonly uplink: FramePort;
+  private readonly link: LinkChannel;
+  private readonly clock: Clock;
+  private readonly filter: InputFilter;
+  private readonly kept: KeptOutput;
+  private readonly silent: SilentInput;
+  private active = false;
+  private vmHeld = false;
+
+  constructor(options: {
+    slabs: SlabPool;
+    vm: FramePort;
+    uplink: FramePort;
+    link: LinkChannel;
+    clock: Clock;
+    offsets: OffsetMap;
+    translator: SvmTranslator;
+    mac: string;
+  }) {
+    this.slabs = options.slabs;
+    this.vm = options.vm;
+    this.uplink = options.uplink;
+    this.link = options.link;
+    this.clock = options.clock;
+    this.offsets = options.offsets;
+    this.translator = options.translator;
+    this.filter = new InputFilter(options.mac);
+    this.kept = new KeptOutput(options.slabs);
+    this.silent = new SilentInput(options.slabs);
+    this.uplink.handler = {
+      frame: (slab, at, length) => this.onHeard(slab, at, length),
+      batchEnd: () => {},
+    };
+    this.vm.handler = {
+      frame: (slab, at, length) => this.onOutput(slab, at, length),
+      batchEnd: () => this.onOutputEnd(),
+    };
+  }
+
+  /** A commit has happened: the SVM is as good as the PVM and may be promoted. */
+  get isActive(): boolean {
+    return this.active;
+  }
+
+  get keptFrames(): number {
+    return this.kept.frames;
+  }
+
+  /** A mirrored client frame. */
+  input(slab: number, at: number, length: number): void {
+    const bytes = this.slabs.buffer(slab);
+    this.counters.inputFrames++;
+    this.silent.passedOn(bytes, at, length);
+    this.translator.input(bytes, at, length);
+    this.vm.out.push(slab, at, length);
+  }
+
+  /** The PVM's SYN or SYN-ACK. */
+  primarySyn(slab: number, at: number, length: number): void {
+    this.translator.pvmSyn(this.slabs.buffer(slab), at, length);
+  }
+
+  confirm(epoch: number, from: number, to: number): void {
+    if (epoch === this.epoch) this.kept.confirm(from, to);
+  }
+
+  linkBatchEnd(): void {
+    this.vm.flush();
+    if (this.vmHeld && this.link.queuedBytes < LIMITS.unsentBytesMax) {
+      this.vmHeld = false;
+      this.vm.unhold();
+    }
+  }
+
+  /** Every input has been taken by the SVM. */
+  get inputDrained(): boolean {
+    return this.vm.drained;
+  }
+
+  /** Every output of the SVM has been seen. */
+  get outputExhausted(): boolean {
+    return this.vm.exhausted;
+  }
+
+  /** The SVM holds the PVM's whole state: what it said before is void (rule 6). */
+  commit(): void {
+    this.translator.clear();
+    this.kept.clear();
+    this.epoch++;
+    this.active = true;
+  }
+
+  /**
+   * The SVM is the one VM now. Both ports go to whoever is given them next; what was kept leaves through `send`, in the
+   * client's numbers, and what the SVM has not heard goes to it. Afterwards `offsets` maps the SVM's numbers.
+   */
+  takeOver(send: (slab: number, at: number, length: number) => void): Takeover {
+    const takeover: Takeover = { sentFrames: 0, deliveredFrames: 0 };
+    this.silent.drain((slab, at, length) => {
+      this.translator.input(this.slabs.buffer(slab), at, length);
+      this.vm.out.push(slab, at, length);
+      takeover.deliveredFrames++;
+    });
+    this.kept.drain((slab, at, length) => {
+      const bytes = this.slabs.buffer(slab);
+      this.translator.correctSyn(bytes, at, length);
+      this.offsets.output(bytes, at, length);
+      send(slab, at, length);
+      takeover.sentFrames++;
+    });
+    this.translator.carryOver(this.offsets);
+    this.translator.clear();
+    this.vm.flush();
+    return takeover;
+  }
+
+  /** Not to be promoted any more: forget everything. */
+  discard(): void {
+    this.active = false;
+    this.kept.clear();
+    this.silent.clear();
+  }
+
+  private onHeard(slab: number, at: number, length: number): void {
+    const bytes = this.slabs.buffer(slab);
+    if (!this.active || !this.filter.accepts(bytes, at, length)) return;
+    this.offsets.input(bytes, at, length);
+    this.silent.heard(slab, at, length, this.clock.now());
+  }
+
+  private onOutput(slab: number, at: number, length: number): void {
+    if (!this.active) {
+      this.counters.droppedFrames++;
+      return;
+    }
+    const bytes = this.slabs.buffer(slab);
+    this.counters.outputFrames++;
+    this.translator.output(bytes, at, length);
+    this.offsets.forgetOnSyn(bytes, at, length);
+    const index = this.kept.add(slab, at, length);
+    this.link.pushFrame(MESSAGE.output, this.epoch, index, slab, at, length);
+  }
+
+  private onOutputEnd(): void {
+    this.link.flush();
+    if (!this.vmHeld && this.link.queuedBytes >= LIMITS.unsentBytesMax) {
+      this.vmHeld = true;
+      this.vm.hold();
+    }
+  }
+}

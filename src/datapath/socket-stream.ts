@@ -1,0 +1,163 @@
+/**
+ * A socket as a ByteStream: reads go straight into the sink's buffer (`onread`), with no allocation per read but
+ * the view. Both ends of a connection use it; an accepted socket is wrapped by its handle, because `onread` can
+ * only be given at construction. The listener must accept with `pauseOnConnect: true`.
+ */
+import net from 'node:net';
+import { ColoError } from '../error.ts';
+import type { Endpoint } from '../endpoint.ts';
+import type { ByteStream, StreamSink } from './byte-stream.ts';
+import { unreadInKernel, unsentInKernel } from './socket-queue.ts';
+
+type Handle = { fd: number; useUserBuffer(buffer: Uint8Array): void };
+type WithHandle = { _handle: Handle | null };
+
+const NOTHING = new Uint8Array(1);
+
+class SocketStream implements ByteStream {
+  private readonly socket: net.Socket;
+  private sink: StreamSink | null = null;
+  private view: Uint8Array = NOTHING;
+  private failure: Error | null = null;
+  private ended = false;
+
+  constructor(open: (onread: net.OnReadOpts) => net.Socket) {
+    this.socket = open({
+      buffer: () => this.nextBuffer(),
+      callback: (bytes) => this.onRead(bytes),
+    });
+    this.socket.on('error', (cause) => {
+      this.failure = cause;
+    });
+    this.socket.on('end', () => this.socket.destroy());
+    this.socket.on('close', () => this.onClosed());
+    this.socket.pause();
+  }
+
+  get raw(): net.Socket {
+    return this.socket;
+  }
+
+  start(sink: StreamSink): void {
+    this.sink = sink;
+    this.view = NOTHING;
+    if (this.ended) queueMicrotask(() => sink.closed(this.failure));
+    else this.resume();
+  }
+
+  cork(): void {
+    this.socket.cork();
+  }
+
+  uncork(): void {
+    this.socket.uncork();
+  }
+
+  write(bytes: Uint8Array, done: () => void): void {
+    if (this.ended || this.socket.destroyed) {
+      done();
+      return;
+    }
+    this.socket.write(bytes, done);
+  }
+
+  pause(): void {
+    this.socket.pause();
+  }
+
+  resume(): void {
+    if (this.view === NOTHING) {
+      // Node asks for the next buffer right after a read; while reading was stopped it had none to get.
+      this.view = this.sink?.buffer() ?? NOTHING;
+      if (this.view === NOTHING) return;
+      this.handle()?.useUserBuffer(this.view);
+    }
+    this.socket.resume();
+  }
+
+  unreadBytes(): number {
+    return unreadInKernel(this.fd());
+  }
+
+  unsentBytes(): number {
+    return this.socket.writableLength + unsentInKernel(this.fd());
+  }
+
+  queuedBytes(): number {
+    return this.socket.writableLength;
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+
+  private fd(): number {
+    return this.handle()?.fd ?? -1;
+  }
+
+  private handle(): Handle | null {
+    return (this.socket as unknown as WithHandle)._handle;
+  }
+
+  private nextBuffer(): Uint8Array {
+    this.view = this.sink?.buffer() ?? NOTHING;
+    if (this.view === NOTHING && this.sink !== null) this.socket.pause();
+    return this.view;
+  }
+
+  private onRead(bytes: number): boolean {
+    if (this.view === NOTHING) {
+      // The sink had no room when libuv asked, and libuv reads all the same: a stream that loses a byte is lost.
+      this.failure = new ColoError('COLO_STREAM_OVERRUN', 'a read arrived while no buffer was free');
+      this.socket.destroy();
+      return false;
+    }
+    this.sink?.read(bytes);
+    return true;
+  }
+
+  private onClosed(): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.sink?.closed(this.failure);
+  }
+}
+
+/** Connects; rejects with COLO_ENDPOINT_CONNECT. */
+export function connectStream(endpoint: Endpoint): Promise<ByteStream> {
+  return new Promise((resolve, reject) => {
+    const target =
+      endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port, noDelay: true };
+    const stream = new SocketStream((onread) => net.connect({ ...target, onread }));
+    const failed = (cause: Error) =>
+      reject(new ColoError('COLO_ENDPOINT_CONNECT', `cannot connect: ${cause.message}`, { cause }));
+    stream.raw.once('error', failed);
+    stream.raw.once('connect', () => {
+      stream.raw.off('error', failed);
+      resolve(stream);
+    });
+  });
+}
+
+export type StreamListener = { close(): Promise<void> };
+
+/** Accepts until closed; rejects with COLO_ENDPOINT_LISTEN when the place is taken. */
+export function listenStream(endpoint: Endpoint, accept: (stream: ByteStream) => void): Promise<StreamListener> {
+  return new Promise((resolve, reject) => {
+    const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
+      const handle = (accepted as unknown as { _handle: unknown })._handle;
+      accept(new SocketStream((onread) => new net.Socket({ handle, onread } as net.SocketConstructorOpts)));
+    });
+    const where = endpoint.kind === 'unix' ? endpoint.path : `${endpoint.host}:${endpoint.port}`;
+    server.once('error', (cause) =>
+      reject(
+        new ColoError('COLO_ENDPOINT_LISTEN', `cannot listen on ${where}: ${cause.message}; stop what holds it or choose another`, {
+          cause,
+        }),
+      ),
+    );
+    server.listen(endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port }, () =>
+      resolve({ close: () => new Promise((closed) => server.close(() => closed())) }),
+    );
+  });
+}

@@ -1,0 +1,74 @@
+/**
+ * What names a flow: VLAN, IP version, protocol, both addresses, ports (or ICMP echo id).
+ *
+ * Keys are eleven int32 words, always written from the VM's point of view (local = the VM), so that a frame and
+ * its answer have the same key. Non-IP frames share one key per EtherType.
+ */
+import { readI32 } from '../wire/bytes.ts';
+import { PACKET, type PacketView } from '../wire/packet.ts';
+
+export const FLOW_KEY_WORDS = 11;
+
+/** Writes the flow key of a parsed packet. `fromVm`: the VM sent it. */
+export function writeFlowKey(bytes: Uint8Array, view: PacketView, fromVm: boolean, key: Int32Array): void {
+  key.fill(0);
+  key[0] = view.vlan;
+  key[1] = (view.kind << 24) | (view.ipVersion << 16) | (view.fragment ? 0x100 : 0) | view.protocol;
+  if (view.ipVersion === 0) {
+    key[2] = view.etherType;
+    return;
+  }
+  const local = fromVm ? view.sourceAt : view.destinationAt;
+  const remote = fromVm ? view.destinationAt : view.sourceAt;
+  if (view.ipVersion === 4) {
+    key[2] = readI32(bytes, local);
+    key[6] = readI32(bytes, remote);
+  } else {
+    for (let word = 0; word < 4; word++) {
+      key[2 + word] = readI32(bytes, local + 4 * word);
+      key[6 + word] = readI32(bytes, remote + 4 * word);
+    }
+  }
+  if (view.kind === PACKET.tcp || view.kind === PACKET.udp) {
+    const localPort = fromVm ? view.sourcePort : view.destinationPort;
+    const remotePort = fromVm ? view.destinationPort : view.sourcePort;
+    key[10] = (localPort << 16) | remotePort;
+  } else {
+    key[10] = view.icmpId;
+  }
+}
+
+/** For people: "tcp 10.0.2.15:80 <- 10.0.2.2:40112". Off the fast path. */
+export function describeFlowKey(key: ArrayLike<number>): string {
+  const kind = key[1] >>> 24;
+  const version = (key[1] >>> 16) & 0xff;
+  const vlan = key[0] === 0 ? '' : ` vlan ${key[0]}`;
+  if (version === 0) return `ethertype 0x${key[2].toString(16).padStart(4, '0')}${vlan}`;
+  const ports = kind === PACKET.tcp || kind === PACKET.udp;
+  const local = describeAddress(key, 2, version, ports ? key[10] >>> 16 : null);
+  const remote = describeAddress(key, 6, version, ports ? key[10] & 0xffff : null);
+  const fragment = (key[1] & 0x100) === 0 ? '' : ' fragment';
+  return `${describeProtocol(kind, key[1] & 0xff)}${fragment} ${local} <-> ${remote}${vlan}`;
+}
+
+function describeProtocol(kind: number, protocol: number): string {
+  if (kind === PACKET.tcp) return 'tcp';
+  if (kind === PACKET.udp) return 'udp';
+  if (kind === PACKET.icmp) return 'icmp';
+  if (kind === PACKET.icmpv6) return 'icmpv6';
+  return `ip-protocol ${protocol}`;
+}
+
+function describeAddress(key: ArrayLike<number>, at: number, version: number, port: number | null): string {
+  if (version === 4) {
+    const word = key[at];
+    const text = [word >>> 24, (word >>> 16) & 255, (word >>> 8) & 255, word & 255].join('.');
+    return port === null ? text : `${text}:${port}`;
+  }
+  const groups: string[] = [];
+  for (let word = at; word < at + 4; word++) {
+    groups.push((key[word] >>> 16).toString(16), (key[word] & 0xffff).toString(16));
+  }
+  const text = groups.join(':').replace(/(^|:)0(:0)+(:|$)/, '::');
+  return port === null ? text : `[${text}]:${port}`;
+}

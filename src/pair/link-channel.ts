@@ -1,0 +1,253 @@
+/**
+ * One connection of the link as messages. Reads lie in slabs, so frame messages are handed on in place; writes of
+ * frames take their bytes from the slabs they came in.
+ */
+import { LIMITS } from '../compare/limits.ts';
+import type { ByteStream } from '../datapath/byte-stream.ts';
+import { FrameReader, LENGTH_PREFIX_BYTES } from '../datapath/frame-reader.ts';
+import { RunQueue } from '../datapath/run-queue.ts';
+import type { SlabPool } from '../datapath/slabs.ts';
+import { ColoError } from '../error.ts';
+import { readU32, writeI32 } from '../wire/bytes.ts';
+import {
+  type ControlBodies,
+  type ControlType,
+  FRAMES_HEADER_BYTES,
+  MESSAGE,
+  MESSAGE_BYTES_MAX,
+  MESSAGE_HEADER_BYTES,
+  type MessageType,
+} from './link-protocol.ts';
+
+export type LinkHandler = {
+  control(type: ControlType, body: unknown): void;
+  heartbeat(number: number): void;
+  heartbeatAck(number: number): void;
+  /** One frame of an input, output or primarySyn message. */
+  frame(type: MessageType, epoch: number, index: number, slab: number, at: number, length: number): void;
+  confirm(epoch: number, from: number, to: number): void;
+  batchEnd(): void;
+};
+
+export class LinkChannel {
+  handler: LinkHandler | null = null;
+  onClosed: (cause: Error | null) => void = () => {};
+  private readonly stream: ByteStream;
+  private readonly slabs: SlabPool;
+  private readonly reader: FrameReader;
+  private readonly frames: RunQueue;
+  private framesType: MessageType = MESSAGE.input;
+  private framesEpoch = 0;
+  private confirmed: number[] = [];
+  private open = true;
+
+  constructor(stream: ByteStream, slabs: SlabPool) {
+    this.stream = stream;
+    this.slabs = slabs;
+    this.frames = new RunQueue(slabs, LIMITS.linkRunBytesMax);
+    this.reader = new FrameReader(slabs, MESSAGE_BYTES_MAX, {
+      frame: (slab, at, length) => this.onMessage(slab, at, length),
+      batchEnd: () => this.handler?.batchEnd(),
+    });
+  }
+
+  start(): void {
+    this.stream.start({
+      buffer: () => {
+        const buffer = this.reader.buffer();
+        if (buffer === null) this.slabs.whenFree(() => this.stream.resume());
+        return buffer;
+      },
+      read: (bytes) => this.onRead(bytes),
+      closed: (cause) => this.finish(cause),
+    });
+  }
+
+  get isOpen(): boolean {
+    return this.open;
+  }
+
+  get queuedBytes(): number {
+    return this.stream.queuedBytes();
+  }
+
+  send<T extends ControlType>(type: T, body: ControlBodies[T]): void {
+    this.flush();
+    const text = Buffer.from(JSON.stringify(body));
+    const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + text.length);
+    writeHeader(message, type, text.length);
+    text.copy(message, LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES);
+    this.write(message);
+  }
+
+  sendHeartbeat(type: typeof MESSAGE.heartbeat | typeof MESSAGE.heartbeatAck, number: number): void {
+    const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + 4);
+    writeHeader(message, type, 4);
+    writeI32(message, LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES, number);
+    this.write(message);
+  }
+
+  /** Queues a frame; frames of one kind and epoch that lie side by side become one message. */
+  pushFrame(type: MessageType, epoch: number, index: number, slab: number, at: number, length: number): void {
+    if (type !== this.framesType || epoch !== this.framesEpoch) {
+      this.flushFrames();
+      this.framesType = type;
+      this.framesEpoch = epoch;
+    }
+    this.frames.push(slab, at, length, index);
+  }
+
+  /** Queues word that the SVM's frame `index` needs no keeping. */
+  pushConfirm(index: number): void {
+    const { confirmed } = this;
+    const last = confirmed.length - 1;
+    if (last > 0 && confirmed[last] + 1 === index) confirmed[last] = index;
+    else confirmed.push(index, index);
+  }
+
+  /** Forgets queued confirmations: they belonged to an epoch that is over. */
+  dropConfirms(): void {
+    this.confirmed = [];
+  }
+
+  flush(epoch = this.framesEpoch): void {
+    if (!this.open) {
+      this.frames.clear();
+      this.confirmed = [];
+      return;
+    }
+    if (this.frames.runs === 0 && this.confirmed.length === 0) return;
+    this.stream.cork();
+    this.flushFrames();
+    if (this.confirmed.length > 0) this.flushConfirms(epoch);
+    this.stream.uncork();
+  }
+
+  /** The connection carries no messages any more: whoever takes the stream starts it anew. */
+  detach(): ByteStream {
+    this.open = false;
+    this.reader.close();
+    return this.stream;
+  }
+
+  close(): void {
+    this.stream.close();
+    this.finish(null);
+  }
+
+  private flushFrames(): void {
+    const type = this.framesType;
+    const epoch = this.framesEpoch;
+    this.frames.drain((slab, start, end, index) => {
+      const header = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES);
+      writeHeader(header, type, FRAMES_HEADER_BYTES + end - start);
+      writeI32(header, 8, epoch);
+      writeI32(header, 12, index);
+      this.write(header);
+      this.stream.write(this.slabs.buffer(slab).subarray(start, end), () => this.slabs.release(slab));
+    });
+  }
+
+  private flushConfirms(epoch: number): void {
+    const { confirmed } = this;
+    this.confirmed = [];
+    const perMessage = 4096;
+    for (let from = 0; from < confirmed.length; from += perMessage) {
+      const part = confirmed.slice(from, from + perMessage);
+      const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + 4 + 4 * part.length);
+      writeHeader(message, MESSAGE.confirm, 4 + 4 * part.length);
+      writeI32(message, 8, epoch);
+      part.forEach((index, i) => {
+        writeI32(message, 12 + 4 * i, index);
+      });
+      this.write(message);
+    }
+  }
+
+  private write(bytes: Uint8Array): void {
+    if (this.open) this.stream.write(bytes, () => {});
+  }
+
+  private onRead(bytes: number): void {
+    if (!this.open) return;
+    try {
+      this.reader.read(bytes);
+    } catch (cause) {
+      this.stream.close();
+      this.finish(cause instanceof Error ? cause : new Error(String(cause)));
+    }
+  }
+
+  private onMessage(slab: number, at: number, length: number): void {
+    const { handler } = this;
+    if (handler === null || !this.open) return;
+    const buffer = this.slabs.buffer(slab);
+    const end = at + length;
+    const body = at + MESSAGE_HEADER_BYTES;
+    if (body > end) throw garbled(`a message of ${length} bytes`);
+    const type = buffer[at] as MessageType;
+    switch (type) {
+      case MESSAGE.input:
+      case MESSAGE.output:
+      case MESSAGE.primarySyn:
+        this.onFrames(handler, type, slab, body, end);
+        return;
+      case MESSAGE.heartbeat:
+        handler.heartbeat(readU32(buffer, body));
+        return;
+      case MESSAGE.heartbeatAck:
+        handler.heartbeatAck(readU32(buffer, body));
+        return;
+      case MESSAGE.confirm: {
+        const epoch = readU32(buffer, body);
+        for (let pair = body + 4; pair + 8 <= end; pair += 8) {
+          handler.confirm(epoch, readU32(buffer, pair), readU32(buffer, pair + 4));
+        }
+        return;
+      }
+      default:
+        handler.control(type, parseBody(buffer, body, end, type));
+    }
+  }
+
+  private onFrames(handler: LinkHandler, type: MessageType, slab: number, body: number, end: number): void {
+    const buffer = this.slabs.buffer(slab);
+    if (body + FRAMES_HEADER_BYTES > end) throw garbled('a frame message without its header');
+    const epoch = readU32(buffer, body);
+    let index = readU32(buffer, body + 4);
+    let at = body + FRAMES_HEADER_BYTES;
+    while (at + LENGTH_PREFIX_BYTES <= end) {
+      const length = readU32(buffer, at);
+      at += LENGTH_PREFIX_BYTES;
+      if (length === 0 || at + length > end) throw garbled(`a frame of ${length} bytes that its message does not hold`);
+      handler.frame(type, epoch, index++, slab, at, length);
+      at += length;
+    }
+    if (at !== end) throw garbled('bytes behind the last frame of a message');
+  }
+
+  private finish(cause: Error | null): void {
+    if (!this.open) return;
+    this.open = false;
+    this.reader.close();
+    this.frames.clear();
+    this.onClosed(cause);
+  }
+}
+
+function writeHeader(message: Buffer, type: MessageType, bodyBytes: number): void {
+  writeI32(message, 0, MESSAGE_HEADER_BYTES + bodyBytes);
+  message[4] = type;
+}
+
+function parseBody(buffer: Buffer, at: number, end: number, type: number): unknown {
+  try {
+    return JSON.parse(buffer.toString('utf8', at, end));
+  } catch (cause) {
+    throw new ColoError('COLO_LINK_GARBLED', `a message of type ${type} is not JSON`, { cause });
+  }
+}
+
+function garbled(what: string): ColoError {
+  return new ColoError('COLO_LINK_GARBLED', `the peer sent ${what}; the link is closed and opened again`);
+}

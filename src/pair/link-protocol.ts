@@ -1,0 +1,80 @@
+/**
+ * The link protocol: what two nodes say to each other. docs/link-protocol.md describes it for other implementers.
+ *
+ * Two connections: the data channel (everything but VM state) and the migration channel (QEMU's own stream, raw after
+ * its hello). Both begin with a HELLO in each direction. A message is `[u32 length][u8 type][3 zero bytes][body]`,
+ * big-endian. Frame messages carry runs in the VM port's framing, so they go from socket to socket without a copy:
+ * body = `[u32 epoch][u32 index of the first frame]` and then `[u32 length][frame]` again and again.
+ */
+import { LIMITS } from '../compare/limits.ts';
+import { ColoError } from '../error.ts';
+import type { Translation } from '../translate/offset-map.ts';
+
+/** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */
+export const LINK_VERSION = 1;
+
+export const MESSAGE = {
+  hello: 1,
+  heartbeat: 2,
+  heartbeatAck: 3,
+  input: 4,
+  output: 5,
+  primarySyn: 6,
+  confirm: 7,
+  gate: 8,
+  gated: 9,
+  offsets: 10,
+  startSync: 11,
+  syncReady: 12,
+  protected: 13,
+  takeover: 14,
+  yielded: 15,
+  failed: 16,
+} as const;
+export type MessageType = (typeof MESSAGE)[keyof typeof MESSAGE];
+
+export const MESSAGE_HEADER_BYTES = 4;
+export const FRAMES_HEADER_BYTES = 8;
+
+/** A run of frames can exceed linkRunBytesMax only by being one single frame. */
+export const MESSAGE_BYTES_MAX = LIMITS.frameBytesMax + 4 + MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES;
+
+export type Channel = 'data' | 'migration';
+
+export type Hello = {
+  version: number;
+  channel: Channel;
+  pair: string;
+  node: string;
+  /** what the sender thinks the pair record's generation is */
+  generation: number;
+  role: 'primary' | 'candidate';
+};
+
+/** Control messages by type; their bodies are JSON, for they are rare and meant to be extended. */
+export type ControlBodies = {
+  [MESSAGE.hello]: Hello;
+  [MESSAGE.gate]: { epoch: number };
+  [MESSAGE.gated]: { epoch: number };
+  [MESSAGE.offsets]: { offsets: Translation[] };
+  [MESSAGE.startSync]: { generation: number };
+  [MESSAGE.syncReady]: Record<string, never>;
+  [MESSAGE.protected]: { generation: number };
+  [MESSAGE.takeover]: Record<string, never>;
+  [MESSAGE.yielded]: Record<string, never>;
+  [MESSAGE.failed]: { code: string; message: string };
+};
+export type ControlType = keyof ControlBodies;
+
+/** Refuses a peer that cannot be ours; says why. */
+export function checkHello(hello: Hello, pair: string): void {
+  if (hello.version !== LINK_VERSION) {
+    throw new ColoError(
+      'COLO_LINK_VERSION',
+      `the peer speaks link version ${hello.version}, this node ${LINK_VERSION}; run the same release on both`,
+    );
+  }
+  if (hello.pair !== pair) {
+    throw new ColoError('COLO_LINK_PAIR', `the peer belongs to pair "${hello.pair}", this node to "${pair}"; check "link" in both files`);
+  }
+}

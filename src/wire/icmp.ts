@@ -1,0 +1,16 @@
+/** ICMP and ICMPv6 (RFC 792, RFC 4443, RFC 4861, RFC 3810): offsets and the types that matter here. */
+
+export const ICMP = { type: 0, code: 1, checksum: 2, id: 4, sequence: 6, headerBytes: 8 } as const;
+
+export const ICMP_ECHO_REPLY = 0;
+export const ICMP_ECHO_REQUEST = 8;
+export const ICMPV6_ECHO_REQUEST = 128;
+export const ICMPV6_ECHO_REPLY = 129;
+/** MLD: query, report, done. */
+export const ICMPV6_MLD_FIRST = 130;
+export const ICMPV6_MLD_LAST = 132;
+/** NDP: router and neighbour solicitation and advertisement, redirect. */
+export const ICMPV6_NDP_FIRST = 133;
+export const ICMPV6_NDP_LAST = 137;
+export const ICMPV6_MLDV2_REPORT = 143;
+export const ICMPV6_NEIGHBOR_ADVERTISEMENT = 136;

@@ -1,0 +1,213 @@
+/**
+ * One look at a frame: what it is, and where its parts lie.
+ *
+ * Goal: check every length once, so that whoever reads a field afterwards may trust it.
+ * A `PacketView` is reused for frame after frame; it holds offsets into the frame's buffer and the few values
+ * that every engine asks for. It is void as soon as the next frame is parsed into it.
+ *
+ * Limits: two VLAN tags, eight IPv6 extension headers. Lengths come from the IP header, so Ethernet padding
+ * is never payload. A frame whose lengths contradict each other is `malformed`, never half-parsed.
+ */
+import { readI32, readU16 } from './bytes.ts';
+import { ETHER_TYPE, ETHERNET } from './ethernet.ts';
+import { ICMP, ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST, ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUEST } from './icmp.ts';
+import { IP_PROTOCOL, IPV4, IPV4_MORE_FRAGMENTS, IPV4_OFFSET_MASK } from './ipv4.ts';
+import { IPV6, IPV6_EXTENSION_HEADERS_MAX } from './ipv6.ts';
+import { TCP, TCP_FIN, TCP_SYN } from './tcp.ts';
+import { UDP } from './udp.ts';
+
+export const PACKET = {
+  /** lengths contradict each other, or the frame is too short for what it says it is */
+  malformed: 0,
+  /** not IP: ARP, LLDP, ... (see etherType) */
+  nonIp: 1,
+  tcp: 2,
+  udp: 3,
+  icmp: 4,
+  icmpv6: 5,
+  /** any other IP protocol, and every fragment */
+  otherIp: 6,
+} as const;
+export type PacketKind = (typeof PACKET)[keyof typeof PACKET];
+
+export class PacketView {
+  kind: PacketKind = PACKET.malformed;
+  etherType = 0;
+  /** both VLAN ids, 12 bits each, 0 when untagged */
+  vlan = 0;
+  /** 4, 6, or 0 when not IP */
+  ipVersion = 0;
+  protocol = 0;
+  fragment = false;
+  /** offsets into the buffer */
+  l3 = 0;
+  l4 = 0;
+  /** first byte after the IP datagram (after the frame when not IP) */
+  end = 0;
+  sourceAt = 0;
+  destinationAt = 0;
+  sourcePort = 0;
+  destinationPort = 0;
+  /** ICMP type and echo id; the id is 0 for anything but echo */
+  icmpType = 0;
+  icmpId = 0;
+  seq = 0;
+  ack = 0;
+  tcpFlags = 0;
+  /** TCP and UDP payload; for other packets everything after the IP header */
+  payload = 0;
+  payloadBytes = 0;
+
+  /** Sequence numbers that a TCP segment takes: payload, SYN and FIN. */
+  get seqLength(): number {
+    return (
+      this.payloadBytes + ((this.tcpFlags & TCP_SYN) !== 0 ? 1 : 0) + ((this.tcpFlags & TCP_FIN) !== 0 ? 1 : 0)
+    );
+  }
+}
+
+/** Parses `length` bytes at `at`; returns the kind, which is also left in `view`. */
+export function parsePacket(bytes: Uint8Array, at: number, length: number, view: PacketView): PacketKind {
+  const frameEnd = at + length;
+  view.kind = PACKET.malformed;
+  view.vlan = 0;
+  view.ipVersion = 0;
+  view.protocol = 0;
+  view.fragment = false;
+  view.sourcePort = 0;
+  view.destinationPort = 0;
+  view.icmpType = 0;
+  view.icmpId = 0;
+  view.tcpFlags = 0;
+  view.etherType = 0;
+  if (length < ETHERNET.headerBytes) return PACKET.malformed;
+
+  let l3 = at + ETHERNET.headerBytes;
+  let etherType = readU16(bytes, at + ETHERNET.etherType);
+  for (let tags = 0; (etherType === ETHER_TYPE.vlan || etherType === ETHER_TYPE.qinq) && tags < 2; tags++) {
+    if (l3 + ETHERNET.tagBytes > frameEnd) return PACKET.malformed;
+    view.vlan = (view.vlan << 12) | (readU16(bytes, l3) & 0xfff);
+    etherType = readU16(bytes, l3 + 2);
+    l3 += ETHERNET.tagBytes;
+  }
+  view.etherType = etherType;
+  view.l3 = l3;
+  if (etherType === ETHER_TYPE.ipv4) return parseIpv4(bytes, l3, frameEnd, view);
+  if (etherType === ETHER_TYPE.ipv6) return parseIpv6(bytes, l3, frameEnd, view);
+  view.l4 = l3;
+  view.end = frameEnd;
+  view.payload = l3;
+  view.payloadBytes = frameEnd - l3;
+  view.kind = PACKET.nonIp;
+  return PACKET.nonIp;
+}
+
+function parseIpv4(bytes: Uint8Array, l3: number, frameEnd: number, view: PacketView): PacketKind {
+  if (l3 + IPV4.headerBytesMin > frameEnd) return PACKET.malformed;
+  const headerBytes = (bytes[l3] & 0x0f) << 2;
+  const totalLength = readU16(bytes, l3 + IPV4.totalLength);
+  if (bytes[l3] >> 4 !== 4 || headerBytes < IPV4.headerBytesMin) return PACKET.malformed;
+  if (totalLength < headerBytes || l3 + totalLength > frameEnd) return PACKET.malformed;
+  view.ipVersion = 4;
+  view.protocol = bytes[l3 + IPV4.protocol];
+  view.sourceAt = l3 + IPV4.source;
+  view.destinationAt = l3 + IPV4.destination;
+  view.end = l3 + totalLength;
+  view.fragment =
+    (readU16(bytes, l3 + IPV4.fragment) & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK)) !== 0;
+  return parseTransport(bytes, l3 + headerBytes, view);
+}
+
+function parseIpv6(bytes: Uint8Array, l3: number, frameEnd: number, view: PacketView): PacketKind {
+  if (l3 + IPV6.headerBytes > frameEnd || bytes[l3] >> 4 !== 6) return PACKET.malformed;
+  const end = l3 + IPV6.headerBytes + readU16(bytes, l3 + IPV6.payloadLength);
+  if (end > frameEnd) return PACKET.malformed;
+  view.ipVersion = 6;
+  view.sourceAt = l3 + IPV6.source;
+  view.destinationAt = l3 + IPV6.destination;
+  view.end = end;
+
+  let next = bytes[l3 + IPV6.nextHeader];
+  let at = l3 + IPV6.headerBytes;
+  for (let headers = 0; isSkippedExtension(next); headers++) {
+    if (headers === IPV6_EXTENSION_HEADERS_MAX || at + 8 > end) return PACKET.malformed;
+    if (next === IP_PROTOCOL.ipv6Fragment) {
+      view.fragment = true;
+      next = bytes[at];
+      at += 8;
+      // What follows a fragment header is only a header in the first fragment.
+      break;
+    }
+    next = bytes[at];
+    at += (bytes[at + 1] + 1) << 3;
+    if (at > end) return PACKET.malformed;
+  }
+  view.protocol = next;
+  return parseTransport(bytes, at, view);
+}
+
+function isSkippedExtension(next: number): boolean {
+  return (
+    next === IP_PROTOCOL.hopByHop ||
+    next === IP_PROTOCOL.ipv6Routing ||
+    next === IP_PROTOCOL.ipv6Destination ||
+    next === IP_PROTOCOL.ipv6Fragment
+  );
+}
+
+function parseTransport(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
+  view.l4 = l4;
+  view.payload = l4;
+  view.payloadBytes = view.end - l4;
+  let kind: PacketKind = PACKET.otherIp;
+  if (!view.fragment) {
+    if (view.protocol === IP_PROTOCOL.tcp) kind = parseTcp(bytes, l4, view);
+    else if (view.protocol === IP_PROTOCOL.udp) kind = parseUdp(bytes, l4, view);
+    else if (view.protocol === IP_PROTOCOL.icmp && view.ipVersion === 4) kind = parseIcmp(bytes, l4, view, PACKET.icmp);
+    else if (view.protocol === IP_PROTOCOL.icmpv6 && view.ipVersion === 6) {
+      kind = parseIcmp(bytes, l4, view, PACKET.icmpv6);
+    }
+  }
+  view.kind = kind;
+  return kind;
+}
+
+function parseTcp(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
+  if (l4 + TCP.headerBytesMin > view.end) return PACKET.malformed;
+  const headerBytes = (bytes[l4 + TCP.dataOffset] >> 4) << 2;
+  if (headerBytes < TCP.headerBytesMin || l4 + headerBytes > view.end) return PACKET.malformed;
+  view.sourcePort = readU16(bytes, l4 + TCP.sourcePort);
+  view.destinationPort = readU16(bytes, l4 + TCP.destinationPort);
+  view.seq = readI32(bytes, l4 + TCP.seq);
+  view.ack = readI32(bytes, l4 + TCP.ack);
+  view.tcpFlags = bytes[l4 + TCP.flags];
+  view.payload = l4 + headerBytes;
+  view.payloadBytes = view.end - view.payload;
+  return PACKET.tcp;
+}
+
+function parseUdp(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
+  if (l4 + UDP.headerBytes > view.end) return PACKET.malformed;
+  const length = readU16(bytes, l4 + UDP.length);
+  if (length < UDP.headerBytes || l4 + length > view.end) return PACKET.malformed;
+  view.sourcePort = readU16(bytes, l4 + UDP.sourcePort);
+  view.destinationPort = readU16(bytes, l4 + UDP.destinationPort);
+  view.payload = l4 + UDP.headerBytes;
+  view.payloadBytes = length - UDP.headerBytes;
+  return PACKET.udp;
+}
+
+function parseIcmp(bytes: Uint8Array, l4: number, view: PacketView, kind: PacketKind): PacketKind {
+  if (l4 + 4 > view.end) return PACKET.malformed;
+  const type = bytes[l4 + ICMP.type];
+  view.icmpType = type;
+  const echo =
+    kind === PACKET.icmp
+      ? type === ICMP_ECHO_REQUEST || type === ICMP_ECHO_REPLY
+      : type === ICMPV6_ECHO_REQUEST || type === ICMPV6_ECHO_REPLY;
+  if (echo) {
+    if (l4 + ICMP.headerBytes > view.end) return PACKET.malformed;
+    view.icmpId = readU16(bytes, l4 + ICMP.id);
+  }
+  return kind;
+}

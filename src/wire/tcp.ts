@@ -1,0 +1,45 @@
+/** TCP header offsets, flags and options (RFC 9293, RFC 7323, RFC 2018), relative to the header's first byte. */
+
+export const TCP = {
+  sourcePort: 0,
+  destinationPort: 2,
+  seq: 4,
+  ack: 8,
+  dataOffset: 12,
+  flags: 13,
+  window: 14,
+  checksum: 16,
+  urgent: 18,
+  headerBytesMin: 20,
+} as const;
+
+export const TCP_FIN = 0x01;
+export const TCP_SYN = 0x02;
+export const TCP_RST = 0x04;
+export const TCP_PSH = 0x08;
+export const TCP_ACK = 0x10;
+export const TCP_URG = 0x20;
+
+export const TCP_OPTION = { end: 0, nop: 1, sack: 5, timestamps: 8 } as const;
+export const TCP_TIMESTAMPS_BYTES = 10;
+
+/**
+ * Finds an option. `at` is the first byte after the fixed header, `end` the first after the options.
+ * Returns the offset of the option's kind byte, or -1; options that lie about their length end the search.
+ */
+export function findTcpOption(bytes: Uint8Array, at: number, end: number, kind: number): number {
+  while (at < end) {
+    const found = bytes[at];
+    if (found === TCP_OPTION.end) return -1;
+    if (found === TCP_OPTION.nop) {
+      at++;
+      continue;
+    }
+    if (at + 1 >= end) return -1;
+    const length = bytes[at + 1];
+    if (length < 2 || at + length > end) return -1;
+    if (found === kind) return at;
+    at += length;
+  }
+  return -1;
+}

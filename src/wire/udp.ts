@@ -1,0 +1,3 @@
+/** UDP header offsets (RFC 768), relative to the header's first byte. */
+
+export const UDP = { sourcePort: 0, destinationPort: 2, length: 4, checksum: 6, headerBytes: 8 } as const;
