@@ -82,6 +82,21 @@ test('another connection instead of the first', async (t) => {
   assert.deepEqual([report.ok, report.findings.kept[0].kind], [false, 'another-connection']);
 });
 
+test('a second connection, even one that says nothing', async (t) => {
+  const { report } = await run(t, async (text, forward, number, out) => {
+    if (number === 3) t.after(connectAgain(out));
+    return forward(text);
+  });
+  assert.deepEqual([report.ok, report.findings.kept[0].kind], [false, 'another-connection']);
+});
+
+/** Opens a connection to where this one goes; returns how to end it. */
+function connectAgain(out: Socket): () => void {
+  const second = connect({ host: out.remoteAddress ?? '', port: out.remotePort ?? 0 });
+  second.on('error', () => undefined);
+  return () => void second.destroy();
+}
+
 test('an answer to nothing', async (t) => {
   const { report } = await run(t, async (text, forward) => `${await forward(text)}\nboo`);
   assert.equal(report.ok, false);

@@ -66,6 +66,24 @@ test('the rate limit holds, and its pauses are small and not taken for gaps', as
   assert.ok(gap !== undefined && gap.ms < 450, `gap ${gap?.ms} ms`);
 });
 
+test('even a long pause of the rate limit is not waited for', async (t) => {
+  const small = randomFile(4096);
+  const { target } = await serve(t, (socket) => {
+    socket.once('data', () => {
+      socket.end(
+        Buffer.concat([Buffer.from('HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n'), small.bytes]),
+      );
+    });
+  });
+  const limits = { expectedBytes: 4096, expectedSha256: small.sha256, bytesPerSecond: 5000 };
+  const client = new Download({ target, ...limits });
+  const report = await client.run(never);
+  assert.equal(report.ok, true);
+  assert.ok(report.endedMs - report.startedMs > 500);
+  const gap = gapAround(client.arrivals, report.startedMs + 150, report.endedMs);
+  assert.ok(gap !== undefined && gap.waitedMs < 100, `waited ${gap?.waitedMs} ms`);
+});
+
 test('a slow client holds the server back', async (t) => {
   const big = randomFile(24 * 1024 * 1024);
   let accepted = 0;
