@@ -44,6 +44,8 @@ const BODY_BYTES_MAX = 64 * 1024;
 const CONNECTIONS_MAX = 64;
 /** A follower that reads this much too slowly is cut off; it can come back with after=SEQ. */
 const FOLLOWER_BACKLOG_BYTES_MAX = 1 << 20;
+/** Enough to send a last line to anybody on this machine. */
+const CLOSE_GRACE_MS = 250;
 /** A gigabyte is minutes of traffic at full speed, and little for a disk. */
 export const CAPTURE_BYTES_DEFAULT = 1 << 30;
 
@@ -70,10 +72,11 @@ export async function listenControl({
 }: ControlServerOptions): Promise<ApiServer> {
   const why = unixPathProblem(socketPath);
   if (why !== null) throw new ColoError('COLO_API_LISTEN', `control socket ${socketPath}: ${why}`);
+  const followers = new Set<ServerResponse>();
   const server = createServer(
     answer({
       '/status': { GET: (_request, response) => sendJson(response, 200, control.status()) },
-      '/events': { GET: (request, response, url) => sendEvents(request, response, url, events) },
+      '/events': { GET: (_request, response, url) => sendEvents(response, url, events, followers) },
       '/checkpoint': {
         POST: async (_request, response) => sendJson(response, 200, await control.checkpoint()),
       },
@@ -132,7 +135,7 @@ export async function listenControl({
       throw listenError(endpoint, again);
     });
   }
-  return { endpoint, close: () => closeServer(server) };
+  return { endpoint, close: () => closeServer(server, followers) };
 }
 
 /** Serves GET /metrics. Whether others than this machine may read them is the configuration's business. */
@@ -206,10 +209,10 @@ function sendError(response: ServerResponse, error: unknown): void {
 }
 
 function sendEvents(
-  request: IncomingMessage,
   response: ServerResponse,
   url: URL,
   events: Pick<EventLog, 'after' | 'subscribe'>,
+  followers: Set<ServerResponse>,
 ): void {
   const after = url.searchParams.get('after') ?? '0';
   if (!/^[0-9]{1,15}$/.test(after)) {
@@ -230,10 +233,13 @@ function sendEvents(
   const backlogMax = FOLLOWER_BACKLOG_BYTES_MAX + response.writableLength;
   const unsubscribe = events.subscribe((event) => {
     if (response.writableLength > backlogMax) response.destroy();
-    else response.write(line(event));
+    else if (!response.writableEnded) response.write(line(event));
   });
-  response.on('close', unsubscribe);
-  request.on('close', unsubscribe);
+  followers.add(response);
+  response.on('close', () => {
+    followers.delete(response);
+    unsubscribe();
+  });
 }
 
 async function readBody(request: IncomingMessage): Promise<string> {
@@ -336,9 +342,14 @@ function listenError(endpoint: Endpoint, error: unknown): ColoError {
   return new ColoError('COLO_API_LISTEN', `cannot listen on ${where}: ${why}; ${advice}`, { cause: error });
 }
 
-function closeServer(server: Server): Promise<void> {
+/** Requests that are under way may finish, followers are told the end; whoever then still lingers is cut off. */
+function closeServer(server: Server, followers: ReadonlySet<ServerResponse> = new Set()): Promise<void> {
   return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
+    const cutOff = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS);
+    server.close(() => {
+      clearTimeout(cutOff);
+      resolve();
+    });
+    for (const response of followers) response.end();
   });
 }

@@ -1,0 +1,266 @@
+/** Looks at everything that a node needs before it is started, and says what to do about what is missing. */
+import { spawnSync } from 'node:child_process';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  linkSync,
+  openSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
+import { dirname, join } from 'node:path';
+import { Command } from 'commander';
+import { loadNodeConfig, type NodeConfig } from '../config/node-config.ts';
+import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
+import { ColoError } from '../error.ts';
+import { answersUnix, CONTROL_SOCKET } from '../observe/api.ts';
+import { print, printJson, safe } from './output.ts';
+
+/** `advice` is what to do, and '' when all is well. */
+export type Check = { name: string; ok: boolean; found: string; advice: string };
+
+/** QEMU starts in well under a second; this allows for a cold cache on a slow disk. */
+const QEMU_TIMEOUT_MS = 20_000;
+const KVM = '/dev/kvm';
+
+const good = (name: string, found: string): Check => ({ name, ok: true, found, advice: '' });
+const problem = (name: string, found: string, advice: string): Check => ({ name, ok: false, found, advice });
+
+export function doctorCommand(): Command {
+  return new Command('doctor')
+    .description('Checks that a node can run here: QEMU, KVM, directories, sockets, ports')
+    .option('-c, --config <file>', "the node's YAML file")
+    .option('--json', 'print JSON')
+    .action(async (options: { config?: string; json?: boolean }) => {
+      if (options.config === undefined) throw new ColoError('COLO_USAGE', 'which node? give -c FILE.yaml');
+      const config = loadNodeConfig(options.config);
+      const checks = [good('configuration', options.config), ...(await examine(config))];
+      const ok = checks.every((check) => check.ok);
+      if (options.json === true) printJson({ ok, checks });
+      else print(checksText(checks));
+      process.exitCode = ok ? 0 : 1;
+    });
+}
+
+export async function examine(config: NodeConfig, kvmPath: string = KVM): Promise<Check[]> {
+  const socket = join(config.runDirectory, CONTROL_SOCKET);
+  const runs = await answersUnix(socket);
+  const checks = [
+    ...checkQemu(config, kvmPath),
+    checkDirectory('arbiter', config.arbiter.directory, true),
+    checkDirectory('run directory', config.runDirectory, false),
+    checkDirectory('event log', dirname(config.eventLog), false),
+    checkSocketPath('control socket', socket, runs ? 'a node runs there' : 'free'),
+    await checkListen('link.listen', config.link.listen, runs),
+    checkUplink(config.uplink),
+  ];
+  if (config.metrics !== undefined)
+    checks.push(await checkListen('metrics.listen', config.metrics.listen, runs));
+  return checks;
+}
+
+export function checksText(checks: readonly Check[]): string {
+  const width = Math.max(...checks.map(({ name }) => name.length));
+  return checks
+    .map(({ name, ok, found, advice }) => {
+      const line = `${ok ? 'ok     ' : 'PROBLEM'} ${name.padEnd(width)}  ${safe(found)}`;
+      return advice === '' ? line : `${line}\n${' '.repeat(10 + width)}${safe(advice)}`;
+    })
+    .join('\n');
+}
+
+function checkQemu(config: NodeConfig, kvmPath: string): Check[] {
+  const [program] = config.vm.command;
+  const version = runQemu(config, ['--version']);
+  if (version.problem !== null) {
+    const advice = 'install QEMU 11.1 or later (Debian: qemu-system-x86), or set vm.command';
+    return [problem('QEMU', `${program}: ${version.problem}`, advice)];
+  }
+  const numbers = /version (\d+)\.(\d+)(?:\.\d+)?/.exec(version.stdout);
+  if (numbers === null) {
+    return [
+      problem('QEMU', `${program} does not say that it is QEMU`, 'set vm.command to a qemu-system program'),
+    ];
+  }
+  const [text, major, minor] = [numbers[0].slice('version '.length), Number(numbers[1]), Number(numbers[2])];
+  const atLeast = (wantMajor: number, wantMinor: number): boolean =>
+    major > wantMajor || (major === wantMajor && minor >= wantMinor);
+  if (!atLeast(7, 2)) {
+    return [
+      problem(
+        'QEMU',
+        `${text} is too old: it has no -netdev stream`,
+        'install 11.1 or later; 7.2 or later will do with KVM',
+      ),
+    ];
+  }
+  const checks = [good('QEMU', `${text} (${program})`), checkColo(config), checkNic(config)];
+  const kvm = kvmProblem(kvmPath);
+  const args = config.vm.args.join(' ');
+  const wantsKvm = /-enable-kvm\b|\baccel[= ]kvm\b/.test(args);
+  if (kvm === null) checks.push(good('KVM', kvmPath));
+  else if (wantsKvm)
+    checks.push(problem('KVM', kvm, 'vm.args ask for KVM; make it usable or take it out of vm.args'));
+  else if (atLeast(11, 1)) checks.push(good('KVM', `${kvm}; QEMU will emulate the CPU, which is slow`));
+  else
+    checks.push(
+      problem(
+        'KVM',
+        kvm,
+        `QEMU ${text} hangs at its first checkpoint without KVM; make KVM usable or install QEMU 11.1 or later`,
+      ),
+    );
+  return checks;
+}
+
+/** Distributions can build QEMU without replication; the capability is then not there. */
+function checkColo(config: NodeConfig): Check {
+  const commands = ['qmp_capabilities', 'query-migrate-capabilities', 'quit'];
+  const input = commands.map((execute) => `${JSON.stringify({ execute })}\n`).join('');
+  const machine = ['-machine', 'none', '-nodefaults', '-display', 'none', '-qmp', 'stdio'];
+  const { stdout, problem: failed } = runQemu(config, machine, input);
+  if (failed !== null)
+    return problem(
+      'COLO in QEMU',
+      `QEMU does not start: ${failed}`,
+      'start vm.command by hand with -machine none and see',
+    );
+  if (stdout.includes('"x-colo"')) return good('COLO in QEMU', 'x-colo is there');
+  return problem(
+    'COLO in QEMU',
+    'this QEMU was built without x-colo',
+    'install a QEMU built with --enable-replication, as Debian does',
+  );
+}
+
+function checkNic(config: NodeConfig): Check {
+  const { device } = config.vm.nic;
+  const { problem: failed } = runQemu(config, ['-device', `${device},help`]);
+  if (failed === null) return good('NIC', device);
+  return problem(
+    'NIC',
+    `${device}: ${failed}`,
+    'set vm.nic.device to one that "qemu-system-x86_64 -device help" lists',
+  );
+}
+
+function runQemu(config: NodeConfig, args: string[], input = ''): { stdout: string; problem: string | null } {
+  const [program, ...first] = config.vm.command;
+  const { error, status, signal, stdout, stderr } = spawnSync(program, [...first, ...args], {
+    input,
+    encoding: 'utf8',
+    timeout: QEMU_TIMEOUT_MS,
+    env: { ...process.env, ...config.vm.env },
+  });
+  if (error !== undefined) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const why =
+      code === 'ENOENT' ? 'there is no such program' : code === 'ETIMEDOUT' ? 'it does not end' : message;
+    return { stdout: '', problem: why };
+  }
+  if (status === 0) return { stdout, problem: null };
+  const why = stderr.trim().split('\n').at(-1) || `it ended with ${signal ?? `exit code ${status}`}`;
+  return { stdout, problem: why };
+}
+
+/** Opened for real: the device node alone says nothing about the module or the permission behind it. */
+function kvmProblem(path: string): string | null {
+  try {
+    closeSync(openSync(path, constants.O_RDWR));
+    return null;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return `there is no ${path}`;
+    if (code === 'EACCES' || code === 'EPERM') return `this user may not use ${path}`;
+    return `${path} does not work (${code})`;
+  }
+}
+
+/** A directory that is not there yet is judged by the nearest one above it, where the node will create it. */
+function checkDirectory(name: string, path: string, needsHardLinks: boolean): Check {
+  let existing = path;
+  while (!existsSync(existing)) existing = dirname(existing);
+  const found = existing === path ? path : `${path} (will be created)`;
+  if (!statSync(existing).isDirectory())
+    return problem(name, `${existing} is not a directory`, 'choose another path');
+  try {
+    accessSync(existing, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch {
+    return problem(
+      name,
+      `this user may not write to ${existing}`,
+      'make it writable for the user of the node, or choose another',
+    );
+  }
+  const probe = join(existing, `.colo-doctor-${process.pid}`);
+  try {
+    writeFileSync(probe, '', { flag: 'wx', mode: 0o600 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return problem(
+      name,
+      `a file cannot be created in ${existing} (${code})`,
+      'make room, mount it for writing, or choose another',
+    );
+  }
+  try {
+    if (needsHardLinks) {
+      linkSync(probe, `${probe}.link`);
+      unlinkSync(`${probe}.link`);
+    }
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return problem(
+      name,
+      `the file system of ${existing} has no hard links (${code})`,
+      'choose one that has, such as ext4, xfs or tmpfs',
+    );
+  } finally {
+    unlinkSync(probe);
+  }
+  return good(name, found);
+}
+
+function checkSocketPath(name: string, path: string, state: string): Check {
+  const why = unixPathProblem(path);
+  if (why === null) return good(name, `${path} (${state})`);
+  return problem(name, `${path}: ${why}`, 'give a shorter runDirectory');
+}
+
+async function checkListen(name: string, endpoint: Endpoint, runs: boolean): Promise<Check> {
+  const text = formatEndpoint(endpoint);
+  if (endpoint.kind === 'unix') {
+    if (!(await answersUnix(endpoint.path))) return good(name, `${text} (free)`);
+    if (runs) return good(name, `${text} (in use by the node that runs)`);
+    return problem(name, `${text} is in use`, 'stop what uses it, or choose another');
+  }
+  const code = await new Promise<string | null>((resolve) => {
+    const server = createServer();
+    server.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+    server.listen({ host: endpoint.host, port: endpoint.port }, () => server.close(() => resolve(null)));
+  });
+  if (code === null) return good(name, `${text} (free)`);
+  if (code === 'EADDRINUSE' && runs) return good(name, `${text} (in use by the node that runs)`);
+  if (code === 'EADDRINUSE')
+    return problem(name, `${text} is in use`, 'stop what uses it, or choose another port');
+  if (code === 'EADDRNOTAVAIL')
+    return problem(name, `${text}: this machine has no such address`, 'give one that it has');
+  if (code === 'EACCES')
+    return problem(name, `${text}: this user may not listen there`, 'choose a port above 1023');
+  return problem(name, `${text}: ${code}`, 'give an address of this machine');
+}
+
+/** Looked at, not connected to: an uplink takes one client, and a running node would lose its place. */
+function checkUplink(uplink: Endpoint): Check {
+  const text = formatEndpoint(uplink);
+  if (uplink.kind === 'tcp') return good('uplink', `${text} (not tried)`);
+  if (!existsSync(uplink.path))
+    return problem('uplink', `${text}: there is no such socket`, 'start the network first, then the node');
+  if (!statSync(uplink.path).isSocket())
+    return problem('uplink', `${text} is not a socket`, 'give the socket of the network');
+  return good('uplink', text);
+}

@@ -1,0 +1,23 @@
+import { Command } from 'commander';
+import { NodeClient } from './client.ts';
+import { eventText } from './event-text.ts';
+import { controlSocket, type NodeOptions, parseCount, withNodeOptions } from './options.ts';
+import { print, printJson } from './output.ts';
+
+type Options = NodeOptions & { follow?: boolean; type?: string; after: number };
+
+export function eventsCommand(): Command {
+  return withNodeOptions(new Command('events'), 5)
+    .description('Shows what happened at a node: its last thousand events')
+    .option('-f, --follow', 'go on as events happen, until the node stops')
+    .option('--type <prefix>', 'only events whose type begins so, as in checkpoint or link.lost')
+    .option('--after <seq>', 'only events with a higher sequence number', parseCount, 0)
+    .action(async (options: Options) => {
+      const client = new NodeClient(controlSocket(options), options.timeout);
+      for await (const event of client.events(options.after, options.follow === true)) {
+        if (options.type !== undefined && !event.type.startsWith(options.type)) continue;
+        if (options.json === true) printJson(event);
+        else print(eventText(event));
+      }
+    });
+}

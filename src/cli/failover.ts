@@ -1,0 +1,21 @@
+import { Command } from 'commander';
+import type { NodeStatus } from '../observe/status.ts';
+import { NodeClient } from './client.ts';
+import { controlSocket, type NodeOptions, withNodeOptions } from './options.ts';
+import { print, printJson } from './output.ts';
+
+export function failoverCommand(): Command {
+  return withNodeOptions(new Command('failover'), 60)
+    .description('Ends the pair: a secondary takes over, a primary goes on alone')
+    .action(async (options: NodeOptions) => {
+      const status = await new NodeClient(controlSocket(options), options.timeout).call<NodeStatus>(
+        'POST',
+        '/failover',
+      );
+      if (options.json === true) printJson(status);
+      else
+        print(
+          `${status.node} is now ${status.role ?? 'without role'}, ${status.phase}, generation ${status.generation}`,
+        );
+    });
+}

@@ -1,0 +1,76 @@
+import type { EventEmitter } from 'node:events';
+import { Command } from 'commander';
+import { loadNodeConfig, type NodeConfig, nodeConfigJsonSchema } from '../config/node-config.ts';
+import { ColoError } from '../error.ts';
+import type { NodeControl, NodeEvent } from '../observe/status.ts';
+import { eventText } from './event-text.ts';
+import { print, printJson } from './output.ts';
+
+export type NodeHooks = { onEvent?: (event: NodeEvent) => void };
+export type StartNode = (
+  config: NodeConfig,
+  hooks?: NodeHooks,
+) => Promise<{ control: Pick<NodeControl, 'stop'>; done: Promise<number> }>;
+
+type Options = { config?: string; json?: boolean; printSchema?: boolean };
+
+/** `start` is loaded only when a node is really started: it is most of the program. */
+export function nodeCommand(load: () => Promise<StartNode> = loadStartNode): Command {
+  return new Command('node')
+    .description('Runs a node: guards one VM and is its only way to the network')
+    .option('-c, --config <file>', "the node's YAML file")
+    .option('--json', 'print events as JSON, one per line')
+    .option('--print-schema', 'print the JSON schema of the YAML file instead')
+    .action(async (options: Options) => {
+      if (options.printSchema === true) {
+        print(JSON.stringify(nodeConfigJsonSchema(), null, 2));
+        return;
+      }
+      if (options.config === undefined) throw new ColoError('COLO_USAGE', 'which node? give -c FILE.yaml');
+      const config = loadNodeConfig(options.config);
+      const onEvent = options.json === true ? printJson : (event: NodeEvent) => print(eventText(event));
+      process.exitCode = await superviseNode(await load(), config, { onEvent }, process);
+    });
+}
+
+/** Runs a node to its end. The first SIGINT or SIGTERM stops it in order; the second does not wait for that. */
+export async function superviseNode(
+  start: StartNode,
+  config: NodeConfig,
+  hooks: NodeHooks,
+  signals: Pick<EventEmitter, 'on' | 'off'>,
+  exitNow: (code: number) => void = process.exit,
+): Promise<number> {
+  let control: Pick<NodeControl, 'stop'> | null = null;
+  let asked = 0;
+  let stopFailed = (_error: unknown): void => {};
+  const failed = new Promise<never>((_resolve, reject) => {
+    stopFailed = reject;
+  });
+  const stop = (): void => {
+    control?.stop().catch(stopFailed);
+  };
+  const onSignal = (): void => {
+    asked++;
+    if (asked === 1) stop();
+    else exitNow(1);
+  };
+  signals.on('SIGINT', onSignal);
+  signals.on('SIGTERM', onSignal);
+  try {
+    const node = await start(config, hooks);
+    control = node.control;
+    // Asked to stop while it was still starting.
+    if (asked > 0) stop();
+    return await Promise.race([node.done, failed]);
+  } finally {
+    signals.off('SIGINT', onSignal);
+    signals.off('SIGTERM', onSignal);
+  }
+}
+
+async function loadStartNode(): Promise<StartNode> {
+  const path: string = '../node.ts';
+  const module = (await import(path)) as { startNode: StartNode };
+  return module.startNode;
+}

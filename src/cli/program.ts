@@ -1,0 +1,101 @@
+/** The command line as a whole: which commands there are, and what becomes of errors. */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { ColoError } from '../error.ts';
+import { captureCommand } from './capture.ts';
+import { checkpointCommand } from './checkpoint.ts';
+import { doctorCommand } from './doctor.ts';
+import { eventsCommand } from './events.ts';
+import { failoverCommand } from './failover.ts';
+import { nodeCommand } from './node.ts';
+import { printJson } from './output.ts';
+import { protectCommand } from './protect.ts';
+import { statusCommand } from './status.ts';
+import { stopCommand } from './stop.ts';
+
+export const EXIT_DONE = 0;
+export const EXIT_FAILED = 1;
+/** Wrong usage or configuration. */
+export const EXIT_USAGE = 2;
+
+export function buildProgram(): Command {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
+  const program = new Command('colo')
+    .description('Keeps a service alive, mid-connection, when the machine that it runs on dies.')
+    .version(version)
+    .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration.');
+  for (const command of [
+    nodeCommand(),
+    statusCommand(),
+    checkpointCommand(),
+    failoverCommand(),
+    protectCommand(),
+    stopCommand(),
+    eventsCommand(),
+    captureCommand(),
+    doctorCommand(),
+  ]) {
+    program.addCommand(command);
+  }
+  prepare(program);
+  return program;
+}
+
+/** Runs one command line; the exit code. Never throws. */
+export async function runCli(args: readonly string[], program: Command = buildProgram()): Promise<number> {
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return typeof process.exitCode === 'number' ? process.exitCode : EXIT_DONE;
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return EXIT_DONE;
+    const { code, message } = toColoError(error);
+    if (asksForJson(args)) printJson({ error: { code, message } });
+    else process.stderr.write(`${code}: ${message}\n`);
+    return code === 'COLO_USAGE' || code.startsWith('COLO_CONFIG_') ? EXIT_USAGE : EXIT_FAILED;
+  }
+}
+
+/** Commander prints and exits by itself unless told otherwise, and each command has to be told. */
+function prepare(command: Command): void {
+  command.exitOverride().showHelpAfterError(false);
+  command.configureOutput({ writeErr: () => {} });
+  command.helpOption('-h, --help', 'show this help');
+  if (command.commands.length > 0) {
+    command.helpCommand(false);
+    // Without a command there is nothing to do, which is a mistake, not a wish for help.
+    command.action((_options: unknown, self: Command) => {
+      const [unknown] = self.args;
+      const names = self.commands.map((child) => child.name()).join(', ');
+      const what = unknown === undefined ? 'which command?' : `there is no command "${unknown}";`;
+      throw new ColoError('COLO_USAGE', `${what} choose one of ${names}; see "${pathOf(self)} --help"`);
+    });
+    command.allowExcessArguments();
+  }
+  for (const child of command.commands) prepare(child);
+}
+
+function pathOf(command: Command): string {
+  return command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`;
+}
+
+function toColoError(error: unknown): ColoError {
+  if (error instanceof ColoError) return new ColoError(error.code, oneLine(error.message));
+  if (error instanceof CommanderError) {
+    return new ColoError(
+      'COLO_USAGE',
+      `${oneLine(error.message.replace(/^error: /, '')).replace(/\.$/, '')}; see --help`,
+    );
+  }
+  const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return new ColoError('COLO_INTERNAL', `${oneLine(message)}; this is a bug, please report it`);
+}
+
+/** The command line may be what is wrong, so this looks at the words instead of at what Commander made of them. */
+const asksForJson = (args: readonly string[]): boolean => {
+  const end = args.indexOf('--');
+  return (end === -1 ? args : args.slice(0, end)).includes('--json');
+};
+
+const oneLine = (text: string): string => text.replaceAll(/\s+/g, ' ').trim();

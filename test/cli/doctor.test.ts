@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { type Check, checksText, examine } from '../../src/cli/doctor.ts';
+import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'colo-doctor-'));
+after(() => rmSync(folder, { recursive: true }));
+
+/** Says and answers what the doctor asks of a QEMU. */
+const FAKE_QEMU = `
+const [version, capability, ...args] = process.argv.slice(2);
+if (args[0] === '--version') console.log('QEMU emulator version ' + version + ' (Debian)');
+else if (args[0] === '-device' && args[1] !== 'virtio-net-pci,help') { console.error("Device '" + args[1] + "' not found"); process.exit(1); }
+else if (args.includes('-qmp')) console.log(JSON.stringify({ return: [{ capability, state: false }] }));
+`;
+writeFileSync(join(folder, 'qemu.cjs'), FAKE_QEMU);
+writeFileSync(join(folder, 'kvm'), '');
+const kvm = join(folder, 'kvm');
+const noKvm = join(folder, 'no-kvm');
+
+const config = ({
+  version = '11.1.3',
+  capability = 'x-colo',
+  more = '',
+  args = '[]',
+  nic = 'virtio-net-pci',
+  command = '',
+} = {}): NodeConfig =>
+  parseNodeConfig(
+    `node: alpha
+pair: web
+link: {listen: "unix-listen:a.link", peer: "unix:b.link"}
+uplink: unix:hub.sock
+arbiter: {directory: arbiter/deep}
+vm:
+  command: ${command || JSON.stringify([process.execPath, join(folder, 'qemu.cjs'), version, capability])}
+  args: ${args}
+  mac: "52:54:00:12:34:56"
+  addresses: []
+  nic: {device: ${nic}}
+runDirectory: run
+${more}`,
+    join(folder, 'a.yaml'),
+  );
+
+const of = (checks: Check[], name: string): Check => {
+  const check = checks.find((one) => one.name === name);
+  assert.ok(check, `${name} is not among ${checks.map((one) => one.name).join(', ')}`);
+  assert.equal(check.advice !== '', !check.ok, 'advice exactly when there is a problem');
+  return check;
+};
+const listen = async (where: string | number): Promise<() => Promise<void>> => {
+  const server = createServer();
+  await new Promise<void>((resolve) =>
+    typeof where === 'string' ? server.listen(where, resolve) : server.listen(where, '127.0.0.1', resolve),
+  );
+  return () => new Promise((resolve) => server.close(() => resolve()));
+};
+
+test('all is well, and nothing is left behind', async () => {
+  const close = await listen(join(folder, 'hub.sock'));
+  const before = readdirSync(folder);
+  const checks = await examine(config(), kvm);
+  assert.deepEqual(
+    checks.filter(({ ok }) => !ok),
+    [],
+  );
+  assert.match(of(checks, 'QEMU').found, /^11\.1\.3 /);
+  assert.match(of(checks, 'arbiter').found, /will be created/);
+  assert.deepEqual(readdirSync(folder), before);
+  await close();
+});
+
+test('QEMU: absent, too old, without COLO, without the NIC', async () => {
+  const absent = of(await examine(config({ command: '[/no/such/qemu]' }), kvm), 'QEMU');
+  assert.deepEqual([absent.ok, absent.found], [false, '/no/such/qemu: there is no such program']);
+  assert.match(of(await examine(config({ version: '7.1.0' }), kvm), 'QEMU').found, /7\.1\.0 is too old/);
+  assert.equal(of(await examine(config({ version: 'unknown' }), kvm), 'QEMU').ok, false);
+  assert.match(
+    of(await examine(config({ capability: 'xbzrle' }), kvm), 'COLO in QEMU').found,
+    /without x-colo/,
+  );
+  assert.match(
+    of(await examine(config({ nic: 'bogus' }), kvm), 'NIC').found,
+    /^bogus: Device 'bogus,help' not found/,
+  );
+});
+
+test('without KVM only a QEMU that needs none will do', async () => {
+  const verdict = async (version: string, kvmPath: string, args = '[]'): Promise<boolean> =>
+    of(await examine(config({ version, args }), kvmPath), 'KVM').ok;
+  assert.equal(await verdict('11.1.3', noKvm), true);
+  assert.equal(await verdict('12.0.0', noKvm), true);
+  assert.equal(await verdict('11.0.9', noKvm), false);
+  assert.equal(await verdict('7.2.22', noKvm), false);
+  assert.equal(await verdict('7.2.22', kvm), true);
+  assert.equal(await verdict('11.1.3', noKvm, '[-accel, kvm]'), false);
+  assert.equal(await verdict('11.1.3', noKvm, '[-machine, "q35,accel=kvm"]'), false);
+});
+
+test('directories, sockets and ports', async () => {
+  writeFileSync(join(folder, 'arbiter'), 'a file');
+  const blocked = await examine(config(), kvm);
+  assert.match(of(blocked, 'arbiter').found, /is not a directory/);
+  assert.match(of(blocked, 'uplink').found, /no such socket/);
+  rmSync(join(folder, 'arbiter'));
+
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  const metrics = config({ more: `metrics: {listen: "tcp-listen:127.0.0.1:${port}"}\n` });
+  const closeLink = await listen(join(folder, 'a.link'));
+  const taken = await examine(metrics, kvm);
+  assert.match(of(taken, 'metrics.listen').found, /is in use$/);
+  assert.equal(of(taken, 'link.listen').ok, false);
+
+  // The same, when it is the node itself that uses them.
+  mkdirSync(join(folder, 'run'));
+  const closeControl = await listen(join(folder, 'run/control.sock'));
+  const running = await examine(metrics, kvm);
+  assert.equal(of(running, 'metrics.listen').ok, true);
+  assert.equal(of(running, 'link.listen').ok, true);
+  assert.match(of(running, 'control socket').found, /a node runs there/);
+  await Promise.all([closeLink(), closeControl()]);
+  server.close();
+
+  const elsewhere = config({ more: 'metrics: {listen: "tcp-listen:192.0.2.1:80", allowRemote: true}\n' });
+  assert.match(of(await examine(elsewhere, kvm), 'metrics.listen').found, /no such address/);
+});
+
+test('the text has one line per check and what to do below it', () => {
+  const text = checksText([
+    { name: 'QEMU', ok: true, found: '11.1', advice: '' },
+    { name: 'arbiter', ok: false, found: 'is\u001bnot', advice: 'do this' },
+  ]);
+  assert.equal(text, 'ok      QEMU     11.1\nPROBLEM arbiter  is?not\n                 do this');
+});

@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { statusText } from '../../src/cli/status-text.ts';
+import { fakeStatus, REPORT } from '../observe/fake-node.ts';
+
+const NOW = REPORT.atMs + 2400;
+
+test('a protected primary', () => {
+  assert.equal(
+    statusText(fakeStatus(), NOW),
+    `node         alpha of pair web
+state        primary, protected
+membership   generation 3, epoch 42
+peer         beta, connected, heard 12 ms ago
+vm           running, process 4242, QEMU 11.1.3 (kvm)
+checkpoints  41, pause 5.5 ms median, 9.8 ms p99
+             interval 30, wait-secondary 10, initial 1
+  last       2.4 s ago for wait-secondary, pause 5.5 ms, 1.4 MiB
+held         3 frames, 4 KiB, oldest 2.5 ms
+flows        12 tcp, 4 other, 11 translated
+divergences  2, last 2.4 s ago
+             tcp 192.0.2.1:80 > 192.0.2.9:5000
+             bytes at 1234
+in           1 000 frames, 97.7 KiB
+out          2 000 frames, 2.4 MiB
+from peer    2 001 frames
+trouble      1 malformed, 0 dropped`,
+  );
+});
+
+test('a node that knows nothing yet, and one that took over', () => {
+  const status = fakeStatus();
+  const text = statusText(
+    {
+      ...status,
+      role: null,
+      phase: 'alone',
+      peer: { name: null, connected: false, lastHeardMs: null },
+      vm: { running: false, pid: null, qemu: null, accel: null },
+      checkpoints: { count: 0, byReason: {}, pauseMs: { p50: null, p99: null }, last: null },
+      divergences: { count: 0, last: null },
+      failover: { generation: 4, cause: 'silence', detectMs: 300, promoteMs: 21.4, atMs: NOW - 200_000 },
+    },
+    NOW,
+  );
+  assert.match(text, /^state +no role yet, alone \(the VM runs UNPROTECTED\)$/m);
+  assert.match(text, /^peer +unknown, NOT CONNECTED, never heard$/m);
+  assert.match(text, /^vm +not running$/m);
+  assert.match(text, /^checkpoints +0$/m);
+  assert.match(text, /^failover +3 min 20 s ago, noticed in 300 ms, promoted in 21 ms$/m);
+});
+
+test('every line fits 80 columns, and a hostile name moves no cursor', () => {
+  const status = fakeStatus();
+  status.peer.name = `\u001b[2J\n${'x'.repeat(100)}`;
+  for (const reason of [
+    'diverged-bytes',
+    'diverged-flags',
+    'limit-frames',
+    'wait-primary',
+    'requested',
+  ] as const) {
+    status.checkpoints.byReason[reason] = 123_456_789;
+  }
+  const lines = statusText(status, NOW).split('\n');
+  assert.ok(lines.every((line) => line.length <= 80));
+  assert.equal(lines.filter((line) => line.startsWith('peer ')).length, 1);
+  assert.ok(!lines.join('').includes('\u001b'));
+  assert.ok(lines.join(' ').includes('requested 123 456 789'));
+});
