@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { probeExitWithParent, QemuProcess } from '../../src/qemu/process.ts';
+
+// Node stands in for QEMU: `-e SCRIPT` decides how it ends.
+const node = process.execPath;
+const script = (code: string): string[] => [node, '-e', code];
+
+function lives(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+test('a program that is not there', async () => {
+  const error = { code: 'COLO_QEMU_START', message: /qemu-system-none.*ENOENT/ };
+  await assert.rejects(QemuProcess.start({ argv: ['qemu-system-none'] }), error);
+  await assert.rejects(QemuProcess.start({ argv: [] }), { code: 'COLO_QEMU_START' });
+  await assert.rejects(QemuProcess.start({ argv: [node, 'a\0b'] }), { code: 'COLO_QEMU_START' });
+  await assert.rejects(probeExitWithParent(['qemu-system-none']), { code: 'COLO_QEMU_START' });
+});
+
+test('an exit names the status and the last words, and aborts the signal', async () => {
+  const qemu = await QemuProcess.start({
+    argv: script("process.stderr.write('warning: x\\nInvalid parameter: y\\n\\n'); process.exitCode = 3"),
+  });
+  assert.equal(qemu.exit, undefined);
+  const exit = await qemu.exited;
+  assert.deepEqual([exit.code, exit.signal], [3, null]);
+  assert.equal(exit.error.code, 'COLO_QEMU_EXITED');
+  assert.match(exit.error.message, /status 3: Invalid parameter: y$/);
+  assert.equal(qemu.signal.reason, exit.error);
+  assert.equal(qemu.exit, exit);
+  assert.equal(await qemu.stop({ graceMs: 1 }), exit);
+});
+
+test('only the last 4 KiB of stderr are kept', async () => {
+  const qemu = await QemuProcess.start({
+    argv: script("for (let i = 0; i < 9999; i++) console.error('line ' + i)"),
+  });
+  await qemu.exited;
+  assert.ok(qemu.stderr.length <= 4096 && qemu.stderr.length > 4000);
+  assert.match(qemu.stderr, /^line \d+\n/);
+  assert.match(qemu.stderr, /line 9998\n$/);
+});
+
+test('the environment is added to ours', async () => {
+  const code = 'process.exit(process.env.COLO_TEST === "1" && process.env.PATH ? 7 : 1)';
+  const qemu = await QemuProcess.start({ argv: script(code), env: { COLO_TEST: '1' } });
+  assert.equal((await qemu.exited).code, 7);
+});
+
+test('stop asks, then insists', async () => {
+  const polite = await QemuProcess.start({ argv: script('setInterval(() => {}, 1000)') });
+  assert.equal((await polite.stop({ graceMs: 5000 })).signal, 'SIGTERM');
+  const code = "process.on('SIGTERM', () => {}); console.error('ready'); setInterval(() => {}, 1000)";
+  const stubborn = await QemuProcess.start({ argv: script(code) });
+  while (!stubborn.stderr.includes('ready')) await sleep(5);
+  const [first, second] = await Promise.all([stubborn.stop({ graceMs: 50 }), stubborn.stop({ graceMs: 50 })]);
+  assert.equal(first.signal, 'SIGKILL');
+  assert.equal(first, second);
+  assert.equal(lives(stubborn.pid), false);
+});
+
+test('a grandchild that keeps stderr open does not hide the exit', async () => {
+  const code = `const c = require('node:child_process').spawn(process.execPath, ['-e', 'setTimeout(() => {}, 3000)'],
+    { stdio: ['ignore', 'ignore', 'inherit'], detached: true }); c.unref(); process.exit(5)`;
+  const started = performance.now();
+  const qemu = await QemuProcess.start({ argv: script(code) });
+  assert.equal((await qemu.exited).code, 5);
+  assert.ok(performance.now() - started < 2500);
+});
+
+test('our own exit leaves no child behind', async () => {
+  const source = new URL('../../src/qemu/process.ts', import.meta.url).href;
+  const code = `import { QemuProcess } from '${source}';
+    const q = await QemuProcess.start({ argv: [process.execPath, '-e', 'setInterval(() => {}, 1000)'] });
+    console.log(q.pid); setTimeout(() => process.exit(0), 20);`;
+  const parent = spawn(node, ['--input-type=module', '-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [output] = (await once(parent.stdout, 'data')) as [Buffer];
+  const pid = Number(output.toString());
+  assert.ok(pid > 1);
+  await once(parent, 'exit');
+  for (let i = 0; i < 200 && lives(pid); i++) await sleep(10);
+  assert.equal(lives(pid), false);
+});
+
+test('the probe asks once per command, and the status decides', async () => {
+  const yes = script("process.exit(process.argv.includes('exit-with-parent=on') ? 0 : 1)");
+  // Node takes what follows `--` as the script's own arguments.
+  assert.equal(await probeExitWithParent([...yes, '--']), true);
+  assert.equal(probeExitWithParent([...yes, '--']), probeExitWithParent([...yes, '--']));
+  assert.equal(await probeExitWithParent([...script('process.exit(1)'), '--']), false);
+});
