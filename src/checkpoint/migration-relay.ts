@@ -51,7 +51,8 @@ export class MigrationRelay {
     const parser = new ReverseParser({
       passThrough: (bytes) => this.toPrimary.write(bytes, () => {}),
       message: (message) => this.events.message(message),
-      garbled: (what) => this.finish(new ColoError('COLO_MIGRATION_GARBLED', `unexpected on the migration stream: ${what}`)),
+      garbled: (what) =>
+        this.finish(new ColoError('COLO_MIGRATION_GARBLED', `unexpected on the migration stream: ${what}`)),
     });
     const closed = (cause: Error | null) => this.finish(cause);
     this.forward = new BytePipe(
@@ -98,7 +99,13 @@ export class MigrationRelay {
   private onIdleBytes(bytes: Uint8Array): boolean {
     const request = bytes.length === 4 && Buffer.from(bytes).readUInt32BE(0) === COLO_MESSAGE.request;
     if (request) this.events.request();
-    else this.finish(new ColoError('COLO_MIGRATION_GARBLED', `${bytes.length} bytes from the primary's QEMU where a REQUEST belongs`));
+    else
+      this.finish(
+        new ColoError(
+          'COLO_MIGRATION_GARBLED',
+          `${bytes.length} bytes from the primary's QEMU where a REQUEST belongs`,
+        ),
+      );
     return false;
   }
 

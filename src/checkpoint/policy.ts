@@ -11,7 +11,12 @@ import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import type { CheckpointReason } from '../observe/status.ts';
 
-export type PolicyLimits = { intervalMsMax: number; waitMsMin: number; waitMsMax: number; ackWaitMsMax: number };
+export type PolicyLimits = {
+  intervalMsMax: number;
+  waitMsMin: number;
+  waitMsMax: number;
+  ackWaitMsMax: number;
+};
 
 /** Nobody waits for it, and the SVM may well be ahead by a scheduler's slice or two. */
 const SECONDARY_WAIT_MS = 2000;

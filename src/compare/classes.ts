@@ -6,7 +6,13 @@
  * is said (idempotent), changes nothing that a client relies on, and so leaves at once, uncompared; the SVM's is dropped.
  */
 import { ETHER_TYPE } from '../wire/ethernet.ts';
-import { ICMPV6_MLD_FIRST, ICMPV6_MLD_LAST, ICMPV6_MLDV2_REPORT, ICMPV6_NDP_FIRST, ICMPV6_NDP_LAST } from '../wire/icmp.ts';
+import {
+  ICMPV6_MLD_FIRST,
+  ICMPV6_MLD_LAST,
+  ICMPV6_MLDV2_REPORT,
+  ICMPV6_NDP_FIRST,
+  ICMPV6_NDP_LAST,
+} from '../wire/icmp.ts';
 import { IP_PROTOCOL } from '../wire/ipv4.ts';
 import { PACKET, type PacketView } from '../wire/packet.ts';
 

@@ -112,7 +112,10 @@ export class Comparator {
   secondaryFrame(slab: number, at: number, length: number, index: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (parsePacket(bytes, at, length, view) === PACKET.malformed || compareAs(view) === COMPARE_AS.harmless) {
+    if (
+      parsePacket(bytes, at, length, view) === PACKET.malformed ||
+      compareAs(view) === COMPARE_AS.harmless
+    ) {
       this.sink.confirm(index);
       return;
     }
@@ -306,4 +309,3 @@ export class Comparator {
     return this.key[1] >>> 24;
   }
 }
-

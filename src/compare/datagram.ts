@@ -23,7 +23,15 @@ export function advanceDatagrams(comparator: Comparator, flow: ComparedFlow): vo
       comparator.diverged(flow, id, 'diverged-length');
       return;
     }
-    if (!equalBytes(comparator.buffer(id), frames.payload[id], comparator.buffer(other), frames.payload[other], bytes)) {
+    if (
+      !equalBytes(
+        comparator.buffer(id),
+        frames.payload[id],
+        comparator.buffer(other),
+        frames.payload[other],
+        bytes,
+      )
+    ) {
       comparator.diverged(flow, id, 'diverged-bytes');
       return;
     }

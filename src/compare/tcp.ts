@@ -38,13 +38,15 @@ export function advanceTcp(comparator: Comparator, flow: ComparedFlow): void {
 function judge(comparator: Comparator, flow: ComparedFlow, id: number): Verdict {
   const { frames } = comparator;
   const flags = frames.flags[id];
-  if ((flags & TCP_RST) !== 0) return flow.svmReset ? VERDICT.match : waitFor(comparator, id, WAITS_FOR.bytes);
+  if ((flags & TCP_RST) !== 0)
+    return flow.svmReset ? VERDICT.match : waitFor(comparator, id, WAITS_FOR.bytes);
   if ((flags & TCP_SYN) !== 0) return judgeSyn(comparator, flow, id);
 
   if (!flow.positioned) positionAt(flow, frames.seq[id]);
   const verdict = verify(comparator, flow, id);
   if (verdict !== VERDICT.match) return verdict;
-  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.ack[id])) return waitFor(comparator, id, WAITS_FOR.ack);
+  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.ack[id]))
+    return waitFor(comparator, id, WAITS_FOR.ack);
   return VERDICT.match;
 }
 
@@ -75,7 +77,8 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
     flow.svmIsn = svmIsn;
     if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, svmAck);
   }
-  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.ack[id])) return waitFor(comparator, id, WAITS_FOR.ack);
+  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.ack[id]))
+    return waitFor(comparator, id, WAITS_FOR.ack);
   return VERDICT.match;
 }
 
@@ -160,7 +163,13 @@ export function noteReleased(comparator: Comparator, flow: ComparedFlow, id: num
 }
 
 /** At a commit a held frame leaves without a counterpart: PVM and SVM are equal behind it. */
-export function noteCommitted(flow: ComparedFlow, flags: number, seq: number, seqEnd: number, ack: number): void {
+export function noteCommitted(
+  flow: ComparedFlow,
+  flags: number,
+  seq: number,
+  seqEnd: number,
+  ack: number,
+): void {
   if ((flags & TCP_RST) !== 0) {
     flow.synAgreed = false;
     flow.positioned = false;
@@ -236,4 +245,3 @@ function dropReleased(comparator: Comparator, flow: ComparedFlow): void {
     comparator.dropSecondaryHead(flow);
   }
 }
-

@@ -2,6 +2,8 @@
 export type Clock = {
   /** Monotonic milliseconds with a fraction. */
   now(): number;
+  /** Unix time in milliseconds: only to be shown to people. */
+  wall(): number;
 };
 
 export type Timers = {
@@ -11,7 +13,7 @@ export type Timers = {
   soon(call: () => void): void;
 };
 
-export const systemClock: Clock = { now: () => performance.now() };
+export const systemClock: Clock = { now: () => performance.now(), wall: () => Date.now() };
 
 export const systemTimers: Timers = {
   after(ms, call) {

@@ -1,11 +1,13 @@
 /**
- * A port: one stream of frames in and out, the VM's or the uplink's.
+ * A port: one stream of frames in and out, the VM's or the uplink's. A stream that ends may be followed by another:
+ * framing starts afresh with it.
  *
  * Inward it cuts frames and hands them to its handler, which can be exchanged (a secondary becomes a primary
  * without letting go of its sockets). Outward it takes runs. It reports its end once. When no slab is free it
  * stops reading and goes on when there is one.
  */
 import { LIMITS } from '../compare/limits.ts';
+import { invariant } from '../error.ts';
 import type { ByteStream } from './byte-stream.ts';
 import { type FrameHandler, FrameReader } from './frame-reader.ts';
 import { RunQueue } from './run-queue.ts';
@@ -16,15 +18,13 @@ export class FramePort {
   handler: FrameHandler;
   onClosed: (cause: Error | null) => void = () => {};
   readonly out: RunQueue;
-  private readonly stream: ByteStream;
   private readonly slabs: SlabPool;
   private readonly reader: FrameReader;
-  private open = true;
+  private stream: ByteStream | null = null;
   private holds = 0;
 
-  constructor(name: string, stream: ByteStream, slabs: SlabPool, handler: FrameHandler) {
+  constructor(name: string, slabs: SlabPool, handler: FrameHandler) {
     this.name = name;
-    this.stream = stream;
     this.slabs = slabs;
     this.handler = handler;
     this.out = new RunQueue(slabs, LIMITS.slabBytes);
@@ -34,63 +34,69 @@ export class FramePort {
     });
   }
 
-  start(): void {
-    this.stream.start({
+  attach(stream: ByteStream): void {
+    invariant(this.stream === null, `${this.name} already has a stream`);
+    this.stream = stream;
+    stream.start({
       buffer: () => this.nextBuffer(),
       read: (bytes) => this.onRead(bytes),
-      closed: (cause) => this.finish(cause),
+      closed: (cause) => this.finish(stream, cause),
     });
+    if (this.holds > 0) stream.pause();
   }
 
   get isOpen(): boolean {
-    return this.open;
+    return this.stream !== null;
   }
 
   /** Writes what `out` has gathered. */
   flush(): void {
     if (this.out.runs === 0) return;
-    if (!this.open) {
+    const { stream } = this;
+    if (stream === null) {
       this.out.clear();
       return;
     }
-    this.stream.cork();
+    stream.cork();
     this.out.drain((slab, start, end) => {
-      this.stream.write(this.slabs.buffer(slab).subarray(start, end), () => this.slabs.release(slab));
+      stream.write(this.slabs.buffer(slab).subarray(start, end), () => this.slabs.release(slab));
     });
-    this.stream.uncork();
+    stream.uncork();
   }
 
   /** Writes bytes that lie in no slab: a frame that the node itself made, its prefix included. */
   writeOwn(bytes: Uint8Array): void {
-    if (this.open) this.stream.write(bytes, () => {});
+    this.stream?.write(bytes, () => {});
   }
 
   /** True when the other end has read every byte that was ever written. */
   get drained(): boolean {
-    return !this.open || (this.out.runs === 0 && this.stream.unsentBytes() === 0);
+    return this.stream === null || (this.out.runs === 0 && this.stream.unsentBytes() === 0);
   }
 
   /** True when everything that the other end has written was handed on. */
   get exhausted(): boolean {
-    return !this.open || this.stream.unreadBytes() === 0;
+    return this.stream === null || this.stream.unreadBytes() === 0;
   }
 
   get queuedBytes(): number {
-    return this.stream.queuedBytes();
+    return this.stream?.queuedBytes() ?? 0;
   }
 
   /** Stops reading; every hold needs one unhold. */
   hold(): void {
-    if (this.holds++ === 0) this.stream.pause();
+    if (this.holds++ === 0) this.stream?.pause();
   }
 
   unhold(): void {
-    if (--this.holds === 0 && this.open) this.stream.resume();
+    if (--this.holds === 0) this.stream?.resume();
   }
 
   close(): void {
-    this.stream.close();
-    this.finish(null);
+    const { stream } = this;
+    if (stream === null) return;
+    stream.close();
+    this.finish(stream, null);
   }
 
   private nextBuffer(): Uint8Array | null {
@@ -103,18 +109,19 @@ export class FramePort {
   }
 
   private onRead(bytes: number): void {
-    if (!this.open) return;
+    const { stream } = this;
+    if (stream === null) return;
     try {
       this.reader.read(bytes);
     } catch (cause) {
-      this.stream.close();
-      this.finish(cause instanceof Error ? cause : new Error(String(cause)));
+      stream.close();
+      this.finish(stream, cause instanceof Error ? cause : new Error(String(cause)));
     }
   }
 
-  private finish(cause: Error | null): void {
-    if (!this.open) return;
-    this.open = false;
+  private finish(stream: ByteStream, cause: Error | null): void {
+    if (this.stream !== stream) return;
+    this.stream = null;
     this.reader.close();
     this.out.clear();
     this.onClosed(cause);

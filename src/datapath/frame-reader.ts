@@ -46,7 +46,8 @@ export class FrameReader {
       if (next < 0) return null;
       const partial = this.filled - this.parsed;
       if (this.slab >= 0) {
-        if (partial > 0) this.slabs.buffer(this.slab).copy(this.slabs.buffer(next), 0, this.parsed, this.filled);
+        if (partial > 0)
+          this.slabs.buffer(this.slab).copy(this.slabs.buffer(next), 0, this.parsed, this.filled);
         this.slabs.release(this.slab);
       }
       this.slab = next;

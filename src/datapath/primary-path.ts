@@ -15,7 +15,13 @@
  * Limits: gated input and unsent output stop the reading of their source (back-pressure); held output forces a
  * checkpoint (Comparator.pressure) and, at the same mark, stops the reading of the VM.
  */
-import { Comparator, type ComparatorSink, type Overdue, type Pressure, type WaitLimits } from '../compare/comparator.ts';
+import {
+  Comparator,
+  type ComparatorSink,
+  type Overdue,
+  type Pressure,
+  type WaitLimits,
+} from '../compare/comparator.ts';
 import { LIMITS } from '../compare/limits.ts';
 import type { DivergenceReason, ReleaseCause } from '../compare/verdict.ts';
 import { invariant } from '../error.ts';
@@ -40,7 +46,15 @@ export type PrimaryPathEvents = {
 type EarlyFrame = { slab: number; at: number; length: number; index: number };
 
 export class PrimaryPath {
-  readonly counters = { inputFrames: 0, inputBytes: 0, foreignFrames: 0, releasedFrames: 0, releasedBytes: 0, peerFrames: 0, droppedFrames: 0 };
+  readonly counters = {
+    inputFrames: 0,
+    inputBytes: 0,
+    foreignFrames: 0,
+    releasedFrames: 0,
+    releasedBytes: 0,
+    peerFrames: 0,
+    droppedFrames: 0,
+  };
   readonly comparator: Comparator;
   readonly offsets: OffsetMap;
   tap: Tap | null = null;
@@ -86,7 +100,8 @@ export class PrimaryPath {
     this.gated = new RunQueue(options.slabs, LIMITS.slabBytes);
     const sink: ComparatorSink = {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),
-      primarySyn: (slab, at, length) => this.link?.pushFrame(MESSAGE.primarySyn, this.epoch, 0, slab, at, length),
+      primarySyn: (slab, at, length) =>
+        this.link?.pushFrame(MESSAGE.primarySyn, this.epoch, 0, slab, at, length),
       confirm: (index) => this.link?.pushConfirm(index),
       diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
     };
@@ -256,7 +271,8 @@ export class PrimaryPath {
   }
 
   private onOutput(slab: number, at: number, length: number): void {
-    if (this.tap !== null) this.tap(TAP.primaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch}`);
+    if (this.tap !== null)
+      this.tap(TAP.primaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch}`);
     if (this.fenced) return;
     if (this.comparing) this.comparator.primaryFrame(slab, at, length, this.batchNow());
     else this.comparator.passAlone(slab, at, length, this.batchNow());
@@ -320,7 +336,12 @@ export class PrimaryPath {
     this.vm.unhold();
   }
 
-  private forEachFrame(slab: number, start: number, end: number, visit: (at: number, length: number) => void): void {
+  private forEachFrame(
+    slab: number,
+    start: number,
+    end: number,
+    visit: (at: number, length: number) => void,
+  ): void {
     const bytes = this.slabs.buffer(slab);
     for (let at = start + 4; at <= end; ) {
       const length = bytes.readUInt32BE(at - 4);

@@ -41,7 +41,9 @@ export class SilentInput {
     const tooOld = nowMs - LIMITS.silentUplinkMsMax;
     while (
       this.first < this.slab.length &&
-      (this.slab[this.first] < 0 || this.bytes > LIMITS.silentUplinkBytesMax || this.heardMs[this.first] < tooOld)
+      (this.slab[this.first] < 0 ||
+        this.bytes > LIMITS.silentUplinkBytesMax ||
+        this.heardMs[this.first] < tooOld)
     ) {
       this.forget(this.first);
       this.first++;
@@ -87,7 +89,8 @@ export class SilentInput {
   }
 
   private compact(): void {
-    for (const column of [this.slab, this.at, this.length, this.hash, this.heardMs]) column.splice(0, this.first);
+    for (const column of [this.slab, this.at, this.length, this.hash, this.heardMs])
+      column.splice(0, this.first);
     this.first = 0;
   }
 }
@@ -97,6 +100,7 @@ function hashBytes(bytes: Uint8Array, at: number, length: number): number {
   const head = Math.min(length, 96);
   let hash = 0x811c9dc5 ^ length;
   for (let i = 0; i < head; i++) hash = Math.imul(hash ^ bytes[at + i], 0x01000193);
-  for (let i = Math.max(head, length - 32); i < length; i++) hash = Math.imul(hash ^ bytes[at + i], 0x01000193);
+  for (let i = Math.max(head, length - 32); i < length; i++)
+    hash = Math.imul(hash ^ bytes[at + i], 0x01000193);
   return hash | 0;
 }

@@ -4,8 +4,8 @@
  * only be given at construction. The listener must accept with `pauseOnConnect: true`.
  */
 import net from 'node:net';
-import { ColoError } from '../error.ts';
 import type { Endpoint } from '../endpoint.ts';
+import { ColoError } from '../error.ts';
 import type { ByteStream, StreamSink } from './byte-stream.ts';
 import { unreadInKernel, unsentInKernel } from './socket-queue.ts';
 
@@ -127,7 +127,9 @@ class SocketStream implements ByteStream {
 export function connectStream(endpoint: Endpoint): Promise<ByteStream> {
   return new Promise((resolve, reject) => {
     const target =
-      endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port, noDelay: true };
+      endpoint.kind === 'unix'
+        ? { path: endpoint.path }
+        : { host: endpoint.host, port: endpoint.port, noDelay: true };
     const stream = new SocketStream((onread) => net.connect({ ...target, onread }));
     const failed = (cause: Error) =>
       reject(new ColoError('COLO_ENDPOINT_CONNECT', `cannot connect: ${cause.message}`, { cause }));
@@ -142,7 +144,10 @@ export function connectStream(endpoint: Endpoint): Promise<ByteStream> {
 export type StreamListener = { close(): Promise<void> };
 
 /** Accepts until closed; rejects with COLO_ENDPOINT_LISTEN when the place is taken. */
-export function listenStream(endpoint: Endpoint, accept: (stream: ByteStream) => void): Promise<StreamListener> {
+export function listenStream(
+  endpoint: Endpoint,
+  accept: (stream: ByteStream) => void,
+): Promise<StreamListener> {
   return new Promise((resolve, reject) => {
     const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
       const handle = (accepted as unknown as { _handle: unknown })._handle;
@@ -151,13 +156,18 @@ export function listenStream(endpoint: Endpoint, accept: (stream: ByteStream) =>
     const where = endpoint.kind === 'unix' ? endpoint.path : `${endpoint.host}:${endpoint.port}`;
     server.once('error', (cause) =>
       reject(
-        new ColoError('COLO_ENDPOINT_LISTEN', `cannot listen on ${where}: ${cause.message}; stop what holds it or choose another`, {
-          cause,
-        }),
+        new ColoError(
+          'COLO_ENDPOINT_LISTEN',
+          `cannot listen on ${where}: ${cause.message}; stop what holds it or choose another`,
+          {
+            cause,
+          },
+        ),
       ),
     );
-    server.listen(endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port }, () =>
-      resolve({ close: () => new Promise((closed) => server.close(() => closed())) }),
+    server.listen(
+      endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port },
+      () => resolve({ close: () => new Promise((closed) => server.close(() => closed())) }),
     );
   });
 }

@@ -219,7 +219,8 @@ export class LinkChannel {
     while (at + LENGTH_PREFIX_BYTES <= end) {
       const length = readU32(buffer, at);
       at += LENGTH_PREFIX_BYTES;
-      if (length === 0 || at + length > end) throw garbled(`a frame of ${length} bytes that its message does not hold`);
+      if (length === 0 || at + length > end)
+        throw garbled(`a frame of ${length} bytes that its message does not hold`);
       handler.frame(type, epoch, index++, slab, at, length);
       at += length;
     }

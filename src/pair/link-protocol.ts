@@ -75,6 +75,9 @@ export function checkHello(hello: Hello, pair: string): void {
     );
   }
   if (hello.pair !== pair) {
-    throw new ColoError('COLO_LINK_PAIR', `the peer belongs to pair "${hello.pair}", this node to "${pair}"; check "link" in both files`);
+    throw new ColoError(
+      'COLO_LINK_PAIR',
+      `the peer belongs to pair "${hello.pair}", this node to "${pair}"; check "link" in both files`,
+    );
   }
 }

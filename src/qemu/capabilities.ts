@@ -43,7 +43,6 @@ const COMMANDS_NEEDED = [
   'migrate-incoming',
   'migrate-set-capabilities',
   'migrate-set-parameters',
-  'migrate_cancel',
   'query-colo-status',
   'query-migrate',
   'query-status',

@@ -112,7 +112,8 @@ export class SvmTranslator {
       this.forgetIfReused(id);
       return;
     }
-    if (this.knows[id] === KNOWS_SVM || this.knows[id] === (KNOWS_SVM | SVM_STAMPED)) this.learnFromClient(id);
+    if (this.knows[id] === KNOWS_SVM || this.knows[id] === (KNOWS_SVM | SVM_STAMPED))
+      this.learnFromClient(id);
     if ((this.knows[id] & KNOWS_BOTH) !== KNOWS_BOTH) return;
     translateInput(bytes, view, this.seqDelta(id), this.tsDelta(id));
   }

@@ -21,7 +21,12 @@ export function hasTimestamps(bytes: Uint8Array, view: PacketView): boolean {
 }
 
 /** The VM said this: its own numbers become the client's. */
-export function translateOutput(bytes: Uint8Array, view: PacketView, seqDelta: number, tsDelta: number): void {
+export function translateOutput(
+  bytes: Uint8Array,
+  view: PacketView,
+  seqDelta: number,
+  tsDelta: number,
+): void {
   if (seqDelta !== 0) addTo(bytes, view, view.l4 + TCP.seq, seqDelta);
   if (tsDelta !== 0) {
     const option = timestamps(bytes, view);

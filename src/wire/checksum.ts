@@ -53,4 +53,3 @@ export function transportChecksum(
 export function headerChecksumHolds(bytes: Uint8Array, at: number, length: number): boolean {
   return foldChecksum(sumWords(bytes, at, length, 0)) === 0;
 }
-

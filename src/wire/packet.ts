@@ -61,7 +61,9 @@ export class PacketView {
   /** Sequence numbers that a TCP segment takes: payload, SYN and FIN. */
   get seqLength(): number {
     return (
-      this.payloadBytes + ((this.tcpFlags & TCP_SYN) !== 0 ? 1 : 0) + ((this.tcpFlags & TCP_FIN) !== 0 ? 1 : 0)
+      this.payloadBytes +
+      ((this.tcpFlags & TCP_SYN) !== 0 ? 1 : 0) +
+      ((this.tcpFlags & TCP_FIN) !== 0 ? 1 : 0)
     );
   }
 }
@@ -113,8 +115,7 @@ function parseIpv4(bytes: Uint8Array, l3: number, frameEnd: number, view: Packet
   view.sourceAt = l3 + IPV4.source;
   view.destinationAt = l3 + IPV4.destination;
   view.end = l3 + totalLength;
-  view.fragment =
-    (readU16(bytes, l3 + IPV4.fragment) & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK)) !== 0;
+  view.fragment = (readU16(bytes, l3 + IPV4.fragment) & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK)) !== 0;
   return parseTransport(bytes, l3 + headerBytes, view);
 }
 
@@ -163,7 +164,8 @@ function parseTransport(bytes: Uint8Array, l4: number, view: PacketView): Packet
   if (!view.fragment) {
     if (view.protocol === IP_PROTOCOL.tcp) kind = parseTcp(bytes, l4, view);
     else if (view.protocol === IP_PROTOCOL.udp) kind = parseUdp(bytes, l4, view);
-    else if (view.protocol === IP_PROTOCOL.icmp && view.ipVersion === 4) kind = parseIcmp(bytes, l4, view, PACKET.icmp);
+    else if (view.protocol === IP_PROTOCOL.icmp && view.ipVersion === 4)
+      kind = parseIcmp(bytes, l4, view, PACKET.icmp);
     else if (view.protocol === IP_PROTOCOL.icmpv6 && view.ipVersion === 6) {
       kind = parseIcmp(bytes, l4, view, PACKET.icmpv6);
     }

@@ -1,0 +1,43 @@
+/** Starts a node from its configuration: what `colo node` runs. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { NodeConfig } from './config/node-config.ts';
+import { ColoNode } from './node/node.ts';
+import { CONTROL_SOCKET, listenControl, listenMetrics } from './observe/api.ts';
+import { EventLog } from './observe/event-log.ts';
+import { createMetrics } from './observe/metrics.ts';
+import type { NodeControl, NodeEvent } from './observe/status.ts';
+import { DirectoryArbiter } from './pair/directory-arbiter.ts';
+
+export type NodeHooks = { onEvent?: (event: NodeEvent) => void };
+
+/** Resolves when the node runs; `done` resolves with its exit code when it has stopped. */
+export async function startNode(
+  config: NodeConfig,
+  hooks: NodeHooks = {},
+): Promise<{ control: NodeControl; done: Promise<number> }> {
+  mkdirSync(config.runDirectory, { recursive: true, mode: 0o700 });
+  const events = new EventLog({ path: config.eventLog, node: config.node, now: () => Date.now() });
+  if (hooks.onEvent !== undefined) events.subscribe(hooks.onEvent);
+  const node = new ColoNode({ config, arbiter: new DirectoryArbiter(config.arbiter.directory), events });
+  const metrics = createMetrics({ status: () => node.status(), eventsUnwritten: () => events.unwritten });
+  node.onCheckpoint = (report) => metrics.observeCheckpoint(report);
+
+  const socketPath = join(config.runDirectory, CONTROL_SOCKET);
+  const servers = [await listenControl({ socketPath, control: node, events })];
+  const closeAll = () => Promise.all(servers.map((server) => server.close()));
+  try {
+    if (config.metrics !== undefined) servers.push(await listenMetrics(config.metrics.listen, metrics));
+    await node.start();
+  } catch (cause) {
+    await closeAll();
+    await events.close();
+    throw cause;
+  }
+  const done = node.done.then(async (code) => {
+    await closeAll();
+    await events.close();
+    return code;
+  });
+  return { control: node, done };
+}

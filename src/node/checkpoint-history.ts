@@ -1,0 +1,33 @@
+/** What is remembered of committed checkpoints: counts for ever, pauses for the last thousand. */
+import type { CheckpointReason, CheckpointReport, NodeStatus } from '../observe/status.ts';
+
+const PAUSES_KEPT = 1000;
+
+export class CheckpointHistory {
+  private count = 0;
+  private readonly byReason: Partial<Record<CheckpointReason, number>> = {};
+  private readonly pauses: number[] = [];
+  private last: CheckpointReport | null = null;
+
+  add(report: CheckpointReport): void {
+    this.pauses[this.count % PAUSES_KEPT] = report.pauseMs;
+    this.count++;
+    this.byReason[report.reason] = (this.byReason[report.reason] ?? 0) + 1;
+    this.last = report;
+  }
+
+  summary(): NodeStatus['checkpoints'] {
+    const sorted = [...this.pauses].sort((a, b) => a - b);
+    return {
+      count: this.count,
+      byReason: { ...this.byReason },
+      pauseMs: { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99) },
+      last: this.last,
+    };
+  }
+}
+
+/** Nearest rank; null without values. */
+function quantile(sorted: number[], q: number): number | null {
+  return sorted.length === 0 ? null : sorted[Math.ceil(q * sorted.length) - 1];
+}

@@ -1,0 +1,149 @@
+/**
+ * The VM that a node guards: its QEMU process, QMP connection, COLO verbs and frame port, started and stopped as one.
+ *
+ * Failure: whatever part ends first, `onLost` is told once with the reason, and the rest is stopped. After `stop`
+ * nothing is told any more.
+ */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { NodeConfig } from '../config/node-config.ts';
+import type { ByteStream } from '../datapath/byte-stream.ts';
+import type { FramePort } from '../datapath/frame-port.ts';
+import { connectStream, listenStream } from '../datapath/socket-stream.ts';
+import { ColoError } from '../error.ts';
+import { type QemuCapabilities, queryCapabilities } from '../qemu/capabilities.ts';
+import { ColoVm } from '../qemu/colo.ts';
+import { buildCommandLine } from '../qemu/command-line.ts';
+import { probeExitWithParent, QemuProcess } from '../qemu/process.ts';
+import { QmpClient } from '../qemu/qmp.ts';
+
+const QMP_DEADLINE_MS = 10_000;
+const VM_PORT_TRIES = 100;
+const VM_PORT_RETRY_MS = 20;
+const STOP_GRACE_MS = 2000;
+
+export class GuardedVm {
+  readonly colo: ColoVm;
+  readonly capabilities: QemuCapabilities;
+  private readonly config: NodeConfig;
+  private readonly process: QemuProcess;
+  private readonly qmp: QmpClient;
+  private readonly port: FramePort;
+  private stopped = false;
+
+  private constructor(
+    config: NodeConfig,
+    process: QemuProcess,
+    qmp: QmpClient,
+    capabilities: QemuCapabilities,
+    port: FramePort,
+  ) {
+    this.config = config;
+    this.process = process;
+    this.qmp = qmp;
+    this.capabilities = capabilities;
+    this.colo = new ColoVm(qmp, capabilities);
+    this.port = port;
+  }
+
+  /** Starts QEMU, checks what it can do, and attaches its frames to `port`. */
+  static async start(
+    config: NodeConfig,
+    incoming: boolean,
+    port: FramePort,
+    onLost: (cause: string) => void,
+  ): Promise<GuardedVm> {
+    const { vm, runDirectory } = config;
+    const vmPort = join(runDirectory, 'vm.sock');
+    const qmpPath = join(runDirectory, 'qmp.sock');
+    await Promise.all([rm(vmPort, { force: true }), rm(qmpPath, { force: true })]);
+    const argv = buildCommandLine({
+      command: vm.command,
+      args: vm.args,
+      name: `${config.pair}-${config.node}`,
+      nic: { device: vm.nic.device, mac: vm.mac, options: vm.nic.options },
+      vmPort,
+      qmp: qmpPath,
+      incoming,
+      exitWithParent: await probeExitWithParent(vm.command, vm.env),
+    });
+    const process = await QemuProcess.start({ argv, env: vm.env });
+    try {
+      const qmp = await QmpClient.connect({
+        path: qmpPath,
+        deadlineMs: QMP_DEADLINE_MS,
+        signal: process.signal,
+      });
+      const guarded = new GuardedVm(config, process, qmp, await queryCapabilities(qmp), port);
+      port.onClosed = (cause) =>
+        guarded.lost(`the VM port closed: ${cause?.message ?? 'QEMU ended it'}`, onLost);
+      port.attach(await connectRetrying(vmPort, process.signal));
+      void process.exited.then((exit) => guarded.lost(exit.error.message, onLost));
+      qmp.onClose(() => guarded.lost('QMP closed', onLost));
+      return guarded;
+    } catch (cause) {
+      process.kill();
+      port.close();
+      throw cause;
+    }
+  }
+
+  get pid(): number {
+    return this.process.pid;
+  }
+
+  /** Tells QEMU to send its state, and resolves with the stream on which it comes. */
+  async openMigration(): Promise<ByteStream> {
+    const path = join(this.config.runDirectory, 'migrate-out.sock');
+    await rm(path, { force: true });
+    let accepted: (stream: ByteStream) => void = () => {};
+    const stream = new Promise<ByteStream>((resolve) => {
+      accepted = resolve;
+    });
+    const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, (one) => accepted(one));
+    try {
+      await this.colo.startMigration(path);
+      return await stream;
+    } finally {
+      void listener.close();
+    }
+  }
+
+  /** Lets QEMU wait for state, and resolves with the stream on which it takes it. */
+  async openIncoming(): Promise<ByteStream> {
+    const path = join(this.config.runDirectory, 'migrate-in.sock');
+    await rm(path, { force: true });
+    await this.colo.listenIncoming(path);
+    return await connectRetrying(path, this.process.signal);
+  }
+
+  /** Ends the VM at once: nobody may hear of it any more. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.port.close();
+    this.qmp.close();
+    this.process.kill();
+    await this.process.stop({ graceMs: STOP_GRACE_MS });
+  }
+
+  private lost(cause: string, onLost: (cause: string) => void): void {
+    if (this.stopped) return;
+    void this.stop();
+    // QEMU's last words say more than "its socket closed"; they come a moment later.
+    void this.process.exited.then((exit) => onLost(`${cause}; ${exit.error.message}`));
+  }
+}
+
+async function connectRetrying(path: string, signal: AbortSignal): Promise<ByteStream> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await connectStream({ kind: 'unix', mode: 'connect', path });
+    } catch (cause) {
+      if (signal.aborted) throw signal.reason;
+      if (tries === VM_PORT_TRIES) {
+        throw new ColoError('COLO_QEMU_SOCKET', `QEMU does not listen on ${path}`, { cause });
+      }
+      await new Promise((resolve) => setTimeout(resolve, VM_PORT_RETRY_MS));
+    }
+  }
+}

@@ -1,0 +1,817 @@
+/**
+ * A node: the driver of the state machine (pair/machine.ts). It owns the sockets, the VM and the sessions, turns what
+ * happens to them into events, and carries out the effects that the machine answers with.
+ *
+ * Lifetime of things: slabs, uplink, link listener and event log live as long as the node. A VM lives from boot or
+ * first copy until it is lost or fenced; the same ports go from the secondary's path to the primary's on promotion.
+ * A session lives as long as one data channel to the peer.
+ *
+ * Events are handled one at a time, in order of arrival, also those that an effect causes.
+ */
+import { randomInt } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { CheckpointPolicy } from '../checkpoint/policy.ts';
+import { LIMITS } from '../compare/limits.ts';
+import type { NodeConfig } from '../config/node-config.ts';
+import { type Clock, systemClock, systemTimers, type Timers } from '../datapath/clock.ts';
+import { FramePort } from '../datapath/frame-port.ts';
+import { PrimaryPath } from '../datapath/primary-path.ts';
+import { SecondaryPath } from '../datapath/secondary-path.ts';
+import { SlabPool } from '../datapath/slabs.ts';
+import { connectStream, type StreamListener } from '../datapath/socket-stream.ts';
+import { ColoError } from '../error.ts';
+import type { EventLog } from '../observe/event-log.ts';
+import { PcapngWriter } from '../observe/pcapng.ts';
+import type {
+  CheckpointReport,
+  FailoverReport,
+  NodeControl,
+  NodeStatus,
+  Phase,
+  Role,
+} from '../observe/status.ts';
+import { announcements } from '../pair/announce.ts';
+import type { Arbiter } from '../pair/arbiter.ts';
+import { LeasePromise } from '../pair/lease.ts';
+import type { LinkChannel } from '../pair/link-channel.ts';
+import { type Hello, LINK_VERSION, MESSAGE } from '../pair/link-protocol.ts';
+import { dialLink, listenLink } from '../pair/link-setup.ts';
+import { generationOf, newPair, type Pair, type PairEffect, type PairEvent, step } from '../pair/machine.ts';
+import { OffsetMap } from '../translate/offset-map.ts';
+import { SvmTranslator } from '../translate/svm-translator.ts';
+import { CheckpointHistory } from './checkpoint-history.ts';
+import { GuardedVm } from './guarded-vm.ts';
+import { PrimarySession } from './primary-session.ts';
+import { SecondarySession } from './secondary-session.ts';
+
+const REDIAL_MS = 100;
+const UPLINK_RETRY_MS = 100;
+/** A node that was primary of a pair waits this long for the other half to show that it has the VM. */
+const RETURN_MS_MAX = 10_000;
+/** Announcements can get lost: QEMU repeats its own at about the same times (qemu_announce_self). */
+const ANNOUNCE_AT_MS = [0, 50, 200, 450, 800];
+const FAILOVER_DEADLINE_MS = 2000;
+
+const IGNORE_FRAMES = { frame() {}, batchEnd() {} };
+
+export class ColoNode implements NodeControl {
+  readonly done: Promise<number>;
+  onCheckpoint: (report: CheckpointReport) => void = () => {};
+  private readonly config: NodeConfig;
+  private readonly arbiter: Arbiter;
+  private readonly events: EventLog;
+  private readonly clock: Clock;
+  private readonly timers: Timers;
+  private readonly pair: Pair;
+  private readonly slabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
+  private readonly uplink: FramePort;
+  private readonly vmPort: FramePort;
+  private readonly history = new CheckpointHistory();
+  private readonly hashSeed = randomInt(0x7fffffff);
+  private listener: StreamListener | null = null;
+  private vm: GuardedVm | null = null;
+  private vmGeneration = 0;
+  private path: PrimaryPath | null = null;
+  private secondaryPath: SecondaryPath | null = null;
+  private primarySession: PrimarySession | null = null;
+  private secondarySession: SecondarySession | null = null;
+  private policy: CheckpointPolicy;
+  private peerName: string | null = null;
+  private capture: PcapngWriter | null = null;
+  private divergences: NodeStatus['divergences'] = { count: 0, last: null };
+  private failoverReport: FailoverReport | null = null;
+  private linkLostAt = { heardMs: 0, decidedMs: 0 };
+  private readonly queue: PairEvent[] = [];
+  private handling = false;
+  private closing = false;
+  private resolveDone: (code: number) => void = () => {};
+  private readonly watchers = new Set<() => void>();
+
+  constructor(options: {
+    config: NodeConfig;
+    arbiter: Arbiter;
+    events: EventLog;
+    clock?: Clock;
+    timers?: Timers;
+  }) {
+    this.config = options.config;
+    this.arbiter = options.arbiter;
+    this.events = options.events;
+    this.clock = options.clock ?? systemClock;
+    this.timers = options.timers ?? systemTimers;
+    this.pair = newPair(options.config.node, options.config.protect === 'auto');
+    this.policy = new CheckpointPolicy(options.config.checkpoint);
+    this.uplink = new FramePort('uplink', this.slabs, IGNORE_FRAMES);
+    this.vmPort = new FramePort('vm port', this.slabs, IGNORE_FRAMES);
+    this.done = new Promise((resolve) => {
+      this.resolveDone = resolve;
+    });
+  }
+
+  async start(): Promise<void> {
+    await mkdir(this.config.runDirectory, { recursive: true, mode: 0o700 });
+    this.listener = await listenLink(
+      this.config.link.listen,
+      this.slabs,
+      (hello) => this.decideHello(hello),
+      (channel, hello) => this.acceptChannel(channel, hello),
+    );
+    this.events.emit('node.started', { pair: this.config.pair, pid: process.pid });
+    await this.connectUplink();
+    this.perform([{ do: 'readRecord' }]);
+  }
+
+  /* What can be asked of a node. */
+
+  status(): NodeStatus {
+    const nowMs = this.clock.now();
+    const { path } = this;
+    const comparator = path?.comparator ?? null;
+    const heardMs = this.primarySession?.heardMs ?? this.secondarySession?.promise.lastHeardMs ?? null;
+    return {
+      node: this.config.node,
+      pair: this.config.pair,
+      role: roleOf(this.pair),
+      phase: phaseOf(this.pair),
+      generation: generationOf(this.pair),
+      epoch: path?.epoch ?? this.secondaryPath?.epoch ?? 0,
+      peer: {
+        name: this.peerName,
+        connected: this.primarySession !== null || this.secondarySession !== null,
+        lastHeardMs: heardMs === null ? null : nowMs - heardMs,
+      },
+      vm: {
+        running: this.vm !== null,
+        pid: this.vm?.pid ?? null,
+        qemu: this.vm?.capabilities.version.text ?? null,
+        accel: this.vm?.capabilities.accel ?? null,
+      },
+      checkpoints: this.history.summary(),
+      held: {
+        frames: comparator?.primary.frames ?? 0,
+        bytes: comparator?.primary.bytes ?? 0,
+        oldestMs: comparator?.oldestWaitMs(nowMs) ?? 0,
+      },
+      flows: {
+        tcp: comparator?.flowCount ?? 0,
+        other: 0,
+        translated: path?.offsets.size ?? this.secondaryPath?.translator.size ?? 0,
+      },
+      divergences: this.divergences,
+      traffic: {
+        inputFrames: path?.counters.inputFrames ?? this.secondaryPath?.counters.inputFrames ?? 0,
+        inputBytes: path?.counters.inputBytes ?? 0,
+        releasedFrames: path?.counters.releasedFrames ?? 0,
+        releasedBytes: path?.counters.releasedBytes ?? 0,
+        peerFrames: path?.counters.peerFrames ?? 0,
+        malformedFrames: comparator?.counters.malformed ?? 0,
+        droppedFrames:
+          (path?.counters.droppedFrames ?? 0) + (this.secondaryPath?.counters.droppedFrames ?? 0),
+      },
+      failover: this.failoverReport,
+    };
+  }
+
+  checkpoint(): Promise<CheckpointReport> {
+    const session = this.primarySession;
+    if (session === null || this.pair.state.name !== 'primary') {
+      return Promise.reject(
+        new ColoError(
+          'COLO_NOT_PROTECTED',
+          `this node is ${phaseOf(this.pair)}: only a protected primary takes checkpoints`,
+        ),
+      );
+    }
+    return session.checkpoint('requested');
+  }
+
+  async failover(): Promise<void> {
+    const { name } = this.pair.state;
+    if (name !== 'primary' && name !== 'secondary') {
+      throw new ColoError(
+        'COLO_NOT_PROTECTED',
+        `this node is ${phaseOf(this.pair)}: a failover needs a protected pair`,
+      );
+    }
+    this.dispatch({ type: 'failover' });
+    await this.reached(
+      () => this.pair.state.name === 'alone' || this.pair.state.name === 'syncing',
+      10_000,
+      'failover',
+    );
+  }
+
+  async protect(): Promise<void> {
+    const { state } = this.pair;
+    if (state.name === 'primary') return;
+    if (state.name === 'alone' && state.peer === null) {
+      throw new ColoError(
+        'COLO_NO_CANDIDATE',
+        'no other node is connected; start "colo node" on the other host',
+      );
+    }
+    if (state.name !== 'alone' && state.name !== 'syncing' && state.name !== 'claiming') {
+      throw new ColoError(
+        'COLO_NOT_PRIMARY',
+        `this node is ${phaseOf(this.pair)}: ask the one that runs the VM alone`,
+      );
+    }
+    this.dispatch({ type: 'protect' });
+    await this.reached(() => this.pair.state.name === 'primary', 600_000, 'protect');
+  }
+
+  async stop(): Promise<void> {
+    this.dispatch({ type: 'stop' });
+    await this.done;
+  }
+
+  startCapture(path: string, bytesMax: number): void {
+    if (this.capture !== null) {
+      throw new ColoError(
+        'COLO_CAPTURE_RUNNING',
+        `a capture to ${this.capture.path} is running; stop it first`,
+      );
+    }
+    const capture = new PcapngWriter({
+      path,
+      bytesMax,
+      onEnd: (end) => {
+        if (this.capture === capture) this.capture = null;
+        this.setTap();
+        this.events.emit('capture.ended', { path, frames: end.frames, lost: end.lost, reason: end.reason });
+      },
+    });
+    this.capture = capture;
+    this.setTap();
+    this.events.emit('capture.started', { path, bytesMax });
+  }
+
+  stopCapture(): { path: string; frames: number } | null {
+    const { capture } = this;
+    if (capture === null) return null;
+    this.capture = null;
+    this.setTap();
+    void capture.end();
+    return { path: capture.path, frames: capture.frames };
+  }
+
+  /* Events in, effects out. */
+
+  private dispatch(event: PairEvent): void {
+    this.queue.push(event);
+    if (this.handling) return;
+    this.handling = true;
+    try {
+      for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) {
+        const before = this.pair.state.name;
+        const effects = step(this.pair, next);
+        const after = this.pair.state.name;
+        if (before !== after) this.noteState(before, next);
+        this.perform(effects);
+        for (const watcher of this.watchers) watcher();
+      }
+    } finally {
+      this.handling = false;
+    }
+  }
+
+  private noteState(before: string, event: PairEvent): void {
+    const { state } = this.pair;
+    const cause = 'cause' in event ? event.cause : 'message' in event ? event.message : undefined;
+    this.events.emit('pair.state', {
+      from: before,
+      to: state.name,
+      event: event.type,
+      generation: generationOf(this.pair),
+      ...(cause === undefined ? {} : { cause }),
+    });
+  }
+
+  private perform(effects: PairEffect[]): void {
+    for (const effect of effects) {
+      if (this.closing) return;
+      this.performOne(effect);
+    }
+  }
+
+  private performOne(effect: PairEffect): void {
+    switch (effect.do) {
+      case 'readRecord':
+        this.ask(async () => ({ type: 'record', held: await this.arbiter.read() }));
+        return;
+      case 'swap':
+        this.ask(async () => {
+          const { won, ...held } = await this.arbiter.compareAndSwap(effect.revision, effect.record);
+          this.events.emit(won ? 'arbiter.won' : 'arbiter.lost', { revision: held.revision, ...held.record });
+          return { type: 'swapped', won, held };
+        });
+        return;
+      case 'bootVm':
+        void this.bootVm();
+        return;
+      case 'becomeCandidate':
+        void this.becomeCandidate();
+        return;
+      case 'startSync':
+        void this.startSync();
+        return;
+      case 'goAlone':
+        void this.goAlone(effect.cause);
+        return;
+      case 'confirmProtected':
+        this.primarySession?.link.send(MESSAGE.protected, { generation: effect.generation });
+        this.events.emit('pair.protected', { generation: effect.generation, secondary: this.peerName });
+        return;
+      case 'speakByLease':
+        this.primarySession?.speakByLease();
+        return;
+      case 'waitForLease':
+        this.waitForLease();
+        return;
+      case 'promote':
+        void this.promote(effect.cause);
+        return;
+      case 'fence':
+        this.fence(effect.why);
+        return;
+      case 'askTakeover':
+        this.secondarySession?.link.send(MESSAGE.takeover, {});
+        return;
+      case 'sendYielded':
+        this.primarySession?.link.send(MESSAGE.yielded, {});
+        return;
+      case 'closeLink':
+        this.primarySession?.close('closed by this node');
+        this.secondarySession?.close('closed by this node');
+        return;
+      case 'retryAfter':
+        this.timers.after(effect.ms, () => this.dispatch({ type: 'retry' }));
+        return;
+      case 'waitForReturn':
+        this.timers.after(RETURN_MS_MAX, () => this.dispatch({ type: 'returnTimeOver' }));
+        return;
+      case 'exit':
+        void this.exit(effect.code, effect.message);
+        return;
+    }
+  }
+
+  private ask(question: () => Promise<PairEvent>): void {
+    question().then(
+      (event) => this.dispatch(event),
+      (cause: unknown) => {
+        const message = cause instanceof Error ? cause.message : String(cause);
+        this.events.emit('arbiter.failed', { message });
+        this.dispatch({ type: 'arbiterFailed', message });
+      },
+    );
+  }
+
+  /* Effects. */
+
+  private async bootVm(): Promise<void> {
+    await this.dropVm();
+    try {
+      this.setPath(this.newPrimaryPath(new OffsetMap(this.hashSeed)));
+      await this.startVm(false);
+      this.events.emit('vm.started', { pid: this.vm?.pid, qemu: this.vm?.capabilities.version.text });
+    } catch (cause) {
+      void this.exit(1, messageOf(cause));
+    }
+  }
+
+  private async becomeCandidate(): Promise<void> {
+    await this.dropVm();
+    const wanted = () =>
+      !this.closing &&
+      (this.pair.state.name === 'candidate' || this.pair.state.name === 'returning') &&
+      this.secondarySession === null;
+    let refusal = '';
+    while (wanted()) {
+      try {
+        const { channel, hello } = await dialLink(
+          this.config.link.peer,
+          this.slabs,
+          this.hello('data', 'candidate'),
+        );
+        if (!wanted()) {
+          channel.close();
+          return;
+        }
+        this.openSecondarySession(channel, hello.node);
+        return;
+      } catch (cause) {
+        const message = messageOf(cause);
+        if (message !== refusal) this.events.emit('link.dial-failed', { message });
+        refusal = message;
+      }
+      await new Promise((resolve) => setTimeout(resolve, REDIAL_MS));
+    }
+  }
+
+  private openSecondarySession(channel: LinkChannel, peer: string): void {
+    this.peerName = peer;
+    const promise = new LeasePromise(this.config.heartbeat.leaseMs, this.clock.now());
+    const session = new SecondarySession({
+      link: channel,
+      promise,
+      clock: this.clock,
+      timers: this.timers,
+      silenceMsMax: this.config.heartbeat.silenceMsMax,
+      events: {
+        syncAsked: () => {
+          this.dispatch({ type: 'syncAsked' });
+          void this.receiveCopy(session);
+        },
+        committed: (epoch) => {
+          if (epoch === 1) this.dispatch({ type: 'committed' });
+        },
+        protected: (generation) => {
+          this.events.emit('pair.protected', { generation, primary: peer });
+          // The record has moved on; what is remembered of it is only shown, a claim reads it afresh.
+          if (this.pair.held.record !== null)
+            this.pair.held.record = { ...this.pair.held.record, generation };
+        },
+        yielded: () => this.dispatch({ type: 'yielded' }),
+        closed: (cause) => {
+          if (this.secondarySession !== session) return;
+          this.linkLostAt = { heardMs: promise.lastHeardMs, decidedMs: this.clock.now() };
+          this.secondarySession = null;
+          this.leaseOverAtMs = promise.overAtMs;
+          this.events.emit('link.lost', { cause, silentMs: this.clock.now() - promise.lastHeardMs });
+          this.dispatch({ type: 'linkLost', cause });
+        },
+      },
+    });
+    this.secondarySession = session;
+    this.events.emit('link.up', { peer });
+    this.dispatch({ type: 'linkUp', peer });
+  }
+
+  private leaseOverAtMs = 0;
+
+  private waitForLease(): void {
+    const leftMs = Math.max(0, this.leaseOverAtMs - this.clock.now());
+    this.timers.after(Math.ceil(leftMs), () => {
+      this.linkLostAt.decidedMs = this.clock.now();
+      this.dispatch({ type: 'leaseOver' });
+    });
+  }
+
+  private async receiveCopy(session: SecondarySession): Promise<void> {
+    try {
+      const path = new SecondaryPath({
+        slabs: this.slabs,
+        vm: this.vmPort,
+        uplink: this.uplink,
+        link: session.link,
+        clock: this.clock,
+        offsets: new OffsetMap(this.hashSeed),
+        translator: new SvmTranslator(this.hashSeed),
+        mac: this.config.vm.mac,
+      });
+      this.secondaryPath = path;
+      const vm = await this.startVm(true);
+      await vm.colo.prepare('secondary');
+      const qemu = await vm.openIncoming();
+      const { channel } = await dialLink(
+        this.config.link.peer,
+        this.slabs,
+        this.hello('migration', 'candidate'),
+      );
+      session.begin(path, qemu, channel.detach());
+    } catch (cause) {
+      const message = messageOf(cause);
+      this.events.emit('sync.failed', { message });
+      session.link.send(MESSAGE.failed, {
+        code: cause instanceof ColoError ? cause.code : 'COLO_SYNC',
+        message,
+      });
+      this.dispatch({ type: 'syncFailed', message });
+    }
+  }
+
+  private async startSync(): Promise<void> {
+    const session = this.primarySession;
+    const { vm } = this;
+    if (session === null || vm === null) return;
+    this.events.emit('sync.started', { peer: this.peerName });
+    try {
+      await vm.colo.resetAfterFailover();
+      await session.sync(generationOf(this.pair));
+    } catch (cause) {
+      const message = messageOf(cause);
+      this.events.emit('sync.failed', { message });
+      session.close(message);
+      this.dispatch({ type: 'syncFailed', message });
+    }
+  }
+
+  private async goAlone(cause: string): Promise<void> {
+    const released = this.path?.goAlone() ?? 0;
+    this.events.emit('pair.alone', { cause, releasedFrames: released, generation: generationOf(this.pair) });
+    try {
+      await this.vm?.colo.failover({ deadlineMs: FAILOVER_DEADLINE_MS });
+    } catch (error) {
+      this.events.emit('vm.failover-failed', { message: messageOf(error) });
+      void this.exit(1, messageOf(error));
+    }
+  }
+
+  private async promote(cause: string): Promise<void> {
+    const from = this.secondaryPath;
+    if (from === null || this.vm === null) {
+      void this.exit(1, 'promoted without a VM');
+      return;
+    }
+    const path = this.newPrimaryPath(from.offsets);
+    path.epoch = from.epoch;
+    const takeover = from.takeOver((slab, at, length) => path.sendAsIs(slab, at, length));
+    this.secondaryPath = null;
+    this.setPath(path);
+    path.flush();
+    this.announce(path);
+    try {
+      await this.vm.colo.failover({ deadlineMs: FAILOVER_DEADLINE_MS });
+    } catch (error) {
+      void this.exit(1, messageOf(error));
+      return;
+    }
+    const doneMs = this.clock.now();
+    this.failoverReport = {
+      generation: generationOf(this.pair),
+      cause,
+      detectMs: this.linkLostAt.decidedMs - this.linkLostAt.heardMs,
+      promoteMs: doneMs - this.linkLostAt.decidedMs,
+      atMs: doneMs,
+    };
+    this.events.emit('failover.done', { ...this.failoverReport, ...takeover });
+    this.dispatch({ type: 'promoted' });
+  }
+
+  private announce(path: PrimaryPath): void {
+    const frames = announcements(this.config.vm.mac, this.config.vm.addresses);
+    for (const ms of ANNOUNCE_AT_MS) {
+      this.timers.after(ms, () => {
+        if (this.path === path) for (const frame of frames) path.announce(frame);
+      });
+    }
+  }
+
+  private fence(why: string): void {
+    this.path?.fence();
+    this.secondaryPath?.discard();
+    this.events.emit('pair.fenced', { why });
+    void this.dropVm();
+  }
+
+  private async exit(code: number, message: string | null): Promise<void> {
+    if (this.closing) return;
+    this.closing = true;
+    this.pair.state = { name: 'stopped' };
+    this.path?.fence();
+    this.primarySession?.close('node stops');
+    this.secondarySession?.close('node stops');
+    await this.dropVm();
+    this.uplink.onClosed = () => {};
+    this.uplink.close();
+    this.stopCapture();
+    await this.listener?.close();
+    this.events.emit('node.stopped', { code, ...(message === null ? {} : { message }) });
+    this.resolveDone(code);
+    for (const watcher of this.watchers) watcher();
+  }
+
+  /* The link, as the one that is dialled. */
+
+  private hello(channel: Hello['channel'], role: Hello['role']): Hello {
+    return {
+      version: LINK_VERSION,
+      channel,
+      pair: this.config.pair,
+      node: this.config.node,
+      generation: generationOf(this.pair),
+      role,
+    };
+  }
+
+  private decideHello(hello: Hello): Hello {
+    const { state } = this.pair;
+    if (hello.channel === 'migration') {
+      if (state.name !== 'syncing' || this.primarySession === null || hello.node !== this.peerName) {
+        throw new ColoError('COLO_LINK_BUSY', 'no first copy to this peer is under way');
+      }
+      return this.hello('migration', 'primary');
+    }
+    if (state.name !== 'alone' || this.primarySession !== null || this.vm === null) {
+      throw new ColoError('COLO_LINK_BUSY', `this node is ${phaseOf(this.pair)} and takes no candidate now`);
+    }
+    return this.hello('data', 'primary');
+  }
+
+  private acceptChannel(channel: LinkChannel, hello: Hello): void {
+    if (hello.channel === 'migration') {
+      this.primarySession?.migrationChannel(channel.detach());
+      return;
+    }
+    const { path, vm } = this;
+    if (path === null || vm === null) {
+      channel.close();
+      return;
+    }
+    this.peerName = hello.node;
+    this.policy = new CheckpointPolicy(this.config.checkpoint);
+    const session = new PrimarySession({
+      link: channel,
+      path,
+      vm: { openMigration: () => vm.openMigration(), requestCheckpoint: () => vm.colo.requestCheckpoint() },
+      policy: this.policy,
+      clock: this.clock,
+      timers: this.timers,
+      heartbeat: this.config.heartbeat,
+      events: {
+        firstCommit: () => this.dispatch({ type: 'committed' }),
+        checkpoint: (report, inexact) => this.noteCheckpoint(report, inexact),
+        takeoverAsked: () => this.dispatch({ type: 'takeoverAsked' }),
+        closed: (cause) => {
+          if (this.primarySession !== session) return;
+          this.primarySession = null;
+          this.events.emit('link.lost', { cause });
+          this.dispatch({ type: 'linkLost', cause });
+        },
+      },
+    });
+    this.primarySession = session;
+    this.events.emit('link.up', { peer: hello.node });
+    this.dispatch({ type: 'linkUp', peer: hello.node });
+  }
+
+  private noteCheckpoint(report: CheckpointReport, inexact: number): void {
+    this.history.add(report);
+    this.onCheckpoint(report);
+    this.events.emit('checkpoint.committed', { ...report, ...(inexact > 0 ? { inexact } : {}) });
+  }
+
+  /* VM, ports, taps. */
+
+  private async startVm(incoming: boolean): Promise<GuardedVm> {
+    const number = ++this.vmGeneration;
+    const vm = await GuardedVm.start(this.config, incoming, this.vmPort, (message) => {
+      if (number !== this.vmGeneration) return;
+      this.vm = null;
+      this.events.emit('vm.lost', { message });
+      this.dispatch({ type: 'vmLost', message });
+    });
+    if (number !== this.vmGeneration || this.closing) {
+      await vm.stop();
+      throw new ColoError('COLO_NODE_CHANGED', 'the VM is not wanted any more');
+    }
+    this.vm = vm;
+    return vm;
+  }
+
+  private async dropVm(): Promise<void> {
+    this.vmGeneration++;
+    const { vm } = this;
+    this.vm = null;
+    this.path?.fence();
+    this.path = null;
+    this.secondaryPath?.discard();
+    this.secondaryPath = null;
+    this.uplink.handler = IGNORE_FRAMES;
+    this.vmPort.handler = IGNORE_FRAMES;
+    await vm?.stop();
+  }
+
+  private newPrimaryPath(offsets: OffsetMap): PrimaryPath {
+    return new PrimaryPath({
+      slabs: this.slabs,
+      vm: this.vmPort,
+      uplink: this.uplink,
+      clock: this.clock,
+      offsets,
+      mac: this.config.vm.mac,
+      hashSeed: this.hashSeed,
+      events: {
+        diverged: (flow, reason) => {
+          this.divergences = {
+            count: this.divergences.count + 1,
+            last: { flow, reason, atMs: this.clock.now() },
+          };
+          this.events.emit('compare.diverged', { flow, reason });
+          this.policy.diverged(reason);
+          this.primarySession?.hurry();
+        },
+        holding: () => {},
+      },
+    });
+  }
+
+  private setPath(path: PrimaryPath): void {
+    this.path = path;
+    this.setTap();
+  }
+
+  private setTap(): void {
+    const { path, capture } = this;
+    if (path === null) return;
+    path.tap =
+      capture === null
+        ? null
+        : (point, bytes, at, length, comment) =>
+            capture.write(point, Date.now() * 1000, bytes, at, length, comment);
+  }
+
+  private async connectUplink(): Promise<void> {
+    this.uplink.onClosed = (cause) => {
+      this.events.emit('uplink.lost', { cause: cause?.message ?? 'closed' });
+      void this.connectUplink();
+    };
+    for (let told = false; !this.closing; ) {
+      try {
+        this.uplink.attach(await connectStream(this.config.uplink));
+        this.events.emit('uplink.up', {});
+        return;
+      } catch (cause) {
+        if (!told) this.events.emit('uplink.down', { message: messageOf(cause) });
+        told = true;
+        await new Promise((resolve) => setTimeout(resolve, UPLINK_RETRY_MS));
+      }
+    }
+  }
+
+  /** Resolves when `holds`; rejects when the node stops or time is over. */
+  private reached(holds: () => boolean, msMax: number, what: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const finish = (cause: ColoError | null) => {
+        this.watchers.delete(watcher);
+        cancel();
+        if (cause === null) resolve();
+        else reject(cause);
+      };
+      const watcher = () => {
+        if (holds()) finish(null);
+        else if (this.closing)
+          finish(new ColoError('COLO_NODE_STOPPED', `the node stopped before ${what} was done`));
+      };
+      const cancel = this.timers.after(msMax, () =>
+        finish(
+          new ColoError('COLO_TIMEOUT', `${what} was not done after ${msMax / 1000} s; see "colo events"`),
+        ),
+      );
+      this.watchers.add(watcher);
+      watcher();
+    });
+  }
+}
+
+function messageOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}
+
+function roleOf(pair: Pair): Role | null {
+  switch (pair.state.name) {
+    case 'alone':
+    case 'syncing':
+    case 'primary':
+      return 'primary';
+    case 'claiming':
+      return pair.state.purpose === 'promote' ? 'secondary' : 'primary';
+    case 'candidate':
+    case 'copying':
+    case 'secondary':
+    case 'orphaned':
+    case 'promoting':
+      return 'secondary';
+    default:
+      return null;
+  }
+}
+
+function phaseOf(pair: Pair): Phase {
+  switch (pair.state.name) {
+    case 'starting':
+    case 'returning':
+    case 'candidate':
+      return 'starting';
+    case 'copying':
+    case 'syncing':
+      return 'syncing';
+    case 'secondary':
+    case 'primary':
+      return 'protected';
+    case 'orphaned':
+    case 'promoting':
+      return 'promoting';
+    case 'claiming':
+      if (pair.state.purpose === 'boot') return 'starting';
+      if (pair.state.purpose === 'protect') return 'syncing';
+      return pair.state.purpose === 'promote' ? 'promoting' : 'alone';
+    case 'alone':
+      return 'alone';
+    case 'fenced':
+      return 'fenced';
+    case 'stopped':
+      return 'stopped';
+  }
+}

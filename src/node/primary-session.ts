@@ -1,0 +1,278 @@
+/**
+ * A primary's life with one peer: heartbeats and the right to speak, the first copy, then one checkpoint after another.
+ *
+ * Who decides what: checkpoint/policy.ts when to take a checkpoint, checkpoint/primary-barrier.ts how, pair/lease.ts
+ * until when this node may speak, pair/machine.ts what it means that a session has ended.
+ */
+import { MigrationRelay } from '../checkpoint/migration-relay.ts';
+import type { CheckpointPolicy } from '../checkpoint/policy.ts';
+import { PrimaryBarrier } from '../checkpoint/primary-barrier.ts';
+import type { ByteStream } from '../datapath/byte-stream.ts';
+import type { Clock, Timers } from '../datapath/clock.ts';
+import type { PrimaryPath } from '../datapath/primary-path.ts';
+import { ColoError } from '../error.ts';
+import type { CheckpointReason, CheckpointReport } from '../observe/status.ts';
+import { SpeakingRight } from '../pair/lease.ts';
+import type { LinkChannel, LinkHandler } from '../pair/link-channel.ts';
+import { type ControlType, MESSAGE } from '../pair/link-protocol.ts';
+
+export type PrimarySessionEvents = {
+  /** The first checkpoint has committed: the peer has a copy. */
+  firstCommit(): void;
+  checkpoint(report: CheckpointReport, inexact: number): void;
+  takeoverAsked(): void;
+  closed(cause: string): void;
+};
+
+/** How the session makes this node's QEMU do things. */
+export type PrimaryVm = {
+  /** Tells QEMU to migrate to a socket of this node; resolves with QEMU's end of the stream. */
+  openMigration(): Promise<ByteStream>;
+  requestCheckpoint(): Promise<void>;
+};
+
+/** A first copy of a large guest takes minutes; one that stands still is ended by QEMU or by the link. */
+const POLL_MS = 2;
+const IDLE_POLL_MS = 20;
+
+export class PrimarySession {
+  readonly link: LinkChannel;
+  private readonly path: PrimaryPath;
+  private readonly vm: PrimaryVm;
+  private readonly policy: CheckpointPolicy;
+  private readonly clock: Clock;
+  private readonly timers: Timers;
+  private readonly heartbeat: { intervalMs: number; silenceMsMax: number };
+  private readonly events: PrimarySessionEvents;
+  private readonly right: SpeakingRight;
+  private relay: MigrationRelay | null = null;
+  private barrier: PrimaryBarrier | null = null;
+  private lastHeardMs: number;
+  private byLease = false;
+  private protecting = false;
+  private done = false;
+  private offsetsVersion = -1;
+  private readyForCopy: () => void = () => {};
+  private gotMigrationChannel: (stream: ByteStream) => void = () => {};
+  private readonly cancels = new Set<() => void>();
+
+  constructor(options: {
+    link: LinkChannel;
+    path: PrimaryPath;
+    vm: PrimaryVm;
+    policy: CheckpointPolicy;
+    clock: Clock;
+    timers: Timers;
+    heartbeat: { intervalMs: number; leaseMs: number; silenceMsMax: number };
+    events: PrimarySessionEvents;
+  }) {
+    this.link = options.link;
+    this.path = options.path;
+    this.vm = options.vm;
+    this.policy = options.policy;
+    this.clock = options.clock;
+    this.timers = options.timers;
+    this.heartbeat = options.heartbeat;
+    this.events = options.events;
+    this.right = new SpeakingRight(options.heartbeat.leaseMs);
+    this.lastHeardMs = this.clock.now();
+    this.link.handler = this.handler();
+    this.link.onClosed = (cause) => this.finish(cause === null ? 'link closed' : cause.message);
+    if (!this.link.isOpen) queueMicrotask(() => this.finish('link closed'));
+    this.beat();
+  }
+
+  /** When the peer was last heard. */
+  get heardMs(): number {
+    return this.lastHeardMs;
+  }
+
+  /** The peer has opened the migration channel. */
+  migrationChannel(stream: ByteStream): void {
+    this.gotMigrationChannel(stream);
+  }
+
+  /** Copies the VM to the peer and takes the first checkpoint. Rejects when that fails; the VM goes on alone. */
+  async sync(generation: number): Promise<void> {
+    const ready = new Promise<void>((resolve) => {
+      this.readyForCopy = resolve;
+    });
+    const channel = new Promise<ByteStream>((resolve) => {
+      this.gotMigrationChannel = resolve;
+    });
+    this.sendOffsets();
+    this.link.send(MESSAGE.startSync, { generation });
+    const [peer] = await Promise.all([channel, ready]);
+    this.assertOpen();
+    const qemu = await this.vm.openMigration();
+    this.assertOpen();
+    const barrier = this.open(qemu, peer);
+    await barrier.copied;
+    this.assertOpen();
+    await this.checkpoint('initial');
+    this.protecting = true;
+    this.poll();
+  }
+
+  /** From now on the right to speak is what heartbeats prove. */
+  speakByLease(): void {
+    this.byLease = true;
+    this.path.speakUntilMs = this.right.answered(0);
+  }
+
+  async checkpoint(reason: CheckpointReason): Promise<CheckpointReport> {
+    const { barrier } = this;
+    if (barrier === null) throw new ColoError('COLO_NOT_PROTECTED', 'no secondary has a copy of this VM');
+    this.sendOffsets();
+    const first = reason === 'initial';
+    const report = await barrier.run(reason, () => {
+      if (first) this.events.firstCommit();
+    });
+    this.policy.committed(this.clock.now(), report.totalMs);
+    this.events.checkpoint(report, barrier.inexact);
+    barrier.inexact = 0;
+    return report;
+  }
+
+  get isCheckpointing(): boolean {
+    return this.barrier?.isRunning ?? false;
+  }
+
+  /** Something may have to happen at once: a divergence. */
+  hurry(): void {
+    this.timers.soon(() => this.consider());
+  }
+
+  close(cause: string): void {
+    this.finish(cause);
+  }
+
+  private open(qemu: ByteStream, peer: ByteStream): PrimaryBarrier & { copied: Promise<void> } {
+    let copied: () => void = () => {};
+    const whenCopied = new Promise<void>((resolve) => {
+      copied = resolve;
+    });
+    const relay = new MigrationRelay('primary', qemu, peer, {
+      message: (message) => {
+        if (message === 'ready') {
+          relay.pass('ready');
+          copied();
+        } else barrier.reached(message);
+      },
+      request: () => {
+        barrier.reached('request');
+        // QEMU asked by itself: it waits for its answer, so it gets its checkpoint.
+        if (!barrier.isRunning) this.timers.soon(() => this.start('requested'));
+      },
+      closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
+    });
+    const barrier = new PrimaryBarrier({
+      path: this.path,
+      relay,
+      link: this.link,
+      requestCheckpoint: () => this.vm.requestCheckpoint(),
+      clock: this.clock,
+      timers: this.timers,
+    });
+    this.relay = relay;
+    this.barrier = barrier;
+    relay.start();
+    return Object.assign(barrier, { copied: whenCopied });
+  }
+
+  private handler(): LinkHandler {
+    return {
+      control: (type, body) => this.onControl(type, body),
+      heartbeat: () => {},
+      heartbeatAck: (number) => this.onAnswer(number),
+      frame: (type, epoch, index, slab, at, length) => {
+        if (type === MESSAGE.output) this.path.peerFrame(epoch, index, slab, at, length);
+      },
+      confirm: () => {},
+      batchEnd: () => this.path.peerBatchEnd(),
+    };
+  }
+
+  private onControl(type: ControlType, body: unknown): void {
+    if (type === MESSAGE.gated) this.barrier?.reached('gated');
+    else if (type === MESSAGE.syncReady) this.readyForCopy();
+    else if (type === MESSAGE.takeover) this.events.takeoverAsked();
+    else if (type === MESSAGE.failed) {
+      const { code, message } = body as { code: string; message: string };
+      this.finish(`${code} ${message}`);
+    }
+  }
+
+  private onAnswer(number: number): void {
+    this.lastHeardMs = this.clock.now();
+    const untilMs = this.right.answered(number);
+    if (!this.byLease) return;
+    this.path.speakUntilMs = untilMs;
+    this.path.flush();
+  }
+
+  private beat(): void {
+    if (this.done) return;
+    const nowMs = this.clock.now();
+    const silentMs = nowMs - this.lastHeardMs;
+    if (silentMs >= this.heartbeat.silenceMsMax) {
+      this.finish(`the peer answered nothing for ${Math.round(silentMs)} ms`);
+      return;
+    }
+    this.link.sendHeartbeat(MESSAGE.heartbeat, this.right.send(nowMs));
+    this.later(this.heartbeat.intervalMs, () => this.beat());
+  }
+
+  /** Asks the policy again and again, often while something is held. */
+  private poll(): void {
+    if (this.done) return;
+    this.consider();
+    const holding = this.path.comparator.primary.frames > 0 || this.path.comparator.secondary.frames > 0;
+    this.later(holding ? POLL_MS : IDLE_POLL_MS, () => this.poll());
+  }
+
+  private consider(): void {
+    if (this.done || !this.protecting || this.isCheckpointing) return;
+    const nowMs = this.clock.now();
+    const reason = this.policy.due(nowMs, this.path.overdue(nowMs, this.policy.waits), this.path.pressure());
+    if (reason !== null) this.start(reason);
+  }
+
+  private start(reason: CheckpointReason): void {
+    if (this.done || this.isCheckpointing) return;
+    this.checkpoint(reason).catch((cause: unknown) => {
+      this.finish(cause instanceof Error ? cause.message : String(cause));
+    });
+  }
+
+  /** The secondary's copy of the map must be right before it may be promoted with this checkpoint's state. */
+  private sendOffsets(): void {
+    const { offsets } = this.path;
+    if (offsets.version === this.offsetsVersion) return;
+    this.offsetsVersion = offsets.version;
+    this.link.send(MESSAGE.offsets, { offsets: offsets.export() });
+  }
+
+  private assertOpen(): void {
+    if (this.done)
+      throw new ColoError('COLO_LINK_CLOSED', 'the link ended while the first copy was under way');
+  }
+
+  private later(ms: number, call: () => void): void {
+    const cancel = this.timers.after(ms, () => {
+      this.cancels.delete(cancel);
+      call();
+    });
+    this.cancels.add(cancel);
+  }
+
+  private finish(cause: string): void {
+    if (this.done) return;
+    this.done = true;
+    for (const cancel of this.cancels) cancel();
+    this.barrier?.abort(new ColoError('COLO_LINK_CLOSED', cause));
+    this.relay?.close();
+    this.link.close();
+    this.events.closed(cause);
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * A node's life as the one that may take over: from the first copy until the link ends.
+ *
+ * It answers heartbeats (and so promises the lease), feeds the SVM, sends what the SVM says, and holds the phases of
+ * each checkpoint. It decides nothing: every end of it is told to the state machine.
+ */
+import { MigrationRelay } from '../checkpoint/migration-relay.ts';
+import { SecondaryBarrier } from '../checkpoint/secondary-barrier.ts';
+import type { ByteStream } from '../datapath/byte-stream.ts';
+import type { Clock, Timers } from '../datapath/clock.ts';
+import type { SecondaryPath } from '../datapath/secondary-path.ts';
+import type { LeasePromise } from '../pair/lease.ts';
+import type { LinkChannel, LinkHandler } from '../pair/link-channel.ts';
+import { type ControlBodies, type ControlType, MESSAGE } from '../pair/link-protocol.ts';
+
+export type SecondarySessionEvents = {
+  /** The primary wants to copy its VM here. */
+  syncAsked(): void;
+  committed(epoch: number): void;
+  protected(generation: number): void;
+  yielded(): void;
+  closed(cause: string): void;
+};
+
+export class SecondarySession {
+  readonly link: LinkChannel;
+  readonly promise: LeasePromise;
+  private readonly clock: Clock;
+  private readonly timers: Timers;
+  private readonly silenceMsMax: number;
+  private readonly events: SecondarySessionEvents;
+  private path: SecondaryPath | null = null;
+  private barrier: SecondaryBarrier | null = null;
+  private relay: MigrationRelay | null = null;
+  private offered: ControlBodies[typeof MESSAGE.offsets] = { offsets: [] };
+  private stopWatching: () => void = () => {};
+  private done = false;
+
+  constructor(options: {
+    link: LinkChannel;
+    promise: LeasePromise;
+    clock: Clock;
+    timers: Timers;
+    silenceMsMax: number;
+    events: SecondarySessionEvents;
+  }) {
+    this.link = options.link;
+    this.promise = options.promise;
+    this.clock = options.clock;
+    this.timers = options.timers;
+    this.silenceMsMax = options.silenceMsMax;
+    this.events = options.events;
+    this.link.handler = this.handler();
+    this.link.onClosed = (cause) => this.finish(cause === null ? 'link closed' : cause.message);
+    if (!this.link.isOpen) queueMicrotask(() => this.finish('link closed'));
+    this.watch();
+  }
+
+  /** The SVM is up: its path and its migration stream go to work. */
+  begin(path: SecondaryPath, qemu: ByteStream, peer: ByteStream): void {
+    this.path = path;
+    path.offsets.import(this.offered.offsets);
+    this.barrier = new SecondaryBarrier({
+      path,
+      link: this.link,
+      clock: this.clock,
+      timers: this.timers,
+      onCommit: () => this.events.committed(path.epoch),
+    });
+    const { barrier } = this;
+    this.relay = new MigrationRelay('secondary', qemu, peer, {
+      message: (message) => {
+        const relay = this.relay;
+        if (relay !== null) void barrier.message(relay, message);
+      },
+      request: () => {},
+      closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
+    });
+    this.relay.start();
+    this.link.send(MESSAGE.syncReady, {});
+  }
+
+  close(cause: string): void {
+    this.finish(cause);
+  }
+
+  private handler(): LinkHandler {
+    return {
+      control: (type, body) => this.onControl(type, body),
+      heartbeat: (number) => {
+        this.promise.heard(this.clock.now());
+        this.link.sendHeartbeat(MESSAGE.heartbeatAck, number);
+      },
+      heartbeatAck: () => {},
+      frame: (type, _epoch, _index, slab, at, length) => {
+        if (type === MESSAGE.input) this.path?.input(slab, at, length);
+        else if (type === MESSAGE.primarySyn) this.path?.primarySyn(slab, at, length);
+      },
+      confirm: (epoch, from, to) => this.path?.confirm(epoch, from, to),
+      batchEnd: () => this.path?.linkBatchEnd(),
+    };
+  }
+
+  private onControl(type: ControlType, body: unknown): void {
+    switch (type) {
+      case MESSAGE.gate:
+        void this.barrier?.gate((body as ControlBodies[typeof MESSAGE.gate]).epoch);
+        return;
+      case MESSAGE.offsets:
+        this.offered = body as ControlBodies[typeof MESSAGE.offsets];
+        this.path?.offsets.import(this.offered.offsets);
+        return;
+      case MESSAGE.startSync:
+        this.events.syncAsked();
+        return;
+      case MESSAGE.protected:
+        this.events.protected((body as ControlBodies[typeof MESSAGE.protected]).generation);
+        return;
+      case MESSAGE.yielded:
+        this.events.yielded();
+        return;
+      case MESSAGE.failed: {
+        const { code, message } = body as ControlBodies[typeof MESSAGE.failed];
+        this.finish(`${code} ${message}`);
+        return;
+      }
+      default:
+    }
+  }
+
+  /** A link that carries nothing is as good as lost. */
+  private watch(): void {
+    this.stopWatching = this.timers.after(this.silenceMsMax / 4, () => {
+      const silentMs = this.clock.now() - this.promise.lastHeardMs;
+      if (silentMs >= this.silenceMsMax)
+        this.finish(`the primary said nothing for ${Math.round(silentMs)} ms`);
+      else this.watch();
+    });
+  }
+
+  private finish(cause: string): void {
+    if (this.done) return;
+    this.done = true;
+    this.stopWatching();
+    this.relay?.close();
+    this.link.close();
+    this.events.closed(cause);
+  }
+}

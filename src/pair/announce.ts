@@ -1,0 +1,107 @@
+/**
+ * After a takeover the network must learn where the VM's addresses live now: switches by its MAC address, neighbours
+ * by ARP and NDP caches that may hold another one. One frame per address, repeated a few times, since any can get lost.
+ */
+import { foldChecksum, sumWords } from '../wire/checksum.ts';
+import { ETHER_TYPE } from '../wire/ethernet.ts';
+import { ICMPV6_NEIGHBOR_ADVERTISEMENT } from '../wire/icmp.ts';
+import { IP_PROTOCOL } from '../wire/ipv4.ts';
+
+const FRAME_BYTES_MIN = 60;
+const BROADCAST = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+const ARP_REQUEST = 1;
+const RARP_REQUEST = 3;
+/** ff02::1 and its Ethernet group (RFC 2464 section 7) */
+const ALL_NODES = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const ALL_NODES_MAC = [0x33, 0x33, 0, 0, 0, 1];
+const OVERRIDE = 0x20;
+const TARGET_LINK_LAYER_OPTION = [2, 1];
+
+/** Frames with their stream length prefix: RARP for the MAC, gratuitous ARP (RFC 5227) per IPv4, NA (RFC 4861) per IPv6. */
+export function announcements(mac: string, addresses: readonly string[]): Uint8Array[] {
+  const own = mac.split(':').map((part) => Number.parseInt(part, 16));
+  const zero4 = [0, 0, 0, 0];
+  const frames = [framed(arp(own, ETHER_TYPE.rarp, RARP_REQUEST, zero4, own, zero4))];
+  for (const address of addresses) {
+    if (address.includes(':')) frames.push(framed(neighborAdvertisement(own, ipv6Bytes(address))));
+    else {
+      const bytes = address.split('.').map(Number);
+      frames.push(framed(arp(own, ETHER_TYPE.arp, ARP_REQUEST, bytes, [0, 0, 0, 0, 0, 0], bytes)));
+    }
+  }
+  return frames;
+}
+
+function arp(
+  own: number[],
+  etherType: number,
+  operation: number,
+  senderIp: number[],
+  targetMac: number[],
+  targetIp: number[],
+): number[] {
+  const head = [...BROADCAST, ...own, etherType >> 8, etherType & 255];
+  return [...head, 0, 1, 8, 0, 6, 4, 0, operation, ...own, ...senderIp, ...targetMac, ...targetIp];
+}
+
+function neighborAdvertisement(own: number[], address: number[]): number[] {
+  const icmp = [
+    ICMPV6_NEIGHBOR_ADVERTISEMENT,
+    0,
+    0,
+    0,
+    OVERRIDE,
+    0,
+    0,
+    0,
+    ...address,
+    ...TARGET_LINK_LAYER_OPTION,
+    ...own,
+  ];
+  const pseudo = Uint8Array.from([
+    ...address,
+    ...ALL_NODES,
+    0,
+    0,
+    0,
+    icmp.length,
+    0,
+    0,
+    0,
+    IP_PROTOCOL.icmpv6,
+    ...icmp,
+  ]);
+  const checksum = foldChecksum(sumWords(pseudo, 0, pseudo.length, 0));
+  icmp[2] = checksum >> 8;
+  icmp[3] = checksum & 255;
+  const hopLimit = 255;
+  const ip = [0x60, 0, 0, 0, 0, icmp.length, IP_PROTOCOL.icmpv6, hopLimit, ...address, ...ALL_NODES];
+  return [...ALL_NODES_MAC, ...own, ETHER_TYPE.ipv6 >> 8, ETHER_TYPE.ipv6 & 255, ...ip, ...icmp];
+}
+
+/** The sixteen bytes of an IPv6 literal that the configuration has checked. */
+function ipv6Bytes(text: string): number[] {
+  const [head, tail] = text.split('::');
+  const left = groups(head);
+  const right = tail === undefined ? [] : groups(tail);
+  const middle = new Array<number>(8 - left.length - right.length).fill(0);
+  return [...left, ...middle, ...right].flatMap((group) => [group >> 8, group & 255]);
+}
+
+function groups(text: string): number[] {
+  if (text === '') return [];
+  return text.split(':').flatMap((part) => {
+    if (!part.includes('.')) return [Number.parseInt(part, 16)];
+    const [a, b, c, d] = part.split('.').map(Number);
+    return [(a << 8) | b, (c << 8) | d];
+  });
+}
+
+function framed(frame: number[]): Uint8Array {
+  const bytes = Math.max(frame.length, FRAME_BYTES_MIN);
+  const out = new Uint8Array(4 + bytes);
+  out[2] = bytes >> 8;
+  out[3] = bytes & 255;
+  out.set(frame, 4);
+  return out;
+}

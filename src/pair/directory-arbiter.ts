@@ -1,0 +1,102 @@
+/**
+ * The embedded arbiter, for two nodes on one machine: a directory, and no process that could die.
+ *
+ * Each version of the record is a file of its own, `NNNNNNNN.json`; the highest number is the record. A version is
+ * written beside it, flushed to the disk, and then given its name with link(2), which fails if that name is taken:
+ * that is the compare-and-swap. Nothing is ever changed or removed, so a slow writer cannot win with an old number,
+ * and the directory is the pair's history. It grows by one small file per failover or new protection.
+ *
+ * Failure: a directory that cannot be read or written is COLO_ARBITER_UNREACHABLE; nobody may become alone then.
+ */
+import { randomUUID } from 'node:crypto';
+import { link, mkdir, open, readdir, readFile, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { ColoError } from '../error.ts';
+import type { Arbiter, Held, PairRecord } from './arbiter.ts';
+
+const recordSchema = z.strictObject({
+  generation: z.int().positive(),
+  state: z.enum(['alone', 'pair']),
+  primary: z.string(),
+  secondary: z.string().nullable(),
+});
+
+const VERSION_NAME = /^(\d{8})\.json$/;
+
+export class DirectoryArbiter implements Arbiter {
+  private readonly directory: string;
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  async read(): Promise<Held> {
+    try {
+      await mkdir(this.directory, { recursive: true });
+      let revision = 0;
+      for (const name of await readdir(this.directory)) {
+        const match = VERSION_NAME.exec(name);
+        if (match !== null) revision = Math.max(revision, Number(match[1]));
+      }
+      if (revision === 0) return { revision, record: null };
+      const text = await readFile(this.path(revision), 'utf8');
+      return { revision, record: recordSchema.parse(JSON.parse(text)) };
+    } catch (cause) {
+      throw this.unreachable(cause);
+    }
+  }
+
+  async compareAndSwap(revision: number, record: PairRecord): Promise<Held & { won: boolean }> {
+    const draft = join(this.directory, `draft-${randomUUID()}`);
+    try {
+      const file = await open(draft, 'wx', 0o644);
+      try {
+        await file.writeFile(`${JSON.stringify(record)}\n`);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      const won = await this.claim(draft, revision + 1);
+      await this.syncDirectory();
+      return { ...(await this.read()), won };
+    } catch (cause) {
+      throw this.unreachable(cause);
+    } finally {
+      await unlink(draft).catch(() => {});
+    }
+  }
+
+  private async claim(draft: string, revision: number): Promise<boolean> {
+    try {
+      await link(draft, this.path(revision));
+      return true;
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return false;
+      throw cause;
+    }
+  }
+
+  private async syncDirectory(): Promise<void> {
+    const directory = await open(this.directory, 'r');
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
+  }
+
+  private path(revision: number): string {
+    return join(this.directory, `${String(revision).padStart(8, '0')}.json`);
+  }
+
+  private unreachable(cause: unknown): ColoError {
+    if (cause instanceof ColoError) return cause;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    return new ColoError(
+      'COLO_ARBITER_UNREACHABLE',
+      `the arbiter's directory ${this.directory} cannot be used: ${why}; nobody can take over until it can`,
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,110 @@
+/**
+ * Opening the link: who listens, who dials, and the HELLO that each side says first.
+ *
+ * The candidate dials the primary, twice: once for the data channel, and once more for the migration channel when a
+ * first copy begins. The listener looks at the HELLO and decides; what it refuses gets a FAILED and is closed.
+ */
+
+import type { SlabPool } from '../datapath/slabs.ts';
+import type { StreamListener } from '../datapath/socket-stream.ts';
+import { connectStream, listenStream } from '../datapath/socket-stream.ts';
+import type { Endpoint } from '../endpoint.ts';
+import { ColoError } from '../error.ts';
+import { LinkChannel, type LinkHandler } from './link-channel.ts';
+import { type ControlType, checkHello, type Hello, MESSAGE } from './link-protocol.ts';
+
+/** A peer that says nothing for so long after connecting is none. */
+const HELLO_MS_MAX = 2000;
+
+const IGNORE: LinkHandler = {
+  control() {},
+  heartbeat() {},
+  heartbeatAck() {},
+  frame() {},
+  confirm() {},
+  batchEnd() {},
+};
+
+/** Waits for the first message; rejects when it is no HELLO, or a refusal. */
+function firstHello(channel: LinkChannel): Promise<Hello> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      reject(
+        new ColoError('COLO_LINK_SILENT', `the peer said nothing for ${HELLO_MS_MAX} ms after connecting`),
+      );
+      channel.close();
+    }, HELLO_MS_MAX);
+    channel.onClosed = (cause) => {
+      clearTimeout(timer);
+      reject(
+        new ColoError(
+          'COLO_LINK_CLOSED',
+          `the peer closed the link at once${cause === null ? '' : `: ${cause.message}`}`,
+        ),
+      );
+    };
+    channel.handler = {
+      ...IGNORE,
+      control(type: ControlType, body: unknown) {
+        clearTimeout(timer);
+        channel.handler = null;
+        if (type === MESSAGE.hello) {
+          resolve(body as Hello);
+          return;
+        }
+        const { code, message } = body as { code?: string; message?: string };
+        reject(new ColoError('COLO_LINK_REFUSED', `the peer refuses: ${code ?? ''} ${message ?? ''}`.trim()));
+        channel.close();
+      },
+    };
+    channel.start();
+  });
+}
+
+/** Dials and says HELLO; resolves with the channel and what the peer said. */
+export async function dialLink(
+  peer: Endpoint,
+  slabs: SlabPool,
+  hello: Hello,
+): Promise<{ channel: LinkChannel; hello: Hello }> {
+  const channel = new LinkChannel(await connectStream(peer), slabs);
+  channel.send(MESSAGE.hello, hello);
+  const answer = await firstHello(channel);
+  try {
+    checkHello(answer, hello.pair);
+  } catch (cause) {
+    channel.close();
+    throw cause;
+  }
+  return { channel, hello: answer };
+}
+
+/**
+ * Listens; `decide` answers this node's HELLO, or throws a ColoError to refuse. `accept` gets each channel after that.
+ */
+export function listenLink(
+  endpoint: Endpoint,
+  slabs: SlabPool,
+  decide: (hello: Hello) => Hello,
+  accept: (channel: LinkChannel, hello: Hello) => void,
+): Promise<StreamListener> {
+  return listenStream(endpoint, (stream) => {
+    const channel = new LinkChannel(stream, slabs);
+    firstHello(channel).then(
+      (hello) => {
+        try {
+          const answer = decide(hello);
+          checkHello(hello, answer.pair);
+          channel.send(MESSAGE.hello, answer);
+          accept(channel, hello);
+        } catch (cause) {
+          if (!(cause instanceof ColoError)) throw cause;
+          channel.send(MESSAGE.failed, { code: cause.code, message: cause.message });
+          channel.close();
+        }
+      },
+      // Nobody to tell: whoever connected is gone or speaks something else.
+      () => channel.close(),
+    );
+  });
+}

@@ -1,0 +1,363 @@
+/**
+ * The pair's state machine: who is what, and what happens next. Pure: no clock, no socket, no QEMU.
+ *
+ * `step` takes the state and an event and answers the next state and the effects that the driver (src/node/) carries
+ * out, in order. docs/architecture.md has it as a picture.
+ *
+ * What it guarantees, with the arbiter's compare-and-swap: a node boots, goes on alone or takes over only after it has
+ * won the change of the record that says so; and a secondary asks for that only after the lease that it had promised
+ * is over. A node that loses is fenced: its output is dropped and its VM stopped.
+ */
+import type { Held, PairRecord } from './arbiter.ts';
+
+export type PairState =
+  /** reading the record */
+  | { name: 'starting' }
+  /** the record names this node as primary of a pair, but its VM is gone: the other one may have the VM */
+  | { name: 'returning' }
+  /** wants to become the secondary; dials the peer */
+  | { name: 'candidate'; linked: boolean }
+  /** the first copy comes in */
+  | { name: 'copying' }
+  /** has a copy that may be promoted */
+  | { name: 'secondary' }
+  /** a secondary without a link: waiting for the lease to end, then for the record */
+  | { name: 'orphaned'; cause: string }
+  | { name: 'promoting' }
+  /** the only VM runs here */
+  | { name: 'alone'; peer: string | null }
+  /** the first copy goes out */
+  | { name: 'syncing'; peer: string }
+  /** both VMs run, this node speaks */
+  | { name: 'primary'; peer: string }
+  /** waits for the arbiter's answer to a change */
+  | { name: 'claiming'; purpose: Purpose; peer: string | null; cause: string; linkLost: boolean }
+  | { name: 'fenced'; why: string }
+  | { name: 'stopped' };
+
+export type Purpose = 'boot' | 'protect' | 'alone' | 'promote';
+
+export type PairEvent =
+  | { type: 'record'; held: Held }
+  | { type: 'swapped'; held: Held; won: boolean }
+  | { type: 'arbiterFailed'; message: string }
+  | { type: 'linkUp'; peer: string }
+  | { type: 'linkLost'; cause: string }
+  | { type: 'syncAsked' }
+  | { type: 'committed' }
+  | { type: 'syncFailed'; message: string }
+  | { type: 'leaseOver' }
+  | { type: 'promoted' }
+  | { type: 'returnTimeOver' }
+  | { type: 'protect' }
+  | { type: 'failover' }
+  | { type: 'takeoverAsked' }
+  | { type: 'yielded' }
+  | { type: 'vmLost'; message: string }
+  | { type: 'retry' }
+  | { type: 'stop' };
+
+export type PairEffect =
+  | { do: 'readRecord' }
+  | { do: 'swap'; revision: number; record: PairRecord }
+  | { do: 'bootVm' }
+  /** let go of VM and link, then dial the peer as a candidate */
+  | { do: 'becomeCandidate' }
+  | { do: 'startSync' }
+  /** leave COLO, release what is held, go on without a secondary */
+  | { do: 'goAlone'; cause: string }
+  | { do: 'confirmProtected'; generation: number }
+  /** from now on speak only within the lease: the peer may soon be allowed to take over */
+  | { do: 'speakByLease' }
+  | { do: 'waitForLease' }
+  | { do: 'promote'; cause: string }
+  | { do: 'fence'; why: string }
+  | { do: 'askTakeover' }
+  | { do: 'sendYielded' }
+  | { do: 'closeLink' }
+  | { do: 'retryAfter'; ms: number }
+  | { do: 'waitForReturn' }
+  | { do: 'exit'; code: number; message: string | null };
+
+export type Pair = {
+  readonly node: string;
+  /** take every candidate as secondary at once */
+  readonly autoProtect: boolean;
+  state: PairState;
+  held: Held;
+};
+
+const RETRY_MS = 200;
+
+export function newPair(node: string, autoProtect: boolean): Pair {
+  return { node, autoProtect, state: { name: 'starting' }, held: { revision: 0, record: null } };
+}
+
+export function generationOf(pair: Pair): number {
+  return pair.held.record?.generation ?? 0;
+}
+
+/** Changes `pair` and answers what to do. Events that mean nothing in a state are ignored. */
+export function step(pair: Pair, event: PairEvent): PairEffect[] {
+  if (pair.state.name === 'stopped') return [];
+  if (event.type === 'stop') {
+    pair.state = { name: 'stopped' };
+    return [{ do: 'closeLink' }, { do: 'exit', code: 0, message: null }];
+  }
+  if (event.type === 'vmLost') return vmLost(pair, event.message);
+  const { state } = pair;
+  switch (state.name) {
+    case 'starting':
+    case 'returning':
+      return starting(pair, event);
+    case 'candidate':
+    case 'copying':
+      return candidate(pair, event);
+    case 'secondary':
+      return secondary(pair, event);
+    case 'orphaned':
+      return orphaned(pair, state.cause, event);
+    case 'promoting':
+      return promoting(pair, event);
+    case 'alone':
+      return alone(pair, event);
+    case 'syncing':
+      return syncing(pair, state.peer, event);
+    case 'primary':
+      return primary(pair, state.peer, event);
+    case 'claiming':
+      return claiming(pair, state, event);
+    case 'fenced':
+      return event.type === 'retry' ? startAgain(pair) : [];
+  }
+}
+
+/* One function per state. */
+
+function starting(pair: Pair, event: PairEvent): PairEffect[] {
+  if (event.type === 'arbiterFailed') return [{ do: 'retryAfter', ms: RETRY_MS }];
+  if (event.type === 'retry') return [{ do: 'readRecord' }];
+  if (event.type === 'returnTimeOver' && pair.state.name === 'returning')
+    return claim(pair, 'boot', null, 'cold start');
+  if (event.type === 'linkUp' && pair.state.name === 'returning') {
+    pair.state = { name: 'candidate', linked: true };
+    return [];
+  }
+  if (event.type !== 'record') return [];
+  pair.held = event.held;
+  const { record } = event.held;
+  if (record === null) return claim(pair, 'boot', null, 'first start');
+  if (record.state === 'alone' && record.primary === pair.node)
+    return claim(pair, 'boot', null, 'cold start');
+  if (record.state === 'pair' && (record.primary === pair.node || record.secondary === pair.node)) {
+    pair.state = { name: 'returning' };
+    return [
+      { do: 'becomeCandidate' },
+      ...(record.primary === pair.node ? [{ do: 'waitForReturn' } as const] : []),
+    ];
+  }
+  return toCandidate(pair);
+}
+
+function candidate(pair: Pair, event: PairEvent): PairEffect[] {
+  switch (event.type) {
+    case 'linkUp':
+      pair.state = { name: 'candidate', linked: true };
+      return [];
+    case 'syncAsked':
+      pair.state = { name: 'copying' };
+      return [];
+    case 'committed':
+      pair.state = { name: 'secondary' };
+      return [];
+    case 'linkLost':
+    case 'syncFailed':
+      return startAgain(pair);
+    default:
+      return [];
+  }
+}
+
+function secondary(pair: Pair, event: PairEvent): PairEffect[] {
+  if (event.type === 'linkLost') {
+    pair.state = { name: 'orphaned', cause: event.cause };
+    return [{ do: 'waitForLease' }];
+  }
+  if (event.type === 'failover') return [{ do: 'askTakeover' }];
+  if (event.type === 'yielded') {
+    // The primary has fenced itself: there is no lease to wait for.
+    pair.state = { name: 'orphaned', cause: 'takeover' };
+    return [{ do: 'closeLink' }, { do: 'readRecord' }];
+  }
+  return [];
+}
+
+function orphaned(pair: Pair, cause: string, event: PairEvent): PairEffect[] {
+  if (event.type === 'leaseOver' || event.type === 'retry') return [{ do: 'readRecord' }];
+  if (event.type === 'arbiterFailed') return [{ do: 'retryAfter', ms: RETRY_MS }];
+  if (event.type !== 'record') return [];
+  pair.held = event.held;
+  const { record } = event.held;
+  if (record?.state === 'pair' && record.secondary === pair.node) return claim(pair, 'promote', null, cause);
+  return startAgain(pair);
+}
+
+function promoting(pair: Pair, event: PairEvent): PairEffect[] {
+  if (event.type !== 'promoted') return [];
+  pair.state = { name: 'alone', peer: null };
+  return [];
+}
+
+function alone(pair: Pair, event: PairEvent): PairEffect[] {
+  const peer = pair.state.name === 'alone' ? pair.state.peer : null;
+  switch (event.type) {
+    case 'linkUp':
+      pair.state = { name: 'alone', peer: event.peer };
+      return pair.autoProtect ? beginSync(pair, event.peer) : [];
+    case 'linkLost':
+      pair.state = { name: 'alone', peer: null };
+      return [];
+    case 'protect':
+      return peer === null ? [] : beginSync(pair, peer);
+    default:
+      return [];
+  }
+}
+
+function syncing(pair: Pair, peer: string, event: PairEvent): PairEffect[] {
+  switch (event.type) {
+    case 'committed':
+      // Before the record may say `pair`: from then on the peer could win a promotion.
+      return [{ do: 'speakByLease' }, ...claim(pair, 'protect', peer, 'first checkpoint')];
+    case 'linkLost':
+    case 'syncFailed': {
+      pair.state = { name: 'alone', peer: null };
+      const cause = event.type === 'linkLost' ? event.cause : event.message;
+      return [{ do: 'closeLink' }, { do: 'goAlone', cause }];
+    }
+    default:
+      return [];
+  }
+}
+
+function primary(pair: Pair, peer: string, event: PairEvent): PairEffect[] {
+  switch (event.type) {
+    case 'linkLost':
+      return claim(pair, 'alone', null, event.cause);
+    case 'failover':
+      return [{ do: 'closeLink' }, ...claim(pair, 'alone', null, 'requested')];
+    case 'takeoverAsked':
+      pair.state = { name: 'fenced', why: `yielded to ${peer}` };
+      return [
+        { do: 'fence', why: `yielded to ${peer}` },
+        { do: 'sendYielded' },
+        { do: 'retryAfter', ms: 10 * RETRY_MS },
+      ];
+    default:
+      return [];
+  }
+}
+
+function claiming(
+  pair: Pair,
+  state: Extract<PairState, { name: 'claiming' }>,
+  event: PairEvent,
+): PairEffect[] {
+  if (event.type === 'linkLost') {
+    pair.state = { ...state, linkLost: true };
+    return [];
+  }
+  if (event.type === 'arbiterFailed') return [{ do: 'retryAfter', ms: RETRY_MS }];
+  // An unanswered change may have been made all the same: look before asking again.
+  if (event.type === 'retry') return [{ do: 'readRecord' }];
+  if (event.type === 'record') {
+    const mine = sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));
+    if (mine) return claimed(pair, state, event.held);
+    if (event.held.revision !== pair.held.revision) return lost(pair, state, event.held);
+    return [{ do: 'swap', revision: pair.held.revision, record: wanted(pair, state.purpose, state.peer) }];
+  }
+  if (event.type !== 'swapped') return [];
+  return event.won ? claimed(pair, state, event.held) : lost(pair, state, event.held);
+}
+
+/* What several states share. */
+
+function claim(pair: Pair, purpose: Purpose, peer: string | null, cause: string): PairEffect[] {
+  pair.state = { name: 'claiming', purpose, peer, cause, linkLost: false };
+  return [{ do: 'swap', revision: pair.held.revision, record: wanted(pair, purpose, peer) }];
+}
+
+function wanted(pair: Pair, purpose: Purpose, peer: string | null): PairRecord {
+  const generation = generationOf(pair) + 1;
+  if (purpose === 'protect') return { generation, state: 'pair', primary: pair.node, secondary: peer };
+  return { generation, state: 'alone', primary: pair.node, secondary: null };
+}
+
+function claimed(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, held: Held): PairEffect[] {
+  pair.held = held;
+  switch (state.purpose) {
+    case 'boot':
+      pair.state = { name: 'alone', peer: null };
+      return [{ do: 'bootVm' }];
+    case 'alone':
+      pair.state = { name: 'alone', peer: null };
+      return [{ do: 'goAlone', cause: state.cause }];
+    case 'promote':
+      pair.state = { name: 'promoting' };
+      return [{ do: 'promote', cause: state.cause }];
+    case 'protect':
+      if (state.linkLost) return claim(pair, 'alone', null, 'link lost');
+      pair.state = { name: 'primary', peer: state.peer ?? '' };
+      return [{ do: 'confirmProtected', generation: generationOf(pair) }];
+  }
+}
+
+function lost(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, held: Held): PairEffect[] {
+  pair.held = held;
+  if (state.purpose === 'boot') return startAgain(pair);
+  const why = `generation ${generationOf(pair)} belongs to ${held.record?.primary ?? 'nobody'}`;
+  pair.state = { name: 'fenced', why };
+  return [{ do: 'fence', why }, { do: 'closeLink' }, { do: 'retryAfter', ms: RETRY_MS }];
+}
+
+function beginSync(pair: Pair, peer: string): PairEffect[] {
+  pair.state = { name: 'syncing', peer };
+  return [{ do: 'startSync' }];
+}
+
+function toCandidate(pair: Pair): PairEffect[] {
+  pair.state = { name: 'candidate', linked: false };
+  return [{ do: 'becomeCandidate' }];
+}
+
+function startAgain(pair: Pair): PairEffect[] {
+  pair.state = { name: 'starting' };
+  return [{ do: 'closeLink' }, { do: 'retryAfter', ms: RETRY_MS }];
+}
+
+function vmLost(pair: Pair, message: string): PairEffect[] {
+  switch (pair.state.name) {
+    case 'candidate':
+    case 'copying':
+    case 'secondary':
+      return startAgain(pair);
+    case 'fenced':
+    case 'starting':
+    case 'returning':
+      return [];
+    default:
+      // The VM is the service. A protected one goes on at the secondary, which sees the link close.
+      pair.state = { name: 'stopped' };
+      return [{ do: 'closeLink' }, { do: 'exit', code: 1, message }];
+  }
+}
+
+function sameRecord(a: PairRecord | null, b: PairRecord): boolean {
+  return (
+    a !== null &&
+    a.generation === b.generation &&
+    a.state === b.state &&
+    a.primary === b.primary &&
+    a.secondary === b.secondary
+  );
+}

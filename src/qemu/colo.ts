@@ -1,0 +1,258 @@
+/**
+ * COLO's verbs on one QEMU.
+ *
+ * Goal: say to QEMU what a pair needs (prepare, listen, migrate, checkpoint, fail over, protect again) and know
+ * that it was done. QEMU takes a `migrate` whose capabilities were refused for an ordinary one, which ends with the
+ * source stopped; so every reply is checked, and each verb asks for the state that it needs first.
+ *
+ * The order that works, again and again, on 11.1 (a survivor of either role counts as the primary):
+ *   secondary  -incoming defer; capabilities events, return-path, x-colo; parameters; migrate-incoming
+ *   primary    capabilities events, return-path, x-colo; parameters; migrate; query-migrate until `colo`
+ *   checkpoint migrate-set-parameters x-checkpoint-delay
+ *   failover   yank (out of band), x-colo-lost-heartbeat, until query-colo-status says `none` and query-status `running`
+ *   again      wait until query-yank lists no migration, then as the primary above
+ * Capabilities and parameters outlive a failover in QEMU; setting them again costs 2 ms and assumes nothing.
+ *
+ * Checkpoints: QEMU's own timer is off for good at a delay of 49.7 days, and setting the delay, to whatever value,
+ * starts a checkpoint when in COLO and does nothing otherwise. Requests that come during one are coalesced.
+ * There is no event for a commit: the migration relay sees it.
+ *
+ * Failover: a COLO thread may hang in a read or a write on a dead peer, on old versions with the big QEMU lock
+ * held, and then no ordinary command gets through. `yank` runs out of band and breaks the stream. It also kills
+ * an incoming QEMU that has not yet reached COLO: that one had no complete state to go on from.
+ *
+ * Parameters that matter: bandwidth, only in the first pass (a checkpoint is sent without a limit), and
+ * downtime-limit, which is how long the last part of the first pass may stop the guest. Other migration
+ * parameters (postcopy, multifd, throttling) play no role.
+ *
+ * Limits: every verb has a deadline. Failure: COLO_QEMU_FAILOVER, COLO_QEMU_MIGRATION, COLO_QEMU_STATE, each with
+ * what QEMU said, or the QMP errors as they are.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ColoError } from '../error.ts';
+import type { QemuCapabilities } from './capabilities.ts';
+import { checkUnixPath } from './command-line.ts';
+import { isObject, type JsonObject, type Qmp, QmpRefusedError } from './qmp.ts';
+
+/** u32 milliseconds: 49.7 days. 0 would make QEMU's main loop spin. */
+export const CHECKPOINT_DELAY_OFF_MS = 4294967295;
+/** One TiB/s: no limit in practice; QEMU's default of 128 MiB/s is one, on any machine. */
+export const BANDWIDTH_BYTES_PER_S = 2 ** 40;
+/**
+ * As long as TCP takes to try again: nobody notices. QEMU stops the guest as soon as it thinks that the rest fits
+ * into this, so a minute here would freeze a large guest for its whole first pass.
+ */
+export const DOWNTIME_MS_MAX = 1000;
+export const FAILOVER_MS = 5000;
+/** A state change in QEMU takes 1 to 5 ms, a question 0.4 ms. */
+const POLL_MS = 1;
+
+export type ColoRole = 'primary' | 'secondary';
+
+interface Deadline {
+  /** At least 1. Throws when the time is up. */
+  remainingMs(): number;
+}
+
+export class ColoVm {
+  readonly #qmp: Qmp;
+  readonly #capabilities: QemuCapabilities;
+
+  constructor(qmp: Qmp, capabilities: QemuCapabilities) {
+    this.#qmp = qmp;
+    this.#capabilities = capabilities;
+  }
+
+  /** Before listenIncoming or startMigration. Changes nothing in a VM that runs. */
+  async prepare(role: ColoRole): Promise<void> {
+    const status = await this.#runStatus();
+    if ((status === 'inmigrate') !== (role === 'secondary')) {
+      throw new ColoError('COLO_QEMU_STATE', `this QEMU cannot become the ${role}: its VM is ${status}`);
+    }
+    // One call: x-colo alone is refused where it requires return-path.
+    await this.#qmp.execute('migrate-set-capabilities', {
+      capabilities: [
+        { capability: 'events', state: true },
+        { capability: 'return-path', state: this.#capabilities.returnPath },
+        { capability: 'x-colo', state: true },
+      ],
+    });
+    await this.#qmp.execute('migrate-set-parameters', {
+      'x-checkpoint-delay': CHECKPOINT_DELAY_OFF_MS,
+      'max-bandwidth': BANDWIDTH_BYTES_PER_S,
+      'downtime-limit': DOWNTIME_MS_MAX,
+    });
+  }
+
+  /** The secondary's side; returns when QEMU listens at the path. */
+  async listenIncoming(unixPath: string): Promise<void> {
+    checkUnixPath(unixPath);
+    await this.#qmp.execute('migrate-incoming', { uri: `unix:${unixPath}` });
+  }
+
+  /** The primary's side; returns when QEMU has begun. See waitForColo. */
+  async startMigration(unixPath: string): Promise<void> {
+    checkUnixPath(unixPath);
+    // A second `migrate` during COLO is refused and ends COLO all the same.
+    const status = await this.#migrationStatus();
+    if (!isOver(status)) {
+      throw new ColoError('COLO_QEMU_STATE', `cannot start a migration: QEMU's last one is still ${status}`);
+    }
+    await this.#qmp.execute('migrate', { uri: `unix:${unixPath}` });
+  }
+
+  /** Either side: returns when the first copy is complete and the pair runs in lock-step. */
+  async waitForColo(options: { readonly deadlineMs: number; readonly signal?: AbortSignal }): Promise<void> {
+    const text = `the VM's state was not copied in ${options.deadlineMs} ms`;
+    const deadline = startDeadline(options.deadlineMs, () => new ColoError('COLO_QEMU_MIGRATION', text));
+    for (;;) {
+      options.signal?.throwIfAborted();
+      const reply = await this.#qmp.execute('query-migrate', undefined, {
+        timeoutMs: deadline.remainingMs(),
+      });
+      const status = field(reply, 'status') ?? 'none';
+      if (status === 'colo') return;
+      if (isOver(status)) {
+        const why = field(reply, 'error-desc') ?? 'QEMU gives no reason';
+        throw new ColoError('COLO_QEMU_MIGRATION', `the migration ended as ${status} without COLO: ${why}`);
+      }
+      await sleep(Math.min(10, deadline.remainingMs()));
+    }
+  }
+
+  /** The primary's side; returns when QEMU has been told. The checkpoint itself is seen in the relayed stream. */
+  async requestCheckpoint(): Promise<void> {
+    await this.#qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': CHECKPOINT_DELAY_OFF_MS });
+  }
+
+  /**
+   * Either side: the other one is gone, this VM runs on alone. Returns when it runs. Harmless on a VM that
+   * runs alone already.
+   */
+  async failover(options: { readonly deadlineMs?: number } = {}): Promise<void> {
+    const deadlineMs = options.deadlineMs ?? FAILOVER_MS;
+    let last = 'it answered nothing';
+    const deadline = startDeadline(deadlineMs, () => new Error(`not done in ${deadlineMs} ms, ${last}`));
+    try {
+      if (await this.#hasMigrationStream(deadline)) await this.#yank(deadline);
+      let told = await this.#lostHeartbeat(deadline);
+      for (;;) {
+        // In this order: the mode turns to `none` while the VM is stopped, so that `running` before is no sign.
+        const mode = field(await this.#ask('query-colo-status', deadline), 'mode') ?? 'none';
+        const status = field(await this.#ask('query-status', deadline), 'status') ?? '?';
+        if (mode === 'none' && status === 'running') return;
+        last = `COLO mode ${mode}, VM ${status}`;
+        if (mode === 'none' && status === 'inmigrate') throw new Error('it never got a complete state');
+        // The first copy may have completed just after it refused.
+        if (mode !== 'none' && !told) told = await this.#lostHeartbeat(deadline);
+        await sleep(Math.min(POLL_MS, deadline.remainingMs()));
+      }
+    } catch (error) {
+      const text = `QEMU did not fail over: ${(error as Error).message}`;
+      throw new ColoError('COLO_QEMU_FAILOVER', text, { cause: error });
+    }
+  }
+
+  /** A survivor may become the primary of a new pair: waits until the old migration is cleaned up, then prepares. */
+  async resetAfterFailover(options: { readonly deadlineMs?: number } = {}): Promise<void> {
+    const deadlineMs = options.deadlineMs ?? FAILOVER_MS;
+    const failure = `QEMU has not cleaned up its last migration in ${deadlineMs} ms`;
+    await this.#waitUntilOver(startDeadline(deadlineMs, () => new ColoError('COLO_QEMU_MIGRATION', failure)));
+    await this.prepare('primary');
+  }
+
+  /**
+   * Ends a first copy that has not reached COLO; the primary runs on. Breaks the stream instead of asking with
+   * migrate_cancel: that one, sent right after `migrate` on 11.1, left QEMU's main loop hung until the peer died,
+   * and in COLO it stops the checkpoints without ending COLO.
+   */
+  async cancel(options: { readonly deadlineMs?: number } = {}): Promise<void> {
+    const deadlineMs = options.deadlineMs ?? FAILOVER_MS;
+    const failure = `QEMU has not ended its migration in ${deadlineMs} ms`;
+    const deadline = startDeadline(deadlineMs, () => new ColoError('COLO_QEMU_MIGRATION', failure));
+    const status = field(await this.#ask('query-migrate', deadline), 'status') ?? 'none';
+    if (status === 'colo') {
+      throw new ColoError('COLO_QEMU_STATE', 'nothing to cancel: the VM is in COLO; use failover');
+    }
+    if (await this.#hasMigrationStream(deadline)) await this.#yank(deadline);
+    await this.#waitUntilOver(deadline);
+  }
+
+  /** QEMU ends. It may close the connection before or after it answers; its process tells when it has gone. */
+  async quit(): Promise<void> {
+    try {
+      await this.#qmp.execute('quit');
+    } catch (error) {
+      if (!(error instanceof ColoError && error.code === 'COLO_QMP_CLOSED')) throw error;
+    }
+  }
+
+  async #waitUntilOver(deadline: Deadline): Promise<void> {
+    for (;;) {
+      const status = field(await this.#ask('query-migrate', deadline), 'status') ?? 'none';
+      if (isOver(status) && !(await this.#hasMigrationStream(deadline))) return;
+      await sleep(Math.min(POLL_MS, deadline.remainingMs()));
+    }
+  }
+
+  async #yank(deadline: Deadline): Promise<void> {
+    const timeoutMs = deadline.remainingMs();
+    try {
+      await this.#qmp.executeOob('yank', { instances: [{ type: 'migration' }] }, { timeoutMs });
+    } catch (error) {
+      // It went away between the question and the command.
+      if (!(error instanceof QmpRefusedError)) throw error;
+    }
+  }
+
+  /** False when QEMU is not in COLO. */
+  async #lostHeartbeat(deadline: Deadline): Promise<boolean> {
+    try {
+      await this.#ask('x-colo-lost-heartbeat', deadline);
+      return true;
+    } catch (error) {
+      if (!(error instanceof QmpRefusedError)) throw error;
+      return false;
+    }
+  }
+
+  async #hasMigrationStream(deadline: Deadline): Promise<boolean> {
+    // Out of band: an ordinary command would wait for the lock that the hung stream holds.
+    const timeoutMs = deadline.remainingMs();
+    const instances = await this.#qmp.executeOob<unknown>('query-yank', undefined, { timeoutMs });
+    return Array.isArray(instances) && instances.some((entry) => field(entry, 'type') === 'migration');
+  }
+
+  #ask(command: string, deadline: Deadline): Promise<unknown> {
+    return this.#qmp.execute(command, undefined, { timeoutMs: deadline.remainingMs() });
+  }
+
+  async #runStatus(): Promise<string> {
+    return field(await this.#qmp.execute('query-status'), 'status') ?? '?';
+  }
+
+  async #migrationStatus(): Promise<string> {
+    return field(await this.#qmp.execute('query-migrate'), 'status') ?? 'none';
+  }
+}
+
+/** Whether QEMU would take a new `migrate`. */
+function isOver(status: string): boolean {
+  return status === 'none' || status === 'completed' || status === 'failed' || status === 'cancelled';
+}
+
+function field(reply: unknown, name: string): string | undefined {
+  const value = isObject(reply) ? (reply as JsonObject)[name] : undefined;
+  return typeof value === 'string' ? value : undefined;
+}
+
+function startDeadline(deadlineMs: number, failure: () => Error): Deadline {
+  const endsAt = performance.now() + deadlineMs;
+  return {
+    remainingMs(): number {
+      const remaining = Math.ceil(endsAt - performance.now());
+      if (remaining <= 0) throw failure();
+      return remaining;
+    },
+  };
+}
