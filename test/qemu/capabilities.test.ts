@@ -5,7 +5,7 @@ import { QmpClient } from '../../src/qemu/qmp.ts';
 import { fakeQmp } from './fake-qmp.ts';
 
 const commands = [
-  ...['migrate', 'migrate-incoming', 'migrate-set-capabilities', 'migrate-set-parameters', 'migrate_cancel'],
+  ...['migrate', 'migrate-incoming', 'migrate-set-capabilities', 'migrate-set-parameters'],
   ...[
     'query-colo-status',
     'query-migrate',

@@ -1,0 +1,248 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ColoError } from '../../src/error.ts';
+import type { QemuCapabilities } from '../../src/qemu/capabilities.ts';
+import { ColoVm } from '../../src/qemu/colo.ts';
+import { type ExecuteOptions, type JsonObject, type Qmp, QmpRefusedError } from '../../src/qemu/qmp.ts';
+
+const version = { major: 11, minor: 1, micro: 3, text: '11.1.3' };
+const capabilities: QemuCapabilities = { version, accel: 'tcg', returnPath: true, exitWithParent: true };
+
+/** A QEMU of a few variables. What it was asked to do is in `done`, questions are not. */
+class FakeQemu implements Qmp {
+  readonly version = version;
+  readonly done: [string, JsonObject | undefined][] = [];
+  run = 'running';
+  migration: JsonObject = {};
+  mode = 'none';
+  stream = false;
+  /** Commands that never answer before their timeout. */
+  hangs = new Set<string>();
+  onLostHeartbeat = (): void => {
+    this.run = 'finish-migrate';
+    setTimeout(() => {
+      this.mode = 'none';
+    }, 5);
+    setTimeout(() => {
+      this.run = 'running';
+    }, 15);
+  };
+  onYank = (): void => {
+    this.stream = false;
+  };
+
+  async execute<T>(command: string, args?: JsonObject, options?: ExecuteOptions): Promise<T> {
+    if (this.hangs.has(command)) {
+      await sleep(options?.timeoutMs ?? 60_000);
+      throw new ColoError('COLO_QMP_TIMEOUT', `${command} got no answer`);
+    }
+    switch (command) {
+      case 'query-status':
+        return { status: this.run, running: this.run === 'running' } as T;
+      case 'query-migrate':
+        return this.migration as T;
+      case 'query-colo-status':
+        return { mode: this.mode } as T;
+      case 'quit':
+        throw new ColoError('COLO_QMP_CLOSED', 'gone');
+    }
+    if (command === 'x-colo-lost-heartbeat') {
+      if (this.mode === 'none') {
+        throw new QmpRefusedError(command, 'GenericError', 'VM is not in COLO mode');
+      }
+      this.onLostHeartbeat();
+    }
+    this.done.push([command, args]);
+    return {} as T;
+  }
+
+  async executeOob<T>(command: string, args?: JsonObject): Promise<T> {
+    if (command === 'query-yank') {
+      return [{ type: 'chardev', id: 'm' }, ...(this.stream ? [{ type: 'migration' }] : [])] as T;
+    }
+    if (command === 'yank' && !this.stream) throw new QmpRefusedError(command, 'DeviceNotFound', 'none');
+    this.done.push([command, args]);
+    this.onYank();
+    return {} as T;
+  }
+
+  get verbs(): string[] {
+    return this.done.map(([command]) => command);
+  }
+}
+
+const make = (more: Partial<QemuCapabilities> = {}): { qemu: FakeQemu; vm: ColoVm } => {
+  const qemu = new FakeQemu();
+  return { qemu, vm: new ColoVm(qemu, { ...capabilities, ...more }) };
+};
+
+for (const returnPath of [true, false]) {
+  test(`prepare sets all capabilities in one call, return-path ${returnPath}`, async () => {
+    const { qemu, vm } = make({ returnPath });
+    await vm.prepare('primary');
+    assert.deepEqual(qemu.done[0], [
+      'migrate-set-capabilities',
+      {
+        capabilities: [
+          { capability: 'events', state: true },
+          { capability: 'return-path', state: returnPath },
+          { capability: 'x-colo', state: true },
+        ],
+      },
+    ]);
+    assert.equal(qemu.done[1]?.[1]?.['x-checkpoint-delay'], 4294967295);
+  });
+}
+
+test('prepare refuses a QEMU in the wrong place', async () => {
+  const { qemu, vm } = make();
+  await assert.rejects(vm.prepare('secondary'), { code: 'COLO_QEMU_STATE' });
+  qemu.run = 'inmigrate';
+  await assert.rejects(vm.prepare('primary'), { code: 'COLO_QEMU_STATE' });
+  await vm.prepare('secondary');
+  await vm.listenIncoming('/run/mig');
+  assert.deepEqual(qemu.done.at(-1), ['migrate-incoming', { uri: 'unix:/run/mig' }]);
+});
+
+test('a second migrate is never sent: it would end COLO', async () => {
+  const { qemu, vm } = make();
+  for (const status of ['setup', 'active', 'device', 'colo', 'cancelling']) {
+    qemu.migration = { status };
+    await assert.rejects(vm.startMigration('/run/mig'), { code: 'COLO_QEMU_STATE' });
+  }
+  assert.deepEqual(qemu.verbs, []);
+  for (const migration of [{}, { status: 'completed' }, { status: 'failed' }, { status: 'cancelled' }]) {
+    qemu.migration = migration;
+    await vm.startMigration('/run/mig');
+  }
+  assert.equal(qemu.done.length, 4);
+  assert.deepEqual(qemu.done[0], ['migrate', { uri: 'unix:/run/mig' }]);
+});
+
+test('waitForColo: reached, ended otherwise, too late', async () => {
+  const { qemu, vm } = make();
+  qemu.migration = { status: 'active' };
+  setTimeout(() => {
+    qemu.migration = { status: 'colo' };
+  }, 20);
+  await vm.waitForColo({ deadlineMs: 2000 });
+  qemu.migration = { status: 'completed' };
+  await assert.rejects(vm.waitForColo({ deadlineMs: 2000 }), { code: 'COLO_QEMU_MIGRATION' });
+  qemu.migration = { status: 'failed', 'error-desc': 'no route' };
+  await assert.rejects(vm.waitForColo({ deadlineMs: 2000 }), /no route/);
+  qemu.migration = { status: 'active' };
+  await assert.rejects(vm.waitForColo({ deadlineMs: 30 }), { code: 'COLO_QEMU_MIGRATION' });
+  const signal = AbortSignal.abort(new ColoError('COLO_QEMU_EXITED', 'gone'));
+  await assert.rejects(vm.waitForColo({ deadlineMs: 30, signal }), { code: 'COLO_QEMU_EXITED' });
+});
+
+test('a checkpoint is one command', async () => {
+  const { qemu, vm } = make();
+  await vm.requestCheckpoint();
+  assert.deepEqual(qemu.done, [['migrate-set-parameters', { 'x-checkpoint-delay': 4294967295 }]]);
+});
+
+test('failover yanks first, and returns only when the VM runs on its own', async () => {
+  const { qemu, vm } = make();
+  // The speculating secondary runs before the failover and during its first moments: that is no sign.
+  Object.assign(qemu, { mode: 'secondary', stream: true, run: 'running' });
+  await vm.failover();
+  assert.deepEqual(qemu.verbs, ['yank', 'x-colo-lost-heartbeat']);
+  assert.deepEqual(qemu.done[0]?.[1], { instances: [{ type: 'migration' }] });
+  assert.deepEqual([qemu.mode, qemu.run], ['none', 'running']);
+});
+
+test('failover does not take `running` for done while COLO is on', async () => {
+  const { qemu, vm } = make();
+  Object.assign(qemu, { mode: 'secondary', run: 'running', onLostHeartbeat: () => undefined });
+  await assert.rejects(vm.failover({ deadlineMs: 30 }), {
+    code: 'COLO_QEMU_FAILOVER',
+    message: /not done in 30 ms, COLO mode secondary, VM running/,
+  });
+});
+
+test('failover without a stream, and when COLO has ended already', async () => {
+  const { qemu, vm } = make();
+  qemu.mode = 'primary';
+  await vm.failover();
+  assert.deepEqual(qemu.verbs, ['x-colo-lost-heartbeat']);
+  await vm.failover();
+  assert.deepEqual(qemu.verbs, ['x-colo-lost-heartbeat']);
+});
+
+test('failover when the stream goes between question and yank', async () => {
+  const { qemu, vm } = make();
+  qemu.mode = 'primary';
+  const original = qemu.executeOob.bind(qemu);
+  qemu.executeOob = async <T>(command: string, args?: JsonObject): Promise<T> =>
+    command === 'query-yank' ? ([{ type: 'migration' }] as T) : await original<T>(command, args);
+  await vm.failover();
+  assert.deepEqual(qemu.verbs, ['x-colo-lost-heartbeat']);
+});
+
+test('failover when COLO begins just after it refused', async () => {
+  const { qemu, vm } = make();
+  Object.assign(qemu, { stream: true, run: 'finish-migrate' });
+  setTimeout(() => {
+    qemu.mode = 'primary';
+  }, 20);
+  await vm.failover();
+  assert.deepEqual(qemu.verbs, ['yank', 'x-colo-lost-heartbeat']);
+});
+
+test('failover of a hung QEMU keeps its deadline', async () => {
+  for (const command of ['x-colo-lost-heartbeat', 'query-status', 'query-colo-status']) {
+    const { qemu, vm } = make();
+    Object.assign(qemu, { mode: 'primary', stream: true });
+    qemu.hangs.add(command);
+    const started = performance.now();
+    await assert.rejects(vm.failover({ deadlineMs: 60 }), { code: 'COLO_QEMU_FAILOVER' });
+    assert.ok(performance.now() - started < 500);
+  }
+});
+
+test('a secondary without a complete state cannot fail over, and says so at once', async () => {
+  const { qemu, vm } = make();
+  qemu.run = 'inmigrate';
+  const started = performance.now();
+  const error = { code: 'COLO_QEMU_FAILOVER', message: /complete state/ };
+  await assert.rejects(vm.failover({ deadlineMs: 5000 }), error);
+  assert.ok(performance.now() - started < 1000);
+});
+
+test('resetAfterFailover waits for the clean-up and prepares', async () => {
+  const { qemu, vm } = make();
+  Object.assign(qemu, { stream: true, migration: { status: 'completed' } });
+  await assert.rejects(vm.resetAfterFailover({ deadlineMs: 20 }), { code: 'COLO_QEMU_MIGRATION' });
+  assert.deepEqual(qemu.verbs, []);
+  setTimeout(() => {
+    qemu.stream = false;
+  }, 10);
+  await vm.resetAfterFailover();
+  assert.deepEqual(qemu.verbs, ['migrate-set-capabilities', 'migrate-set-parameters']);
+});
+
+test('cancel breaks the stream, and waits until it is over', async () => {
+  const { qemu, vm } = make();
+  Object.assign(qemu, { stream: true, migration: { status: 'active' } });
+  setTimeout(() => {
+    qemu.migration = { status: 'failed' };
+  }, 10);
+  await vm.cancel();
+  assert.deepEqual(qemu.verbs, ['yank']);
+  assert.deepEqual(qemu.migration, { status: 'failed' });
+  await vm.cancel();
+  assert.deepEqual(qemu.verbs, ['yank']);
+});
+
+test('cancel does not touch a pair in COLO', async () => {
+  const { qemu, vm } = make();
+  Object.assign(qemu, { stream: true, migration: { status: 'colo' } });
+  await assert.rejects(vm.cancel(), { code: 'COLO_QEMU_STATE' });
+  assert.deepEqual(qemu.verbs, []);
+});
+
+test('quit: a closed connection is the answer', async () => {
+  await make().vm.quit();
+});
