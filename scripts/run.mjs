@@ -15,7 +15,8 @@ const fail = (code, text) => {
   process.exit(1);
 };
 
-const installed = () => existsSync(stamp) && statSync(stamp).size > 0 && readFileSync(stamp, 'utf8') === lock();
+const installed = () =>
+  existsSync(stamp) && statSync(stamp).size > 0 && readFileSync(stamp, 'utf8') === lock();
 const lock = () => readFileSync(join(root, 'package-lock.json'), 'utf8');
 
 const install = () => {
@@ -33,7 +34,10 @@ const pinnedNode = () => {
   const local = join(root, 'node_modules', `node-${process.platform}-${process.arch}`, 'bin', 'node');
   if (existsSync(local)) return local;
   if (Number(process.versions.node.split('.')[0]) >= 24) return process.execPath;
-  return fail('COLO_SETUP_NODE', `no pinned Node for ${process.platform}-${process.arch}; install Node 24 or later`);
+  return fail(
+    'COLO_SETUP_NODE',
+    `no pinned Node for ${process.platform}-${process.arch}; install Node 24 or later`,
+  );
 };
 
 const args = process.argv.slice(2);

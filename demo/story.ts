@@ -1,0 +1,305 @@
+/**
+ * The story that the demo tells and the end-to-end tests check: a protected pair, three clients, and a primary that
+ * dies in mid-traffic, twice.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Counter } from '../lab/clients/counter.ts';
+import { Download } from '../lab/clients/download.ts';
+import { Echo } from '../lab/clients/echo.ts';
+import { blackout } from '../lab/clients/gaps.ts';
+import { monotonicMs, open, type Target } from '../lab/clients/net.ts';
+import { liveLines, summarize, troubles } from '../lab/clients/summary.ts';
+import { BIG_FILE } from '../lab/guest/files.ts';
+import { installGuest } from '../lab/guest/image.ts';
+import { type Network, startNetwork } from '../lab/network.ts';
+import { LabPair } from '../lab/pair.ts';
+import { removeWorkFolder, workFolder } from '../lab/process.ts';
+import { installQemu } from '../lab/qemu.ts';
+import { NIC, vmArguments } from '../lab/vm.ts';
+import { ColoError } from '../src/error.ts';
+import type { NodeStatus } from '../src/observe/status.ts';
+
+export type Failover = { blackout_ms: number; detect_ms: number; promote_ms: number };
+
+/** The demo's last line with --json; scripts rely on it. */
+export type StoryResult = {
+  ok: boolean;
+  qemu: string;
+  accel: string;
+  checkpoints: number;
+  checkpoint_pause_ms: { p50: number; p99: number };
+  divergences: number;
+  failovers: Failover[];
+  download_ok: boolean;
+  echo_ok: boolean;
+  counter_ok: boolean;
+  connections_broken: number;
+};
+
+/** Where the story is told. */
+export type Teller = {
+  chapter(text: string): void;
+  say(text: string): void;
+  /** Figures that replace the ones before. */
+  live(lines: string[]): void;
+};
+
+export type StoryOptions = {
+  ip: 'v4' | 'v6';
+  /** how long traffic flows before each kill, and after the last one */
+  trafficMs: number;
+  teller: Teller;
+  signal: AbortSignal;
+};
+
+const BOOT_MS_MAX = 60_000;
+const PROTECT_MS_MAX = 60_000;
+const PROMOTE_MS_MAX = 15_000;
+const GUEST_ANSWERS_MS_MAX = 60_000;
+const DOWNLOAD_END_MS_MAX = 90_000;
+const LIVE_MS = 1000;
+/** A blackout is looked for from just before the kill until this long after it. */
+const SETTLE_MS = 3000;
+
+export async function tellStory(options: StoryOptions): Promise<StoryResult> {
+  const { teller, signal } = options;
+  teller.chapter('Set-up');
+  const install = await installQemu();
+  const image = await installGuest();
+  teller.say(
+    `QEMU ${install.version}, ${install.accel.toUpperCase()}; kernel and guest image are in the cache`,
+  );
+  signal.throwIfAborted();
+
+  const directory = workFolder();
+  let network: Network | null = null;
+  let pair: LabPair | null = null;
+  try {
+    network = await startNetwork({ install, dir: directory, uplinks: 2, ipv6: options.ip === 'v6' });
+    pair = await LabPair.prepare({
+      directory,
+      uplinks: { a: network.uplinks[0], b: network.uplinks[1] },
+      qemu: install,
+      vmArgs: vmArguments(install, image),
+      mac: NIC.mac,
+      addresses: [NIC.v4, NIC.v6],
+    });
+    return await play(options, install, pair, forwardsFor(network, options.ip));
+  } finally {
+    await pair?.stop();
+    await network?.stop();
+    removeWorkFolder(directory);
+  }
+}
+
+type Forwards = { http: Target; echo: Target; counter: Target };
+
+function forwardsFor(network: Network, ip: 'v4' | 'v6'): Forwards {
+  const ports = network.forwards[ip];
+  if (ports === undefined) throw new ColoError('COLO_LAB', `the lab's network has no ${ip} forwards`);
+  const host = ip === 'v4' ? '127.0.0.1' : '::1';
+  return {
+    http: { host, port: ports.http },
+    echo: { host, port: ports.echo },
+    counter: { host, port: ports.counter },
+  };
+}
+
+async function play(
+  options: StoryOptions,
+  install: { version: string; accel: string },
+  pair: LabPair,
+  targets: Forwards,
+): Promise<StoryResult> {
+  const { teller, signal } = options;
+  teller.chapter('Boot and protect');
+  const a = pair.node('a');
+  const b = pair.node('b');
+  a.start();
+  await a.until('alone', (status) => status.phase === 'alone' && status.vm.running, BOOT_MS_MAX, signal);
+  teller.say('node a runs the VM, alone');
+  await guestAnswers(targets, signal);
+  teller.say('the guest answers');
+  b.start();
+  await a.until('protected', isProtected, PROTECT_MS_MAX, signal);
+  teller.say('node b has a copy: the pair is protected');
+
+  teller.chapter('Three clients');
+  const clients = {
+    download: new Download({
+      target: targets.http,
+      path: BIG_FILE.path,
+      expectedBytes: BIG_FILE.bytes,
+      expectedSha256: BIG_FILE.sha256,
+      // It has to last until after the second kill.
+      bytesPerSecond: Math.floor(BIG_FILE.bytes / ((3 * options.trafficMs + 2 * SETTLE_MS + 15_000) / 1000)),
+    }),
+    echo: new Echo({ target: targets.echo, everyMs: 20, seed: 1 }),
+    counter: new Counter({ target: targets.counter }),
+  };
+  const stopClients = new AbortController();
+  const giveUp = new AbortController();
+  const abort = () => {
+    stopClients.abort();
+    giveUp.abort();
+  };
+  signal.addEventListener('abort', abort, { once: true });
+  const download = clients.download.run(giveUp.signal);
+  const others = Promise.all([clients.echo.run(stopClients.signal), clients.counter.run(stopClients.signal)]);
+  teller.say('a download on one connection, a long echo session, many short counter requests');
+
+  const tally = { checkpoints: 0, divergences: 0, pauses: [] as number[] };
+  const failovers: Failover[] = [];
+  try {
+    for (const [from, to] of [
+      [a, b],
+      [b, a],
+    ]) {
+      await watch(options, clients, from, options.trafficMs);
+      addTo(tally, from);
+      const before = await from.status();
+      tally.divergences += before.divergences.count;
+      teller.chapter(`Kill node ${from.name} and its VM`);
+      const killMs = monotonicMs();
+      await from.kill();
+      const after = await to.until('takeover', (status) => status.phase === 'alone', PROMOTE_MS_MAX, signal);
+      await sleep(SETTLE_MS, undefined, { signal });
+      failovers.push(judgeFailover(clients, killMs, after));
+      const last = failovers[failovers.length - 1];
+      teller.say(
+        `node ${to.name} took over: clients saw nothing for ${last.blackout_ms} ms ` +
+          `(${last.detect_ms} ms to be sure, ${last.promote_ms} ms to take over)`,
+      );
+      if (failovers.length === 2) break;
+      teller.chapter('Protect again');
+      from.start();
+      await to.until('protected', isProtected, PROTECT_MS_MAX, signal);
+      teller.say(`node ${from.name} came back as the new secondary; the same connections go on`);
+    }
+    teller.chapter('Let the download end');
+    const late = sleep(DOWNLOAD_END_MS_MAX, 'late' as const, { signal, ref: false }).catch(
+      () => 'late' as const,
+    );
+    let over = false;
+    const downloaded = download.then((report) => {
+      over = true;
+      return report;
+    });
+    while (!over && (await Promise.race([downloaded, late, sleep(LIVE_MS)])) !== 'late') {
+      teller.live(liveLines(clients, monotonicMs()));
+    }
+  } finally {
+    signal.removeEventListener('abort', abort);
+    abort();
+  }
+  const [echo, counter] = await others;
+  const reports = { download: await download, echo, counter };
+  signal.throwIfAborted();
+  for (const trouble of troubles(reports)) teller.say(`! ${trouble}`);
+  const summary = summarize(reports);
+  const pauses = tally.pauses.sort((x, y) => x - y);
+  return {
+    ok:
+      summary.download_ok &&
+      summary.echo_ok &&
+      summary.counter_ok &&
+      summary.connections_broken === 0 &&
+      failovers.length === 2,
+    qemu: install.version,
+    accel: install.accel,
+    checkpoints: tally.checkpoints,
+    checkpoint_pause_ms: { p50: quantile(pauses, 0.5), p99: quantile(pauses, 0.99) },
+    divergences: tally.divergences,
+    failovers,
+    ...summary,
+  };
+}
+
+/** Every checkpoint of a node that was primary, from its event log. */
+function addTo(
+  tally: { checkpoints: number; pauses: number[] },
+  node: { events(): { type: string; pauseMs?: unknown }[] },
+): void {
+  for (const event of node.events()) {
+    if (event.type !== 'checkpoint.committed') continue;
+    tally.checkpoints++;
+    tally.pauses.push(Number(event.pauseMs));
+  }
+}
+
+function judgeFailover(
+  clients: { download: Download; echo: Echo; counter: Counter },
+  killMs: number,
+  after: NodeStatus,
+): Failover {
+  const seen = blackout(
+    { download: clients.download.arrivals, echo: clients.echo.arrivals, counter: clients.counter.arrivals },
+    killMs,
+    monotonicMs(),
+  );
+  return {
+    blackout_ms: Math.round(seen?.gap.ms ?? 0),
+    detect_ms: Math.round(after.failover?.detectMs ?? 0),
+    promote_ms: Math.round(after.failover?.promoteMs ?? 0),
+  };
+}
+
+async function watch(
+  options: StoryOptions,
+  clients: { download: Download; echo: Echo; counter: Counter },
+  primary: { name: string; status(): Promise<NodeStatus> },
+  ms: number,
+): Promise<void> {
+  const endMs = monotonicMs() + ms;
+  while (monotonicMs() < endMs) {
+    await sleep(Math.min(LIVE_MS, Math.max(1, endMs - monotonicMs())), undefined, { signal: options.signal });
+    const status = await primary.status();
+    options.teller.live([...liveLines(clients, monotonicMs()), pairLine(status)]);
+  }
+}
+
+function pairLine(status: NodeStatus): string {
+  const { checkpoints, divergences, held } = status;
+  const pause = checkpoints.pauseMs.p50 === null ? '' : `, pause ${checkpoints.pauseMs.p50.toFixed(1)} ms`;
+  return `pair      primary ${status.node}, epoch ${status.epoch}, ${checkpoints.count} checkpoints${pause}, ${divergences.count} divergences, ${held.frames} held`;
+}
+
+function isProtected(status: NodeStatus): boolean {
+  return status.role === 'primary' && status.phase === 'protected';
+}
+
+/** The guest is up when its counter takes connections. */
+async function guestAnswers(targets: Forwards, signal: AbortSignal): Promise<void> {
+  const endMs = monotonicMs() + GUEST_ANSWERS_MS_MAX;
+  for (;;) {
+    signal.throwIfAborted();
+    if (await answersStats(targets.counter)) return;
+    if (monotonicMs() > endMs)
+      throw new ColoError('COLO_LAB', 'the guest does not answer on its counter service');
+    await sleep(100, undefined, { signal });
+  }
+}
+
+async function answersStats(target: Target): Promise<boolean> {
+  try {
+    const socket = await open(target, 1000);
+    return await new Promise((resolve) => {
+      const finish = (answer: boolean) => {
+        socket.destroy();
+        resolve(answer);
+      };
+      socket.setTimeout(1000, () => finish(false));
+      socket.on('error', () => finish(false));
+      socket.on('close', () => finish(false));
+      socket.on('data', () => finish(true));
+      socket.write('stats\n');
+    });
+  } catch {
+    return false;
+  }
+}
+
+function quantile(sorted: number[], q: number): number {
+  if (sorted.length === 0) return 0;
+  return Math.round(sorted[Math.ceil(q * sorted.length) - 1] * 10) / 10;
+}

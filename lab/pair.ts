@@ -1,0 +1,225 @@
+/**
+ * A pair on one machine: node processes that share nothing but the link and the arbiter's directory, each with its own
+ * VM, as they would run on two hosts. For the demo and the end-to-end tests.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { ColoError } from '../src/error.ts';
+import type { NodeEvent, NodeStatus } from '../src/observe/status.ts';
+import { startChild, stopChild } from './process.ts';
+
+const CLI = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
+const POLL_MS = 10;
+const REQUEST_MS_MAX = 30_000;
+
+export type PairOptions = {
+  directory: string;
+  /** one uplink socket per node */
+  uplinks: Readonly<Record<string, string>>;
+  qemu: { command: readonly string[]; env: Readonly<Record<string, string>> };
+  vmArgs: readonly string[];
+  mac: string;
+  addresses: readonly string[];
+  /** more of the configuration, by section */
+  config?: Readonly<Record<string, unknown>>;
+};
+
+/** One node process, and what it has left behind when it is gone. */
+export class LabNode {
+  readonly name: string;
+  readonly configFile: string;
+  readonly runDirectory: string;
+  private readonly logFile: string;
+  private child: ChildProcess | null = null;
+
+  constructor(name: string, configFile: string, runDirectory: string) {
+    this.name = name;
+    this.configFile = configFile;
+    this.runDirectory = runDirectory;
+    this.logFile = join(runDirectory, 'node.log');
+  }
+
+  get isRunning(): boolean {
+    return this.child !== null && this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  start(): void {
+    mkdirSync(this.runDirectory, { recursive: true });
+    const log = createWriteStream(this.logFile, { flags: 'a' });
+    const argv = [
+      process.execPath,
+      '--disable-warning=ExperimentalWarning',
+      CLI,
+      'node',
+      '-c',
+      this.configFile,
+    ];
+    const child = startChild(argv, { stdio: ['ignore', 'pipe', 'pipe'] });
+    child.stdout?.pipe(log, { end: false });
+    child.stderr?.pipe(log, { end: false });
+    this.child = child;
+  }
+
+  /** The host dies: node and VM at once, without a word. */
+  async kill(): Promise<void> {
+    const { child } = this;
+    if (child?.pid === undefined) return;
+    const vm = (await this.status()).vm.pid;
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    process.kill(child.pid, 'SIGKILL');
+    if (vm !== null) {
+      try {
+        process.kill(vm, 'SIGKILL');
+      } catch {
+        // It died with its parent.
+      }
+    }
+    await gone;
+    this.child = null;
+  }
+
+  async stop(): Promise<void> {
+    if (this.child !== null) await stopChild(this.child);
+    this.child = null;
+  }
+
+  status(): Promise<NodeStatus> {
+    return this.ask('GET', '/status') as Promise<NodeStatus>;
+  }
+
+  /** One call of the control API; rejects with the node's own error. */
+  ask(method: string, path: string, body?: unknown): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const socketPath = join(this.runDirectory, 'control.sock');
+      const call = request(
+        {
+          socketPath,
+          method,
+          path,
+          timeout: REQUEST_MS_MAX,
+          headers: { 'content-type': 'application/json' },
+        },
+        (response) => {
+          let text = '';
+          response.setEncoding('utf8').on('data', (chunk: string) => {
+            text += chunk;
+          });
+          response.on('end', () => {
+            const value = JSON.parse(text) as { code?: `COLO_${string}`; message?: string };
+            if ((response.statusCode ?? 500) < 300) resolve(value);
+            else reject(new ColoError(value.code ?? 'COLO_LAB', value.message ?? text));
+          });
+        },
+      );
+      call.on('error', reject);
+      call.on('timeout', () => call.destroy(new Error('no answer')));
+      call.end(body === undefined ? undefined : JSON.stringify(body));
+    });
+  }
+
+  events(): NodeEvent[] {
+    const file = join(this.runDirectory, 'events.ndjson');
+    if (!existsSync(file)) return [];
+    const lines = readFileSync(file, 'utf8').split('\n');
+    return lines.filter((line) => line.endsWith('}')).map((line) => JSON.parse(line) as NodeEvent);
+  }
+
+  /** Everything that the process has printed. */
+  log(): string {
+    return existsSync(this.logFile) ? readFileSync(this.logFile, 'utf8') : '';
+  }
+
+  /** Waits until the status is as wanted; rejects with the node's log when it ends first or time is over. */
+  async until(
+    what: string,
+    holds: (status: NodeStatus) => boolean,
+    msMax: number,
+    signal?: AbortSignal,
+  ): Promise<NodeStatus> {
+    const endMs = performance.now() + msMax;
+    let last: NodeStatus | null = null;
+    while (performance.now() < endMs) {
+      signal?.throwIfAborted();
+      if (!this.isRunning) throw this.failed(`node ${this.name} ended before ${what}`);
+      try {
+        last = await this.status();
+        if (holds(last)) return last;
+      } catch {
+        // Not listening yet.
+      }
+      await sleep(POLL_MS);
+    }
+    throw this.failed(
+      `node ${this.name} did not reach ${what} in ${msMax} ms; it is ${last?.role} ${last?.phase}`,
+    );
+  }
+
+  private failed(message: string): ColoError {
+    const log = this.log().split('\n').slice(-15).join('\n');
+    return new ColoError('COLO_LAB_NODE', `${message}; the end of its log:\n${log}`);
+  }
+}
+
+export class LabPair {
+  readonly nodes: Readonly<Record<string, LabNode>>;
+
+  private constructor(nodes: Readonly<Record<string, LabNode>>) {
+    this.nodes = nodes;
+  }
+
+  /** Writes the configurations; starts nothing. */
+  static async prepare(options: PairOptions): Promise<LabPair> {
+    const names = Object.keys(options.uplinks);
+    const ports = new Map<string, number>();
+    for (const name of names) ports.set(name, await freePort());
+    const nodes: Record<string, LabNode> = {};
+    for (const name of names) {
+      const peer = names.find((other) => other !== name) ?? name;
+      const runDirectory = join(options.directory, name);
+      const configFile = join(options.directory, `${name}.yaml`);
+      const config = {
+        node: name,
+        pair: 'demo',
+        link: { listen: `tcp-listen:127.0.0.1:${ports.get(name)}`, peer: `tcp:127.0.0.1:${ports.get(peer)}` },
+        uplink: `unix:${options.uplinks[name]}`,
+        arbiter: { directory: join(options.directory, 'arbiter') },
+        runDirectory,
+        vm: {
+          command: options.qemu.command,
+          env: options.qemu.env,
+          args: options.vmArgs,
+          mac: options.mac,
+          addresses: options.addresses,
+          nic: { options: 'rx_queue_size=1024' },
+        },
+        ...options.config,
+      };
+      // JSON is YAML.
+      writeFileSync(configFile, JSON.stringify(config, null, 2));
+      nodes[name] = new LabNode(name, configFile, runDirectory);
+    }
+    return new LabPair(nodes);
+  }
+
+  node(name: string): LabNode {
+    return this.nodes[name];
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(Object.values(this.nodes).map((node) => node.stop()));
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new ColoError('COLO_LAB', 'no free TCP port');
+  return address.port;
+}
