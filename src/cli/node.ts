@@ -70,7 +70,5 @@ export async function superviseNode(
 }
 
 async function loadStartNode(): Promise<StartNode> {
-  const path: string = '../node.ts';
-  const module = (await import(path)) as { startNode: StartNode };
-  return module.startNode;
+  return (await import('../node.ts')).startNode;
 }

@@ -350,6 +350,6 @@ function closeServer(server: Server, followers: ReadonlySet<ServerResponse> = ne
       clearTimeout(cutOff);
       resolve();
     });
-    
+    for (const response of followers) response.end();
   });
 }

@@ -138,6 +138,21 @@ test('a full disk: counted, the ring goes on, and the file tells of the gap once
   await log.close();
 });
 
+test('a write that got in by half counts its whole lines as written', async () => {
+  const disk = new SmallDisk();
+  const log = new EventLog({ path: join(folder, 'none'), node: 'a', now, open: () => disk });
+  disk.roomBytes = 150; // "one" goes alone, then "two" and a part of "three"
+  log.emit('one');
+  log.emit('two');
+  log.emit('three');
+  await log.flush();
+  assert.equal(disk.text.split('\n').length, 3);
+  assert.match(disk.text, /"two"\}\n\{"seq":3/);
+  // "three", and the event that tells of it.
+  assert.equal(log.unwritten, 2);
+  await log.close();
+});
+
 test('a disk that stands still bounds what waits', async () => {
   let release = (): void => {};
   const stuck: AppendFile = {
