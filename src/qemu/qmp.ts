@@ -344,7 +344,7 @@ export class QmpClient implements Qmp {
     while (this.#inBandSent < QMP_IN_BAND_MAX && this.#waiting.length > 0) {
       this.#send(this.#waiting.shift() as Command);
     }
-    if (command.expired) return;
+    // Settles nothing when the timeout already has.
     if (isObject(message.error)) {
       const { class: qmpClass, desc } = message.error;
       command.reject(new QmpRefusedError(command.name, stringOr(qmpClass, '?'), stringOr(desc, '?')));

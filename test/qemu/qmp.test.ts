@@ -115,6 +115,25 @@ test('out-of-band commands pass a hung main loop, because in-band ones wait on o
   assert.equal(await commands.at(-1), 'COLO_QMP_CLOSED');
 });
 
+test('a command that timed out while it waited is never sent', async () => {
+  await using fake = await fakeQmp();
+  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const sent = Array.from({ length: QMP_IN_BAND_MAX }, () => client.execute('hangs'));
+  for (const command of sent) command.catch(() => undefined);
+  await assert.rejects(client.execute('stop', undefined, { timeoutMs: 20 }), { code: 'COLO_QMP_TIMEOUT' });
+  for (const { id } of fake.requests.slice(1)) fake.send({ return: {}, id });
+  await Promise.all(sent);
+  const last = client.execute('last');
+  while (fake.requests.at(-1)?.execute !== 'last') await sleep(1);
+  assert.equal(
+    fake.requests.some((request) => request.execute === 'stop'),
+    false,
+  );
+  fake.send({ return: {}, id: fake.requests.at(-1)?.id });
+  await last;
+  client.close();
+});
+
 test('a closed socket fails what is pending, once, and what comes after', async () => {
   await using fake = await fakeQmp({ onRequest: (_, self) => self.socket().destroy() });
   const client = await QmpClient.connect({ path: fake.path, deadlineMs });
