@@ -162,9 +162,10 @@ export class ColoVm {
   }
 
   /**
-   * Ends a first copy that has not reached COLO; the primary runs on. Breaks the stream instead of asking with
-   * migrate_cancel: that one, sent right after `migrate` on 11.1, left QEMU's main loop hung until the peer died,
-   * and in COLO it stops the checkpoints without ending COLO.
+   * Ends a first copy that has not reached COLO; the primary runs on. If COLO begins in that very moment, it fails
+   * at its deadline, and failover() puts things right. It breaks the stream instead of asking with migrate_cancel:
+   * on 11.1 that one, sent right after `migrate`, hangs QEMU's main loop until the stream breaks; in COLO it ends
+   * the checkpoints and leaves the primary `cancelling` for good, unable to take a new secondary.
    */
   async cancel(options: { readonly deadlineMs?: number } = {}): Promise<void> {
     const deadlineMs = options.deadlineMs ?? FAILOVER_MS;
@@ -223,8 +224,14 @@ export class ColoVm {
     return Array.isArray(instances) && instances.some((entry) => field(entry, 'type') === 'migration');
   }
 
-  #ask(command: string, deadline: Deadline): Promise<unknown> {
-    return this.#qmp.execute(command, undefined, { timeoutMs: deadline.remainingMs() });
+  async #ask(command: string, deadline: Deadline): Promise<unknown> {
+    try {
+      return await this.#qmp.execute(command, undefined, { timeoutMs: deadline.remainingMs() });
+    } catch (error) {
+      // Of a question asked in the last millisecond, the deadline has more to say than its timeout.
+      if (error instanceof ColoError && error.code === 'COLO_QMP_TIMEOUT') deadline.remainingMs();
+      throw error;
+    }
   }
 
   async #runStatus(): Promise<string> {
