@@ -543,7 +543,7 @@ export class ColoNode implements NodeControl {
       cause,
       detectMs: this.linkLostAt.decidedMs - this.linkLostAt.heardMs,
       promoteMs: doneMs - this.linkLostAt.decidedMs,
-      atMs: doneMs,
+      atMs: this.clock.wall(),
     };
     this.events.emit('failover.done', { ...this.failoverReport, ...takeover });
     this.dispatch({ type: 'promoted' });
@@ -696,7 +696,7 @@ export class ColoNode implements NodeControl {
         diverged: (flow, reason) => {
           this.divergences = {
             count: this.divergences.count + 1,
-            last: { flow, reason, atMs: this.clock.now() },
+            last: { flow, reason, atMs: this.clock.wall() },
           };
           this.events.emit('compare.diverged', { flow, reason });
           this.policy.diverged(reason);
