@@ -1,0 +1,159 @@
+/**
+ * The guest: Debian's cloud kernel, a static busybox and perl, packed into an initial file system that is all
+ * the guest has. There is no disk, so every state that COLO must carry over is in RAM and devices.
+ */
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, join } from 'node:path';
+import { ColoError } from '../../src/error.ts';
+import { cached, inCache, progress } from '../cache.ts';
+import { fetchPackages } from '../debian.ts';
+import { type CpioEntry, writeCpio } from './cpio.ts';
+import { makeBlock } from './files.ts';
+
+export type GuestImage = { readonly kernel: string; readonly initrd: string };
+
+const RECIPE = 1;
+const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
+const PERL_LIBRARIES = `${LIBRARIES}/perl-base`;
+/** What services.pl and the modules that it uses load. */
+const PERL_FILES = [
+  'Carp.pm',
+  'Exporter.pm',
+  'Exporter/Heavy.pm',
+  'Socket.pm',
+  'XSLoader.pm',
+  'auto/Socket/Socket.so',
+  'constant.pm',
+  'overloading.pm',
+  'strict.pm',
+  'warnings.pm',
+  'warnings/register.pm',
+].map((path) => `${PERL_LIBRARIES}/${path}`);
+/** What perl is linked with; trixie has /lib and /lib64 as links into /usr, and so has the guest. */
+const PERL_PROGRAM = [
+  'usr/bin/perl',
+  'usr/lib64/ld-linux-x86-64.so.2',
+  `${LIBRARIES}/ld-linux-x86-64.so.2`,
+  `${LIBRARIES}/libc.so.6`,
+  `${LIBRARIES}/libcrypt.so.1`,
+  `${LIBRARIES}/libm.so.6`,
+];
+/** In the order of their dependencies. Which of them are built into the kernel differs between versions. */
+const MODULES = [
+  'virtio',
+  'virtio_ring',
+  'virtio_pci_modern_dev',
+  'virtio_pci_legacy_dev',
+  'virtio_pci',
+  'failover',
+  'net_failover',
+  'virtio_net',
+  'virtio-rng',
+];
+const FOLDERS = ['dev', 'proc', 'sys', 'bin', 'modules', 'www', 'tmp'];
+
+/** The kernel and the initial file system; the first call fetches and packs them. */
+export async function installGuest(): Promise<GuestImage> {
+  const folder = await cached({ name: 'guest', recipe: RECIPE, megabytes: 350, build: fetchParts });
+  const initrd = join(folder, `initrd-${recipeOfCheckout()}.cpio`);
+  if (!existsSync(initrd)) {
+    await inCache(folder, async () => {
+      // Two processes that get here at once write the same bytes, each into a file of its own.
+      const partial = `${initrd}.${process.pid}`;
+      writeFileSync(partial, writeCpio(entries(join(folder, 'parts'))));
+      renameSync(partial, initrd);
+    });
+  }
+  return { kernel: join(folder, 'vmlinuz'), initrd };
+}
+
+/** The scripts belong to the checkout and change more often than the packages, which only a recipe can renew. */
+function recipeOfCheckout(): string {
+  const hash = createHash('sha256');
+  for (const name of ['init', 'services.pl', 'image.ts', 'files.ts', 'cpio.ts']) hash.update(source(name));
+  return hash.digest('hex').slice(0, 12);
+}
+
+function source(name: string): Buffer {
+  return readFileSync(join(import.meta.dirname, name));
+}
+
+async function fetchParts(folder: string): Promise<void> {
+  const root = join(folder, 'root');
+  await fetchPackages({
+    what: 'the guest',
+    suite: 'trixie',
+    architecture: 'amd64',
+    packages: ['linux-image-cloud-amd64', 'busybox-static', 'perl-base'],
+    only: /^(linux-image-.*|busybox-static|perl-base|libc6|libcrypt1)$/,
+    into: root,
+  });
+  const kernel = readdirSync(join(root, 'boot')).find((name) => name.startsWith('vmlinuz-'));
+  if (kernel === undefined) throw new ColoError('COLO_SETUP_GUEST', `no kernel in ${root}/boot`);
+  copyFileSync(join(root, 'boot', kernel), join(folder, 'vmlinuz'));
+
+  const parts = join(folder, 'parts');
+  for (const path of ['usr/bin/busybox', ...PERL_PROGRAM, ...PERL_FILES]) {
+    mkdirSync(join(parts, path, '..'), { recursive: true });
+    copyFileSync(join(root, path), join(parts, path));
+  }
+  mkdirSync(join(parts, 'modules'), { recursive: true });
+  const modules = unpackModules(root, join(parts, 'modules'));
+  progress(`the guest has ${kernel} with ${modules.join(', ')}`);
+  rmSync(root, { recursive: true, force: true });
+}
+
+/** Debian compresses modules from 6.12 on; the guest's own busybox unpacks them, as its host may lack xz. */
+function unpackModules(root: string, into: string): string[] {
+  const tree = join(root, 'usr/lib/modules');
+  const files = readdirSync(tree, { recursive: true, encoding: 'utf8' });
+  const found = MODULES.filter((name) => {
+    const file = files.find((path) => basename(path).replace(/\.xz$/, '') === `${name}.ko`);
+    if (file === undefined) return false;
+    const data = file.endsWith('.xz') ? unxz(root, join(tree, file)) : readFileSync(join(tree, file));
+    writeFileSync(join(into, `${name}.ko`), data);
+    return true;
+  });
+  writeFileSync(join(into, 'order'), found.map((name) => `${name}\n`).join(''));
+  return found;
+}
+
+function unxz(root: string, file: string): Buffer {
+  const done = spawnSync(join(root, 'usr/bin/busybox'), ['xzcat', file], { maxBuffer: 64 << 20 });
+  if (done.status === 0) return done.stdout;
+  const why = done.error?.message ?? done.stderr.toString().trim();
+  throw new ColoError('COLO_SETUP_GUEST', `busybox cannot unpack ${file}: ${why}`);
+}
+
+function entries(parts: string): CpioEntry[] {
+  const list: CpioEntry[] = FOLDERS.map((path) => ({ kind: 'directory', path }));
+  // Before anything is mounted the kernel opens this for the first process's output.
+  list.push({ kind: 'character', path: 'dev/console', major: 5, minor: 1 });
+  list.push({ kind: 'symlink', path: 'lib', target: 'usr/lib' });
+  list.push({ kind: 'symlink', path: 'lib64', target: 'usr/lib64' });
+  for (const path of readdirSync(parts, { recursive: true, withFileTypes: true })
+    .map((entry) => ({ entry, path: join(entry.parentPath, entry.name).slice(parts.length + 1) }))
+    .sort((a, b) => (a.path < b.path ? -1 : 1))) {
+    if (FOLDERS.includes(path.path)) continue;
+    if (path.entry.isDirectory()) list.push({ kind: 'directory', path: path.path });
+    else
+      list.push({ kind: 'file', path: path.path, data: readFileSync(join(parts, path.path)), mode: 0o755 });
+  }
+  list.push({ kind: 'symlink', path: 'bin/busybox', target: '../usr/bin/busybox' });
+  list.push({ kind: 'symlink', path: 'bin/perl', target: '../usr/bin/perl' });
+  list.push({ kind: 'file', path: 'init', data: source('init'), mode: 0o755 });
+  list.push({ kind: 'file', path: 'services.pl', data: source('services.pl') });
+  list.push({ kind: 'file', path: 'block.bin', data: makeBlock() });
+  return list;
+}

@@ -1,0 +1,306 @@
+# What the lab's guest serves, in one process and one loop, so that its counters are plain variables:
+#   7/tcp and 7/udp    echo
+#   80/tcp             files, by busybox httpd (started from here once the files exist)
+#   4000/tcp           counter: "next" hands out 1, 2, 3 ..., "stats" answers one line of JSON
+#   4001/udp           counted echo: "<datagrams so far> <payload>"
+#   4002/tcp           connect out: "connect HOST PORT TEXT", then "again TEXT" on the same connection
+# Every socket is IPv6 with V6ONLY off, which serves IPv4 as well.
+use strict;
+use Socket qw(:DEFAULT inet_pton inet_ntop IPPROTO_IPV6 IPV6_V6ONLY IPPROTO_TCP TCP_NODELAY);
+
+use constant { EAGAIN => 11, EINPROGRESS => 115, EINTR => 4 };
+# A peer that does not read is not read from either, beyond this; a line is never longer than that.
+use constant { OUTPUT_BYTES_MAX => 256 * 1024, LINE_BYTES_MAX => 64 * 1024 };
+# Sequence numbers are marked in a bit string: this bounds it to 8 MB.
+use constant SEQUENCE_MAX => 1 << 26;
+
+my ($next, $udp, $udp_distinct, $udp_duplicates, $seen) = (0, 0, 0, 0, '');
+my (%tcp, %udp, %listen);    # by file descriptor
+my ($readable, $writable) = ('', '');
+
+$SIG{PIPE} = 'IGNORE';
+make_files();
+listen_tcp(7, \&echo_input);
+listen_tcp(4000, \&counter_input);
+listen_tcp(4002, \&connector_input);
+bind_udp(7, sub { $_[0] });
+bind_udp(4001, \&counted);
+system('/bin/busybox', 'httpd', '-p', '[::]:80', '-h', '/www') == 0 or die "httpd: $?";
+$| = 1;
+print "colo-guest ready\n";
+loop();
+
+# The big file is the block 48 times over, each time rotated by another amount, so that no two of its pages
+# are alike and a byte from the wrong place shows. files.ts builds the same and knows its SHA-256.
+sub make_files {
+  my $block = slurp('/block.bin');
+  unlink '/block.bin';
+  write_file('/www/1m.bin', $block);
+  write_file('/www/64k.bin', substr($block, 0, 65536));
+  write_file('/www/4k.bin', substr($block, 0, 4096));
+  open my $file, '>', '/www/big.bin' or die "big.bin: $!";
+  for my $i (0 .. 47) {
+    my $at = $i * 21845;
+    syswrite($file, substr($block, $at)) == length($block) - $at or die "big.bin: $!";
+    $at == 0 or syswrite($file, substr($block, 0, $at)) == $at or die "big.bin: $!";
+  }
+  close $file;
+}
+
+sub slurp {
+  my ($path) = @_;
+  open my $file, '<', $path or die "$path: $!";
+  local $/;
+  return scalar <$file>;
+}
+
+sub write_file {
+  my ($path, $data) = @_;
+  open my $file, '>', $path or die "$path: $!";
+  syswrite($file, $data) == length $data or die "$path: $!";
+  close $file;
+}
+
+sub any_socket {
+  my ($type, $port) = @_;
+  socket(my $socket, AF_INET6, $type, 0) or die "socket: $!";
+  setsockopt($socket, IPPROTO_IPV6, IPV6_V6ONLY, pack('i', 0));
+  setsockopt($socket, SOL_SOCKET, SO_REUSEADDR, pack('i', 1));
+  bind($socket, pack_sockaddr_in6($port, inet_pton(AF_INET6, '::'))) or die "bind $port: $!";
+  nonblocking($socket);
+  return $socket;
+}
+
+# fcntl's constants without Fcntl.pm, which perl-base has but nothing else here needs.
+sub nonblocking { fcntl($_[0], 4, 04000) or die "fcntl: $!" }
+
+sub listen_tcp {
+  my ($port, $input) = @_;
+  my $socket = any_socket(SOCK_STREAM, $port);
+  listen($socket, 512) or die "listen $port: $!";
+  $listen{ fileno $socket } = { socket => $socket, input => $input };
+  vec($readable, fileno($socket), 1) = 1;
+}
+
+sub bind_udp {
+  my ($port, $answer) = @_;
+  my $socket = any_socket(SOCK_DGRAM, $port);
+  setsockopt($socket, SOL_SOCKET, 33, pack('i', 4 << 20));    # SO_RCVBUFFORCE: bursts are a test
+  $udp{ fileno $socket } = { socket => $socket, answer => $answer };
+  vec($readable, fileno($socket), 1) = 1;
+}
+
+sub loop {
+  while (1) {
+    my ($r, $w) = ($readable, $writable);
+    my $n = select($r, $w, undef, undef);
+    next if $n <= 0;
+    for my $fd (keys %udp) { datagrams($udp{$fd}) if vec($r, $fd, 1) }
+    for my $fd (keys %listen) { accept_all($listen{$fd}) if vec($r, $fd, 1) }
+    for my $fd (keys %tcp) {
+      my $c = $tcp{$fd};
+      writable($c) if defined $c && !$c->{closed} && vec($w, $fd, 1);
+      readable($c) if defined $c && !$c->{closed} && vec($r, $fd, 1);
+    }
+  }
+}
+
+# --- UDP -------------------------------------------------------------------------------------------------
+
+sub datagrams {
+  my ($u) = @_;
+  for (1 .. 64) {
+    my $from = recv($u->{socket}, my $data, 65536, 0);
+    return if !defined $from;
+    send($u->{socket}, $u->{answer}->($data), 0, $from);
+  }
+}
+
+sub counted {
+  my ($data) = @_;
+  $udp += 1;
+  if ($data =~ /^([0-9]{1,9})/ && $1 < SEQUENCE_MAX) {
+    if (vec($seen, $1, 1)) { $udp_duplicates += 1 }
+    else { vec($seen, $1, 1) = 1; $udp_distinct += 1 }
+  }
+  return "$udp $data";
+}
+
+# --- TCP -------------------------------------------------------------------------------------------------
+
+sub add {
+  my ($socket, $input) = @_;
+  nonblocking($socket);
+  setsockopt($socket, IPPROTO_TCP, TCP_NODELAY, pack('i', 1));
+  my $c = { socket => $socket, fd => fileno $socket, in => '', out => '', input => $input };
+  $tcp{ $c->{fd} } = $c;
+  vec($readable, $c->{fd}, 1) = 1;
+  return $c;
+}
+
+sub accept_all {
+  my ($l) = @_;
+  while (accept(my $socket, $l->{socket})) { add($socket, $l->{input}) }
+}
+
+sub readable {
+  my ($c) = @_;
+  my $n = sysread($c->{socket}, $c->{in}, 65536, length $c->{in});
+  return if !defined $n && ($! == EAGAIN || $! == EINTR);
+  return close_now($c) if !defined $n;
+  if ($n == 0) {
+    $c->{ended} = 1;
+    vec($readable, $c->{fd}, 1) = 0;
+  }
+  $c->{input}->($c);
+  settle($c);
+}
+
+sub writable {
+  my ($c) = @_;
+  if ($c->{connecting}) {
+    $c->{connecting} = 0;
+    my $error = unpack('i', getsockopt($c->{socket}, SOL_SOCKET, SO_ERROR));
+    if ($error != 0) {
+      $! = $error;
+      return close_now($c, "error $!");
+    }
+  }
+  settle($c);
+}
+
+# Writes what it can, and then says what to wait for. Input that came while the output was full is taken up
+# again here, once there is room.
+sub settle {
+  my ($c) = @_;
+  return if $c->{closed};
+  while ($c->{out} ne '' && !$c->{connecting}) {
+    my $n = syswrite($c->{socket}, $c->{out});
+    if (!defined $n) {
+      last if $! == EAGAIN || $! == EINTR;
+      return close_now($c);
+    }
+    substr($c->{out}, 0, $n, '');
+    $c->{input}->($c) if $c->{in} ne '' && length $c->{out} < OUTPUT_BYTES_MAX;
+  }
+  return close_now($c) if $c->{ended} && $c->{out} eq '' && !$c->{asking};
+  vec($writable, $c->{fd}, 1) = $c->{out} ne '' || $c->{connecting} ? 1 : 0;
+  vec($readable, $c->{fd}, 1) = !$c->{ended} && length $c->{out} < OUTPUT_BYTES_MAX ? 1 : 0;
+}
+
+sub close_now {
+  my ($c, $why) = @_;
+  return if $c->{closed};
+  $c->{closed} = 1;
+  vec($readable, $c->{fd}, 1) = 0;
+  vec($writable, $c->{fd}, 1) = 0;
+  delete $tcp{ $c->{fd} };
+  close $c->{socket};
+  $c->{on_close}->($why // 'error closed') if $c->{on_close};
+  my $peer = delete $c->{outgoing};
+  close_now($peer) if $peer;
+}
+
+sub echo_input {
+  my ($c) = @_;
+  $c->{out} .= $c->{in};
+  $c->{in} = '';
+}
+
+# The next whole line without its end, or undef.
+sub take_line {
+  my ($c) = @_;
+  return undef if length $c->{out} >= OUTPUT_BYTES_MAX;
+  if ($c->{in} =~ s/^([^\n]*)\n//) {
+    my $line = $1;
+    $line =~ s/\r$//;
+    return $line;
+  }
+  if (length $c->{in} > LINE_BYTES_MAX) { $c->{in} = ''; $c->{ended} = 1 }
+  return undef;
+}
+
+sub counter_input {
+  my ($c) = @_;
+  while (defined(my $line = take_line($c))) {
+    if ($line eq 'next') { $next += 1; $c->{out} .= "$next\n" }
+    elsif ($line eq 'stats') { $c->{out} .= stats() }
+    else { $c->{out} .= "error unknown request\n" }
+  }
+}
+
+sub stats {
+  my $icmp = 0;
+  my ($names, $values) = grep { /^Icmp:/ } split /\n/, slurp('/proc/net/snmp');
+  my @names = split / /, $names;
+  my @values = split / /, $values;
+  for (0 .. $#names) { $icmp += $values[$_] if $names[$_] eq 'InEchos' }
+  $icmp += $1 if slurp('/proc/net/snmp6') =~ /^Icmp6InEchos\s+([0-9]+)/m;
+  return sprintf qq({"udp":%d,"udpDistinct":%d,"udpDuplicates":%d,"icmp":%d,"next":%d}\n),
+    $udp, $udp_distinct, $udp_duplicates, $icmp, $next;
+}
+
+# --- connect out -----------------------------------------------------------------------------------------
+
+sub connector_input {
+  my ($c) = @_;
+  # One question at a time: the answer to the last one must be out before the next line is looked at.
+  while (!$c->{asking} && defined(my $line = take_line($c))) {
+    if ($line =~ /^connect ([0-9A-Fa-f:.]+(?:%[a-z0-9]+)?) ([0-9]{1,5}) (.*)$/) { connect_out($c, $1, $2, $3) }
+    elsif ($line =~ /^again (.*)$/ && $c->{outgoing}) { ask($c, $1) }
+    elsif ($line =~ /^again /) { $c->{out} .= "error not connected\n" }
+    else { $c->{out} .= "error unknown request\n" }
+  }
+}
+
+sub connect_out {
+  my ($c, $host, $port, $text) = @_;
+  my $old = delete $c->{outgoing};
+  if ($old) { $old->{on_close} = undef; close_now($old) }
+  my ($family, $address);
+  if ($host =~ /:/) {
+    my $bytes = inet_pton(AF_INET6, $host);
+    ($family, $address) = (AF_INET6, defined $bytes ? pack_sockaddr_in6($port, $bytes) : undef);
+  } else {
+    my $bytes = inet_pton(AF_INET, $host);
+    ($family, $address) = (AF_INET, defined $bytes ? pack_sockaddr_in($port, $bytes) : undef);
+  }
+  if (!defined $address) { $c->{out} .= "error bad address\n"; return }
+  socket(my $socket, $family, SOCK_STREAM, 0) or die "socket: $!";
+  my $o = add($socket, sub { outgoing_input($c, $_[0]) });
+  $o->{on_close} = sub { outgoing_closed($c, $_[0]) };
+  $c->{outgoing} = $o;
+  $o->{connecting} = 1;
+  if (!connect($socket, $address) && $! != EINPROGRESS) {
+    $c->{asking} = 1;
+    close_now($o, "error $!");
+    return;
+  }
+  ask($c, $text);
+}
+
+sub ask {
+  my ($c, $text) = @_;
+  $c->{asking} = 1;
+  $c->{outgoing}{out} .= "$text\n";
+  settle($c->{outgoing});
+}
+
+sub outgoing_input {
+  my ($c, $o) = @_;
+  answered($c, take_line($o)) if $c->{asking} && $o->{in} =~ /\n/;
+}
+
+sub outgoing_closed {
+  my ($c, $why) = @_;
+  $c->{outgoing} = undef;
+  answered($c, $why) if $c->{asking} && !$c->{closed};
+}
+
+sub answered {
+  my ($c, $line) = @_;
+  $c->{asking} = 0;
+  $c->{out} .= "$line\n";
+  connector_input($c);
+  settle($c);
+}

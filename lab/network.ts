@@ -1,0 +1,204 @@
+/**
+ * A network without root: one helper QEMU that runs no machine and serves as a hub, with one unix socket per node.
+ * Every port of the hub sees every frame, as on a switch that has not learned yet; so an address may move from one
+ * node to another at any time. What joins the hub to this host is one of two:
+ * - passt forwards ports of 127.0.0.1 and ::1. It takes whoever sent the last frame for the guest, so nothing else
+ *   with a MAC address of its own may be on the hub, QEMU's user networking neither.
+ * - QEMU's user networking forwards ports of 127.0.0.1 only (its hostfwd knows no IPv6 guests), and runs everywhere.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { existsSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ColoError } from '../src/error.ts';
+import { progress } from './cache.ts';
+import { startChild, stopChild } from './process.ts';
+import { installPasst, type Program } from './qemu.ts';
+import { HOST_FROM_GUEST, NIC, PORTS } from './vm.ts';
+
+/** Ports of this host that lead to the guest's services. */
+export type Forwards = {
+  readonly host: string;
+  readonly http: number;
+  readonly echo: number;
+  readonly echoUdp: number;
+  readonly counter: number;
+  readonly countedUdp: number;
+  readonly connectOut: number;
+};
+export type Network = {
+  /** Unix sockets that speak QEMU's stream framing. Each takes one client, and another after that one left. */
+  readonly uplinks: string[];
+  readonly forwards: { readonly v4: Forwards; readonly v6?: Forwards };
+  stop(): Promise<void>;
+};
+export type NetworkOptions = {
+  readonly install: Program;
+  /** A short path: unix sockets are made in it. */
+  readonly dir: string;
+  readonly uplinks: number;
+  /** Left out of the result, with a word on stderr, where passt cannot run. */
+  readonly ipv6: boolean;
+};
+
+const SERVICES = [
+  { name: 'http', kind: 'tcp', port: PORTS.http },
+  { name: 'echo', kind: 'tcp', port: PORTS.echo },
+  { name: 'echoUdp', kind: 'udp', port: PORTS.echo },
+  { name: 'counter', kind: 'tcp', port: PORTS.counter },
+  { name: 'countedUdp', kind: 'udp', port: PORTS.counted },
+  { name: 'connectOut', kind: 'tcp', port: PORTS.connectOut },
+] as const;
+/** Another program may take a port between our choosing it and our using it. */
+const ATTEMPTS_MAX = 3;
+const START_MS_MAX = 10_000;
+
+export async function startNetwork(options: NetworkOptions): Promise<Network> {
+  if (!options.ipv6) return retrying(() => startWithUserNetworking(options));
+  const passt = await installPasst();
+  try {
+    return await retrying(() => startWithPasst(options, passt));
+  } catch (error) {
+    // A container may forbid the namespaces that passt locks itself into.
+    if (!(error instanceof ColoError)) throw error;
+    progress(`no IPv6 in this network: ${error.message}`);
+    return retrying(() => startWithUserNetworking(options));
+  }
+}
+
+async function retrying(start: () => Promise<Network>): Promise<Network> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await start();
+    } catch (error) {
+      if (attempt === ATTEMPTS_MAX) throw error;
+    }
+  }
+}
+
+async function startWithUserNetworking(options: NetworkOptions): Promise<Network> {
+  const v4 = await chooseForwards('127.0.0.1');
+  const forwards = SERVICES.map(({ name, kind, port }) => {
+    return `hostfwd=${kind}:${v4.host}:${v4[name]}-${NIC.v4}:${port}`;
+  });
+  const netdev = `user,ipv6=off,host=${HOST_FROM_GUEST.v4},net=10.0.2.0/24,${forwards.join(',')}`;
+  return assemble([{ what: 'the hub (QEMU)', ...hub(options, netdev) }], uplinkPaths(options), { v4 });
+}
+
+async function startWithPasst(options: NetworkOptions, passt: Program): Promise<Network> {
+  const v4 = await chooseForwards('127.0.0.1');
+  const v6 = await chooseForwards('::1');
+  const socket = join(options.dir, 'passt');
+  rmSync(socket, { force: true });
+  // It serves one client, the hub, and ends with it; so it cannot outlive us either.
+  const args = ['--foreground', '--quiet', '--one-off', '--socket', socket, '--mtu', '1500'];
+  args.push('--address', NIC.v4, '--netmask', '24', '--gateway', HOST_FROM_GUEST.v4);
+  args.push('--address', NIC.v6, '--gateway', HOST_FROM_GUEST.v6, '--no-dhcp', '--no-dhcpv6', '--no-ra');
+  for (const forwards of [v4, v6]) {
+    for (const { name, kind, port } of SERVICES) {
+      const option = kind === 'tcp' ? '--tcp-ports' : '--udp-ports';
+      args.push(option, `${forwards.host}/${forwards[name]}:${port}`);
+    }
+  }
+  const netdev = `stream,server=off,addr.type=unix,addr.path=${socket}`;
+  const passtStart = { what: 'passt', program: passt, args, sockets: [socket] };
+  return assemble([passtStart, { what: 'the hub (QEMU)', ...hub(options, netdev) }], uplinkPaths(options), {
+    v4,
+    v6,
+  });
+}
+
+type Start = { what: string; program: Program; args: string[]; sockets: string[] };
+
+async function assemble(
+  starts: readonly Start[],
+  uplinks: string[],
+  forwards: Network['forwards'],
+): Promise<Network> {
+  const children: ChildProcess[] = [];
+  const stop = async (): Promise<void> => {
+    for (const child of children.toReversed()) await stopChild(child);
+  };
+  try {
+    for (const { what, program, args, sockets } of starts) {
+      const env = { ...process.env, ...program.env };
+      const child = startChild([...program.command, ...args], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+      children.push(child);
+      await untilThere(child, sockets, what);
+    }
+    return { uplinks, forwards, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function uplinkPaths(options: NetworkOptions): string[] {
+  return Array.from({ length: options.uplinks }, (_, i) => join(options.dir, `uplink${i}`));
+}
+
+function hub(options: NetworkOptions, outside: string): Omit<Start, 'what'> {
+  const args = ['-machine', 'none', '-nodefaults', '-no-user-config', '-display', 'none'];
+  args.push('-run-with', 'exit-with-parent=on');
+  const attach = (id: string, netdev: string): void => {
+    const [type, ...rest] = netdev.split(',');
+    args.push('-netdev', [type, `id=${id}`, ...rest].join(','));
+    args.push('-netdev', `hubport,id=${id}-port,hubid=0,netdev=${id}`);
+  };
+  attach('outside', outside);
+  const sockets = uplinkPaths(options);
+  for (const [i, path] of sockets.entries()) {
+    // A socket that an earlier attempt left behind would look as if the hub were there.
+    rmSync(path, { force: true });
+    attach(`uplink${i}`, `stream,server=on,addr.type=unix,addr.path=${path}`);
+  }
+  return { program: options.install, args, sockets };
+}
+
+async function untilThere(child: ChildProcess, sockets: readonly string[], what: string): Promise<void> {
+  let said = '';
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    if (said.length < 4096) said += text;
+  });
+  const end = performance.now() + START_MS_MAX;
+  while (!sockets.every((path) => existsSync(path))) {
+    if (child.exitCode !== null || child.signalCode !== null || performance.now() > end) {
+      const lines = said.trim().split('\n');
+      throw new ColoError('COLO_LAB_NETWORK', `${what} did not start: ${lines.at(-1) || 'it said nothing'}`);
+    }
+    await sleep(10);
+  }
+}
+
+async function chooseForwards(host: string): Promise<Forwards> {
+  const probes = await Promise.all(
+    SERVICES.map(({ kind }) => (kind === 'tcp' ? openTcp(host) : openUdp(host))),
+  );
+  for (const probe of probes) probe.close();
+  const [http, echo, echoUdp, counter, countedUdp, connectOut] = probes.map((probe) => probe.port);
+  return { host, http, echo, echoUdp, counter, countedUdp, connectOut };
+}
+
+type Probe = { readonly port: number; close(): void };
+
+function openTcp(host: string): Promise<Probe> {
+  const server = createServer();
+  return new Promise((resolve, reject) => {
+    server.on('error', reject).listen(0, host, () => {
+      const address = server.address();
+      const port = address !== null && typeof address === 'object' ? address.port : 0;
+      resolve({ port, close: () => server.close() });
+    });
+  });
+}
+
+function openUdp(host: string): Promise<Probe> {
+  const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4');
+  return new Promise((resolve, reject) => {
+    socket.on('error', reject).bind(0, host, () => {
+      resolve({ port: socket.address().port, close: () => socket.close() });
+    });
+  });
+}

@@ -1,0 +1,92 @@
+/**
+ * The machine that the lab protects. Its network device is left out: whoever starts it decides what stands
+ * behind that, a node of ours or the hub.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ColoError } from '../src/error.ts';
+import type { GuestImage } from './guest/image.ts';
+import type { Accelerator, Program } from './qemu.ts';
+
+export const NIC = { mac: '52:54:00:c0:10:01', v4: '10.0.2.15', v6: 'fd00:c010::15' } as const;
+export const PORTS = { http: 80, echo: 7, counter: 4000, counted: 4001, connectOut: 4002 } as const;
+/** Under which address the guest reaches a listener on the host's loopback. */
+export const HOST_FROM_GUEST = { v4: '10.0.2.2', v6: 'fd00:c010::2' } as const;
+
+/**
+ * TCP timestamps and SACK stay on: colo-proxy must live with them. The rest is for a quick boot under TCG:
+ * no timer calibration against interrupts that come late, no address randomisation to relocate for, no
+ * mitigations in a guest that runs nothing foreign, no self-tests.
+ */
+const KERNEL_COMMAND_LINE = [
+  'console=ttyS0',
+  'quiet',
+  'panic=-1',
+  'no_timer_check',
+  'nokaslr',
+  'mitigations=off',
+  'random.trust_cpu=on',
+  'rcupdate.rcu_expedited=1',
+  '8250.nr_uarts=1',
+  'cryptomgr.notests',
+].join(' ');
+
+export type VmOptions = {
+  /** Where the serial console goes; nowhere if left out. */
+  readonly consoleFile?: string;
+};
+
+/** Everything but `-netdev`, `-device virtio-net-pci` (see nicArguments) and migration. */
+export function vmArguments(
+  install: Program & { readonly accel: Accelerator },
+  image: GuestImage,
+  options: VmOptions = {},
+): string[] {
+  return [
+    ...['-nodefaults', '-no-user-config', '-display', 'none'],
+    ...['-machine', 'pc', '-accel', install.accel, '-cpu', install.accel === 'kvm' ? 'host' : 'qemu64'],
+    ...['-m', '256', '-smp', '1'],
+    ...['-rtc', 'base=utc,clock=vm'],
+    ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', KERNEL_COMMAND_LINE],
+    ...['-serial', options.consoleFile === undefined ? 'null' : `file:${options.consoleFile}`],
+    ...['-device', 'virtio-rng-pci'],
+    ...['-run-with', 'exit-with-parent=on'],
+  ];
+}
+
+/** The network device in front of a netdev. Both VMs of a pair must have the very same. */
+export function nicArguments(netdev: string): string[] {
+  const nic = `virtio-net-pci,netdev=${netdev},romfile=,guest_announce=off,rx_queue_size=1024,mac=${NIC.mac}`;
+  return ['-device', nic];
+}
+
+const READY = 'colo-guest ready';
+const POLL_MS = 20;
+
+/** Resolves when the guest's services listen; rejects if its QEMU ends or the time is up. */
+export async function untilReady(child: ChildProcess, consoleFile: string, timeoutMs: number): Promise<void> {
+  const end = performance.now() + timeoutMs;
+  for (;;) {
+    const text = readConsole(consoleFile);
+    if (text.includes(READY)) return;
+    const ended = child.exitCode !== null || child.signalCode !== null;
+    if (ended || performance.now() > end) {
+      const why = ended ? 'QEMU ended' : `it took longer than ${timeoutMs / 1000} s`;
+      const last = text.trim().split('\n').at(-1);
+      throw new ColoError(
+        'COLO_LAB_GUEST',
+        `the guest did not start: ${why}; its console ends with "${last}"`,
+      );
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+function readConsole(file: string): string {
+  try {
+    return readFileSync(file, 'latin1');
+  } catch {
+    return '';
+  }
+}
