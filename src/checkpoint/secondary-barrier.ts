@@ -42,6 +42,7 @@ export class SecondaryBarrier {
   }
 
   async gate(epoch: number): Promise<void> {
+    this.path.endOfEpoch(epoch);
     this.path.linkBatchEnd();
     await until(this.clock, this.timers, DRAIN_MS_MAX, () => this.path.inputDrained);
     this.link.send(MESSAGE.gated, { epoch });

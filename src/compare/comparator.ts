@@ -24,7 +24,7 @@ import { advanceDatagrams } from './datagram.ts';
 import { ComparedFlow } from './flow-state.ts';
 import { type ArrivalList, emptyArrivalList, HeldFrames, NONE, WAITS_FOR } from './held-frames.ts';
 import { LIMITS } from './limits.ts';
-import { acceptSecondaryTcp, advanceTcp, noteCommitted } from './tcp.ts';
+import { acceptSecondaryTcp, advanceTcp, noteCommitted, noteCopied } from './tcp.ts';
 import { type DivergenceReason, type ReleaseCause, VERDICT, type Verdict } from './verdict.ts';
 
 export type ComparatorSink = {
@@ -128,7 +128,8 @@ export class Comparator {
     const tcp = view.kind === PACKET.tcp;
     const end = (view.seq + view.seqLength) | 0;
     if (!tcp || acceptSecondaryTcp(this, flow, index, view.tcpFlags, view.seq, end, view.ack)) {
-      const id = this.frames.add(this.secondary, slab, at, length, nowMs);
+      const full = this.secondary.frames >= LIMITS.heldSecondaryMax;
+      const id = full ? NONE : this.frames.add(this.secondary, slab, at, length, nowMs);
       if (id === NONE) {
         this.counters.secondaryDropped++;
         return;
@@ -149,7 +150,6 @@ export class Comparator {
       const flow = this.flows[frames.flow[id]]!;
       flow.secondary.head = NONE;
       flow.secondary.tail = NONE;
-      flow.svmReset = false;
       frames.remove(this.secondary, id);
     }
     while (this.primary.oldest !== NONE) {
@@ -169,14 +169,21 @@ export class Comparator {
     }
     for (const flow of this.flows) {
       if (flow === undefined) continue;
-      flow.pendingAckIndex = NONE;
       flow.diverged = false;
-      flow.svmReset = false;
-      flow.svmIsn = flow.isn;
+      noteCopied(flow);
     }
-    this.flowless = false;
+    // A commit makes room for whatever had none. A flow that goes on is one that is first seen in its middle.
+    if (this.flowless) this.forgetFlows();
     invariant(this.primary.frames === 0 && this.secondary.frames === 0, 'a commit left frames behind');
     return released;
+  }
+
+  /** Lets go of everything; nothing of it leaves. */
+  discard(): void {
+    for (const list of [this.primary, this.secondary]) {
+      while (list.oldest !== NONE) this.frames.remove(list, list.oldest);
+    }
+    this.forgetFlows();
   }
 
   /**
@@ -222,6 +229,7 @@ export class Comparator {
   /** Is a limit near enough that a checkpoint should free things? */
   pressure(): Pressure {
     if (this.primary.frames + this.secondary.frames >= LIMITS.heldFramesCheckpoint) return 'limit-frames';
+    if (this.secondary.frames >= LIMITS.heldSecondaryMax) return 'limit-frames';
     if (this.slabs.inUse >= LIMITS.heldSlabsMax) return 'limit-bytes';
     if (this.flowless) return 'limit-flows';
     return null;
@@ -302,6 +310,13 @@ export class Comparator {
         this.counters.flowsEvicted++;
       }
     }
+  }
+
+  private forgetFlows(): void {
+    this.table.clear();
+    this.flows.length = 0;
+    this.evictAt = 0;
+    this.flowless = false;
   }
 
   private keyKind(flowId: number): number {

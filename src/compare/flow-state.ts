@@ -28,7 +28,6 @@ export class ComparedFlow {
   /** the SVM's latest pure ACK that no released frame has matched yet: its index, or NONE */
   pendingAckIndex = NONE;
   pendingAck = 0;
-  svmReset = false;
 
   get idle(): boolean {
     return this.primary.head === NONE && this.secondary.head === NONE && this.pendingAckIndex === NONE;

@@ -18,6 +18,8 @@ export const LIMITS = {
   heldFramesMax: 65536,
   /** Half of heldFramesMax: leaves as many frames for what arrives while the forced checkpoint runs. */
   heldFramesCheckpoint: 32768,
+  /** Of those, the SVM's: a quarter, so that an SVM that runs far ahead never takes the place of PVM output. */
+  heldSecondaryMax: 16384,
   /** Flows known at once: 11 words of key and a small object each, about 25 MB when full. */
   flowsMax: 131072,
   /** A flow that said nothing for so long may be forgotten when the table is half full. */

@@ -39,7 +39,7 @@ function judge(comparator: Comparator, flow: ComparedFlow, id: number): Verdict 
   const { frames } = comparator;
   const flags = frames.flags[id];
   if ((flags & TCP_RST) !== 0)
-    return flow.svmReset ? VERDICT.match : waitFor(comparator, id, WAITS_FOR.bytes);
+    return firstReset(comparator, flow) === NONE ? waitFor(comparator, id, WAITS_FOR.bytes) : VERDICT.match;
   if ((flags & TCP_SYN) !== 0) return judgeSyn(comparator, flow, id);
 
   if (!flow.positioned) positionAt(flow, frames.seq[id]);
@@ -68,11 +68,7 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
     if (contrary || carriesData) return comparator.diverged(flow, id, 'diverged-flags');
     const svmIsn = frames.seq[syn];
     const svmAck = frames.ack[syn];
-    let dropped: number;
-    do {
-      dropped = flow.secondary.head;
-      comparator.dropSecondaryHead(flow);
-    } while (dropped !== syn);
+    dropThrough(comparator, flow, syn);
     beginConnection(flow, frames.seq[id]);
     flow.svmIsn = svmIsn;
     if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, svmAck);
@@ -87,8 +83,19 @@ function beginConnection(flow: ComparedFlow, isn: number): void {
   flow.isn = isn;
   flow.svmAckKnown = false;
   flow.releasedAckKnown = false;
-  flow.svmReset = false;
   positionAt(flow, seqAdd(isn, 1));
+}
+
+function forgetConnection(flow: ComparedFlow): void {
+  flow.synAgreed = false;
+  flow.positioned = false;
+  flow.svmAckKnown = false;
+  flow.releasedAckKnown = false;
+}
+
+function noteReleasedAck(flow: ComparedFlow, ack: number): void {
+  flow.releasedAck = flow.releasedAckKnown ? seqMax(flow.releasedAck, ack) : ack;
+  flow.releasedAckKnown = true;
 }
 
 function positionAt(flow: ComparedFlow, seq: number): void {
@@ -139,24 +146,38 @@ function covering(comparator: Comparator, flow: ComparedFlow, seq: number): numb
   return NONE;
 }
 
-/** A PVM frame leaves, or left at a commit: what does the client know now? */
+/** The SVM's first RST that no SYN comes before, or NONE. */
+function firstReset(comparator: Comparator, flow: ComparedFlow): number {
+  const { frames } = comparator;
+  for (let id = flow.secondary.head; id !== NONE; id = frames.next[id]) {
+    if ((frames.flags[id] & TCP_RST) !== 0) return id;
+    if ((frames.flags[id] & TCP_SYN) !== 0) return NONE;
+  }
+  return NONE;
+}
+
+/** Drops SVM frames up to `last`, which is one of them. */
+function dropThrough(comparator: Comparator, flow: ComparedFlow, last: number): void {
+  for (let dropped = NONE; dropped !== last; ) {
+    dropped = flow.secondary.head;
+    comparator.dropSecondaryHead(flow);
+  }
+}
+
+/** A PVM frame leaves: what does the client know now? */
 export function noteReleased(comparator: Comparator, flow: ComparedFlow, id: number): void {
   const { frames } = comparator;
   const flags = frames.flags[id];
   if ((flags & TCP_RST) !== 0) {
-    flow.synAgreed = false;
-    flow.positioned = false;
-    flow.svmReset = false;
-    flow.svmAckKnown = false;
-    flow.releasedAckKnown = false;
-    while (flow.secondary.head !== NONE) comparator.dropSecondaryHead(flow);
+    forgetConnection(flow);
+    // Both sides may say several, one for each segment that came too late: they pair off one to one.
+    dropThrough(comparator, flow, firstReset(comparator, flow));
     settlePendingAck(comparator, flow, true);
     return;
   }
   if ((flags & TCP_SYN) === 0 && flow.positioned) flow.released = seqMax(flow.released, frames.seqEnd[id]);
   if ((flags & TCP_ACK) !== 0) {
-    flow.releasedAck = flow.releasedAckKnown ? seqMax(flow.releasedAck, frames.ack[id]) : frames.ack[id];
-    flow.releasedAckKnown = true;
+    noteReleasedAck(flow, frames.ack[id]);
     settlePendingAck(comparator, flow, seqAtOrBefore(flow.pendingAck, flow.releasedAck));
   }
   dropReleased(comparator, flow);
@@ -171,9 +192,7 @@ export function noteCommitted(
   ack: number,
 ): void {
   if ((flags & TCP_RST) !== 0) {
-    flow.synAgreed = false;
-    flow.positioned = false;
-    flow.svmAckKnown = false;
+    forgetConnection(flow);
     return;
   }
   if ((flags & TCP_SYN) !== 0) {
@@ -184,7 +203,18 @@ export function noteCommitted(
     flow.verified = seqMax(flow.verified, seqEnd);
     flow.released = seqMax(flow.released, seqEnd);
   }
-  if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, ack);
+  if ((flags & TCP_ACK) !== 0) noteReleasedAck(flow, ack);
+}
+
+/**
+ * A checkpoint has made the SVM a copy of the PVM: of what it acknowledged by itself, only what the PVM has said
+ * too is still true.
+ */
+export function noteCopied(flow: ComparedFlow): void {
+  flow.pendingAckIndex = NONE;
+  flow.svmIsn = flow.isn;
+  flow.svmAckKnown = flow.releasedAckKnown;
+  flow.svmAck = flow.releasedAck;
 }
 
 /** An SVM segment has arrived. Returns true when it has to be queued. */
@@ -197,10 +227,7 @@ export function acceptSecondaryTcp(
   seqEnd: number,
   ack: number,
 ): boolean {
-  if ((flags & TCP_RST) !== 0) {
-    flow.svmReset = true;
-    return true;
-  }
+  if ((flags & TCP_RST) !== 0) return true;
   if ((flags & TCP_SYN) !== 0) {
     const repeated = flow.synAgreed && (seq === flow.svmIsn || seq === flow.isn);
     if (repeated) comparator.confirm(index);

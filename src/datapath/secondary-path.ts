@@ -13,6 +13,7 @@
  * Limits: LIMITS of what is kept; a link that takes nothing stops the reading of the SVM.
  */
 import { LIMITS } from '../compare/limits.ts';
+import { invariant } from '../error.ts';
 import type { LinkChannel } from '../pair/link-channel.ts';
 import { MESSAGE } from '../pair/link-protocol.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
@@ -116,6 +117,12 @@ export class SecondaryPath {
   /** Every output of the SVM has been seen. */
   get outputExhausted(): boolean {
     return this.vm.exhausted;
+  }
+
+  /** The primary says which epoch is about to end: before the first commit this is how the numbers are agreed. */
+  endOfEpoch(epoch: number): void {
+    if (!this.active) this.epoch = epoch;
+    invariant(epoch === this.epoch, `the primary ends epoch ${epoch}, this node is in ${this.epoch}`);
   }
 
   /** The SVM holds the PVM's whole state: what it said before is void (rule 6). */

@@ -38,17 +38,21 @@ export function writeFlowKey(bytes: Uint8Array, view: PacketView, fromVm: boolea
   }
 }
 
-/** For people: "tcp 10.0.2.15:80 <- 10.0.2.2:40112". Off the fast path. */
+/** For people: "tcp 10.0.2.15:80 <-> 10.0.2.2:40112 vlan 100.7", the VM first. Off the fast path. */
 export function describeFlowKey(key: ArrayLike<number>): string {
   const kind = key[1] >>> 24;
   const version = (key[1] >>> 16) & 0xff;
-  const vlan = key[0] === 0 ? '' : ` vlan ${key[0]}`;
+  const vlan = key[0] === 0 ? '' : ` vlan ${describeVlan(key[0])}`;
   if (version === 0) return `ethertype 0x${key[2].toString(16).padStart(4, '0')}${vlan}`;
   const ports = kind === PACKET.tcp || kind === PACKET.udp;
   const local = describeAddress(key, 2, version, ports ? key[10] >>> 16 : null);
   const remote = describeAddress(key, 6, version, ports ? key[10] & 0xffff : null);
   const fragment = (key[1] & 0x100) === 0 ? '' : ' fragment';
   return `${describeProtocol(kind, key[1] & 0xff)}${fragment} ${local} <-> ${remote}${vlan}`;
+}
+
+function describeVlan(vlan: number): string {
+  return vlan > 0xfff ? `${vlan >>> 12}.${vlan & 0xfff}` : `${vlan}`;
 }
 
 function describeProtocol(kind: number, protocol: number): string {

@@ -423,9 +423,7 @@ export class ColoNode implements NodeControl {
           this.dispatch({ type: 'syncAsked' });
           void this.receiveCopy(session);
         },
-        committed: (epoch) => {
-          if (epoch === 1) this.dispatch({ type: 'committed' });
-        },
+        committed: () => this.dispatch({ type: 'committed' }),
         protected: (generation) => {
           this.events.emit('pair.protected', { generation, primary: peer });
           // The record has moved on; what is remembered of it is only shown, a claim reads it afresh.

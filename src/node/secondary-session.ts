@@ -16,7 +16,7 @@ import { type ControlBodies, type ControlType, MESSAGE } from '../pair/link-prot
 export type SecondarySessionEvents = {
   /** The primary wants to copy its VM here. */
   syncAsked(): void;
-  committed(epoch: number): void;
+  committed(): void;
   protected(generation: number): void;
   yielded(): void;
   closed(cause: string): void;
@@ -65,7 +65,7 @@ export class SecondarySession {
       link: this.link,
       clock: this.clock,
       timers: this.timers,
-      onCommit: () => this.events.committed(path.epoch),
+      onCommit: () => this.events.committed(),
     });
     const { barrier } = this;
     this.relay = new MigrationRelay('secondary', qemu, peer, {
