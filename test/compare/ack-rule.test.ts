@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ackMayLeave, noteSvmAck } from '../../src/compare/ack-rule.ts';
+import { ComparedFlow } from '../../src/compare/flow-state.ts';
+import { ACK, SYN } from '../frames.ts';
+import { Rig, tcp } from './rig.ts';
+
+test('an ACK may leave up to what the SVM has acknowledged, over the wrap too', () => {
+  const flow = new ComparedFlow();
+  assert.equal(ackMayLeave(flow, 0), false, 'nothing is known yet');
+  noteSvmAck(flow, 0xfffffff0 | 0);
+  assert.equal(ackMayLeave(flow, 0xfffffff0 | 0), true);
+  assert.equal(ackMayLeave(flow, 0xfffffff1 | 0), false);
+  noteSvmAck(flow, 5);
+  assert.equal(ackMayLeave(flow, 5), true);
+  assert.equal(ackMayLeave(flow, 6), false);
+  noteSvmAck(flow, 0xfffffff8 | 0);
+  assert.equal(ackMayLeave(flow, 5), true, 'an older one takes nothing back');
+});
+
+function opened(): Rig {
+  const rig = new Rig();
+  const synAck = tcp({ flags: SYN | ACK, seq: 1000, ack: 501 });
+  rig.pvm(synAck);
+  rig.svm(synAck);
+  return rig;
+}
+
+const pureAck = (ack: number) => tcp({ seq: 1001, ack });
+
+test('a pure ACK waits for the SVM to acknowledge as much', () => {
+  const rig = opened();
+  assert.equal(rig.pvm(pureAck(600)), 0);
+  assert.equal(rig.svm(pureAck(599)), 0);
+  assert.equal(rig.svm(pureAck(700)), 1);
+  // The ACK of 599 was overtaken; that of 700 says more than the client has heard.
+  assert.deepEqual(rig.confirmed, [0, 1]);
+  assert.equal(rig.pvm(pureAck(650)), 1);
+  assert.deepEqual(rig.confirmed, [0, 1]);
+  assert.equal(rig.pvm(pureAck(700)), 1);
+  rig.assertConfirmed(3);
+  assert.equal(rig.svm(pureAck(700)), 0);
+  rig.assertConfirmed(4);
+  rig.assertEmpty();
+});
+
+test('agreed bytes wait for the ACK that their segment carries', () => {
+  const rig = opened();
+  const segment = (ack: number) => tcp({ seq: 1001, ack, text: 'answer' });
+  rig.pvm(segment(600));
+  assert.equal(rig.svm(segment(550)), 0);
+  assert.equal(rig.svm(pureAck(600)), 1);
+});
+
+test('what the SVM acknowledged before a commit is no proof after it', () => {
+  const rig = opened();
+  rig.svm(pureAck(900));
+  rig.commit();
+  // The SVM is now a copy of the PVM, which has never acknowledged 900.
+  assert.equal(rig.pvm(pureAck(900)), 0);
+  assert.equal(rig.svm(pureAck(900)), 1);
+  assert.equal(rig.pvm(pureAck(501)), 1, 'what the client has heard stays true');
+});
+
+test('an ACK that left at a commit covers its repetition', () => {
+  const rig = opened();
+  rig.pvm(pureAck(900));
+  assert.equal(rig.commit(), 1);
+  assert.equal(rig.pvm(pureAck(900)), 1);
+});

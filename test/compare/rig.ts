@@ -1,0 +1,132 @@
+/** A comparator with both sides played by the test, and a record of all that it says. */
+import assert from 'node:assert/strict';
+import { Comparator } from '../../src/compare/comparator.ts';
+import { SlabPool } from '../../src/datapath/slabs.ts';
+import { describeFlowKey } from '../../src/flow/key.ts';
+import {
+  CLIENT_ADDRESS,
+  CLIENT_MAC,
+  icmpFrame,
+  type TcpSegment,
+  tcpFrame,
+  udpFrame,
+  VM_ADDRESS,
+  VM_MAC,
+} from '../frames.ts';
+
+const PREFIX = 4;
+
+export class Rig {
+  readonly pool: SlabPool;
+  readonly comparator: Comparator;
+  readonly released: { bytes: Buffer; cause: string }[] = [];
+  readonly confirmed: number[] = [];
+  readonly syns: Buffer[] = [];
+  readonly diverged: string[] = [];
+  nowMs = 0;
+  private svmIndex = 0;
+
+  constructor(slabBytes = 2048, slabsMax = 1024) {
+    this.pool = new SlabPool(slabBytes, slabsMax);
+    this.comparator = new Comparator(
+      this.pool,
+      {
+        release: (slab, at, length, cause) =>
+          this.released.push({ bytes: this.copy(slab, at, length), cause }),
+        primarySyn: (slab, at, length) => this.syns.push(this.copy(slab, at, length)),
+        confirm: (index) => this.confirmed.push(index),
+        diverged: (key, reason) => this.diverged.push(`${reason} ${describeFlowKey(key)}`),
+      },
+      1,
+    );
+  }
+
+  /** A frame of the PVM; answers how many frames this let out. */
+  pvm(frame: Buffer): number {
+    const before = this.released.length;
+    const slab = this.place(frame);
+    this.comparator.primaryFrame(slab, PREFIX, frame.length, this.nowMs);
+    this.pool.release(slab);
+    return this.released.length - before;
+  }
+
+  /** A frame of the SVM; answers how many frames this let out. */
+  svm(frame: Buffer): number {
+    const before = this.released.length;
+    const slab = this.place(frame);
+    this.comparator.secondaryFrame(slab, PREFIX, frame.length, this.svmIndex++, this.nowMs);
+    this.pool.release(slab);
+    return this.released.length - before;
+  }
+
+  alone(frame: Buffer): void {
+    const slab = this.place(frame);
+    this.comparator.passAlone(slab, PREFIX, frame.length, this.nowMs);
+    this.pool.release(slab);
+  }
+
+  commit(): number {
+    this.svmIndex = 0;
+    return this.comparator.commit();
+  }
+
+  get held(): number {
+    return this.comparator.primary.frames;
+  }
+
+  /** Nothing held, nothing leaked. */
+  assertEmpty(): void {
+    assert.equal(this.comparator.primary.frames, 0, 'PVM frames held');
+    assert.equal(this.comparator.secondary.frames, 0, 'SVM frames held');
+    assert.equal(this.comparator.primary.bytes, 0);
+    assert.equal(this.comparator.secondary.bytes, 0);
+    assert.equal(this.pool.inUse, 0, 'slabs in use');
+  }
+
+  /** Every one of `count` SVM frames was confirmed, and no one twice. */
+  assertConfirmed(count: number): void {
+    const sorted = [...this.confirmed].sort((a, b) => a - b);
+    assert.deepEqual(
+      sorted,
+      Array.from({ length: count }, (_, i) => i),
+    );
+  }
+
+  private place(frame: Buffer): number {
+    const slab = this.pool.acquire();
+    assert.ok(slab >= 0, 'the rig ran out of slabs');
+    this.pool.buffer(slab).writeUInt32BE(frame.length);
+    frame.copy(this.pool.buffer(slab), PREFIX);
+    return slab;
+  }
+
+  private copy(slab: number, at: number, length: number): Buffer {
+    return Buffer.from(this.pool.buffer(slab).subarray(at, at + length));
+  }
+}
+
+const FROM_VM = { sourceMac: VM_MAC, destinationMac: CLIENT_MAC };
+const ADDRESSES = { source: VM_ADDRESS[4], destination: CLIENT_ADDRESS[4] };
+
+/** A TCP segment that the VM sends. */
+export function tcp(segment: Omit<TcpSegment, 'payload'> & { text?: string; payload?: Uint8Array }): Buffer {
+  const { text, ...rest } = segment;
+  return tcpFrame({
+    ...FROM_VM,
+    ...ADDRESSES,
+    sourcePort: 80,
+    destinationPort: 40000,
+    ...rest,
+    ...(text === undefined ? {} : { payload: Buffer.from(text) }),
+  });
+}
+
+export function udp(text: string, destinationPort = 5000): Buffer {
+  const payload = Buffer.from(text);
+  return udpFrame({ ...FROM_VM, ...ADDRESSES, sourcePort: 53, destinationPort, payload });
+}
+
+export function echoReply(id: number, sequence: number, text: string): Buffer {
+  const payload = Buffer.from(text);
+  return icmpFrame({ ...FROM_VM, ...ADDRESSES, type: 0, id, sequence, payload });
+}

@@ -1,0 +1,393 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { ACK, FIN, PSH, RST, SYN } from '../frames.ts';
+import { Rig, tcp } from './rig.ts';
+
+/** Opens a connection on both sides; the next byte of the VM is 1001, of the client 501. */
+function opened(): Rig {
+  const rig = new Rig();
+  const synAck = tcp({ flags: SYN | ACK, seq: 1000, ack: 501 });
+  assert.equal(rig.pvm(synAck), 0);
+  assert.equal(rig.svm(synAck), 1);
+  return rig;
+}
+
+const data = (seq: number, text: string, ack = 501, flags = ACK) => tcp({ seq, ack, flags, text });
+
+/*
+ * The property: one stream, cut in two ways. The model knows only which positions of the stream the SVM has
+ * produced and what it has acknowledged; from that alone follows what must have left, and what must not.
+ */
+
+type Piece = { from: number; to: number; ack: number };
+
+/** In order, with overlaps and retransmissions; the stream is [0, length). */
+function pieces(length: number): fc.Arbitrary<Piece[]> {
+  const cut = fc.record({
+    forward: fc.integer({ min: 0, max: 25 }),
+    back: fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, fc.integer({ min: 1, max: 30 })),
+    ack: fc.integer({ min: 0, max: 7 }),
+  });
+  return fc.array(cut, { minLength: 1, maxLength: 12 }).map((cuts) => {
+    const all: Piece[] = [];
+    let next = 0;
+    let ack = 0;
+    for (const { forward, back, ack: more } of cuts) {
+      const to = Math.min(next + forward, length);
+      const from = Math.max(0, next - back);
+      ack += more;
+      all.push({ from, to: Math.max(to, from), ack });
+      next = Math.max(next, to);
+    }
+    all.push({ from: next, to: length, ack: 200 });
+    return all;
+  });
+}
+
+const scenario = fc.integer({ min: 0, max: 120 }).chain((payloadBytes) =>
+  fc.record({
+    payload: fc.uint8Array({ minLength: payloadBytes, maxLength: payloadBytes }),
+    isn: fc.oneof(fc.integer({ min: 0, max: 0xffffffff }), fc.integer({ min: 0xffffff80, max: 0xffffffff })),
+    fin: fc.boolean(),
+    primary: pieces(payloadBytes),
+    secondary: pieces(payloadBytes),
+    order: fc.array(fc.boolean(), { minLength: 40, maxLength: 40 }),
+  }),
+);
+
+const CLIENT_ISN = 0xfffffff0;
+
+test('one stream, cut in two ways: out goes what the SVM has said too, at once, and nothing else', () => {
+  fc.assert(
+    fc.property(scenario, ({ payload, isn, fin, primary, secondary, order }) => {
+      const rig = new Rig();
+      const end = payload.length;
+      const frame = (piece: Piece) => {
+        const last = fin && piece.to === end;
+        return tcp({
+          seq: isn + 1 + piece.from,
+          ack: CLIENT_ISN + 1 + piece.ack,
+          flags: ACK | (last ? FIN : 0),
+          payload: payload.subarray(piece.from, piece.to),
+        });
+      };
+      const synAck = tcp({ seq: isn, ack: CLIENT_ISN + 1, flags: SYN | ACK });
+      const sent: Piece[] = [];
+      const produced = new Set<number>();
+      let synSaid = false;
+      let acked = -1;
+      const mayLeave = (piece: Piece | null) => {
+        if (piece === null) return synSaid;
+        if (!synSaid || piece.ack > acked) return false;
+        const to = fin && piece.to === end ? end + 1 : piece.to;
+        for (let at = piece.from; at < to; at++) if (!produced.has(at)) return false;
+        return true;
+      };
+      const check = () => {
+        const all = [null, ...sent].slice(0, synSent ? undefined : 0);
+        let expected = 0;
+        while (expected < all.length && mayLeave(all[expected])) expected++;
+        assert.equal(rig.released.length, expected);
+      };
+      let synSent = false;
+      const fromPrimary = [...primary];
+      const fromSecondary = [...secondary];
+      const choices = [...order];
+      let more = true;
+      while (more) {
+        const primaryTurn = choices.length > 0 ? choices.shift() : fromSecondary.length === 0 && synSaid;
+        if (primaryTurn && !synSent) {
+          synSent = true;
+          rig.pvm(synAck);
+        } else if (primaryTurn && fromPrimary.length > 0) {
+          const piece = fromPrimary.shift()!;
+          sent.push(piece);
+          rig.pvm(frame(piece));
+        } else if (!synSaid) {
+          synSaid = true;
+          acked = 0;
+          rig.svm(synAck);
+        } else if (rig.released.length > 0 && fromSecondary.length > 0) {
+          // The client answers the SYN-ACK only when it has got one: until then a VM has nothing more to say.
+          const piece = fromSecondary.shift()!;
+          acked = Math.max(acked, piece.ack);
+          const to = fin && piece.to === end ? end + 1 : piece.to;
+          for (let at = piece.from; at < to; at++) produced.add(at);
+          rig.svm(frame(piece));
+        } else if (!synSent) {
+          synSent = true;
+          rig.pvm(synAck);
+        }
+        check();
+        more = choices.length > 0 || fromPrimary.length > 0 || fromSecondary.length > 0 || !synSent;
+        if (choices.length === 0 && fromSecondary.length === 0 && fromPrimary.length > 0) choices.push(true);
+      }
+      assert.equal(rig.released.length, 1 + primary.length);
+      assert.deepEqual(
+        rig.released.map(({ bytes }) => bytes.toString('hex')),
+        [synAck, ...primary.map(frame)].map((bytes) => bytes.toString('hex')),
+      );
+      assert.deepEqual(rig.diverged, []);
+      rig.assertConfirmed(1 + secondary.length);
+      rig.assertEmpty();
+    }),
+    { numRuns: 400 },
+  );
+});
+
+test('one different byte diverges once, and nothing of the flow leaves until the commit', () => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ minLength: 1, maxLength: 80 }),
+      fc.nat(),
+      fc.integer({ min: 1, max: 255 }),
+      fc.array(fc.integer({ min: 1, max: 20 }), { maxLength: 10 }),
+      (payload, place, change, cuts) => {
+        const at = place % payload.length;
+        const other = Uint8Array.from(payload);
+        other[at] ^= change;
+        const rig = opened();
+        for (let from = 0, i = 0; from < payload.length; i++) {
+          const to = Math.min(payload.length, from + (cuts[i] ?? 80));
+          rig.svm(tcp({ seq: 1001 + from, ack: 501, payload: other.subarray(from, to) }));
+          from = to;
+        }
+        let left = 0;
+        for (let from = 0; from < payload.length; from += 7) {
+          const to = Math.min(payload.length, from + 7);
+          const out = rig.pvm(tcp({ seq: 1001 + from, ack: 501, payload: payload.subarray(from, to) }));
+          assert.equal(out, to <= at ? 1 : 0);
+          left += out;
+        }
+        assert.deepEqual(rig.diverged, ['diverged-bytes tcp 10.0.2.15:80 <-> 10.0.2.2:40000']);
+        const waiting = Math.ceil(payload.length / 7) - left;
+        assert.equal(rig.commit(), waiting);
+        assert.ok(rig.released.slice(-waiting).every(({ cause }) => cause === 'commit'));
+        rig.assertEmpty();
+        const next = data(1001 + payload.length, 'and on');
+        assert.equal(rig.pvm(next), 0);
+        assert.equal(rig.svm(next), 1);
+        assert.equal(rig.diverged.length, 1);
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+test('the SVM may be ahead: its bytes are found when the PVM says them', () => {
+  const rig = opened();
+  rig.svm(data(1001, 'abc'));
+  rig.svm(data(1004, 'def'));
+  assert.equal(rig.pvm(data(1001, 'abcd')), 1);
+  assert.deepEqual(rig.confirmed, [0, 1]);
+  assert.equal(rig.pvm(data(1005, 'ef')), 1);
+  rig.assertConfirmed(3);
+  rig.assertEmpty();
+});
+
+test('segments of the SVM that come out of order are put together', () => {
+  const rig = opened();
+  rig.pvm(data(1001, 'abcdef'));
+  assert.equal(rig.svm(data(1004, 'def')), 0);
+  assert.equal(rig.svm(data(1001, 'abc')), 1);
+  rig.assertConfirmed(3);
+});
+
+test('a PVM segment behind a gap waits, and the commit lets it out and goes on behind it', () => {
+  const rig = opened();
+  rig.svm(data(1001, 'abcdef'));
+  assert.equal(rig.pvm(data(1004, 'def')), 0);
+  rig.commit();
+  assert.equal(rig.released.length, 2);
+  rig.pvm(data(1007, 'g'));
+  assert.equal(rig.svm(data(1007, 'g')), 1);
+});
+
+test('a retransmission of what has left leaves at once; its end that is new waits', () => {
+  const rig = opened();
+  rig.pvm(data(1001, 'abc'));
+  rig.svm(data(1001, 'abc'));
+  assert.equal(rig.pvm(data(1001, 'abc')), 1);
+  assert.equal(rig.pvm(data(1002, 'bcd')), 0);
+  assert.equal(rig.svm(data(1003, 'cde')), 1);
+  assert.equal(rig.pvm(data(1005, 'e')), 1);
+  rig.assertConfirmed(3);
+});
+
+test('a repeated segment of the SVM is confirmed at once when the client has its bytes', () => {
+  const rig = opened();
+  rig.pvm(data(1001, 'abc'));
+  rig.svm(data(1001, 'abc'));
+  rig.svm(data(1001, 'abc'));
+  rig.assertConfirmed(3);
+  rig.assertEmpty();
+});
+
+test('a zero-window probe and a keep-alive leave: they say nothing new', () => {
+  const rig = opened();
+  rig.pvm(data(1001, 'abc'));
+  rig.svm(data(1001, 'abc'));
+  assert.equal(rig.pvm(data(1003, '')), 1, 'keep-alive without a byte');
+  assert.equal(rig.pvm(data(1003, '?')), 1, 'keep-alive with an old byte');
+  assert.equal(rig.pvm(data(1004, '')), 1, 'window update');
+  assert.equal(rig.pvm(data(1004, 'd')), 0, 'a probe with the next byte is new');
+});
+
+test('FIN agrees when both have it at one place, alone or behind data', () => {
+  const rig = opened();
+  rig.pvm(data(1001, 'abc', 501, ACK | FIN));
+  assert.equal(rig.svm(data(1001, 'abc')), 0);
+  assert.equal(rig.svm(data(1004, '', 501, ACK | FIN)), 1);
+  assert.equal(rig.pvm(data(1004, '', 501, ACK | FIN)), 1, 'repeated');
+  assert.equal(rig.pvm(data(1005, '', 501)), 1, 'last ACK');
+  rig.assertConfirmed(3);
+});
+
+for (const [name, primary, secondary] of [
+  ['the PVM ends and the SVM goes on', data(1001, 'ab', 501, ACK | FIN), data(1001, 'abc')],
+  ['the SVM ends and the PVM goes on', data(1001, 'abc'), data(1001, 'ab', 501, ACK | FIN)],
+] as const) {
+  test(`FIN against data diverges: ${name}`, () => {
+    for (const primaryFirst of [true, false]) {
+      const rig = opened();
+      if (primaryFirst) rig.pvm(primary);
+      rig.svm(secondary);
+      if (!primaryFirst) rig.pvm(primary);
+      assert.equal(rig.released.length, 1);
+      assert.equal(rig.diverged.length, 1);
+      assert.match(rig.diverged[0], /^diverged-flags /);
+      rig.svm(secondary);
+      assert.equal(rig.diverged.length, 1, 'told once');
+      assert.equal(rig.commit(), 1);
+      rig.assertEmpty();
+    }
+  });
+}
+
+test('SYN against SYN-ACK diverges', () => {
+  const rig = new Rig();
+  rig.pvm(tcp({ flags: SYN | ACK, seq: 1, ack: 2 }));
+  assert.equal(rig.svm(tcp({ flags: SYN, seq: 1 })), 0);
+  assert.match(rig.diverged[0], /^diverged-flags /);
+});
+
+test('a SYN with data is left to a checkpoint', () => {
+  const rig = new Rig();
+  const syn = tcp({ flags: SYN, seq: 1, text: 'fast open' });
+  rig.pvm(syn);
+  assert.equal(rig.svm(syn), 0);
+  assert.equal(rig.commit(), 1);
+});
+
+test('each SYN of the PVM is shown before it may leave, also a repeated one', () => {
+  const rig = new Rig();
+  const syn = tcp({ flags: SYN, seq: 77 });
+  rig.pvm(syn);
+  rig.pvm(syn);
+  assert.equal(rig.syns.length, 2);
+  assert.ok(rig.syns[0].equals(syn));
+  assert.equal(rig.svm(tcp({ flags: SYN, seq: 12345 })), 2, "the SVM's own number need not be the same");
+  assert.equal(rig.svm(tcp({ flags: SYN, seq: 12345 })), 0);
+  rig.assertConfirmed(2);
+  rig.assertEmpty();
+});
+
+test('a SYN-ACK waits for its ACK to be covered too', () => {
+  const rig = new Rig();
+  rig.pvm(tcp({ flags: SYN | ACK, seq: 1, ack: 900 }));
+  assert.equal(rig.svm(tcp({ flags: SYN | ACK, seq: 1, ack: 800 })), 0);
+  assert.equal(rig.svm(tcp({ flags: ACK, seq: 2, ack: 900 })), 1);
+});
+
+test('RST by one side only waits; by both it leaves, whatever its numbers', () => {
+  const rig = opened();
+  const rst = tcp({ flags: RST, seq: 1001 });
+  assert.equal(rig.pvm(rst), 0);
+  assert.equal(rig.svm(data(1001, 'still here')), 0);
+  assert.equal(rig.svm(tcp({ flags: RST | ACK, seq: 1011, ack: 501 })), 1);
+  rig.assertConfirmed(3);
+  rig.assertEmpty();
+});
+
+test('an RST of the SVM alone releases nothing and is forgotten by a commit', () => {
+  const rig = opened();
+  rig.svm(tcp({ flags: RST, seq: 1001 }));
+  assert.equal(rig.pvm(data(1001, 'x')), 0);
+  rig.commit();
+  assert.equal(rig.pvm(tcp({ flags: RST, seq: 1002 })), 0, 'the old RST does not count any more');
+  assert.equal(rig.svm(tcp({ flags: RST, seq: 1002 })), 1);
+  rig.assertEmpty();
+});
+
+test('several RSTs of one connection pair off one to one, whoever is ahead', () => {
+  const rst = tcp({ flags: RST, seq: 1001 });
+  for (const order of ['ppss', 'sspp', 'psps', 'spsp', 'spps']) {
+    const rig = opened();
+    for (const side of order) side === 'p' ? rig.pvm(rst) : rig.svm(rst);
+    assert.equal(rig.released.length, 3, order);
+    rig.assertConfirmed(3);
+    rig.assertEmpty();
+  }
+});
+
+test('ports are used again: after FIN, after RST, and with the SVM behind', () => {
+  const rig = opened();
+  const both = (frame: Buffer) => {
+    rig.pvm(frame);
+    assert.equal(rig.svm(frame), 1);
+  };
+  both(data(1001, 'old', 501, ACK | FIN));
+  both(tcp({ flags: SYN | ACK, seq: 5, ack: 90_001 }));
+  both(tcp({ seq: 6, ack: 90_001, text: 'new' }));
+  both(tcp({ flags: RST, seq: 9 }));
+  both(tcp({ flags: SYN | ACK, seq: 0x80000000, ack: 3 }));
+  both(tcp({ seq: 0x80000001, ack: 3, text: 'again' }));
+  // What the SVM still says of the connection before does not count for the next.
+  rig.svm(tcp({ seq: 0x80000006, ack: 3, text: 'late' }));
+  const synAck = tcp({ flags: SYN | ACK, seq: 700, ack: 8 });
+  rig.pvm(synAck);
+  assert.equal(rig.svm(synAck), 1);
+  assert.deepEqual(rig.diverged, []);
+  rig.assertEmpty();
+});
+
+test('an acknowledgement of the old connection covers nothing of the new one', () => {
+  const rig = opened();
+  rig.pvm(data(1001, '', 0x40000000));
+  rig.svm(data(1001, '', 0x40000000));
+  const synAck = tcp({ flags: SYN | ACK, seq: 5, ack: 101 });
+  rig.pvm(synAck);
+  rig.svm(synAck);
+  assert.equal(rig.released.length, 3);
+  assert.equal(rig.pvm(data(6, '', 102)), 0);
+  assert.equal(rig.svm(data(6, '', 102)), 1);
+});
+
+test('a connection first seen in its middle starts where the PVM is', () => {
+  const rig = new Rig();
+  rig.pvm(data(70_000, 'mid'));
+  assert.equal(rig.svm(data(69_990, '1234567890mi')), 0);
+  assert.equal(rig.svm(data(70_002, 'dle')), 1);
+  assert.equal(rig.pvm(data(70_003, 'le')), 1);
+  rig.assertConfirmed(2);
+  rig.assertEmpty();
+});
+
+test('a commit with half a segment agreed goes on behind the whole', () => {
+  const rig = opened();
+  rig.pvm(data(1001, 'abcdef'));
+  rig.svm(data(1001, 'abc'));
+  rig.commit();
+  rig.assertEmpty();
+  assert.equal(rig.released.length, 2);
+  assert.equal(rig.pvm(data(1001, 'abcdef')), 1, 'its repetition says nothing new');
+  rig.pvm(data(1007, 'g'));
+  assert.equal(rig.svm(data(1007, 'g')), 1);
+});
+
+test('pushes, windows and options are no difference', () => {
+  const rig = opened();
+  rig.pvm(tcp({ seq: 1001, ack: 501, flags: ACK | PSH, window: 1, text: 'x' }));
+  assert.equal(rig.svm(tcp({ seq: 1001, ack: 501, window: 999, options: [1, 1, 1, 1], text: 'x' })), 1);
+});
