@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { findTcpOption, TCP, TCP_OPTION } from '../../src/wire/tcp.ts';
+import { PSH, padded, sack, tcpFrame, timestamps } from '../frames.ts';
+
+const find = (options: number[], kind: number): number =>
+  findTcpOption(Uint8Array.from(options), 0, options.length, kind);
+
+test('deconstructs a literal header', () => {
+  const frame = tcpFrame({ sourcePort: 1, destinationPort: 2, seq: 3, ack: 4, flags: PSH, window: 5 });
+  assert.equal(frame.toString('hex', 34, 50), '00010002000000030000000450080005');
+  const header = frame.subarray(34);
+  assert.equal(header.readUInt16BE(TCP.sourcePort), 1);
+  assert.equal(header.readUInt16BE(TCP.destinationPort), 2);
+  assert.equal(header.readUInt32BE(TCP.seq), 3);
+  assert.equal(header.readUInt32BE(TCP.ack), 4);
+  assert.equal(header[TCP.dataOffset] >> 4, 5);
+  assert.equal(header[TCP.flags], PSH);
+  assert.equal(header.readUInt16BE(TCP.window), 5);
+  assert.equal(header.length, TCP.headerBytesMin);
+});
+
+test('finds an option behind others and NOPs', () => {
+  // MSS, SACK permitted, timestamps, NOP, window scale: what Linux sends with a SYN.
+  const linux = [2, 4, 5, 0xb4, 4, 2, ...timestamps(7, 0), 1, 3, 3, 7];
+  assert.equal(find(linux, TCP_OPTION.timestamps), 6);
+  assert.equal(find(linux, TCP_OPTION.sack), -1);
+  assert.equal(find(padded([1, 1, ...sack([[1, 2]])]), TCP_OPTION.sack), 2);
+});
+
+test('looks no further than the end-of-options mark', () => {
+  assert.equal(find([1, 0, ...timestamps(1, 2)], TCP_OPTION.timestamps), -1);
+});
+
+test('looks no further than an option that lies about its length', () => {
+  assert.equal(find([2, 0, ...timestamps(1, 2)], TCP_OPTION.timestamps), -1, 'length 0 would never end');
+  assert.equal(find([2, 1, ...timestamps(1, 2)], TCP_OPTION.timestamps), -1);
+  assert.equal(find([8, 10, 0, 0], TCP_OPTION.timestamps), -1, 'longer than the options');
+  assert.equal(find([1, 8], TCP_OPTION.timestamps), -1, 'no length byte');
+  assert.equal(find([], TCP_OPTION.timestamps), -1);
+});
+
+test('any bytes: an option that is found lies inside', () => {
+  const bytes = fc.uint8Array({ maxLength: 40 });
+  fc.assert(
+    fc.property(bytes, fc.nat(10), fc.nat(12), (options, at, kind) => {
+      const found = findTcpOption(options, at, options.length, kind);
+      if (found < 0) return;
+      assert.ok(found >= at && options[found] === kind && options[found + 1] >= 2);
+      assert.ok(found + options[found + 1] <= options.length);
+    }),
+  );
+});
