@@ -204,3 +204,12 @@ test('a description is for people', () => {
   );
   assert.equal(text(arpFrame()), 'ethertype 0x0806');
 });
+
+test('a description names each VLAN tag, the outer one first', () => {
+  const text = (frame: Buffer) => describeFlowKey(fromClient(frame));
+  assert.equal(text(arpFrame({ tags: [{ id: 12 }] })), 'ethertype 0x0806 vlan 12');
+  assert.equal(
+    text(tcpFrame({ tags: [{ id: 100, type: 0x88a8 }, { id: 4000 }] })),
+    'tcp 10.0.2.15:80 <-> 10.0.2.2:40000 vlan 100.4000',
+  );
+});
