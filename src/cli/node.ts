@@ -33,6 +33,9 @@ export function nodeCommand(load: () => Promise<StartNode> = loadStartNode): Com
     });
 }
 
+/** Starting QEMU takes a second or two; a node that is asked to stop meanwhile may take this long to get there. */
+const START_GRACE_MS = 5000;
+
 /** Runs a node to its end. The first SIGINT or SIGTERM stops it in order; the second does not wait for that. */
 export async function superviseNode(
   start: StartNode,
@@ -40,9 +43,11 @@ export async function superviseNode(
   hooks: NodeHooks,
   signals: Pick<EventEmitter, 'on' | 'off'>,
   exitNow: (code: number) => void = process.exit,
+  startGraceMs: number = START_GRACE_MS,
 ): Promise<number> {
   let control: Pick<NodeControl, 'stop'> | null = null;
   let asked = 0;
+  let giveUp: NodeJS.Timeout | undefined;
   let stopFailed = (_error: unknown): void => {};
   const failed = new Promise<never>((_resolve, reject) => {
     stopFailed = reject;
@@ -52,18 +57,22 @@ export async function superviseNode(
   };
   const onSignal = (): void => {
     asked++;
-    if (asked === 1) stop();
-    else exitNow(1);
+    if (asked > 1) exitNow(1);
+    else if (control !== null) stop();
+    // Nothing can stop it in order yet, and what it waits for (its network, say) may never come.
+    else giveUp = setTimeout(exitNow, startGraceMs, 1);
   };
   signals.on('SIGINT', onSignal);
   signals.on('SIGTERM', onSignal);
   try {
     const node = await start(config, hooks);
     control = node.control;
+    clearTimeout(giveUp);
     // Asked to stop while it was still starting.
     if (asked > 0) stop();
     return await Promise.race([node.done, failed]);
   } finally {
+    clearTimeout(giveUp);
     signals.off('SIGINT', onSignal);
     signals.off('SIGTERM', onSignal);
   }

@@ -70,6 +70,14 @@ test('a signal while it starts is not lost; a second one does not wait', async (
   assert.equal(stops(), 1);
 });
 
+test('a start that never ends does not outlive a signal for long', async () => {
+  const signals = new EventEmitter();
+  const exited = Promise.withResolvers<number>();
+  void superviseNode(fake().start, config, {}, signals, exited.resolve, 20);
+  signals.emit('SIGTERM');
+  assert.equal(await exited.promise, 1);
+});
+
 test('a node that cannot start or stop says why', async () => {
   const signals = new EventEmitter();
   await assert.rejects(
