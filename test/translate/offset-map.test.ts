@@ -1,0 +1,204 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
+import { OffsetMap, opensConnection } from '../../src/translate/offset-map.ts';
+import { PacketView, parsePacket } from '../../src/wire/packet.ts';
+import { ACK, arpFrame, RST, SYN, udpFrame } from '../frames.ts';
+import {
+  anyConnection,
+  anyExchange,
+  anyNumbers,
+  becomes,
+  type Connection,
+  type Exchange,
+  fromClient,
+  fromVm,
+  type Numbers,
+  type Rewrite,
+  vmSyn,
+} from './connection.ts';
+
+const connection: Connection = {
+  version: 4,
+  tags: [],
+  stamped: true,
+  clientOpens: true,
+  clientIsn: 1,
+  clientPort: 40000,
+};
+/** What the client knows, and what the VM has. */
+const client: Numbers = { isn: 0xffffffff, ts: 3 };
+const vm: Numbers = { isn: 7, ts: 0xfffffff0 };
+const exchange: Exchange = { clientAt: 10, vmAt: 20, time: 30, blocks: [[40, 50]] };
+
+function keyOf(c: Connection): Int32Array {
+  const frame = vmSyn(c, vm);
+  const view = new PacketView();
+  parsePacket(frame, 0, frame.length, view);
+  const key = new Int32Array(FLOW_KEY_WORDS);
+  writeFlowKey(frame, view, true, key);
+  return key;
+}
+
+function mapOf(c: Connection, known: Numbers, own: Numbers): OffsetMap {
+  const map = new OffsetMap(1);
+  assert.equal(map.add(keyOf(c), (known.isn - own.isn) | 0, (known.ts - own.ts) | 0), true);
+  return map;
+}
+
+const outputOf =
+  (map: OffsetMap): Rewrite =>
+  (bytes, at, length) =>
+    map.output(bytes, at, length);
+const inputOf =
+  (map: OffsetMap): Rewrite =>
+  (bytes, at, length) =>
+    map.input(bytes, at, length);
+
+function translates(map: OffsetMap, c: Connection, known: Numbers, own: Numbers, e: Exchange): void {
+  becomes(outputOf(map), fromVm(c, own, e), fromVm(c, known, e), 'output');
+  becomes(inputOf(map), fromClient(c, known, e), fromClient(c, own, e), 'input');
+}
+
+test('maps any connection out and in', () => {
+  fc.assert(
+    fc.property(anyConnection, anyNumbers, anyNumbers, anyExchange, (c, known, own, e) => {
+      translates(mapOf(c, known, own), c, known, own, e);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('adding again adds up, around the wrap', () => {
+  const middle: Numbers = { isn: 0x80000001, ts: 0x7fffffff };
+  const map = mapOf(connection, client, middle);
+  map.add(keyOf(connection), (middle.isn - vm.isn) | 0, (middle.ts - vm.ts) | 0);
+  assert.equal(map.size, 1);
+  translates(map, connection, client, vm, exchange);
+});
+
+test('other flows, and what is not TCP, are not touched', () => {
+  const map = mapOf(connection, client, vm);
+  for (const other of [
+    { ...connection, clientPort: 40001 },
+    { ...connection, tags: [{ id: 1 }] },
+    { ...connection, version: 6 as const },
+  ]) {
+    translates(map, other, vm, vm, exchange);
+  }
+  for (const frame of [udpFrame({}), arpFrame(), Buffer.alloc(3)]) {
+    becomes(outputOf(map), frame, frame);
+    becomes(inputOf(map), frame, frame);
+  }
+});
+
+test('a new SYN of the VM ends the old connection', () => {
+  const map = mapOf(connection, client, vm);
+  const syn = vmSyn(connection, { isn: 99, ts: 99 });
+  becomes(outputOf(map), syn, syn);
+  assert.equal(map.size, 0);
+  translates(map, connection, vm, vm, exchange);
+});
+
+test("a client's new SYN leaves the map alone until the VM accepts it", () => {
+  const map = mapOf(connection, client, vm);
+  const syn = fromClient(connection, client, { ...exchange, flags: SYN });
+  becomes(inputOf(map), syn, syn);
+  translates(map, connection, client, vm, exchange);
+});
+
+test("the VM's reset is translated and ends the connection, the client's is translated", () => {
+  const map = mapOf(connection, client, vm);
+  const reset = { ...exchange, flags: RST | ACK };
+  becomes(inputOf(map), fromClient(connection, client, reset), fromClient(connection, vm, reset));
+  assert.equal(map.size, 1);
+  becomes(outputOf(map), fromVm(connection, vm, reset), fromVm(connection, client, reset));
+  assert.equal(map.size, 0);
+});
+
+test('forgetOnSyn forgets on a SYN of that flow only, and changes no byte', () => {
+  const map = mapOf(connection, client, vm);
+  const forget: Rewrite = (bytes, at, length) => map.forgetOnSyn(bytes, at, length);
+  for (const frame of [
+    fromVm(connection, vm, exchange),
+    vmSyn({ ...connection, clientPort: 1 }, vm),
+    udpFrame({}),
+  ]) {
+    becomes(forget, frame, frame);
+    assert.equal(map.size, 1);
+  }
+  const syn = vmSyn(connection, { isn: 99, ts: 99 });
+  becomes(forget, syn, syn);
+  assert.equal(map.size, 0);
+});
+
+test('export and import carry the whole map through JSON', () => {
+  fc.assert(
+    fc.property(
+      fc.uniqueArray(anyConnection, { maxLength: 6, selector: (c) => keyOf(c).join() }),
+      anyNumbers,
+      anyNumbers,
+      anyExchange,
+      (connections, known, own, e) => {
+        const map = new OffsetMap(1);
+        for (const c of connections) map.add(keyOf(c), (known.isn - own.isn) | 0, (known.ts - own.ts) | 0);
+        const copy = new OffsetMap(2);
+        copy.add(keyOf({ ...connection, clientPort: 1 }), 1, 1);
+        copy.import(JSON.parse(JSON.stringify(map.export())));
+        assert.equal(copy.size, connections.length, 'what was there before is gone');
+        for (const c of connections) translates(copy, c, known, own, e);
+        const sorted = (m: OffsetMap) =>
+          m
+            .export()
+            .map((t) => JSON.stringify(t))
+            .sort();
+        assert.deepEqual(sorted(copy), sorted(map));
+      },
+    ),
+  );
+});
+
+test('the version changes with every change, and only then', () => {
+  const map = mapOf(connection, client, vm);
+  let last = map.version;
+  const changed = () => {
+    const was = last;
+    last = map.version;
+    return last !== was;
+  };
+  translates(map, connection, client, vm, exchange);
+  map.export();
+  assert.equal(changed(), false);
+  map.add(keyOf(connection), 1, 0);
+  assert.equal(changed(), true);
+  const syn = vmSyn(connection, { isn: 99, ts: 99 });
+  map.output(syn, 0, syn.length);
+  assert.equal(changed(), true);
+  map.clear();
+  assert.equal(changed(), true);
+});
+
+test('a full map refuses another connection, and still adds to those it has', () => {
+  const map = new OffsetMap(1);
+  const key = keyOf(connection);
+  let added = 0;
+  for (key[6] = 0; map.add(key, 1, 1); key[6]++) added++;
+  assert.equal(added, 65536);
+  assert.equal(map.size, added);
+  key[6] = 5;
+  assert.equal(map.add(key, 1, 1), true);
+  map.clear();
+  assert.equal(map.size, 0);
+  assert.equal(map.add(key, 1, 1), true);
+});
+
+test('a SYN without ACK opens a connection', () => {
+  assert.deepEqual([SYN, SYN | ACK, ACK, RST, SYN | 0xc0].map(opensConnection), [
+    true,
+    false,
+    false,
+    false,
+    true,
+  ]);
+});
