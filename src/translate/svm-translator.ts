@@ -9,7 +9,9 @@
  * - the SVM's ISN from its own SYN or SYN-ACK on the way out;
  * - the PVM's from the PVM's SYN or SYN-ACK, which the primary sends over the link before it may release it, and so
  *   before the client can answer. Should it be missing (the primary died in between, and the client's answer comes in
- *   through this host's uplink), from the first ACK of the client, which acknowledges exactly PVM ISN + 1.
+ *   through this host's uplink), from the first ACK of the client, which acknowledges exactly PVM ISN + 1 and echoes
+ *   the PVM's TSval. When the guest opened the connection, that is the client's SYN-ACK.
+ * A SYN that is repeated has a later TSval; the first one of each VM counts, for those were sent at the same point.
  *
  * A commit makes both VMs equal: everything is forgotten (rule 6). A promotion turns what is known into an OffsetMap
  * (`carryOver`). Timestamps then go on from the SVM's clock, which starts with the PVM's at every commit, and earlier
@@ -24,7 +26,7 @@ import { FlowTable } from '../flow/table.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { type OffsetMap, opensConnection } from './offset-map.ts';
-import { hasTimestamps, readTsVal, translateInput, translateOutput } from './tcp-fields.ts';
+import { hasTimestamps, readTsEcr, readTsVal, translateInput, translateOutput } from './tcp-fields.ts';
 
 const KNOWS_SVM = 1;
 const KNOWS_PVM = 2;
@@ -94,9 +96,11 @@ export class SvmTranslator {
     writeFlowKey(bytes, view, true, this.key);
     const id = this.entry(this.table.find(this.key));
     if (id < 0) return;
-    if ((this.knows[id] & KNOWS_BOTH) === KNOWS_BOTH && this.pvmIsn[id] !== view.seq) this.knows[id] = 0;
+    if ((this.knows[id] & KNOWS_PVM) !== 0 && this.pvmIsn[id] === view.seq) return;
+    if ((this.knows[id] & KNOWS_BOTH) === KNOWS_BOTH) this.knows[id] = 0;
     this.pvmIsn[id] = view.seq;
     this.pvmTs[id] = readTsVal(bytes, view);
+    this.knows[id] &= ~PVM_STAMPED;
     this.knows[id] |= KNOWS_PVM | (hasTimestamps(bytes, view) ? PVM_STAMPED : 0);
   }
 
@@ -113,7 +117,7 @@ export class SvmTranslator {
       return;
     }
     if (this.knows[id] === KNOWS_SVM || this.knows[id] === (KNOWS_SVM | SVM_STAMPED))
-      this.learnFromClient(id);
+      this.learnFromClient(bytes, id);
     if ((this.knows[id] & KNOWS_BOTH) !== KNOWS_BOTH) return;
     translateInput(bytes, view, this.seqDelta(id), this.tsDelta(id));
   }
@@ -141,11 +145,12 @@ export class SvmTranslator {
     const { view } = this;
     const id = this.entry(found);
     if (id < 0) return id;
-    if ((this.knows[id] & KNOWS_BOTH) === KNOWS_BOTH && this.svmIsn[id] !== view.seq) this.knows[id] = 0;
     if ((this.knows[id] & KNOWS_SVM) !== 0 && this.svmIsn[id] === view.seq) return id;
+    if ((this.knows[id] & KNOWS_BOTH) === KNOWS_BOTH) this.knows[id] = 0;
     this.svmIsn[id] = view.seq;
     this.svmTs[id] = readTsVal(bytes, view);
     this.clientIsn[id] = (view.ack - 1) | 0;
+    this.knows[id] &= ~SVM_STAMPED;
     this.knows[id] |= KNOWS_SVM | (hasTimestamps(bytes, view) ? SVM_STAMPED : 0);
     return id;
   }
@@ -156,11 +161,12 @@ export class SvmTranslator {
     if (complete && this.view.seq !== this.clientIsn[id]) this.table.remove(id);
   }
 
-  private learnFromClient(id: number): void {
+  private learnFromClient(bytes: Uint8Array, id: number): void {
     const { view } = this;
-    if ((view.tcpFlags & (TCP_ACK | TCP_SYN | TCP_RST)) !== TCP_ACK) return;
+    if ((view.tcpFlags & (TCP_ACK | TCP_RST)) !== TCP_ACK) return;
     this.pvmIsn[id] = (view.ack - 1) | 0;
-    this.knows[id] |= KNOWS_PVM;
+    this.pvmTs[id] = readTsEcr(bytes, view);
+    this.knows[id] |= KNOWS_PVM | (hasTimestamps(bytes, view) ? PVM_STAMPED : 0);
   }
 
   private entry(found: number): number {

@@ -16,6 +16,12 @@ export function readTsVal(bytes: Uint8Array, view: PacketView): number {
   return option < 0 ? 0 : readI32(bytes, option + 2);
 }
 
+/** TSecr of a segment, or 0 when it has none. */
+export function readTsEcr(bytes: Uint8Array, view: PacketView): number {
+  const option = timestamps(bytes, view);
+  return option < 0 ? 0 : readI32(bytes, option + 6);
+}
+
 export function hasTimestamps(bytes: Uint8Array, view: PacketView): boolean {
   return timestamps(bytes, view) >= 0;
 }
