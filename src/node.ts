@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NodeConfig } from './config/node-config.ts';
 import { ColoNode } from './node/node.ts';
-import { CONTROL_SOCKET, listenControl, listenMetrics } from './observe/api.ts';
+import { type ApiServer, CONTROL_SOCKET, listenControl, listenMetrics } from './observe/api.ts';
 import { EventLog } from './observe/event-log.ts';
 import { createMetrics } from './observe/metrics.ts';
 import type { NodeControl, NodeEvent } from './observe/status.ts';
@@ -23,20 +23,22 @@ export async function startNode(
   const metrics = createMetrics({ status: () => node.status(), eventsUnwritten: () => events.unwritten });
   node.onCheckpoint = (report) => metrics.observeCheckpoint(report);
 
-  const socketPath = join(config.runDirectory, CONTROL_SOCKET);
-  const servers = [await listenControl({ socketPath, control: node, events })];
-  const closeAll = () => Promise.all(servers.map((server) => server.close()));
+  const servers: ApiServer[] = [];
+  const closeAll = async () => {
+    await Promise.all(servers.map((server) => server.close()));
+    await events.close();
+  };
   try {
+    const socketPath = join(config.runDirectory, CONTROL_SOCKET);
+    servers.push(await listenControl({ socketPath, control: node, events }));
     if (config.metrics !== undefined) servers.push(await listenMetrics(config.metrics.listen, metrics));
     await node.start();
   } catch (cause) {
     await closeAll();
-    await events.close();
     throw cause;
   }
   const done = node.done.then(async (code) => {
     await closeAll();
-    await events.close();
     return code;
   });
   return { control: node, done };

@@ -26,6 +26,13 @@ import type { MigrationRelay } from './migration-relay.ts';
 import { until } from './until.ts';
 
 const DRAIN_MS_MAX = 2000;
+/**
+ * QEMU forgets a request that comes before it is through with the last checkpoint (qemu_event_reset in
+ * migration/colo.c), so an unheard one is repeated. One too many only costs one more checkpoint.
+ */
+const ASK_AGAIN_MS = 200;
+/** No phase and no byte of state for so long: one of the two QEMUs hangs. */
+const STALL_MS_MAX = 10_000;
 /** The PVM is stopped and its last output lies in a socket: only our own reading is waited for. */
 const EXHAUST_MS_MAX = 1000;
 
@@ -43,8 +50,11 @@ export class PrimaryBarrier {
   private readonly waiting = new Map<Step, () => void>();
   private readonly seen = new Set<Step>();
   private aborted: ColoError | null = null;
+  private aborting: Promise<never> | null = null;
   private rejectRun: (cause: ColoError) => void = () => {};
   private running = false;
+  /** grows with every phase reached */
+  private progress = 0;
 
   constructor(options: {
     path: PrimaryPath;
@@ -68,6 +78,7 @@ export class PrimaryBarrier {
 
   /** A phase was reached: told by the relay ('request' and QEMU's messages) and by the link ('gated'). */
   reached(step: Step): void {
+    this.progress++;
     const resume = this.waiting.get(step);
     if (resume === undefined) this.seen.add(step);
     else {
@@ -87,12 +98,14 @@ export class PrimaryBarrier {
     if (this.running) throw new ColoError('COLO_CHECKPOINT_RUNNING', 'a checkpoint is under way already');
     if (this.aborted !== null) throw this.aborted;
     this.running = true;
-    const abort = new Promise<never>((_, reject) => {
+    const cancelWatch = this.watchForStall();
+    this.aborting = new Promise<never>((_, reject) => {
       this.rejectRun = reject;
     });
     try {
-      return await Promise.race([this.phases(reason, onCommit), abort]);
+      return await Promise.race([this.phases(reason, onCommit), this.aborting]);
     } finally {
+      cancelWatch();
       this.running = false;
       this.rejectRun = () => {};
       this.waiting.clear();
@@ -110,13 +123,11 @@ export class PrimaryBarrier {
 
     path.closeGate();
     this.link.send(MESSAGE.gate, { epoch: path.epoch });
-    const asked = begun ? Promise.resolve() : this.requestCheckpoint();
 
     const [drained] = await Promise.all([
       until(clock, this.timers, DRAIN_MS_MAX, () => this.aborted !== null || path.inputDrained),
       this.step('gated'),
-      this.step('request'),
-      asked,
+      begun ? this.step('request') : this.ask(),
     ]);
     if (!drained) this.inexact++;
     const drainedMs = clock.now();
@@ -127,6 +138,7 @@ export class PrimaryBarrier {
     relay.pass('reply');
 
     await this.step('received');
+    path.readRest();
     await until(clock, this.timers, EXHAUST_MS_MAX, () => this.aborted !== null || path.outputExhausted);
     if (this.aborted !== null) throw this.aborted;
     const releasedFrames = path.commit(this.link);
@@ -147,6 +159,47 @@ export class PrimaryBarrier {
       releasedFrames,
       atMs: clock.wall(),
     };
+  }
+
+  /** Asks QEMU to begin, until it does. */
+  private async ask(): Promise<void> {
+    let cancel: () => void = () => {};
+    const again = () => {
+      cancel = this.timers.after(ASK_AGAIN_MS, () => {
+        // A QEMU that is gone ends the relay, and that ends the checkpoint.
+        this.requestCheckpoint().catch(() => {});
+        again();
+      });
+    };
+    const begun = this.step('request');
+    await this.requestCheckpoint();
+    again();
+    try {
+      await Promise.race([begun, this.aborting]);
+    } finally {
+      cancel();
+    }
+  }
+
+  private watchForStall(): () => void {
+    let seen = -1;
+    let cancel: () => void = () => {};
+    const watch = () => {
+      const now = this.progress + this.relay.stateBytes;
+      if (now === seen) {
+        this.abort(
+          new ColoError(
+            'COLO_CHECKPOINT_STALLED',
+            `a checkpoint stood still for ${STALL_MS_MAX} ms: a QEMU hangs`,
+          ),
+        );
+        return;
+      }
+      seen = now;
+      cancel = this.timers.after(STALL_MS_MAX, watch);
+    };
+    watch();
+    return () => cancel();
   }
 
   private step(step: Step): Promise<void> {

@@ -75,6 +75,7 @@ export class PrimaryPath {
   private fenced = false;
   private uplinkHeld = false;
   private vmHeld = false;
+  private readingRest = false;
   private inputIndex = 0;
   /** Output of the epoch after this one, which overtook word of the commit. */
   private early: EarlyFrame[] = [];
@@ -102,7 +103,7 @@ export class PrimaryPath {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),
       primarySyn: (slab, at, length) =>
         this.link?.pushFrame(MESSAGE.primarySyn, this.epoch, 0, slab, at, length),
-      confirm: (index) => this.link?.pushConfirm(index),
+      confirm: (index) => this.link?.pushConfirm(this.epoch, index),
       diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed);
@@ -147,10 +148,7 @@ export class PrimaryPath {
       this.forEachFrame(slab, start, end, (at, length) => this.deliver(slab, at, length));
       this.slabs.release(slab);
     });
-    if (this.uplinkHeld) {
-      this.uplinkHeld = false;
-      this.uplink.unhold();
-    }
+    this.resumeUplink();
     this.onInputEnd();
   }
 
@@ -165,11 +163,21 @@ export class PrimaryPath {
   }
 
   /**
+   * The VM stands, and what it still said belongs to the epoch that ends: it is read even when a limit had stopped
+   * the reading. It is no more than a socket holds.
+   */
+  readRest(): void {
+    this.readingRest = true;
+    this.resumeVm();
+  }
+
+  /**
    * A checkpoint committed: both VMs are equal. Everything held leaves, the epoch ends. After the first one,
    * input is mirrored and output compared.
    */
   commit(link: LinkChannel): number {
     invariant(this.gateClosed, 'a checkpoint committed while the input gate was open');
+    this.readingRest = false;
     link.dropConfirms();
     this.link = link;
     const released = this.comparator.commit();
@@ -197,6 +205,7 @@ export class PrimaryPath {
     this.dropEarly();
     const released = this.comparing ? this.comparator.commit() : 0;
     this.comparing = false;
+    this.readingRest = false;
     this.resumeVm();
     this.openGate();
     this.onOutputEnd();
@@ -211,6 +220,10 @@ export class PrimaryPath {
     this.uplink.out.clear();
     this.gated.clear();
     this.dropEarly();
+    this.comparator.discard();
+    // The ports outlive this path: its holds must not.
+    this.resumeUplink();
+    this.resumeVm();
   }
 
   /** Sends what this VM said before it was the one VM (a promotion). The frame is in the client's numbers. */
@@ -266,7 +279,7 @@ export class PrimaryPath {
   }
 
   private onInputEnd(): void {
-    this.link?.flush(this.epoch);
+    this.link?.flush();
     this.vm.flush();
   }
 
@@ -280,10 +293,10 @@ export class PrimaryPath {
 
   private onOutputEnd(): void {
     // What the secondary must know before the client can answer goes first.
-    this.link?.flush(this.epoch);
+    this.link?.flush();
     if (this.maySpeak()) this.uplink.flush();
     if (this.comparing) {
-      if (this.comparator.pressure() !== null) this.holdVm();
+      if (this.comparator.pressure() !== null && !this.readingRest) this.holdVm();
       if (this.comparator.primary.frames > 0 || this.comparator.secondary.frames > 0) this.events.holding();
     }
     this.nowMs = -1;
@@ -328,6 +341,12 @@ export class PrimaryPath {
     if (this.vmHeld) return;
     this.vmHeld = true;
     this.vm.hold();
+  }
+
+  private resumeUplink(): void {
+    if (!this.uplinkHeld) return;
+    this.uplinkHeld = false;
+    this.uplink.unhold();
   }
 
   private resumeVm(): void {

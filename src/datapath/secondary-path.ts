@@ -43,6 +43,7 @@ export class SecondaryPath {
   private readonly silent: SilentInput;
   private active = false;
   private vmHeld = false;
+  private nowMs = -1;
 
   constructor(options: {
     slabs: SlabPool;
@@ -87,7 +88,7 @@ export class SecondaryPath {
   input(slab: number, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.counters.inputFrames++;
-    this.silent.passedOn(bytes, at, length);
+    this.silent.passedOn(bytes, at, length, this.clock.now());
     this.translator.input(bytes, at, length);
     this.vm.out.push(slab, at, length);
   }
@@ -103,10 +104,8 @@ export class SecondaryPath {
 
   linkBatchEnd(): void {
     this.vm.flush();
-    if (this.vmHeld && this.link.queuedBytes < LIMITS.unsentBytesMax) {
-      this.vmHeld = false;
-      this.vm.unhold();
-    }
+    if (this.link.queuedBytes < LIMITS.unsentBytesMax) this.resumeVm();
+    this.nowMs = -1;
   }
 
   /** Every input has been taken by the SVM. */
@@ -154,6 +153,8 @@ export class SecondaryPath {
     this.translator.carryOver(this.offsets);
     this.translator.clear();
     this.vm.flush();
+    // Whoever gets the port next knows nothing of a hold for the sake of a link that is gone.
+    this.resumeVm();
     return takeover;
   }
 
@@ -162,6 +163,7 @@ export class SecondaryPath {
     this.active = false;
     this.kept.clear();
     this.silent.clear();
+    this.resumeVm();
   }
 
   private onHeard(slab: number, at: number, length: number): void {
@@ -190,5 +192,16 @@ export class SecondaryPath {
       this.vmHeld = true;
       this.vm.hold();
     }
+  }
+
+  private resumeVm(): void {
+    if (!this.vmHeld) return;
+    this.vmHeld = false;
+    this.vm.unhold();
+  }
+
+  private batchNow(): number {
+    if (this.nowMs < 0) this.nowMs = this.clock.now();
+    return this.nowMs;
   }
 }

@@ -117,7 +117,7 @@ export class ColoNode implements NodeControl {
       (channel, hello) => this.acceptChannel(channel, hello),
     );
     this.events.emit('node.started', { pair: this.config.pair, pid: process.pid });
-    await this.connectUplink();
+    void this.connectUplink();
     this.perform([{ do: 'readRecord' }]);
   }
 

@@ -59,6 +59,8 @@ export class DirectoryArbiter implements Arbiter {
       }
       const won = await this.claim(draft, revision + 1);
       await this.syncDirectory();
+      // What was won is what was asked for: by now the other node may have changed it again.
+      if (won) return { revision: revision + 1, record, won };
       return { ...(await this.read()), won };
     } catch (cause) {
       throw this.unreachable(cause);

@@ -34,7 +34,7 @@ export class SpeakingRight {
 
   /** The peer answered heartbeat `number`. Answers until when this node may speak. */
   answered(number: number): number {
-    const known = number > this.number - REMEMBERED && number <= this.number;
+    const known = number > 0 && number > this.number - REMEMBERED && number <= this.number;
     if (known)
       this.untilMs = Math.max(this.untilMs, this.sentMs[number % REMEMBERED] + this.leaseMs * (1 - MARGIN));
     return this.untilMs;

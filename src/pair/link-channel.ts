@@ -29,8 +29,10 @@ export type LinkHandler = {
   batchEnd(): void;
 };
 
+/** What a peer may say between its HELLO and the moment that somebody listens: a heartbeat and a few words. */
+const EARLY_MESSAGES_MAX = 16;
+
 export class LinkChannel {
-  handler: LinkHandler | null = null;
   onClosed: (cause: Error | null) => void = () => {};
   private readonly stream: ByteStream;
   private readonly slabs: SlabPool;
@@ -39,7 +41,11 @@ export class LinkChannel {
   private framesType: MessageType = MESSAGE.input;
   private framesEpoch = 0;
   private confirmed: number[] = [];
+  private confirmedEpoch = 0;
   private open = true;
+  private listener: LinkHandler | null = null;
+  /** heartbeats and control messages that came while nobody listened */
+  private early: ((handler: LinkHandler) => void)[] = [];
 
   constructor(stream: ByteStream, slabs: SlabPool) {
     this.stream = stream;
@@ -47,20 +53,22 @@ export class LinkChannel {
     this.frames = new RunQueue(slabs, LIMITS.linkRunBytesMax);
     this.reader = new FrameReader(slabs, MESSAGE_BYTES_MAX, {
       frame: (slab, at, length) => this.onMessage(slab, at, length),
-      batchEnd: () => this.handler?.batchEnd(),
+      batchEnd: () => this.listener?.batchEnd(),
     });
   }
 
   start(): void {
     this.stream.start({
-      buffer: () => {
-        const buffer = this.reader.buffer();
-        if (buffer === null) this.slabs.whenFree(() => this.stream.resume());
-        return buffer;
-      },
+      buffer: () => this.nextBuffer(),
       read: (bytes) => this.onRead(bytes),
       closed: (cause) => this.finish(cause),
     });
+  }
+
+  /** Who listens. What came while nobody did is told first, after whatever the caller is doing now. */
+  set handler(handler: LinkHandler | null) {
+    this.listener = handler;
+    if (handler !== null && this.early.length > 0) queueMicrotask(() => this.tellEarly());
   }
 
   get isOpen(): boolean {
@@ -89,6 +97,7 @@ export class LinkChannel {
 
   /** Queues a frame; frames of one kind and epoch that lie side by side become one message. */
   pushFrame(type: MessageType, epoch: number, index: number, slab: number, at: number, length: number): void {
+    if (!this.open) return;
     if (type !== this.framesType || epoch !== this.framesEpoch) {
       this.flushFrames();
       this.framesType = type;
@@ -98,7 +107,9 @@ export class LinkChannel {
   }
 
   /** Queues word that the SVM's frame `index` needs no keeping. */
-  pushConfirm(index: number): void {
+  pushConfirm(epoch: number, index: number): void {
+    if (epoch !== this.confirmedEpoch) this.dropConfirms();
+    this.confirmedEpoch = epoch;
     const { confirmed } = this;
     const last = confirmed.length - 1;
     if (last > 0 && confirmed[last] + 1 === index) confirmed[last] = index;
@@ -110,7 +121,7 @@ export class LinkChannel {
     this.confirmed = [];
   }
 
-  flush(epoch = this.framesEpoch): void {
+  flush(): void {
     if (!this.open) {
       this.frames.clear();
       this.confirmed = [];
@@ -119,7 +130,7 @@ export class LinkChannel {
     if (this.frames.runs === 0 && this.confirmed.length === 0) return;
     this.stream.cork();
     this.flushFrames();
-    if (this.confirmed.length > 0) this.flushConfirms(epoch);
+    if (this.confirmed.length > 0) this.flushConfirms();
     this.stream.uncork();
   }
 
@@ -135,6 +146,18 @@ export class LinkChannel {
     this.finish(null);
   }
 
+  /** A stream may ask once more after the end: a slab lent then would never come back. */
+  private nextBuffer(): Uint8Array | null {
+    if (!this.open) return null;
+    const buffer = this.reader.buffer();
+    if (buffer === null) {
+      this.slabs.whenFree(() => {
+        if (this.open) this.stream.resume();
+      });
+    }
+    return buffer;
+  }
+
   private flushFrames(): void {
     const type = this.framesType;
     const epoch = this.framesEpoch;
@@ -148,8 +171,8 @@ export class LinkChannel {
     });
   }
 
-  private flushConfirms(epoch: number): void {
-    const { confirmed } = this;
+  private flushConfirms(): void {
+    const { confirmed, confirmedEpoch: epoch } = this;
     this.confirmed = [];
     const perMessage = 4096;
     for (let from = 0; from < confirmed.length; from += perMessage) {
@@ -179,8 +202,8 @@ export class LinkChannel {
   }
 
   private onMessage(slab: number, at: number, length: number): void {
-    const { handler } = this;
-    if (handler === null || !this.open) return;
+    const handler = this.listener;
+    if (!this.open) return;
     const buffer = this.slabs.buffer(slab);
     const end = at + length;
     const body = at + MESSAGE_HEADER_BYTES;
@@ -190,23 +213,42 @@ export class LinkChannel {
       case MESSAGE.input:
       case MESSAGE.output:
       case MESSAGE.primarySyn:
+        if (handler === null) throw garbled('frames before anything else');
         this.onFrames(handler, type, slab, body, end);
         return;
       case MESSAGE.heartbeat:
-        handler.heartbeat(readU32(buffer, body));
+      case MESSAGE.heartbeatAck: {
+        if (end - body !== 4) throw garbled(`a heartbeat of ${end - body} bytes`);
+        const number = readU32(buffer, body);
+        this.tell((to) => (type === MESSAGE.heartbeat ? to.heartbeat(number) : to.heartbeatAck(number)));
         return;
-      case MESSAGE.heartbeatAck:
-        handler.heartbeatAck(readU32(buffer, body));
-        return;
+      }
       case MESSAGE.confirm: {
+        if (handler === null) throw garbled('confirmations before anything else');
+        if ((end - body) % 8 !== 4) throw garbled(`confirmations of ${end - body} bytes`);
         const epoch = readU32(buffer, body);
         for (let pair = body + 4; pair + 8 <= end; pair += 8) {
           handler.confirm(epoch, readU32(buffer, pair), readU32(buffer, pair + 4));
         }
         return;
       }
-      default:
-        handler.control(type, parseBody(buffer, body, end, type));
+      default: {
+        const said = parseBody(buffer, body, end, type);
+        this.tell((to) => to.control(type, said));
+      }
+    }
+  }
+
+  private tell(message: (handler: LinkHandler) => void): void {
+    if (this.listener !== null && this.early.length === 0) message(this.listener);
+    else if (this.early.push(message) > EARLY_MESSAGES_MAX) throw garbled('too much before anybody listened');
+  }
+
+  private tellEarly(): void {
+    while (this.listener !== null && this.open) {
+      const message = this.early.shift();
+      if (message === undefined) return;
+      message(this.listener);
     }
   }
 
