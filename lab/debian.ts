@@ -55,6 +55,7 @@ export async function fetchPackages(fetch: PackageFetch): Promise<Map<string, st
 
 type Apt = {
   readonly archives: string;
+  readonly empty: string;
   readonly mirror: string;
   get(args: readonly string[], cwd: string): Promise<string>;
 };
@@ -62,7 +63,8 @@ type Apt = {
 async function openApt(cache: string, architecture: string): Promise<Apt> {
   const state = join(cache, `apt-${architecture}`);
   const archives = join(state, 'archives');
-  for (const folder of ['lists/partial', 'archives/partial'])
+  const empty = join(state, 'empty');
+  for (const folder of ['lists/partial', 'archives/partial', 'empty/partial'])
     mkdirSync(join(state, folder), { recursive: true });
   const mirror = await debianMirror();
   writeFileSync(join(state, 'status'), '');
@@ -70,6 +72,7 @@ async function openApt(cache: string, architecture: string): Promise<Apt> {
   writeFileSync(join(state, 'apt.conf'), await configuration(state, architecture));
   const apt: Apt = {
     archives,
+    empty,
     mirror,
     get: async (args, cwd) => {
       const env = { ...process.env, APT_CONFIG: join(state, 'apt.conf'), LC_ALL: 'C' };
@@ -153,8 +156,10 @@ async function debianMirror(): Promise<string> {
 }
 
 async function plan(apt: Apt, fetch: PackageFetch): Promise<Planned[]> {
+  // The plan leaves out what is in apt's archives already; seen from an empty folder it is always whole.
+  const nowhere = `Dir::Cache::archives=${apt.empty}`;
   const text = await apt.get(
-    ['install', '--print-uris', '--target-release', fetch.suite, ...fetch.packages],
+    ['install', '-o', nowhere, '--print-uris', '--target-release', fetch.suite, ...fetch.packages],
     apt.archives,
   );
   const lines = text.matchAll(/^'[^']*' (([^_\s]+)_([^_\s]+)_[^_\s]+\.deb) ([0-9]+)/gm);

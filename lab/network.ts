@@ -16,7 +16,7 @@ import { ColoError } from '../src/error.ts';
 import { progress } from './cache.ts';
 import { startChild, stopChild } from './process.ts';
 import { installPasst, type Program } from './qemu.ts';
-import { HOST_FROM_GUEST, NIC, PORTS } from './vm.ts';
+import { endWithParent, HOST_FROM_GUEST, NIC, PORTS } from './vm.ts';
 
 /** Ports of this host that lead to the guest's services. */
 export type Forwards = {
@@ -35,7 +35,7 @@ export type Network = {
   stop(): Promise<void>;
 };
 export type NetworkOptions = {
-  readonly install: Program;
+  readonly install: Program & { readonly version: string };
   /** A short path: unix sockets are made in it. */
   readonly dir: string;
   readonly uplinks: number;
@@ -141,7 +141,7 @@ function uplinkPaths(options: NetworkOptions): string[] {
 
 function hub(options: NetworkOptions, outside: string): Omit<Start, 'what'> {
   const args = ['-machine', 'none', '-nodefaults', '-no-user-config', '-display', 'none'];
-  args.push('-run-with', 'exit-with-parent=on');
+  args.push(...endWithParent(options.install));
   const attach = (id: string, netdev: string): void => {
     const [type, ...rest] = netdev.split(',');
     args.push('-netdev', [type, `id=${id}`, ...rest].join(','));

@@ -12,7 +12,6 @@ export type RunResult = { readonly status: number; readonly stdout: string; read
 
 /** More than any tool we run prints; a runaway one must not fill our memory. */
 const OUTPUT_CHARACTERS_MAX = 16 << 20;
-const EXIT_WAIT_MS_MAX = 5_000;
 
 const children = new Set<ChildProcess>();
 const folders = new Set<string>();
@@ -41,13 +40,12 @@ export function startChild(command: readonly string[], options: SpawnOptions): C
   return child;
 }
 
+/** At once: nothing that the lab starts has anything to save. */
 export async function stopChild(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
   const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  child.kill('SIGTERM');
-  const force = setTimeout(() => child.kill('SIGKILL'), EXIT_WAIT_MS_MAX);
+  child.kill('SIGKILL');
   await gone;
-  clearTimeout(force);
 }
 
 /** Runs a tool to its end and returns what it said; only a tool that cannot be started is an error. */
