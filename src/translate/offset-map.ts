@@ -2,7 +2,9 @@
  * Per connection: what to add to the VM's numbers to get the client's.
  *
  * Connections that need nothing are not in the map, so an empty map costs one comparison per frame.
- * Limits: LIMITS.translationsMax. When full, `set` answers false; the caller has to say so loudly.
+ * A SYN of the VM ends a connection's entry, unless it is the repetition of the SYN that began this very connection: a
+ * failover may come in the middle of a handshake. The VM's initial sequence number tells the two apart.
+ * Limits: LIMITS.translationsMax. When full, `add` answers false; the caller has to say so loudly.
  */
 import { LIMITS } from '../compare/limits.ts';
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
@@ -11,10 +13,12 @@ import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { translateInput, translateOutput } from './tcp-fields.ts';
 
-export type Translation = { key: number[]; seqDelta: number; tsDelta: number };
+/** `vmIsn` is the VM's own initial sequence number, int32 like the differences. */
+export type Translation = { key: number[]; vmIsn: number; seqDelta: number; tsDelta: number };
 
 export class OffsetMap {
   private readonly table: FlowTable;
+  private readonly vmIsns: Int32Array;
   private readonly seqDeltas: Int32Array;
   private readonly tsDeltas: Int32Array;
   private readonly view = new PacketView();
@@ -23,6 +27,7 @@ export class OffsetMap {
 
   constructor(hashSeed: number) {
     this.table = new FlowTable(LIMITS.translationsMax, hashSeed);
+    this.vmIsns = new Int32Array(LIMITS.translationsMax);
     this.seqDeltas = new Int32Array(LIMITS.translationsMax);
     this.tsDeltas = new Int32Array(LIMITS.translationsMax);
   }
@@ -32,7 +37,7 @@ export class OffsetMap {
   }
 
   /** Adds to what is known of a connection; false when there is no room for another. */
-  add(key: Int32Array, seqDelta: number, tsDelta: number): boolean {
+  add(key: Int32Array, vmIsn: number, seqDelta: number, tsDelta: number): boolean {
     let id = this.table.find(key);
     if (id < 0) {
       id = this.table.insert(key);
@@ -40,6 +45,7 @@ export class OffsetMap {
       this.seqDeltas[id] = 0;
       this.tsDeltas[id] = 0;
     }
+    this.vmIsns[id] = vmIsn;
     this.seqDeltas[id] = (this.seqDeltas[id] + seqDelta) | 0;
     this.tsDeltas[id] = (this.tsDeltas[id] + tsDelta) | 0;
     this.changes++;
@@ -51,12 +57,12 @@ export class OffsetMap {
     this.table.clear();
   }
 
-  /** The VM's output, in place. A SYN starts a connection anew, so what was known of the old one is void. */
+  /** The VM's output, in place. A new SYN starts a connection anew, so what was known of the old one is void. */
   output(bytes: Uint8Array, at: number, length: number): void {
     if (this.table.size === 0) return;
     const id = this.lookUp(bytes, at, length, true);
     if (id < 0) return;
-    if ((this.view.tcpFlags & TCP_SYN) !== 0) {
+    if (this.startsAnew(id)) {
       this.forget(id);
       return;
     }
@@ -77,11 +83,11 @@ export class OffsetMap {
     return this.changes;
   }
 
-  /** A SYN of the VM that this map does not translate: the old connection on its ports is gone. */
+  /** A new SYN of the VM that this map does not translate: the old connection on its ports is gone. */
   forgetOnSyn(bytes: Uint8Array, at: number, length: number): void {
     if (this.table.size === 0) return;
     const id = this.lookUp(bytes, at, length, true);
-    if (id >= 0 && (this.view.tcpFlags & TCP_SYN) !== 0) this.forget(id);
+    if (id >= 0 && this.startsAnew(id)) this.forget(id);
   }
 
   /** For the next secondary: it takes over this map with the VM's state. */
@@ -89,14 +95,25 @@ export class OffsetMap {
     const all: Translation[] = [];
     this.table.forEach((id) => {
       this.table.readKey(id, this.key);
-      all.push({ key: [...this.key], seqDelta: this.seqDeltas[id], tsDelta: this.tsDeltas[id] });
+      all.push({
+        key: [...this.key],
+        vmIsn: this.vmIsns[id],
+        seqDelta: this.seqDeltas[id],
+        tsDelta: this.tsDeltas[id],
+      });
     });
     return all;
   }
 
   import(all: Translation[]): void {
     this.clear();
-    for (const { key, seqDelta, tsDelta } of all) this.add(Int32Array.from(key), seqDelta, tsDelta);
+    for (const { key, vmIsn, seqDelta, tsDelta } of all) {
+      this.add(Int32Array.from(key), vmIsn, seqDelta, tsDelta);
+    }
+  }
+
+  private startsAnew(id: number): boolean {
+    return (this.view.tcpFlags & TCP_SYN) !== 0 && this.view.seq !== this.vmIsns[id];
   }
 
   private forget(id: number): void {

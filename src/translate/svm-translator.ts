@@ -129,7 +129,7 @@ export class SvmTranslator {
       this.table.readKey(id, this.key);
       const seqDelta = this.seqDelta(id);
       const tsDelta = this.tsDelta(id);
-      if (seqDelta !== 0 || tsDelta !== 0) offsets.add(this.key, seqDelta, tsDelta);
+      if (seqDelta !== 0 || tsDelta !== 0) offsets.add(this.key, this.svmIsn[id], seqDelta, tsDelta);
     });
   }
 

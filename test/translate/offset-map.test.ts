@@ -43,7 +43,7 @@ function keyOf(c: Connection): Int32Array {
 
 function mapOf(c: Connection, known: Numbers, own: Numbers): OffsetMap {
   const map = new OffsetMap(1);
-  assert.equal(map.add(keyOf(c), (known.isn - own.isn) | 0, (known.ts - own.ts) | 0), true);
+  assert.equal(map.add(keyOf(c), own.isn, (known.isn - own.isn) | 0, (known.ts - own.ts) | 0), true);
   return map;
 }
 
@@ -73,7 +73,7 @@ test('maps any connection out and in', () => {
 test('adding again adds up, around the wrap', () => {
   const middle: Numbers = { isn: 0x80000001, ts: 0x7fffffff };
   const map = mapOf(connection, client, middle);
-  map.add(keyOf(connection), (middle.isn - vm.isn) | 0, (middle.ts - vm.ts) | 0);
+  map.add(keyOf(connection), vm.isn, (middle.isn - vm.isn) | 0, (middle.ts - vm.ts) | 0);
   assert.equal(map.size, 1);
   translates(map, connection, client, vm, exchange);
 });
@@ -99,6 +99,20 @@ test('a new SYN of the VM ends the old connection', () => {
   becomes(outputOf(map), syn, syn);
   assert.equal(map.size, 0);
   translates(map, connection, vm, vm, exchange);
+});
+
+test('a repeated SYN, in the middle of the handshake, belongs to the connection', () => {
+  for (const clientOpens of [true, false]) {
+    const c = { ...connection, clientOpens };
+    const map = mapOf(c, client, vm);
+    const forget: Rewrite = (bytes, at, length) => map.forgetOnSyn(bytes, at, length);
+    becomes(outputOf(map), vmSyn(c, vm, 1000), vmSyn(c, client, 1000));
+    becomes(forget, vmSyn(c, vm), vmSyn(c, vm));
+    translates(map, c, client, vm, exchange);
+    const copy = new OffsetMap(2);
+    copy.import(map.export());
+    becomes(outputOf(copy), vmSyn(c, vm, 1000), vmSyn(c, client, 1000), 'after another failover');
+  }
 });
 
 test("a client's new SYN leaves the map alone until the VM accepts it", () => {
@@ -142,9 +156,10 @@ test('export and import carry the whole map through JSON', () => {
       anyExchange,
       (connections, known, own, e) => {
         const map = new OffsetMap(1);
-        for (const c of connections) map.add(keyOf(c), (known.isn - own.isn) | 0, (known.ts - own.ts) | 0);
+        for (const c of connections)
+          map.add(keyOf(c), own.isn, (known.isn - own.isn) | 0, (known.ts - own.ts) | 0);
         const copy = new OffsetMap(2);
-        copy.add(keyOf({ ...connection, clientPort: 1 }), 1, 1);
+        copy.add(keyOf({ ...connection, clientPort: 1 }), 1, 1, 1);
         copy.import(JSON.parse(JSON.stringify(map.export())));
         assert.equal(copy.size, connections.length, 'what was there before is gone');
         for (const c of connections) translates(copy, c, known, own, e);
@@ -170,7 +185,7 @@ test('the version changes with every change, and only then', () => {
   translates(map, connection, client, vm, exchange);
   map.export();
   assert.equal(changed(), false);
-  map.add(keyOf(connection), 1, 0);
+  map.add(keyOf(connection), vm.isn, 1, 0);
   assert.equal(changed(), true);
   const syn = vmSyn(connection, { isn: 99, ts: 99 });
   map.output(syn, 0, syn.length);
@@ -183,14 +198,14 @@ test('a full map refuses another connection, and still adds to those it has', ()
   const map = new OffsetMap(1);
   const key = keyOf(connection);
   let added = 0;
-  for (key[6] = 0; map.add(key, 1, 1); key[6]++) added++;
+  for (key[6] = 0; map.add(key, 1, 1, 1); key[6]++) added++;
   assert.equal(added, 65536);
   assert.equal(map.size, added);
   key[6] = 5;
-  assert.equal(map.add(key, 1, 1), true);
+  assert.equal(map.add(key, 1, 1, 1), true);
   map.clear();
   assert.equal(map.size, 0);
-  assert.equal(map.add(key, 1, 1), true);
+  assert.equal(map.add(key, 1, 1, 1), true);
 });
 
 test('a SYN without ACK opens a connection', () => {

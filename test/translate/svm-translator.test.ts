@@ -265,6 +265,7 @@ test('a promotion carries over what differs, and only that', () => {
       translator.carryOver(offsets);
       const same = p.isn === s.isn && (!c.stamped || p.ts === s.ts);
       assert.equal(offsets.size, same ? 0 : 1);
+      becomes(sidesOf(offsets).output, vmSyn(c, s, 9), vmSyn(c, p, 9), 'a repeated SYN');
       translates(sidesOf(offsets), c, p, s, all);
       leavesAlone(sidesOf(offsets), { ...c, clientPort: 80 }, p, all);
     }),
