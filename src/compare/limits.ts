@@ -29,7 +29,7 @@ export const LIMITS = {
   /** Client frames that a silent uplink keeps until the link has brought the same: one second at 32 Mbit/s. */
   silentUplinkBytesMax: 4 * MIB,
   silentUplinkMsMax: 3000,
-  /** Frames that the link brought and the silent uplink has not: a second at 16 000 frames/s. */
+  /** Frames that the link brought and the silent uplink has not: a second at 16 000 frames/s. A power of two. */
   passedOnMax: 16384,
   /** Input kept back while a checkpoint is under way; beyond it the uplink is not read. */
   gatedBytesMax: 16 * MIB,

@@ -88,7 +88,7 @@ export class SecondaryPath {
   input(slab: number, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.counters.inputFrames++;
-    this.silent.passedOn(bytes, at, length, this.clock.now());
+    this.silent.passedOn(bytes, at, length, this.batchNow());
     this.translator.input(bytes, at, length);
     this.vm.out.push(slab, at, length);
   }

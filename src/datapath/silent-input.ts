@@ -11,9 +11,6 @@
 import { LIMITS } from '../compare/limits.ts';
 import type { SlabPool } from './slabs.ts';
 
-/** Behind a switch the silent uplink never hears most frames: of those the link brought, only the latest are remembered. */
-const PASSED_ON_MAX = 1024;
-
 export class SilentInput {
   private readonly slabs: SlabPool;
   private slab: number[] = [];
@@ -23,9 +20,10 @@ export class SilentInput {
   private heardMs: number[] = [];
   private first = 0;
   private bytes = 0;
-  /** what the link brought before the uplink: hash -> the times when, oldest first */
-  private readonly ahead = new Map<number, number[]>();
-  private aheadFrames = 0;
+  /** what the link brought before the uplink, in the place that its hash names: how many equal ones, and when the last */
+  private readonly aheadHash = new Int32Array(LIMITS.passedOnMax);
+  private readonly aheadFrames = new Uint32Array(LIMITS.passedOnMax);
+  private readonly aheadMs = new Float64Array(LIMITS.passedOnMax);
 
   constructor(slabs: SlabPool) {
     this.slabs = slabs;
@@ -68,12 +66,7 @@ export class SilentInput {
       this.forget(i);
       return;
     }
-    if (this.aheadFrames >= LIMITS.passedOnMax) this.forgetAhead(nowMs);
-    if (this.aheadFrames >= LIMITS.passedOnMax) return;
-    const times = this.ahead.get(hash);
-    if (times === undefined) this.ahead.set(hash, [nowMs]);
-    else times.push(nowMs);
-    this.aheadFrames++;
+    this.noteAhead(hash, nowMs);
   }
 
   /** Hands out what the SVM never got, in order, and forgets it. */
@@ -90,8 +83,7 @@ export class SilentInput {
     this.heardMs = [];
     this.first = 0;
     this.bytes = 0;
-    this.ahead.clear();
-    this.aheadFrames = 0;
+    this.aheadFrames.fill(0);
   }
 
   clear(): void {
@@ -99,35 +91,21 @@ export class SilentInput {
   }
 
   private cameAhead(hash: number, nowMs: number): boolean {
-    const times = this.ahead.get(hash);
-    if (times === undefined) return false;
-    const cameMs = times.shift()!;
-    this.aheadFrames--;
-    if (times.length === 0) this.ahead.delete(hash);
-    return nowMs - cameMs < LIMITS.silentUplinkMsMax;
+    const place = hash & (LIMITS.passedOnMax - 1);
+    if (this.aheadHash[place] !== hash || this.aheadFrames[place] === 0) return false;
+    if (nowMs - this.aheadMs[place] > LIMITS.silentUplinkMsMax) return false;
+    this.aheadFrames[place]--;
+    return true;
   }
 
-  /** Drops what the uplink will not bring any more: it may see less than the primary's. */
-  private forgetAhead(nowMs: number): void {
-    const tooOld = nowMs - LIMITS.silentUplinkMsMax;
-    for (const [hash, times] of this.ahead) {
-      const fresh = times.filter((cameMs) => cameMs >= tooOld);
-      this.aheadFrames -= times.length - fresh.length;
-      if (fresh.length === 0) this.ahead.delete(hash);
-      else this.ahead.set(hash, fresh);
-    }
-  }
-
-  private wasPassedOn(hash: number, length: number, nowMs: number): boolean {
-    const tooOld = nowMs - LIMITS.silentUplinkMsMax;
-    for (let seen = 0; seen < PASSED_ON_MAX; seen++) {
-      const place = (this.passedNext + seen) % PASSED_ON_MAX;
-      if (this.passedHash[place] !== hash || this.passedLength[place] !== length) continue;
-      if (this.passedMs[place] < tooOld) continue;
-      this.passedLength[place] = 0;
-      return true;
-    }
-    return false;
+  /** Behind a switch the silent uplink never hears most of what the link brings: newer frames take the place of older. */
+  private noteAhead(hash: number, nowMs: number): void {
+    const place = hash & (LIMITS.passedOnMax - 1);
+    const fresh = nowMs - this.aheadMs[place] <= LIMITS.silentUplinkMsMax;
+    const same = this.aheadHash[place] === hash && fresh;
+    this.aheadHash[place] = hash;
+    this.aheadFrames[place] = same ? this.aheadFrames[place] + 1 : 1;
+    this.aheadMs[place] = nowMs;
   }
 
   private forget(i: number): void {
