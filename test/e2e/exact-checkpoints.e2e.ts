@@ -76,7 +76,10 @@ for (const [family, checkpoints] of [
     }
     clearInterval(load);
     const endMs = performance.now() + ANSWER_MS_MAX;
-    while (performance.now() < endMs && (frames.udp.answered < frames.udp.sent || frames.icmp.answered < frames.icmp.sent)) {
+    while (
+      performance.now() < endMs &&
+      (frames.udp.answered < frames.udp.sent || frames.icmp.answered < frames.icmp.sent)
+    ) {
       await sleep(20);
     }
     stop.abort();
@@ -96,14 +99,21 @@ for (const [family, checkpoints] of [
     assert.deepEqual(frames.icmp, { ...frames.icmp, answered: frames.icmp.sent, repeated: 0, wrong: 0 });
     for (const counted of [inPrimary, inSecondary]) {
       assert.deepEqual(
-        { udp: counted.udp, distinct: counted.udpDistinct, duplicates: counted.udpDuplicates, icmp: counted.icmp },
+        {
+          udp: counted.udp,
+          distinct: counted.udpDistinct,
+          duplicates: counted.udpDuplicates,
+          icmp: counted.icmp,
+        },
         { udp: frames.udp.sent, distinct: frames.udp.sent, duplicates: 0, icmp: frames.icmp.sent },
       );
     }
     assert.equal(status.divergences.count, 0, JSON.stringify(status.divergences.last));
     assert.ok(report.ok, JSON.stringify(report.findings.kept.slice(0, 3)));
     assert.equal(report.broken.count, 0);
-    const inexact = a.events().filter((event) => event.type === 'checkpoint.committed' && event.inexact !== undefined);
+    const inexact = a
+      .events()
+      .filter((event) => event.type === 'checkpoint.committed' && event.inexact !== undefined);
     assert.deepEqual(inexact, []);
   });
 }
