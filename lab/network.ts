@@ -41,6 +41,11 @@ export type NetworkOptions = {
   readonly uplinks: number;
   /** Left out of the result, with a word on stderr, where passt cannot run. */
   readonly ipv6: boolean;
+  /**
+   * Nothing gets out but answers to forwarded ports. For whoever puts frames of its own on the hub: user networking
+   * hears them too, takes them for the guest's, and would send them on into the host's network.
+   */
+  readonly closed?: boolean;
 };
 
 const SERVICES = [
@@ -83,7 +88,8 @@ async function startWithUserNetworking(options: NetworkOptions): Promise<Network
   const forwards = SERVICES.map(({ name, kind, port }) => {
     return `hostfwd=${kind}:${v4.host}:${v4[name]}-${NIC.v4}:${port}`;
   });
-  const netdev = `user,ipv6=off,host=${HOST_FROM_GUEST.v4},net=10.0.2.0/24,${forwards.join(',')}`;
+  const restrict = options.closed === true ? 'on' : 'off';
+  const netdev = `user,restrict=${restrict},ipv6=off,host=${HOST_FROM_GUEST.v4},net=10.0.2.0/24,${forwards.join(',')}`;
   return assemble([{ what: 'the hub (QEMU)', ...hub(options, netdev) }], uplinkPaths(options), { v4 });
 }
 

@@ -1,6 +1,7 @@
 /**
  * Checkpoints are exact: whatever the load, no input is lost or repeated in either VM, and no checkpoint makes the VMs
  * differ. Frames are injected one by one at the hub, so the guest's own counters must agree with ours to the last one.
+ * The TCP load and the questions to the guest go over IPv4 in both runs; UDP and ICMP are of the named family.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -22,11 +23,11 @@ for (const [family, checkpoints] of [
   ['v4', 500],
   ['v6', 100],
 ] as const) {
-  test(`${checkpoints} checkpoints under ${family} UDP, TCP and ICMP load lose and repeat nothing`, async (t) => {
+  test(`${checkpoints} checkpoints under TCP and ${family} UDP and ICMP load lose and repeat nothing`, async (t) => {
     const install = await installQemu();
     const image = await installGuest();
     const directory = workFolder();
-    const network = await startNetwork({ install, dir: directory, uplinks: 3, ipv6: family === 'v6' });
+    const network = await startNetwork({ install, dir: directory, uplinks: 3, ipv6: false, closed: true });
     const pair = await LabPair.prepare({
       directory,
       uplinks: { a: network.uplinks[0], b: network.uplinks[1] },
@@ -40,9 +41,7 @@ for (const [family, checkpoints] of [
       await network.stop();
       removeWorkFolder(directory);
     });
-    const host = family === 'v4' ? '127.0.0.1' : '::1';
-    const ports = network.forwards[family];
-    assert.ok(ports !== undefined);
+    const { host, ...ports } = network.forwards.v4;
     const a = pair.node('a');
     const b = pair.node('b');
     a.start();
