@@ -7,16 +7,10 @@ import { Counter } from '../lab/clients/counter.ts';
 import { Download } from '../lab/clients/download.ts';
 import { Echo } from '../lab/clients/echo.ts';
 import { blackout } from '../lab/clients/gaps.ts';
-import { monotonicMs, open, type Target } from '../lab/clients/net.ts';
+import { monotonicMs } from '../lab/clients/net.ts';
 import { liveLines, summarize, troubles } from '../lab/clients/summary.ts';
 import { BIG_FILE } from '../lab/guest/files.ts';
-import { installGuest } from '../lab/guest/image.ts';
-import { type Network, startNetwork } from '../lab/network.ts';
-import { LabPair } from '../lab/pair.ts';
-import { removeWorkFolder, workFolder } from '../lab/process.ts';
-import { installQemu } from '../lab/qemu.ts';
-import { NIC, vmArguments } from '../lab/vm.ts';
-import { ColoError } from '../src/error.ts';
+import { Stage } from '../lab/stage.ts';
 import type { NodeStatus } from '../src/observe/status.ts';
 
 export type Failover = { blackout_ms: number; detect_ms: number; promote_ms: number };
@@ -52,10 +46,7 @@ export type StoryOptions = {
   signal: AbortSignal;
 };
 
-const BOOT_MS_MAX = 60_000;
-const PROTECT_MS_MAX = 60_000;
 const PROMOTE_MS_MAX = 15_000;
-const GUEST_ANSWERS_MS_MAX = 60_000;
 const DOWNLOAD_END_MS_MAX = 90_000;
 const LIVE_MS = 1000;
 /** A blackout is looked for from just before the kill until this long after it. */
@@ -64,64 +55,27 @@ const SETTLE_MS = 3000;
 export async function tellStory(options: StoryOptions): Promise<StoryResult> {
   const { teller, signal } = options;
   teller.chapter('Set-up');
-  const install = await installQemu();
-  const image = await installGuest();
-  teller.say(
-    `QEMU ${install.version}, ${install.accel.toUpperCase()}; kernel and guest image are in the cache`,
-  );
-  signal.throwIfAborted();
-
-  const directory = workFolder();
-  let network: Network | null = null;
-  let pair: LabPair | null = null;
+  const stage = await Stage.open({ ip: options.ip });
   try {
-    network = await startNetwork({ install, dir: directory, uplinks: 2, ipv6: options.ip === 'v6' });
-    pair = await LabPair.prepare({
-      directory,
-      uplinks: { a: network.uplinks[0], b: network.uplinks[1] },
-      qemu: install,
-      vmArgs: vmArguments(install, image),
-      mac: NIC.mac,
-      addresses: [NIC.v4, NIC.v6],
-    });
-    return await play(options, install, pair, forwardsFor(network, options.ip));
+    teller.say(
+      `QEMU ${stage.install.version}, ${stage.install.accel.toUpperCase()}; clients use IP${options.ip}`,
+    );
+    signal.throwIfAborted();
+    return await play(options, stage);
   } finally {
-    await pair?.stop();
-    await network?.stop();
-    removeWorkFolder(directory);
+    await stage.close();
   }
 }
 
-type Forwards = { http: Target; echo: Target; counter: Target };
-
-function forwardsFor(network: Network, ip: 'v4' | 'v6'): Forwards {
-  const ports = network.forwards[ip];
-  if (ports === undefined) throw new ColoError('COLO_LAB', `the lab's network has no ${ip} forwards`);
-  const host = ip === 'v4' ? '127.0.0.1' : '::1';
-  return {
-    http: { host, port: ports.http },
-    echo: { host, port: ports.echo },
-    counter: { host, port: ports.counter },
-  };
-}
-
-async function play(
-  options: StoryOptions,
-  install: { version: string; accel: string },
-  pair: LabPair,
-  targets: Forwards,
-): Promise<StoryResult> {
+async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
   const { teller, signal } = options;
+  const { targets, install } = stage;
   teller.chapter('Boot and protect');
-  const a = pair.node('a');
-  const b = pair.node('b');
-  a.start();
-  await a.until('alone', (status) => status.phase === 'alone' && status.vm.running, BOOT_MS_MAX, signal);
-  teller.say('node a runs the VM, alone');
-  await guestAnswers(targets, signal);
-  teller.say('the guest answers');
-  b.start();
-  await a.until('protected', isProtected, PROTECT_MS_MAX, signal);
+  const a = stage.node('a');
+  const b = stage.node('b');
+  await stage.boot(a, signal);
+  teller.say('node a runs the VM, alone, and its guest answers');
+  await stage.protect(a, b, signal);
   teller.say('node b has a copy: the pair is protected');
 
   teller.chapter('Three clients');
@@ -172,8 +126,7 @@ async function play(
       );
       if (failovers.length === 2) break;
       teller.chapter('Protect again');
-      from.start();
-      await to.until('protected', isProtected, PROTECT_MS_MAX, signal);
+      await stage.protect(to, from, signal);
       teller.say(`node ${from.name} came back as the new secondary; the same connections go on`);
     }
     teller.chapter('Let the download end');
@@ -262,41 +215,6 @@ function pairLine(status: NodeStatus): string {
   const { checkpoints, divergences, held } = status;
   const pause = checkpoints.pauseMs.p50 === null ? '' : `, pause ${checkpoints.pauseMs.p50.toFixed(1)} ms`;
   return `pair      primary ${status.node}, epoch ${status.epoch}, ${checkpoints.count} checkpoints${pause}, ${divergences.count} divergences, ${held.frames} held`;
-}
-
-function isProtected(status: NodeStatus): boolean {
-  return status.role === 'primary' && status.phase === 'protected';
-}
-
-/** The guest is up when its counter takes connections. */
-async function guestAnswers(targets: Forwards, signal: AbortSignal): Promise<void> {
-  const endMs = monotonicMs() + GUEST_ANSWERS_MS_MAX;
-  for (;;) {
-    signal.throwIfAborted();
-    if (await answersStats(targets.counter)) return;
-    if (monotonicMs() > endMs)
-      throw new ColoError('COLO_LAB', 'the guest does not answer on its counter service');
-    await sleep(100, undefined, { signal });
-  }
-}
-
-async function answersStats(target: Target): Promise<boolean> {
-  try {
-    const socket = await open(target, 1000);
-    return await new Promise((resolve) => {
-      const finish = (answer: boolean) => {
-        socket.destroy();
-        resolve(answer);
-      };
-      socket.setTimeout(1000, () => finish(false));
-      socket.on('error', () => finish(false));
-      socket.on('close', () => finish(false));
-      socket.on('data', () => finish(true));
-      socket.write('stats\n');
-    });
-  } catch {
-    return false;
-  }
 }
 
 function quantile(sorted: number[], q: number): number {

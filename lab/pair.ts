@@ -48,6 +48,12 @@ export class LabNode {
     return this.child !== null && this.child.exitCode === null && this.child.signalCode === null;
   }
 
+  /** The process that runs now. */
+  get pid(): number {
+    if (this.child?.pid === undefined) throw new ColoError('COLO_LAB_NODE', `node ${this.name} does not run`);
+    return this.child.pid;
+  }
+
   start(): void {
     mkdirSync(this.runDirectory, { recursive: true });
     const log = createWriteStream(this.logFile, { flags: 'a' });

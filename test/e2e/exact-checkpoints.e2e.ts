@@ -9,12 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { counterStats } from '../../lab/clients/counter.ts';
 import { Echo } from '../../lab/clients/echo.ts';
 import { FrameClient } from '../../lab/clients/frames.ts';
-import { installGuest } from '../../lab/guest/image.ts';
-import { startNetwork } from '../../lab/network.ts';
-import { LabPair } from '../../lab/pair.ts';
-import { removeWorkFolder, workFolder } from '../../lab/process.ts';
-import { installQemu } from '../../lab/qemu.ts';
-import { NIC, PORTS, vmArguments } from '../../lab/vm.ts';
+import { Stage } from '../../lab/stage.ts';
+import { PORTS } from '../../lab/vm.ts';
 
 const LOAD_EVERY_MS = 5;
 const ANSWER_MS_MAX = 10_000;
@@ -24,37 +20,17 @@ for (const [family, checkpoints] of [
   ['v6', 100],
 ] as const) {
   test(`${checkpoints} checkpoints under TCP and ${family} UDP and ICMP load lose and repeat nothing`, async (t) => {
-    const install = await installQemu();
-    const image = await installGuest();
-    const directory = workFolder();
-    const network = await startNetwork({ install, dir: directory, uplinks: 3, ipv6: false, closed: true });
-    const pair = await LabPair.prepare({
-      directory,
-      uplinks: { a: network.uplinks[0], b: network.uplinks[1] },
-      qemu: install,
-      vmArgs: vmArguments(install, image),
-      mac: NIC.mac,
-      addresses: [NIC.v4, NIC.v6],
-    });
-    t.after(async () => {
-      await pair.stop();
-      await network.stop();
-      removeWorkFolder(directory);
-    });
-    const { host, ...ports } = network.forwards.v4;
-    const a = pair.node('a');
-    const b = pair.node('b');
-    a.start();
-    await a.until('alone', (status) => status.phase === 'alone' && status.vm.running, 60_000);
-    const counter = { host, port: ports.counter };
-    await answering(() => counterStats(counter, 1000));
-    b.start();
-    await a.until('protected', (status) => status.phase === 'protected' && status.role === 'primary', 60_000);
+    const stage = await Stage.open({ ip: 'v4', extraUplinks: 1 });
+    t.after(() => stage.close());
+    const a = stage.node('a');
+    const b = stage.node('b');
+    await stage.boot(a);
+    await stage.protect(a, b);
 
-    const frames = await FrameClient.open(network.uplinks[2], family, PORTS.counted);
+    const frames = await FrameClient.open(stage.network.uplinks[2], family, PORTS.counted);
     t.after(() => frames.close());
     const stop = new AbortController();
-    const echo = new Echo({ target: { host, port: ports.echo }, everyMs: 20, seed: 7 });
+    const echo = new Echo({ target: stage.targets.echo, everyMs: 20, seed: 7 });
     const echoed = echo.run(stop.signal);
     const load = setInterval(() => {
       frames.ping();
@@ -84,10 +60,10 @@ for (const [family, checkpoints] of [
     stop.abort();
     const report = await echoed;
     const status = await a.status();
-    const inPrimary = await counterStats(counter);
+    const inPrimary = await counterStats(stage.targets.counter);
     await a.kill();
     await b.until('takeover', (after) => after.phase === 'alone', 15_000);
-    const inSecondary = await counterStats(counter);
+    const inSecondary = await counterStats(stage.targets.counter);
 
     t.diagnostic(
       `${status.checkpoints.count} checkpoints ${JSON.stringify(status.checkpoints.byReason)}, pause p50 ${status.checkpoints.pauseMs.p50?.toFixed(1)} ms p99 ${status.checkpoints.pauseMs.p99?.toFixed(1)} ms; ` +
@@ -115,17 +91,4 @@ for (const [family, checkpoints] of [
       .filter((event) => event.type === 'checkpoint.committed' && event.inexact !== undefined);
     assert.deepEqual(inexact, []);
   });
-}
-
-async function answering(ask: () => Promise<unknown>): Promise<void> {
-  const endMs = performance.now() + 60_000;
-  for (;;) {
-    try {
-      await ask();
-      return;
-    } catch (cause) {
-      if (performance.now() > endMs) throw cause;
-      await sleep(100);
-    }
-  }
 }

@@ -1,0 +1,143 @@
+/**
+ * The whole lab at once: network, guest, and a pair that is ready to start. Whoever opens a stage closes it, and then
+ * nothing of it is left.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ColoError } from '../src/error.ts';
+import { counterStats } from './clients/counter.ts';
+import type { Target } from './clients/net.ts';
+import { installGuest } from './guest/image.ts';
+import { type Network, startNetwork } from './network.ts';
+import { type LabNode, LabPair } from './pair.ts';
+import { removeWorkFolder, workFolder } from './process.ts';
+import { installQemu, type QemuInstall } from './qemu.ts';
+import { NIC, vmArguments } from './vm.ts';
+
+export type StageOptions = {
+  /** Which family clients use; v6 needs passt. */
+  ip: 'v4' | 'v6';
+  /** Uplinks beyond the two nodes', for clients that inject frames; the network is closed then. */
+  extraUplinks?: number;
+  /** More of the nodes' configuration, by section. */
+  config?: Readonly<Record<string, unknown>>;
+};
+
+export type Targets = Readonly<
+  Record<'http' | 'echo' | 'echoUdp' | 'counter' | 'countedUdp' | 'connectOut', Target>
+>;
+
+const GUEST_ANSWERS_MS_MAX = 60_000;
+const BOOT_MS_MAX = 60_000;
+const PROTECT_MS_MAX = 60_000;
+
+export class Stage {
+  readonly install: QemuInstall;
+  readonly network: Network;
+  readonly pair: LabPair;
+  readonly targets: Targets;
+  readonly directory: string;
+
+  private constructor(
+    install: QemuInstall,
+    network: Network,
+    pair: LabPair,
+    targets: Targets,
+    directory: string,
+  ) {
+    this.install = install;
+    this.network = network;
+    this.pair = pair;
+    this.targets = targets;
+    this.directory = directory;
+  }
+
+  static async open(options: StageOptions): Promise<Stage> {
+    const install = await installQemu();
+    const image = await installGuest();
+    const directory = workFolder();
+    let network: Network | null = null;
+    try {
+      const extra = options.extraUplinks ?? 0;
+      network = await startNetwork({
+        install,
+        dir: directory,
+        uplinks: 2 + extra,
+        ipv6: options.ip === 'v6',
+        closed: extra > 0,
+      });
+      const targets = targetsOf(network, options.ip);
+      const pair = await LabPair.prepare({
+        directory,
+        uplinks: { a: network.uplinks[0], b: network.uplinks[1] },
+        qemu: install,
+        vmArgs: vmArguments(install, image),
+        mac: NIC.mac,
+        addresses: [NIC.v4, NIC.v6],
+        ...(options.config === undefined ? {} : { config: options.config }),
+      });
+      return new Stage(install, network, pair, targets, directory);
+    } catch (cause) {
+      await network?.stop();
+      removeWorkFolder(directory);
+      throw cause;
+    }
+  }
+
+  node(name: 'a' | 'b'): LabNode {
+    return this.pair.node(name);
+  }
+
+  /** Starts `node` as the first one and waits until its guest answers. */
+  async boot(node: LabNode, signal?: AbortSignal): Promise<void> {
+    node.start();
+    await node.until('alone', (status) => status.phase === 'alone' && status.vm.running, BOOT_MS_MAX, signal);
+    const endMs = performance.now() + GUEST_ANSWERS_MS_MAX;
+    for (;;) {
+      signal?.throwIfAborted();
+      try {
+        await counterStats(this.targets.counter, 1000);
+        return;
+      } catch (cause) {
+        if (performance.now() > endMs)
+          throw new ColoError('COLO_LAB_GUEST', 'the guest does not answer', { cause });
+      }
+      await sleep(100);
+    }
+  }
+
+  /** Starts `secondary` beside `primary` and waits until the pair is protected. */
+  async protect(primary: LabNode, secondary: LabNode, signal?: AbortSignal): Promise<void> {
+    secondary.start();
+    await primary.until(
+      'protected',
+      (status) => status.role === 'primary' && status.phase === 'protected',
+      PROTECT_MS_MAX,
+      signal,
+    );
+  }
+
+  async close(): Promise<void> {
+    await this.pair.stop();
+    await this.network.stop();
+    removeWorkFolder(this.directory);
+  }
+}
+
+function targetsOf(network: Network, ip: 'v4' | 'v6'): Targets {
+  const forwards = network.forwards[ip];
+  if (forwards === undefined) {
+    throw new ColoError(
+      'COLO_LAB_NETWORK',
+      `the lab's network has no ${ip}: passt could not be started (see above)`,
+    );
+  }
+  const at = (port: number): Target => ({ host: forwards.host, port });
+  return {
+    http: at(forwards.http),
+    echo: at(forwards.echo),
+    echoUdp: at(forwards.echoUdp),
+    counter: at(forwards.counter),
+    countedUdp: at(forwards.countedUdp),
+    connectOut: at(forwards.connectOut),
+  };
+}

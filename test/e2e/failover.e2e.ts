@@ -1,0 +1,148 @@
+/**
+ * What the story does not show: connections that the guest opened, a planned takeover, a secondary that dies, a link
+ * that is cut, a primary that is paused, and a capture of it all.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ConnectOut, OutListener } from '../../lab/clients/connect-out.ts';
+import { Echo } from '../../lab/clients/echo.ts';
+import { Stage } from '../../lab/stage.ts';
+import { HOST_FROM_GUEST } from '../../lab/vm.ts';
+import { CAPTURE_INTERFACES } from '../../src/observe/pcapng.ts';
+
+async function protectedStage(t: TestContext, config?: Record<string, unknown>): Promise<Stage> {
+  const stage = await Stage.open({ ip: 'v4', ...(config === undefined ? {} : { config }) });
+  t.after(() => stage.close());
+  await stage.boot(stage.node('a'));
+  await stage.protect(stage.node('a'), stage.node('b'));
+  return stage;
+}
+
+const TAKEOVER_MS_MAX = 15_000;
+
+test('connections that the guest opened outlive two primaries', async (t) => {
+  const stage = await protectedStage(t);
+  const a = stage.node('a');
+  const b = stage.node('b');
+  const listener = await OutListener.open();
+  t.after(() => listener.close());
+  const stop = new AbortController();
+  const client = new ConnectOut({
+    target: stage.targets.connectOut,
+    listener,
+    reachedAs: { host: HOST_FROM_GUEST.v4, port: listener.port },
+    everyMs: 20,
+  });
+  const running = client.run(stop.signal);
+  await sleep(1500);
+  await a.kill();
+  await b.until('takeover', (status) => status.phase === 'alone', TAKEOVER_MS_MAX);
+  const afterFirst = client.exchanges;
+  await sleep(500);
+  await stage.protect(b, a);
+  await sleep(1000);
+  await b.kill();
+  await a.until('takeover', (status) => status.phase === 'alone', TAKEOVER_MS_MAX);
+  const afterSecond = client.exchanges;
+  await sleep(1500);
+  stop.abort();
+  const report = await running;
+  t.diagnostic(`${report.exchanges} exchanges over ${listener.connections} outgoing connection`);
+  assert.ok(report.ok, JSON.stringify(report.findings.kept.slice(0, 3)));
+  assert.equal(
+    report.broken.reduce((sum, breaks) => sum + breaks.count, 0),
+    0,
+  );
+  assert.equal(listener.connections, 1);
+  assert.ok(afterFirst > 0 && afterSecond > afterFirst && report.exchanges > afterSecond);
+});
+
+test('a planned takeover, a lost secondary and a paused primary leave clients alone', async (t) => {
+  const stage = await protectedStage(t);
+  const a = stage.node('a');
+  const b = stage.node('b');
+  const stop = new AbortController();
+  const client = new Echo({ target: stage.targets.echo, everyMs: 20, seed: 3 });
+  const running = client.run(stop.signal);
+  await sleep(500);
+
+  // b takes over because it is asked to; a yields, and comes back as the secondary by itself.
+  await b.ask('POST', '/failover');
+  await b.until(
+    'protected again',
+    (status) => status.role === 'primary' && status.phase === 'protected',
+    30_000,
+  );
+  assert.equal((await a.status()).role, 'secondary');
+  await sleep(500);
+
+  // The secondary dies: b goes on alone.
+  await a.kill();
+  await b.until('alone', (status) => status.phase === 'alone', TAKEOVER_MS_MAX);
+  await sleep(500);
+  await stage.protect(b, a);
+  await sleep(500);
+
+  // The primary stands still for longer than anybody waits. When it goes on, the VM lives elsewhere: it must be silent.
+  const paused = b.pid;
+  process.kill(paused, 'SIGSTOP');
+  await a.until('takeover', (status) => status.role === 'primary', TAKEOVER_MS_MAX);
+  await sleep(500);
+  process.kill(paused, 'SIGCONT');
+  await a.until('protected by the one that was paused', (status) => status.phase === 'protected', 30_000);
+  const fenced = b.events().filter((event) => event.type === 'pair.fenced');
+  assert.equal(fenced.length, 1, 'the paused primary found out that it had lost its right to speak');
+  await sleep(500);
+  stop.abort();
+  const report = await running;
+  t.diagnostic(`${report.echoed} echoes`);
+  assert.ok(report.ok, JSON.stringify(report.findings.kept.slice(0, 3)));
+  assert.equal(report.broken.count, 0);
+});
+
+test('a capture holds both VMs, the input and what was released, each frame with its verdict', async (t) => {
+  const stage = await protectedStage(t);
+  const a = stage.node('a');
+  const file = join(stage.directory, 'capture.pcapng');
+  await a.ask('POST', '/capture', { path: file, bytesMax: 1 << 24 });
+  const stop = new AbortController();
+  const client = new Echo({ target: stage.targets.echo, everyMs: 20, seed: 3 });
+  const running = client.run(stop.signal);
+  await sleep(1000);
+  await a.ask('POST', '/checkpoint');
+  stop.abort();
+  await running;
+  await a.ask('DELETE', '/capture');
+  await sleep(200);
+  const { packets, comments } = readPcapng(readFileSync(file));
+  t.diagnostic(`frames per interface ${JSON.stringify(packets)}, verdicts ${JSON.stringify(comments)}`);
+  CAPTURE_INTERFACES.forEach((name, index) => {
+    assert.ok((packets[index] ?? 0) > 0, `no frame on ${name}`);
+  });
+  assert.ok((comments.match ?? 0) > 0);
+});
+
+/** Frames per interface, and how often each comment of the "released" interface occurs. */
+function readPcapng(file: Buffer): { packets: number[]; comments: Record<string, number> } {
+  const packets: number[] = [];
+  const comments: Record<string, number> = {};
+  for (let at = 0; at < file.length; ) {
+    const type = file.readUInt32LE(at);
+    const length = file.readUInt32LE(at + 4);
+    assert.equal(file.readUInt32LE(at + length - 4), length, 'both lengths of a block are the same');
+    if (type === 6) {
+      const id = file.readUInt32LE(at + 8);
+      packets[id] = (packets[id] ?? 0) + 1;
+      const option = at + 28 + Math.ceil(file.readUInt32LE(at + 20) / 4) * 4;
+      if (id === 3 && file.readUInt16LE(option) === 1) {
+        const text = file.toString('utf8', option + 4, option + 4 + file.readUInt16LE(option + 2));
+        comments[text] = (comments[text] ?? 0) + 1;
+      }
+    }
+    at += length;
+  }
+  return { packets, comments };
+}

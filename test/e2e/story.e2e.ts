@@ -1,0 +1,41 @@
+/** The demo's story, with less traffic: both kills, on IPv4 and on IPv6 only. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { tellStory } from '../../demo/story.ts';
+
+/** As the issue of a failover must look to any client; a busy test machine gets the double of what the demo shows. */
+const BLACKOUT_MS_MAX = 2000;
+
+for (const ip of ['v4', 'v6'] as const) {
+  test(`clients on IP${ip} outlive two primaries`, async (t) => {
+    const said: string[] = [];
+    const result = await tellStory({
+      ip,
+      trafficMs: 3000,
+      teller: { chapter: (text) => said.push(text), say: (text) => said.push(text), live: () => {} },
+      signal: t.signal,
+    });
+    t.diagnostic(JSON.stringify(result));
+    assert.deepEqual(
+      { ...result, checkpoints: 0, checkpoint_pause_ms: 0, divergences: 0, failovers: 0 },
+      {
+        ok: true,
+        qemu: result.qemu,
+        accel: result.accel,
+        checkpoints: 0,
+        checkpoint_pause_ms: 0,
+        divergences: 0,
+        failovers: 0,
+        download_ok: true,
+        echo_ok: true,
+        counter_ok: true,
+        connections_broken: 0,
+      },
+      said.join('\n'),
+    );
+    assert.equal(result.failovers.length, 2);
+    assert.ok(result.checkpoints > 0);
+    for (const { blackout_ms } of result.failovers)
+      assert.ok(blackout_ms > 0 && blackout_ms < BLACKOUT_MS_MAX);
+  });
+}
