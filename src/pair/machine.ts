@@ -277,7 +277,9 @@ function claiming(
     return [{ do: 'swap', revision: pair.held.revision, record: wanted(pair, state.purpose, state.peer) }];
   }
   if (event.type !== 'swapped') return [];
-  return event.won ? claimed(pair, state, event.held) : lost(pair, state, event.held);
+  // A change that was made and then changed again by the other node gives no right any more.
+  const stands = event.won && sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));
+  return stands ? claimed(pair, state, event.held) : lost(pair, state, event.held);
 }
 
 /* What several states share. */
