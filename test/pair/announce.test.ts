@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { announcements } from '../../src/pair/announce.ts';
+import { address, internetChecksum, u32 } from '../frames.ts';
+
+const MAC = '52:54:00:ab:cd:ef';
+
+/** Frames as hex, padding and length prefix checked and taken off. */
+function frames(addresses: string[], bytes: number): string[] {
+  return announcements(MAC, addresses).map((message) => {
+    const frame = Buffer.from(message);
+    assert.equal(frame.readUInt32BE(0), frame.length - 4);
+    assert.ok(frame.length - 4 >= 60, 'as long as Ethernet asks');
+    assert.ok(frame.subarray(4 + bytes).every((byte) => byte === 0) || frame.length > 64);
+    return frame.toString('hex', 4);
+  });
+}
+
+const PADDING = '00'.repeat(18);
+
+test('RARP tells switches where the MAC lives', () => {
+  assert.deepEqual(frames([], 42), [
+    'ffffffffffff' +
+      '525400abcdef' +
+      '8035' +
+      '0001080006040003' +
+      '525400abcdef' +
+      '00000000' +
+      '525400abcdef' +
+      '00000000' +
+      PADDING,
+  ]);
+});
+
+test('gratuitous ARP tells neighbours, one for each IPv4 address', () => {
+  const arp = (ip: string) =>
+    'ffffffffffff' +
+    '525400abcdef' +
+    '0806' +
+    '0001080006040001' +
+    '525400abcdef' +
+    ip +
+    '000000000000' +
+    ip +
+    PADDING;
+  assert.deepEqual(frames(['10.0.2.15', '192.168.255.1'], 42).slice(1), [arp('0a00020f'), arp('c0a8ff01')]);
+});
+
+for (const [text, full] of [
+  ['fe80::5054:ff:feab:cdef', 'fe80000000000000505400fffeabcdef'],
+  ['2001:db8:0:0:0:0:0:1', '20010db8000000000000000000000001'],
+  ['2001:DB8::', '20010db8000000000000000000000000'],
+  ['::1', '00000000000000000000000000000001'],
+  ['::', '00000000000000000000000000000000'],
+  ['::ffff:10.0.2.15', '00000000000000000000ffff0a00020f'],
+  ['1:2:3:4:5:6:7::', '00010002000300040005000600070000'],
+  ['64:ff9b::192.0.2.33', '0064ff9b0000000000000000c0000221'],
+]) {
+  test(`neighbour advertisement for ${text}`, () => {
+    const frame = Buffer.from(announcements(MAC, [text])[1].subarray(4));
+    assert.equal(frame.length, 86);
+    const allNodes = 'ff020000000000000000000000000001';
+    const checksum = frame.toString('hex', 56, 58);
+    assert.equal(
+      frame.toString('hex'),
+      '333300000001' +
+        '525400abcdef' +
+        '86dd' +
+        '60000000' +
+        '0020' +
+        '3a' +
+        'ff' +
+        full +
+        allNodes +
+        '8800' +
+        checksum +
+        '20000000' +
+        full +
+        '0201' +
+        '525400abcdef',
+    );
+    const icmp = Buffer.from(frame.subarray(54));
+    icmp.writeUInt16BE(0, 2);
+    const pseudo = Buffer.concat([Buffer.from(full, 'hex'), address('ff02::1'), u32(32, 58)]);
+    assert.equal(checksum, internetChecksum(pseudo, icmp).toString(16).padStart(4, '0'));
+  });
+}

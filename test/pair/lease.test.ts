@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { LeasePromise, SpeakingRight } from '../../src/pair/lease.ts';
+
+const LEASE_MS = 1000;
+
+/** One heartbeat: when it is sent, how long it and its answer take, and which of them is lost. */
+const beat = fc.record({
+  afterMs: fc.integer({ min: 0, max: 400 }),
+  thereMs: fc.integer({ min: 0, max: 3000 }),
+  backMs: fc.integer({ min: 0, max: 3000 }),
+  lostThere: fc.boolean(),
+  lostBack: fc.boolean(),
+  repeated: fc.boolean(),
+});
+
+test('the secondary may never take over before the primary’s time to speak is over', () => {
+  const clock = fc.record({
+    offsetMs: fc.integer({ min: -1e6, max: 1e6 }),
+    rate: fc.double({ min: 0.96, max: 1.04, noNaN: true }),
+  });
+  fc.assert(
+    fc.property(fc.array(beat, { minLength: 1, maxLength: 90 }), clock, (beats, { offsetMs, rate }) => {
+      // True time runs on the primary's clock; the secondary's has its own zero and its own speed.
+      const secondaryClock = (ms: number) => ms * rate + offsetMs;
+      const trueTime = (ms: number) => (ms - offsetMs) / rate;
+      const right = new SpeakingRight(LEASE_MS);
+      const promise = new LeasePromise(LEASE_MS, secondaryClock(0));
+      const events: { ms: number; run: (ms: number) => void }[] = [];
+      let speakUntilMs = Number.NEGATIVE_INFINITY;
+      let sentMs = 0;
+      for (const { afterMs, thereMs, backMs, lostThere, lostBack, repeated } of beats) {
+        sentMs += afterMs;
+        events.push({
+          ms: sentMs,
+          run: (ms) => {
+            const number = right.send(ms);
+            if (lostThere) return;
+            later(ms + thereMs, (heardMs) => {
+              promise.heard(secondaryClock(heardMs));
+              if (lostBack) return;
+              for (let i = 0; i < (repeated ? 2 : 1); i++) {
+                later(heardMs + backMs + 500 * i, () => {
+                  speakUntilMs = right.answered(number);
+                });
+              }
+            });
+          },
+        });
+      }
+      function later(ms: number, run: (ms: number) => void): void {
+        events.push({ ms, run });
+      }
+      while (events.length > 0) {
+        events.sort((a, b) => a.ms - b.ms);
+        const event = events.shift()!;
+        // Were the secondary to stop listening at this very moment:
+        assert.ok(speakUntilMs < trueTime(promise.overAtMs));
+        event.run(event.ms);
+        assert.ok(speakUntilMs < trueTime(promise.overAtMs));
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('an answer gives time from when its heartbeat was sent', () => {
+  const right = new SpeakingRight(LEASE_MS);
+  const number = right.send(5000);
+  right.send(5100);
+  assert.equal(right.answered(number), 5900);
+  assert.equal(right.answered(number), 5900);
+});
+
+test('an older answer takes nothing back', () => {
+  const right = new SpeakingRight(LEASE_MS);
+  const first = right.send(0);
+  const second = right.send(100);
+  assert.equal(right.answered(second), 1000);
+  assert.equal(right.answered(first), 1000);
+});
+
+test('nothing was answered, nothing may be said: not for a number that was never sent, nor for a forgotten one', () => {
+  const right = new SpeakingRight(LEASE_MS);
+  assert.equal(right.answered(0), Number.NEGATIVE_INFINITY);
+  right.send(10);
+  assert.equal(right.answered(0), Number.NEGATIVE_INFINITY);
+  assert.equal(right.answered(2), Number.NEGATIVE_INFINITY);
+  for (let i = 0; i < 64; i++) right.send(1000 + i);
+  assert.equal(right.answered(1), Number.NEGATIVE_INFINITY);
+  assert.equal(right.answered(2), 1900);
+});
+
+test('a promise counts from the last heartbeat, and from the beginning', () => {
+  const promise = new LeasePromise(LEASE_MS, 50);
+  assert.equal(promise.overAtMs, 1050);
+  promise.heard(70);
+  assert.equal(promise.lastHeardMs, 70);
+  assert.equal(promise.overAtMs, 1070);
+});

@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { PairModel } from './pair-model.ts';
+
+/** Without faults a pair is protected after some forty of these. */
+const CALM_STEPS_MAX = 2000;
+
+test('two nodes, any interleaving, any loss: never two voices; without faults they end protected', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.nat(), fc.nat(9)), { minLength: 60, maxLength: 200 }),
+      fc.infiniteStream(fc.nat()),
+      (choices, calm) => {
+        const model = new PairModel();
+        for (const [choice, weight] of choices) {
+          // Mostly the ordinary: what only breaks things never gets to the interesting states.
+          const all = model.actions();
+          const usual = all.filter(({ fault }) => !fault);
+          const from = weight === 0 || usual.length === 0 ? all : usual;
+          from[choice % from.length].run();
+        }
+        for (let steps = 0; !model.settled; steps++) {
+          assert.ok(steps < CALM_STEPS_MAX, `never settles:\n${model.log.slice(-60).join('\n')}`);
+          const usual = model.actions().filter(({ fault }) => !fault);
+          assert.ok(usual.length > 0, `nothing can happen any more:\n${model.log.slice(-60).join('\n')}`);
+          usual[(calm.next().value ?? 0) % usual.length].run();
+        }
+      },
+    ),
+    { numRuns: 700 },
+  );
+});

@@ -1,0 +1,269 @@
+/**
+ * Two state machines, an arbiter and all that lies between them, as a list of things that could happen next. Whoever
+ * drives it picks one after another; so any interleaving, any lost answer and any broken link is a list of numbers.
+ *
+ * What speaking means here: a node has the right for good (it booted, was promoted or went alone), or by its lease.
+ * The lease itself is modelled by its one promise (lease.ts): when the secondary's wait is over, the primary's time is.
+ */
+import assert from 'node:assert/strict';
+import type { PairRecord } from '../../src/pair/arbiter.ts';
+import { newPair, type Pair, type PairEffect, type PairEvent, step } from '../../src/pair/machine.ts';
+
+type Right = 'none' | 'lease' | 'for-good';
+type Action = { name: string; fault: boolean; run: () => void };
+type Question = { node: ModelNode; swap: { revision: number; record: PairRecord } | null };
+
+class ModelNode {
+  readonly name: string;
+  pair: Pair;
+  right: Right = 'none';
+  hasVm = false;
+  dialing = false;
+  /** events that wait for their time: timers, answers, word of a closed link */
+  pending: PairEvent[] = [];
+  private readonly queue: PairEvent[] = [];
+  private handling = false;
+  private readonly world: PairModel;
+
+  constructor(world: PairModel, name: string) {
+    this.world = world;
+    this.name = name;
+    this.pair = newPair(name, true);
+  }
+
+  /** A process that starts; what the one before waited for died with it. */
+  restart(): void {
+    this.pair = newPair(this.name, true);
+    this.pending = [];
+    this.queue.length = 0;
+    this.right = 'none';
+    this.hasVm = false;
+    this.dialing = false;
+    this.world.questions = this.world.questions.filter(({ node }) => node !== this);
+    this.world.ask({ node: this, swap: null });
+  }
+
+  dispatch(event: PairEvent): void {
+    this.queue.push(event);
+    if (this.handling) return;
+    this.handling = true;
+    for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) {
+      const before = this.pair.state.name;
+      const effects = step(this.pair, next);
+      this.world.log.push(`${this.name}: ${before} -${next.type}-> ${this.pair.state.name}`);
+      for (const effect of effects) this.perform(effect);
+    }
+    this.handling = false;
+  }
+
+  private perform(effect: PairEffect): void {
+    const { world } = this;
+    switch (effect.do) {
+      case 'readRecord':
+        world.ask({ node: this, swap: null });
+        return;
+      case 'swap':
+        world.ask({ node: this, swap: { revision: effect.revision, record: effect.record } });
+        return;
+      case 'bootVm':
+        this.hasVm = true;
+        this.right = 'for-good';
+        return;
+      case 'becomeCandidate':
+        this.hasVm = false;
+        this.right = 'none';
+        this.dialing = true;
+        return;
+      case 'startSync':
+        world.sync = 0;
+        return;
+      case 'goAlone':
+        this.right = 'for-good';
+        return;
+      case 'speakByLease':
+        this.right = 'lease';
+        return;
+      case 'waitForLease':
+        this.pending.push({ type: 'leaseOver' });
+        return;
+      case 'promote':
+        this.hasVm = true;
+        this.right = 'for-good';
+        this.pending.push({ type: 'promoted' });
+        return;
+      case 'fence':
+        this.hasVm = false;
+        this.right = 'none';
+        return;
+      case 'askTakeover':
+        world.message(this, { type: 'takeoverAsked' });
+        return;
+      case 'sendYielded':
+        world.message(this, { type: 'yielded' });
+        return;
+      case 'closeLink':
+        world.closeLink(this);
+        return;
+      case 'retryAfter':
+        this.pending.push({ type: 'retry' });
+        return;
+      case 'waitForReturn':
+        this.pending.push({ type: 'returnTimeOver' });
+        return;
+      case 'confirmProtected':
+        return;
+      case 'exit':
+        this.right = 'none';
+        this.hasVm = false;
+        return;
+    }
+  }
+}
+
+export class PairModel {
+  readonly log: string[] = [];
+  questions: Question[] = [];
+  /** how far the first copy is, or null */
+  sync: number | null = null;
+  readonly a = new ModelNode(this, 'a');
+  readonly b = new ModelNode(this, 'b');
+  private revision = 0;
+  private record: PairRecord | null = null;
+  private linked = false;
+  /** on the link, in order */
+  private messages: { to: ModelNode; event: PairEvent }[] = [];
+
+  constructor() {
+    this.a.restart();
+    this.b.restart();
+  }
+
+  ask(question: Question): void {
+    this.questions.push(question);
+  }
+
+  message(from: ModelNode, event: PairEvent): void {
+    if (this.linked) this.messages.push({ to: this.other(from), event });
+  }
+
+  /** `by` hears of it at once, the other one later. */
+  closeLink(by: ModelNode | null): void {
+    if (!this.linked) return;
+    this.linked = false;
+    this.sync = null;
+    this.messages = [];
+    for (const node of [this.a, this.b]) {
+      const event: PairEvent = { type: 'linkLost', cause: 'closed' };
+      if (node === by) node.dispatch(event);
+      else node.pending.push(event);
+    }
+  }
+
+  /** Everything that could happen next. */
+  actions(): Action[] {
+    const all: Action[] = [];
+    const add = (name: string, fault: boolean, run: () => void) =>
+      all.push({
+        name,
+        fault,
+        run: () => {
+          this.log.push(`* ${name}`);
+          run();
+          this.check();
+        },
+      });
+    for (const question of this.questions) {
+      const what = `${question.node.name} ${question.swap === null ? 'reads' : 'swaps'}`;
+      add(what, false, () => this.answer(question, true, true));
+      add(`${what}, and the answer is lost`, true, () => this.answer(question, true, false));
+      add(`${what}, and the question is lost`, true, () => this.answer(question, false, false));
+    }
+    for (const node of [this.a, this.b]) {
+      for (const event of node.pending) {
+        add(`${node.name} gets ${event.type}`, false, () => {
+          node.pending.splice(node.pending.indexOf(event), 1);
+          // The one thing that a lease promises.
+          if (event.type === 'leaseOver' && this.other(node).right === 'lease')
+            this.other(node).right = 'none';
+          // An arbiter may look at the record long after the change: somebody else may have changed it again.
+          const held = { revision: this.revision, record: this.record };
+          node.dispatch(event.type === 'swapped' ? { ...event, held } : event);
+        });
+      }
+      const peer = this.other(node);
+      const wants = node.pair.state.name === 'candidate' || node.pair.state.name === 'returning';
+      const takes = peer.pair.state.name === 'alone' && peer.hasVm;
+      const lossToCome = [...node.pending, ...peer.pending].some(({ type }) => type === 'linkLost');
+      if (!this.linked && !lossToCome && node.dialing && wants && takes) {
+        add(`${node.name} dials`, false, () => {
+          this.linked = true;
+          peer.dispatch({ type: 'linkUp', peer: node.name });
+          node.dispatch({ type: 'linkUp', peer: peer.name });
+        });
+      }
+      add(`${node.name} dies and comes back`, true, () => {
+        this.closeLink(null);
+        node.restart();
+      });
+      add(`an operator asks ${node.name} for a failover`, true, () => node.dispatch({ type: 'failover' }));
+    }
+    if (this.linked) add('the link breaks', true, () => this.closeLink(null));
+    const message = this.messages[0];
+    if (message !== undefined) {
+      add(`${message.to.name} is told ${message.event.type}`, false, () => {
+        this.messages.shift();
+        message.to.dispatch(message.event);
+      });
+    }
+    if (this.sync !== null) add('the first copy goes on', false, () => this.syncStep());
+    return all;
+  }
+
+  get settled(): boolean {
+    const states = [this.a.pair.state.name, this.b.pair.state.name].sort().join();
+    return states === 'primary,secondary';
+  }
+
+  private other(node: ModelNode): ModelNode {
+    return node === this.a ? this.b : this.a;
+  }
+
+  private syncStep(): void {
+    const primary = this.a.pair.state.name === 'syncing' ? this.a : this.b;
+    const secondary = this.other(primary);
+    const at = this.sync;
+    this.sync = at === null || at === 2 ? null : at + 1;
+    if (at === 0) secondary.dispatch({ type: 'syncAsked' });
+    else if (at === 1) secondary.dispatch({ type: 'committed' });
+    else if (at === 2) primary.dispatch({ type: 'committed' });
+  }
+
+  private answer(question: Question, reached: boolean, answered: boolean): void {
+    this.questions.splice(this.questions.indexOf(question), 1);
+    const { node, swap } = question;
+    let won = false;
+    if (reached && swap !== null && swap.revision === this.revision) {
+      won = true;
+      this.revision++;
+      this.record = swap.record;
+      this.log.push(`  record ${this.revision}: ${JSON.stringify(this.record)}`);
+    }
+    const held = { revision: this.revision, record: this.record };
+    if (!answered) node.pending.push({ type: 'arbiterFailed', message: 'lost' });
+    else if (swap === null) node.pending.push({ type: 'record', held });
+    else node.pending.push({ type: 'swapped', held, won });
+  }
+
+  private check(): void {
+    const speaking = [this.a, this.b].filter(({ right }) => right !== 'none');
+    assert.ok(speaking.length <= 1, `both nodes may speak:\n${this.log.join('\n')}`);
+    for (const node of speaking) {
+      if (node.right === 'for-good')
+        assert.equal(
+          this.record?.primary,
+          node.name,
+          `the record gives no right to:\n${this.log.join('\n')}`,
+        );
+    }
+  }
+}
