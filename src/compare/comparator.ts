@@ -65,6 +65,8 @@ export class Comparator {
   private readonly flows: (ComparedFlow | undefined)[] = [];
   private readonly view = new PacketView();
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
+  /** flows that are TCP connections */
+  tcpFlows = 0;
   private evictAt = 0;
   private flowless = false;
 
@@ -295,6 +297,7 @@ export class Comparator {
       id = this.table.insert(this.key);
       if (id === NONE) return NONE;
       this.flows[id] = new ComparedFlow();
+      if (this.view.kind === PACKET.tcp) this.tcpFlows++;
     }
     this.flows[id]!.lastSeenMs = nowMs;
     return id;
@@ -305,6 +308,7 @@ export class Comparator {
       this.evictAt = (this.evictAt + 1) % this.flows.length;
       const flow = this.flows[this.evictAt];
       if (flow?.idle === true && nowMs - flow.lastSeenMs >= LIMITS.flowIdleMsMax) {
+        if (this.keyKind(this.evictAt) === PACKET.tcp) this.tcpFlows--;
         this.table.remove(this.evictAt);
         this.flows[this.evictAt] = undefined;
         this.counters.flowsEvicted++;

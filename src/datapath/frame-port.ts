@@ -17,6 +17,8 @@ export class FramePort {
   readonly name: string;
   handler: FrameHandler;
   onClosed: (cause: Error | null) => void = () => {};
+  /** Some of what was written has left: there may be room again (see `queuedBytes`). */
+  onWritten: () => void = () => {};
   readonly out: RunQueue;
   private readonly slabs: SlabPool;
   private readonly reader: FrameReader;
@@ -59,7 +61,10 @@ export class FramePort {
     }
     stream.cork();
     this.out.drain((slab, start, end) => {
-      stream.write(this.slabs.buffer(slab).subarray(start, end), () => this.slabs.release(slab));
+      stream.write(this.slabs.buffer(slab).subarray(start, end), () => {
+        this.slabs.release(slab);
+        this.onWritten();
+      });
     });
     stream.uncork();
   }

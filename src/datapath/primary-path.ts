@@ -12,8 +12,8 @@
  *
  * Gate: while a checkpoint is drained and taken, input is kept back, in order, and delivered to both VMs afterwards.
  *
- * Limits: gated input and unsent output stop the reading of their source (back-pressure); held output forces a
- * checkpoint (Comparator.pressure) and, at the same mark, stops the reading of the VM.
+ * Limits: input that waits (gated, or not taken by VM or link) stops the reading of the uplink; output that waits (not
+ * taken by the uplink, or held up to where a checkpoint is forced, Comparator.pressure) stops the reading of the VM.
  */
 import {
   Comparator,
@@ -39,8 +39,6 @@ import { TAP, type Tap } from './tap.ts';
 export type PrimaryPathEvents = {
   /** A flow differs: only a checkpoint heals it. */
   diverged(flow: string, reason: DivergenceReason): void;
-  /** Frames were held, or a limit came near: look at `overdue` and `pressure`. */
-  holding(): void;
 };
 
 type EarlyFrame = { slab: number; at: number; length: number; index: number };
@@ -115,6 +113,8 @@ export class PrimaryPath {
       frame: (slab, at, length) => this.onOutput(slab, at, length),
       batchEnd: () => this.onOutputEnd(),
     };
+    this.uplink.onWritten = () => this.regulate();
+    this.vm.onWritten = () => this.regulate();
   }
 
   get isComparing(): boolean {
@@ -148,7 +148,6 @@ export class PrimaryPath {
       this.forEachFrame(slab, start, end, (at, length) => this.deliver(slab, at, length));
       this.slabs.release(slab);
     });
-    this.resumeUplink();
     this.onInputEnd();
   }
 
@@ -168,7 +167,7 @@ export class PrimaryPath {
    */
   readRest(): void {
     this.readingRest = true;
-    this.resumeVm();
+    this.regulate();
   }
 
   /**
@@ -178,15 +177,14 @@ export class PrimaryPath {
   commit(link: LinkChannel): number {
     invariant(this.gateClosed, 'a checkpoint committed while the input gate was open');
     this.readingRest = false;
-    link.dropConfirms();
     this.link = link;
+    link.onWritten = () => this.regulate();
     const released = this.comparator.commit();
     link.dropConfirms();
     this.epoch++;
     this.mirroring = true;
     this.comparing = true;
     this.inputIndex = 0;
-    this.resumeVm();
     const early = this.early;
     this.early = [];
     for (const frame of early) {
@@ -206,7 +204,6 @@ export class PrimaryPath {
     const released = this.comparing ? this.comparator.commit() : 0;
     this.comparing = false;
     this.readingRest = false;
-    this.resumeVm();
     this.openGate();
     this.onOutputEnd();
     return released;
@@ -222,8 +219,7 @@ export class PrimaryPath {
     this.dropEarly();
     this.comparator.discard();
     // The ports outlive this path: its holds must not.
-    this.resumeUplink();
-    this.resumeVm();
+    this.regulate();
   }
 
   /** Sends what this VM said before it was the one VM (a promotion). The frame is in the client's numbers. */
@@ -266,10 +262,6 @@ export class PrimaryPath {
       return;
     }
     this.gated.push(slab, at, length);
-    if (this.gated.bytes >= LIMITS.gatedBytesMax && !this.uplinkHeld) {
-      this.uplinkHeld = true;
-      this.uplink.hold();
-    }
   }
 
   private deliver(slab: number, at: number, length: number): void {
@@ -281,6 +273,7 @@ export class PrimaryPath {
   private onInputEnd(): void {
     this.link?.flush();
     this.vm.flush();
+    this.regulate();
   }
 
   private onOutput(slab: number, at: number, length: number): void {
@@ -295,11 +288,31 @@ export class PrimaryPath {
     // What the secondary must know before the client can answer goes first.
     this.link?.flush();
     if (this.maySpeak()) this.uplink.flush();
-    if (this.comparing) {
-      if (this.comparator.pressure() !== null && !this.readingRest) this.holdVm();
-      if (this.comparator.primary.frames > 0 || this.comparator.secondary.frames > 0) this.events.holding();
-    }
+    this.regulate();
     this.nowMs = -1;
+  }
+
+  /** Back-pressure: a source is read as long as there is room behind it. */
+  private regulate(): void {
+    const inputFull =
+      !this.fenced &&
+      (this.gated.bytes >= LIMITS.gatedBytesMax ||
+        this.vm.queuedBytes >= LIMITS.unsentBytesMax ||
+        (this.link?.queuedBytes ?? 0) >= LIMITS.unsentBytesMax);
+    if (inputFull !== this.uplinkHeld) {
+      this.uplinkHeld = inputFull;
+      if (inputFull) this.uplink.hold();
+      else this.uplink.unhold();
+    }
+    const outputFull =
+      !this.fenced &&
+      !this.readingRest &&
+      (this.uplink.queuedBytes >= LIMITS.unsentBytesMax || this.pressure() !== null);
+    if (outputFull !== this.vmHeld) {
+      this.vmHeld = outputFull;
+      if (outputFull) this.vm.hold();
+      else this.vm.unhold();
+    }
   }
 
   private release(slab: number, at: number, length: number, cause: ReleaseCause): void {
@@ -335,24 +348,6 @@ export class PrimaryPath {
   private dropEarly(): void {
     for (const frame of this.early) this.slabs.release(frame.slab);
     this.early = [];
-  }
-
-  private holdVm(): void {
-    if (this.vmHeld) return;
-    this.vmHeld = true;
-    this.vm.hold();
-  }
-
-  private resumeUplink(): void {
-    if (!this.uplinkHeld) return;
-    this.uplinkHeld = false;
-    this.uplink.unhold();
-  }
-
-  private resumeVm(): void {
-    if (!this.vmHeld) return;
-    this.vmHeld = false;
-    this.vm.unhold();
   }
 
   private forEachFrame(

@@ -153,8 +153,8 @@ export class ColoNode implements NodeControl {
         oldestMs: comparator?.oldestWaitMs(nowMs) ?? 0,
       },
       flows: {
-        tcp: comparator?.flowCount ?? 0,
-        other: 0,
+        tcp: comparator?.tcpFlows ?? 0,
+        other: comparator === null ? 0 : comparator.flowCount - comparator.tcpFlows,
         translated: path?.offsets.size ?? this.secondaryPath?.translator.size ?? 0,
       },
       divergences: this.divergences,
@@ -676,8 +676,10 @@ export class ColoNode implements NodeControl {
     this.path = null;
     this.secondaryPath?.discard();
     this.secondaryPath = null;
-    this.uplink.handler = IGNORE_FRAMES;
-    this.vmPort.handler = IGNORE_FRAMES;
+    for (const port of [this.uplink, this.vmPort]) {
+      port.handler = IGNORE_FRAMES;
+      port.onWritten = () => {};
+    }
     await vm?.stop();
   }
 
@@ -700,7 +702,6 @@ export class ColoNode implements NodeControl {
           this.policy.diverged(reason);
           this.primarySession?.hurry();
         },
-        holding: () => {},
       },
     });
   }

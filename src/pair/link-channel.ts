@@ -34,6 +34,8 @@ const EARLY_MESSAGES_MAX = 16;
 
 export class LinkChannel {
   onClosed: (cause: Error | null) => void = () => {};
+  /** Some of what was written has left: there may be room again (see `queuedBytes`). */
+  onWritten: () => void = () => {};
   private readonly stream: ByteStream;
   private readonly slabs: SlabPool;
   private readonly reader: FrameReader;
@@ -167,7 +169,10 @@ export class LinkChannel {
       writeI32(header, 8, epoch);
       writeI32(header, 12, index);
       this.write(header);
-      this.stream.write(this.slabs.buffer(slab).subarray(start, end), () => this.slabs.release(slab));
+      this.stream.write(this.slabs.buffer(slab).subarray(start, end), () => {
+        this.slabs.release(slab);
+        this.onWritten();
+      });
     });
   }
 
