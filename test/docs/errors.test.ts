@@ -1,0 +1,20 @@
+/** docs/errors.md against the sources: every code that can be shown is listed, and no other. */
+import assert from 'node:assert/strict';
+import { globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { codeOf, ROOT, readDoc, tableRows } from './tables.ts';
+
+/** At the start of a string, and all of it or followed by a colon: environment variables are never written so. */
+const IN_ERROR_POSITION = /['"`](COLO_[A-Z]+(?:_[A-Z]+)*)(?=['"`:])/g;
+
+test('docs/errors.md lists every error code', () => {
+  const files = globSync('{src,lab,demo,scripts,bench}/**/*.{ts,mjs}', { cwd: ROOT });
+  const used = new Set<string>();
+  for (const file of [...files, 'bin/colo']) {
+    for (const [, code] of readFileSync(join(ROOT, file), 'utf8').matchAll(IN_ERROR_POSITION)) used.add(code);
+  }
+  const codes = tableRows(readDoc('docs/errors.md')).map(([first]) => codeOf(first));
+  const documented = codes.filter((code) => code !== null);
+  assert.deepEqual(documented.toSorted(), [...used].sort());
+});
