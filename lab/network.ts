@@ -8,7 +8,7 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import { createSocket } from 'node:dgram';
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -59,6 +59,7 @@ const SERVICES = [
 /** Another program may take a port between our choosing it and our using it. */
 const ATTEMPTS_MAX = 3;
 const START_MS_MAX = 10_000;
+const LISTEN_MS_MAX = 2000;
 
 export async function startNetwork(options: NetworkOptions): Promise<Network> {
   if (!options.ipv6) return retrying(() => startWithUserNetworking(options));
@@ -134,6 +135,7 @@ async function assemble(
       children.push(child);
       await untilThere(child, sockets, what);
     }
+    await untilForwarded(children, forwards);
     return { uplinks, forwards, stop };
   } catch (error) {
     await stop();
@@ -176,6 +178,44 @@ async function untilThere(child: ChildProcess, sockets: readonly string[], what:
     }
     await sleep(10);
   }
+}
+
+/**
+ * passt says nothing when it could not take a port that somebody else took first, and clients would be refused for
+ * ever. The kernel's table tells without a connection that the guest would see.
+ */
+async function untilForwarded(
+  children: readonly ChildProcess[],
+  forwards: Network['forwards'],
+): Promise<void> {
+  const wanted = Object.values(forwards).flatMap(({ http, echo, counter, connectOut }) => [
+    http,
+    echo,
+    counter,
+    connectOut,
+  ]);
+  const end = performance.now() + LISTEN_MS_MAX;
+  for (;;) {
+    const listening = new Set([...listeningPorts('/proc/net/tcp'), ...listeningPorts('/proc/net/tcp6')]);
+    const missing = wanted.filter((port) => !listening.has(port));
+    if (missing.length === 0) return;
+    const ended = children.some((child) => child.exitCode !== null || child.signalCode !== null);
+    if (ended || performance.now() > end) {
+      throw new ColoError(
+        'COLO_LAB_NETWORK',
+        `the lab's network does not listen on port ${missing.join(', ')}`,
+      );
+    }
+    await sleep(10);
+  }
+}
+
+/** The local ports in state LISTEN (0A) of one of the kernel's tables. */
+function listeningPorts(table: string): number[] {
+  if (!existsSync(table)) return [];
+  const rows = readFileSync(table, 'latin1').split('\n').slice(1);
+  const fields = rows.map((row) => row.trim().split(/\s+/)).filter((row) => row[3] === '0A');
+  return fields.map((row) => Number.parseInt(row[1].split(':')[1], 16));
 }
 
 async function chooseForwards(host: string): Promise<Forwards> {
