@@ -141,6 +141,7 @@ export function connectStream(endpoint: Endpoint): Promise<ByteStream> {
   });
 }
 
+/** `close` ends the listening alone: connections that were accepted live on, and whoever has one closes it. */
 export type StreamListener = { close(): Promise<void> };
 
 /** Accepts until closed; rejects with COLO_ENDPOINT_LISTEN when the place is taken. */
@@ -167,7 +168,13 @@ export function listenStream(
     );
     server.listen(
       endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port },
-      () => resolve({ close: () => new Promise((closed) => server.close(() => closed())) }),
+      // Not awaited: the server counts its connections by sockets that were replaced here, so it never sees one end.
+      () =>
+        resolve({
+          async close() {
+            server.close();
+          },
+        }),
     );
   });
 }
