@@ -6,6 +6,7 @@
  * big-endian. Frame messages carry runs in the VM port's framing, so they go from socket to socket without a copy:
  * body = `[u32 epoch][u32 index of the first frame]` and then `[u32 length][frame]` again and again.
  */
+import { z } from 'zod';
 import { LIMITS } from '../compare/limits.ts';
 import { ColoError } from '../error.ts';
 import type { Translation } from '../translate/offset-map.ts';
@@ -50,6 +51,24 @@ export type Hello = {
   generation: number;
   role: 'primary' | 'candidate';
 };
+
+const helloSchema = z.union([
+  z.object({
+    version: z.literal(LINK_VERSION),
+    channel: z.enum(['data', 'migration']),
+    pair: z.string(),
+    node: z.string(),
+    generation: z.int().nonnegative(),
+    role: z.enum(['primary', 'candidate']),
+  }),
+  // Of another version only the number is known to be there: enough to refuse it by its name.
+  z.object({ version: z.int().refine((version) => version !== LINK_VERSION) }),
+]);
+
+/** Anybody can connect and say anything. */
+export function isHello(body: unknown): body is Hello {
+  return helloSchema.safeParse(body).success;
+}
 
 /** Control messages by type; their bodies are JSON, for they are rare and meant to be extended. */
 export type ControlBodies = {

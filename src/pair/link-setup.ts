@@ -11,7 +11,7 @@ import { connectStream, listenStream } from '../datapath/socket-stream.ts';
 import type { Endpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { LinkChannel, type LinkHandler } from './link-channel.ts';
-import { type ControlType, checkHello, type Hello, MESSAGE } from './link-protocol.ts';
+import { type ControlType, checkHello, type Hello, isHello, MESSAGE } from './link-protocol.ts';
 
 /** A peer that says nothing for so long after connecting is none. */
 const HELLO_MS_MAX = 2000;
@@ -48,17 +48,26 @@ function firstHello(channel: LinkChannel): Promise<Hello> {
       control(type: ControlType, body: unknown) {
         clearTimeout(timer);
         channel.handler = null;
-        if (type === MESSAGE.hello) {
-          resolve(body as Hello);
-          return;
+        if (type === MESSAGE.hello && isHello(body)) resolve(body);
+        else {
+          reject(notHello(type, body));
+          channel.close();
         }
-        const { code, message } = body as { code?: string; message?: string };
-        reject(new ColoError('COLO_LINK_REFUSED', `the peer refuses: ${code ?? ''} ${message ?? ''}`.trim()));
-        channel.close();
       },
     };
     channel.start();
   });
+}
+
+function notHello(type: ControlType, body: unknown): ColoError {
+  if (type !== MESSAGE.failed) {
+    return new ColoError(
+      'COLO_LINK_GARBLED',
+      `the peer began with a message of type ${type} that is no HELLO; is it a colo node?`,
+    );
+  }
+  const { code = '', message = '' } = (body ?? {}) as { code?: string; message?: string };
+  return new ColoError('COLO_LINK_REFUSED', `the peer refuses: ${code} ${message}`.trim());
 }
 
 /** Dials and says HELLO; resolves with the channel and what the peer said. */
