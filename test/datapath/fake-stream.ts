@@ -1,0 +1,145 @@
+/** Two ends of a connection in memory. Nothing moves until the test pumps, in pieces as small as it likes. */
+import assert from 'node:assert/strict';
+import type { ByteStream, StreamSink } from '../../src/datapath/byte-stream.ts';
+
+export class FakeStream implements ByteStream {
+  peer: FakeStream | null = null;
+  sink: StreamSink | null = null;
+  /** what the peer wrote and this end has not read */
+  inbox: Buffer = Buffer.alloc(0);
+  /** while true, writes stay in this process */
+  stalled = false;
+  open = true;
+  paused = true;
+  corks = 0;
+  writes = 0;
+  private endTold = false;
+  private waiting: { bytes: Uint8Array; done: () => void }[] = [];
+
+  start(sink: StreamSink): void {
+    this.sink = sink;
+    this.paused = false;
+  }
+
+  cork(): void {
+    this.corks++;
+  }
+
+  uncork(): void {
+    this.corks--;
+  }
+
+  write(bytes: Uint8Array, done: () => void): void {
+    this.writes++;
+    if (!this.open) {
+      done();
+      return;
+    }
+    this.waiting.push({ bytes, done });
+    if (!this.stalled) this.unstall();
+  }
+
+  /** The kernel takes what waits. */
+  unstall(): void {
+    this.stalled = false;
+    const { waiting } = this;
+    this.waiting = [];
+    for (const { bytes, done } of waiting) {
+      const { peer } = this;
+      if (peer?.open) peer.inbox = Buffer.concat([peer.inbox, bytes]);
+      done();
+    }
+  }
+
+  pause(): void {
+    this.paused = true;
+  }
+
+  resume(): void {
+    this.paused = false;
+  }
+
+  unreadBytes(): number {
+    return this.inbox.length;
+  }
+
+  unsentBytes(): number {
+    return this.queuedBytes() + (this.peer?.inbox.length ?? 0);
+  }
+
+  queuedBytes(): number {
+    return this.waiting.reduce((sum, { bytes }) => sum + bytes.length, 0);
+  }
+
+  close(): void {
+    if (!this.open) return;
+    this.open = false;
+    for (const { done } of this.waiting) done();
+    this.waiting = [];
+    this.inbox = Buffer.alloc(0);
+  }
+
+  /** One read of at most `bytesMax` bytes, or the end; answers whether anything happened. */
+  pump(bytesMax = Number.POSITIVE_INFINITY): boolean {
+    const { sink } = this;
+    if (sink === null) return false;
+    if (!this.open) {
+      // As with a socket, the end is told later, and once.
+      const told = this.endTold;
+      this.endTold = true;
+      if (!told) sink.closed(null);
+      return !told;
+    }
+    if (this.paused) return false;
+    if (this.inbox.length === 0) {
+      if (this.peer?.open !== false) return false;
+      this.close();
+      return true;
+    }
+    const buffer = sink.buffer();
+    if (buffer === null) {
+      this.paused = true;
+      return false;
+    }
+    assert.ok(buffer.length > 0, 'an empty buffer to read into');
+    const bytes = Math.min(buffer.length, this.inbox.length, bytesMax);
+    buffer.set(this.inbox.subarray(0, bytes));
+    this.inbox = this.inbox.subarray(bytes);
+    sink.read(bytes);
+    return true;
+  }
+}
+
+export function fakePair(): [FakeStream, FakeStream] {
+  const a = new FakeStream();
+  const b = new FakeStream();
+  a.peer = b;
+  b.peer = a;
+  return [a, b];
+}
+
+export function pumpAll(...streams: FakeStream[]): void {
+  while (streams.map((stream) => stream.pump()).includes(true));
+}
+
+/** A frame with its length prefix, as it lies on a VM port. */
+export function framed(...frames: Uint8Array[]): Buffer {
+  return Buffer.concat(
+    frames.flatMap((frame) => {
+      const prefix = Buffer.alloc(4);
+      prefix.writeUInt32BE(frame.length);
+      return [prefix, frame];
+    }),
+  );
+}
+
+export function unframed(bytes: Buffer): Buffer[] {
+  const frames: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const length = bytes.readUInt32BE(at);
+    assert.ok(at + 4 + length <= bytes.length, 'the stream ends inside a frame');
+    frames.push(bytes.subarray(at + 4, at + 4 + length));
+    at += 4 + length;
+  }
+  return frames;
+}

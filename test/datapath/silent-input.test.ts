@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { LIMITS } from '../../src/compare/limits.ts';
+import { SilentInput } from '../../src/datapath/silent-input.ts';
+import { SlabPool } from '../../src/datapath/slabs.ts';
+
+function silent(slabBytes = 2048, slabsMax = 8192) {
+  const pool = new SlabPool(slabBytes, slabsMax);
+  const input = new SilentInput(pool);
+  return {
+    pool,
+    input,
+    heard(frame: Buffer, nowMs = 0) {
+      const slab = pool.acquire();
+      frame.copy(pool.buffer(slab));
+      input.heard(slab, 0, frame.length, nowMs);
+      pool.release(slab);
+    },
+    passedOn: (frame: Buffer, nowMs = 0) => input.passedOn(frame, 0, frame.length, nowMs),
+    left() {
+      const all: string[] = [];
+      input.drain((slab, at, length) => all.push(pool.buffer(slab).toString('latin1', at, at + length)));
+      assert.equal(pool.inUse, 0);
+      return all;
+    },
+  };
+}
+
+const frame = (text: string) => Buffer.from(text, 'latin1');
+
+test('equal frames pair off one to one, whichever way is quicker', () => {
+  const step = fc.record({ link: fc.boolean(), frame: fc.constantFrom('a', 'b', 'cc') });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 50 }), (steps) => {
+      const { heard, passedOn, left } = silent();
+      const open: Record<string, number> = { a: 0, b: 0, cc: 0 };
+      for (const { link, frame: text } of steps) {
+        open[text] += link ? -1 : 1;
+        if (link) passedOn(frame(text));
+        else heard(frame(text));
+      }
+      const counts: Record<string, number> = { a: 0, b: 0, cc: 0 };
+      for (const text of left()) counts[text]++;
+      for (const text of ['a', 'b', 'cc']) assert.equal(counts[text], Math.max(0, open[text]), text);
+    }),
+  );
+});
+
+test('what is left comes out in order, once', () => {
+  const { heard, passedOn, left } = silent();
+  for (const text of ['1', '2', '3', '4']) heard(frame(text));
+  passedOn(frame('2'));
+  assert.deepEqual(left(), ['1', '3', '4']);
+  assert.deepEqual(left(), []);
+});
+
+test('frames that differ in the last byte of a large frame are told apart', () => {
+  const { heard, passedOn, left } = silent();
+  const large = Buffer.alloc(1500, 'x');
+  const other = Buffer.from(large);
+  other[1499] = 0;
+  heard(large);
+  passedOn(other);
+  assert.equal(left().length, 1);
+});
+
+test('the oldest go when there are too many bytes, and when they are too old', () => {
+  const few = silent();
+  few.heard(frame('old'), 0);
+  few.heard(frame('young'), LIMITS.silentUplinkMsMax);
+  few.heard(frame('new'), LIMITS.silentUplinkMsMax + 1);
+  assert.deepEqual(few.left(), ['young', 'new']);
+
+  const many = silent();
+  const frames = LIMITS.silentUplinkBytesMax / 1024;
+  for (let i = 0; i < frames + 10; i++) many.heard(Buffer.alloc(1024, i));
+  assert.equal(many.input.frames, frames);
+  many.input.clear();
+  assert.equal(many.pool.inUse, 0);
+});
+
+test('what the link brought long ago hides nothing that is heard now', () => {
+  const { heard, passedOn, left } = silent();
+  passedOn(frame('again'), 0);
+  heard(frame('again'), LIMITS.silentUplinkMsMax + 1);
+  assert.deepEqual(left(), ['again']);
+});
+
+test('an uplink that hears nothing remembers a bounded number of frames', () => {
+  const { heard, passedOn, left } = silent();
+  for (let i = 0; i < 100_000; i++) passedOn(frame(`frame ${i}`));
+  heard(frame('frame 99999'));
+  heard(frame('frame 1'));
+  assert.deepEqual(left(), ['frame 1']);
+});

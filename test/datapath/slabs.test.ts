@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { SlabPool } from '../../src/datapath/slabs.ts';
+
+test('slabs are lent, counted, given back and lent again', () => {
+  const pool = new SlabPool(64, 2);
+  const a = pool.acquire();
+  const b = pool.acquire();
+  assert.equal(pool.acquire(), -1);
+  assert.equal(pool.inUse, 2);
+  pool.retain(a);
+  pool.release(a);
+  assert.equal(pool.inUse, 2);
+  pool.release(a);
+  assert.equal(pool.inUse, 1);
+  assert.equal(pool.acquire(), a);
+  assert.equal(pool.buffer(b).length, 64);
+});
+
+test('a waiter is told once, when a slab is free', () => {
+  const pool = new SlabPool(64, 1);
+  const slab = pool.acquire();
+  const told: string[] = [];
+  pool.whenFree(() => told.push('first'));
+  pool.whenFree(() => told.push('second'));
+  pool.release(slab);
+  assert.deepEqual(told, ['first']);
+  pool.release(pool.acquire());
+  pool.release(pool.acquire());
+  assert.deepEqual(told, ['first', 'second']);
+});
+
+test('one count too few or too many is a bug that shows', () => {
+  const pool = new SlabPool(64, 1);
+  const slab = pool.acquire();
+  pool.release(slab);
+  assert.throws(() => pool.release(slab), { code: 'COLO_INVARIANT' });
+  assert.throws(() => pool.retain(slab), { code: 'COLO_INVARIANT' });
+});

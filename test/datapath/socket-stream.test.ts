@@ -1,0 +1,249 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import type { ByteStream } from '../../src/datapath/byte-stream.ts';
+import { FramePort } from '../../src/datapath/frame-port.ts';
+import { SlabPool } from '../../src/datapath/slabs.ts';
+import { connectStream, listenStream } from '../../src/datapath/socket-stream.ts';
+import type { Endpoint } from '../../src/endpoint.ts';
+import { framed } from './fake-stream.ts';
+
+const folder = await mkdtemp(join(tmpdir(), 'colo-stream-'));
+after(() => rm(folder, { recursive: true }));
+
+let sockets = 0;
+
+/** A connection; both ends are ours. */
+async function connection(): Promise<{ dialled: ByteStream; accepted: ByteStream }> {
+  const path = join(folder, `${sockets++}.sock`);
+  let accept: (stream: ByteStream) => void = () => {};
+  const accepting = new Promise<ByteStream>((resolve) => {
+    accept = resolve;
+  });
+  const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, (stream) => accept(stream));
+  const dialled = await connectStream({ kind: 'unix', mode: 'connect', path });
+  const accepted = await accepting;
+  await listener.close();
+  return { dialled, accepted };
+}
+
+/** Collects what a stream brings. */
+function collect(stream: ByteStream, bufferBytes = 64 * 1024) {
+  const buffer = Buffer.alloc(bufferBytes);
+  const got = { bytes: Buffer.alloc(0), closed: [] as (Error | null)[], full: false, reads: 0 };
+  stream.start({
+    buffer: () => (got.full ? null : buffer),
+    read: (bytes) => {
+      got.reads++;
+      got.bytes = Buffer.concat([got.bytes, buffer.subarray(0, bytes)]);
+    },
+    closed: (cause) => got.closed.push(cause),
+  });
+  return got;
+}
+
+async function until(what: string, holds: () => boolean): Promise<void> {
+  for (const startMs = performance.now(); !holds(); ) {
+    assert.ok(performance.now() - startMs < 5000, `waited in vain: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+const ends = ['dialled', 'accepted'] as const;
+
+for (const end of ends) {
+  const other = end === 'dialled' ? 'accepted' : 'dialled';
+
+  test(`${end}: bytes go both ways, unchanged, and \`done\` is called for each write`, async () => {
+    const both = await connection();
+    const here = collect(both[end], 1000);
+    const there = collect(both[other]);
+    const bytes = Buffer.from(Array.from({ length: 500_000 }, (_, i) => (i * 7) & 255));
+    let done = 0;
+    both[other].cork();
+    for (let at = 0; at < bytes.length; at += 50_000) {
+      both[other].write(bytes.subarray(at, at + 50_000), () => done++);
+    }
+    both[other].uncork();
+    both[end].write(Buffer.from('and back'), () => done++);
+    await until('all bytes', () => here.bytes.length === bytes.length && done === 11);
+    assert.ok(here.bytes.equals(bytes));
+    await until('the answer', () => there.bytes.toString() === 'and back');
+    both[end].close();
+    await until('both ends closed', () => here.closed.length + there.closed.length === 2);
+    assert.deepEqual([...here.closed, ...there.closed], [null, null]);
+  });
+
+  test(`${end}: unread and unsent are what lies in the kernel`, async () => {
+    const both = await connection();
+    const got = collect(both[end]);
+    both[end].pause();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.equal(both[end].unreadBytes(), 0);
+    assert.equal(both[other].unsentBytes(), 0);
+    both[other].write(Buffer.alloc(1234), () => {});
+    await until('bytes in the kernel', () => both[end].unreadBytes() === 1234);
+    assert.equal(got.bytes.length, 0, 'paused');
+    assert.ok(both[other].unsentBytes() > 0);
+    assert.equal(both[other].queuedBytes(), 0);
+    both[end].resume();
+    await until('read', () => got.bytes.length === 1234);
+    assert.equal(both[end].unreadBytes(), 0);
+    assert.equal(both[other].unsentBytes(), 0);
+    both[end].pause();
+    both[other].write(Buffer.alloc(4_000_000), () => {});
+    await until('a full kernel', () => both[other].queuedBytes() > 0);
+    assert.ok(both[other].unsentBytes() >= both[other].queuedBytes());
+    both[end].resume();
+    await until('all read', () => got.bytes.length === 4_001_234);
+    assert.equal(both[other].unsentBytes(), 0);
+    both[end].close();
+    await until('closed', () => got.closed.length === 1);
+    assert.equal(both[end].unreadBytes(), 0);
+  });
+
+  test(`${end}: a sink without room loses nothing`, async () => {
+    const both = await connection();
+    const got = collect(both[end], 100);
+    const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * 3) & 255));
+    both[other].write(bytes, () => {});
+    for (let round = 0; got.bytes.length < bytes.length; round++) {
+      assert.ok(round < 5000);
+      const before = got.bytes.length;
+      await until('progress', () => got.bytes.length > before);
+      got.full = true;
+      await new Promise((resolve) => setImmediate(resolve));
+      await new Promise((resolve) => setImmediate(resolve));
+      const stopped = got.bytes.length;
+      await new Promise((resolve) => setImmediate(resolve));
+      assert.equal(got.bytes.length, stopped, 'read without room');
+      got.full = false;
+      both[end].resume();
+      if (round === 10) break;
+    }
+    await until('the rest', () => got.bytes.length === bytes.length);
+    assert.ok(got.bytes.equals(bytes));
+    assert.deepEqual(got.closed, []);
+    both[end].close();
+    both[other].close();
+  });
+
+  test(`${end}: started without room, it reads when there is some`, async () => {
+    const both = await connection();
+    both[other].write(Buffer.from('early'), () => {});
+    const room = { is: false };
+    const buffer = Buffer.alloc(100);
+    let text = '';
+    both[end].start({
+      buffer: () => (room.is ? buffer : null),
+      read: (bytes) => {
+        text += buffer.toString('latin1', 0, bytes);
+      },
+      closed: () => {},
+    });
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.equal(text, '');
+    room.is = true;
+    both[end].resume();
+    await until('the early bytes', () => text === 'early');
+    both[end].close();
+    both[other].close();
+  });
+
+  test(`${end}: started again, it goes to the new sink from the next byte on`, async () => {
+    const both = await connection();
+    const first = collect(both[end]);
+    both[other].write(Buffer.from('one'), () => {});
+    await until('the first', () => first.bytes.length === 3);
+    const second = collect(both[end]);
+    both[other].write(Buffer.from('two'), () => {});
+    await until('the second', () => second.bytes.toString() === 'two');
+    assert.equal(first.bytes.toString(), 'one');
+    both[end].close();
+    both[other].close();
+  });
+
+  test(`${end}: a write after the end is done at once, and a late sink is told of the end`, async () => {
+    const both = await connection();
+    const got = collect(both[end]);
+    both[other].close();
+    await until('the end', () => got.closed.length === 1);
+    let done = 0;
+    both[end].write(Buffer.alloc(10), () => done++);
+    assert.equal(done, 1);
+    const late = collect(both[end]);
+    await until('told', () => late.closed.length === 1);
+    assert.equal(both[end].unreadBytes(), 0);
+    assert.equal(both[end].unsentBytes(), 0);
+  });
+}
+
+test('a port under a full pool holds the stream back and loses no frame', async () => {
+  const both = await connection();
+  const pool = new SlabPool(128 * 1024, 3);
+  const kept: number[] = [];
+  let frames = 0;
+  const port = new FramePort('port', pool, {
+    frame: (slab, at) => {
+      assert.equal(pool.buffer(slab).readUInt32BE(at), frames++);
+      pool.retain(slab);
+      kept.push(slab);
+    },
+    batchEnd: () => {},
+  });
+  port.attach(both.accepted);
+  const all = Array.from({ length: 20_000 }, (_, i) => {
+    const frame = Buffer.alloc(60);
+    frame.writeUInt32BE(i);
+    return frame;
+  });
+  both.dialled.write(framed(...all), () => {});
+  let stalls = 0;
+  while (frames < all.length) {
+    const before = frames;
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    if (frames > before) continue;
+    assert.ok(stalls++ < 1000);
+    for (const slab of kept.splice(0)) pool.release(slab);
+  }
+  assert.ok(stalls > 1, 'the pool was full at times');
+  for (const slab of kept) pool.release(slab);
+  port.close();
+  assert.equal(pool.inUse, 0);
+  both.dialled.close();
+});
+
+test('a listener closes though connections that it accepted live on', async () => {
+  const path = join(folder, 'listener.sock');
+  const accepted: ByteStream[] = [];
+  const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, (stream) =>
+    accepted.push(stream),
+  );
+  const dialled = await connectStream({ kind: 'unix', mode: 'connect', path });
+  await until('accepted', () => accepted.length === 1);
+  await listener.close();
+  await assert.rejects(connectStream({ kind: 'unix', mode: 'connect', path }), {
+    code: 'COLO_ENDPOINT_CONNECT',
+  });
+  const got = collect(accepted[0]);
+  dialled.write(Buffer.from('still here'), () => {});
+  await until('bytes', () => got.bytes.length === 10);
+  dialled.close();
+});
+
+test('a taken place and an impossible one are told by their codes', async () => {
+  const taken: Endpoint = { kind: 'tcp', mode: 'listen', host: '127.0.0.1', port: 0 };
+  const path = join(folder, 'taken.sock');
+  const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, () => {});
+  await assert.rejects(
+    listenStream({ kind: 'unix', mode: 'listen', path }, () => {}),
+    {
+      code: 'COLO_ENDPOINT_LISTEN',
+      message: new RegExp(path),
+    },
+  );
+  await listener.close();
+  await (await listenStream(taken, () => {})).close();
+});

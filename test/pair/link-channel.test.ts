@@ -1,0 +1,298 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { SlabPool } from '../../src/datapath/slabs.ts';
+import { LinkChannel, type LinkHandler } from '../../src/pair/link-channel.ts';
+import { type Hello, LINK_VERSION, MESSAGE } from '../../src/pair/link-protocol.ts';
+import { FakeStream, fakePair, framed, pumpAll } from '../datapath/fake-stream.ts';
+
+/** Writes down all that a channel tells. */
+function recorder(slabs: SlabPool): { log: string[]; handler: LinkHandler } {
+  const log: string[] = [];
+  const handler: LinkHandler = {
+    control: (type, body) => log.push(`control ${type} ${JSON.stringify(body)}`),
+    heartbeat: (number) => log.push(`heartbeat ${number}`),
+    heartbeatAck: (number) => log.push(`ack ${number}`),
+    frame: (type, epoch, index, slab, at, length) =>
+      log.push(`frame ${type} ${epoch}/${index} ${slabs.buffer(slab).toString('latin1', at, at + length)}`),
+    confirm: (epoch, from, to) => log.push(`confirm ${epoch} ${from}-${to}`),
+    batchEnd: () => {},
+  };
+  return { log, handler };
+}
+
+function sender() {
+  const [near, far] = fakePair();
+  const slabs = new SlabPool(64 * 1024, 8);
+  const channel = new LinkChannel(near, slabs);
+  channel.start();
+  /** Frames that lie side by side in one slab; answers where each one is. */
+  const place = (...frames: string[]) => {
+    const slab = slabs.acquire();
+    framed(...frames.map((text) => Buffer.from(text))).copy(slabs.buffer(slab));
+    let at = 0;
+    return frames.map((text) => {
+      at += 4 + text.length;
+      return { slab, at: at - text.length, length: text.length };
+    });
+  };
+  return { near, far, slabs, channel, place };
+}
+
+function receiver(slabsMax = 4) {
+  const [near, far] = fakePair();
+  const slabs = new SlabPool(128 * 1024, slabsMax);
+  const channel = new LinkChannel(near, slabs);
+  const { log, handler } = recorder(slabs);
+  const closed: (string | null)[] = [];
+  channel.onClosed = (cause) =>
+    closed.push(cause === null ? null : `${(cause as { code?: string }).code} ${cause.message}`);
+  channel.start();
+  return { near, far, slabs, channel, log, handler, closed };
+}
+
+/** What one of each message looks like on the wire. */
+function conversation(): { bytes: Buffer; log: string[] } {
+  const { far, slabs, channel, place } = sender();
+  const [one, two, apart] = place('one', 'two!', 'apart');
+  channel.sendHeartbeat(MESSAGE.heartbeat, 1);
+  channel.pushFrame(MESSAGE.input, 3, 10, one.slab, one.at, one.length);
+  channel.pushFrame(MESSAGE.input, 3, 11, two.slab, two.at, two.length);
+  channel.pushFrame(MESSAGE.output, 3, 0, apart.slab, apart.at, apart.length);
+  for (const index of [0, 1, 2, 5, 4, 5]) channel.pushConfirm(3, index);
+  channel.send(MESSAGE.gate, { epoch: 3 });
+  channel.pushFrame(MESSAGE.primarySyn, 4, 0, one.slab, one.at, one.length);
+  channel.flush();
+  channel.sendHeartbeat(MESSAGE.heartbeatAck, 0xffffffff);
+  slabs.release(one.slab);
+  assert.equal(slabs.inUse, 0, 'what was sent is let go');
+  return {
+    bytes: far.inbox,
+    log: [
+      'heartbeat 1',
+      'frame 4 3/10 one',
+      'frame 4 3/11 two!',
+      'frame 5 3/0 apart',
+      'confirm 3 0-2',
+      'confirm 3 5-5',
+      'confirm 3 4-5',
+      'control 8 {"epoch":3}',
+      'frame 6 4/0 one',
+      'ack 4294967295',
+    ],
+  };
+}
+
+test('what is said is heard, in order, split at any byte', () => {
+  const { bytes, log: expected } = conversation();
+  for (let split = 0; split <= bytes.length; split++) {
+    const { near, far, slabs, channel, log, handler } = receiver();
+    channel.handler = handler;
+    far.write(bytes.subarray(0, split), () => {});
+    near.pump();
+    far.write(bytes.subarray(split), () => {});
+    near.pump();
+    assert.deepEqual(log, expected);
+    channel.close();
+    assert.equal(slabs.inUse, 0);
+  }
+});
+
+test('byte by byte', () => {
+  const { bytes, log: expected } = conversation();
+  const { near, far, channel, log, handler } = receiver();
+  channel.handler = handler;
+  far.write(bytes, () => {});
+  while (near.pump(1));
+  assert.deepEqual(log, expected);
+});
+
+test('neighbours of one kind and epoch make one message, others do not', () => {
+  const { near, channel, place } = sender();
+  const [a, b, c] = place('a', 'b', 'c');
+  for (const { slab, at, length } of [a, b, c]) channel.pushFrame(MESSAGE.input, 0, 0, slab, at, length);
+  channel.flush();
+  assert.equal(near.writes, 2, 'one header, one run');
+  channel.pushFrame(MESSAGE.input, 0, 3, a.slab, a.at, a.length);
+  channel.pushFrame(MESSAGE.output, 0, 0, b.slab, b.at, b.length);
+  channel.pushFrame(MESSAGE.output, 1, 0, c.slab, c.at, c.length);
+  channel.flush();
+  assert.equal(near.writes, 8);
+  assert.equal(near.corks, 0);
+});
+
+test('a confirmation goes with its own epoch, whatever else was sent', () => {
+  const { far, channel, place } = sender();
+  const [frame] = place('x');
+  channel.pushFrame(MESSAGE.input, 4, 0, frame.slab, frame.at, frame.length);
+  channel.flush();
+  far.inbox = Buffer.alloc(0);
+  channel.pushConfirm(5, 0);
+  channel.send(MESSAGE.takeover, {});
+  assert.equal(
+    far.inbox.toString('hex', 0, 20),
+    '00000010' + '07000000' + '00000005' + '00000000' + '00000000',
+  );
+});
+
+test('confirmations of an epoch that is over are not sent', () => {
+  const { far, channel } = sender();
+  channel.pushConfirm(5, 3);
+  channel.pushConfirm(6, 0);
+  channel.flush();
+  assert.equal(far.inbox.toString('hex', 8), '00000006' + '00000000' + '00000000');
+  channel.pushConfirm(6, 1);
+  channel.dropConfirms();
+  far.inbox = Buffer.alloc(0);
+  channel.flush();
+  assert.equal(far.inbox.length, 0);
+});
+
+test('many separate confirmations are split over messages, and none is lost', () => {
+  const { far, channel } = sender();
+  for (let i = 0; i < 5000; i++) channel.pushConfirm(1, 2 * i);
+  channel.flush();
+  const other = receiver();
+  other.channel.handler = other.handler;
+  other.far.write(far.inbox, () => {});
+  while (other.near.pump());
+  assert.deepEqual(
+    other.log,
+    Array.from({ length: 5000 }, (_, i) => `confirm 1 ${2 * i}-${2 * i}`),
+  );
+});
+
+const message = (type: number, body: Buffer | string) =>
+  framed(Buffer.concat([Buffer.from([type, 0, 0, 0]), Buffer.from(body as string)]));
+
+for (const [name, bytes, code] of [
+  ['a length of zero', Buffer.alloc(4), 'COLO_STREAM_FRAMING'],
+  ['an impossible length', Buffer.from('GET / HTTP/1.1\r\n'), 'COLO_STREAM_FRAMING'],
+  ['a message without its header', framed(Buffer.from([1, 0])), 'COLO_LINK_GARBLED'],
+  ['a control message that is not JSON', message(MESSAGE.gate, '{"epoch":'), 'COLO_LINK_GARBLED'],
+  ['frames without their header', message(MESSAGE.input, Buffer.alloc(7)), 'COLO_LINK_GARBLED'],
+  ['a frame of no bytes', message(MESSAGE.input, Buffer.alloc(12)), 'COLO_LINK_GARBLED'],
+  ['a frame longer than its message', message(MESSAGE.output, Buffer.alloc(13, 9)), 'COLO_LINK_GARBLED'],
+  [
+    'bytes behind the last frame',
+    message(MESSAGE.input, Buffer.from([...Buffer.alloc(8), 0, 0, 0, 1, 7, 7])),
+    'COLO_LINK_GARBLED',
+  ],
+  ['a heartbeat without its number', message(MESSAGE.heartbeat, ''), 'COLO_LINK_GARBLED'],
+  ['half a confirmation', message(MESSAGE.confirm, Buffer.alloc(8)), 'COLO_LINK_GARBLED'],
+] as const) {
+  test(`${name}: the link is closed, once, and nothing leaks`, () => {
+    const { near, far, slabs, channel, log, handler, closed } = receiver();
+    channel.handler = handler;
+    far.write(Buffer.concat([message(MESSAGE.heartbeat, Buffer.from([0, 0, 0, 9])), bytes]), () => {});
+    pumpAll(near, far);
+    assert.equal(log[0], 'heartbeat 9');
+    assert.equal(closed.length, 1);
+    assert.match(closed[0] ?? '', new RegExp(`^${code} `));
+    assert.equal(near.open, false);
+    assert.equal(channel.isOpen, false);
+    // A real stream asks for its next buffer even after it was closed from within a read.
+    assert.equal(near.sink?.buffer(), null);
+    assert.equal(slabs.inUse, 0);
+  });
+}
+
+test('random garbage never throws and never leaks', () => {
+  fc.assert(
+    fc.property(fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 10 }), (pieces) => {
+      const { near, far, slabs, channel, handler, closed } = receiver();
+      channel.handler = handler;
+      for (const piece of pieces) {
+        far.write(message(piece[0] ?? 0, Buffer.from(piece)), () => {});
+        near.pump();
+      }
+      channel.close();
+      assert.equal(closed.length, 1);
+      assert.equal(slabs.inUse, 0);
+    }),
+  );
+});
+
+test('what comes before anybody listens is told later, in order, before what comes after', async () => {
+  const { near, far, channel, log, handler } = receiver();
+  const hello: Hello = {
+    version: LINK_VERSION,
+    channel: 'data',
+    pair: 'p',
+    node: 'a',
+    generation: 1,
+    role: 'primary',
+  };
+  channel.handler = {
+    ...handler,
+    control: (type) => {
+      log.push(`first ${type}`);
+      channel.handler = null;
+    },
+  };
+  const said = sender();
+  said.channel.send(MESSAGE.hello, hello);
+  said.channel.sendHeartbeat(MESSAGE.heartbeat, 1);
+  said.channel.send(MESSAGE.startSync, { generation: 1 });
+  far.write(said.far.inbox, () => {});
+  near.pump();
+  assert.deepEqual(log, ['first 1']);
+  channel.handler = handler;
+  assert.deepEqual(log, ['first 1'], 'not from within the assignment');
+  await Promise.resolve();
+  assert.deepEqual(log, ['first 1', 'heartbeat 1', 'control 11 {"generation":1}']);
+});
+
+test('a peer that talks on and on before anybody listens is garbled', () => {
+  const { near, far, closed } = receiver();
+  for (let i = 0; i < 17; i++) far.write(message(MESSAGE.heartbeat, Buffer.alloc(4)), () => {});
+  near.pump();
+  assert.match(closed[0] ?? '', /^COLO_LINK_GARBLED /);
+});
+
+test('a closed channel takes nothing and keeps no slab', () => {
+  const { slabs, channel, place } = sender();
+  const [frame] = place('x');
+  channel.pushFrame(MESSAGE.input, 0, 0, frame.slab, frame.at, frame.length);
+  channel.close();
+  channel.pushFrame(MESSAGE.input, 0, 1, frame.slab, frame.at, frame.length);
+  channel.send(MESSAGE.takeover, {});
+  channel.sendHeartbeat(MESSAGE.heartbeat, 1);
+  slabs.release(frame.slab);
+  assert.equal(slabs.inUse, 0);
+});
+
+test('without a free slab nothing is read, and later nothing is lost', () => {
+  const { bytes, log: expected } = conversation();
+  const { near, far, slabs, channel, log, handler } = receiver(1);
+  channel.handler = handler;
+  const taken = slabs.acquire();
+  far.write(bytes, () => {});
+  assert.equal(near.pump(), false);
+  assert.equal(near.paused, true);
+  slabs.release(taken);
+  near.pump();
+  assert.deepEqual(log, expected);
+});
+
+test('a slab that is free after the end wakes nobody', () => {
+  const { near, slabs, channel } = receiver(1);
+  const taken = slabs.acquire();
+  assert.equal(near.sink?.buffer(), null);
+  channel.close();
+  near.paused = true;
+  slabs.release(taken);
+  assert.equal(near.paused, true);
+});
+
+test('detach hands the stream on and lets go of its slab', () => {
+  const { near, far, slabs, channel, log, handler } = receiver();
+  channel.handler = handler;
+  far.write(message(MESSAGE.heartbeat, Buffer.alloc(4)), () => {});
+  near.pump();
+  const stream = channel.detach();
+  assert.ok(stream instanceof FakeStream);
+  assert.equal(slabs.inUse, 0);
+  assert.deepEqual(log, ['heartbeat 0']);
+  assert.equal(stream.open, true);
+});

@@ -1,0 +1,217 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, mock, test } from 'node:test';
+import { SlabPool } from '../../src/datapath/slabs.ts';
+import type { Endpoint } from '../../src/endpoint.ts';
+import { ColoError } from '../../src/error.ts';
+import type { LinkChannel } from '../../src/pair/link-channel.ts';
+import { type Hello, LINK_VERSION, MESSAGE } from '../../src/pair/link-protocol.ts';
+import { dialLink, listenLink } from '../../src/pair/link-setup.ts';
+import { framed } from '../datapath/fake-stream.ts';
+
+const folder = await mkdtemp(join(tmpdir(), 'colo-link-'));
+after(() => rm(folder, { recursive: true }));
+
+let sockets = 0;
+const HELLO: Hello = {
+  version: LINK_VERSION,
+  channel: 'data',
+  pair: 'web',
+  node: 'b',
+  generation: 1,
+  role: 'candidate',
+};
+const ANSWER: Hello = { ...HELLO, node: 'a', role: 'primary' };
+
+function place(): { listen: Endpoint; connect: Endpoint; path: string } {
+  const path = join(folder, `${sockets++}.sock`);
+  return {
+    path,
+    listen: { kind: 'unix', mode: 'listen', path },
+    connect: { kind: 'unix', mode: 'connect', path },
+  };
+}
+
+const slabs = () => new SlabPool(256 * 1024, 8);
+
+/** A listener of ours; `dial` dials it. */
+async function listening(decide: (hello: Hello) => Hello = () => ANSWER) {
+  const { listen, connect, path } = place();
+  const accepted: { channel: LinkChannel; hello: Hello }[] = [];
+  const listener = await listenLink(listen, slabs(), decide, (channel, hello) =>
+    accepted.push({ channel, hello }),
+  );
+  return {
+    path,
+    accepted,
+    close: () => listener.close(),
+    dial: (hello: Hello) => dialLink(connect, slabs(), hello),
+  };
+}
+
+/** Somebody who answers whatever connects with these bytes. */
+async function strange(bytes: Buffer): Promise<{ connect: Endpoint; server: net.Server }> {
+  const { connect, path } = place();
+  const server = net.createServer((socket) => {
+    socket.on('error', () => {});
+    socket.on('data', () => {});
+    if (bytes.length > 0) socket.write(bytes);
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  return { connect, server };
+}
+
+const message = (type: number, text: string) => framed(Buffer.from([type, 0, 0, 0, ...Buffer.from(text)]));
+
+test('each side gets the other’s HELLO and the channel', async () => {
+  const { accepted, close, dial } = await listening();
+  const { channel, hello } = await dial(HELLO);
+  assert.deepEqual(hello, ANSWER);
+  assert.equal(accepted.length, 1);
+  assert.deepEqual(accepted[0].hello, HELLO);
+  const said = await new Promise((resolve) => {
+    accepted[0].channel.handler = {
+      control: (type, body) => resolve([type, body]),
+      heartbeat() {},
+      heartbeatAck() {},
+      frame() {},
+      confirm() {},
+      batchEnd() {},
+    };
+    channel.send(MESSAGE.gated, { epoch: 5 });
+  });
+  assert.deepEqual(said, [MESSAGE.gated, { epoch: 5 }]);
+  channel.close();
+  await close();
+});
+
+test('what the listener says right behind its HELLO is not lost', async () => {
+  const { connect, server } = await strange(
+    Buffer.concat([
+      message(MESSAGE.hello, JSON.stringify(ANSWER)),
+      message(MESSAGE.startSync, '{"generation":4}'),
+    ]),
+  );
+  const { channel } = await dialLink(connect, slabs(), HELLO);
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  const said = await new Promise((resolve) => {
+    channel.handler = {
+      control: (type, body) => resolve([type, body]),
+      heartbeat() {},
+      heartbeatAck() {},
+      frame() {},
+      confirm() {},
+      batchEnd() {},
+    };
+  });
+  assert.deepEqual(said, [MESSAGE.startSync, { generation: 4 }]);
+  channel.close();
+  server.close();
+});
+
+test('another version is refused by both sides', async () => {
+  const { accepted, close, dial } = await listening();
+  await assert.rejects(dial({ ...HELLO, version: 99 }), {
+    code: 'COLO_LINK_REFUSED',
+    message: /COLO_LINK_VERSION/,
+  });
+  assert.equal(accepted.length, 0);
+  await close();
+  const { connect, server } = await strange(message(MESSAGE.hello, '{"version":99,"new":true}'));
+  await assert.rejects(dialLink(connect, slabs(), HELLO), {
+    code: 'COLO_LINK_VERSION',
+    message: /version 99/,
+  });
+  server.close();
+});
+
+test('another pair is refused by both sides', async () => {
+  const { accepted, close, dial } = await listening();
+  await assert.rejects(dial({ ...HELLO, pair: 'mail' }), {
+    code: 'COLO_LINK_REFUSED',
+    message: /COLO_LINK_PAIR.*"mail"/,
+  });
+  assert.equal(accepted.length, 0);
+  await close();
+  const { connect, server } = await strange(
+    message(MESSAGE.hello, JSON.stringify({ ...ANSWER, pair: 'mail' })),
+  );
+  await assert.rejects(dialLink(connect, slabs(), HELLO), { code: 'COLO_LINK_PAIR' });
+  server.close();
+});
+
+test('the one who is dialled may refuse, and says why', async () => {
+  const { close, dial } = await listening(() => {
+    throw new ColoError('COLO_LINK_BUSY', 'has one already');
+  });
+  await assert.rejects(dial(HELLO), {
+    code: 'COLO_LINK_REFUSED',
+    message: 'the peer refuses: COLO_LINK_BUSY has one already',
+  });
+  await close();
+});
+
+for (const body of [
+  'null',
+  '7',
+  '[]',
+  '{}',
+  '{"version":1}',
+  '{"version":"1"}',
+  JSON.stringify({ ...HELLO, pair: 3 }),
+]) {
+  test(`${body} is no HELLO, for neither side`, async () => {
+    const { accepted, close, path } = await listening(() => assert.fail('asked to decide on garbage'));
+    const socket = net.connect(path);
+    socket.write(message(MESSAGE.hello, body));
+    socket.resume();
+    await new Promise((resolve) => socket.on('close', resolve));
+    assert.equal(accepted.length, 0);
+    await close();
+    const { connect, server } = await strange(message(MESSAGE.hello, body));
+    await assert.rejects(dialLink(connect, slabs(), HELLO), { code: 'COLO_LINK_GARBLED' });
+    server.close();
+  });
+}
+
+test('who speaks something else is closed, and the listener goes on', async () => {
+  const { accepted, close, dial, path } = await listening();
+  const socket = net.connect(path);
+  socket.on('error', () => {});
+  socket.write('GET / HTTP/1.1\r\n\r\n');
+  socket.resume();
+  await new Promise((resolve) => socket.on('close', resolve));
+  (await dial(HELLO)).channel.close();
+  assert.equal(accepted.length, 1);
+  await close();
+});
+
+test('a peer that ends at once', async () => {
+  const { connect, path } = place();
+  const server = net.createServer((socket) => socket.destroy());
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  await assert.rejects(dialLink(connect, slabs(), HELLO), { code: 'COLO_LINK_CLOSED' });
+  server.close();
+});
+
+test('nobody there', async () => {
+  await assert.rejects(dialLink(place().connect, slabs(), HELLO), { code: 'COLO_ENDPOINT_CONNECT' });
+});
+
+test('a silent peer is none', async () => {
+  const { connect, server } = await strange(Buffer.alloc(0));
+  mock.timers.enable({ apis: ['setTimeout'] });
+  try {
+    const dialled = dialLink(connect, slabs(), HELLO);
+    await new Promise<void>((resolve) => server.once('connection', () => resolve()));
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+    mock.timers.tick(2000);
+    await assert.rejects(dialled, { code: 'COLO_LINK_SILENT' });
+  } finally {
+    mock.timers.reset();
+    server.close();
+  }
+});
