@@ -319,6 +319,7 @@ export class Comparator {
   private forgetFlows(): void {
     this.table.clear();
     this.flows.length = 0;
+    this.tcpFlows = 0;
     this.evictAt = 0;
     this.flowless = false;
   }
