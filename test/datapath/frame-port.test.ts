@@ -1,0 +1,159 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FramePort } from '../../src/datapath/frame-port.ts';
+import { SlabPool } from '../../src/datapath/slabs.ts';
+import { fakePair, framed, unframed } from './fake-stream.ts';
+
+const text = (...all: string[]) => framed(...all.map((one) => Buffer.from(one)));
+
+function port(slabsMax = 4) {
+  const slabs = new SlabPool(128 * 1024, slabsMax);
+  const heard: string[] = [];
+  const closed: (string | null)[] = [];
+  const opened = new FramePort('port', slabs, {
+    frame: (slab, at, length) => heard.push(slabs.buffer(slab).toString('latin1', at, at + length)),
+    batchEnd: () => heard.push('.'),
+  });
+  opened.onClosed = (cause) =>
+    closed.push(cause === null ? null : ((cause as { code?: string }).code ?? cause.message));
+  const attach = () => {
+    const [near, far] = fakePair();
+    opened.attach(near);
+    return { near, far };
+  };
+  return { slabs, port: opened, heard, closed, attach };
+}
+
+test('frames in, frames out', () => {
+  const { slabs, port: one, heard, attach } = port();
+  const { near, far } = attach();
+  far.write(text('a', 'bb'), () => {});
+  near.pump();
+  assert.deepEqual(heard, ['a', 'bb', '.']);
+  const slab = slabs.acquire();
+  text('out', 'again').copy(slabs.buffer(slab));
+  one.out.push(slab, 4, 3);
+  one.out.push(slab, 11, 5);
+  slabs.release(slab);
+  assert.equal(one.drained, false);
+  one.flush();
+  assert.deepEqual(unframed(far.inbox).map(String), ['out', 'again']);
+  assert.equal(near.writes, 1, 'neighbours leave as one');
+  assert.equal(one.drained, false, 'the other end has not read it');
+  far.inbox = Buffer.alloc(0);
+  assert.equal(one.drained, true);
+  one.close();
+  assert.equal(slabs.inUse, 0);
+});
+
+test('a stream that ends in a frame is followed by another, and framing starts afresh', () => {
+  const { slabs, port: one, heard, closed, attach } = port();
+  const first = attach();
+  first.far.write(text('whole', 'cut').subarray(0, 14), () => {});
+  first.near.pump();
+  first.far.close();
+  while (first.near.pump());
+  assert.deepEqual(closed, [null]);
+  assert.equal(one.isOpen, false);
+  assert.equal(slabs.inUse, 0);
+  const second = attach();
+  second.far.write(text('new'), () => {});
+  second.near.pump();
+  assert.deepEqual(heard, ['whole', '.', 'new', '.']);
+  assert.throws(() => attach(), { code: 'COLO_INVARIANT' });
+  one.close();
+  assert.deepEqual(closed, [null, null]);
+  while (second.near.pump());
+  assert.equal(closed.length, 2, 'its end is told once');
+});
+
+test('a stream out of step is closed with its code', () => {
+  const { slabs, closed, attach } = port();
+  const { near, far } = attach();
+  far.write(Buffer.from('no frame at all'), () => {});
+  near.pump();
+  while (near.pump());
+  assert.deepEqual(closed, ['COLO_STREAM_FRAMING']);
+  assert.equal(near.open, false);
+  assert.equal(slabs.inUse, 0);
+});
+
+test('holds count, also over a stream’s end', () => {
+  const { port: one, heard, attach } = port();
+  const first = attach();
+  one.hold();
+  one.hold();
+  one.unhold();
+  first.far.write(text('x'), () => {});
+  assert.equal(first.near.pump(), false);
+  assert.equal(one.exhausted, false);
+  one.close();
+  const second = attach();
+  second.far.write(text('y'), () => {});
+  assert.equal(second.near.pump(), false, 'still held');
+  one.unhold();
+  second.near.pump();
+  assert.deepEqual(heard, ['y', '.']);
+  assert.equal(one.exhausted, true);
+});
+
+test('without a slab it stops reading, and goes on when there is one, unless it is held besides', () => {
+  const { slabs, port: one, heard, attach } = port(1);
+  const taken = slabs.acquire();
+  const { near, far } = attach();
+  far.write(text('x'), () => {});
+  assert.equal(near.pump(), false);
+  one.hold();
+  slabs.release(taken);
+  assert.equal(near.pump(), false, 'held');
+  one.unhold();
+  near.pump();
+  assert.deepEqual(heard, ['x', '.']);
+});
+
+test('without a stream output goes nowhere and keeps nothing', () => {
+  const { slabs, port: one } = port();
+  const slab = slabs.acquire();
+  one.out.push(slab, 4, 3);
+  slabs.release(slab);
+  one.flush();
+  one.writeOwn(Buffer.alloc(10));
+  assert.equal(one.out.runs, 0);
+  assert.equal(slabs.inUse, 0);
+  assert.equal(one.drained, true);
+  assert.equal(one.exhausted, true);
+  assert.equal(one.queuedBytes, 0);
+});
+
+test('the handler can be exchanged between two frames', () => {
+  const { slabs, port: one, heard, attach } = port();
+  const { near, far } = attach();
+  const log: string[] = [];
+  one.handler = {
+    frame: () => {
+      one.handler = {
+        frame: (slab, at, length) => log.push(slabs.buffer(slab).toString('latin1', at, at + length)),
+        batchEnd: () => {},
+      };
+    },
+    batchEnd: () => {},
+  };
+  far.write(text('old', 'new'), () => {});
+  near.pump();
+  assert.deepEqual(log, ['new']);
+  assert.deepEqual(heard, []);
+});
+
+test('what waits for the kernel is counted, and its slabs come back when the stream ends', () => {
+  const { slabs, port: one, attach } = port();
+  const { near } = attach();
+  near.stalled = true;
+  const slab = slabs.acquire();
+  one.out.push(slab, 4, 3);
+  slabs.release(slab);
+  one.flush();
+  assert.equal(one.queuedBytes, 7);
+  assert.equal(slabs.inUse, 1);
+  one.close();
+  assert.equal(slabs.inUse, 0);
+});

@@ -1,0 +1,227 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { LIMITS } from '../../src/compare/limits.ts';
+import { CLIENT_MAC, udpFrame } from '../frames.ts';
+import { TwoPaths } from './two-paths.ts';
+
+function protectedPair(): TwoPaths {
+  const pair = new TwoPaths();
+  pair.checkpoint();
+  return pair;
+}
+
+test('alone, everything passes at once, and nobody else hears of it', () => {
+  const pair = new TwoPaths();
+  pair.client.say('question');
+  pair.pvm.say('answer');
+  pair.settle();
+  assert.deepEqual(pair.pvm.heard(), ['question']);
+  assert.deepEqual(pair.client.heard(), ['answer']);
+  assert.deepEqual(pair.svm.heard(), []);
+  pair.assertNoLeak();
+});
+
+test('protected, both VMs hear the same in the same order, and output waits for the SVM', () => {
+  const pair = protectedPair();
+  pair.client.say('1', '2');
+  pair.client.say('3');
+  pair.settle();
+  assert.deepEqual(pair.pvm.heard(), ['1', '2', '3']);
+  assert.deepEqual(pair.svm.heard(), ['1', '2', '3']);
+  pair.pvm.say('a', 'b');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), []);
+  pair.svm.say('a');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['a']);
+  assert.equal(pair.secondary.keptFrames, 0, 'confirmed: the client has it');
+  pair.svm.say('b', 'c');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['b']);
+  assert.equal(pair.secondary.keptFrames, 1);
+  pair.assertNoLeak();
+});
+
+test('frames that are not the VM’s to hear go nowhere', () => {
+  const pair = protectedPair();
+  pair.client.write(udpFrame({ destinationMac: CLIENT_MAC }));
+  pair.settle();
+  assert.deepEqual([pair.pvm.heard(), pair.svm.heard()], [[], []]);
+  assert.equal(pair.primary.counters.foreignFrames, 1);
+});
+
+test('the gate keeps input back, in order, for both', () => {
+  const pair = protectedPair();
+  pair.client.say('before');
+  pair.settle();
+  pair.primary.closeGate();
+  for (let i = 0; i < 5; i++) {
+    pair.client.say(`gated ${i}`);
+    pair.settle();
+  }
+  assert.deepEqual(pair.pvm.heard(), ['before']);
+  assert.deepEqual(pair.svm.heard(), ['before']);
+  pair.primary.openGate();
+  pair.client.say('after');
+  pair.settle();
+  const expected = ['gated 0', 'gated 1', 'gated 2', 'gated 3', 'gated 4', 'after'];
+  assert.deepEqual(pair.pvm.heard(), expected);
+  assert.deepEqual(pair.svm.heard(), expected);
+  pair.assertNoLeak();
+});
+
+test('a commit needs a closed gate, releases all in order and forgets the SVM’s', () => {
+  const pair = protectedPair();
+  assert.throws(() => pair.primary.commit(pair.primaryLink), { code: 'COLO_INVARIANT' });
+  pair.pvm.say('x', 'y', 'z');
+  pair.svm.say('other');
+  pair.settle();
+  assert.deepEqual(pair.diverged, ['diverged-length udp 10.0.2.15:53 <-> 10.0.2.2:5353']);
+  pair.checkpoint();
+  assert.deepEqual(pair.client.heard(), ['x', 'y', 'z']);
+  assert.equal(pair.secondary.keptFrames, 0);
+  pair.pvm.say('next');
+  pair.svm.say('next');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['next']);
+  assert.equal(pair.secondary.keptFrames, 0, 'confirmations name the new epoch');
+  pair.assertNoLeak();
+});
+
+test('output of the next epoch that overtakes the commit is kept for it', () => {
+  const pair = protectedPair();
+  pair.primary.closeGate();
+  pair.settle();
+  pair.svm.say('of the old epoch');
+  pair.settle();
+  pair.commitSecondary();
+  pair.svm.say('early');
+  pair.settle();
+  pair.primary.commit(pair.primaryLink);
+  pair.primary.openGate();
+  pair.pvm.say('early');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['early']);
+  assert.deepEqual(pair.diverged, []);
+  assert.equal(pair.secondary.keptFrames, 0);
+  pair.assertNoLeak();
+});
+
+test('output of an epoch that is over is not believed', () => {
+  const pair = protectedPair();
+  pair.pvm.say('said before');
+  pair.svm.say('said before', 'and late');
+  pair.svm.near.pump();
+  pair.primary.closeGate();
+  pair.pvm.near.pump();
+  pair.primary.commit(pair.primaryLink);
+  assert.deepEqual(pair.client.heard(), ['said before']);
+  pair.pvm.say('and late');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), []);
+  assert.equal(pair.primary.comparator.primary.frames, 1);
+});
+
+test('nothing leaves after the right to speak is over, and all of it when it is renewed', () => {
+  const pair = protectedPair();
+  pair.primary.speakUntilMs = 2000;
+  pair.nowMs = 1999;
+  pair.pvm.say('in time');
+  pair.svm.say('in time');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['in time']);
+  pair.nowMs = 2000;
+  pair.pvm.say('late', 'later');
+  pair.svm.say('late');
+  pair.settle();
+  pair.svm.say('later');
+  pair.settle();
+  pair.primary.announce(Buffer.alloc(64));
+  assert.deepEqual(pair.client.heard(), []);
+  pair.primary.speakUntilMs = 2500;
+  pair.primary.flush();
+  assert.deepEqual(pair.client.heard(), ['late', 'later']);
+  pair.assertNoLeak();
+});
+
+test('a fence drops what waits and what comes, for good', () => {
+  const pair = protectedPair();
+  pair.primary.speakUntilMs = 0;
+  pair.pvm.say('matched, but silent', 'held');
+  pair.svm.say('matched, but silent');
+  pair.settle();
+  pair.primary.closeGate();
+  pair.client.say('gated');
+  pair.settle();
+  pair.pvm.heard();
+  pair.primary.fence();
+  assert.equal(pair.primary.counters.droppedFrames, 1);
+  pair.primary.speakUntilMs = Number.POSITIVE_INFINITY;
+  pair.primary.openGate();
+  pair.client.say('more');
+  pair.pvm.say('more');
+  pair.svm.say('held', 'more');
+  pair.settle();
+  pair.primary.flush();
+  pair.primary.announce(Buffer.alloc(64));
+  assert.deepEqual(pair.client.heard(), []);
+  assert.deepEqual(pair.pvm.heard(), []);
+  assert.equal(pair.primary.comparator.primary.frames, 0);
+  pair.assertNoLeak();
+});
+
+test('alone again: what was held leaves, the gate opens, and the link hears no more', () => {
+  const pair = protectedPair();
+  pair.primary.speakUntilMs = 0;
+  pair.pvm.say('held');
+  pair.primary.closeGate();
+  pair.client.say('gated');
+  pair.settle();
+  assert.equal(pair.primary.goAlone(), 1);
+  pair.settle();
+  pair.pvm.say('at once');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['held', 'at once']);
+  assert.deepEqual(pair.pvm.heard(), ['gated']);
+  assert.deepEqual(pair.svm.heard(), []);
+  pair.assertNoLeak();
+});
+
+test('a limit stops the reading of the VM; the rest is read at the checkpoint, and the next epoch flows', () => {
+  const pair = protectedPair();
+  const frames = LIMITS.heldFramesCheckpoint + 5000;
+  const chunk = Array.from({ length: 1000 }, () => 'x');
+  for (let i = 0; i < frames / 1000; i++) pair.pvm.say(...chunk);
+  pair.settle();
+  assert.equal(pair.primary.pressure(), 'limit-frames');
+  assert.equal(pair.primary.outputExhausted, false, 'not read any more');
+  pair.primary.closeGate();
+  pair.settle();
+  pair.primary.readRest();
+  pair.settle();
+  assert.equal(pair.primary.outputExhausted, true);
+  pair.commitSecondary();
+  assert.equal(pair.primary.commit(pair.primaryLink), Math.ceil(frames / 1000) * 1000);
+  pair.primary.openGate();
+  pair.settle();
+  pair.client.heard();
+  pair.pvm.say('on');
+  pair.svm.say('on');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['on']);
+  pair.assertNoLeak();
+});
+
+test('holds of a path end with it: its ports go to the next one', () => {
+  const pair = protectedPair();
+  pair.primary.closeGate();
+  const large = 'x'.repeat(60_000);
+  for (let bytes = 0; bytes < LIMITS.gatedBytesMax + 1e6; bytes += large.length) pair.client.say(large);
+  pair.settle();
+  assert.ok(pair.client.near.unreadBytes() > 0, 'a full gate is back-pressure');
+  assert.equal(pair.client.near.paused, true);
+  pair.primary.fence();
+  assert.equal(pair.client.near.paused, false);
+  pair.settle();
+  pair.assertNoLeak();
+});

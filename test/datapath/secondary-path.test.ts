@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { LIMITS } from '../../src/compare/limits.ts';
+import { PrimaryPath } from '../../src/datapath/primary-path.ts';
+import { VM_MAC } from '../frames.ts';
+import { TwoPaths } from './two-paths.ts';
+
+function protectedPair(): TwoPaths {
+  const pair = new TwoPaths();
+  pair.checkpoint();
+  return pair;
+}
+
+/** The secondary's ports go to a primary's path, as the node does it. */
+function promote(pair: TwoPaths) {
+  const path = new PrimaryPath({
+    slabs: pair.secondarySlabs,
+    vm: pair.ports.svm,
+    uplink: pair.ports.silent,
+    clock: pair.clock,
+    offsets: pair.secondary.offsets,
+    mac: VM_MAC,
+    hashSeed: 2,
+    events: { diverged: () => assert.fail('alone, nothing is compared') },
+  });
+  const takeover = pair.secondary.takeOver((slab, at, length) => path.sendAsIs(slab, at, length));
+  path.flush();
+  return { path, takeover };
+}
+
+test('before the first commit the SVM is not heard, and hears nothing of its own uplink', () => {
+  const pair = new TwoPaths();
+  assert.equal(pair.secondary.isActive, false);
+  pair.svm.say('boot noise');
+  pair.elsewhere.say('heard too early');
+  pair.settle();
+  assert.equal(pair.secondary.counters.droppedFrames, 1);
+  assert.equal(pair.secondary.keptFrames, 0);
+  pair.checkpoint();
+  assert.equal(pair.secondary.isActive, true);
+  assert.deepEqual(promote(pair).takeover, { sentFrames: 0, deliveredFrames: 0 });
+});
+
+test('the secondary’s uplink stays silent', () => {
+  const pair = protectedPair();
+  pair.client.say('question');
+  pair.elsewhere.say('question');
+  pair.settle();
+  pair.svm.say('answer');
+  pair.settle();
+  assert.deepEqual(pair.elsewhere.heard(), []);
+});
+
+test('the epoch’s number is agreed on at its end', () => {
+  const pair = new TwoPaths();
+  pair.primary.epoch = 41;
+  pair.checkpoint();
+  assert.equal(pair.secondary.epoch, 42);
+  assert.equal(pair.primary.epoch, 42);
+  assert.throws(() => pair.secondary.endOfEpoch(7), { code: 'COLO_INVARIANT' });
+});
+
+test('a promotion sends what no client has, delivers what the SVM has not heard, each once, and goes on', () => {
+  const pair = protectedPair();
+  pair.pvm.say('released');
+  pair.svm.say('released');
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['released']);
+  pair.elsewhere.say('passed on', 'lost with the primary');
+  pair.client.say('passed on');
+  pair.settle();
+  pair.svm.say('kept 1', 'kept 2');
+  pair.settle();
+  assert.deepEqual(pair.svm.heard(), ['passed on']);
+  pair.primaryLink.close();
+  const { takeover } = promote(pair);
+  assert.deepEqual(takeover, { sentFrames: 2, deliveredFrames: 1 });
+  pair.settle();
+  assert.deepEqual(pair.elsewhere.heard(), ['kept 1', 'kept 2']);
+  assert.deepEqual(pair.svm.heard(), ['lost with the primary']);
+  pair.elsewhere.say('hello');
+  pair.svm.say('hello to you');
+  pair.settle();
+  assert.deepEqual(pair.svm.heard(), ['hello']);
+  assert.deepEqual(pair.elsewhere.heard(), ['hello to you']);
+  pair.assertNoLeak();
+});
+
+test('the link may be quicker than the own uplink: nothing is delivered twice', () => {
+  const pair = protectedPair();
+  pair.client.say('question');
+  pair.settle();
+  pair.elsewhere.say('question');
+  pair.settle();
+  assert.deepEqual(promote(pair).takeover, { sentFrames: 0, deliveredFrames: 0 });
+});
+
+test('a commit makes what the SVM said before it void', () => {
+  const pair = protectedPair();
+  pair.svm.say('of a state that is gone');
+  pair.settle();
+  assert.equal(pair.secondary.keptFrames, 1);
+  pair.checkpoint();
+  assert.deepEqual(promote(pair).takeover, { sentFrames: 0, deliveredFrames: 0 });
+});
+
+test('a confirmation of another epoch confirms nothing', () => {
+  const pair = protectedPair();
+  pair.svm.say('kept');
+  pair.settle();
+  pair.secondary.confirm(0, 0, 10);
+  pair.secondary.confirm(2, 0, 10);
+  assert.equal(pair.secondary.keptFrames, 1);
+  pair.secondary.confirm(1, 0, 10);
+  assert.equal(pair.secondary.keptFrames, 0);
+});
+
+test('a link that takes nothing stops the reading of the SVM, and a promotion ends that', () => {
+  const pair = protectedPair();
+  pair.linkStreams[1].stalled = true;
+  const large = 'x'.repeat(60_000);
+  for (let bytes = 0; bytes < LIMITS.unsentBytesMax + 1e6; bytes += large.length) pair.svm.say(large);
+  pair.settle();
+  assert.equal(pair.svm.near.paused, true);
+  assert.equal(pair.secondary.outputExhausted, false);
+  promote(pair);
+  assert.equal(pair.svm.near.paused, false);
+  pair.settle();
+  assert.equal(pair.svm.near.unreadBytes(), 0);
+});
+
+test('the same for a secondary that is not wanted any more', () => {
+  const pair = protectedPair();
+  pair.linkStreams[1].stalled = true;
+  const large = 'x'.repeat(60_000);
+  for (let bytes = 0; bytes < LIMITS.unsentBytesMax + 1e6; bytes += large.length) pair.svm.say(large);
+  pair.settle();
+  pair.secondary.discard();
+  assert.equal(pair.svm.near.paused, false);
+  assert.equal(pair.secondary.keptFrames, 0);
+  pair.assertNoLeak();
+});

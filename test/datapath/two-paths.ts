@@ -1,0 +1,183 @@
+/** A primary's and a secondary's path, wired to each other as the sessions wire them, with all six streams in memory. */
+import assert from 'node:assert/strict';
+import { LIMITS } from '../../src/compare/limits.ts';
+import { FramePort } from '../../src/datapath/frame-port.ts';
+import { PrimaryPath } from '../../src/datapath/primary-path.ts';
+import { SecondaryPath } from '../../src/datapath/secondary-path.ts';
+import { SlabPool } from '../../src/datapath/slabs.ts';
+import { LinkChannel, type LinkHandler } from '../../src/pair/link-channel.ts';
+import { MESSAGE } from '../../src/pair/link-protocol.ts';
+import { OffsetMap } from '../../src/translate/offset-map.ts';
+import { SvmTranslator } from '../../src/translate/svm-translator.ts';
+import { CLIENT_ADDRESS, CLIENT_MAC, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
+import { type FakeStream, fakePair, framed, pumpAll, unframed } from './fake-stream.ts';
+
+const NOTHING: LinkHandler = {
+  control() {},
+  heartbeat() {},
+  heartbeatAck() {},
+  frame() {},
+  confirm() {},
+  batchEnd() {},
+};
+const IGNORE = { frame() {}, batchEnd() {} };
+
+/** The outside of a port: what a VM or the network writes and reads. */
+class Outside {
+  readonly near: FakeStream;
+  private readonly far: FakeStream;
+
+  constructor(port: FramePort) {
+    const [near, far] = fakePair();
+    this.near = near;
+    this.far = far;
+    port.attach(near);
+  }
+
+  say(...texts: string[]): void {
+    this.far.write(framed(...texts.map((text) => this.frame(text))), () => {});
+  }
+
+  write(...frames: Buffer[]): void {
+    this.far.write(framed(...frames), () => {});
+  }
+
+  /** The payloads that came out since the last call. */
+  heard(): string[] {
+    const frames = unframed(this.far.inbox);
+    this.far.inbox = Buffer.alloc(0);
+    return frames.map((frame) => frame.toString('latin1', 42));
+  }
+
+  frame(text: string): Buffer {
+    return inputFrame(text);
+  }
+}
+
+class VmOutside extends Outside {
+  override frame(text: string): Buffer {
+    return outputFrame(text);
+  }
+}
+
+export function inputFrame(text: string): Buffer {
+  return udpFrame({ payload: Buffer.from(text, 'latin1') });
+}
+
+export function outputFrame(text: string): Buffer {
+  return udpFrame({
+    sourceMac: VM_MAC,
+    destinationMac: CLIENT_MAC,
+    source: VM_ADDRESS[4],
+    destination: CLIENT_ADDRESS[4],
+    sourcePort: 53,
+    destinationPort: 5353,
+    payload: Buffer.from(text, 'latin1'),
+  });
+}
+
+export class TwoPaths {
+  nowMs = 1000;
+  readonly clock = { now: () => this.nowMs, wall: () => 0 };
+  readonly diverged: string[] = [];
+  readonly primarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
+  readonly secondarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
+  readonly ports: Record<'pvm' | 'svm' | 'uplink' | 'silent', FramePort>;
+  readonly pvm: VmOutside;
+  readonly svm: VmOutside;
+  readonly client: Outside;
+  /** the network at the secondary's uplink */
+  readonly elsewhere: Outside;
+  readonly primary: PrimaryPath;
+  readonly secondary: SecondaryPath;
+  readonly primaryLink: LinkChannel;
+  readonly secondaryLink: LinkChannel;
+  readonly linkStreams: [FakeStream, FakeStream];
+  onControl: (side: 'primary' | 'secondary', type: number, body: unknown) => void = () => {};
+
+  constructor() {
+    this.ports = {
+      pvm: new FramePort('pvm', this.primarySlabs, IGNORE),
+      uplink: new FramePort('uplink', this.primarySlabs, IGNORE),
+      svm: new FramePort('svm', this.secondarySlabs, IGNORE),
+      silent: new FramePort('silent', this.secondarySlabs, IGNORE),
+    };
+    this.pvm = new VmOutside(this.ports.pvm);
+    this.svm = new VmOutside(this.ports.svm);
+    this.client = new Outside(this.ports.uplink);
+    this.elsewhere = new Outside(this.ports.silent);
+    this.linkStreams = fakePair();
+    this.primaryLink = new LinkChannel(this.linkStreams[0], this.primarySlabs);
+    this.secondaryLink = new LinkChannel(this.linkStreams[1], this.secondarySlabs);
+    const shared = { clock: this.clock, mac: VM_MAC };
+    this.primary = new PrimaryPath({
+      ...shared,
+      slabs: this.primarySlabs,
+      vm: this.ports.pvm,
+      uplink: this.ports.uplink,
+      offsets: new OffsetMap(1),
+      hashSeed: 1,
+      events: { diverged: (flow, reason) => this.diverged.push(`${reason} ${flow}`) },
+    });
+    this.secondary = new SecondaryPath({
+      ...shared,
+      slabs: this.secondarySlabs,
+      vm: this.ports.svm,
+      uplink: this.ports.silent,
+      link: this.secondaryLink,
+      offsets: new OffsetMap(1),
+      translator: new SvmTranslator(1),
+    });
+    this.primaryLink.handler = {
+      ...NOTHING,
+      control: (type, body) => this.onControl('primary', type, body),
+      frame: (type, epoch, index, slab, at, length) => {
+        if (type === MESSAGE.output) this.primary.peerFrame(epoch, index, slab, at, length);
+      },
+      batchEnd: () => this.primary.peerBatchEnd(),
+    };
+    this.secondaryLink.handler = {
+      ...NOTHING,
+      control: (type, body) => this.onControl('secondary', type, body),
+      frame: (type, _epoch, _index, slab, at, length) => {
+        if (type === MESSAGE.input) this.secondary.input(slab, at, length);
+        else if (type === MESSAGE.primarySyn) this.secondary.primarySyn(slab, at, length);
+      },
+      confirm: (epoch, from, to) => this.secondary.confirm(epoch, from, to),
+      batchEnd: () => this.secondary.linkBatchEnd(),
+    };
+    this.primaryLink.start();
+    this.secondaryLink.start();
+  }
+
+  /** Everything that was written arrives. */
+  settle(): void {
+    pumpAll(this.client.near, this.pvm.near, this.svm.near, this.elsewhere.near, ...this.linkStreams);
+  }
+
+  /** A checkpoint, reduced to what the paths see of it. */
+  checkpoint(): void {
+    this.primary.closeGate();
+    this.settle();
+    this.commitSecondary();
+    this.primary.commit(this.primaryLink);
+    this.primary.openGate();
+    this.settle();
+  }
+
+  commitSecondary(): void {
+    this.secondary.endOfEpoch(this.primary.epoch);
+    this.secondary.commit();
+  }
+
+  /** When all is closed, nothing may be left in any slab. */
+  assertNoLeak(): void {
+    this.primaryLink.close();
+    this.secondaryLink.close();
+    for (const port of Object.values(this.ports)) port.close();
+    this.primary.fence();
+    this.secondary.discard();
+    assert.equal(this.primarySlabs.inUse, 0, 'slabs of the primary');
+    assert.equal(this.secondarySlabs.inUse, 0, 'slabs of the secondary');
+  }
+}
