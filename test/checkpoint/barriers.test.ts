@@ -1,0 +1,312 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MigrationRelay } from '../../src/checkpoint/migration-relay.ts';
+import { PrimaryBarrier } from '../../src/checkpoint/primary-barrier.ts';
+import { SecondaryBarrier } from '../../src/checkpoint/secondary-barrier.ts';
+import { ColoError } from '../../src/error.ts';
+import { MESSAGE } from '../../src/pair/link-protocol.ts';
+import { type FakeStream, fakePair, pumpAll } from '../datapath/fake-stream.ts';
+import { TwoPaths } from '../datapath/two-paths.ts';
+import { u32 } from '../frames.ts';
+import { FakeTime } from './fake-time.ts';
+
+/** Both barriers, relays and paths; the test plays the two QEMUs and what lies behind the ports. */
+class Checkpointing {
+  readonly time = new FakeTime();
+  readonly paths = new TwoPaths();
+  readonly log: string[] = [];
+  readonly pvmQemu: FakeStream;
+  readonly svmQemu: FakeStream;
+  readonly barrier: PrimaryBarrier;
+  readonly primaryRelay: MigrationRelay;
+  private readonly streams: FakeStream[];
+  asked = 0;
+  ask: () => Promise<void> = async () => {};
+
+  constructor() {
+    const { paths, time } = this;
+    const [pvmQemu, pvmNear] = fakePair();
+    const [svmQemu, svmNear] = fakePair();
+    const [hopA, hopB] = fakePair();
+    this.pvmQemu = pvmQemu;
+    this.svmQemu = svmQemu;
+    this.streams = [pvmNear, svmNear, hopA, hopB];
+    const secondaryRelay = new MigrationRelay('secondary', svmNear, hopB, {
+      message: (message) => {
+        this.log.push(`secondary ${message}`);
+        void secondary.message(secondaryRelay, message);
+      },
+      request: () => {},
+      closed: () => {},
+    });
+    const secondary = new SecondaryBarrier({
+      path: paths.secondary,
+      link: paths.secondaryLink,
+      clock: time,
+      timers: time,
+      onCommit: () => this.log.push('secondary commits'),
+    });
+    this.primaryRelay = new MigrationRelay('primary', pvmNear, hopA, {
+      message: (message) => {
+        if (message === 'ready') this.primaryRelay.pass('ready');
+        else {
+          this.log.push(`primary ${message}`);
+          this.barrier.reached(message);
+        }
+      },
+      request: () => {
+        this.log.push('request');
+        this.barrier.reached('request');
+      },
+      closed: (cause) => this.barrier.abort(new ColoError('COLO_LINK_CLOSED', cause?.message ?? 'closed')),
+    });
+    this.barrier = new PrimaryBarrier({
+      path: paths.primary,
+      relay: this.primaryRelay,
+      link: paths.primaryLink,
+      requestCheckpoint: () => {
+        this.asked++;
+        return this.ask();
+      },
+      clock: time,
+      timers: time,
+    });
+    paths.onControl = (side, type, body) => {
+      if (side === 'secondary' && type === MESSAGE.gate) {
+        this.log.push('gate');
+        void secondary.gate((body as { epoch: number }).epoch);
+      }
+      if (side === 'primary' && type === MESSAGE.gated) {
+        this.log.push('gated');
+        this.barrier.reached('gated');
+      }
+    };
+    this.primaryRelay.start();
+    secondaryRelay.start();
+    svmQemu.write(u32(0), () => {});
+  }
+
+  /** Everything arrives, and `ms` pass. */
+  async pass(ms = 5): Promise<void> {
+    for (let i = 0; i < ms; i++) {
+      this.paths.settle();
+      pumpAll(...this.streams);
+      await this.time.pass(1);
+    }
+    this.paths.settle();
+    pumpAll(...this.streams);
+  }
+
+  /** What the PVM's QEMU has been told since. */
+  told(qemu: FakeStream): string {
+    const hex = qemu.inbox.toString('hex');
+    qemu.inbox = Buffer.alloc(0);
+    return hex;
+  }
+
+  /** Takes one whole checkpoint, with QEMUs that do their part at once. */
+  async whole(): Promise<void> {
+    const run = this.barrier.run('requested', () => {});
+    this.pvmQemu.write(u32(1), () => {});
+    await this.pass();
+    this.paths.pvm.heard();
+    this.paths.svm.heard();
+    await this.pass();
+    for (const message of [2, 5, 6]) {
+      this.svmQemu.write(u32(message), () => {});
+      await this.pass();
+    }
+    await run;
+    this.log.length = 0;
+    this.asked = 0;
+    this.told(this.pvmQemu);
+    this.told(this.svmQemu);
+  }
+}
+
+test('the phases, one after the other, each held until it is safe', async () => {
+  const all = new Checkpointing();
+  const { paths, log } = all;
+  await all.pass();
+  await all.whole();
+
+  // Input that the VMs have not taken yet, and output that nobody has agreed to.
+  paths.client.say('input');
+  paths.pvm.say('said before');
+  await all.pass();
+  const run = all.barrier.run('interval', () => log.push('primary commits'));
+  assert.equal(all.barrier.isRunning, true);
+  assert.equal(all.asked, 1);
+  await assert.rejects(
+    all.barrier.run('requested', () => {}),
+    { code: 'COLO_CHECKPOINT_RUNNING' },
+  );
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass();
+  assert.deepEqual(log.toSorted(), ['gate', 'request'], 'the SVM has not read its input: no GATED yet');
+  assert.equal(all.told(all.svmQemu), '');
+
+  paths.client.say('after the gate');
+  assert.deepEqual(paths.svm.heard(), ['input']);
+  await all.pass();
+  assert.equal(log.at(-1), 'gated');
+  assert.equal(all.told(all.svmQemu), '', 'the PVM has not read its input');
+  assert.deepEqual(paths.pvm.heard(), ['input']);
+  await all.pass();
+  assert.equal(all.told(all.svmQemu), '00000001', 'REQUEST passes');
+
+  // The SVM stops, and its last words go before REPLY.
+  paths.svm.say('last words');
+  paths.ports.svm.hold();
+  all.svmQemu.write(u32(2), () => {});
+  await all.pass();
+  assert.equal(all.told(all.pvmQemu), '', 'they have not been read');
+  paths.ports.svm.unhold();
+  await all.pass();
+  assert.equal(paths.primary.comparator.secondary.frames, 1, 'they belong to the old epoch');
+  assert.equal(all.told(all.pvmQemu), '00000002');
+  assert.deepEqual(paths.client.heard(), []);
+
+  // The PVM has stopped too; the SVM owns its state: that is the commit, on the secondary first.
+  paths.pvm.say('said last');
+  all.svmQemu.write(u32(5), () => {});
+  log.length = 0;
+  await all.pass();
+  assert.deepEqual(log, ['secondary received', 'secondary commits', 'primary received', 'primary commits']);
+  assert.equal(all.told(all.pvmQemu), '00000005');
+  assert.deepEqual(paths.client.heard(), ['said before', 'said last']);
+  assert.deepEqual(paths.pvm.heard(), [], 'the gate is closed still');
+
+  all.svmQemu.write(u32(6), () => {});
+  await all.pass();
+  const report = await run;
+  assert.equal(all.told(all.pvmQemu), '00000006');
+  assert.deepEqual(paths.pvm.heard(), ['after the gate']);
+  assert.deepEqual(paths.svm.heard(), ['after the gate']);
+  assert.equal(report.reason, 'interval');
+  assert.equal(report.epoch, 2);
+  assert.equal(report.releasedFrames, 2);
+  assert.ok(report.drainMs > 0 && report.pauseMs > 0 && report.totalMs >= report.drainMs + report.pauseMs);
+  assert.equal(all.barrier.inexact, 0);
+  assert.equal(all.barrier.isRunning, false);
+  paths.assertNoLeak();
+});
+
+test('a REQUEST that QEMU made by itself gets its checkpoint without being asked for', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass();
+  assert.equal(all.barrier.isRunning, false);
+  const run = all.barrier.run('requested', () => {});
+  await all.pass();
+  assert.equal(all.asked, 0);
+  for (const message of [2, 5, 6]) {
+    all.svmQemu.write(u32(message), () => {});
+    await all.pass();
+  }
+  assert.equal((await run).epoch, 1);
+});
+
+test('a VM that takes no input is not waited for without end, and the checkpoint says so', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  await all.whole();
+  all.paths.client.say('never read');
+  await all.pass();
+  const run = all.barrier.run('requested', () => {});
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass(1400);
+  assert.equal(all.told(all.svmQemu), '');
+  await all.pass(700);
+  assert.equal(all.told(all.svmQemu), '00000001');
+  assert.equal(all.barrier.inexact, 1);
+  for (const message of [2, 5, 6]) {
+    all.svmQemu.write(u32(message), () => {});
+    await all.pass();
+  }
+  await run;
+});
+
+test('an abort at any phase rejects the checkpoint, commits nothing after it, and no other begins', async () => {
+  const phases: ((all: Checkpointing) => void)[] = [
+    () => {},
+    (all) => all.pvmQemu.write(u32(1), () => {}),
+    (all) => all.svmQemu.write(u32(2), () => {}),
+    (all) => all.svmQemu.write(u32(5), () => {}),
+  ];
+  for (let last = 0; last < phases.length; last++) {
+    const all = new Checkpointing();
+    await all.pass();
+    let committed = 0;
+    const run = all.barrier.run('requested', () => committed++);
+    const rejected = assert.rejects(run, { code: 'COLO_LINK_CLOSED', message: 'cable' });
+    for (const phase of phases.slice(0, last + 1)) {
+      phase(all);
+      await all.pass();
+    }
+    const before = committed;
+    assert.equal(before, last === 3 ? 1 : 0);
+    all.barrier.abort(new ColoError('COLO_LINK_CLOSED', 'cable'));
+    await rejected;
+    assert.equal(all.barrier.isRunning, false);
+    for (const message of ['request', 'gated', 'reply', 'received', 'loaded'] as const) {
+      all.barrier.reached(message);
+      await all.pass(2);
+    }
+    await all.time.pass(3000);
+    assert.equal(committed, before, 'nothing is committed after an abort');
+    await assert.rejects(
+      all.barrier.run('requested', () => {}),
+      { message: 'cable' },
+    );
+    all.paths.primary.goAlone();
+    all.paths.client.say('goes on');
+    all.paths.settle();
+    assert.deepEqual(all.paths.pvm.heard(), ['goes on'], 'the gate is open');
+  }
+});
+
+test('an abort while the PVM’s last output is read commits nothing', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  let committed = 0;
+  const run = all.barrier.run('requested', () => committed++);
+  const rejected = assert.rejects(run, { message: 'cable' });
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass();
+  all.svmQemu.write(u32(2), () => {});
+  await all.pass();
+  all.paths.ports.pvm.hold();
+  all.paths.pvm.say('unread');
+  all.svmQemu.write(u32(5), () => {});
+  await all.pass();
+  all.barrier.abort(new ColoError('COLO_LINK_CLOSED', 'cable'));
+  await rejected;
+  all.paths.ports.pvm.unhold();
+  await all.pass();
+  assert.equal(committed, 0);
+  assert.equal(all.paths.primary.isComparing, false);
+});
+
+test('a QEMU that refuses the request rejects the checkpoint', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  all.ask = () => Promise.reject(new ColoError('COLO_QMP', 'no'));
+  await assert.rejects(
+    all.barrier.run('requested', () => {}),
+    { code: 'COLO_QMP' },
+  );
+  assert.equal(all.barrier.isRunning, false);
+});
+
+test('a checkpoint that stands still is given up', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  const run = all.barrier.run('requested', () => {});
+  const rejected = assert.rejects(run, { code: 'COLO_CHECKPOINT_STALLED' });
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass();
+  await all.time.pass(120_000);
+  await rejected;
+});

@@ -1,0 +1,54 @@
+/** Time that passes when a test says so. */
+import type { Clock, Timers } from '../../src/datapath/clock.ts';
+
+export class FakeTime implements Clock, Timers {
+  private nowMs = 0;
+  private soonCalls: (() => void)[] = [];
+  private timers: { atMs: number; call: () => void }[] = [];
+
+  now(): number {
+    return this.nowMs;
+  }
+
+  wall(): number {
+    return 1_700_000_000_000 + this.nowMs;
+  }
+
+  after(ms: number, call: () => void): () => void {
+    const timer = { atMs: this.nowMs + ms, call };
+    this.timers.push(timer);
+    return () => {
+      this.timers = this.timers.filter((one) => one !== timer);
+    };
+  }
+
+  soon(call: () => void): void {
+    this.soonCalls.push(call);
+  }
+
+  get waiting(): number {
+    return this.timers.length + this.soonCalls.length;
+  }
+
+  /** Lets time pass, a millisecond at a time, with everything that promises do in between. */
+  async pass(ms: number): Promise<void> {
+    const endMs = this.nowMs + ms;
+    for (;;) {
+      await settled();
+      const calls = this.soonCalls;
+      this.soonCalls = [];
+      for (const call of calls) call();
+      const due = this.timers.filter(({ atMs }) => atMs <= this.nowMs);
+      this.timers = this.timers.filter(({ atMs }) => atMs > this.nowMs);
+      for (const { call } of due) call();
+      await settled();
+      if (this.nowMs >= endMs) return;
+      this.nowMs = Math.min(this.nowMs + 1, endMs);
+    }
+  }
+}
+
+/** Promises have done what they can. */
+export function settled(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
