@@ -286,7 +286,7 @@ test('an abort while the PVM’s last output is read commits nothing', async () 
   all.paths.ports.pvm.unhold();
   await all.pass();
   assert.equal(committed, 0);
-  assert.equal(all.paths.primary.isComparing, false);
+  assert.equal(all.paths.primary.epoch, 0);
 });
 
 test('a QEMU that refuses the request rejects the checkpoint', async () => {
