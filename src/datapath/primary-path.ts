@@ -117,10 +117,6 @@ export class PrimaryPath {
     this.vm.onWritten = () => this.regulate();
   }
 
-  get isComparing(): boolean {
-    return this.comparing;
-  }
-
   /** The link's frames of this epoch's SVM output, and of the next one's when they overtook the commit. */
   peerFrame(epoch: number, index: number, slab: number, at: number, length: number): void {
     if (epoch > this.epoch) {
@@ -213,7 +209,7 @@ export class PrimaryPath {
   fence(): void {
     this.fenced = true;
     this.speakUntilMs = Number.NEGATIVE_INFINITY;
-    this.counters.droppedFrames += this.uplink.out.runs;
+    this.counters.droppedFrames += this.uplink.out.frames;
     this.uplink.out.clear();
     this.gated.clear();
     this.dropEarly();

@@ -8,6 +8,7 @@ import type { SlabPool } from './slabs.ts';
 export class RunQueue {
   readonly slabs: SlabPool;
   bytes = 0;
+  frames = 0;
   private readonly runBytesMax: number;
   private slabIds: number[] = [];
   private starts: number[] = [];
@@ -28,6 +29,7 @@ export class RunQueue {
     const start = at - LENGTH_PREFIX_BYTES;
     const end = at + length;
     this.bytes += end - start;
+    this.frames++;
     const last = this.slabIds.length - 1;
     if (
       last >= 0 &&
@@ -54,6 +56,7 @@ export class RunQueue {
     this.ends = [];
     this.tags = [];
     this.bytes = 0;
+    this.frames = 0;
     for (let i = 0; i < slabIds.length; i++) take(slabIds[i], starts[i], ends[i], tags[i]);
   }
 

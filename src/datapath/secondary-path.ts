@@ -24,14 +24,16 @@ import { InputFilter } from './input-filter.ts';
 import { KeptOutput } from './kept-output.ts';
 import { SilentInput } from './silent-input.ts';
 import type { SlabPool } from './slabs.ts';
+import { TAP, type Tap } from './tap.ts';
 
 /** What a promotion found. */
-export type Takeover = { sentFrames: number; deliveredFrames: number };
+export type Takeover = { sentFrames: number; deliveredFrames: number; lostConnections: number };
 
 export class SecondaryPath {
   readonly counters = { inputFrames: 0, outputFrames: 0, droppedFrames: 0 };
   readonly offsets: OffsetMap;
   readonly translator: SvmTranslator;
+  tap: Tap | null = null;
   epoch = 0;
   private readonly slabs: SlabPool;
   private readonly vm: FramePort;
@@ -88,6 +90,7 @@ export class SecondaryPath {
   input(slab: number, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.counters.inputFrames++;
+    this.tap?.(TAP.uplinkIn, bytes, at, length, 'mirrored');
     this.silent.passedOn(bytes, at, length, this.batchNow());
     this.translator.input(bytes, at, length);
     this.vm.out.push(slab, at, length);
@@ -137,7 +140,7 @@ export class SecondaryPath {
    * client's numbers, and what the SVM has not heard goes to it. Afterwards `offsets` maps the SVM's numbers.
    */
   takeOver(send: (slab: number, at: number, length: number) => void): Takeover {
-    const takeover: Takeover = { sentFrames: 0, deliveredFrames: 0 };
+    const takeover: Takeover = { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 };
     this.silent.drain((slab, at, length) => {
       this.translator.input(this.slabs.buffer(slab), at, length);
       this.vm.out.push(slab, at, length);
@@ -150,7 +153,7 @@ export class SecondaryPath {
       send(slab, at, length);
       takeover.sentFrames++;
     });
-    this.translator.carryOver(this.offsets);
+    takeover.lostConnections = this.translator.carryOver(this.offsets);
     this.translator.clear();
     this.vm.flush();
     // Whoever gets the port next knows nothing of a hold for the sake of a link that is gone.
@@ -180,6 +183,7 @@ export class SecondaryPath {
     }
     const bytes = this.slabs.buffer(slab);
     this.counters.outputFrames++;
+    this.tap?.(TAP.secondaryVm, bytes, at, length, `epoch ${this.epoch}`);
     this.translator.output(bytes, at, length);
     this.offsets.forgetOnSyn(bytes, at, length);
     const index = this.kept.add(slab, at, length);

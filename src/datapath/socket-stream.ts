@@ -4,8 +4,9 @@
  * only be given at construction. The listener must accept with `pauseOnConnect: true`.
  */
 import net from 'node:net';
-import type { Endpoint } from '../endpoint.ts';
+import { type Endpoint, formatEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
+import { removeStaleSocket } from '../unix-socket.ts';
 import type { ByteStream, StreamSink } from './byte-stream.ts';
 import { unreadInKernel, unsentInKernel } from './socket-queue.ts';
 
@@ -132,7 +133,13 @@ export function connectStream(endpoint: Endpoint): Promise<ByteStream> {
         : { host: endpoint.host, port: endpoint.port, noDelay: true };
     const stream = new SocketStream((onread) => net.connect({ ...target, onread }));
     const failed = (cause: Error) =>
-      reject(new ColoError('COLO_ENDPOINT_CONNECT', `cannot connect: ${cause.message}`, { cause }));
+      reject(
+        new ColoError(
+          'COLO_ENDPOINT_CONNECT',
+          `cannot connect to ${formatEndpoint(endpoint)}: ${cause.message}`,
+          { cause },
+        ),
+      );
     stream.raw.once('error', failed);
     stream.raw.once('connect', () => {
       stream.raw.off('error', failed);
@@ -145,36 +152,33 @@ export function connectStream(endpoint: Endpoint): Promise<ByteStream> {
 export type StreamListener = { close(): Promise<void> };
 
 /** Accepts until closed; rejects with COLO_ENDPOINT_LISTEN when the place is taken. */
-export function listenStream(
+export async function listenStream(
   endpoint: Endpoint,
   accept: (stream: ByteStream) => void,
 ): Promise<StreamListener> {
-  return new Promise((resolve, reject) => {
-    const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
-      const handle = (accepted as unknown as { _handle: unknown })._handle;
-      accept(new SocketStream((onread) => new net.Socket({ handle, onread } as net.SocketConstructorOpts)));
-    });
-    const where = endpoint.kind === 'unix' ? endpoint.path : `${endpoint.host}:${endpoint.port}`;
-    server.once('error', (cause) =>
-      reject(
-        new ColoError(
-          'COLO_ENDPOINT_LISTEN',
-          `cannot listen on ${where}: ${cause.message}; stop what holds it or choose another`,
-          {
-            cause,
-          },
-        ),
-      ),
-    );
-    server.listen(
-      endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port },
-      // Not awaited: the server counts its connections by sockets that were replaced here, so it never sees one end.
-      () =>
-        resolve({
-          async close() {
-            server.close();
-          },
-        }),
-    );
+  const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
+    const handle = (accepted as unknown as { _handle: unknown })._handle;
+    accept(new SocketStream((onread) => new net.Socket({ handle, onread } as net.SocketConstructorOpts)));
   });
+  try {
+    if (endpoint.kind === 'unix') await removeStaleSocket(endpoint.path);
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      const place =
+        endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port };
+      server.listen(place, resolve);
+    });
+  } catch (cause) {
+    throw new ColoError(
+      'COLO_ENDPOINT_LISTEN',
+      `cannot listen on ${formatEndpoint(endpoint)}: ${(cause as Error).message}; stop what holds it or choose another`,
+      { cause },
+    );
+  }
+  return {
+    // Not awaited: the server counts its connections by sockets that were replaced here, so it never sees one end.
+    async close() {
+      server.close();
+    },
+  };
 }

@@ -19,6 +19,7 @@ import { PrimaryPath } from '../datapath/primary-path.ts';
 import { SecondaryPath } from '../datapath/secondary-path.ts';
 import { SlabPool } from '../datapath/slabs.ts';
 import { connectStream, type StreamListener } from '../datapath/socket-stream.ts';
+import type { Tap } from '../datapath/tap.ts';
 import { ColoError } from '../error.ts';
 import type { EventLog } from '../observe/event-log.ts';
 import { PcapngWriter } from '../observe/pcapng.ts';
@@ -469,6 +470,7 @@ export class ColoNode implements NodeControl {
         mac: this.config.vm.mac,
       });
       this.secondaryPath = path;
+      this.setTap();
       const vm = await this.startVm(true);
       await vm.colo.prepare('secondary');
       const qemu = await vm.openIncoming();
@@ -590,6 +592,7 @@ export class ColoNode implements NodeControl {
       node: this.config.node,
       generation: generationOf(this.pair),
       role,
+      leaseMs: this.config.heartbeat.leaseMs,
     };
   }
 
@@ -640,7 +643,7 @@ export class ColoNode implements NodeControl {
       },
     });
     this.primarySession = session;
-    this.events.emit('link.up', { peer: hello.node });
+    this.events.emit('link.up', { peer: hello.node, peerGeneration: hello.generation });
     this.dispatch({ type: 'linkUp', peer: hello.node });
   }
 
@@ -712,13 +715,14 @@ export class ColoNode implements NodeControl {
   }
 
   private setTap(): void {
-    const { path, capture } = this;
-    if (path === null) return;
-    path.tap =
+    const { capture } = this;
+    const tap: Tap | null =
       capture === null
         ? null
         : (point, bytes, at, length, comment) =>
             capture.write(point, Date.now() * 1000, bytes, at, length, comment);
+    if (this.path !== null) this.path.tap = tap;
+    if (this.secondaryPath !== null) this.secondaryPath.tap = tap;
   }
 
   private async connectUplink(): Promise<void> {
@@ -805,7 +809,8 @@ function phaseOf(pair: Pair): Phase {
     case 'claiming':
       if (pair.state.purpose === 'boot') return 'starting';
       if (pair.state.purpose === 'protect') return 'syncing';
-      return pair.state.purpose === 'promote' ? 'promoting' : 'alone';
+      // Its lease runs out meanwhile: a node that asks whether it may go on alone is not alone yet.
+      return 'promoting';
     case 'alone':
       return 'alone';
     case 'fenced':

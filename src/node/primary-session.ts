@@ -14,7 +14,7 @@ import { ColoError } from '../error.ts';
 import type { CheckpointReason, CheckpointReport } from '../observe/status.ts';
 import { SpeakingRight } from '../pair/lease.ts';
 import type { LinkChannel, LinkHandler } from '../pair/link-channel.ts';
-import { type ControlType, MESSAGE } from '../pair/link-protocol.ts';
+import { type ControlType, MESSAGE, OFFSETS_PER_MESSAGE } from '../pair/link-protocol.ts';
 
 export type PrimarySessionEvents = {
   /** The first checkpoint has committed: the peer has a copy. */
@@ -250,7 +250,11 @@ export class PrimarySession {
     const { offsets } = this.path;
     if (offsets.version === this.offsetsVersion) return;
     this.offsetsVersion = offsets.version;
-    this.link.send(MESSAGE.offsets, { offsets: offsets.export() });
+    const all = offsets.export();
+    for (let from = 0; from === 0 || from < all.length; from += OFFSETS_PER_MESSAGE) {
+      const part = all.slice(from, from + OFFSETS_PER_MESSAGE);
+      this.link.send(MESSAGE.offsets, { first: from === 0, offsets: part });
+    }
   }
 
   private assertOpen(): void {

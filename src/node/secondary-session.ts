@@ -12,6 +12,7 @@ import type { SecondaryPath } from '../datapath/secondary-path.ts';
 import type { LeasePromise } from '../pair/lease.ts';
 import type { LinkChannel, LinkHandler } from '../pair/link-channel.ts';
 import { type ControlBodies, type ControlType, MESSAGE } from '../pair/link-protocol.ts';
+import type { Translation } from '../translate/offset-map.ts';
 
 export type SecondarySessionEvents = {
   /** The primary wants to copy its VM here. */
@@ -32,7 +33,8 @@ export class SecondarySession {
   private path: SecondaryPath | null = null;
   private barrier: SecondaryBarrier | null = null;
   private relay: MigrationRelay | null = null;
-  private offered: ControlBodies[typeof MESSAGE.offsets] = { offsets: [] };
+  /** What the primary translates, as far as it has said so before there was a path to take it. */
+  private offered: Translation[] = [];
   private stopWatching: () => void = () => {};
   private done = false;
 
@@ -59,7 +61,9 @@ export class SecondarySession {
   /** The SVM is up: its path and its migration stream go to work. */
   begin(path: SecondaryPath, qemu: ByteStream, peer: ByteStream): void {
     this.path = path;
-    path.offsets.import(this.offered.offsets);
+    path.offsets.clear();
+    path.offsets.import(this.offered);
+    this.offered = [];
     this.barrier = new SecondaryBarrier({
       path,
       link: this.link,
@@ -107,8 +111,7 @@ export class SecondarySession {
         void this.barrier?.gate((body as ControlBodies[typeof MESSAGE.gate]).epoch);
         return;
       case MESSAGE.offsets:
-        this.offered = body as ControlBodies[typeof MESSAGE.offsets];
-        this.path?.offsets.import(this.offered.offsets);
+        this.takeOffsets(body as ControlBodies[typeof MESSAGE.offsets]);
         return;
       case MESSAGE.startSync:
         this.events.syncAsked();
@@ -125,6 +128,16 @@ export class SecondarySession {
         return;
       }
       default:
+    }
+  }
+
+  private takeOffsets({ first, offsets }: ControlBodies[typeof MESSAGE.offsets]): void {
+    if (this.path !== null) {
+      if (first) this.path.offsets.clear();
+      this.path.offsets.import(offsets);
+    } else {
+      if (first) this.offered = [];
+      this.offered.push(...offsets);
     }
   }
 

@@ -11,13 +11,13 @@
  *
  * An error is a JSON object {code, message} with a 4xx or 5xx status.
  */
-import { lstatSync, mkdirSync, unlinkSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { connect } from 'node:net';
 import { dirname, isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
+import { removeStaleSocket } from '../unix-socket.ts';
 import type { EventLog } from './event-log.ts';
 import type { Metrics } from './metrics.ts';
 import type { NodeControl, NodeEvent } from './status.ts';
@@ -296,36 +296,19 @@ function listenUnix(server: Server, path: string): Promise<void> {
 /** Removes the socket of a node that died; refuses when somebody listens there, or when it is no socket. */
 async function removeStale(path: string): Promise<void> {
   const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path };
-  if (!(lstatSync(path, { throwIfNoEntry: false })?.isSocket() ?? true)) {
+  const left = await removeStaleSocket(path).catch((error: unknown) => {
+    throw listenError(endpoint, error);
+  });
+  if (left === 'foreign') {
     throw new ColoError(
       'COLO_API_LISTEN',
       `${path} is in the way and is not a socket; remove it or choose another runDirectory`,
     );
   }
-  if (await answersUnix(path)) {
+  if (left === 'taken') {
     const advice = `stop it with "colo stop --socket ${path}" or give this node a runDirectory of its own`;
     throw new ColoError('COLO_API_LISTEN', `another node already runs at ${path}; ${advice}`);
   }
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw listenError(endpoint, error);
-  }
-}
-
-/** Whether anybody accepts connections on this unix socket. */
-export function answersUnix(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ path });
-    socket.on('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on('error', (error: NodeJS.ErrnoException) => {
-      // Full backlog or no permission: somebody is there all the same.
-      resolve(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT');
-    });
-  });
 }
 
 function listenError(endpoint: Endpoint, error: unknown): ColoError {

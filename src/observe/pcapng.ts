@@ -11,10 +11,6 @@ import { type AppendFile, fileErrorText, openAppendFile } from './append-file.ts
 
 /** The interfaces of every capture; the index is what write() takes. */
 export const CAPTURE_INTERFACES = ['primary-vm', 'secondary-vm', 'uplink-in', 'released'] as const;
-export const CAPTURE_PRIMARY_VM = 0;
-export const CAPTURE_SECONDARY_VM = 1;
-export const CAPTURE_UPLINK_IN = 2;
-export const CAPTURE_RELEASED = 3;
 
 export type CaptureEnd = {
   path: string;

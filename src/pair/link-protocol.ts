@@ -40,6 +40,9 @@ export const FRAMES_HEADER_BYTES = 8;
 /** A run of frames can exceed linkRunBytesMax only by being one single frame. */
 export const MESSAGE_BYTES_MAX = LIMITS.frameBytesMax + 4 + MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES;
 
+/** Translations in one OFFSETS message: with every number at its longest, well below MESSAGE_BYTES_MAX. */
+export const OFFSETS_PER_MESSAGE = 256;
+
 export type Channel = 'data' | 'migration';
 
 export type Hello = {
@@ -50,6 +53,8 @@ export type Hello = {
   /** what the sender thinks the pair record's generation is */
   generation: number;
   role: 'primary' | 'candidate';
+  /** the promise that both sides count on */
+  leaseMs: number;
 };
 
 const helloSchema = z.union([
@@ -60,6 +65,7 @@ const helloSchema = z.union([
     node: z.string(),
     generation: z.int().nonnegative(),
     role: z.enum(['primary', 'candidate']),
+    leaseMs: z.number().positive(),
   }),
   // Of another version only the number is known to be there: enough to refuse it by its name.
   z.object({ version: z.int().refine((version) => version !== LINK_VERSION) }),
@@ -75,7 +81,8 @@ export type ControlBodies = {
   [MESSAGE.hello]: Hello;
   [MESSAGE.gate]: { epoch: number };
   [MESSAGE.gated]: { epoch: number };
-  [MESSAGE.offsets]: { offsets: Translation[] };
+  /** `first`: forget what was sent before. A large map takes several messages. */
+  [MESSAGE.offsets]: { first: boolean; offsets: Translation[] };
   [MESSAGE.startSync]: { generation: number };
   [MESSAGE.syncReady]: Record<string, never>;
   [MESSAGE.protected]: { generation: number };
@@ -86,17 +93,31 @@ export type ControlBodies = {
 export type ControlType = keyof ControlBodies;
 
 /** Refuses a peer that cannot be ours; says why. */
-export function checkHello(hello: Hello, pair: string): void {
-  if (hello.version !== LINK_VERSION) {
+export function checkHello(theirs: Hello, ours: Hello): void {
+  if (theirs.version !== LINK_VERSION) {
     throw new ColoError(
       'COLO_LINK_VERSION',
-      `the peer speaks link version ${hello.version}, this node ${LINK_VERSION}; run the same release on both`,
+      `the peer speaks link version ${theirs.version}, this node ${LINK_VERSION}; run the same release on both`,
     );
   }
-  if (hello.pair !== pair) {
+  if (theirs.pair !== ours.pair) {
     throw new ColoError(
       'COLO_LINK_PAIR',
-      `the peer belongs to pair "${hello.pair}", this node to "${pair}"; check "link" in both files`,
+      `the peer belongs to pair "${theirs.pair}", this node to "${ours.pair}"; check "link" in both files`,
+    );
+  }
+  if (theirs.node === ours.node || theirs.role === ours.role) {
+    throw new ColoError(
+      'COLO_LINK_PEER',
+      `the peer calls itself ${theirs.role} "${theirs.node}", this node is ${ours.role} "${ours.node}"; ` +
+        'give each node a name of its own, and check "link" in both files',
+    );
+  }
+  // A secondary that promised less than the primary counts on would speak too early (pair/lease.ts).
+  if (theirs.leaseMs !== ours.leaseMs) {
+    throw new ColoError(
+      'COLO_LINK_LEASE',
+      `the peer's heartbeat.leaseMs is ${theirs.leaseMs}, this node's ${ours.leaseMs}; both must be the same`,
     );
   }
 }

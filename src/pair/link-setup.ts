@@ -80,7 +80,7 @@ export async function dialLink(
   channel.send(MESSAGE.hello, hello);
   const answer = await firstHello(channel);
   try {
-    checkHello(answer, hello.pair);
+    checkHello(answer, hello);
   } catch (cause) {
     channel.close();
     throw cause;
@@ -103,7 +103,7 @@ export function listenLink(
       (hello) => {
         try {
           const answer = decide(hello);
-          checkHello(hello, answer.pair);
+          checkHello(hello, answer);
           channel.send(MESSAGE.hello, answer);
           accept(channel, hello);
         } catch (cause) {

@@ -105,8 +105,8 @@ export class OffsetMap {
     return all;
   }
 
+  /** Takes over another node's map, or one more part of it. */
   import(all: Translation[]): void {
-    this.clear();
     for (const { key, vmIsn, seqDelta, tsDelta } of all) {
       this.add(Int32Array.from(key), vmIsn, seqDelta, tsDelta);
     }

@@ -122,15 +122,18 @@ export class SvmTranslator {
     translateInput(bytes, view, this.seqDelta(id), this.tsDelta(id));
   }
 
-  /** On promotion: adds what differs to the connections' offsets. */
-  carryOver(offsets: OffsetMap): void {
+  /** On promotion: adds what differs to the connections' offsets. Answers how many found no room there. */
+  carryOver(offsets: OffsetMap): number {
+    let lost = 0;
     this.table.forEach((id) => {
       if ((this.knows[id] & KNOWS_BOTH) !== KNOWS_BOTH) return;
       this.table.readKey(id, this.key);
       const seqDelta = this.seqDelta(id);
       const tsDelta = this.tsDelta(id);
-      if (seqDelta !== 0 || tsDelta !== 0) offsets.add(this.key, this.svmIsn[id], seqDelta, tsDelta);
+      if (seqDelta === 0 && tsDelta === 0) return;
+      if (!offsets.add(this.key, this.svmIsn[id], seqDelta, tsDelta)) lost++;
     });
+    return lost;
   }
 
   private seqDelta(id: number): number {

@@ -16,9 +16,7 @@ export const TCP = {
 export const TCP_FIN = 0x01;
 export const TCP_SYN = 0x02;
 export const TCP_RST = 0x04;
-export const TCP_PSH = 0x08;
 export const TCP_ACK = 0x10;
-export const TCP_URG = 0x20;
 
 export const TCP_OPTION = { end: 0, nop: 1, sack: 5, timestamps: 8 } as const;
 export const TCP_TIMESTAMPS_BYTES = 10;

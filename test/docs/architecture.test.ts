@@ -12,7 +12,7 @@ import { ROOT, readDoc } from './tables.ts';
 /** Lowest first. Folders of one line may import each other. */
 const LAYERS = [
   ['error.ts'],
-  ['endpoint.ts'],
+  ['endpoint.ts', 'unix-socket.ts'],
   ['wire'],
   ['flow'],
   ['compare'],

@@ -4,14 +4,9 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { TAP } from '../../src/datapath/tap.ts';
 import type { AppendFile } from '../../src/observe/append-file.ts';
-import {
-  CAPTURE_INTERFACES,
-  CAPTURE_RELEASED,
-  CAPTURE_UPLINK_IN,
-  type CaptureEnd,
-  PcapngWriter,
-} from '../../src/observe/pcapng.ts';
+import { CAPTURE_INTERFACES, type CaptureEnd, PcapngWriter } from '../../src/observe/pcapng.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-pcapng-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -117,7 +112,7 @@ test('frames come back with interface, time, bytes and verdict', async () => {
   const slab = Buffer.from(Array.from({ length: 200 }, (_, i) => i));
   for (let length = 60; length < 64; length++)
     writer.write(length % 4, AT + length, slab, 3, length, `m${length}`);
-  writer.write(CAPTURE_RELEASED, AT, slab, 0, slab.length, '');
+  writer.write(TAP.released, AT, slab, 0, slab.length, '');
   slab.fill(0xff); // taken as a copy
   assert.equal(writer.frames, 5);
   await writer.end();
@@ -235,7 +230,7 @@ test('tshark agrees, where it is installed', async () => {
     'ffffffffffff525400123456080600010800060400015254001234560a00000100000000000' + '00a000002',
     'hex',
   );
-  writer.write(CAPTURE_UPLINK_IN, AT, arp, 0, arp.length, 'diverged(bytes)');
+  writer.write(TAP.uplinkIn, AT, arp, 0, arp.length, 'diverged(bytes)');
   await writer.end();
   const fields = ['frame.interface_name', 'frame.time_epoch', 'frame.comment', 'arp.dst.proto_ipv4'];
   const args = ['-r', path, '-T', 'fields', ...fields.flatMap((field) => ['-e', field])];

@@ -222,6 +222,7 @@ test('what comes before anybody listens is told later, in order, before what com
     node: 'a',
     generation: 1,
     role: 'primary',
+    leaseMs: 250,
   };
   channel.handler = {
     ...handler,

@@ -23,6 +23,7 @@ const HELLO: Hello = {
   node: 'b',
   generation: 1,
   role: 'candidate',
+  leaseMs: 250,
 };
 const ANSWER: Hello = { ...HELLO, node: 'a', role: 'primary' };
 

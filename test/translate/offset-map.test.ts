@@ -160,6 +160,7 @@ test('export and import carry the whole map through JSON', () => {
           map.add(keyOf(c), own.isn, (known.isn - own.isn) | 0, (known.ts - own.ts) | 0);
         const copy = new OffsetMap(2);
         copy.add(keyOf({ ...connection, clientPort: 1 }), 1, 1, 1);
+        copy.clear();
         copy.import(JSON.parse(JSON.stringify(map.export())));
         assert.equal(copy.size, connections.length, 'what was there before is gone');
         for (const c of connections) translates(copy, c, known, own, e);
