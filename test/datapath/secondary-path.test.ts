@@ -38,7 +38,11 @@ test('before the first commit the SVM is not heard, and hears nothing of its own
   assert.equal(pair.secondary.keptFrames, 0);
   pair.checkpoint();
   assert.equal(pair.secondary.isActive, true);
-  assert.partialDeepStrictEqual(promote(pair).takeover, { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 });
+  assert.partialDeepStrictEqual(promote(pair).takeover, {
+    sentFrames: 0,
+    deliveredFrames: 0,
+    lostConnections: 0,
+  });
 });
 
 test('the secondary’s uplink stays silent', () => {
@@ -92,7 +96,11 @@ test('the link may be quicker than the own uplink: nothing is delivered twice', 
   pair.settle();
   pair.elsewhere.say('question');
   pair.settle();
-  assert.partialDeepStrictEqual(promote(pair).takeover, { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 });
+  assert.partialDeepStrictEqual(promote(pair).takeover, {
+    sentFrames: 0,
+    deliveredFrames: 0,
+    lostConnections: 0,
+  });
 });
 
 test('a commit makes what the SVM said before it void', () => {
@@ -101,7 +109,11 @@ test('a commit makes what the SVM said before it void', () => {
   pair.settle();
   assert.equal(pair.secondary.keptFrames, 1);
   pair.checkpoint();
-  assert.partialDeepStrictEqual(promote(pair).takeover, { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 });
+  assert.partialDeepStrictEqual(promote(pair).takeover, {
+    sentFrames: 0,
+    deliveredFrames: 0,
+    lostConnections: 0,
+  });
 });
 
 test('a confirmation of another epoch confirms nothing', () => {
