@@ -2,8 +2,9 @@
  * Bulk bytes from one stream to another, in slabs of its own so that VM state never starves frames. When the receiver
  * is slow all slabs fill up and the source is not read until one is free.
  */
-import type { ByteStream } from '../datapath/byte-stream.ts';
-import { SlabPool } from '../datapath/slabs.ts';
+
+import { SlabPool } from '../frames/slabs.ts';
+import type { ByteStream } from '../io/byte-stream.ts';
 
 /** 16 slabs of 256 KiB: 4 MiB under way keep both ends busy. */
 const PIPE_SLABS = 16;

@@ -10,8 +10,9 @@
  *
  * Failure: either end closing, or a message that does not belong there, ends the relay once, with its cause.
  */
-import type { ByteStream } from '../datapath/byte-stream.ts';
+
 import { ColoError } from '../error.ts';
+import type { ByteStream } from '../io/byte-stream.ts';
 import { BytePipe } from './byte-pipe.ts';
 import { COLO_MESSAGE, coloMessageBytes, type ReverseMessage, ReverseParser } from './colo-messages.ts';
 

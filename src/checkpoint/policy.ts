@@ -9,7 +9,7 @@
  */
 import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
-import type { CheckpointReason } from '../observe/status.ts';
+import type { CheckpointReason } from './report.ts';
 
 export type PolicyLimits = {
   intervalMsMax: number;

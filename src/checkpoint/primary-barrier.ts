@@ -15,14 +15,15 @@
  * checkpoint is taken all the same then and reported as inexact, since without it nothing would ever leave again.
  * Failure: `abort` (link lost, QEMU's stream closed) ends a running checkpoint; what happens next is the pair's decision.
  */
-import type { Clock, Timers } from '../datapath/clock.ts';
+
 import type { PrimaryPath } from '../datapath/primary-path.ts';
 import { ColoError } from '../error.ts';
-import type { CheckpointReason, CheckpointReport } from '../observe/status.ts';
-import type { LinkChannel } from '../pair/link-channel.ts';
-import { MESSAGE } from '../pair/link-protocol.ts';
+import type { Clock, Timers } from '../io/clock.ts';
+import type { LinkChannel } from '../link/link-channel.ts';
+import { MESSAGE } from '../link/link-protocol.ts';
 import type { ReverseMessage } from './colo-messages.ts';
 import type { MigrationRelay } from './migration-relay.ts';
+import type { CheckpointReason, CheckpointReport } from './report.ts';
 import { until } from './until.ts';
 
 const DRAIN_MS_MAX = 2000;

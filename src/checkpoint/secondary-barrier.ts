@@ -8,10 +8,11 @@
  *
  * Limits and failure as on the primary's side (primary-barrier.ts).
  */
-import type { Clock, Timers } from '../datapath/clock.ts';
+
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
-import type { LinkChannel } from '../pair/link-channel.ts';
-import { MESSAGE } from '../pair/link-protocol.ts';
+import type { Clock, Timers } from '../io/clock.ts';
+import type { LinkChannel } from '../link/link-channel.ts';
+import { MESSAGE } from '../link/link-protocol.ts';
 import type { ReverseMessage } from './colo-messages.ts';
 import type { MigrationRelay } from './migration-relay.ts';
 import { until } from './until.ts';

@@ -1,5 +1,5 @@
 /** Waits for a condition that only polling can see. */
-import type { Clock, Timers } from '../datapath/clock.ts';
+import type { Clock, Timers } from '../io/clock.ts';
 
 /** Polled at every turn of the event loop for this long, then once a millisecond: drains take about 1 ms. */
 const BUSY_MS = 2;

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { CheckpointReport } from '../observe/status.ts';
+import type { CheckpointReport } from '../checkpoint/report.ts';
 import { NodeClient } from './client.ts';
 import { controlSocket, type NodeOptions, withNodeOptions } from './options.ts';
 import { formatBytes, formatMs, print, printJson } from './output.ts';

@@ -17,8 +17,8 @@ import { Command } from 'commander';
 import { loadNodeConfig, type NodeConfig } from '../config/node-config.ts';
 import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
+import { answersUnix } from '../io/unix-socket.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
-import { answersUnix } from '../unix-socket.ts';
 import { print, printJson, safe } from './output.ts';
 
 /** `advice` is what to do, and '' when all is well. */

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { ColoError } from '../error.ts';
-import { answersUnix } from '../unix-socket.ts';
+import { answersUnix } from '../io/unix-socket.ts';
 import { NodeClient } from './client.ts';
 import { controlSocket, type NodeOptions, withNodeOptions } from './options.ts';
 import { print, printJson } from './output.ts';

@@ -9,21 +9,22 @@
  * Events: a frame of either side; `commit` (a checkpoint has made both VMs equal: release everything in order of
  * arrival, forget the SVM's frames); `overdue` (asked by whoever owns the clock: has anything waited too long?).
  *
- * Limits: compare/limits.ts. Full columns or a full flow table never lose PVM output: a frame without a flow is held
+ * Limits: limits.ts. Full columns or a full flow table never lose PVM output: a frame without a flow is held
  * until the next commit, and `pressure` says that one is due. Only SVM frames may be dropped (the PVM's counterpart
  * then waits, and a checkpoint heals it).
  */
-import type { SlabPool } from '../datapath/slabs.ts';
+
 import { invariant } from '../error.ts';
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import { LIMITS } from '../limits.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_SYN } from '../wire/tcp.ts';
 import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
 import { ComparedFlow } from './flow-state.ts';
 import { type ArrivalList, emptyArrivalList, HeldFrames, NONE, WAITS_FOR } from './held-frames.ts';
-import { LIMITS } from './limits.ts';
 import { acceptSecondaryTcp, advanceTcp, noteCommitted, noteCopied } from './tcp.ts';
 import { type DivergenceReason, type ReleaseCause, VERDICT, type Verdict } from './verdict.ts';
 
@@ -251,10 +252,15 @@ export class Comparator {
     frames.remove(this.primary, id);
   }
 
+  /** The client has all that the SVM's oldest frame said. */
   dropSecondaryHead(flow: ComparedFlow): void {
-    const id = this.frames.dequeue(flow.secondary);
-    this.sink.confirm(this.frames.index[id]);
-    this.frames.remove(this.secondary, id);
+    this.sink.confirm(this.frames.index[flow.secondary.head]);
+    this.forgetSecondaryHead(flow);
+  }
+
+  /** Holds the SVM's oldest frame no longer; whether it is confirmed is the caller's business. */
+  forgetSecondaryHead(flow: ComparedFlow): void {
+    this.frames.remove(this.secondary, this.frames.dequeue(flow.secondary));
   }
 
   confirm(index: number): void {

@@ -25,7 +25,7 @@ export class ComparedFlow {
   svmAck = 0;
   releasedAckKnown = false;
   releasedAck = 0;
-  /** the SVM's latest pure ACK that no released frame has matched yet: its index, or NONE */
+  /** the SVM frame with the latest ACK that no released frame has said yet: its index, or NONE */
   pendingAckIndex = NONE;
   pendingAck = 0;
 

@@ -4,8 +4,9 @@
  * Each frame is in one queue of its flow (`next`), and in one list of its side in order of arrival
  * (`older`/`newer`): a commit releases in that order, and the oldest one is the one that has waited longest.
  */
-import type { SlabPool } from '../datapath/slabs.ts';
+
 import { invariant } from '../error.ts';
+import type { SlabPool } from '../frames/slabs.ts';
 
 export const NONE = -1;
 

@@ -239,13 +239,13 @@ export function acceptSecondaryTcp(
     return false;
   }
   if (flow.positioned && seqAtOrBefore(seqEnd, flow.released)) {
-    comparator.confirm(index);
+    settleBytes(comparator, flow, index, flags, ack);
     return false;
   }
   return true;
 }
 
-/** Only the latest pure ACK is worth keeping: it says all that the ones before it said. */
+/** Of ACKs only the latest is worth keeping: it says all that the ones before it said. */
 function acceptPureAck(comparator: Comparator, flow: ComparedFlow, index: number, ack: number): void {
   if (flow.releasedAckKnown && seqAtOrBefore(ack, flow.releasedAck)) {
     comparator.confirm(index);
@@ -262,13 +262,29 @@ function settlePendingAck(comparator: Comparator, flow: ComparedFlow, settled: b
   flow.pendingAckIndex = NONE;
 }
 
-/** SVM frames whose every byte the client has from the PVM need no keeping. */
+/** SVM frames whose every byte the client has from the PVM need no keeping, but for what their ACK says. */
 function dropReleased(comparator: Comparator, flow: ComparedFlow): void {
   const { frames } = comparator;
   while (flow.secondary.head !== NONE) {
     const id = flow.secondary.head;
     if ((frames.flags[id] & (TCP_SYN | TCP_RST)) !== 0) return;
     if (!seqAtOrBefore(frames.seqEnd[id], flow.released)) return;
-    comparator.dropSecondaryHead(flow);
+    const index = frames.index[id];
+    const flags = frames.flags[id];
+    const ack = frames.ack[id];
+    comparator.forgetSecondaryHead(flow);
+    settleBytes(comparator, flow, index, flags, ack);
   }
+}
+
+/** The client has an SVM segment's bytes. Has it heard its ACK, too? */
+function settleBytes(
+  comparator: Comparator,
+  flow: ComparedFlow,
+  index: number,
+  flags: number,
+  ack: number,
+): void {
+  if ((flags & TCP_ACK) !== 0) acceptPureAck(comparator, flow, index, ack);
+  else comparator.confirm(index);
 }

@@ -5,7 +5,7 @@
  * Frames are numbered from 0 in each epoch. Confirmations come in ranges, mostly in order. A commit forgets all.
  * Limit: the comparator holds the same frames on the primary and forces a checkpoint long before this grows large.
  */
-import type { SlabPool } from './slabs.ts';
+import type { SlabPool } from '../frames/slabs.ts';
 
 export class KeptOutput {
   private readonly slabs: SlabPool;

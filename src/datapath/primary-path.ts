@@ -22,18 +22,18 @@ import {
   type Pressure,
   type WaitLimits,
 } from '../compare/comparator.ts';
-import { LIMITS } from '../compare/limits.ts';
 import type { DivergenceReason, ReleaseCause } from '../compare/verdict.ts';
 import { invariant } from '../error.ts';
 import { describeFlowKey } from '../flow/key.ts';
-import type { LinkChannel } from '../pair/link-channel.ts';
-import { MESSAGE } from '../pair/link-protocol.ts';
+import { RunQueue } from '../frames/run-queue.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import type { Clock } from '../io/clock.ts';
+import type { FramePort } from '../io/frame-port.ts';
+import { LIMITS } from '../limits.ts';
+import type { LinkChannel } from '../link/link-channel.ts';
+import { MESSAGE } from '../link/link-protocol.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
-import type { Clock } from './clock.ts';
-import type { FramePort } from './frame-port.ts';
 import { InputFilter } from './input-filter.ts';
-import { RunQueue } from './run-queue.ts';
-import type { SlabPool } from './slabs.ts';
 import { TAP, type Tap } from './tap.ts';
 
 export type PrimaryPathEvents = {

@@ -12,18 +12,19 @@
  *
  * Limits: LIMITS of what is kept; a link that takes nothing stops the reading of the SVM.
  */
-import { LIMITS } from '../compare/limits.ts';
+
 import { invariant } from '../error.ts';
-import type { LinkChannel } from '../pair/link-channel.ts';
-import { MESSAGE } from '../pair/link-protocol.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import type { Clock } from '../io/clock.ts';
+import type { FramePort } from '../io/frame-port.ts';
+import { LIMITS } from '../limits.ts';
+import type { LinkChannel } from '../link/link-channel.ts';
+import { MESSAGE } from '../link/link-protocol.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
-import type { Clock } from './clock.ts';
-import type { FramePort } from './frame-port.ts';
 import { InputFilter } from './input-filter.ts';
 import { KeptOutput } from './kept-output.ts';
 import { SilentInput } from './silent-input.ts';
-import type { SlabPool } from './slabs.ts';
 import { TAP, type Tap } from './tap.ts';
 
 /** What a promotion found. */

@@ -8,8 +8,9 @@
  * one. The link may also be the quicker of the two: then the hash of what it brought waits for the uplink's frame.
  * Limits: LIMITS.silentUplinkBytesMax, -MsMax and passedOnMax; the oldest go first (a TCP client would repeat them).
  */
-import { LIMITS } from '../compare/limits.ts';
-import type { SlabPool } from './slabs.ts';
+
+import type { SlabPool } from '../frames/slabs.ts';
+import { LIMITS } from '../limits.ts';
 
 export class SilentInput {
   private readonly slabs: SlabPool;

@@ -1,5 +1,7 @@
 /** What is remembered of committed checkpoints: counts for ever, pauses for the last thousand. */
-import type { CheckpointReason, CheckpointReport, NodeStatus } from '../observe/status.ts';
+
+import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
+import type { NodeStatus } from '../observe/status.ts';
 
 const PAUSES_KEPT = 1000;
 

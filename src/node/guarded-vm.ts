@@ -7,10 +7,10 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NodeConfig } from '../config/node-config.ts';
-import type { ByteStream } from '../datapath/byte-stream.ts';
-import type { FramePort } from '../datapath/frame-port.ts';
-import { connectStream, listenStream } from '../datapath/socket-stream.ts';
 import { ColoError } from '../error.ts';
+import type { ByteStream } from '../io/byte-stream.ts';
+import type { FramePort } from '../io/frame-port.ts';
+import { connectStream, listenStream } from '../io/socket-stream.ts';
 import { type QemuCapabilities, queryCapabilities } from '../qemu/capabilities.ts';
 import { ColoVm } from '../qemu/colo.ts';
 import { buildCommandLine } from '../qemu/command-line.ts';

@@ -11,32 +11,26 @@
 import { randomInt } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
-import { LIMITS } from '../compare/limits.ts';
+import type { CheckpointReport } from '../checkpoint/report.ts';
 import type { NodeConfig } from '../config/node-config.ts';
-import { type Clock, systemClock, systemTimers, type Timers } from '../datapath/clock.ts';
-import { FramePort } from '../datapath/frame-port.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import { SecondaryPath } from '../datapath/secondary-path.ts';
-import { SlabPool } from '../datapath/slabs.ts';
-import { connectStream, type StreamListener } from '../datapath/socket-stream.ts';
 import type { Tap } from '../datapath/tap.ts';
 import { ColoError } from '../error.ts';
+import { SlabPool } from '../frames/slabs.ts';
+import { type Clock, systemClock, systemTimers, type Timers } from '../io/clock.ts';
+import { FramePort } from '../io/frame-port.ts';
+import { connectStream, type StreamListener } from '../io/socket-stream.ts';
+import { LIMITS } from '../limits.ts';
+import type { LinkChannel } from '../link/link-channel.ts';
+import { type Hello, LINK_VERSION, MESSAGE } from '../link/link-protocol.ts';
+import { dialLink, listenLink } from '../link/link-setup.ts';
 import type { EventLog } from '../observe/event-log.ts';
 import { PcapngWriter } from '../observe/pcapng.ts';
-import type {
-  CheckpointReport,
-  FailoverReport,
-  NodeControl,
-  NodeStatus,
-  Phase,
-  Role,
-} from '../observe/status.ts';
+import type { FailoverReport, NodeControl, NodeStatus, Phase, Role } from '../observe/status.ts';
 import { announcements } from '../pair/announce.ts';
 import type { Arbiter } from '../pair/arbiter.ts';
 import { LeasePromise } from '../pair/lease.ts';
-import type { LinkChannel } from '../pair/link-channel.ts';
-import { type Hello, LINK_VERSION, MESSAGE } from '../pair/link-protocol.ts';
-import { dialLink, listenLink } from '../pair/link-setup.ts';
 import { generationOf, newPair, type Pair, type PairEffect, type PairEvent, step } from '../pair/machine.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
@@ -81,9 +75,11 @@ export class ColoNode implements NodeControl {
   private capture: PcapngWriter | null = null;
   private divergences: NodeStatus['divergences'] = { count: 0, last: null };
   private failoverReport: FailoverReport | null = null;
+  private leaseOverAtMs = 0;
   private linkLostAt = { heardMs: 0, decidedMs: 0 };
   private readonly queue: PairEvent[] = [];
   private handling = false;
+  private statesEntered = 0;
   private closing = false;
   private resolveDone: (code: number) => void = () => {};
   private readonly watchers = new Set<() => void>();
@@ -267,7 +263,10 @@ export class ColoNode implements NodeControl {
         const before = this.pair.state.name;
         const effects = step(this.pair, next);
         const after = this.pair.state.name;
-        if (before !== after) this.noteState(before, next);
+        if (before !== after) {
+          this.statesEntered++;
+          this.noteState(before, next);
+        }
         this.perform(effects);
         for (const watcher of this.watchers) watcher();
       }
@@ -346,15 +345,23 @@ export class ColoNode implements NodeControl {
         this.secondarySession?.close('closed by this node');
         return;
       case 'retryAfter':
-        this.timers.after(effect.ms, () => this.dispatch({ type: 'retry' }));
+        this.later(effect.ms, { type: 'retry' });
         return;
       case 'waitForReturn':
-        this.timers.after(RETURN_MS_MAX, () => this.dispatch({ type: 'returnTimeOver' }));
+        this.later(RETURN_MS_MAX, { type: 'returnTimeOver' });
         return;
       case 'exit':
         void this.exit(effect.code, effect.message);
         return;
     }
+  }
+
+  /** An event for the state that waits for it: once another state was entered it means nothing any more. */
+  private later(ms: number, event: PairEvent): void {
+    const entered = this.statesEntered;
+    this.timers.after(ms, () => {
+      if (this.statesEntered === entered) this.dispatch(event);
+    });
   }
 
   private ask(question: () => Promise<PairEvent>): void {
@@ -446,8 +453,6 @@ export class ColoNode implements NodeControl {
     this.events.emit('link.up', { peer });
     this.dispatch({ type: 'linkUp', peer });
   }
-
-  private leaseOverAtMs = 0;
 
   private waitForLease(): void {
     const leftMs = Math.max(0, this.leaseOverAtMs - this.clock.now());

@@ -7,14 +7,14 @@
 import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import type { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PrimaryBarrier } from '../checkpoint/primary-barrier.ts';
-import type { ByteStream } from '../datapath/byte-stream.ts';
-import type { Clock, Timers } from '../datapath/clock.ts';
+import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { PrimaryPath } from '../datapath/primary-path.ts';
 import { ColoError } from '../error.ts';
-import type { CheckpointReason, CheckpointReport } from '../observe/status.ts';
+import type { ByteStream } from '../io/byte-stream.ts';
+import type { Clock, Timers } from '../io/clock.ts';
+import type { LinkChannel, LinkHandler } from '../link/link-channel.ts';
+import { type ControlType, MESSAGE, OFFSETS_PER_MESSAGE } from '../link/link-protocol.ts';
 import { SpeakingRight } from '../pair/lease.ts';
-import type { LinkChannel, LinkHandler } from '../pair/link-channel.ts';
-import { type ControlType, MESSAGE, OFFSETS_PER_MESSAGE } from '../pair/link-protocol.ts';
 
 export type PrimarySessionEvents = {
   /** The first checkpoint has committed: the peer has a copy. */

@@ -6,12 +6,12 @@
  */
 import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import { SecondaryBarrier } from '../checkpoint/secondary-barrier.ts';
-import type { ByteStream } from '../datapath/byte-stream.ts';
-import type { Clock, Timers } from '../datapath/clock.ts';
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
+import type { ByteStream } from '../io/byte-stream.ts';
+import type { Clock, Timers } from '../io/clock.ts';
+import type { LinkChannel, LinkHandler } from '../link/link-channel.ts';
+import { type ControlBodies, type ControlType, MESSAGE } from '../link/link-protocol.ts';
 import type { LeasePromise } from '../pair/lease.ts';
-import type { LinkChannel, LinkHandler } from '../pair/link-channel.ts';
-import { type ControlBodies, type ControlType, MESSAGE } from '../pair/link-protocol.ts';
 import type { Translation } from '../translate/offset-map.ts';
 
 export type SecondarySessionEvents = {
@@ -108,7 +108,9 @@ export class SecondarySession {
   private onControl(type: ControlType, body: unknown): void {
     switch (type) {
       case MESSAGE.gate:
-        void this.barrier?.gate((body as ControlBodies[typeof MESSAGE.gate]).epoch);
+        this.barrier?.gate((body as ControlBodies[typeof MESSAGE.gate]).epoch).catch((cause: unknown) => {
+          this.finish(cause instanceof Error ? cause.message : String(cause));
+        });
         return;
       case MESSAGE.offsets:
         this.takeOffsets(body as ControlBodies[typeof MESSAGE.offsets]);

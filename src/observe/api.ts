@@ -17,7 +17,7 @@ import { dirname, isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
-import { removeStaleSocket } from '../unix-socket.ts';
+import { removeStaleSocket } from '../io/unix-socket.ts';
 import type { EventLog } from './event-log.ts';
 import type { Metrics } from './metrics.ts';
 import type { NodeControl, NodeEvent } from './status.ts';

@@ -3,7 +3,8 @@
  * copies the counters that the data path keeps anyway. The help texts are the only list of metrics there is.
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { CheckpointReport, NodeStatus, Phase, Role } from './status.ts';
+import type { CheckpointReport } from '../checkpoint/report.ts';
+import type { NodeStatus, Phase, Role } from './status.ts';
 
 export type MetricsOptions = {
   status: () => NodeStatus;

@@ -1,5 +1,7 @@
 /** What a node tells of itself: the shapes behind `colo status`, `colo events` and the HTTP API. */
 
+import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
+
 export type Role = 'primary' | 'secondary';
 
 /**
@@ -7,38 +9,6 @@ export type Role = 'primary' | 'secondary';
  * protected: both VMs run. promoting: this node is taking over. fenced: lost the right to speak. stopped: done.
  */
 export type Phase = 'starting' | 'alone' | 'syncing' | 'protected' | 'promoting' | 'fenced' | 'stopped';
-
-export const CHECKPOINT_REASONS = [
-  'initial',
-  'diverged-bytes',
-  'diverged-flags',
-  'diverged-length',
-  'wait-primary',
-  'wait-secondary',
-  'limit-frames',
-  'limit-bytes',
-  'limit-flows',
-  'interval',
-  'requested',
-] as const;
-export type CheckpointReason = (typeof CHECKPOINT_REASONS)[number];
-
-/** One committed checkpoint; times in milliseconds, atMs (here and below) is Unix time. */
-export type CheckpointReport = {
-  epoch: number;
-  reason: CheckpointReason;
-  /** from the decision until the inputs were open again */
-  totalMs: number;
-  /** inputs gated and both VMs drained */
-  drainMs: number;
-  /** the primary VM stood still (STOP to RESUME, as the relay sees it) */
-  pauseMs: number;
-  /** bytes of VM state that crossed the link */
-  stateBytes: number;
-  /** primary frames that the commit released without a counterpart */
-  releasedFrames: number;
-  atMs: number;
-};
 
 export type FailoverReport = {
   generation: number;

@@ -6,9 +6,10 @@
  * failover may come in the middle of a handshake. The VM's initial sequence number tells the two apart.
  * Limits: LIMITS.translationsMax. When full, `add` answers false; the caller has to say so loudly.
  */
-import { LIMITS } from '../compare/limits.ts';
+
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
+import { LIMITS } from '../limits.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { translateInput, translateOutput } from './tcp-fields.ts';

@@ -20,9 +20,10 @@
  * Limits: LIMITS.translationsMax connections between two commits. A connection beyond it is not translated: the
  * comparator sees it differ and a checkpoint heals it.
  */
-import { LIMITS } from '../compare/limits.ts';
+
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
+import { LIMITS } from '../limits.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { type OffsetMap, opensConnection } from './offset-map.ts';

@@ -4,10 +4,10 @@ import { MigrationRelay } from '../../src/checkpoint/migration-relay.ts';
 import { PrimaryBarrier } from '../../src/checkpoint/primary-barrier.ts';
 import { SecondaryBarrier } from '../../src/checkpoint/secondary-barrier.ts';
 import { ColoError } from '../../src/error.ts';
-import { MESSAGE } from '../../src/pair/link-protocol.ts';
-import { type FakeStream, fakePair, pumpAll } from '../datapath/fake-stream.ts';
+import { MESSAGE } from '../../src/link/link-protocol.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { u32 } from '../frames.ts';
+import { type FakeStream, fakePair, pumpAll } from '../io/fake-stream.ts';
 import { FakeTime } from './fake-time.ts';
 
 /** Both barriers, relays and paths; the test plays the two QEMUs and what lies behind the ports. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BytePipe } from '../../src/checkpoint/byte-pipe.ts';
-import { fakePair } from '../datapath/fake-stream.ts';
+import { fakePair } from '../io/fake-stream.ts';
 
 const MIB = 1024 * 1024;
 

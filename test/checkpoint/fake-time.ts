@@ -1,5 +1,5 @@
 /** Time that passes when a test says so. */
-import type { Clock, Timers } from '../../src/datapath/clock.ts';
+import type { Clock, Timers } from '../../src/io/clock.ts';
 
 export class FakeTime implements Clock, Timers {
   private nowMs = 0;

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MigrationRelay } from '../../src/checkpoint/migration-relay.ts';
-import { fakePair, pumpAll } from '../datapath/fake-stream.ts';
 import { u16, u32 } from '../frames.ts';
+import { fakePair, pumpAll } from '../io/fake-stream.ts';
 
 const REQUEST = u32(1);
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LIMITS } from '../../src/compare/limits.ts';
+import { LIMITS } from '../../src/limits.ts';
 import { ACK, arpFrame, ethernet, SYN } from '../frames.ts';
 import { echoReply, Rig, tcp, udp } from './rig.ts';
 

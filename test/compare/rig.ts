@@ -1,8 +1,8 @@
 /** A comparator with both sides played by the test, and a record of all that it says. */
 import assert from 'node:assert/strict';
 import { Comparator } from '../../src/compare/comparator.ts';
-import { SlabPool } from '../../src/datapath/slabs.ts';
 import { describeFlowKey } from '../../src/flow/key.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
 import {
   CLIENT_ADDRESS,
   CLIENT_MAC,

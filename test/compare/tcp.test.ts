@@ -224,6 +224,15 @@ test('a repeated segment of the SVM is confirmed at once when the client has its
   rig.assertEmpty();
 });
 
+test('an SVM segment is kept for its ACK when the client has only its bytes', () => {
+  const rig = opened();
+  rig.pvm(data(1001, 'abc', 501));
+  rig.svm(data(1001, 'abc', 520));
+  assert.deepEqual(rig.confirmed, [0], 'the SYN-ACK: the client has the bytes, and nobody told it about 520');
+  rig.pvm(data(1004, '', 520));
+  rig.assertConfirmed(2);
+});
+
 test('a zero-window probe and a keep-alive leave: they say nothing new', () => {
   const rig = opened();
   rig.pvm(data(1001, 'abc'));

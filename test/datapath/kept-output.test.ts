@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { KeptOutput } from '../../src/datapath/kept-output.ts';
-import { SlabPool } from '../../src/datapath/slabs.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
 
 test('what was not confirmed comes out once and in order, whatever order the confirmations had', () => {
   const range = fc.tuple(fc.nat(30), fc.nat(10));

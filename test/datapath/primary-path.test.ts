@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LIMITS } from '../../src/compare/limits.ts';
+import { LIMITS } from '../../src/limits.ts';
 import { CLIENT_MAC, udpFrame } from '../frames.ts';
 import { TwoPaths } from './two-paths.ts';
 

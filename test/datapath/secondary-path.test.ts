@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LIMITS } from '../../src/compare/limits.ts';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
+import { LIMITS } from '../../src/limits.ts';
 import { VM_MAC } from '../frames.ts';
 import { TwoPaths } from './two-paths.ts';
 

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { LIMITS } from '../../src/compare/limits.ts';
 import { SilentInput } from '../../src/datapath/silent-input.ts';
-import { SlabPool } from '../../src/datapath/slabs.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
+import { LIMITS } from '../../src/limits.ts';
 
 function silent(slabBytes = 2048, slabsMax = 8192) {
   const pool = new SlabPool(slabBytes, slabsMax);

@@ -1,16 +1,16 @@
 /** A primary's and a secondary's path, wired to each other as the sessions wire them, with all six streams in memory. */
 import assert from 'node:assert/strict';
-import { LIMITS } from '../../src/compare/limits.ts';
-import { FramePort } from '../../src/datapath/frame-port.ts';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { SecondaryPath } from '../../src/datapath/secondary-path.ts';
-import { SlabPool } from '../../src/datapath/slabs.ts';
-import { LinkChannel, type LinkHandler } from '../../src/pair/link-channel.ts';
-import { MESSAGE } from '../../src/pair/link-protocol.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
+import { FramePort } from '../../src/io/frame-port.ts';
+import { LIMITS } from '../../src/limits.ts';
+import { LinkChannel, type LinkHandler } from '../../src/link/link-channel.ts';
+import { MESSAGE } from '../../src/link/link-protocol.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import { SvmTranslator } from '../../src/translate/svm-translator.ts';
 import { CLIENT_ADDRESS, CLIENT_MAC, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
-import { type FakeStream, fakePair, framed, pumpAll, unframed } from './fake-stream.ts';
+import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
 
 const NOTHING: LinkHandler = {
   control() {},

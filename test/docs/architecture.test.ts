@@ -11,12 +11,15 @@ import { ROOT, readDoc } from './tables.ts';
 
 /** Lowest first. Folders of one line may import each other. */
 const LAYERS = [
-  ['error.ts'],
-  ['endpoint.ts', 'unix-socket.ts'],
+  ['error.ts', 'limits.ts'],
+  ['endpoint.ts'],
   ['wire'],
   ['flow'],
+  ['frames'],
   ['compare'],
   ['translate'],
+  ['io'],
+  ['link'],
   ['datapath'],
   ['checkpoint'],
   ['pair'],
@@ -24,27 +27,10 @@ const LAYERS = [
   ['node', 'node.ts'],
   ['cli'],
 ];
-const CORE = ['wire', 'flow', 'compare', 'translate'];
+const CORE = ['wire', 'flow', 'frames', 'compare', 'translate'];
 
 /** `from -> to`, upward. */
-const EXCEPTIONS: Record<string, string> = {
-  // Types only: they cost nothing at run time.
-  'compare/comparator.ts -> datapath/slabs.ts':
-    'a held frame lies in a slab; the pool is injected (type only)',
-  'compare/held-frames.ts -> datapath/slabs.ts':
-    'a held frame lies in a slab; the pool is injected (type only)',
-  'datapath/primary-path.ts -> pair/link-channel.ts': 'the link is injected (type only)',
-  'datapath/secondary-path.ts -> pair/link-channel.ts': 'the link is injected (type only)',
-  'checkpoint/primary-barrier.ts -> pair/link-channel.ts': 'the link is injected (type only)',
-  'checkpoint/secondary-barrier.ts -> pair/link-channel.ts': 'the link is injected (type only)',
-  'checkpoint/primary-barrier.ts -> observe/status.ts': 'fills in the report that the API shows (type only)',
-  'checkpoint/policy.ts -> observe/status.ts': 'names the reasons that the API shows (type only)',
-  // The message numbers of the link.
-  'datapath/primary-path.ts -> pair/link-protocol.ts': 'tags the frames that it puts on the link',
-  'datapath/secondary-path.ts -> pair/link-protocol.ts': 'tags the frames that it puts on the link',
-  'checkpoint/primary-barrier.ts -> pair/link-protocol.ts': 'says GATE on the link',
-  'checkpoint/secondary-barrier.ts -> pair/link-protocol.ts': 'says GATED on the link',
-};
+const EXCEPTIONS: Record<string, string> = {};
 
 type Import = { from: string; to: string; typeOnly: boolean };
 

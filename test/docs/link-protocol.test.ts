@@ -7,7 +7,7 @@ import {
   MESSAGE,
   MESSAGE_BYTES_MAX,
   MESSAGE_HEADER_BYTES,
-} from '../../src/pair/link-protocol.ts';
+} from '../../src/link/link-protocol.ts';
 import { readDoc, tableRows } from './tables.ts';
 
 const text = readDoc('docs/link-protocol.md');

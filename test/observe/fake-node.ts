@@ -1,6 +1,8 @@
 /** A node without a VM, for tests of what talks to one. */
+
+import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
-import type { CheckpointReport, NodeControl, NodeStatus } from '../../src/observe/status.ts';
+import type { NodeControl, NodeStatus } from '../../src/observe/status.ts';
 
 export const REPORT: CheckpointReport = {
   epoch: 42,

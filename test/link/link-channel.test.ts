@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { SlabPool } from '../../src/datapath/slabs.ts';
-import { LinkChannel, type LinkHandler } from '../../src/pair/link-channel.ts';
-import { type Hello, LINK_VERSION, MESSAGE } from '../../src/pair/link-protocol.ts';
-import { FakeStream, fakePair, framed, pumpAll } from '../datapath/fake-stream.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
+import { LinkChannel, type LinkHandler } from '../../src/link/link-channel.ts';
+import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
+import { FakeStream, fakePair, framed, pumpAll } from '../io/fake-stream.ts';
 
 /** Writes down all that a channel tells. */
 function recorder(slabs: SlabPool): { log: string[]; handler: LinkHandler } {

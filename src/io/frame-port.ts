@@ -6,12 +6,13 @@
  * without letting go of its sockets). Outward it takes runs. It reports its end once. When no slab is free it
  * stops reading and goes on when there is one.
  */
-import { LIMITS } from '../compare/limits.ts';
+
 import { invariant } from '../error.ts';
+import { type FrameHandler, FrameReader } from '../frames/frame-reader.ts';
+import { RunQueue } from '../frames/run-queue.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import { LIMITS } from '../limits.ts';
 import type { ByteStream } from './byte-stream.ts';
-import { type FrameHandler, FrameReader } from './frame-reader.ts';
-import { RunQueue } from './run-queue.ts';
-import type { SlabPool } from './slabs.ts';
 
 export class FramePort {
   readonly name: string;

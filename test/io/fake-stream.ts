@@ -1,6 +1,6 @@
 /** Two ends of a connection in memory. Nothing moves until the test pumps, in pieces as small as it likes. */
 import assert from 'node:assert/strict';
-import type { ByteStream, StreamSink } from '../../src/datapath/byte-stream.ts';
+import type { ByteStream, StreamSink } from '../../src/io/byte-stream.ts';
 
 export class FakeStream implements ByteStream {
   peer: FakeStream | null = null;

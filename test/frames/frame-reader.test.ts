@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { FrameReader } from '../../src/datapath/frame-reader.ts';
-import { SlabPool } from '../../src/datapath/slabs.ts';
-import { framed } from './fake-stream.ts';
+import { FrameReader } from '../../src/frames/frame-reader.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
+import { framed } from '../io/fake-stream.ts';
 
 const FRAME_BYTES_MAX = 3000;
 const SLAB_BYTES = 20 * 1024;

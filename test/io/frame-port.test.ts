@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FramePort } from '../../src/datapath/frame-port.ts';
-import { SlabPool } from '../../src/datapath/slabs.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
+import { FramePort } from '../../src/io/frame-port.ts';
 import { fakePair, framed, unframed } from './fake-stream.ts';
 
 const text = (...all: string[]) => framed(...all.map((one) => Buffer.from(one)));

@@ -7,8 +7,8 @@
  * body = `[u32 epoch][u32 index of the first frame]` and then `[u32 length][frame]` again and again.
  */
 import { z } from 'zod';
-import { LIMITS } from '../compare/limits.ts';
 import { ColoError } from '../error.ts';
+import { LIMITS } from '../limits.ts';
 import type { Translation } from '../translate/offset-map.ts';
 
 /** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */

@@ -4,13 +4,13 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, mock, test } from 'node:test';
-import { SlabPool } from '../../src/datapath/slabs.ts';
 import type { Endpoint } from '../../src/endpoint.ts';
 import { ColoError } from '../../src/error.ts';
-import type { LinkChannel } from '../../src/pair/link-channel.ts';
-import { type Hello, LINK_VERSION, MESSAGE } from '../../src/pair/link-protocol.ts';
-import { dialLink, listenLink } from '../../src/pair/link-setup.ts';
-import { framed } from '../datapath/fake-stream.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
+import type { LinkChannel } from '../../src/link/link-channel.ts';
+import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
+import { dialLink, listenLink } from '../../src/link/link-setup.ts';
+import { framed } from '../io/fake-stream.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'colo-link-'));
 after(() => rm(folder, { recursive: true }));

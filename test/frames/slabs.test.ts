@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { SlabPool } from '../../src/datapath/slabs.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
 
 test('slabs are lent, counted, given back and lent again', () => {
   const pool = new SlabPool(64, 2);

@@ -2,12 +2,13 @@
  * One connection of the link as messages. Reads lie in slabs, so frame messages are handed on in place; writes of
  * frames take their bytes from the slabs they came in.
  */
-import { LIMITS } from '../compare/limits.ts';
-import type { ByteStream } from '../datapath/byte-stream.ts';
-import { FrameReader, LENGTH_PREFIX_BYTES } from '../datapath/frame-reader.ts';
-import { RunQueue } from '../datapath/run-queue.ts';
-import type { SlabPool } from '../datapath/slabs.ts';
+
 import { ColoError } from '../error.ts';
+import { FrameReader, LENGTH_PREFIX_BYTES } from '../frames/frame-reader.ts';
+import { RunQueue } from '../frames/run-queue.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import type { ByteStream } from '../io/byte-stream.ts';
+import { LIMITS } from '../limits.ts';
 import { readU32, writeI32 } from '../wire/bytes.ts';
 import {
   type ControlBodies,

@@ -6,9 +6,9 @@
 import net from 'node:net';
 import { type Endpoint, formatEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
-import { removeStaleSocket } from '../unix-socket.ts';
 import type { ByteStream, StreamSink } from './byte-stream.ts';
 import { unreadInKernel, unsentInKernel } from './socket-queue.ts';
+import { removeStaleSocket } from './unix-socket.ts';
 
 type Handle = { fd: number; useUserBuffer(buffer: Uint8Array): void };
 type WithHandle = { _handle: Handle | null };

@@ -5,11 +5,11 @@
  * first copy begins. The listener looks at the HELLO and decides; what it refuses gets a FAILED and is closed.
  */
 
-import type { SlabPool } from '../datapath/slabs.ts';
-import type { StreamListener } from '../datapath/socket-stream.ts';
-import { connectStream, listenStream } from '../datapath/socket-stream.ts';
 import type { Endpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import type { StreamListener } from '../io/socket-stream.ts';
+import { connectStream, listenStream } from '../io/socket-stream.ts';
 import { LinkChannel, type LinkHandler } from './link-channel.ts';
 import { type ControlType, checkHello, type Hello, isHello, MESSAGE } from './link-protocol.ts';
 

@@ -3,11 +3,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import type { ByteStream } from '../../src/datapath/byte-stream.ts';
-import { FramePort } from '../../src/datapath/frame-port.ts';
-import { SlabPool } from '../../src/datapath/slabs.ts';
-import { connectStream, listenStream } from '../../src/datapath/socket-stream.ts';
 import type { Endpoint } from '../../src/endpoint.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
+import type { ByteStream } from '../../src/io/byte-stream.ts';
+import { FramePort } from '../../src/io/frame-port.ts';
+import { connectStream, listenStream } from '../../src/io/socket-stream.ts';
 import { framed } from './fake-stream.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'colo-stream-'));

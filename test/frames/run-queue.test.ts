@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RunQueue } from '../../src/datapath/run-queue.ts';
-import { SlabPool } from '../../src/datapath/slabs.ts';
+import { RunQueue } from '../../src/frames/run-queue.ts';
+import { SlabPool } from '../../src/frames/slabs.ts';
 
 function queue(runBytesMax = 1000) {
   const pool = new SlabPool(4096, 4);

@@ -1,0 +1,33 @@
+/** Why checkpoints are taken, and what is told of each one: the shapes behind events, status and metrics. */
+
+export const CHECKPOINT_REASONS = [
+  'initial',
+  'diverged-bytes',
+  'diverged-flags',
+  'diverged-length',
+  'wait-primary',
+  'wait-secondary',
+  'limit-frames',
+  'limit-bytes',
+  'limit-flows',
+  'interval',
+  'requested',
+] as const;
+export type CheckpointReason = (typeof CHECKPOINT_REASONS)[number];
+
+/** One committed checkpoint; times in milliseconds, atMs (here and below) is Unix time. */
+export type CheckpointReport = {
+  epoch: number;
+  reason: CheckpointReason;
+  /** from the decision until the inputs were open again */
+  totalMs: number;
+  /** inputs gated and both VMs drained */
+  drainMs: number;
+  /** the primary VM stood still (STOP to RESUME, as the relay sees it) */
+  pauseMs: number;
+  /** bytes of VM state that crossed the link */
+  stateBytes: number;
+  /** primary frames that the commit released without a counterpart */
+  releasedFrames: number;
+  atMs: number;
+};
