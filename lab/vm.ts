@@ -52,7 +52,6 @@ export function vmArguments(
     ...['-rtc', 'base=utc,clock=vm'],
     ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', KERNEL_COMMAND_LINE],
     ...['-serial', options.consoleFile === undefined ? 'null' : `file:${options.consoleFile}`],
-    ...['-device', 'virtio-rng-pci'],
     ...endWithParent(install),
   ];
 }

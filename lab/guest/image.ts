@@ -59,7 +59,6 @@ const MODULES = [
   'failover',
   'net_failover',
   'virtio_net',
-  'virtio-rng',
 ];
 const FOLDERS = ['dev', 'proc', 'sys', 'bin', 'modules', 'www', 'tmp'];
 
