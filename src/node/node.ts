@@ -15,32 +15,32 @@ import type { CheckpointReport } from '../checkpoint/report.ts';
 import type { NodeConfig } from '../config/node-config.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import { SecondaryPath } from '../datapath/secondary-path.ts';
-import type { Tap } from '../datapath/tap.ts';
 import { ColoError } from '../error.ts';
 import { SlabPool } from '../frames/slabs.ts';
 import { type Clock, systemClock, systemTimers, type Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
-import { connectStream, type StreamListener } from '../io/socket-stream.ts';
+import type { StreamListener } from '../io/socket-stream.ts';
 import { LIMITS } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../link/link-protocol.ts';
 import { dialLink, listenLink } from '../link/link-setup.ts';
 import type { EventLog } from '../observe/event-log.ts';
-import { PcapngWriter } from '../observe/pcapng.ts';
-import type { FailoverReport, NodeControl, NodeStatus, Phase, Role } from '../observe/status.ts';
+import type { FailoverReport, NodeControl, NodeStatus } from '../observe/status.ts';
 import { announcements } from '../pair/announce.ts';
 import type { Arbiter } from '../pair/arbiter.ts';
 import { LeasePromise } from '../pair/lease.ts';
 import { generationOf, newPair, type Pair, type PairEffect, type PairEvent, step } from '../pair/machine.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
+import { Capture } from './capture.ts';
 import { CheckpointHistory } from './checkpoint-history.ts';
 import { GuardedVm } from './guarded-vm.ts';
 import { PrimarySession } from './primary-session.ts';
 import { SecondarySession } from './secondary-session.ts';
+import { phaseOf, roleOf } from './status-view.ts';
+import { UplinkKeeper } from './uplink.ts';
 
 const REDIAL_MS = 100;
-const UPLINK_RETRY_MS = 100;
 /** A node that was primary of a pair waits this long for the other half to show that it has the VM. */
 const RETURN_MS_MAX = 10_000;
 /** Announcements can get lost: QEMU repeats its own at about the same times (qemu_announce_self). */
@@ -72,7 +72,8 @@ export class ColoNode implements NodeControl {
   private secondarySession: SecondarySession | null = null;
   private policy: CheckpointPolicy;
   private peerName: string | null = null;
-  private capture: PcapngWriter | null = null;
+  private readonly capture: Capture;
+  private readonly uplinkKeeper: UplinkKeeper;
   private divergences: NodeStatus['divergences'] = { count: 0, last: null };
   private failoverReport: FailoverReport | null = null;
   private leaseOverAtMs = 0;
@@ -100,6 +101,8 @@ export class ColoNode implements NodeControl {
     this.policy = new CheckpointPolicy(options.config.checkpoint);
     this.uplink = new FramePort('uplink', this.slabs, IGNORE_FRAMES);
     this.vmPort = new FramePort('vm port', this.slabs, IGNORE_FRAMES);
+    this.uplinkKeeper = new UplinkKeeper(this.uplink, options.config.uplink, options.events);
+    this.capture = new Capture(options.events, this.clock, () => this.setTap());
     this.done = new Promise((resolve) => {
       this.resolveDone = resolve;
     });
@@ -114,7 +117,7 @@ export class ColoNode implements NodeControl {
       (channel, hello) => this.acceptChannel(channel, hello),
     );
     this.events.emit('node.started', { pair: this.config.pair, pid: process.pid });
-    void this.connectUplink();
+    void this.uplinkKeeper.connect();
     this.perform([{ do: 'readRecord' }]);
   }
 
@@ -223,33 +226,11 @@ export class ColoNode implements NodeControl {
   }
 
   startCapture(path: string, bytesMax: number): void {
-    if (this.capture !== null) {
-      throw new ColoError(
-        'COLO_CAPTURE_RUNNING',
-        `a capture to ${this.capture.path} is running; stop it first`,
-      );
-    }
-    const capture = new PcapngWriter({
-      path,
-      bytesMax,
-      onEnd: (end) => {
-        if (this.capture === capture) this.capture = null;
-        this.setTap();
-        this.events.emit('capture.ended', { path, frames: end.frames, lost: end.lost, reason: end.reason });
-      },
-    });
-    this.capture = capture;
-    this.setTap();
-    this.events.emit('capture.started', { path, bytesMax });
+    this.capture.start(path, bytesMax);
   }
 
   stopCapture(): { path: string; frames: number } | null {
-    const { capture } = this;
-    if (capture === null) return null;
-    this.capture = null;
-    this.setTap();
-    void capture.end();
-    return { path: capture.path, frames: capture.frames };
+    return this.capture.stop();
   }
 
   /* Events in, effects out. */
@@ -578,8 +559,7 @@ export class ColoNode implements NodeControl {
     this.primarySession?.close('node stops');
     this.secondarySession?.close('node stops');
     await this.dropVm();
-    this.uplink.onClosed = () => {};
-    this.uplink.close();
+    this.uplinkKeeper.close();
     this.stopCapture();
     await this.listener?.close();
     this.events.emit('node.stopped', { code, ...(message === null ? {} : { message }) });
@@ -720,32 +700,9 @@ export class ColoNode implements NodeControl {
   }
 
   private setTap(): void {
-    const { capture } = this;
-    const tap: Tap | null =
-      capture === null
-        ? null
-        : (point, bytes, at, length, comment) =>
-            capture.write(point, Date.now() * 1000, bytes, at, length, comment);
+    const { tap } = this.capture;
     if (this.path !== null) this.path.tap = tap;
     if (this.secondaryPath !== null) this.secondaryPath.tap = tap;
-  }
-
-  private async connectUplink(): Promise<void> {
-    this.uplink.onClosed = (cause) => {
-      this.events.emit('uplink.lost', { cause: cause?.message ?? 'closed' });
-      void this.connectUplink();
-    };
-    for (let told = false; !this.closing; ) {
-      try {
-        this.uplink.attach(await connectStream(this.config.uplink));
-        this.events.emit('uplink.up', {});
-        return;
-      } catch (cause) {
-        if (!told) this.events.emit('uplink.down', { message: messageOf(cause) });
-        told = true;
-        await new Promise((resolve) => setTimeout(resolve, UPLINK_RETRY_MS));
-      }
-    }
   }
 
   /** Resolves when `holds`; rejects when the node stops or time is over. */
@@ -775,52 +732,4 @@ export class ColoNode implements NodeControl {
 
 function messageOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
-}
-
-function roleOf(pair: Pair): Role | null {
-  switch (pair.state.name) {
-    case 'alone':
-    case 'syncing':
-    case 'primary':
-      return 'primary';
-    case 'claiming':
-      return pair.state.purpose === 'promote' ? 'secondary' : 'primary';
-    case 'candidate':
-    case 'copying':
-    case 'secondary':
-    case 'orphaned':
-    case 'promoting':
-      return 'secondary';
-    default:
-      return null;
-  }
-}
-
-function phaseOf(pair: Pair): Phase {
-  switch (pair.state.name) {
-    case 'starting':
-    case 'returning':
-    case 'candidate':
-      return 'starting';
-    case 'copying':
-    case 'syncing':
-      return 'syncing';
-    case 'secondary':
-    case 'primary':
-      return 'protected';
-    case 'orphaned':
-    case 'promoting':
-      return 'promoting';
-    case 'claiming':
-      if (pair.state.purpose === 'boot') return 'starting';
-      if (pair.state.purpose === 'protect') return 'syncing';
-      // Its lease runs out meanwhile: a node that asks whether it may go on alone is not alone yet.
-      return 'promoting';
-    case 'alone':
-      return 'alone';
-    case 'fenced':
-      return 'fenced';
-    case 'stopped':
-      return 'stopped';
-  }
 }

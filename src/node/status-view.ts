@@ -1,0 +1,51 @@
+/** A node's state machine as people know it: its role and phase. */
+import type { Phase, Role } from '../observe/status.ts';
+import type { Pair } from '../pair/machine.ts';
+
+export function roleOf(pair: Pair): Role | null {
+  switch (pair.state.name) {
+    case 'alone':
+    case 'syncing':
+    case 'primary':
+      return 'primary';
+    case 'claiming':
+      return pair.state.purpose === 'promote' ? 'secondary' : 'primary';
+    case 'candidate':
+    case 'copying':
+    case 'secondary':
+    case 'orphaned':
+    case 'promoting':
+      return 'secondary';
+    default:
+      return null;
+  }
+}
+
+export function phaseOf(pair: Pair): Phase {
+  switch (pair.state.name) {
+    case 'starting':
+    case 'returning':
+    case 'candidate':
+      return 'starting';
+    case 'copying':
+    case 'syncing':
+      return 'syncing';
+    case 'secondary':
+    case 'primary':
+      return 'protected';
+    case 'orphaned':
+    case 'promoting':
+      return 'promoting';
+    case 'claiming':
+      if (pair.state.purpose === 'boot') return 'starting';
+      if (pair.state.purpose === 'protect') return 'syncing';
+      // Its lease runs out meanwhile: a node that asks whether it may go on alone is not alone yet.
+      return 'promoting';
+    case 'alone':
+      return 'alone';
+    case 'fenced':
+      return 'fenced';
+    case 'stopped':
+      return 'stopped';
+  }
+}
