@@ -7,7 +7,7 @@
  * stops reading and goes on when there is one.
  */
 
-import { invariant } from '../error.ts';
+import { ColoError, invariant } from '../error.ts';
 import { type FrameHandler, FrameReader } from '../frames/frame-reader.ts';
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -43,7 +43,7 @@ export class FramePort {
     stream.start({
       buffer: () => this.nextBuffer(),
       read: (bytes) => this.onRead(bytes),
-      closed: (cause) => this.finish(stream, cause),
+      closed: (cause) => this.finish(stream, cause ?? this.cutShort()),
     });
     if (this.holds > 0) stream.pause();
   }
@@ -123,6 +123,12 @@ export class FramePort {
       stream.close();
       this.finish(stream, cause instanceof Error ? cause : new Error(String(cause)));
     }
+  }
+
+  private cutShort(): ColoError | null {
+    const bytes = this.reader.partialBytes;
+    if (bytes === 0) return null;
+    return new ColoError('COLO_STREAM_FRAMING', `the stream ended ${bytes} bytes into a frame`);
   }
 
   private finish(stream: ByteStream, cause: Error | null): void {

@@ -4,6 +4,7 @@
  * Failure: whatever part ends first, `onLost` is told once with the reason, and the rest is stopped. After `stop`
  * nothing is told any more.
  */
+import { rmSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NodeConfig } from '../config/node-config.ts';
@@ -21,6 +22,13 @@ const QMP_DEADLINE_MS = 10_000;
 const VM_PORT_TRIES = 100;
 const VM_PORT_RETRY_MS = 20;
 const STOP_GRACE_MS = 2000;
+/** In the run directory. QEMU makes all but the third, and a killed one leaves them behind. */
+const SOCKETS = {
+  vmPort: 'vm.sock',
+  qmp: 'qmp.sock',
+  migrateOut: 'migrate-out.sock',
+  migrateIn: 'migrate-in.sock',
+} as const;
 
 export class GuardedVm {
   readonly colo: ColoVm;
@@ -54,9 +62,9 @@ export class GuardedVm {
     onLost: (cause: string) => void,
   ): Promise<GuardedVm> {
     const { vm, runDirectory } = config;
-    const vmPort = join(runDirectory, 'vm.sock');
-    const qmpPath = join(runDirectory, 'qmp.sock');
-    await Promise.all([rm(vmPort, { force: true }), rm(qmpPath, { force: true })]);
+    const vmPort = join(runDirectory, SOCKETS.vmPort);
+    const qmpPath = join(runDirectory, SOCKETS.qmp);
+    removeSockets(runDirectory);
     const argv = buildCommandLine({
       command: vm.command,
       args: vm.args,
@@ -83,7 +91,9 @@ export class GuardedVm {
       return guarded;
     } catch (cause) {
       process.kill();
+      removeSockets(runDirectory);
       port.close();
+      await process.stop({ graceMs: STOP_GRACE_MS });
       throw cause;
     }
   }
@@ -94,7 +104,7 @@ export class GuardedVm {
 
   /** Tells QEMU to send its state, and resolves with the stream on which it comes. */
   async openMigration(): Promise<ByteStream> {
-    const path = join(this.config.runDirectory, 'migrate-out.sock');
+    const path = join(this.config.runDirectory, SOCKETS.migrateOut);
     await rm(path, { force: true });
     let accepted: (stream: ByteStream) => void = () => {};
     const stream = new Promise<ByteStream>((resolve) => {
@@ -111,7 +121,7 @@ export class GuardedVm {
 
   /** Lets QEMU wait for state, and resolves with the stream on which it takes it. */
   async openIncoming(): Promise<ByteStream> {
-    const path = join(this.config.runDirectory, 'migrate-in.sock');
+    const path = join(this.config.runDirectory, SOCKETS.migrateIn);
     await rm(path, { force: true });
     await this.colo.listenIncoming(path);
     return await connectRetrying(path, this.process.signal);
@@ -123,6 +133,8 @@ export class GuardedVm {
     this.port.close();
     this.qmp.close();
     this.process.kill();
+    // At once: when QEMU has ended, the sockets may be those of the next VM already.
+    removeSockets(this.config.runDirectory);
     await this.process.stop({ graceMs: STOP_GRACE_MS });
   }
 
@@ -132,6 +144,10 @@ export class GuardedVm {
     // QEMU's last words say more than "its socket closed"; they come a moment later.
     void this.process.exited.then((exit) => onLost(`${cause}; ${exit.error.message}`));
   }
+}
+
+function removeSockets(runDirectory: string): void {
+  for (const name of Object.values(SOCKETS)) rmSync(join(runDirectory, name), { force: true });
 }
 
 async function connectRetrying(path: string, signal: AbortSignal): Promise<ByteStream> {

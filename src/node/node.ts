@@ -365,7 +365,7 @@ export class ColoNode implements NodeControl {
       await this.startVm(false);
       this.events.emit('vm.started', { pid: this.vm?.pid, qemu: this.vm?.capabilities.version.text });
     } catch (cause) {
-      void this.exit(1, messageOf(cause));
+      void this.exit(1, errorText(cause));
     }
   }
 
@@ -500,7 +500,7 @@ export class ColoNode implements NodeControl {
       await this.vm?.colo.failover({ deadlineMs: FAILOVER_DEADLINE_MS });
     } catch (error) {
       this.events.emit('vm.failover-failed', { message: messageOf(error) });
-      void this.exit(1, messageOf(error));
+      void this.exit(1, errorText(error));
     }
   }
 
@@ -520,7 +520,7 @@ export class ColoNode implements NodeControl {
     try {
       await this.vm.colo.failover({ deadlineMs: FAILOVER_DEADLINE_MS });
     } catch (error) {
-      void this.exit(1, messageOf(error));
+      void this.exit(1, errorText(error));
       return;
     }
     const doneMs = this.clock.now();
@@ -728,6 +728,11 @@ export class ColoNode implements NodeControl {
       watcher();
     });
   }
+}
+
+/** What a node ends with: the message and the code to look it up by. */
+function errorText(cause: unknown): string {
+  return cause instanceof ColoError ? `${cause.code}: ${cause.message}` : messageOf(cause);
 }
 
 function messageOf(cause: unknown): string {

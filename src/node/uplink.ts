@@ -14,6 +14,7 @@ export class UplinkKeeper {
   private readonly endpoint: Endpoint;
   private readonly events: EventLog;
   private closing = false;
+  private upAtMs = 0;
 
   constructor(port: FramePort, endpoint: Endpoint, events: EventLog) {
     this.port = port;
@@ -22,7 +23,10 @@ export class UplinkKeeper {
     port.onClosed = (cause) => {
       if (this.closing) return;
       this.events.emit('uplink.lost', { cause: cause?.message ?? 'closed' });
-      void this.connect();
+      // One that hangs up at every greeting must not turn into a busy loop.
+      const shortMs = RETRY_MS - (performance.now() - this.upAtMs);
+      if (shortMs > 0) setTimeout(() => void this.connect(), shortMs);
+      else void this.connect();
     };
   }
 
@@ -34,6 +38,7 @@ export class UplinkKeeper {
           stream.close();
           return;
         }
+        this.upAtMs = performance.now();
         this.port.attach(stream);
         this.events.emit('uplink.up', {});
         return;

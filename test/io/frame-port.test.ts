@@ -53,7 +53,7 @@ test('a stream that ends in a frame is followed by another, and framing starts a
   first.near.pump();
   first.far.close();
   while (first.near.pump());
-  assert.deepEqual(closed, [null]);
+  assert.deepEqual(closed, ['COLO_STREAM_FRAMING']);
   assert.equal(one.isOpen, false);
   assert.equal(slabs.inUse, 0);
   const second = attach();
