@@ -1,4 +1,5 @@
 /** `npm run demo`: the story on a terminal, or one JSON line for scripts. */
+import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
 import { ColoError } from '../src/error.ts';
 import { type StoryResult, type Teller, tellStory } from './story.ts';
@@ -33,8 +34,13 @@ async function main(): Promise<number> {
   }
   const json = values.json === true;
   const interrupted = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-    process.on(signal, () => interrupted.abort());
+  let interruptedBy: NodeJS.Signals = 'SIGINT';
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      if (!interrupted.signal.aborted) interruptedBy = signal;
+      interrupted.abort();
+    });
+  }
   try {
     const result = await tellStory({
       ip: values.ipv6 === true ? 'v6' : 'v4',
@@ -47,7 +53,7 @@ async function main(): Promise<number> {
   } catch (cause) {
     if (interrupted.signal.aborted) {
       process.stderr.write('\ndemo: interrupted; everything it started has been stopped\n');
-      return 130;
+      return 128 + constants.signals[interruptedBy];
     }
     const error =
       cause instanceof ColoError
