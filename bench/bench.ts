@@ -1,0 +1,33 @@
+/** What every bench is, and how figures become a table. */
+
+/** `ok` says whether the claim that the bench stands for held in this run. */
+export type BenchResult = { readonly ok: boolean; readonly [figure: string]: unknown };
+
+/** Throws COLO_USAGE for arguments that it does not know; null when it only printed its help. */
+export type Bench = (args: string[], say: (line: string) => void) => Promise<BenchResult | null>;
+
+export type Spread = { count: number; min: number; p50: number; p90: number; p99: number; max: number };
+
+/** Quantiles by nearest rank: each is a value that was measured. */
+export function spread(values: readonly number[]): Spread {
+  const sorted = values.toSorted((a, b) => a - b);
+  const at = (q: number) => round(sorted[Math.max(0, Math.ceil(q * sorted.length) - 1)] ?? Number.NaN);
+  return { count: sorted.length, min: at(0), p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1) };
+}
+
+export function tableHead(title: string): string {
+  const columns = ['count', 'min', 'p50', 'p90', 'p99', 'max'];
+  return `${title.padEnd(TITLE)}${columns.map((name) => name.padStart(COLUMN)).join('')}`;
+}
+
+export function tableRow(name: string, { count, ...figures }: Spread, digits = 2): string {
+  const cells = [String(count), ...Object.values(figures).map((value) => value.toFixed(digits))];
+  return `${name.padEnd(TITLE)}${cells.map((cell) => cell.padStart(COLUMN)).join('')}`;
+}
+
+const TITLE = 44;
+const COLUMN = 9;
+
+function round(value: number): number {
+  return Math.round(value * 1000) / 1000;
+}

@@ -1,0 +1,59 @@
+/** `npm run bench -- NAME`: what we claim, measured against what there is, in one run. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { ColoError } from '../src/error.ts';
+import type { Bench } from './bench.ts';
+
+const RESULTS = fileURLToPath(new URL('./results/', import.meta.url));
+
+/** Each is loaded when it is asked for: none needs what another one does. */
+const BENCHES: Readonly<Record<string, { readonly about: string; readonly load: () => Promise<Bench> }>> = {
+  checkpoint: {
+    about: "pause of a checkpoint: our relay against stock QEMU's migration, both over loopback TCP",
+    load: async () => (await import('./checkpoint.ts')).checkpointBench,
+  },
+};
+
+function usage(): string {
+  const names = Object.entries(BENCHES).map(([name, { about }]) => `  ${name.padEnd(12)} ${about}`);
+  return `usage: npm run bench -- NAME [--json] [options of the bench; NAME --help lists them]
+
+${names.join('\n')}
+
+Prints a table and writes bench/results/NAME.json. With --json the table goes to standard error and the last line
+on standard output is that JSON. Exit codes: 0 the claim held, 1 it did not or the bench failed, 2 wrong usage.
+`;
+}
+
+async function main(args: string[]): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined || name === '--help' || name === '-h') {
+    process.stdout.write(usage());
+    return 0;
+  }
+  if (!Object.hasOwn(BENCHES, name)) {
+    process.stderr.write(`COLO_USAGE: there is no bench "${name}"\n${usage()}`);
+    return 2;
+  }
+  const json = rest.includes('--json');
+  const out = json ? process.stderr : process.stdout;
+  const bench = await BENCHES[name].load();
+  const result = await bench(
+    rest.filter((arg) => arg !== '--json'),
+    (line) => out.write(`${line}\n`),
+  );
+  if (result === null) return 0;
+  const text = JSON.stringify({ bench: name, ...result });
+  mkdirSync(RESULTS, { recursive: true });
+  writeFileSync(`${RESULTS}${name}.json`, `${text}\n`);
+  if (json) process.stdout.write(`${text}\n`);
+  return result.ok ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  if (!(error instanceof ColoError)) throw error;
+  process.stderr.write(`${error.code}: ${error.message}\n`);
+  process.exitCode = error.code === 'COLO_USAGE' ? 2 : 1;
+}
