@@ -9,6 +9,7 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ConnectOut, OutListener } from '../../lab/clients/connect-out.ts';
 import { Echo } from '../../lab/clients/echo.ts';
+import type { LabNode } from '../../lab/pair.ts';
 import { Stage } from '../../lab/stage.ts';
 import { HOST_FROM_GUEST } from '../../lab/vm.ts';
 import { CAPTURE_INTERFACES } from '../../src/observe/pcapng.ts';
@@ -22,6 +23,15 @@ async function protectedStage(t: TestContext, config?: Record<string, unknown>):
 }
 
 const TAKEOVER_MS_MAX = 15_000;
+
+/** A pair whose every frame waits for a checkpoint looks well to clients; only the primary knows that it never matched. */
+async function compares(primary: LabNode): Promise<void> {
+  const { traffic, checkpoints } = await primary.status();
+  assert.ok(
+    traffic.peerFrames > 0,
+    `no frame of the secondary was compared: ${JSON.stringify(checkpoints.byReason)}`,
+  );
+}
 
 test('connections that the guest opened outlive two primaries', async (t) => {
   const stage = await protectedStage(t);
@@ -78,6 +88,7 @@ test('a planned takeover, a lost secondary and a paused primary leave clients al
   );
   assert.equal((await a.status()).role, 'secondary');
   await sleep(500);
+  await compares(b);
 
   // The secondary dies: b goes on alone.
   await a.kill();
@@ -85,6 +96,7 @@ test('a planned takeover, a lost secondary and a paused primary leave clients al
   await sleep(500);
   await stage.protect(b, a);
   await sleep(500);
+  await compares(b);
 
   // The primary stands still for longer than anybody waits. When it goes on, the VM lives elsewhere: it must be silent.
   const paused = b.pid;

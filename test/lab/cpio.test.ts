@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { installGuest } from '../../lab/guest/image.ts';
 import { type CpioEntry, writeCpio } from '../../lab/guest/cpio.ts';
+import { installGuest } from '../../lab/guest/image.ts';
 
 const ENTRIES: CpioEntry[] = [
   { kind: 'directory', path: 'dev' },

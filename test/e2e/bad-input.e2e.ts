@@ -1,0 +1,500 @@
+/**
+ * What a node says and leaves behind when what it is given is wrong: its configuration, its QEMU, its ports, its
+ * network, its disk. Through the real command line. After each test no process and no socket of the node is left.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { installQemu } from '../../lab/qemu.ts';
+
+const COLO = fileURLToPath(new URL('../../bin/colo', import.meta.url));
+/** In the environment of everything that these tests start, so that what is left can be found. */
+const MARK = 'COLO_E2E_MARK';
+/** Above the longest wait of a node itself: 10 s for QMP. */
+const WAIT_MS = 15_000;
+const MAC = '52:54:00:c0:ba:d1';
+
+const root = mkdtempSync(join(tmpdir(), 'colo-bad-'));
+const { command, env, accel } = await installQemu();
+const cheapVm = ['-machine', 'q35', '-m', '64', '-nodefaults', '-display', 'none', '-accel', accel];
+after(() => rmSync(root, { recursive: true, force: true }));
+
+type Event = { type: string; message?: string; cause?: string; code?: number };
+
+/** One node, as a user would start it, in a folder of its own. */
+class Node {
+  readonly folder: string;
+  readonly runDirectory: string;
+  readonly file: string;
+  readonly uplink: string;
+  stdout = '';
+  stderr = '';
+  private readonly mark: string;
+  private child: ChildProcess | null = null;
+  private ended: Promise<number | null> = Promise.resolve(null);
+
+  constructor(t: TestContext, change: (config: Config) => void = () => {}) {
+    this.folder = mkdtempSync(join(root, 'n-'));
+    this.runDirectory = join(this.folder, 'run');
+    this.file = join(this.folder, 'node.yaml');
+    this.uplink = join(this.folder, 'uplink');
+    this.mark = this.folder;
+    const config: Config = {
+      node: 'a',
+      pair: 'bad-input',
+      link: { listen: `unix-listen:${this.folder}/link-a`, peer: `unix:${this.folder}/link-b` },
+      uplink: `unix:${this.uplink}`,
+      arbiter: { directory: join(this.folder, 'arbiter') },
+      runDirectory: this.runDirectory,
+      vm: { command, env, args: cheapVm, mac: MAC, addresses: [] },
+    };
+    change(config);
+    this.write(JSON.stringify(config, null, 2));
+    t.after(() => this.cleanUp());
+  }
+
+  write(text: string): void {
+    writeFileSync(this.file, text);
+  }
+
+  start(...options: string[]): void {
+    const child = spawn(COLO, ['node', '-c', this.file, ...options], {
+      env: { ...process.env, [MARK]: this.mark },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      this.stdout += text;
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      this.stderr += text;
+    });
+    this.ended = new Promise((resolve) => child.once('close', (code) => resolve(code)));
+    this.child = child;
+  }
+
+  async exitCode(): Promise<number | null> {
+    const late = sleep(WAIT_MS, 'late' as const, { ref: false });
+    const code = await Promise.race([this.ended, late]);
+    if (code === 'late') assert.fail(`the node does not end; it said:\n${this.stdout}${this.stderr}`);
+    return code;
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.child?.kill(name);
+  }
+
+  get events(): Event[] {
+    const lines = this.stdout.split('\n').filter((line) => line.startsWith('{') && line.endsWith('}'));
+    return lines.map((line) => JSON.parse(line) as Event);
+  }
+
+  count(type: string): number {
+    return this.events.filter((event) => event.type === type).length;
+  }
+
+  /** Waits for the n-th event of a type. */
+  async event(type: string, n = 1): Promise<Event> {
+    const endMs = performance.now() + WAIT_MS;
+    while (performance.now() < endMs) {
+      const found = this.events.filter((event) => event.type === type);
+      if (found.length >= n) return found[n - 1];
+      await sleep(5);
+    }
+    return assert.fail(
+      `no ${type} (number ${n}) in ${WAIT_MS} ms; the node said:\n${this.stdout}${this.stderr}`,
+    );
+  }
+
+  /** Stops it in order and checks that nothing of it is left. */
+  async stop(): Promise<void> {
+    this.signal('SIGTERM');
+    assert.equal(await this.exitCode(), 0, `${this.stdout}${this.stderr}`);
+    await this.assertNothingLeft();
+  }
+
+  async assertNothingLeft(): Promise<void> {
+    // A killed child is a zombie for a moment.
+    for (let i = 0; i < 50 && this.processes().length > 0; i++) await sleep(10);
+    assert.deepEqual(this.processes(), [], 'processes left');
+    assert.deepEqual(sockets(this.runDirectory), [], 'sockets left in the run directory');
+    assert.equal(existsSync(join(this.folder, 'link-a')), false, "the link's socket is left");
+  }
+
+  private processes(): string[] {
+    return processesWith(`${MARK}=${this.mark}`);
+  }
+
+  private cleanUp(): void {
+    for (const line of this.processes()) process.kill(Number(line.split(' ')[0]), 'SIGKILL');
+  }
+}
+
+type Config = {
+  node: string;
+  pair: string;
+  link: { listen: string; peer: string };
+  uplink: string;
+  arbiter: { directory: string };
+  runDirectory: string;
+  eventLog?: string;
+  vm: { command: string[]; env: Record<string, string>; args: string[]; mac: string; addresses: string[] };
+  [more: string]: unknown;
+};
+
+/** "PID name" of every process whose environment holds this; they inherit it. */
+function processesWith(setting: string): string[] {
+  const found: string[] = [];
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      if (!readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(setting)) continue;
+      found.push(`${pid} ${readlinkSync(`/proc/${pid}/exe`)}`);
+    } catch {
+      // It ended meanwhile, is a zombie, or belongs to another user.
+    }
+  }
+  return found;
+}
+
+function sockets(directory: string): string[] {
+  if (!existsSync(directory)) return [];
+  return readdirSync(directory).filter((name) => lstatSync(join(directory, name)).isSocket());
+}
+
+/** The network's side of the uplink. */
+class Uplink {
+  readonly connections: Socket[] = [];
+  private readonly server: Server;
+
+  private constructor(server: Server) {
+    this.server = server;
+  }
+
+  static async listen(t: TestContext, path: string): Promise<Uplink> {
+    const server = createServer();
+    const uplink = new Uplink(server);
+    server.on('connection', (socket) => {
+      socket.on('error', () => {});
+      socket.resume();
+      uplink.connections.push(socket);
+    });
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    t.after(() => uplink.close());
+    return uplink;
+  }
+
+  close(): void {
+    this.server.close();
+    for (const socket of this.connections) socket.destroy();
+  }
+}
+
+describe('configuration', () => {
+  const text = (node: Node, line: string): void => {
+    node.write(
+      [
+        'node: a',
+        'pair: p',
+        'link:',
+        '  listen: tcp-listen:127.0.0.1:7001',
+        '  peer: tcp:127.0.0.1:7002',
+        `uplink: unix:${node.uplink}`,
+        `arbiter: { directory: ${node.folder}/arbiter }`,
+        `runDirectory: ${node.runDirectory}`,
+        'vm:',
+        '  args: []',
+        `  mac: ${MAC}`,
+        '  addresses: []',
+        line,
+        '',
+      ].join('\n'),
+    );
+  };
+
+  for (const [what, line, code, place, words] of [
+    ['an unknown key', 'protct: auto', 'COLO_CONFIG_UNKNOWN_KEY', '13:1', /"protct".*"protect"/],
+    [
+      'an unknown key within a section',
+      '  nick: {}',
+      'COLO_CONFIG_UNKNOWN_KEY',
+      '13:3',
+      /"nick" in vm.*"nic"/,
+    ],
+    ['a wrong type', 'checkpoint: { intervalMsMax: soon }', 'COLO_CONFIG_VALUE', '13:30', /"soon".*number/],
+    ['a wrong type of a section', 'heartbeat: 5', 'COLO_CONFIG_VALUE', '13:12', /heartbeat.*map/],
+  ] as const) {
+    test(`${what} is named with line and column`, async (t) => {
+      const node = new Node(t);
+      text(node, line);
+      node.start();
+      assert.equal(await node.exitCode(), 2);
+      assert.equal(node.stdout, '');
+      const said = node.stderr;
+      assert.ok(said.includes(code), said);
+      assert.ok(said.includes(`${node.file}:${place}:`), said);
+      assert.match(said, words);
+      assert.equal(said.trim().split('\n').length, 1, 'one line');
+      assert.equal(existsSync(node.runDirectory), false, 'nothing was begun');
+      await node.assertNothingLeft();
+    });
+  }
+});
+
+test('a port that is taken is named', { timeout: 30_000 }, async (t) => {
+  const holder = createServer();
+  await new Promise<void>((resolve) => holder.listen(0, '127.0.0.1', resolve));
+  t.after(() => holder.close());
+  const { port } = holder.address() as { port: number };
+  const node = new Node(t, (config) => {
+    config.link = { listen: `tcp-listen:127.0.0.1:${port}`, peer: 'tcp:127.0.0.1:1' };
+  });
+  await Uplink.listen(t, node.uplink);
+  node.start('--json');
+  assert.equal(await node.exitCode(), 1);
+  const said = node.stdout + node.stderr;
+  assert.match(said, /COLO_ENDPOINT_LISTEN/);
+  assert.ok(said.includes(`127.0.0.1:${port}`), said);
+  await node.assertNothingLeft();
+});
+
+describe('QEMU', () => {
+  /** Starts a node whose VM cannot work, and returns all that it said. */
+  async function failing(
+    t: TestContext,
+    change: (vm: Config['vm'], folder: string) => void,
+  ): Promise<string> {
+    const node: Node = new Node(t, (config) => change(config.vm, config.runDirectory.replace(/\/run$/, '')));
+    await Uplink.listen(t, node.uplink);
+    node.start('--json');
+    assert.equal(await node.exitCode(), 1, node.stdout + node.stderr);
+    await node.assertNothingLeft();
+    return node.stdout + node.stderr;
+  }
+
+  test('a command that does not exist', { timeout: 30_000 }, async (t) => {
+    const said = await failing(t, (vm) => {
+      vm.command = ['/nowhere/qemu-system-x86_64'];
+    });
+    assert.match(said, /COLO_QEMU_START/);
+    assert.match(said, /\/nowhere\/qemu-system-x86_64/);
+  });
+
+  test('one that ends at once has its last words repeated', { timeout: 30_000 }, async (t) => {
+    const said = await failing(t, (vm) => {
+      vm.args = [...cheapVm, '-no-such-option'];
+    });
+    assert.match(said, /COLO_QEMU_EXITED/);
+    assert.match(said, /-no-such-option: invalid option/);
+  });
+
+  for (const [what, version, withColo, code] of [
+    ['one that was built without COLO', [11, 1, 3], false, 'COLO_QEMU_NO_COLO'],
+    ['one that is too old to run COLO without KVM', [9, 2, 0], true, 'COLO_QEMU_TCG_TOO_OLD'],
+    ['one that is too old', [6, 2, 0], true, 'COLO_QEMU_TOO_OLD'],
+  ] as const) {
+    test(what, { timeout: 30_000 }, async (t) => {
+      const said = await failing(t, (vm, folder) => {
+        const script = join(folder, 'fake-qemu.mjs');
+        writeFileSync(script, fakeQemu(version, withColo));
+        chmodSync(script, 0o755);
+        vm.command = [process.execPath, script];
+        vm.args = [];
+      });
+      assert.ok(said.includes(code), said);
+      assert.ok(said.includes(version.join('.')), said);
+    });
+  }
+
+  test('one that never speaks QMP', { timeout: 40_000 }, async (t) => {
+    const said = await failing(t, (vm, folder) => {
+      const script = join(folder, 'mute.mjs');
+      writeFileSync(script, 'if (!process.argv.includes("-version")) setInterval(() => {}, 1e6);');
+      vm.command = [process.execPath, script];
+      vm.args = [];
+    });
+    assert.match(said, /COLO_QMP_CONNECT/);
+  });
+});
+
+/** A QEMU that makes its sockets and answers the questions that a node asks first. */
+function fakeQemu(version: readonly [number, number, number], withColo: boolean): string {
+  const commands = ['migrate', 'migrate-incoming', 'migrate-set-capabilities', 'migrate-set-parameters'];
+  commands.push('query-colo-status', 'query-migrate', 'query-status', 'query-yank', 'quit', 'yank');
+  if (withColo) commands.push('x-colo-lost-heartbeat');
+  const [major, minor, micro] = version;
+  const answers = {
+    qmp_capabilities: {},
+    'query-kvm': { enabled: false, present: true },
+    'query-migrate-capabilities': ['xbzrle', 'return-path', 'events', ...(withColo ? ['x-colo'] : [])].map(
+      (capability) => ({ capability, state: false }),
+    ),
+    'query-commands': commands.map((name) => ({ name })),
+    'query-command-line-options': [{ option: 'run-with', parameters: [{ name: 'exit-with-parent' }] }],
+  };
+  return `import { createServer } from 'node:net';
+const { argv } = process;
+if (argv.includes('-version')) process.exit(0);
+const path = (option, pattern) => pattern.exec(argv[argv.indexOf(option) + 1])[1];
+createServer((socket) => socket.on('error', () => {})).listen(path('-netdev', /addr\\.path=([^,]+)/));
+const answers = ${JSON.stringify(answers)};
+createServer((socket) => {
+  socket.on('error', () => {});
+  const send = (message) => socket.write(JSON.stringify(message) + '\\r\\n');
+  send({ QMP: { version: { qemu: ${JSON.stringify({ major, minor, micro })}, package: '' }, capabilities: ['oob'] } });
+  let text = '';
+  socket.setEncoding('utf8').on('data', (chunk) => {
+    const lines = (text + chunk).split('\\n');
+    text = lines.pop();
+    for (const line of lines) {
+      const { execute, id } = JSON.parse(line);
+      if (execute in answers) send({ return: answers[execute], id });
+      else send({ error: { class: 'CommandNotFound', desc: 'The command ' + execute + ' has not been found' }, id });
+    }
+  });
+}).listen(path('-qmp', /unix:([^,]+)/));
+`;
+}
+
+describe('uplink', () => {
+  test('one that does not exist yet is waited for, and that is said once', { timeout: 60_000 }, async (t) => {
+    const node = new Node(t);
+    node.start('--json');
+    const { message } = await node.event('uplink.down');
+    assert.ok(String(message).includes(node.uplink), message ?? 'no message');
+    await sleep(1000);
+    assert.equal(node.count('uplink.down'), 1);
+    const uplink = await Uplink.listen(t, node.uplink);
+    await node.event('uplink.up');
+    await node.event('vm.started');
+    assert.equal(uplink.connections.length, 1);
+    await node.stop();
+  });
+
+  test('a node that waits for it can be stopped', { timeout: 60_000 }, async (t) => {
+    const node = new Node(t);
+    node.start('--json');
+    await node.event('uplink.down');
+    await node.stop();
+  });
+
+  test('one that hangs up at once is not dialled in a busy loop', { timeout: 60_000 }, async (t) => {
+    const node = new Node(t);
+    const server = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve) => server.listen(node.uplink, resolve));
+    t.after(() => server.close());
+    node.start('--json');
+    await node.event('uplink.lost');
+    await sleep(1000);
+    assert.ok(node.count('uplink.lost') <= 12, `${node.count('uplink.lost')} times in a second`);
+    await node.stop();
+  });
+
+  test('garbage on it is said, and the node connects afresh and goes on', { timeout: 60_000 }, async (t) => {
+    const node = new Node(t);
+    const uplink = await Uplink.listen(t, node.uplink);
+    node.start('--json');
+    await node.event('vm.started');
+
+    const length = (bytes: number): Buffer => {
+      const prefix = Buffer.alloc(4);
+      prefix.writeUInt32BE(bytes);
+      return prefix;
+    };
+    const whole = Buffer.concat([length(60), Buffer.alloc(60, 0xff)]);
+    const cut = (bytes: number) => ({ close: true, says: new RegExp(`ended ${bytes} bytes into a frame`) });
+    const wrong = { close: false, says: /frame of \d+ bytes was announced/ };
+    let round = 0;
+    for (const [what, bytes, { close, says }] of [
+      [
+        'a frame cut short',
+        Buffer.concat([whole, length(1514), Buffer.alloc(700)]),
+        { close: true, says: /./ },
+      ],
+      ['a prefix cut short', Buffer.concat([whole, Buffer.from([0, 0])]), cut(2)],
+      ['a length of 0', Buffer.concat([whole, length(0), whole]), wrong],
+      ['a length of 70000', Buffer.concat([length(70_000), Buffer.alloc(70_000)]), wrong],
+      ['the largest length', Buffer.concat([whole, length(0xffffffff), Buffer.alloc(200_000)]), wrong],
+    ] as const) {
+      round++;
+      await t.test(what, async () => {
+        await node.event('uplink.up', round);
+        const socket = uplink.connections[round - 1];
+        socket.write(bytes);
+        if (close) socket.end();
+        const { cause } = await node.event('uplink.lost', round);
+        assert.match(cause ?? '', says);
+        await node.event('uplink.up', round + 1);
+        // It reads again: frames with a wrong length are the only ones that it would complain about.
+        uplink.connections[round].write(whole);
+        await sleep(50);
+        assert.equal(node.count('uplink.lost'), round);
+      });
+    }
+    assert.equal(node.count('vm.lost'), 0, 'the VM was not touched');
+    assert.equal(node.count('vm.started'), 1);
+    await node.stop();
+  });
+});
+
+test('a full disk costs lines of the event log, not the node', { timeout: 60_000 }, async (t) => {
+  const disk = mkdtempSync(join(root, 'full-'));
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', disk], { stdio: 'pipe' });
+  } catch (error) {
+    const why = `NOT TESTED: only root can mount a file system to fill (${(error as Error).message.split('\n')[0]})`;
+    process.stderr.write(`bad-input: a node on a full disk: ${why}\n`);
+    t.skip(why);
+    return;
+  }
+  t.after(() => execFileSync('umount', ['-l', disk]));
+
+  const node = new Node(t, (config) => {
+    config.runDirectory = join(disk, 'run');
+  });
+  mkdirSync(node.runDirectory);
+  const uplink = await Uplink.listen(t, node.uplink);
+  fill(disk);
+  node.start('--json');
+  // Sockets take no space: the node works, and says that its events are not kept.
+  await node.event('vm.started');
+  const { message } = await node.event('events.unwritten');
+  assert.match(message ?? '', /disk is full/);
+  assert.equal(node.count('events.unwritten'), 1);
+
+  rmSync(join(disk, 'filler'));
+  uplink.connections[0].destroy();
+  await node.event('uplink.up', 2);
+  await node.event('events.resumed');
+  fill(disk);
+  for (let i = 2; i < 30; i++) {
+    uplink.connections[i - 1].destroy();
+    await node.event('uplink.up', i + 1);
+  }
+  await node.stop();
+});
+
+function fill(disk: string): void {
+  try {
+    for (let i = 0; i < 100; i++) writeFileSync(join(disk, 'filler'), Buffer.alloc(4096), { flag: 'a' });
+  } catch (error) {
+    assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
+    return;
+  }
+  assert.fail(`${disk} does not get full`);
+}

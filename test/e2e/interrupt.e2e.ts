@@ -1,0 +1,105 @@
+/**
+ * The demo, interrupted: by Ctrl-C, which a terminal sends to the whole process group, and by a SIGTERM that reaches npm
+ * alone, as from a supervisor. Both end it within seconds, and nothing of it is left: no process, no file.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { installGuest } from '../../lab/guest/image.ts';
+import { installQemu } from '../../lab/qemu.ts';
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+/** In the environment of the demo; whatever it starts inherits it. */
+const MARK = 'COLO_E2E_MARK';
+const END_MS_MAX = 10_000;
+const REACH_MS_MAX = 60_000;
+
+// Fetching is not what is interrupted here.
+await installQemu();
+await installGuest();
+
+type Demo = { npm: ChildProcess; said: () => string; ended: Promise<number> };
+
+function startDemo(t: TestContext, mark: string): Demo {
+  const npm = spawn('npm', ['run', 'demo'], {
+    cwd: ROOT,
+    env: { ...process.env, [MARK]: mark },
+    // A process group of its own, as a shell gives to a job.
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let said = '';
+  for (const stream of [npm.stdout, npm.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      said += text;
+    });
+  }
+  // npm repeats the signal on itself, which a shell shows as 128 and the signal's number.
+  const ended = new Promise<number>((resolve) => {
+    npm.once('exit', (code, signal) =>
+      resolve(signal === null ? (code ?? -1) : 128 + constants.signals[signal]),
+    );
+  });
+  t.after(() => {
+    for (const line of processesOf(mark)) process.kill(Number(line.split(' ')[0]), 'SIGKILL');
+  });
+  return { npm, said: () => said, ended };
+}
+
+async function untilSaid(demo: Demo, text: string): Promise<void> {
+  const endMs = performance.now() + REACH_MS_MAX;
+  while (!demo.said().includes(text)) {
+    if (demo.npm.exitCode !== null || performance.now() > endMs)
+      assert.fail(`the demo never said "${text}":\n${demo.said()}`);
+    await sleep(20);
+  }
+}
+
+/** "PID program" of everything that the demo has started and that still runs. */
+function processesOf(mark: string): string[] {
+  const found: string[] = [];
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0');
+      if (environment.includes(`${MARK}=${mark}`)) found.push(`${pid} ${readlinkSync(`/proc/${pid}/exe`)}`);
+    } catch {
+      // It has ended meanwhile, or belongs to somebody else.
+    }
+  }
+  return found;
+}
+
+function workFolders(): string[] {
+  return readdirSync(tmpdir()).filter((name) => name.startsWith('colo-'));
+}
+
+for (const { what, after, signal, toGroup, code } of [
+  { what: 'Ctrl-C while the pair runs', after: 'Three clients', signal: 'SIGINT', toGroup: true, code: 130 },
+  { what: 'Ctrl-C while the guest boots', after: 'Boot and', signal: 'SIGINT', toGroup: true, code: 130 },
+  { what: 'SIGTERM to npm alone', after: 'Three clients', signal: 'SIGTERM', toGroup: false, code: 143 },
+] as const) {
+  test(`${what} ends the demo and leaves nothing`, { timeout: 120_000 }, async (t) => {
+    const before = workFolders();
+    const mark = `${process.pid}-${after}-${signal}`;
+    const demo = startDemo(t, mark);
+    await untilSaid(demo, after);
+    assert.ok(processesOf(mark).length > 2, 'what is looked for below can be found');
+
+    const sentMs = performance.now();
+    const pid = demo.npm.pid as number;
+    process.kill(toGroup ? -pid : pid, signal);
+    const status = await Promise.race([demo.ended, sleep(END_MS_MAX, null, { ref: false })]);
+    const npmMs = performance.now() - sentMs;
+    // npm may go first.
+    while (processesOf(mark).length > 0 && performance.now() - sentMs < END_MS_MAX) await sleep(10);
+    t.diagnostic(`npm after ${Math.round(npmMs)} ms, all after ${Math.round(performance.now() - sentMs)} ms`);
+    assert.deepEqual(processesOf(mark), [], `still there after ${END_MS_MAX} ms:\n${demo.said()}`);
+    assert.equal(status, code, demo.said());
+    const left = workFolders().filter((name) => !before.includes(name));
+    assert.deepEqual(left, []);
+  });
+}
