@@ -62,7 +62,7 @@ test('a stream that ends in a frame is followed by another, and framing starts a
   assert.deepEqual(heard, ['whole', '.', 'new', '.']);
   assert.throws(() => attach(), { code: 'COLO_INVARIANT' });
   one.close();
-  assert.deepEqual(closed, [null, null]);
+  assert.deepEqual(closed, ['COLO_STREAM_FRAMING', null]);
   while (second.near.pump());
   assert.equal(closed.length, 2, 'its end is told once');
 });
