@@ -25,12 +25,9 @@ async function protectedStage(t: TestContext, config?: Record<string, unknown>):
 const TAKEOVER_MS_MAX = 15_000;
 
 /** A pair whose every frame waits for a checkpoint looks well to clients; only the primary knows that it never matched. */
-async function compares(primary: LabNode): Promise<void> {
-  const { traffic, checkpoints } = await primary.status();
-  assert.ok(
-    traffic.peerFrames > 0,
-    `no frame of the secondary was compared: ${JSON.stringify(checkpoints.byReason)}`,
-  );
+function compares(primary: LabNode): Promise<unknown> {
+  // The client's own retransmission timer may be what its next frame waits for, and that is a second in user networking.
+  return primary.until('comparing', (status) => status.traffic.peerFrames > 0, 10_000);
 }
 
 test('connections that the guest opened outlive two primaries', async (t) => {
