@@ -6,11 +6,14 @@
  * processor, so a neighbour would slow down ours only. Ours is two node processes and two QEMUs; stock is two QEMUs with
  * `migrate tcp:`. The guest runs equally long before each checkpoint, so both have about as much memory to copy.
  *
+ * What the figure does not say: with both pairs on two processors at once, and stock waiting for one delayed ACK in each
+ * checkpoint, the ratio of medians was 3.8 to 4.9 in five runs; apart, at --pace 500, 5.0 (4.99: below the claim).
+ *
  * The yardstick is the same for both: QEMU's own STOP and RESUME events of the primary VM, by QEMU's own clock. Our
  * primary's events come from a second monitor, since the node keeps its own to itself. What our reports call `pause`
  * begins when REPLY is passed on and ends when LOADED is: it must agree with the yardstick, and is shown beside it.
  */
-import { once as event } from 'node:events';
+import { once } from 'node:events';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -150,7 +153,7 @@ function report(
   };
   const ratio = Math.round((figures.stock.p50 / figures.ours.p50) * 100) / 100;
   const twice = stock.pausesMs.filter((ms) => ms >= 2 * DELAYED_ACK_MS).length;
-  const once = stock.pausesMs.filter((ms) => ms >= DELAYED_ACK_MS).length - twice;
+  const single = stock.pausesMs.filter((ms) => ms >= DELAYED_ACK_MS).length - twice;
   const ok = options.load || ratio >= CLAIM;
   const steps = {
     drain: reported((one) => one.drainMs),
@@ -169,7 +172,7 @@ function report(
   say(tableRow("  stock, QEMU's migration across TCP", figures.stock));
   if (figures.stock_unix !== undefined) say(tableRow('  stock, unix socket', figures.stock_unix));
   say(`  ratio of medians ${ratio.toFixed(1)}`);
-  say(`  stock waited for two delayed ACKs in ${twice} of ${figures.stock.count}, for one in ${once}`);
+  say(`  stock waited for two delayed ACKs in ${twice} of ${figures.stock.count}, for one in ${single}`);
   say('');
   say(tableHead('where ours goes (as its reports say)'));
   say(tableRow('  drain: inputs gated and read by both VMs', steps.drain));
@@ -188,6 +191,10 @@ function report(
   say(
     "runs without colo-compare and its filters and loses input; ours includes reading both VMs' last output.",
   );
+  say(
+    'Know: the ratio falls where stock meets its second delayed ACK less often, which is when the guest has changed',
+  );
+  say('more memory (--pace 500, --load), and where a busy machine slows down what is not waiting.');
   if (!options.load)
     say(`Claim: at least ${CLAIM} times shorter at the median: ${ok ? 'holds' : 'DOES NOT HOLD'}`);
   return {
@@ -197,7 +204,7 @@ function report(
     load: options.load,
     pause_ms: figures,
     ratio_p50: ratio,
-    stock_delayed_acks: { twice, once },
+    stock_delayed_acks: { twice, once: single },
     our_steps_ms: steps,
     our_state_kb: stateKb,
     total_ms: { ours: spread(ours.totalsMs), stock: spread(stock.totalsMs) },
@@ -384,7 +391,7 @@ async function listenIncoming(secondary: Vm, over: 'tcp' | 'unix', path: string)
 async function joinNetwork(port: string, network: Network): Promise<void> {
   const ends = [connect(port), connect(network.uplinks[0])];
   for (const end of ends) end.on('error', () => {});
-  await Promise.all(ends.map((end) => event(end, 'connect')));
+  await Promise.all(ends.map((end) => once(end, 'connect')));
   ends[0].pipe(ends[1]).pipe(ends[0]);
 }
 
