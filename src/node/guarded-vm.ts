@@ -22,6 +22,8 @@ const QMP_DEADLINE_MS = 10_000;
 const VM_PORT_TRIES = 100;
 const VM_PORT_RETRY_MS = 20;
 const STOP_GRACE_MS = 2000;
+/** A QEMU whose sockets have just closed has ended, or ends now. */
+const LAST_WORDS_MS = 500;
 /** In the run directory. QEMU makes all but the third, and a killed one leaves them behind. */
 const SOCKETS = {
   vmPort: 'vm.sock',
@@ -125,6 +127,17 @@ export class GuardedVm {
     await rm(path, { force: true });
     await this.colo.listenIncoming(path);
     return await connectRetrying(path, this.process.signal);
+  }
+
+  /** COLO's failover; when QEMU died of it, the error has QEMU's last words. */
+  async failover(deadlineMs: number): Promise<void> {
+    try {
+      await this.colo.failover({ deadlineMs });
+    } catch (cause) {
+      const gone = new Promise<null>((resolve) => setTimeout(resolve, LAST_WORDS_MS, null));
+      const exit = await Promise.race([this.process.exited, gone]);
+      throw exit === null ? cause : exit.error;
+    }
   }
 
   /** Ends the VM at once: nobody may hear of it any more. */

@@ -497,7 +497,7 @@ export class ColoNode implements NodeControl {
     const released = this.path?.goAlone() ?? 0;
     this.events.emit('pair.alone', { cause, releasedFrames: released, generation: generationOf(this.pair) });
     try {
-      await this.vm?.colo.failover({ deadlineMs: FAILOVER_DEADLINE_MS });
+      await this.vm?.failover(FAILOVER_DEADLINE_MS);
     } catch (error) {
       this.events.emit('vm.failover-failed', { message: messageOf(error) });
       void this.exit(1, errorText(error));
@@ -518,7 +518,7 @@ export class ColoNode implements NodeControl {
     path.flush();
     this.announce(path);
     try {
-      await this.vm.colo.failover({ deadlineMs: FAILOVER_DEADLINE_MS });
+      await this.vm.failover(FAILOVER_DEADLINE_MS);
     } catch (error) {
       void this.exit(1, errorText(error));
       return;
