@@ -31,6 +31,7 @@ class FakeQemu implements Qmp {
   onYank = (): void => {
     this.stream = false;
   };
+  onMigrate = (): void => {};
 
   async execute<T>(command: string, args?: JsonObject, options?: ExecuteOptions): Promise<T> {
     if (this.hangs.has(command)) {
@@ -53,6 +54,9 @@ class FakeQemu implements Qmp {
       }
       this.onLostHeartbeat();
     }
+    if (command === 'migrate') this.onMigrate();
+    if (command === 'stop') this.run = 'paused';
+    if (command === 'cont') this.run = 'running';
     this.done.push([command, args]);
     return {} as T;
   }
@@ -71,6 +75,9 @@ class FakeQemu implements Qmp {
     return this.done.map(([command]) => command);
   }
 }
+
+/** QEMU's own collection of dirty pages is exact only under KVM; see the theory of operation in colo.ts. */
+const kvm = { accel: 'kvm' } as const;
 
 const make = (more: Partial<QemuCapabilities> = {}): { qemu: FakeQemu; vm: ColoVm } => {
   const qemu = new FakeQemu();
@@ -106,7 +113,7 @@ test('prepare refuses a QEMU in the wrong place', async () => {
 });
 
 test('a second migrate is never sent: it would end COLO', async () => {
-  const { qemu, vm } = make();
+  const { qemu, vm } = make(kvm);
   for (const status of ['setup', 'active', 'device', 'colo', 'cancelling']) {
     qemu.migration = { status };
     await assert.rejects(vm.startMigration('/run/mig'), { code: 'COLO_QEMU_STATE' });
@@ -118,6 +125,57 @@ test('a second migrate is never sent: it would end COLO', async () => {
   }
   assert.equal(qemu.done.length, 4);
   assert.deepEqual(qemu.done[0], ['migrate', { uri: 'unix:/run/mig' }]);
+});
+
+test('under TCG the guest stands until QEMU has collected the dirty pages once, and the pass cannot end so long', async () => {
+  const { qemu, vm } = make();
+  qemu.onMigrate = (): void => {
+    qemu.migration = { status: 'setup' };
+    setTimeout(() => {
+      assert.equal(qemu.run, 'paused');
+      qemu.migration = { status: 'active' };
+    }, 10);
+  };
+  await vm.startMigration('/run/mig');
+  assert.deepEqual(qemu.done, [
+    ['migrate-set-parameters', { 'max-bandwidth': 1 }],
+    ['stop', undefined],
+    ['migrate', { uri: 'unix:/run/mig' }],
+    ['cont', undefined],
+    ['migrate-set-parameters', { 'max-bandwidth': 2 ** 40 }],
+  ]);
+  assert.equal(qemu.run, 'running');
+});
+
+test('under TCG the second collection waits until everything is sent', async () => {
+  const downtime = async (more: Partial<QemuCapabilities>): Promise<unknown> => {
+    const { qemu, vm } = make(more);
+    await vm.prepare('primary');
+    return qemu.done[1]?.[1]?.['downtime-limit'];
+  };
+  assert.equal(await downtime({ accel: 'tcg' }), 0);
+  assert.equal(await downtime(kvm), 1000);
+});
+
+test('a guest that stands runs on when the migration is refused, fails or hangs', async () => {
+  const refused = new QmpRefusedError('migrate', 'GenericError', 'no');
+  const { qemu, vm } = make();
+  qemu.onMigrate = (): void => {
+    throw refused;
+  };
+  await assert.rejects(vm.startMigration('/run/mig'), refused);
+  assert.equal(qemu.run, 'running');
+  qemu.onMigrate = (): void => {
+    qemu.migration = { status: 'failed' };
+  };
+  await vm.startMigration('/run/mig');
+  assert.equal(qemu.run, 'running');
+  qemu.migration = {};
+  qemu.onMigrate = (): void => {
+    qemu.migration = { status: 'setup' };
+  };
+  await assert.rejects(vm.startMigration('/run/mig', { deadlineMs: 30 }), { code: 'COLO_QEMU_MIGRATION' });
+  assert.equal(qemu.run, 'running');
 });
 
 test('waitForColo: reached, ended otherwise, too late', async () => {
