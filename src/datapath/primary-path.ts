@@ -113,7 +113,10 @@ export class PrimaryPath {
       frame: (slab, at, length) => this.onOutput(slab, at, length),
       batchEnd: () => this.onOutputEnd(),
     };
-    this.uplink.onWritten = () => this.regulate();
+    this.uplink.onWritten = () => {
+      this.confirmSent();
+      this.regulate();
+    };
     this.vm.onWritten = () => this.regulate();
   }
 
@@ -283,9 +286,17 @@ export class PrimaryPath {
   private onOutputEnd(): void {
     // What the secondary must know before the client can answer goes first.
     this.link?.flush();
-    if (this.maySpeak()) this.uplink.flush();
+    if (this.maySpeak()) {
+      this.uplink.flush();
+      this.confirmSent();
+    }
     this.regulate();
     this.nowMs = -1;
+  }
+
+  /** The secondary keeps its frame until the client's copy is out of this process: this node may die in between. */
+  private confirmSent(): void {
+    if (this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0) this.link?.flushConfirms();
   }
 
   /** Back-pressure: a source is read as long as there is room behind it. */

@@ -33,6 +33,9 @@ export type LinkHandler = {
 /** What a peer may say between its HELLO and the moment that somebody listens: a heartbeat and a few words. */
 const EARLY_MESSAGES_MAX = 16;
 
+/** Two per range. */
+const CONFIRM_NUMBERS_MAX = 4096;
+
 export class LinkChannel {
   onClosed: (cause: Error | null) => void = () => {};
   /** Some of what was written has left: there may be room again (see `queuedBytes`). */
@@ -109,7 +112,7 @@ export class LinkChannel {
     this.frames.push(slab, at, length, index);
   }
 
-  /** Queues word that the SVM's frame `index` needs no keeping. */
+  /** Queues word that the SVM's frame `index` needs no keeping, until `flushConfirms`. */
   pushConfirm(epoch: number, index: number): void {
     if (epoch !== this.confirmedEpoch) this.dropConfirms();
     this.confirmedEpoch = epoch;
@@ -127,13 +130,31 @@ export class LinkChannel {
   flush(): void {
     if (!this.open) {
       this.frames.clear();
-      this.confirmed = [];
       return;
     }
-    if (this.frames.runs === 0 && this.confirmed.length === 0) return;
+    if (this.frames.runs === 0) return;
     this.stream.cork();
     this.flushFrames();
-    if (this.confirmed.length > 0) this.flushConfirms();
+    this.stream.uncork();
+  }
+
+  /** What has been confirmed so far may be dropped by the peer from now on. */
+  flushConfirms(): void {
+    const { confirmed, confirmedEpoch: epoch } = this;
+    if (confirmed.length === 0) return;
+    this.confirmed = [];
+    if (!this.open) return;
+    this.stream.cork();
+    for (let from = 0; from < confirmed.length; from += CONFIRM_NUMBERS_MAX) {
+      const part = confirmed.slice(from, from + CONFIRM_NUMBERS_MAX);
+      const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + 4 + 4 * part.length);
+      writeHeader(message, MESSAGE.confirm, 4 + 4 * part.length);
+      writeI32(message, 8, epoch);
+      part.forEach((index, i) => {
+        writeI32(message, 12 + 4 * i, index);
+      });
+      this.write(message);
+    }
     this.stream.uncork();
   }
 
@@ -175,22 +196,6 @@ export class LinkChannel {
         this.onWritten();
       });
     });
-  }
-
-  private flushConfirms(): void {
-    const { confirmed, confirmedEpoch: epoch } = this;
-    this.confirmed = [];
-    const perMessage = 4096;
-    for (let from = 0; from < confirmed.length; from += perMessage) {
-      const part = confirmed.slice(from, from + perMessage);
-      const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + 4 + 4 * part.length);
-      writeHeader(message, MESSAGE.confirm, 4 + 4 * part.length);
-      writeI32(message, 8, epoch);
-      part.forEach((index, i) => {
-        writeI32(message, 12 + 4 * i, index);
-      });
-      this.write(message);
-    }
   }
 
   private write(bytes: Uint8Array): void {

@@ -138,9 +138,26 @@ test('nothing leaves after the right to speak is over, and all of it when it is 
   pair.settle();
   pair.primary.announce(Buffer.alloc(64));
   assert.deepEqual(pair.client.heard(), []);
+  assert.equal(pair.secondary.keptFrames, 2, 'what may never leave is still kept by the secondary');
   pair.primary.speakUntilMs = 2500;
   pair.primary.flush();
+  pair.settle();
   assert.deepEqual(pair.client.heard(), ['late', 'later']);
+  assert.equal(pair.secondary.keptFrames, 0);
+  pair.assertNoLeak();
+});
+
+test('the secondary keeps what an uplink that is full has not taken', () => {
+  const pair = protectedPair();
+  pair.client.near.stalled = true;
+  pair.pvm.say('one', 'two');
+  pair.svm.say('one', 'two');
+  pair.settle();
+  assert.equal(pair.secondary.keptFrames, 2);
+  pair.client.near.unstall();
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['one', 'two']);
+  assert.equal(pair.secondary.keptFrames, 0);
   pair.assertNoLeak();
 });
 

@@ -60,6 +60,8 @@ function conversation(): { bytes: Buffer; log: string[] } {
   channel.pushFrame(MESSAGE.input, 3, 11, two.slab, two.at, two.length);
   channel.pushFrame(MESSAGE.output, 3, 0, apart.slab, apart.at, apart.length);
   for (const index of [0, 1, 2, 5, 4, 5]) channel.pushConfirm(3, index);
+  channel.flush();
+  channel.flushConfirms();
   channel.send(MESSAGE.gate, { epoch: 3 });
   channel.pushFrame(MESSAGE.primarySyn, 4, 0, one.slab, one.at, one.length);
   channel.flush();
@@ -129,6 +131,9 @@ test('a confirmation goes with its own epoch, whatever else was sent', () => {
   far.inbox = Buffer.alloc(0);
   channel.pushConfirm(5, 0);
   channel.send(MESSAGE.takeover, {});
+  assert.equal(far.inbox.readInt8(4), MESSAGE.takeover, 'nothing but flushConfirms sends confirmations');
+  far.inbox = Buffer.alloc(0);
+  channel.flushConfirms();
   assert.equal(
     far.inbox.toString('hex', 0, 20),
     '00000010' + '07000000' + '00000005' + '00000000' + '00000000',
@@ -139,19 +144,19 @@ test('confirmations of an epoch that is over are not sent', () => {
   const { far, channel } = sender();
   channel.pushConfirm(5, 3);
   channel.pushConfirm(6, 0);
-  channel.flush();
+  channel.flushConfirms();
   assert.equal(far.inbox.toString('hex', 8), '00000006' + '00000000' + '00000000');
   channel.pushConfirm(6, 1);
   channel.dropConfirms();
   far.inbox = Buffer.alloc(0);
-  channel.flush();
+  channel.flushConfirms();
   assert.equal(far.inbox.length, 0);
 });
 
 test('many separate confirmations are split over messages, and none is lost', () => {
   const { far, channel } = sender();
   for (let i = 0; i < 5000; i++) channel.pushConfirm(1, 2 * i);
-  channel.flush();
+  channel.flushConfirms();
   const other = receiver();
   other.channel.handler = other.handler;
   other.far.write(far.inbox, () => {});
