@@ -1,11 +1,13 @@
 /**
  * Cuts a byte stream into frames, in place: `[u32 big-endian length][frame]` (QEMU's net_fill_rstate).
+ * With `vnet_hdr_support` a second u32 follows the length: how many of the frame's bytes, from its first on, are a
+ * virtio-net header (`vnetBytes`).
  *
  * Bytes are read straight into the current slab. Whole frames are handed on as (slab, offset, length), in order;
  * then the batch ends. The partial frame at the end of a slab is moved to the next one once, so a frame always
  * lies in one piece with its length prefix before it, and neighbours can be written out again as one run.
  *
- * Failure: a length of zero or above the limit means that the stream is out of step for good. It is closed with
+ * Failure: a length of zero or above the limit, or a virtio-net header that is longer than any, means that the stream is out of step for good. It is closed with
  * COLO_STREAM_FRAMING; nothing after that point is believed.
  */
 import { ColoError } from '../error.ts';
@@ -13,6 +15,21 @@ import { readU32 } from '../wire/bytes.ts';
 import type { SlabPool } from './slabs.ts';
 
 export const LENGTH_PREFIX_BYTES = 4;
+const VNET_PREFIX_BYTES = 8;
+/** sizeof(struct virtio_net_hdr_v1_hash) */
+export const VNET_HEADER_BYTES_MAX = 20;
+
+export type Framing = 'plain' | 'vnet';
+
+/** What lies before each frame. */
+export function prefixBytesOf(framing: Framing): number {
+  return framing === 'vnet' ? VNET_PREFIX_BYTES : LENGTH_PREFIX_BYTES;
+}
+
+/** Of a frame that came with `vnet` framing: how long the virtio-net header at its start is. */
+export function vnetBytes(bytes: Uint8Array, at: number): number {
+  return readU32(bytes, at - 4);
+}
 
 export type FrameHandler = {
   /** One frame; retain the slab to keep it beyond this call. */
@@ -28,15 +45,19 @@ export class FrameReader {
   readonly frameBytesMax: number;
   private readonly slabs: SlabPool;
   private readonly handler: FrameHandler;
+  private readonly framing: Framing;
+  private readonly prefixBytes: number;
   private slab = -1;
   /** [parsed, filled) are bytes of a frame that is not complete yet */
   private parsed = 0;
   private filled = 0;
 
-  constructor(slabs: SlabPool, frameBytesMax: number, handler: FrameHandler) {
+  constructor(slabs: SlabPool, frameBytesMax: number, handler: FrameHandler, framing: Framing = 'plain') {
     this.slabs = slabs;
     this.frameBytesMax = frameBytesMax;
     this.handler = handler;
+    this.framing = framing;
+    this.prefixBytes = prefixBytesOf(framing);
   }
 
   /** Where the next bytes go, or null when no slab is free. */
@@ -62,7 +83,8 @@ export class FrameReader {
     this.filled += bytes;
     const slab = this.slab;
     const buffer = this.slabs.buffer(slab);
-    while (this.filled - this.parsed >= LENGTH_PREFIX_BYTES) {
+    const { prefixBytes } = this;
+    while (this.filled - this.parsed >= prefixBytes) {
       const length = readU32(buffer, this.parsed);
       if (length === 0 || length > this.frameBytesMax) {
         throw new ColoError(
@@ -70,7 +92,8 @@ export class FrameReader {
           `a frame of ${length} bytes was announced (1 to ${this.frameBytesMax} are possible): the stream is out of step`,
         );
       }
-      const at = this.parsed + LENGTH_PREFIX_BYTES;
+      const at = this.parsed + prefixBytes;
+      if (this.framing === 'vnet') checkVnetBytes(vnetBytes(buffer, at), length);
       if (this.filled - at < length) break;
       this.parsed = at + length;
       this.handler.frame(slab, at, length);
@@ -95,6 +118,14 @@ export class FrameReader {
     if (room < READ_BYTES_MIN) return true;
     // The pending frame must fit behind what is already there.
     const pending = this.filled - this.parsed;
-    return pending > 0 && this.slabs.slabBytes - this.parsed < this.frameBytesMax + LENGTH_PREFIX_BYTES;
+    return pending > 0 && this.slabs.slabBytes - this.parsed < this.frameBytesMax + this.prefixBytes;
   }
+}
+
+function checkVnetBytes(vnet: number, length: number): void {
+  if (vnet <= VNET_HEADER_BYTES_MAX && vnet <= length) return;
+  throw new ColoError(
+    'COLO_STREAM_FRAMING',
+    `a virtio-net header of ${vnet} bytes was announced in a frame of ${length} (${VNET_HEADER_BYTES_MAX} are possible): do both ends agree on vnet_hdr_support?`,
+  );
 }

@@ -1,8 +1,8 @@
 /**
  * Frames on their way out, gathered into runs: neighbours in one slab leave as one piece of memory, with the
- * length prefixes that already lie between them. Each run holds one count of its slab until it is written.
+ * prefixes that already lie between them. Each run holds one count of its slab until it is written.
  */
-import { LENGTH_PREFIX_BYTES } from './frame-reader.ts';
+import { type Framing, prefixBytesOf } from './frame-reader.ts';
 import type { SlabPool } from './slabs.ts';
 
 export class RunQueue {
@@ -10,13 +10,15 @@ export class RunQueue {
   bytes = 0;
   frames = 0;
   private readonly runBytesMax: number;
+  private readonly prefixBytes: number;
   private slabIds: number[] = [];
   private starts: number[] = [];
   private ends: number[] = [];
   private tags: number[] = [];
 
-  constructor(slabs: SlabPool, runBytesMax: number) {
+  constructor(slabs: SlabPool, runBytesMax: number, framing: Framing = 'plain') {
     this.slabs = slabs;
+    this.prefixBytes = prefixBytesOf(framing);
     this.runBytesMax = runBytesMax;
   }
 
@@ -24,9 +26,9 @@ export class RunQueue {
     return this.slabIds.length;
   }
 
-  /** Adds the frame at (slab, at, length), whose length prefix lies before it. A run keeps its first frame's `tag`. */
+  /** Adds the frame at (slab, at, length), whose prefix lies before it. A run keeps its first frame's `tag`. */
   push(slab: number, at: number, length: number, tag = 0): void {
-    const start = at - LENGTH_PREFIX_BYTES;
+    const start = at - this.prefixBytes;
     const end = at + length;
     this.bytes += end - start;
     this.frames++;

@@ -8,7 +8,7 @@
  */
 
 import { ColoError, invariant } from '../error.ts';
-import { type FrameHandler, FrameReader } from '../frames/frame-reader.ts';
+import { type FrameHandler, FrameReader, type Framing } from '../frames/frame-reader.ts';
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS } from '../limits.ts';
@@ -26,15 +26,16 @@ export class FramePort {
   private stream: ByteStream | null = null;
   private holds = 0;
 
-  constructor(name: string, slabs: SlabPool, handler: FrameHandler) {
+  constructor(name: string, slabs: SlabPool, handler: FrameHandler, framing: Framing = 'plain') {
     this.name = name;
     this.slabs = slabs;
     this.handler = handler;
-    this.out = new RunQueue(slabs, LIMITS.slabBytes);
-    this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, {
+    this.out = new RunQueue(slabs, LIMITS.slabBytes, framing);
+    const forward: FrameHandler = {
       frame: (slab, at, length) => this.handler.frame(slab, at, length),
       batchEnd: () => this.handler.batchEnd(),
-    });
+    };
+    this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, forward, framing);
   }
 
   attach(stream: ByteStream): void {

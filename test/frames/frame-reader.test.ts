@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { FrameReader } from '../../src/frames/frame-reader.ts';
+import { type FrameHandler, FrameReader, vnetBytes } from '../../src/frames/frame-reader.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { framed } from '../io/fake-stream.ts';
 
@@ -25,7 +25,7 @@ function reading(slabsMax = 4): Reading {
 }
 
 /** Feeds a piece, in several reads where the room is short. */
-function feed({ reader }: Reading, bytes: Buffer): void {
+function feed({ reader }: { reader: FrameReader }, bytes: Buffer): void {
   for (let from = 0; from < bytes.length; ) {
     const buffer = reader.buffer();
     assert.ok(buffer !== null);
@@ -127,4 +127,51 @@ test('a handler may close the reader from within a frame', () => {
   reader.read(stream.length);
   assert.equal(seen, 1);
   assert.equal(pool.inUse, 0);
+});
+
+const vnetFramed = (vnet: number, frame: Buffer): Buffer => {
+  const prefix = Buffer.alloc(8);
+  prefix.writeUInt32BE(frame.length, 0);
+  prefix.writeUInt32BE(vnet, 4);
+  return Buffer.concat([prefix, frame]);
+};
+
+test('with vnet framing a second number says how long the virtio-net header is', () => {
+  const pool = new SlabPool(SLAB_BYTES, 4);
+  const seen: [number, string][] = [];
+  const handler: FrameHandler = {
+    frame: (slab, at, length) => {
+      const buffer = pool.buffer(slab);
+      seen.push([vnetBytes(buffer, at), buffer.toString('latin1', at, at + length)]);
+    },
+    batchEnd: () => {},
+  };
+  const stream = Buffer.concat([
+    vnetFramed(0, Buffer.from('plain')),
+    vnetFramed(12, Buffer.from('h'.repeat(12))),
+    vnetFramed(20, Buffer.from(`${'h'.repeat(20)}frame`)),
+  ]);
+  for (let split = 0; split <= stream.length; split++) {
+    const reader = new FrameReader(pool, FRAME_BYTES_MAX, handler, 'vnet');
+    seen.length = 0;
+    feed({ reader }, stream.subarray(0, split));
+    feed({ reader }, stream.subarray(split));
+    assert.deepEqual(seen, [
+      [0, 'plain'],
+      [12, 'h'.repeat(12)],
+      [20, `${'h'.repeat(20)}frame`],
+    ]);
+    reader.close();
+  }
+});
+
+test('a virtio-net header that cannot be ends the stream', () => {
+  const handler: FrameHandler = { frame: () => assert.fail('a frame'), batchEnd: () => {} };
+  for (const bytes of [vnetFramed(21, Buffer.alloc(100)), vnetFramed(12, Buffer.alloc(11))]) {
+    const reader = new FrameReader(new SlabPool(SLAB_BYTES, 4), FRAME_BYTES_MAX, handler, 'vnet');
+    assert.throws(() => feed({ reader }, bytes), {
+      code: 'COLO_STREAM_FRAMING',
+      message: /vnet_hdr_support/,
+    });
+  }
 });
