@@ -28,6 +28,7 @@ import { removeWorkFolder, workFolder } from '../lab/process.ts';
 import { installQemu, type QemuInstall } from '../lab/qemu.ts';
 import { NIC, vmArguments } from '../lab/vm.ts';
 import type { CheckpointReport } from '../src/checkpoint/report.ts';
+import { unixEndpoint } from '../src/endpoint.ts';
 import { ColoError } from '../src/error.ts';
 import { queryCapabilities } from '../src/qemu/capabilities.ts';
 import { ColoVm } from '../src/qemu/colo.ts';
@@ -277,7 +278,7 @@ async function startOurs(install: QemuInstall, image: GuestImage, directory: str
     const primary = pair.node('a');
     primary.start();
     await primary.until('alone', ({ phase, vm }) => phase === 'alone' && vm.running, READY_MS_MAX);
-    const qmp = await QmpClient.connect({ path: monitor, deadlineMs: READY_MS_MAX });
+    const qmp = await QmpClient.connect({ endpoint: unixEndpoint(monitor), deadlineMs: READY_MS_MAX });
     await untilGuestAnswers(network.forwards.v4);
     pair.node('b').start();
     await primary.until('protected', ({ phase }) => phase === 'protected', READY_MS_MAX);
@@ -365,7 +366,7 @@ async function startVm(
   });
   const qemu = await QemuProcess.start({ argv, env: install.env });
   const qmp = await QmpClient.connect({
-    path: `${prefix}.qmp`,
+    endpoint: unixEndpoint(`${prefix}.qmp`),
     deadlineMs: READY_MS_MAX,
     signal: qemu.signal,
   });

@@ -72,6 +72,16 @@ export function formatEndpoint(endpoint: Endpoint): string {
   return `${scheme}:${host}:${endpoint.port}`;
 }
 
+/** To connect to a unix socket. */
+export function unixEndpoint(path: string): Endpoint {
+  return { kind: 'unix', mode: 'connect', path };
+}
+
+/** As `node:net` takes it, to connect or to listen. */
+export function socketAddress(endpoint: Endpoint): { path: string } | { host: string; port: number } {
+  return endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port };
+}
+
 /** Whether only this machine can reach it. A name other than localhost may resolve to anything. */
 export function isLoopback(endpoint: Endpoint): boolean {
   if (endpoint.kind === 'unix') return true;

@@ -4,7 +4,7 @@
  * only be given at construction. The listener must accept with `pauseOnConnect: true`.
  */
 import net from 'node:net';
-import { type Endpoint, formatEndpoint } from '../endpoint.ts';
+import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { ByteStream, StreamSink } from './byte-stream.ts';
 import { unreadInKernel, unsentInKernel } from './socket-queue.ts';
@@ -127,10 +127,7 @@ class SocketStream implements ByteStream {
 /** Connects; rejects with COLO_ENDPOINT_CONNECT. */
 export function connectStream(endpoint: Endpoint): Promise<ByteStream> {
   return new Promise((resolve, reject) => {
-    const target =
-      endpoint.kind === 'unix'
-        ? { path: endpoint.path }
-        : { host: endpoint.host, port: endpoint.port, noDelay: true };
+    const target = { ...socketAddress(endpoint), noDelay: true };
     const stream = new SocketStream((onread) => net.connect({ ...target, onread }));
     const failed = (cause: Error) =>
       reject(
@@ -164,9 +161,7 @@ export async function listenStream(
     if (endpoint.kind === 'unix') await removeStaleSocket(endpoint.path);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
-      const place =
-        endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port };
-      server.listen(place, resolve);
+      server.listen(socketAddress(endpoint), resolve);
     });
   } catch (cause) {
     throw new ColoError(

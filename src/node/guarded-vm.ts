@@ -8,6 +8,7 @@ import { rmSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NodeConfig } from '../config/node-config.ts';
+import { unixEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
 import type { FramePort } from '../io/frame-port.ts';
@@ -80,7 +81,7 @@ export class GuardedVm {
     const process = await QemuProcess.start({ argv, env: vm.env });
     try {
       const qmp = await QmpClient.connect({
-        path: qmpPath,
+        endpoint: unixEndpoint(qmpPath),
         deadlineMs: QMP_DEADLINE_MS,
         signal: process.signal,
       });

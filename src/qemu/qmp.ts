@@ -22,6 +22,7 @@
  */
 import { connect as connectSocket, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 
 /** The largest reply in use, query-migrate-parameters or query-commands, is some 20 KB. */
@@ -62,7 +63,7 @@ export interface Qmp {
 }
 
 export interface ConnectOptions {
-  readonly path: string;
+  readonly endpoint: Endpoint;
   /** How long from now until QEMU must have answered the greeting. */
   readonly deadlineMs: number;
   /** Aborted when the QEMU process has died: there is nothing left to wait for. */
@@ -98,7 +99,7 @@ interface Command {
 
 export class QmpClient implements Qmp {
   readonly #socket: Socket;
-  readonly #path: string;
+  readonly #name: string;
   readonly #lineBytesMax: number;
   readonly #eventListeners = new Set<(event: QmpEvent) => void>();
   readonly #closeListeners = new Set<(reason: ColoError) => void>();
@@ -113,9 +114,9 @@ export class QmpClient implements Qmp {
   #oob = false;
   #onGreeting: ((greeting: JsonObject) => void) | undefined;
 
-  private constructor(socket: Socket, path: string, lineBytesMax: number) {
+  private constructor(socket: Socket, name: string, lineBytesMax: number) {
     this.#socket = socket;
-    this.#path = path;
+    this.#name = name;
     this.#lineBytesMax = lineBytesMax;
     socket.on('data', (chunk: Buffer) => this.#read(chunk));
     socket.on('error', (error: Error) => this.#end(this.#closedError(error.message)));
@@ -123,7 +124,8 @@ export class QmpClient implements Qmp {
   }
 
   static async connect(options: ConnectOptions): Promise<QmpClient> {
-    const { path, deadlineMs } = options;
+    const { endpoint, deadlineMs } = options;
+    const name = formatEndpoint(endpoint);
     // A signal that fires at the deadline, or earlier because the process died.
     const expiry = new AbortController();
     const timer = setTimeout(() => expiry.abort(), deadlineMs);
@@ -133,20 +135,20 @@ export class QmpClient implements Qmp {
       const reason: unknown = options.signal?.reason;
       if (options.signal?.aborted) {
         if (reason instanceof ColoError) return reason;
-        return new ColoError('COLO_QMP_CONNECT', `QMP at ${path}: given up, because QEMU has ended`, {
+        return new ColoError('COLO_QMP_CONNECT', `QMP at ${name}: given up, because QEMU has ended`, {
           cause: reason,
         });
       }
       return new ColoError(
         'COLO_QMP_CONNECT',
-        `QMP at ${path}: no answer in ${deadlineMs} ms: ${lastReason}`,
+        `QMP at ${name}: no answer in ${deadlineMs} ms: ${lastReason}`,
       );
     };
     try {
       for (;;) {
         if (until.aborted) throw failure();
         try {
-          const socket = await openSocket(path, until);
+          const socket = await openSocket(endpoint, until);
           lastReason = 'connected but not greeted; is another program connected to it?';
           return await QmpClient.#greet(socket, options, until, failure);
         } catch (error) {
@@ -155,7 +157,7 @@ export class QmpClient implements Qmp {
           const code = (error as NodeJS.ErrnoException).code;
           lastReason = (error as Error).message;
           if (code !== 'ENOENT' && code !== 'ECONNREFUSED' && code !== 'EAGAIN') {
-            throw new ColoError('COLO_QMP_CONNECT', `QMP at ${path}: ${lastReason}`, { cause: error });
+            throw new ColoError('COLO_QMP_CONNECT', `QMP at ${name}: ${lastReason}`, { cause: error });
           }
         }
         await sleep(CONNECT_RETRY_MS, undefined, { signal: until }).catch(() => undefined);
@@ -171,7 +173,11 @@ export class QmpClient implements Qmp {
     until: AbortSignal,
     failure: () => ColoError,
   ): Promise<QmpClient> {
-    const client = new QmpClient(socket, options.path, options.lineBytesMax ?? QMP_LINE_BYTES_MAX);
+    const client = new QmpClient(
+      socket,
+      formatEndpoint(options.endpoint),
+      options.lineBytesMax ?? QMP_LINE_BYTES_MAX,
+    );
     const onAbort = (): void => client.#end(failure());
     until.addEventListener('abort', onAbort);
     try {
@@ -215,7 +221,7 @@ export class QmpClient implements Qmp {
   /** Runs beside whatever the main loop is stuck in. QEMU takes few commands this way, yank and query-yank among them. */
   executeOob<T = unknown>(command: string, args?: JsonObject, options?: ExecuteOptions): Promise<T> {
     if (!this.#oob) {
-      const text = `QMP at ${this.#path} offers no out-of-band execution; ${command} needs it`;
+      const text = `QMP at ${this.#name} offers no out-of-band execution; ${command} needs it`;
       return Promise.reject(new ColoError('COLO_QMP_REFUSED', text));
     }
     return this.#submit(command, args, true, options?.timeoutMs ?? QMP_TIMEOUT_MS) as Promise<T>;
@@ -244,7 +250,7 @@ export class QmpClient implements Qmp {
   #submit(name: string, args: JsonObject | undefined, oob: boolean, timeoutMs: number): Promise<unknown> {
     if (this.#closedBy) return Promise.reject(this.#closedBy);
     if (!oob && this.#waiting.length >= QMP_WAITING_MAX) {
-      const text = `QMP at ${this.#path}: ${QMP_WAITING_MAX} commands wait already; ${name} was not sent`;
+      const text = `QMP at ${this.#name}: ${QMP_WAITING_MAX} commands wait already; ${name} was not sent`;
       return Promise.reject(new ColoError('COLO_QMP_BUSY', text));
     }
     const id = this.#nextId++;
@@ -267,7 +273,7 @@ export class QmpClient implements Qmp {
     command.expired = true;
     const place = this.#waiting.indexOf(command);
     if (place >= 0) this.#waiting.splice(place, 1);
-    const text = `QMP at ${this.#path}: ${command.name} got no answer in ${timeoutMs} ms; QEMU may hang`;
+    const text = `QMP at ${this.#name}: ${command.name} got no answer in ${timeoutMs} ms; QEMU may hang`;
     command.reject(new ColoError('COLO_QMP_TIMEOUT', text));
   }
 
@@ -372,17 +378,17 @@ export class QmpClient implements Qmp {
   }
 
   #closedError(why: string): ColoError {
-    return new ColoError('COLO_QMP_CLOSED', `QMP at ${this.#path}: ${why}`);
+    return new ColoError('COLO_QMP_CLOSED', `QMP at ${this.#name}: ${why}`);
   }
 
   #garbled(what: string): ColoError {
-    return new ColoError('COLO_QMP_GARBLED', `QMP at ${this.#path}: the peer does not speak QMP: ${what}`);
+    return new ColoError('COLO_QMP_GARBLED', `QMP at ${this.#name}: the peer does not speak QMP: ${what}`);
   }
 }
 
-function openSocket(path: string, until: AbortSignal): Promise<Socket> {
+function openSocket(endpoint: Endpoint, until: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connectSocket({ path });
+    const socket = connectSocket(socketAddress(endpoint));
     const settle = (error?: unknown): void => {
       until.removeEventListener('abort', onAbort);
       socket.removeAllListeners();

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { unixEndpoint } from '../../src/endpoint.ts';
 import { decideCapabilities, type QemuFacts, queryCapabilities } from '../../src/qemu/capabilities.ts';
 import { QmpClient } from '../../src/qemu/qmp.ts';
 import { fakeQmp } from './fake-qmp.ts';
@@ -70,7 +71,7 @@ test('queryCapabilities asks a QEMU', async () => {
   await using fake = await fakeQmp({
     onRequest: ({ execute, id }, self) => self.send({ return: replies[execute ?? ''], id }),
   });
-  const qmp = await QmpClient.connect({ path: fake.path, deadlineMs: 5000 });
+  const qmp = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs: 5000 });
   const { version, ...decided } = await queryCapabilities(qmp);
   assert.equal(version.major, 11);
   assert.deepEqual(decided, { accel: 'tcg', returnPath: true, exitWithParent: true });

@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { installQemu } from '../../lab/qemu.ts';
+import { unixEndpoint } from '../../src/endpoint.ts';
 import { queryCapabilities } from '../../src/qemu/capabilities.ts';
 import { ColoVm } from '../../src/qemu/colo.ts';
 import { buildCommandLine } from '../../src/qemu/command-line.ts';
@@ -50,7 +51,11 @@ async function start(incoming: boolean): Promise<Vm> {
   });
   const qemu = await QemuProcess.start({ argv, env });
   processes.push(qemu);
-  const qmp = await QmpClient.connect({ path: `${path}.qmp`, deadlineMs: 10_000, signal: qemu.signal });
+  const qmp = await QmpClient.connect({
+    endpoint: unixEndpoint(`${path}.qmp`),
+    deadlineMs: 10_000,
+    signal: qemu.signal,
+  });
   const events: string[] = [];
   qmp.onEvent(({ event }) => events.push(event));
   const colo = new ColoVm(qmp, await queryCapabilities(qmp));

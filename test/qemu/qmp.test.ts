@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { unixEndpoint } from '../../src/endpoint.ts';
 import { ColoError } from '../../src/error.ts';
 import { QMP_IN_BAND_MAX, QMP_WAITING_MAX, QmpClient, type QmpEvent } from '../../src/qemu/qmp.ts';
 import { fakeQmp, GREETING } from './fake-qmp.ts';
@@ -9,7 +10,7 @@ const deadlineMs = 5000;
 
 test('connect greets, negotiates out-of-band execution and knows the version', async () => {
   await using fake = await fakeQmp();
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   const expected = { major: 11, minor: 1, micro: 3, text: '11.1.3 (Debian 1:11.1.3)' };
   assert.deepEqual(client.version, expected);
   assert.equal(client.oob, true);
@@ -24,7 +25,7 @@ test('execute sends arguments and returns the answer; a refusal keeps the words 
       else self.send({ return: { status: 'running' }, id });
     },
   });
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   assert.deepEqual(await client.execute('query-status', { a: [1] }), { status: 'running' });
   assert.deepEqual(fake.requests[1]?.arguments, { a: [1] });
   await assert.rejects(client.execute('quit'), {
@@ -42,7 +43,7 @@ test('replies split at every byte, and events between command and reply', async 
   const bytes = Buffer.from(text);
   await using fake = await fakeQmp();
   for (let split = 1; split < bytes.length; split++) {
-    const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+    const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
     const events: QmpEvent[] = [];
     client.onEvent((heard) => events.push(heard));
     const reply = client.execute('query-status');
@@ -59,7 +60,7 @@ test('replies split at every byte, and events between command and reply', async 
 
 test('a reply of one byte per write', async () => {
   await using fake = await fakeQmp();
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   const reply = client.execute('query-status');
   for (const byte of Buffer.from(`${JSON.stringify({ return: 'ü€', id: 2 })}\n`)) {
     fake.socket().write(Buffer.of(byte));
@@ -75,7 +76,7 @@ test('two replies in one read, in another order than asked', async () => {
       if (id === 3) self.send({ return: 'second', id: 3 }, { return: 'first', id: 2 });
     },
   });
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   const both = await Promise.all([client.execute('a'), client.execute('b')]);
   assert.deepEqual(both, ['first', 'second']);
   client.close();
@@ -83,7 +84,7 @@ test('two replies in one read, in another order than asked', async () => {
 
 test('a timeout fails one command, and its late answer is not taken for another', async () => {
   await using fake = await fakeQmp();
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   await assert.rejects(client.execute('slow', undefined, { timeoutMs: 20 }), { code: 'COLO_QMP_TIMEOUT' });
   const next = client.execute('next');
   fake.send({ return: 'late', id: 2 });
@@ -99,7 +100,7 @@ test('out-of-band commands pass a hung main loop, because in-band ones wait on o
       if (request['exec-oob']) self.send({ return: 'oob', id: request.id });
     },
   });
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   const commands = Array.from({ length: QMP_IN_BAND_MAX + QMP_WAITING_MAX }, (_, index) =>
     client.execute(`c${index}`).then(String, (error: ColoError) => error.code),
   );
@@ -117,7 +118,7 @@ test('out-of-band commands pass a hung main loop, because in-band ones wait on o
 
 test('a command that timed out while it waited is never sent', async () => {
   await using fake = await fakeQmp();
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   const sent = Array.from({ length: QMP_IN_BAND_MAX }, () => client.execute('hangs'));
   for (const command of sent) command.catch(() => undefined);
   await assert.rejects(client.execute('stop', undefined, { timeoutMs: 20 }), { code: 'COLO_QMP_TIMEOUT' });
@@ -136,7 +137,7 @@ test('a command that timed out while it waited is never sent', async () => {
 
 test('a closed socket fails what is pending, once, and what comes after', async () => {
   await using fake = await fakeQmp({ onRequest: (_, self) => self.socket().destroy() });
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   const reasons: string[] = [];
   client.onClose((reason) => reasons.push(reason.code));
   await assert.rejects(client.execute('quit'), { code: 'COLO_QMP_CLOSED' });
@@ -161,7 +162,11 @@ const lies: Record<string, string> = {
 for (const [name, text] of Object.entries(lies)) {
   test(`a lying peer is hung up on: ${name}`, async () => {
     await using fake = await fakeQmp({ onRequest: (_, self) => self.socket().write(text) });
-    const client = await QmpClient.connect({ path: fake.path, deadlineMs, lineBytesMax: 4000 });
+    const client = await QmpClient.connect({
+      endpoint: unixEndpoint(fake.path),
+      deadlineMs,
+      lineBytesMax: 4000,
+    });
     await assert.rejects(client.execute('query-status'), { code: 'COLO_QMP_GARBLED' });
     assert.equal(client.closed, true);
   });
@@ -171,7 +176,11 @@ test('a line of exactly the limit passes', async () => {
   const reply = (fill: number) => JSON.stringify({ return: 'x'.repeat(fill), id: 2 });
   const fill = 1000 - reply(0).length;
   await using fake = await fakeQmp({ onRequest: (_, self) => self.socket().write(`${reply(fill)}\n`) });
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs, lineBytesMax: 1000 });
+  const client = await QmpClient.connect({
+    endpoint: unixEndpoint(fake.path),
+    deadlineMs,
+    lineBytesMax: 1000,
+  });
   assert.equal((await client.execute<string>('a')).length, fill);
   client.close();
 });
@@ -179,13 +188,15 @@ test('a line of exactly the limit passes', async () => {
 test('a peer that greets in another language', async () => {
   for (const greeting of ['SSH-2.0-x\n', '{"QMP":{}}\n', '{"QMP":{"version":{"qemu":{"major":"11"}}}}\n']) {
     await using fake = await fakeQmp({ greeting });
-    await assert.rejects(QmpClient.connect({ path: fake.path, deadlineMs }), { code: 'COLO_QMP_GARBLED' });
+    await assert.rejects(QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs }), {
+      code: 'COLO_QMP_GARBLED',
+    });
   }
 });
 
 test('connect waits for a socket that comes late', async () => {
   await using fake = await fakeQmp({ listen: false });
-  const connecting = QmpClient.connect({ path: fake.path, deadlineMs });
+  const connecting = QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   await sleep(50);
   await fake.listen();
   (await connecting).close();
@@ -194,27 +205,35 @@ test('connect waits for a socket that comes late', async () => {
 test('connect gives up at the deadline: no socket, no greeting', async () => {
   await using absent = await fakeQmp({ listen: false });
   const error = { code: 'COLO_QMP_CONNECT', message: /ENOENT/ };
-  await assert.rejects(QmpClient.connect({ path: absent.path, deadlineMs: 50 }), error);
+  await assert.rejects(QmpClient.connect({ endpoint: unixEndpoint(absent.path), deadlineMs: 50 }), error);
   await using silent = await fakeQmp({ greeting: '\n' });
   const second = { code: 'COLO_QMP_CONNECT', message: /not greeted/ };
-  await assert.rejects(QmpClient.connect({ path: silent.path, deadlineMs: 50 }), second);
+  await assert.rejects(QmpClient.connect({ endpoint: unixEndpoint(silent.path), deadlineMs: 50 }), second);
 });
 
 test('connect fails at once when the process has died, with its last words', async () => {
   await using fake = await fakeQmp({ listen: false });
   const dead = new AbortController();
   const started = performance.now();
-  const connecting = QmpClient.connect({ path: fake.path, deadlineMs, signal: dead.signal });
+  const connecting = QmpClient.connect({
+    endpoint: unixEndpoint(fake.path),
+    deadlineMs,
+    signal: dead.signal,
+  });
   setTimeout(() => dead.abort(new ColoError('COLO_QEMU_EXITED', 'bad option')), 30);
   await assert.rejects(connecting, { code: 'COLO_QEMU_EXITED', message: 'bad option' });
   assert.ok(performance.now() - started < 1000);
-  const again = QmpClient.connect({ path: fake.path, deadlineMs, signal: AbortSignal.abort() });
+  const again = QmpClient.connect({
+    endpoint: unixEndpoint(fake.path),
+    deadlineMs,
+    signal: AbortSignal.abort(),
+  });
   await assert.rejects(again, { code: 'COLO_QMP_CONNECT' });
 });
 
 test('connect does not retry what will not change', async () => {
   const started = performance.now();
-  await assert.rejects(QmpClient.connect({ path: '/dev/null/qmp', deadlineMs }), {
+  await assert.rejects(QmpClient.connect({ endpoint: unixEndpoint('/dev/null/qmp'), deadlineMs }), {
     code: 'COLO_QMP_CONNECT',
   });
   assert.ok(performance.now() - started < 1000);
@@ -223,7 +242,7 @@ test('connect does not retry what will not change', async () => {
 test('without out-of-band execution it is refused, not sent in-band', async () => {
   const greeting = `${JSON.stringify({ QMP: { ...GREETING.QMP, capabilities: [] } })}\n`;
   await using fake = await fakeQmp({ greeting });
-  const client = await QmpClient.connect({ path: fake.path, deadlineMs });
+  const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   await assert.rejects(client.executeOob('yank'), { code: 'COLO_QMP_REFUSED' });
   assert.equal(fake.requests.length, 1);
   client.close();
