@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { ColoError } from '../error.ts';
 import { captureCommand } from './capture.ts';
 import { checkpointCommand } from './checkpoint.ts';
+import { compareCommand } from './compare.ts';
 import { doctorCommand } from './doctor.ts';
 import { eventsCommand } from './events.ts';
 import { failoverCommand } from './failover.ts';
@@ -35,6 +36,7 @@ export function buildProgram(): Command {
     stopCommand(),
     eventsCommand(),
     captureCommand(),
+    compareCommand(),
     doctorCommand(),
   ]) {
     program.addCommand(command);

@@ -17,9 +17,10 @@
 import { invariant } from '../error.ts';
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
+import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS } from '../limits.ts';
-import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
+import { PACKET, type PacketKind, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_SYN } from '../wire/tcp.ts';
 import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
@@ -68,11 +69,13 @@ export class Comparator {
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
   /** flows that are TCP connections */
   tcpFlows = 0;
+  private readonly vnet: boolean;
   private evictAt = 0;
   private flowless = false;
 
-  constructor(slabs: SlabPool, sink: ComparatorSink, hashSeed: number) {
+  constructor(slabs: SlabPool, sink: ComparatorSink, hashSeed: number, framing: Framing = 'plain') {
     this.slabs = slabs;
+    this.vnet = framing === 'vnet';
     this.sink = sink;
     this.frames = new HeldFrames(LIMITS.heldFramesMax, slabs);
     this.table = new FlowTable(LIMITS.flowsMax, hashSeed);
@@ -86,7 +89,7 @@ export class Comparator {
   primaryFrame(slab: number, at: number, length: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (parsePacket(bytes, at, length, view) === PACKET.malformed) {
+    if (this.parse(bytes, at, length) === PACKET.malformed) {
       this.counters.malformed++;
       return;
     }
@@ -115,10 +118,7 @@ export class Comparator {
   secondaryFrame(slab: number, at: number, length: number, index: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (
-      parsePacket(bytes, at, length, view) === PACKET.malformed ||
-      compareAs(view) === COMPARE_AS.harmless
-    ) {
+    if (this.parse(bytes, at, length) === PACKET.malformed || compareAs(view) === COMPARE_AS.harmless) {
       this.sink.confirm(index);
       return;
     }
@@ -196,7 +196,7 @@ export class Comparator {
   passAlone(slab: number, at: number, length: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (parsePacket(bytes, at, length, view) === PACKET.malformed) {
+    if (this.parse(bytes, at, length) === PACKET.malformed) {
       this.counters.malformed++;
       return;
     }
@@ -278,6 +278,12 @@ export class Comparator {
   private advance(flow: ComparedFlow, as: CompareAs): void {
     if (as === COMPARE_AS.stream) advanceTcp(this, flow);
     else advanceDatagrams(this, flow);
+  }
+
+  /** A virtio-net header is neither part of the packet nor compared: only the driver beside the VM sees it. */
+  private parse(bytes: Uint8Array, at: number, length: number): PacketKind {
+    const skip = this.vnet ? vnetBytes(bytes, at) : 0;
+    return parsePacket(bytes, at + skip, length - skip, this.view);
   }
 
   /** Copies what the view says into the frame's columns. */

@@ -24,7 +24,7 @@ const LAYERS = [
   ['checkpoint'],
   ['pair'],
   ['qemu', 'observe', 'config'],
-  ['node', 'node.ts'],
+  ['node', 'node.ts', 'dropin'],
   ['cli'],
 ];
 const CORE = ['wire', 'flow', 'frames', 'compare', 'translate'];

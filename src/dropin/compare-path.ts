@@ -1,0 +1,219 @@
+/**
+ * The frames of `colo compare`: two streams of VM output in, one out.
+ *
+ * Goal: rules 1 and 5 where QEMU's colo-compare stands. The SVM's frames come already in the client's sequence space
+ * (from filter-rewriter or `colo rewrite`). What becomes of each PVM frame is the comparator's to say
+ * (compare/comparator.ts); this file moves the bytes and keeps the two VMs' epochs apart.
+ *
+ * Epochs: nobody gates input here, and a checkpoint is only seen from outside. QEMU stops the SVM, then the PVM, and
+ * starts the SVM before the PVM. So what the SVM says while the PVM stands belongs to the next epoch: it is kept
+ * aside (`stand`) and compared after the commit, which comes when the PVM is about to run (`commit`). Without that,
+ * the SVM's first answers after a checkpoint would be forgotten, and each would cost the next checkpoint.
+ *
+ * Alone (before COLO has begun and after it has ended) everything of the PVM leaves at once.
+ *
+ * Limits: a stream is read as long as there is room behind it. Failure: a stream that ends in mid-frame loses that
+ * frame alone; its successor starts afresh.
+ */
+import { Comparator, type Overdue, type Pressure, type WaitLimits } from '../compare/comparator.ts';
+import type { DivergenceReason } from '../compare/verdict.ts';
+import { describeFlowKey } from '../flow/key.ts';
+import type { Framing } from '../frames/frame-reader.ts';
+import { SlabPool } from '../frames/slabs.ts';
+import type { Clock } from '../io/clock.ts';
+import { FramePort } from '../io/frame-port.ts';
+import { LIMITS } from '../limits.ts';
+
+type KeptFrame = { slab: number; at: number; length: number };
+
+export type ComparePathEvents = {
+  diverged(flow: string, reason: DivergenceReason): void;
+  /** A batch has been worked through: something may be due. */
+  batchEnd(): void;
+};
+
+export class ComparePath {
+  readonly primaryIn: FramePort;
+  readonly secondaryIn: FramePort;
+  readonly out: FramePort;
+  readonly comparator: Comparator;
+  readonly counters = {
+    primaryFrames: 0,
+    secondaryFrames: 0,
+    releasedFrames: 0,
+    releasedBytes: 0,
+    lateFrames: 0,
+  };
+  private readonly slabs: SlabPool;
+  private readonly clock: Clock;
+  private readonly events: ComparePathEvents;
+  private comparing: boolean;
+  private standing = false;
+  private paused = false;
+  private readonly early: KeptFrame[] = [];
+  private primaryHeld = false;
+  private secondaryHeld = false;
+  private nowMs = -1;
+
+  constructor(options: {
+    framing: Framing;
+    comparing: boolean;
+    clock: Clock;
+    hashSeed: number;
+    events: ComparePathEvents;
+  }) {
+    const { framing } = options;
+    this.clock = options.clock;
+    this.events = options.events;
+    this.comparing = options.comparing;
+    this.slabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
+    const sink = {
+      release: (slab: number, at: number, length: number) => this.release(slab, at, length),
+      primarySyn: () => {},
+      confirm: () => {},
+      diverged: (key: Int32Array, reason: DivergenceReason) =>
+        this.events.diverged(describeFlowKey(key), reason),
+    };
+    this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing);
+    const primary = {
+      frame: (slab: number, at: number, length: number) => this.primaryFrame(slab, at, length),
+      batchEnd: () => this.batchEnd(),
+    };
+    const secondary = {
+      frame: (slab: number, at: number, length: number) => this.secondaryFrame(slab, at, length),
+      batchEnd: () => this.batchEnd(),
+    };
+    this.primaryIn = new FramePort('primary-in', this.slabs, primary, framing);
+    this.secondaryIn = new FramePort('secondary-in', this.slabs, secondary, framing);
+    // Nothing is expected from there; what comes is read and forgotten.
+    this.out = new FramePort('out', this.slabs, { frame: () => {}, batchEnd: () => {} }, framing);
+    this.out.onWritten = () => this.regulate();
+  }
+
+  get isComparing(): boolean {
+    return this.comparing;
+  }
+
+  get slabsInUse(): number {
+    return this.slabs.inUse;
+  }
+
+  /** The PVM has stopped. */
+  stand(): void {
+    this.standing = true;
+  }
+
+  /** The PVM runs on, and whether a checkpoint was taken is not known yet: nothing more is read until it is. */
+  pause(): void {
+    this.paused = true;
+    this.regulate();
+  }
+
+  /** The PVM runs on: what has not been committed goes on as it was. */
+  runOn(): void {
+    if (!this.standing && !this.paused) return;
+    this.standing = false;
+    this.paused = false;
+    this.replayEarly();
+    this.batchEnd();
+  }
+
+  /** A checkpoint has made both VMs equal: what was held leaves, in order. Returns how many frames. */
+  commit(): number {
+    const released = this.comparator.commit();
+    this.comparing = true;
+    this.standing = true;
+    this.runOn();
+    return released;
+  }
+
+  /** There is no secondary: what was held leaves, and what comes leaves at once. Returns how many were held. */
+  goAlone(): number {
+    const released = this.comparator.commit();
+    this.comparing = false;
+    this.standing = true;
+    this.runOn();
+    return released;
+  }
+
+  overdue(nowMs: number, limits: WaitLimits): Overdue {
+    return this.comparing ? this.comparator.overdue(nowMs, limits) : null;
+  }
+
+  pressure(): Pressure {
+    return this.comparing ? this.comparator.pressure() : null;
+  }
+
+  close(): void {
+    for (const port of [this.primaryIn, this.secondaryIn, this.out]) port.close();
+    this.comparator.discard();
+    for (const { slab } of this.early.splice(0)) this.slabs.release(slab);
+  }
+
+  private primaryFrame(slab: number, at: number, length: number): void {
+    this.counters.primaryFrames++;
+    if (this.comparing) this.comparator.primaryFrame(slab, at, length, this.batchNow());
+    else this.comparator.passAlone(slab, at, length, this.batchNow());
+  }
+
+  private secondaryFrame(slab: number, at: number, length: number): void {
+    this.counters.secondaryFrames++;
+    if (!this.comparing) return;
+    if (!this.standing) {
+      this.comparator.secondaryFrame(slab, at, length, 0, this.batchNow());
+      return;
+    }
+    if (this.early.length >= LIMITS.earlyFramesMax) {
+      this.counters.lateFrames++;
+      return;
+    }
+    this.slabs.retain(slab);
+    this.early.push({ slab, at, length });
+  }
+
+  private replayEarly(): void {
+    for (const { slab, at, length } of this.early.splice(0)) {
+      if (this.comparing) this.comparator.secondaryFrame(slab, at, length, 0, this.batchNow());
+      this.slabs.release(slab);
+    }
+  }
+
+  private release(slab: number, at: number, length: number): void {
+    this.counters.releasedFrames++;
+    this.counters.releasedBytes += length;
+    this.out.out.push(slab, at, length);
+  }
+
+  private batchEnd(): void {
+    this.out.flush();
+    this.regulate();
+    this.nowMs = -1;
+    this.events.batchEnd();
+  }
+
+  private regulate(): void {
+    const full = this.pressure() !== null;
+    const primaryHeld = this.paused || full || this.out.queuedBytes >= LIMITS.unsentBytesMax;
+    if (primaryHeld !== this.primaryHeld) {
+      this.primaryHeld = primaryHeld;
+      if (primaryHeld) this.primaryIn.hold();
+      else this.primaryIn.unhold();
+    }
+    // The SVM may be ahead by as much as its socket holds, too.
+    const secondaryAhead = this.comparing && this.comparator.secondary.frames >= SECONDARY_FRAMES_READ_MAX;
+    const secondaryHeld = this.paused || secondaryAhead;
+    if (secondaryHeld !== this.secondaryHeld) {
+      this.secondaryHeld = secondaryHeld;
+      if (secondaryHeld) this.secondaryIn.hold();
+      else this.secondaryIn.unhold();
+    }
+  }
+
+  private batchNow(): number {
+    if (this.nowMs < 0) this.nowMs = this.clock.now();
+    return this.nowMs;
+  }
+}
+
+/** One read may bring thousands of small frames: stopping here keeps them below `heldSecondaryMax`. */
+const SECONDARY_FRAMES_READ_MAX = LIMITS.heldSecondaryMax / 2;

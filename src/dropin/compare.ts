@@ -1,0 +1,215 @@
+/**
+ * `colo compare`: QEMU's colo-compare as a process of its own, with a checkpoint source beside it.
+ *
+ * When to ask is checkpoint/policy.ts's to say, as in a node; only the regular interval is left to QEMU or the
+ * tool stack. A request that is not followed by a checkpoint is repeated: QEMU forgets those that come during one.
+ */
+import { CheckpointPolicy } from '../checkpoint/policy.ts';
+import type { Endpoint } from '../endpoint.ts';
+import type { Framing } from '../frames/frame-reader.ts';
+import type { Clock, Timers } from '../io/clock.ts';
+import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
+import { ComparePath } from './compare-path.ts';
+import { StreamKeeper } from './stream-keeper.ts';
+
+export type CompareOptions = {
+  primaryIn: Endpoint;
+  secondaryIn: Endpoint;
+  out: Endpoint;
+  framing: Framing;
+};
+
+export type CompareReport = {
+  primaryFrames: number;
+  secondaryFrames: number;
+  releasedFrames: number;
+  releasedBytes: number;
+  matched: number;
+  divergences: number;
+  asked: number;
+  committed: number;
+  malformed: number;
+};
+
+export type CompareEvent = (type: string, details: Record<string, unknown>) => void;
+
+const POLL_MS = 2;
+const ASK_AGAIN_MS = 1000;
+/** As for a node (config/schema.ts), without an interval of its own. */
+const WAITS = {
+  intervalMsMax: Number.POSITIVE_INFINITY,
+  waitMsMin: 5,
+  waitMsMax: 200,
+  ackWaitMsMax: 300,
+} as const;
+
+export class DropInCompare {
+  readonly path: ComparePath;
+  private readonly clock: Clock;
+  private readonly timers: Timers;
+  private readonly event: CompareEvent;
+  private readonly policy = new CheckpointPolicy(WAITS);
+  private readonly keepers: StreamKeeper[];
+  private readonly source: CheckpointSource | null;
+  private askedMs: number | null = null;
+  private asked = 0;
+  private committed = 0;
+  private waitsFor = '';
+  private cancelPoll = (): void => {};
+  private due = false;
+
+  constructor(options: {
+    endpoints: CompareOptions;
+    /** Makes what takes the checkpoints; null: nobody can be asked, and output that differs waits. */
+    source: ((events: CheckpointEvents) => CheckpointSource) | null;
+    /** False where the source tells when COLO begins. */
+    comparing: boolean;
+    hashSeed: number;
+    clock: Clock;
+    timers: Timers;
+    event: CompareEvent;
+  }) {
+    const { endpoints, timers } = options;
+    this.clock = options.clock;
+    this.timers = timers;
+    this.event = options.event;
+    this.path = new ComparePath({
+      framing: endpoints.framing,
+      comparing: options.comparing,
+      clock: options.clock,
+      hashSeed: options.hashSeed,
+      events: {
+        diverged: (flow, reason) => {
+          this.policy.diverged(reason);
+          this.waitsFor = flow;
+          this.hurry();
+        },
+        batchEnd: () => {},
+      },
+    });
+    const events = {
+      up: (place: string) => this.event('stream.up', { place }),
+      down: (place: string, cause: string) => this.event('stream.down', { place, cause }),
+    };
+    const { primaryIn, secondaryIn, out } = endpoints;
+    this.keepers = [
+      new StreamKeeper({ name: 'out', endpoint: out, place: this.path.out, timers, events }),
+      new StreamKeeper({
+        name: 'primary-in',
+        endpoint: primaryIn,
+        place: this.path.primaryIn,
+        timers,
+        events,
+      }),
+      new StreamKeeper({
+        name: 'secondary-in',
+        endpoint: secondaryIn,
+        place: this.path.secondaryIn,
+        timers,
+        events,
+      }),
+    ];
+    this.source =
+      options.source?.({
+        stood: () => this.path.stand(),
+        resumed: () => this.path.pause(),
+        ranOn: () => this.path.runOn(),
+        committed: () => this.onCommitted(),
+        alone: () => this.onAlone(),
+        note: (type, details) => this.event(type, details),
+      }) ?? null;
+  }
+
+  /** Rejects with COLO_ENDPOINT_LISTEN. */
+  async start(): Promise<void> {
+    for (const keeper of this.keepers) await keeper.start();
+    await this.source?.start();
+    this.poll();
+  }
+
+  /** What is held leaves, as when QEMU's object is deleted: nobody compares any more. */
+  async stop(): Promise<CompareReport> {
+    this.cancelPoll();
+    this.path.goAlone();
+    const report = this.report();
+    await this.drained();
+    await this.source?.close();
+    for (const keeper of this.keepers) await keeper.close();
+    this.path.close();
+    return report;
+  }
+
+  report(): CompareReport {
+    const { primaryFrames, secondaryFrames, releasedFrames, releasedBytes } = this.path.counters;
+    const { matched, divergences, malformed } = this.path.comparator.counters;
+    const { asked, committed } = this;
+    return {
+      primaryFrames,
+      secondaryFrames,
+      releasedFrames,
+      releasedBytes,
+      matched,
+      divergences,
+      asked,
+      committed,
+      malformed,
+    };
+  }
+
+  private onCommitted(): void {
+    const nowMs = this.clock.now();
+    const released = this.path.commit();
+    this.committed++;
+    this.policy.committed(nowMs, this.askedMs === null ? 0 : nowMs - this.askedMs);
+    const tookMs = this.askedMs === null ? null : Number((nowMs - this.askedMs).toFixed(1));
+    this.askedMs = null;
+    this.event('checkpoint.committed', { released, tookMs });
+  }
+
+  private onAlone(): void {
+    this.askedMs = null;
+    const released = this.path.goAlone();
+    this.event('compare.alone', { released });
+  }
+
+  /** Something may have to happen at once, but not in the middle of a batch. */
+  private hurry(): void {
+    if (this.due) return;
+    this.due = true;
+    this.timers.soon(() => {
+      this.due = false;
+      this.consider();
+    });
+  }
+
+  private poll(): void {
+    this.consider();
+    this.cancelPoll = this.timers.after(POLL_MS, () => this.poll());
+  }
+
+  private consider(): void {
+    if (!this.path.isComparing) return;
+    const nowMs = this.clock.now();
+    if (this.askedMs !== null && nowMs - this.askedMs < ASK_AGAIN_MS) return;
+    const reason = this.policy.due(nowMs, this.path.overdue(nowMs, this.policy.waits), this.path.pressure());
+    if (reason === null) return;
+    // Without a source it is said once a second all the same: whoever watches has to know that something waits.
+    this.askedMs = nowMs;
+    this.asked++;
+    this.event('checkpoint.asked', {
+      reason,
+      ...(reason.startsWith('diverged') ? { flow: this.waitsFor } : {}),
+    });
+    this.source?.ask();
+  }
+
+  private async drained(): Promise<void> {
+    const untilMs = this.clock.now() + DRAIN_MS_MAX;
+    while (this.path.out.queuedBytes > 0 && this.clock.now() < untilMs) {
+      await new Promise<void>((resolve) => this.timers.after(POLL_MS, resolve));
+    }
+  }
+}
+
+/** A consumer that takes nothing does not hold up the end for longer. */
+const DRAIN_MS_MAX = 1000;

@@ -1,0 +1,75 @@
+/**
+ * The notify protocol of colo-compare, as Xen's tool stack speaks it (QEMU's notify_dev): messages without a
+ * terminator, framed like frames. The tool stack says COLO_USERSPACE_PROXY_INIT and gets COLO_COMPARE_GET_XEN_INIT; it is
+ * told DO_CHECKPOINT, and says COLO_CHECKPOINT when both VMs are equal and stand.
+ *
+ * With `vnet_hdr_support` its messages carry the second number of that framing, and ours do not: QEMU does it so
+ * (compare_chr_send and notify_rs in net/colo-compare.c).
+ */
+import type { Endpoint } from '../endpoint.ts';
+import { type Framing, LENGTH_PREFIX_BYTES } from '../frames/frame-reader.ts';
+import { SlabPool } from '../frames/slabs.ts';
+import type { Timers } from '../io/clock.ts';
+import { FramePort } from '../io/frame-port.ts';
+import { LIMITS } from '../limits.ts';
+import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
+import { StreamKeeper } from './stream-keeper.ts';
+
+const INIT = 'COLO_USERSPACE_PROXY_INIT';
+const INIT_REPLY = 'COLO_COMPARE_GET_XEN_INIT';
+const ASK = 'DO_CHECKPOINT';
+const COMMITTED = 'COLO_CHECKPOINT';
+/** What is shown of a message that nobody understands. */
+const SHOWN_BYTES_MAX = 64;
+
+export class NotifySource implements CheckpointSource {
+  readonly port: FramePort;
+  private readonly slabs = new SlabPool(LIMITS.slabBytes, 2);
+  private readonly events: CheckpointEvents;
+  private readonly keeper: StreamKeeper;
+
+  constructor(endpoint: Endpoint, framing: Framing, timers: Timers, events: CheckpointEvents) {
+    this.events = events;
+    const handler = {
+      frame: (slab: number, at: number, length: number) => this.onMessage(slab, at, length),
+      batchEnd: () => {},
+    };
+    this.port = new FramePort('notify', this.slabs, handler, framing);
+    this.keeper = new StreamKeeper({
+      name: 'notify',
+      endpoint,
+      place: this.port,
+      timers,
+      events: {
+        up: (place) => events.note('stream.up', { place }),
+        down: (place, cause) => events.note('stream.down', { place, cause }),
+      },
+    });
+  }
+
+  async start(): Promise<void> {
+    await this.keeper.start();
+  }
+
+  ask(): void {
+    this.say(ASK);
+  }
+
+  async close(): Promise<void> {
+    await this.keeper.close();
+  }
+
+  private onMessage(slab: number, at: number, length: number): void {
+    const message = this.slabs.buffer(slab).toString('latin1', at, at + length);
+    if (message === COMMITTED) this.events.committed();
+    else if (message === INIT) this.say(INIT_REPLY);
+    else this.events.note('notify.unknown', { message: message.slice(0, SHOWN_BYTES_MAX) });
+  }
+
+  private say(message: string): void {
+    const bytes = Buffer.alloc(LENGTH_PREFIX_BYTES + message.length);
+    bytes.writeUInt32BE(message.length);
+    bytes.write(message, LENGTH_PREFIX_BYTES, 'latin1');
+    this.port.writeOwn(bytes);
+  }
+}
