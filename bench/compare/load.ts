@@ -1,0 +1,127 @@
+/** Pushes traffic through a comparator as fast as it takes it, and counts what comes out. */
+import net from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ColoError } from '../../src/error.ts';
+import type { Sockets } from './peers.ts';
+import type { Shape } from './shape.ts';
+import { Traffic } from './traffic.ts';
+
+export type Rate = {
+  readonly pairsPerS: number;
+  readonly gbitPerS: number;
+};
+
+/** Batches that may be on their way to the comparator at once: each side's socket is never empty. */
+const BATCHES = 4;
+/** Bytes that may be inside the comparator: what it holds, its sockets, ours. */
+const OUTSTANDING_BYTES_MAX = 4 * 1024 * 1024;
+const STALL_MS_MAX = 10_000;
+const READ_BYTES = 1024 * 1024;
+
+export class Load {
+  readonly traffic: Traffic;
+  sentPairs = 0;
+  receivedBytes = 0;
+  private readonly shape: Shape;
+  private readonly primary: net.Socket;
+  private readonly secondary: net.Socket;
+  private readonly out: net.Socket;
+  private going = false;
+  private failure: Error | null = null;
+
+  private constructor(shape: Shape, sockets: [net.Socket, net.Socket, net.Socket]) {
+    this.shape = shape;
+    this.traffic = new Traffic(shape, BATCHES);
+    [this.primary, this.secondary, this.out] = sockets;
+    for (const socket of sockets) {
+      socket.on('error', (cause) => {
+        this.failure = cause;
+      });
+    }
+  }
+
+  static async open(shape: Shape, sockets: Sockets): Promise<Load> {
+    const buffer = Buffer.alloc(READ_BYTES);
+    let load: Load | null = null;
+    const callback = (bytes: number): boolean => {
+      load?.received(bytes);
+      return true;
+    };
+    // The reader first: QEMU throws away what it releases while nobody is there.
+    const out = await connect({ path: sockets.out, onread: { buffer, callback } });
+    const primary = await connect({ path: sockets.primary });
+    const secondary = await connect({ path: sockets.secondary });
+    load = new Load(shape, [primary, secondary, out]);
+    return load;
+  }
+
+  /** Full speed for so long, after a run-up. Pairs count when they have come out. */
+  async rate(options: { runUpMs: number; forMs: number }): Promise<Rate> {
+    this.going = true;
+    this.push();
+    await sleep(options.runUpMs);
+    const fromMs = performance.now();
+    const fromBytes = this.receivedBytes;
+    await sleep(options.forMs);
+    const seconds = (performance.now() - fromMs) / 1000;
+    const pairs = (this.receivedBytes - fromBytes) / this.traffic.wireBytes;
+    this.going = false;
+    await this.settle();
+    return {
+      pairsPerS: pairs / seconds,
+      gbitPerS: (pairs * this.shape.payloadBytes * 8) / seconds / 1e9,
+    };
+  }
+
+  close(): void {
+    for (const socket of [this.primary, this.secondary, this.out]) socket.destroy();
+  }
+
+  /** Whatever was sent has to come out: 99% of it, as segments at the end may wait for the next ones. */
+  private async settle(): Promise<void> {
+    let last = -1;
+    for (let quietMs = 0; this.receivedBytes < 0.99 * this.sentPairs * this.traffic.wireBytes; quietMs += 10) {
+      if (this.failure !== null) throw new ColoError('COLO_BENCH_PEER', this.failure.message);
+      if (this.receivedBytes !== last) quietMs = 0;
+      last = this.receivedBytes;
+      if (quietMs > STALL_MS_MAX) {
+        const percent = (100 * this.receivedBytes) / (this.sentPairs * this.traffic.wireBytes);
+        throw new ColoError('COLO_BENCH_PEER', `only ${percent.toFixed(1)}% came out again`);
+      }
+      await sleep(10);
+    }
+  }
+
+  private received(bytes: number): void {
+    this.receivedBytes += bytes;
+    if (this.going) this.push();
+  }
+
+  private push(): void {
+    const { wireBytes } = this.traffic;
+    while (this.going && this.sentPairs * wireBytes - this.receivedBytes < OUTSTANDING_BYTES_MAX) {
+      const batch = this.traffic.next();
+      if (batch === null) return;
+      let left = 2;
+      const done = (): void => {
+        if (--left > 0) return;
+        this.traffic.giveBack(batch);
+        if (this.going) this.push();
+      };
+      this.sentPairs += batch.pairs;
+      this.primary.write(batch.primary, done);
+      this.secondary.write(batch.secondary, done);
+    }
+  }
+}
+
+function connect(options: net.NetConnectOpts): Promise<net.Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = net.connect(options);
+    socket.once('error', reject);
+    socket.once('connect', () => {
+      socket.off('error', reject);
+      resolve(socket);
+    });
+  });
+}

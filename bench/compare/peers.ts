@@ -1,0 +1,113 @@
+/** The programs that are measured: each listens on three unix sockets and answers as a comparator does. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Program } from '../../lab/qemu.ts';
+import { ColoError } from '../../src/error.ts';
+
+export type Sockets = { readonly primary: string; readonly secondary: string; readonly out: string };
+
+export type Peer = {
+  readonly name: string;
+  /** False where it cannot take such frames at all. */
+  readonly takes: (what: { version: 4 | 6; vnet: boolean }) => boolean;
+  readonly argv: (sockets: Sockets, vnet: boolean) => string[];
+  readonly env?: Readonly<Record<string, string>>;
+};
+
+export type RunningPeer = { readonly child: ChildProcess; readonly sockets: Sockets; stop(): Promise<void> };
+
+const CLI = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const RELAY = fileURLToPath(new URL('./relay.ts', import.meta.url));
+const START_MS_MAX = 20_000;
+
+export const OURS: Peer = {
+  name: 'colo compare',
+  takes: () => true,
+  argv: (sockets, vnet) => oursArgv([], sockets, vnet),
+};
+
+/** With V8's word on each garbage collection. */
+export const OURS_TRACED: Peer = { ...OURS, argv: (sockets, vnet) => oursArgv(['--trace-gc'], sockets, vnet) };
+
+function oursArgv(flags: string[], { primary, secondary, out }: Sockets, vnet: boolean): string[] {
+  return [
+    process.execPath,
+    ...flags,
+    '--disable-warning=ExperimentalWarning',
+    CLI,
+    'compare',
+    ...['--primary-in', `unix-listen:${primary}`],
+    ...['--secondary-in', `unix-listen:${secondary}`],
+    ...['--out', `unix-listen:${out}`],
+    ...(vnet ? ['--vnet-hdr'] : []),
+  ];
+}
+
+export const FLOOR: Peer = {
+  name: 'relay in C calls',
+  takes: () => true,
+  argv: ({ primary, secondary, out }) => [
+    process.execPath,
+    '--disable-warning=ExperimentalWarning',
+    RELAY,
+    primary,
+    secondary,
+    out,
+  ],
+};
+
+/** QEMU's object, standalone. Its queues are made long and its timeout too, so that it drops nothing and asks for nothing. */
+export function colocompare(name: string, program: Program): Peer {
+  return {
+    name,
+    takes: ({ version }) => version === 4,
+    env: program.env,
+    argv: ({ primary, secondary, out }, vnet) => [
+      ...program.command,
+      ...['-M', 'none', '-display', 'none', '-nodefaults', '-monitor', 'none'],
+      ...['-chardev', `socket,id=pri,path=${primary},server=on,wait=off`],
+      ...['-chardev', `socket,id=sec,path=${secondary},server=on,wait=off`],
+      ...['-chardev', `socket,id=out,path=${out},server=on,wait=off`],
+      ...['-object', 'iothread,id=io'],
+      '-object',
+      `colo-compare,id=c,primary_in=pri,secondary_in=sec,outdev=out,iothread=io,max_queue_size=1000000,compare_timeout=1000000${vnet ? ',vnet_hdr_support=on' : ''}`,
+    ],
+  };
+}
+
+export async function startPeer(
+  peer: Peer,
+  folder: string,
+  options: { vnet: boolean; onOutput?: (text: string) => void },
+): Promise<RunningPeer> {
+  const sockets = {
+    primary: join(folder, 'primary'),
+    secondary: join(folder, 'secondary'),
+    out: join(folder, 'out'),
+  };
+  const [command, ...args] = peer.argv(sockets, options.vnet);
+  const child = spawn(command, args, {
+    stdio: ['ignore', options.onOutput === undefined ? 'ignore' : 'pipe', 'pipe'],
+    env: { ...process.env, ...peer.env },
+  });
+  let complaint = '';
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    complaint = (complaint + text).slice(-500);
+  });
+  if (options.onOutput !== undefined) child.stdout?.setEncoding('utf8').on('data', options.onOutput);
+  const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  const stop = async (): Promise<void> => {
+    child.kill('SIGKILL');
+    await gone;
+  };
+  for (const end = performance.now() + START_MS_MAX; ; await sleep(20)) {
+    if (Object.values(sockets).every((path) => existsSync(path))) return { child, sockets, stop };
+    const ended = child.exitCode !== null || child.signalCode !== null;
+    if (!ended && performance.now() < end) continue;
+    await stop();
+    throw new ColoError('COLO_BENCH_PEER', `${peer.name} does not listen: ${complaint.trim() || 'it says nothing'}`);
+  }
+}
