@@ -80,7 +80,11 @@ export class Load {
   /** Whatever was sent has to come out: 99% of it, as segments at the end may wait for the next ones. */
   private async settle(): Promise<void> {
     let last = -1;
-    for (let quietMs = 0; this.receivedBytes < 0.99 * this.sentPairs * this.traffic.wireBytes; quietMs += 10) {
+    for (
+      let quietMs = 0;
+      this.receivedBytes < 0.99 * this.sentPairs * this.traffic.wireBytes;
+      quietMs += 10
+    ) {
       if (this.failure !== null) throw new ColoError('COLO_BENCH_PEER', this.failure.message);
       if (this.receivedBytes !== last) quietMs = 0;
       last = this.receivedBytes;

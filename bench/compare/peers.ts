@@ -30,7 +30,10 @@ export const OURS: Peer = {
 };
 
 /** With V8's word on each garbage collection. */
-export const OURS_TRACED: Peer = { ...OURS, argv: (sockets, vnet) => oursArgv(['--trace-gc'], sockets, vnet) };
+export const OURS_TRACED: Peer = {
+  ...OURS,
+  argv: (sockets, vnet) => oursArgv(['--trace-gc'], sockets, vnet),
+};
 
 function oursArgv(flags: string[], { primary, secondary, out }: Sockets, vnet: boolean): string[] {
   return [
@@ -108,6 +111,9 @@ export async function startPeer(
     const ended = child.exitCode !== null || child.signalCode !== null;
     if (!ended && performance.now() < end) continue;
     await stop();
-    throw new ColoError('COLO_BENCH_PEER', `${peer.name} does not listen: ${complaint.trim() || 'it says nothing'}`);
+    throw new ColoError(
+      'COLO_BENCH_PEER',
+      `${peer.name} does not listen: ${complaint.trim() || 'it says nothing'}`,
+    );
   }
 }

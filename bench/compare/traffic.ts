@@ -4,8 +4,9 @@
  *
  * Flows take turns, frame by frame. Each flow's sequence numbers go on from batch to batch.
  */
-import { VNET_HEADER_BYTES } from './shape.ts';
+
 import type { Shape } from './shape.ts';
+import { VNET_HEADER_BYTES } from './shape.ts';
 
 export type Batch = {
   readonly primary: Buffer;
@@ -79,7 +80,10 @@ export class Traffic {
     const flow = this.turn;
     this.turn = flow + 1 === this.shape.flows ? 0 : flow + 1;
     const start = this.seqs[flow];
-    for (const [buffer, bytes] of [[primary, this.shape.payloadBytes], [secondary, secondaryBytes]] as const) {
+    for (const [buffer, bytes] of [
+      [primary, this.shape.payloadBytes],
+      [secondary, secondaryBytes],
+    ] as const) {
       let seq = start;
       for (let at = 0; at < buffer.length; at += this.l4At + TCP_BYTES + bytes) {
         this.name(buffer, at, flow);

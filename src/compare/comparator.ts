@@ -25,7 +25,26 @@ import { TCP_SYN } from '../wire/tcp.ts';
 import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
 import { ComparedFlow } from './flow-state.ts';
-import { type ArrivalList, emptyArrivalList, HeldFrames, NONE, WAITS_FOR } from './held-frames.ts';
+import {
+  ACK,
+  type ArrivalList,
+  AT,
+  emptyArrivalList,
+  FLAGS,
+  FLOW,
+  HeldFrames,
+  INDEX,
+  LENGTH,
+  NONE,
+  PAYLOAD,
+  PAYLOAD_BYTES,
+  SEQ,
+  SEQ_END,
+  SLAB,
+  WAITS,
+  WAITS_FOR,
+} from './held-frames.ts';
+import { pairWithPrimary, pairWithSecondary } from './lockstep.ts';
 import { acceptSecondaryTcp, advanceTcp, noteCommitted, noteCopied } from './tcp.ts';
 import { type DivergenceReason, type ReleaseCause, VERDICT, type Verdict } from './verdict.ts';
 
@@ -100,18 +119,20 @@ export class Comparator {
       return;
     }
     if ((view.tcpFlags & TCP_SYN) !== 0) this.sink.primarySyn(slab, at, length);
+    const flowId = this.flowOf(bytes, nowMs);
+    const flow = flowId === NONE ? null : this.flows[flowId]!;
+    const first = flow !== null && flow.primary.head === NONE;
+    if (first && as === COMPARE_AS.stream && pairWithSecondary(this, flow, view, slab, at, length)) return;
     const id = this.frames.add(this.primary, slab, at, length, nowMs);
     invariant(id !== NONE, 'PVM frames kept coming while all held frames were in use');
-    const flowId = this.flowOf(bytes, nowMs);
-    if (flowId === NONE) {
+    if (flow === null) {
       this.flowless = true;
       return;
     }
     this.describe(id, flowId);
-    const flow = this.flows[flowId]!;
     this.frames.enqueue(flow.primary, id);
     // Behind another held frame it can only leave after that one.
-    if (flow.primary.head === id) this.advance(flow, as);
+    if (first) this.advance(flow, as);
   }
 
   /** An SVM frame; `index` is its number in the epoch. */
@@ -129,6 +150,7 @@ export class Comparator {
     }
     const flow = this.flows[flowId]!;
     const tcp = view.kind === PACKET.tcp;
+    if (tcp && flow.secondary.head === NONE && pairWithPrimary(this, flow, view, slab, index)) return;
     const end = (view.seq + view.seqLength) | 0;
     if (!tcp || acceptSecondaryTcp(this, flow, index, view.tcpFlags, view.seq, end, view.ack)) {
       const full = this.secondary.frames >= LIMITS.heldSecondaryMax;
@@ -138,7 +160,7 @@ export class Comparator {
         return;
       }
       this.describe(id, flowId);
-      this.frames.index[id] = index;
+      this.frames.words[id + INDEX] = index;
       this.frames.enqueue(flow.secondary, id);
     }
     if (flow.primary.head !== NONE) this.advance(flow, tcp ? COMPARE_AS.stream : COMPARE_AS.whole);
@@ -150,23 +172,29 @@ export class Comparator {
     let released = 0;
     while (this.secondary.oldest !== NONE) {
       const id = this.secondary.oldest;
-      const flow = this.flows[frames.flow[id]]!;
+      const flow = this.flows[frames.words[id + FLOW]]!;
       flow.secondary.head = NONE;
       flow.secondary.tail = NONE;
       frames.remove(this.secondary, id);
     }
     while (this.primary.oldest !== NONE) {
       const id = this.primary.oldest;
-      const flowId = frames.flow[id];
+      const flowId = frames.words[id + FLOW];
       if (flowId !== NONE) {
         const flow = this.flows[flowId]!;
         flow.primary.head = NONE;
         flow.primary.tail = NONE;
         if (this.keyKind(flowId) === PACKET.tcp) {
-          noteCommitted(flow, frames.flags[id], frames.seq[id], frames.seqEnd[id], frames.ack[id]);
+          noteCommitted(
+            flow,
+            frames.words[id + FLAGS],
+            frames.words[id + SEQ],
+            frames.words[id + SEQ_END],
+            frames.words[id + ACK],
+          );
         }
       }
-      this.sink.release(frames.slab[id], frames.at[id], frames.length[id], 'commit');
+      this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'commit');
       frames.remove(this.primary, id);
       released++;
     }
@@ -215,18 +243,18 @@ export class Comparator {
     const { frames } = this;
     let id = this.primary.oldest;
     for (let seen = 0; id !== NONE && seen < OVERDUE_SCAN_MAX; seen++, id = frames.newerThan(id)) {
-      const age = nowMs - frames.sinceMs[id];
+      const age = nowMs - frames.since(id);
       if (age < limits.dataMs) break;
-      if (frames.waitsFor[id] === WAITS_FOR.bytes || age >= limits.ackMs) return 'wait-primary';
+      if (frames.words[id + WAITS] === WAITS_FOR.bytes || age >= limits.ackMs) return 'wait-primary';
     }
     const oldest = this.secondary.oldest;
-    if (oldest !== NONE && nowMs - frames.sinceMs[oldest] >= limits.secondaryMs) return 'wait-secondary';
+    if (oldest !== NONE && nowMs - frames.since(oldest) >= limits.secondaryMs) return 'wait-secondary';
     return null;
   }
 
   /** How long the oldest held PVM frame has waited. */
   oldestWaitMs(nowMs: number): number {
-    return this.primary.oldest === NONE ? 0 : nowMs - this.frames.sinceMs[this.primary.oldest];
+    return this.primary.oldest === NONE ? 0 : nowMs - this.frames.since(this.primary.oldest);
   }
 
   /** Is a limit near enough that a checkpoint should free things? */
@@ -240,21 +268,40 @@ export class Comparator {
 
   /* For the protocol families (tcp.ts, datagram.ts). */
 
-  buffer(id: number): Buffer {
-    return this.slabs.buffer(this.frames.slab[id]);
+  /** Whether `bytes` bytes of two held frames' payloads are the same, each from its own offset on. */
+  samePayload(id: number, offset: number, other: number, otherOffset: number, bytes: number): boolean {
+    const { words } = this.frames;
+    return this.slabs.same(
+      words[id + SLAB],
+      words[id + PAYLOAD] + offset,
+      words[other + SLAB],
+      words[other + PAYLOAD] + otherOffset,
+      bytes,
+    );
+  }
+
+  /** The same for a frame that is not held. */
+  sameAsHeld(id: number, slab: number, at: number, bytes: number): boolean {
+    const { words } = this.frames;
+    return this.slabs.same(words[id + SLAB], words[id + PAYLOAD], slab, at, bytes);
+  }
+
+  releaseUnheld(slab: number, at: number, length: number): void {
+    this.counters.matched++;
+    this.sink.release(slab, at, length, 'match');
   }
 
   releaseHead(flow: ComparedFlow, cause: ReleaseCause): void {
     const { frames } = this;
     const id = frames.dequeue(flow.primary);
     this.counters.matched++;
-    this.sink.release(frames.slab[id], frames.at[id], frames.length[id], cause);
+    this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], cause);
     frames.remove(this.primary, id);
   }
 
   /** The client has all that the SVM's oldest frame said. */
   dropSecondaryHead(flow: ComparedFlow): void {
-    this.sink.confirm(this.frames.index[flow.secondary.head]);
+    this.sink.confirm(this.frames.words[flow.secondary.head + INDEX]);
     this.forgetSecondaryHead(flow);
   }
 
@@ -270,7 +317,7 @@ export class Comparator {
   diverged(flow: ComparedFlow, id: number, reason: DivergenceReason): Verdict {
     flow.diverged = true;
     this.counters.divergences++;
-    this.table.readKey(this.frames.flow[id], this.key);
+    this.table.readKey(this.frames.words[id + FLOW], this.key);
     this.sink.diverged(this.key, reason);
     return VERDICT.diverged;
   }
@@ -289,14 +336,14 @@ export class Comparator {
   /** Copies what the view says into the frame's columns. */
   private describe(id: number, flowId: number): void {
     const { frames, view } = this;
-    frames.flow[id] = flowId;
-    frames.payload[id] = view.payload;
-    frames.payloadBytes[id] = view.payloadBytes;
-    frames.flags[id] = view.tcpFlags;
+    frames.words[id + FLOW] = flowId;
+    frames.words[id + PAYLOAD] = view.payload;
+    frames.words[id + PAYLOAD_BYTES] = view.payloadBytes;
+    frames.words[id + FLAGS] = view.tcpFlags;
     if (view.kind === PACKET.tcp) {
-      frames.seq[id] = view.seq;
-      frames.seqEnd[id] = (view.seq + view.seqLength) | 0;
-      frames.ack[id] = view.ack;
+      frames.words[id + SEQ] = view.seq;
+      frames.words[id + SEQ_END] = (view.seq + view.seqLength) | 0;
+      frames.words[id + ACK] = view.ack;
     }
   }
 

@@ -4,10 +4,9 @@
  * The two VMs' frames of a flow are matched first to first. One VM may be any number of frames ahead. A lost input
  * in one VM shows as a difference at the next frame, and a checkpoint heals it.
  */
-import { equalBytes } from '../wire/bytes.ts';
 import type { Comparator } from './comparator.ts';
 import type { ComparedFlow } from './flow-state.ts';
-import { NONE, WAITS_FOR } from './held-frames.ts';
+import { NONE, PAYLOAD_BYTES, WAITS, WAITS_FOR } from './held-frames.ts';
 
 export function advanceDatagrams(comparator: Comparator, flow: ComparedFlow): void {
   const { frames } = comparator;
@@ -15,23 +14,15 @@ export function advanceDatagrams(comparator: Comparator, flow: ComparedFlow): vo
     const id = flow.primary.head;
     const other = flow.secondary.head;
     if (other === NONE) {
-      frames.waitsFor[id] = WAITS_FOR.bytes;
+      frames.words[id + WAITS] = WAITS_FOR.bytes;
       return;
     }
-    const bytes = frames.payloadBytes[id];
-    if (bytes !== frames.payloadBytes[other]) {
+    const bytes = frames.words[id + PAYLOAD_BYTES];
+    if (bytes !== frames.words[other + PAYLOAD_BYTES]) {
       comparator.diverged(flow, id, 'diverged-length');
       return;
     }
-    if (
-      !equalBytes(
-        comparator.buffer(id),
-        frames.payload[id],
-        comparator.buffer(other),
-        frames.payload[other],
-        bytes,
-      )
-    ) {
+    if (!comparator.samePayload(id, 0, other, 0, bytes)) {
       comparator.diverged(flow, id, 'diverged-bytes');
       return;
     }

@@ -1,14 +1,38 @@
 /**
- * The frames that the comparator holds, as columns of numbers: no object per frame.
+ * The frames that the comparator holds, as rows of numbers: no object per frame, and one cache line for each.
  *
- * Each frame is in one queue of its flow (`next`), and in one list of its side in order of arrival
- * (`older`/`newer`): a commit releases in that order, and the oldest one is the one that has waited longest.
+ * A frame's id is the place of its row in `words`; what the row holds stands at `words[id + SEQ]` and so on. Each
+ * frame is in one queue of its flow (`NEXT`), and in one list of its side in order of arrival (`OLDER`, `NEWER`): a
+ * commit releases in that order, and the oldest one is the one that has waited longest.
  */
 
 import { invariant } from '../error.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 
 export const NONE = -1;
+
+/* The columns of a row. */
+export const SLAB = 0;
+export const AT = 1;
+export const LENGTH = 2;
+export const FLOW = 3;
+/** first payload byte in the slab, and how many there are */
+export const PAYLOAD = 4;
+export const PAYLOAD_BYTES = 5;
+export const SEQ = 6;
+/** first sequence number after the frame, FIN included */
+export const SEQ_END = 7;
+export const ACK = 8;
+/** TCP's */
+export const FLAGS = 9;
+/** number of an SVM frame in its epoch */
+export const INDEX = 10;
+export const WAITS = 11;
+export const NEXT = 12;
+const OLDER = 13;
+const NEWER = 14;
+const ROW_SHIFT = 4;
+const ROW_WORDS = 1 << ROW_SHIFT;
 
 /** One side's frames of one flow, first in first out. */
 export type FrameQueue = { head: number; tail: number };
@@ -24,70 +48,42 @@ export function emptyArrivalList(): ArrivalList {
   return { oldest: NONE, newest: NONE, frames: 0, bytes: 0 };
 }
 
-/** What a frame at the head of its queue waits for. */
+/** What a frame at the head of its queue waits for: the value of its `WAITS`. */
 export const WAITS_FOR = { nothing: 0, bytes: 1, ack: 2 } as const;
 
 export class HeldFrames {
-  readonly slab: Int32Array;
-  readonly at: Int32Array;
-  readonly length: Int32Array;
-  readonly flow: Int32Array;
-  /** first payload byte in the slab, and how many there are */
-  readonly payload: Int32Array;
-  readonly payloadBytes: Int32Array;
-  readonly seq: Int32Array;
-  /** first sequence number after the frame, FIN included */
-  readonly seqEnd: Int32Array;
-  readonly ack: Int32Array;
-  readonly flags: Uint8Array;
-  /** number of an SVM frame in its epoch */
-  readonly index: Int32Array;
-  readonly sinceMs: Float64Array;
-  readonly waitsFor: Uint8Array;
-  readonly next: Int32Array;
-  private readonly older: Int32Array;
-  private readonly newer: Int32Array;
+  readonly words: Int32Array;
+  private readonly sinceMs: Float64Array;
   private readonly slabs: SlabPool;
   private firstFree = 0;
 
   constructor(framesMax: number, slabs: SlabPool) {
     this.slabs = slabs;
-    this.slab = new Int32Array(framesMax);
-    this.at = new Int32Array(framesMax);
-    this.length = new Int32Array(framesMax);
-    this.flow = new Int32Array(framesMax);
-    this.payload = new Int32Array(framesMax);
-    this.payloadBytes = new Int32Array(framesMax);
-    this.seq = new Int32Array(framesMax);
-    this.seqEnd = new Int32Array(framesMax);
-    this.ack = new Int32Array(framesMax);
-    this.flags = new Uint8Array(framesMax);
-    this.index = new Int32Array(framesMax);
+    this.words = new Int32Array(framesMax * ROW_WORDS);
     this.sinceMs = new Float64Array(framesMax);
-    this.waitsFor = new Uint8Array(framesMax);
-    this.next = new Int32Array(framesMax);
-    this.older = new Int32Array(framesMax);
-    this.newer = new Int32Array(framesMax);
-    for (let id = 0; id < framesMax; id++) this.next[id] = id + 1 < framesMax ? id + 1 : NONE;
+    for (let row = 0; row < framesMax; row++) {
+      this.words[row * ROW_WORDS + NEXT] = row + 1 < framesMax ? (row + 1) * ROW_WORDS : NONE;
+    }
   }
 
-  /** Holds a frame and its slab; NONE when the columns are full. */
+  /** Holds a frame and its slab; NONE when the rows are full. */
   add(list: ArrivalList, slab: number, at: number, length: number, nowMs: number): number {
+    const { words } = this;
     const id = this.firstFree;
     if (id === NONE) return NONE;
-    this.firstFree = this.next[id];
+    this.firstFree = words[id + NEXT];
     this.slabs.retain(slab);
-    this.slab[id] = slab;
-    this.at[id] = at;
-    this.length[id] = length;
-    this.sinceMs[id] = nowMs;
-    this.flow[id] = NONE;
-    this.next[id] = NONE;
-    this.waitsFor[id] = WAITS_FOR.nothing;
-    this.older[id] = list.newest;
-    this.newer[id] = NONE;
+    this.sinceMs[id >> ROW_SHIFT] = nowMs;
+    words[id + SLAB] = slab;
+    words[id + AT] = at;
+    words[id + LENGTH] = length;
+    words[id + FLOW] = NONE;
+    words[id + NEXT] = NONE;
+    words[id + WAITS] = WAITS_FOR.nothing;
+    words[id + OLDER] = list.newest;
+    words[id + NEWER] = NONE;
     if (list.newest === NONE) list.oldest = id;
-    else this.newer[list.newest] = id;
+    else words[list.newest + NEWER] = id;
     list.newest = id;
     list.frames++;
     list.bytes += length;
@@ -96,35 +92,43 @@ export class HeldFrames {
 
   /** Lets go of a frame that is in no queue any more. */
   remove(list: ArrivalList, id: number): void {
-    const { older, newer } = this;
-    if (older[id] === NONE) list.oldest = newer[id];
-    else newer[older[id]] = newer[id];
-    if (newer[id] === NONE) list.newest = older[id];
-    else older[newer[id]] = older[id];
+    const { words } = this;
+    const older = words[id + OLDER];
+    const newer = words[id + NEWER];
+    if (older === NONE) list.oldest = newer;
+    else words[older + NEWER] = newer;
+    if (newer === NONE) list.newest = older;
+    else words[newer + OLDER] = older;
     list.frames--;
-    list.bytes -= this.length[id];
-    this.slabs.release(this.slab[id]);
-    this.next[id] = this.firstFree;
+    list.bytes -= words[id + LENGTH];
+    this.slabs.release(words[id + SLAB]);
+    words[id + NEXT] = this.firstFree;
     this.firstFree = id;
   }
 
   newerThan(id: number): number {
-    return this.newer[id];
+    return this.words[id + NEWER];
+  }
+
+  /** When the frame was added. */
+  since(id: number): number {
+    return this.sinceMs[id >> ROW_SHIFT];
   }
 
   enqueue(queue: FrameQueue, id: number): void {
     if (queue.tail === NONE) queue.head = id;
-    else this.next[queue.tail] = id;
+    else this.words[queue.tail + NEXT] = id;
     queue.tail = id;
   }
 
   /** Takes the head off; the frame itself stays held. */
   dequeue(queue: FrameQueue): number {
+    const { words } = this;
     const id = queue.head;
     invariant(id !== NONE, 'dequeue from an empty frame queue');
-    queue.head = this.next[id];
+    queue.head = words[id + NEXT];
     if (queue.head === NONE) queue.tail = NONE;
-    this.next[id] = NONE;
+    words[id + NEXT] = NONE;
     return id;
   }
 }

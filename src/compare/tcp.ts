@@ -16,12 +16,22 @@
  * that grows too long ends in a checkpoint, as does everything that this file does not understand.
  */
 import { seqAdd, seqAtOrBefore, seqBefore, seqDiff, seqMax } from '../flow/sequence.ts';
-import { equalBytes } from '../wire/bytes.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { ackMayLeave, noteSvmAck } from './ack-rule.ts';
 import type { Comparator } from './comparator.ts';
 import type { ComparedFlow } from './flow-state.ts';
-import { NONE, WAITS_FOR } from './held-frames.ts';
+import {
+  ACK,
+  FLAGS,
+  INDEX,
+  NEXT,
+  NONE,
+  PAYLOAD_BYTES,
+  SEQ,
+  SEQ_END,
+  WAITS,
+  WAITS_FOR,
+} from './held-frames.ts';
 import { VERDICT, type Verdict } from './verdict.ts';
 
 /** A PVM segment was queued or the SVM has moved: release what may leave now. */
@@ -37,43 +47,43 @@ export function advanceTcp(comparator: Comparator, flow: ComparedFlow): void {
 
 function judge(comparator: Comparator, flow: ComparedFlow, id: number): Verdict {
   const { frames } = comparator;
-  const flags = frames.flags[id];
+  const flags = frames.words[id + FLAGS];
   if ((flags & TCP_RST) !== 0)
     return firstReset(comparator, flow) === NONE ? waitFor(comparator, id, WAITS_FOR.bytes) : VERDICT.match;
   if ((flags & TCP_SYN) !== 0) return judgeSyn(comparator, flow, id);
 
-  if (!flow.positioned) positionAt(flow, frames.seq[id]);
+  if (!flow.positioned) positionAt(flow, frames.words[id + SEQ]);
   const verdict = verify(comparator, flow, id);
   if (verdict !== VERDICT.match) return verdict;
-  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.ack[id]))
+  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.words[id + ACK]))
     return waitFor(comparator, id, WAITS_FOR.ack);
   return VERDICT.match;
 }
 
 function waitFor(comparator: Comparator, id: number, what: number): Verdict {
-  comparator.frames.waitsFor[id] = what;
+  comparator.frames.words[id + WAITS] = what;
   return VERDICT.wait;
 }
 
 function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdict {
   const { frames } = comparator;
-  const flags = frames.flags[id];
-  if (!(flow.synAgreed && frames.seq[id] === flow.isn)) {
+  const flags = frames.words[id + FLAGS];
+  if (!(flow.synAgreed && frames.words[id + SEQ] === flow.isn)) {
     // A new connection. Whatever the SVM said before its own SYN belongs to an older one on the same ports.
     let syn = flow.secondary.head;
-    while (syn !== NONE && (frames.flags[syn] & TCP_SYN) === 0) syn = frames.next[syn];
+    while (syn !== NONE && (frames.words[syn + FLAGS] & TCP_SYN) === 0) syn = frames.words[syn + NEXT];
     if (syn === NONE) return waitFor(comparator, id, WAITS_FOR.bytes);
-    const contrary = ((frames.flags[syn] ^ flags) & TCP_ACK) !== 0;
-    const carriesData = frames.payloadBytes[id] > 0 || frames.payloadBytes[syn] > 0;
+    const contrary = ((frames.words[syn + FLAGS] ^ flags) & TCP_ACK) !== 0;
+    const carriesData = frames.words[id + PAYLOAD_BYTES] > 0 || frames.words[syn + PAYLOAD_BYTES] > 0;
     if (contrary || carriesData) return comparator.diverged(flow, id, 'diverged-flags');
-    const svmIsn = frames.seq[syn];
-    const svmAck = frames.ack[syn];
+    const svmIsn = frames.words[syn + SEQ];
+    const svmAck = frames.words[syn + ACK];
     dropThrough(comparator, flow, syn);
-    beginConnection(flow, frames.seq[id]);
+    beginConnection(flow, frames.words[id + SEQ]);
     flow.svmIsn = svmIsn;
     if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, svmAck);
   }
-  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.ack[id]))
+  if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, frames.words[id + ACK]))
     return waitFor(comparator, id, WAITS_FOR.ack);
   return VERDICT.match;
 }
@@ -93,7 +103,7 @@ function forgetConnection(flow: ComparedFlow): void {
   flow.releasedAckKnown = false;
 }
 
-function noteReleasedAck(flow: ComparedFlow, ack: number): void {
+export function noteReleasedAck(flow: ComparedFlow, ack: number): void {
   flow.releasedAck = flow.releasedAckKnown ? seqMax(flow.releasedAck, ack) : ack;
   flow.releasedAckKnown = true;
 }
@@ -107,15 +117,15 @@ function positionAt(flow: ComparedFlow, seq: number): void {
 /** Moves `verified` through the PVM segment `id` as far as the SVM's segments reach. */
 function verify(comparator: Comparator, flow: ComparedFlow, id: number): Verdict {
   const { frames } = comparator;
-  const end = frames.seqEnd[id];
+  const end = frames.words[id + SEQ_END];
   while (seqBefore(flow.verified, end)) {
-    if (seqBefore(flow.verified, frames.seq[id])) return waitFor(comparator, id, WAITS_FOR.bytes);
+    if (seqBefore(flow.verified, frames.words[id + SEQ])) return waitFor(comparator, id, WAITS_FOR.bytes);
     const other = covering(comparator, flow, flow.verified);
     if (other === NONE) return waitFor(comparator, id, WAITS_FOR.bytes);
-    const skip = seqDiff(flow.verified, frames.seq[id]);
-    const otherSkip = seqDiff(flow.verified, frames.seq[other]);
-    const left = frames.payloadBytes[id] - skip;
-    const otherLeft = frames.payloadBytes[other] - otherSkip;
+    const skip = seqDiff(flow.verified, frames.words[id + SEQ]);
+    const otherSkip = seqDiff(flow.verified, frames.words[other + SEQ]);
+    const left = frames.words[id + PAYLOAD_BYTES] - skip;
+    const otherLeft = frames.words[other + PAYLOAD_BYTES] - otherSkip;
     if (left === 0 || otherLeft === 0) {
       // One side's FIN is here. Both must have it at the same place.
       if (left !== 0 || otherLeft !== 0) return comparator.diverged(flow, id, 'diverged-flags');
@@ -123,13 +133,7 @@ function verify(comparator: Comparator, flow: ComparedFlow, id: number): Verdict
       continue;
     }
     const bytes = Math.min(left, otherLeft);
-    const same = equalBytes(
-      comparator.buffer(id),
-      frames.payload[id] + skip,
-      comparator.buffer(other),
-      frames.payload[other] + otherSkip,
-      bytes,
-    );
+    const same = comparator.samePayload(id, skip, other, otherSkip, bytes);
     if (!same) return comparator.diverged(flow, id, 'diverged-bytes');
     flow.verified = seqAdd(flow.verified, bytes);
   }
@@ -139,9 +143,9 @@ function verify(comparator: Comparator, flow: ComparedFlow, id: number): Verdict
 /** The first SVM segment that has the sequence number `seq`. */
 function covering(comparator: Comparator, flow: ComparedFlow, seq: number): number {
   const { frames } = comparator;
-  for (let id = flow.secondary.head; id !== NONE; id = frames.next[id]) {
-    if ((frames.flags[id] & TCP_SYN) !== 0) return NONE;
-    if (seqAtOrBefore(frames.seq[id], seq) && seqBefore(seq, frames.seqEnd[id])) return id;
+  for (let id = flow.secondary.head; id !== NONE; id = frames.words[id + NEXT]) {
+    if ((frames.words[id + FLAGS] & TCP_SYN) !== 0) return NONE;
+    if (seqAtOrBefore(frames.words[id + SEQ], seq) && seqBefore(seq, frames.words[id + SEQ_END])) return id;
   }
   return NONE;
 }
@@ -149,9 +153,9 @@ function covering(comparator: Comparator, flow: ComparedFlow, seq: number): numb
 /** The SVM's first RST that no SYN comes before, or NONE. */
 function firstReset(comparator: Comparator, flow: ComparedFlow): number {
   const { frames } = comparator;
-  for (let id = flow.secondary.head; id !== NONE; id = frames.next[id]) {
-    if ((frames.flags[id] & TCP_RST) !== 0) return id;
-    if ((frames.flags[id] & TCP_SYN) !== 0) return NONE;
+  for (let id = flow.secondary.head; id !== NONE; id = frames.words[id + NEXT]) {
+    if ((frames.words[id + FLAGS] & TCP_RST) !== 0) return id;
+    if ((frames.words[id + FLAGS] & TCP_SYN) !== 0) return NONE;
   }
   return NONE;
 }
@@ -167,7 +171,7 @@ function dropThrough(comparator: Comparator, flow: ComparedFlow, last: number): 
 /** A PVM frame leaves: what does the client know now? */
 export function noteReleased(comparator: Comparator, flow: ComparedFlow, id: number): void {
   const { frames } = comparator;
-  const flags = frames.flags[id];
+  const flags = frames.words[id + FLAGS];
   if ((flags & TCP_RST) !== 0) {
     forgetConnection(flow);
     // Both sides may say several, one for each segment that came too late: they pair off one to one.
@@ -175,9 +179,10 @@ export function noteReleased(comparator: Comparator, flow: ComparedFlow, id: num
     settlePendingAck(comparator, flow, true);
     return;
   }
-  if ((flags & TCP_SYN) === 0 && flow.positioned) flow.released = seqMax(flow.released, frames.seqEnd[id]);
+  if ((flags & TCP_SYN) === 0 && flow.positioned)
+    flow.released = seqMax(flow.released, frames.words[id + SEQ_END]);
   if ((flags & TCP_ACK) !== 0) {
-    noteReleasedAck(flow, frames.ack[id]);
+    noteReleasedAck(flow, frames.words[id + ACK]);
     settlePendingAck(comparator, flow, seqAtOrBefore(flow.pendingAck, flow.releasedAck));
   }
   dropReleased(comparator, flow);
@@ -256,7 +261,7 @@ function acceptPureAck(comparator: Comparator, flow: ComparedFlow, index: number
   flow.pendingAck = ack;
 }
 
-function settlePendingAck(comparator: Comparator, flow: ComparedFlow, settled: boolean): void {
+export function settlePendingAck(comparator: Comparator, flow: ComparedFlow, settled: boolean): void {
   if (!settled || flow.pendingAckIndex === NONE) return;
   comparator.confirm(flow.pendingAckIndex);
   flow.pendingAckIndex = NONE;
@@ -267,18 +272,18 @@ function dropReleased(comparator: Comparator, flow: ComparedFlow): void {
   const { frames } = comparator;
   while (flow.secondary.head !== NONE) {
     const id = flow.secondary.head;
-    if ((frames.flags[id] & (TCP_SYN | TCP_RST)) !== 0) return;
-    if (!seqAtOrBefore(frames.seqEnd[id], flow.released)) return;
-    const index = frames.index[id];
-    const flags = frames.flags[id];
-    const ack = frames.ack[id];
+    if ((frames.words[id + FLAGS] & (TCP_SYN | TCP_RST)) !== 0) return;
+    if (!seqAtOrBefore(frames.words[id + SEQ_END], flow.released)) return;
+    const index = frames.words[id + INDEX];
+    const flags = frames.words[id + FLAGS];
+    const ack = frames.words[id + ACK];
     comparator.forgetSecondaryHead(flow);
     settleBytes(comparator, flow, index, flags, ack);
   }
 }
 
 /** The client has an SVM segment's bytes. Has it heard its ACK, too? */
-function settleBytes(
+export function settleBytes(
   comparator: Comparator,
   flow: ComparedFlow,
   index: number,

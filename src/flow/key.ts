@@ -11,11 +11,20 @@ export const FLOW_KEY_WORDS = 11;
 
 /** Writes the flow key of a parsed packet. `fromVm`: the VM sent it. */
 export function writeFlowKey(bytes: Uint8Array, view: PacketView, fromVm: boolean, key: Int32Array): void {
-  key.fill(0);
   key[0] = view.vlan;
   key[1] = (view.kind << 24) | (view.ipVersion << 16) | (view.fragment ? 0x100 : 0) | view.protocol;
+  if (view.ipVersion !== 6) {
+    key[3] = 0;
+    key[4] = 0;
+    key[5] = 0;
+    key[7] = 0;
+    key[8] = 0;
+    key[9] = 0;
+  }
   if (view.ipVersion === 0) {
     key[2] = view.etherType;
+    key[6] = 0;
+    key[10] = 0;
     return;
   }
   const local = fromVm ? view.sourceAt : view.destinationAt;

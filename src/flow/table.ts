@@ -99,19 +99,24 @@ export class FlowTable {
     return true;
   }
 
-  /** Murmur3's mixing over the key's words. */
+  /** Murmur3's mixing over the words that differ: all but IPv6 leaves six of them zero. */
   private hash(key: Int32Array): number {
-    let hash = this.seed;
-    for (let word = 0; word < FLOW_KEY_WORDS; word++) {
-      let k = Math.imul(key[word], 0xcc9e2d51);
-      k = (k << 15) | (k >>> 17);
-      hash ^= Math.imul(k, 0x1b873593);
-      hash = (hash << 13) | (hash >>> 19);
-      hash = (Math.imul(hash, 5) + 0xe6546b64) | 0;
+    let hash = mix(mix(mix(this.seed, key[0]), key[1]), key[2]);
+    if ((key[1] & 0xff0000) === 0x60000) {
+      hash = mix(mix(mix(hash, key[3]), key[4]), key[5]);
+      hash = mix(mix(mix(hash, key[7]), key[8]), key[9]);
     }
+    hash = mix(mix(hash, key[6]), key[10]);
     hash ^= hash >>> 16;
     hash = Math.imul(hash, 0x85ebca6b);
     hash ^= hash >>> 13;
     return hash | 0;
   }
+}
+
+function mix(hash: number, word: number): number {
+  let k = Math.imul(word, 0xcc9e2d51);
+  k = (k << 15) | (k >>> 17);
+  const mixed = hash ^ Math.imul(k, 0x1b873593);
+  return (Math.imul((mixed << 13) | (mixed >>> 19), 5) + 0xe6546b64) | 0;
 }

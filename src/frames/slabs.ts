@@ -8,6 +8,9 @@
  * are in use: the reader then stops reading (back-pressure), and the owner forces a checkpoint, which frees most.
  */
 import { invariant } from '../error.ts';
+import { type SameBytes, sameBytesIn } from './same-bytes.ts';
+
+const WASM_PAGE_BYTES = 64 * 1024;
 
 export class SlabPool {
   readonly slabBytes: number;
@@ -15,6 +18,9 @@ export class SlabPool {
   /** slabs with a count above zero */
   inUse = 0;
   private readonly buffers: Buffer[] = [];
+  /** One memory for all, so that ranges of two slabs can be compared in it. Untouched pages cost nothing. */
+  private readonly memory: WebAssembly.Memory;
+  private readonly sameBytes: SameBytes;
   private readonly counts: Int32Array;
   private readonly free: number[] = [];
   private readonly waiters: (() => void)[] = [];
@@ -23,6 +29,9 @@ export class SlabPool {
     this.slabBytes = slabBytes;
     this.slabsMax = slabsMax;
     this.counts = new Int32Array(slabsMax);
+    const pages = Math.ceil((slabBytes * slabsMax) / WASM_PAGE_BYTES);
+    this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    this.sameBytes = sameBytesIn(this.memory);
   }
 
   /** A slab with count 1, or -1 when none is left. */
@@ -31,7 +40,7 @@ export class SlabPool {
     if (id === undefined) {
       if (this.buffers.length === this.slabsMax) return -1;
       id = this.buffers.length;
-      this.buffers.push(Buffer.from(new ArrayBuffer(this.slabBytes)));
+      this.buffers.push(Buffer.from(this.memory.buffer, id * this.slabBytes, this.slabBytes));
     }
     this.counts[id] = 1;
     this.inUse++;
@@ -42,13 +51,18 @@ export class SlabPool {
     return this.buffers[id];
   }
 
+  /** Are `length` bytes of two slabs the same? */
+  same(slab: number, at: number, other: number, otherAt: number, length: number): boolean {
+    return this.sameBytes(slab * this.slabBytes + at, other * this.slabBytes + otherAt, length) === 1;
+  }
+
   retain(id: number): void {
-    invariant(this.counts[id] > 0, `slab ${id} retained after its last release`);
+    invariant(this.counts[id] > 0, 'a slab was retained after its last release');
     this.counts[id]++;
   }
 
   release(id: number): void {
-    invariant(this.counts[id] > 0, `slab ${id} released too often`);
+    invariant(this.counts[id] > 0, 'a slab was released too often');
     if (--this.counts[id] > 0) return;
     this.inUse--;
     this.free.push(id);

@@ -1,5 +1,5 @@
 /**
- * Big-endian integers and byte equality on plain Uint8Arrays.
+ * Big-endian integers on plain Uint8Arrays.
  *
  * 32-bit values are int32 on purpose (`| 0`): a value above 2^31 that is stored in an object field becomes a
  * heap number in V8, an int32 never does. Sequence arithmetic (flow/sequence.ts) is built for it.
@@ -27,16 +27,4 @@ export function writeI32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 1] = value >>> 16;
   bytes[at + 2] = value >>> 8;
   bytes[at + 3] = value;
-}
-
-/** Below this a loop is quicker than the call into the runtime's memcmp. */
-const LOOP_BYTES_MAX = 32;
-
-/** True when `length` bytes are the same. Both ranges must lie inside their buffers. */
-export function equalBytes(a: Buffer, aAt: number, b: Buffer, bAt: number, length: number): boolean {
-  if (length <= LOOP_BYTES_MAX) {
-    for (let i = 0; i < length; i++) if (a[aAt + i] !== b[bAt + i]) return false;
-    return true;
-  }
-  return a.compare(b, bAt, bAt + length, aAt, aAt + length) === 0;
 }
