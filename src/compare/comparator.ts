@@ -21,6 +21,7 @@ import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS } from '../limits.ts';
 import { PACKET, type PacketKind, PacketView, parsePacket } from '../wire/packet.ts';
+import { parseQuickTcp } from '../wire/quick-tcp.ts';
 import { TCP_SYN } from '../wire/tcp.ts';
 import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
@@ -108,7 +109,7 @@ export class Comparator {
   primaryFrame(slab: number, at: number, length: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (this.parse(bytes, at, length) === PACKET.malformed) {
+    if (this.parse(slab, at, length) === PACKET.malformed) {
       this.counters.malformed++;
       return;
     }
@@ -139,7 +140,7 @@ export class Comparator {
   secondaryFrame(slab: number, at: number, length: number, index: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (this.parse(bytes, at, length) === PACKET.malformed || compareAs(view) === COMPARE_AS.harmless) {
+    if (this.parse(slab, at, length) === PACKET.malformed || compareAs(view) === COMPARE_AS.harmless) {
       this.sink.confirm(index);
       return;
     }
@@ -224,7 +225,7 @@ export class Comparator {
   passAlone(slab: number, at: number, length: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (this.parse(bytes, at, length) === PACKET.malformed) {
+    if (this.parse(slab, at, length) === PACKET.malformed) {
       this.counters.malformed++;
       return;
     }
@@ -328,9 +329,12 @@ export class Comparator {
   }
 
   /** A virtio-net header is neither part of the packet nor compared: only the driver beside the VM sees it. */
-  private parse(bytes: Uint8Array, at: number, length: number): PacketKind {
+  private parse(slab: number, at: number, length: number): PacketKind {
+    const { slabs, view } = this;
+    const bytes = slabs.buffer(slab);
     const skip = this.vnet ? vnetBytes(bytes, at) : 0;
-    return parsePacket(bytes, at + skip, length - skip, this.view);
+    if (parseQuickTcp(slabs.view(slab), at + skip, length - skip, view)) return PACKET.tcp;
+    return parsePacket(bytes, at + skip, length - skip, view);
   }
 
   /** Copies what the view says into the frame's columns. */

@@ -94,15 +94,19 @@ export class FlowTable {
   }
 
   private sameKey(id: number, key: Int32Array): boolean {
+    const { keys } = this;
     const at = id * FLOW_KEY_WORDS;
-    for (let word = 0; word < FLOW_KEY_WORDS; word++) if (this.keys[at + word] !== key[word]) return false;
+    if (keys[at + 10] !== key[10] || keys[at + 6] !== key[6] || keys[at + 2] !== key[2]) return false;
+    if (keys[at + 1] !== key[1] || keys[at] !== key[0]) return false;
+    if (!isIpv6(key)) return true;
+    for (let word = 3; word < 10; word++) if (keys[at + word] !== key[word]) return false;
     return true;
   }
 
   /** Murmur3's mixing over the words that differ: all but IPv6 leaves six of them zero. */
   private hash(key: Int32Array): number {
     let hash = mix(mix(mix(this.seed, key[0]), key[1]), key[2]);
-    if ((key[1] & 0xff0000) === 0x60000) {
+    if (isIpv6(key)) {
       hash = mix(mix(mix(hash, key[3]), key[4]), key[5]);
       hash = mix(mix(mix(hash, key[7]), key[8]), key[9]);
     }
@@ -112,6 +116,11 @@ export class FlowTable {
     hash ^= hash >>> 13;
     return hash | 0;
   }
+}
+
+/** Of the others' keys only five words are ever anything but zero. */
+function isIpv6(key: Int32Array): boolean {
+  return (key[1] & 0xff0000) === 0x60000;
 }
 
 function mix(hash: number, word: number): number {

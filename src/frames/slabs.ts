@@ -18,6 +18,7 @@ export class SlabPool {
   /** slabs with a count above zero */
   inUse = 0;
   private readonly buffers: Buffer[] = [];
+  private readonly views: DataView[] = [];
   /** One memory for all, so that ranges of two slabs can be compared in it. Untouched pages cost nothing. */
   private readonly memory: WebAssembly.Memory;
   private readonly sameBytes: SameBytes;
@@ -41,6 +42,7 @@ export class SlabPool {
       if (this.buffers.length === this.slabsMax) return -1;
       id = this.buffers.length;
       this.buffers.push(Buffer.from(this.memory.buffer, id * this.slabBytes, this.slabBytes));
+      this.views.push(new DataView(this.memory.buffer, id * this.slabBytes, this.slabBytes));
     }
     this.counts[id] = 1;
     this.inUse++;
@@ -49,6 +51,11 @@ export class SlabPool {
 
   buffer(id: number): Buffer {
     return this.buffers[id];
+  }
+
+  /** The same bytes as `buffer`. */
+  view(id: number): DataView {
+    return this.views[id];
   }
 
   /** Are `length` bytes of two slabs the same? */
