@@ -6,17 +6,33 @@ export type BenchResult = { readonly ok: boolean; readonly [figure: string]: unk
 /** Throws COLO_USAGE for arguments that it does not know; null when it only printed its help. */
 export type Bench = (args: string[], say: (line: string) => void) => Promise<BenchResult | null>;
 
-export type Spread = { count: number; min: number; p50: number; p90: number; p99: number; max: number };
+export type Spread = {
+  count: number;
+  min: number;
+  p50: number;
+  p90: number;
+  p99: number;
+  p999: number;
+  max: number;
+};
 
 /** Quantiles by nearest rank: each is a value that was measured. */
 export function spread(values: readonly number[]): Spread {
   const sorted = values.toSorted((a, b) => a - b);
   const at = (q: number) => round(sorted[Math.max(0, Math.ceil(q * sorted.length) - 1)] ?? Number.NaN);
-  return { count: sorted.length, min: at(0), p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1) };
+  return {
+    count: sorted.length,
+    min: at(0),
+    p50: at(0.5),
+    p90: at(0.9),
+    p99: at(0.99),
+    p999: at(0.999),
+    max: at(1),
+  };
 }
 
 export function tableHead(title: string): string {
-  const columns = ['count', 'min', 'p50', 'p90', 'p99', 'max'];
+  const columns = ['count', 'min', 'p50', 'p90', 'p99', 'p99.9', 'max'];
   return `${title.padEnd(TITLE)}${columns.map((name) => name.padStart(COLUMN)).join('')}`;
 }
 

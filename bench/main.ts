@@ -12,6 +12,10 @@ const BENCHES: Readonly<Record<string, { readonly about: string; readonly load: 
     about: "pause of a checkpoint: our relay against stock QEMU's migration, both over loopback TCP",
     load: async () => (await import('./checkpoint.ts')).checkpointBench,
   },
+  compare: {
+    about: "matched output per second: colo compare against QEMU's colo-compare and a bare relay",
+    load: async () => (await import('./compare.ts')).compareBench,
+  },
 };
 
 function usage(): string {

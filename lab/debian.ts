@@ -8,10 +8,12 @@ import { ColoError } from '../src/error.ts';
 import { cacheFolder, diskFull, progress, withLock } from './cache.ts';
 import { type RunResult, run } from './process.ts';
 
+type Suite = 'bookworm' | 'trixie' | 'trixie-backports';
+
 export type PackageFetch = {
   /** What the progress lines call it. */
   readonly what: string;
-  readonly suite: 'trixie' | 'trixie-backports';
+  readonly suite: Suite;
   readonly architecture: string;
   readonly packages: readonly string[];
   /** Of all that the packages depend on, which to fetch; everything, if it is left out. */
@@ -39,7 +41,7 @@ export async function fetchPackages(fetch: PackageFetch): Promise<Map<string, st
   const cache = cacheFolder();
   mkdirSync(cache, { recursive: true });
   return withLock(join(cache, 'apt.lock'), async () => {
-    const apt = await openApt(cache, fetch.architecture);
+    const apt = await openApt(cache, fetch.architecture, fetch.suite);
     const planned = (await plan(apt, fetch)).filter((item) => fetch.only?.test(item.name) ?? true);
     const megabytes = Math.ceil(planned.reduce((sum, item) => sum + item.bytes, 0) / 1e6);
     progress(`fetching ${fetch.what} (${planned.length} packages, ${megabytes} MB) ...`);
@@ -60,15 +62,17 @@ type Apt = {
   get(args: readonly string[], cwd: string): Promise<string>;
 };
 
-async function openApt(cache: string, architecture: string): Promise<Apt> {
-  const state = join(cache, `apt-${architecture}`);
+async function openApt(cache: string, architecture: string, suite: Suite): Promise<Apt> {
+  // Packages of two releases must not be mixed.
+  const release = suite === 'bookworm' ? `${architecture}-bookworm` : architecture;
+  const state = join(cache, `apt-${release}`);
   const archives = join(state, 'archives');
   const empty = join(state, 'empty');
   for (const folder of ['lists/partial', 'archives/partial', 'empty/partial'])
     mkdirSync(join(state, folder), { recursive: true });
   const mirror = await debianMirror();
   writeFileSync(join(state, 'status'), '');
-  writeFileSync(join(state, 'sources.list'), sources(mirror, architecture));
+  writeFileSync(join(state, 'sources.list'), sources(mirror, architecture, suite));
   writeFileSync(join(state, 'apt.conf'), await configuration(state, architecture));
   const apt: Apt = {
     archives,
@@ -94,10 +98,10 @@ async function updateOnce(apt: Apt, state: string): Promise<void> {
   updated.add(state);
 }
 
-function sources(mirror: string, architecture: string): string {
+function sources(mirror: string, architecture: string, wanted: Suite): string {
   const signed = existsSync(KEYRING) ? ` signed-by=${KEYRING}` : '';
   const line = (suite: string): string => `deb [arch=${architecture}${signed}] ${mirror} ${suite} main\n`;
-  return line('trixie') + line('trixie-backports');
+  return wanted === 'bookworm' ? line('bookworm') : line('trixie') + line('trixie-backports');
 }
 
 /** The machine's apt settings (proxy, credentials, timeouts) without its hooks, pins and sources. */

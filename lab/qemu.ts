@@ -48,15 +48,31 @@ async function systemQemu(): Promise<Found | null> {
   return chosen || isNewEnough(version) ? { ...found, version } : null;
 }
 
+/** Debian 12's QEMU, 7.2: to measure against, never to run a pair with. */
+export async function installOldQemu(): Promise<Program & { readonly version: string }> {
+  const found = await unpackQemu('qemu-bookworm', 'bookworm');
+  return { ...found, version: await versionOf(found) };
+}
+
 async function privateQemu(): Promise<Found> {
+  const found = await unpackQemu('qemu', 'trixie-backports');
+  const version = await versionOf(found);
+  if (isNewEnough(version)) return { ...found, version };
+  throw new ColoError(
+    'COLO_SETUP_QEMU',
+    `trixie-backports has QEMU ${version}, and the lab needs ${VERSION_MIN.join('.')}; set COLO_DEBIAN_MIRROR to an up-to-date mirror`,
+  );
+}
+
+async function unpackQemu(name: string, suite: 'bookworm' | 'trixie-backports'): Promise<Found> {
   const folder = await cached({
-    name: 'qemu',
+    name,
     recipe: RECIPE,
     megabytes: 350,
     build: async (into) => {
       await fetchPackages({
         what: 'QEMU',
-        suite: 'trixie-backports',
+        suite,
         architecture: architecture(),
         packages: ['qemu-system-x86', 'qemu-utils'],
         into,
@@ -65,18 +81,12 @@ async function privateQemu(): Promise<Found> {
   });
   const binary = join(folder, 'usr/bin/qemu-system-x86_64');
   const data = ['usr/share/qemu', 'usr/share/seabios', 'usr/lib/ipxe/qemu'];
-  const found: Found = {
+  return {
     command: [...throughLoader(folder, binary), ...data.flatMap((path) => ['-L', join(folder, path)])],
     env: { QEMU_MODULE_DIR: join(folder, libraryFolder(), 'qemu') },
     version: '',
     imageCommand: throughLoader(folder, join(folder, 'usr/bin/qemu-img')),
   };
-  const version = await versionOf(found);
-  if (isNewEnough(version)) return { ...found, version };
-  throw new ColoError(
-    'COLO_SETUP_QEMU',
-    `trixie-backports has QEMU ${version}, and the lab needs ${VERSION_MIN.join('.')}; set COLO_DEBIAN_MIRROR to an up-to-date mirror`,
-  );
 }
 
 /** passt gives the lab's network IPv6 without root; QEMU's own user networking forwards IPv4 only. */
@@ -119,11 +129,16 @@ async function onPath(name: string): Promise<string | null> {
 
 function throughLoader(root: string, binary: string): string[] {
   const libraries = libraryFolder();
-  const loader = readdirSync(join(root, libraries)).find((name) => /^ld-linux.*\.so\.[0-9]$/.test(name));
+  // Debian 12's packages still have some of them below /lib.
+  const folders = [libraries, libraries.replace(/^usr\//, '')].map((path) => join(root, path));
+  const loader = folders
+    .filter((folder) => existsSync(folder))
+    .flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)))
+    .find((path) => /\/ld-linux[^/]*\.so\.[0-9]$/.test(path));
   if (loader === undefined)
-    throw new ColoError('COLO_SETUP_QEMU', `no dynamic loader in ${root}/${libraries}`);
-  const paths = [libraries, `${libraries}/pulseaudio`].map((path) => join(root, path));
-  return [join(root, libraries, loader), '--library-path', paths.join(':'), binary];
+    throw new ColoError('COLO_SETUP_QEMU', `no dynamic loader in ${folders.join(', ')}`);
+  const paths = [...folders, join(root, libraries, 'pulseaudio')];
+  return [loader, '--library-path', paths.join(':'), binary];
 }
 
 function architecture(): 'amd64' | 'arm64' {

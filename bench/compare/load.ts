@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../../src/error.ts';
 import type { Sockets } from './peers.ts';
 import type { Shape } from './shape.ts';
-import { Traffic } from './traffic.ts';
+import { type Batch, Traffic } from './traffic.ts';
 
 export type Rate = {
   readonly pairsPerS: number;
@@ -26,6 +26,7 @@ export class Load {
   private readonly primary: net.Socket;
   private readonly secondary: net.Socket;
   private readonly out: net.Socket;
+  private onReceived = (): void => {};
   private going = false;
   private failure: Error | null = null;
 
@@ -73,6 +74,34 @@ export class Load {
     };
   }
 
+  /**
+   * So many pairs per second, in small batches, a millisecond apart. Resolves with how long each took to come out whole, in
+   * milliseconds.
+   */
+  async paced(options: { pairsPerS: number; forMs: number }): Promise<number[]> {
+    const tookMs: number[] = [];
+    const waiting: { untilBytes: number; sentMs: number }[] = [];
+    this.onReceived = () => {
+      const nowMs = performance.now();
+      while (waiting.length > 0 && waiting[0].untilBytes <= this.receivedBytes)
+        tookMs.push(nowMs - (waiting.shift()?.sentMs ?? nowMs));
+    };
+    const startMs = performance.now();
+    const startPairs = this.sentPairs;
+    for (let nowMs = startMs; nowMs - startMs < options.forMs; nowMs = performance.now()) {
+      const due = startPairs + (options.pairsPerS * (nowMs - startMs)) / 1000;
+      while (this.sentPairs < due) {
+        const batch = this.traffic.next();
+        if (batch === null) break;
+        this.sendBatch(batch);
+        waiting.push({ untilBytes: this.sentPairs * this.traffic.wireBytes, sentMs: performance.now() });
+      }
+      await sleep(1);
+    }
+    await this.settle();
+    return tookMs;
+  }
+
   close(): void {
     for (const socket of [this.primary, this.secondary, this.out]) socket.destroy();
   }
@@ -98,6 +127,7 @@ export class Load {
 
   private received(bytes: number): void {
     this.receivedBytes += bytes;
+    this.onReceived();
     if (this.going) this.push();
   }
 
@@ -106,16 +136,20 @@ export class Load {
     while (this.going && this.sentPairs * wireBytes - this.receivedBytes < OUTSTANDING_BYTES_MAX) {
       const batch = this.traffic.next();
       if (batch === null) return;
-      let left = 2;
-      const done = (): void => {
-        if (--left > 0) return;
-        this.traffic.giveBack(batch);
-        if (this.going) this.push();
-      };
-      this.sentPairs += batch.pairs;
-      this.primary.write(batch.primary, done);
-      this.secondary.write(batch.secondary, done);
+      this.sendBatch(batch);
     }
+  }
+
+  private sendBatch(batch: Batch): void {
+    let left = 2;
+    const done = (): void => {
+      if (--left > 0) return;
+      this.traffic.giveBack(batch);
+      if (this.going) this.push();
+    };
+    this.sentPairs += batch.pairs;
+    this.primary.write(batch.primary, done);
+    this.secondary.write(batch.secondary, done);
   }
 }
 

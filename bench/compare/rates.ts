@@ -1,0 +1,104 @@
+/** Full speed: every peer with every shape, in turns, so that a busy machine is busy for all of them. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ColoError } from '../../src/error.ts';
+import { spread } from '../bench.ts';
+import { Load, type Rate } from './load.ts';
+import { type Peer, type RunningPeer, startPeer } from './peers.ts';
+import { type Shape, shapeName } from './shape.ts';
+
+export type Row = {
+  readonly shape: Shape;
+  /** Medians by peer; null where it cannot take such frames or loses them (see `complaints`). */
+  readonly kPairsPerS: Readonly<Record<string, number | null>>;
+  readonly gbitPerS: Readonly<Record<string, number | null>>;
+  readonly complaints: Readonly<Record<string, string>>;
+};
+
+const RUN_UP_MS = 700;
+
+export async function measureShape(
+  shape: Shape,
+  peers: readonly Peer[],
+  options: { rounds: number; forMs: number },
+): Promise<Row> {
+  const rates: Record<string, Rate[]> = {};
+  const complaints: Record<string, string> = {};
+  for (let round = 0; round < options.rounds; round++) {
+    for (const peer of peers) {
+      if (!peer.takes(shape) || complaints[peer.name] !== undefined) continue;
+      try {
+        rates[peer.name] ??= [];
+        rates[peer.name].push(await measure(shape, peer, options.forMs));
+      } catch (error) {
+        if (!(error instanceof ColoError)) throw error;
+        complaints[peer.name] = error.message;
+      }
+    }
+  }
+  const median = (peer: Peer, figure: (rate: Rate) => number): number | null => {
+    const all = rates[peer.name] ?? [];
+    return all.length === 0 || complaints[peer.name] !== undefined ? null : spread(all.map(figure)).p50;
+  };
+  const byPeer = (figure: (rate: Rate) => number): Record<string, number | null> =>
+    Object.fromEntries(peers.map((peer) => [peer.name, median(peer, figure)]));
+  return {
+    shape,
+    kPairsPerS: byPeer((rate) => rate.pairsPerS / 1000),
+    gbitPerS: byPeer((rate) => rate.gbitPerS),
+    complaints,
+  };
+}
+
+async function measure(shape: Shape, peer: Peer, forMs: number): Promise<Rate> {
+  return await withLoad(shape, peer, {}, (load) => load.rate({ runUpMs: RUN_UP_MS, forMs }));
+}
+
+/** Starts a peer, connects to it, and ends both. */
+export async function withLoad<T>(
+  shape: Shape,
+  peer: Peer,
+  options: { onOutput?: (text: string) => void },
+  work: (load: Load, running: RunningPeer) => Promise<T>,
+): Promise<T> {
+  const folder = mkdtempSync(join(tmpdir(), 'colo-bench-'));
+  try {
+    const running = await startPeer(peer, folder, { vnet: shape.vnet, ...options });
+    try {
+      const load = await Load.open(shape, running.sockets);
+      try {
+        return await work(load, running);
+      } finally {
+        load.close();
+      }
+    } finally {
+      await running.stop();
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+export function rateTable(rows: readonly Row[], peers: readonly Peer[]): string[] {
+  const head = ['thousand pairs per second', ...peers.map(({ name }) => name), 'Gbit/s ours'];
+  const lines = [line(head)];
+  for (const { shape, kPairsPerS, gbitPerS } of rows) {
+    const ours = gbitPerS[peers[peers.length - 1].name];
+    const cells = peers.map(({ name }) => number(kPairsPerS[name], 0));
+    lines.push(line([shapeName(shape), ...cells, number(ours, 2)]));
+  }
+  for (const { shape, complaints } of rows) {
+    for (const [name, why] of Object.entries(complaints))
+      lines.push(`  ${name}, ${shapeName(shape)}: ${why}`);
+  }
+  return lines;
+}
+
+function line([first, ...cells]: string[]): string {
+  return first.padEnd(36) + cells.map((cell) => cell.padStart(18)).join('');
+}
+
+function number(value: number | null | undefined, digits: number): string {
+  return value === null || value === undefined ? '-' : value.toFixed(digits);
+}
