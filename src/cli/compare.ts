@@ -1,15 +1,13 @@
 import { randomInt } from 'node:crypto';
 import type { EventEmitter } from 'node:events';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
 import { DropInCompare } from '../dropin/compare.ts';
 import { NotifySource } from '../dropin/notify.ts';
 import { QmpSource } from '../dropin/qmp-source.ts';
-import { type Endpoint, parseEndpoint } from '../endpoint.ts';
+import type { Endpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { systemClock, systemTimers } from '../io/clock.ts';
-import { QmpClient } from '../qemu/qmp.ts';
-import { eventText } from './event-text.ts';
-import { print, printJson } from './output.ts';
+import { connectQmp, ENDPOINTS_HELP, parseEndpointOption, sayEvents } from './dropin.ts';
 
 type Options = {
   primaryIn: Endpoint;
@@ -21,22 +19,25 @@ type Options = {
   json?: boolean;
 };
 
-const QMP_DEADLINE_MS = 5000;
-
 export function compareCommand(): Command {
   return new Command('compare')
     .description("Compares two VMs' output where QEMU's colo-compare object stands")
-    .requiredOption('--primary-in <endpoint>', "where the primary VM's frames come from", endpoint)
-    .requiredOption('--secondary-in <endpoint>', "where the secondary VM's frames come from", endpoint)
-    .requiredOption('--out <endpoint>', 'where released frames go', endpoint)
-    .option('--notify <endpoint>', "ask for checkpoints with colo-compare's notify protocol (Xen)", endpoint)
-    .option('--qmp <endpoint>', "ask the primary's QEMU for checkpoints (KVM, TCG)", endpoint)
+    .requiredOption('--primary-in <endpoint>', "where the primary VM's frames come from", parseEndpointOption)
+    .requiredOption(
+      '--secondary-in <endpoint>',
+      "where the secondary VM's frames come from",
+      parseEndpointOption,
+    )
+    .requiredOption('--out <endpoint>', 'where released frames go', parseEndpointOption)
+    .option(
+      '--notify <endpoint>',
+      "ask for checkpoints with colo-compare's notify protocol (Xen)",
+      parseEndpointOption,
+    )
+    .option('--qmp <endpoint>', "ask the primary's QEMU for checkpoints (KVM, TCG)", parseEndpointOption)
     .option('--vnet-hdr', 'frames carry a virtio-net header (vnet_hdr_support=on)')
     .option('--json', 'print events as JSON, one per line')
-    .addHelpText(
-      'after',
-      '\nEndpoints: unix:PATH, tcp:HOST:PORT (connect), unix-listen:PATH, tcp-listen:HOST:PORT (accept).',
-    )
+    .addHelpText('after', ENDPOINTS_HELP)
     .action(async (options: Options) => {
       if (options.notify !== undefined && options.qmp !== undefined)
         throw new ColoError('COLO_USAGE', 'who takes the checkpoints? give --notify or --qmp, not both');
@@ -46,12 +47,7 @@ export function compareCommand(): Command {
 
 async function runCompare(options: Options, signals: Pick<EventEmitter, 'once' | 'off'>): Promise<void> {
   const { notify, qmp } = options;
-  let seq = 0;
-  const say = (type: string, details: Record<string, unknown>): void => {
-    const event = { seq: ++seq, at: new Date().toISOString(), node: 'compare', type, ...details };
-    if (options.json === true) printJson(event);
-    else print(eventText(event));
-  };
+  const say = sayEvents('compare', options.json === true);
   const framing = options.vnetHdr === true ? 'vnet' : 'plain';
   const compare = new DropInCompare({
     endpoints: { primaryIn: options.primaryIn, secondaryIn: options.secondaryIn, out: options.out, framing },
@@ -76,15 +72,4 @@ async function runCompare(options: Options, signals: Pick<EventEmitter, 'once' |
   say('compare.started', {});
   await asked;
   say('compare.stopped', await compare.stop());
-}
-
-const connectQmp = (endpoint: Endpoint): Promise<QmpClient> =>
-  QmpClient.connect({ endpoint, deadlineMs: QMP_DEADLINE_MS });
-
-function endpoint(text: string): Endpoint {
-  try {
-    return parseEndpoint(text);
-  } catch (error) {
-    throw new InvalidArgumentError((error as Error).message);
-  }
 }

@@ -11,98 +11,54 @@
  */
 import type { Endpoint } from '../endpoint.ts';
 import type { Timers } from '../io/clock.ts';
-import { isObject, type Qmp, type QmpEvent } from '../qemu/qmp.ts';
+import { isObject, type Qmp } from '../qemu/qmp.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
+import { type ConnectQmp, QmpKeeper } from './qmp-keeper.ts';
 
-/** What QmpClient is, so that a test can put another in its place. */
-export type QmpConnection = Qmp & {
-  onEvent(listener: (event: QmpEvent) => void): unknown;
-  onClose(listener: (reason: Error) => void): unknown;
-  close(): void;
-};
-
-export type ConnectQmp = (endpoint: Endpoint) => Promise<QmpConnection>;
-
-const RETRY_MS = 500;
 /** Runstates of a primary that a checkpoint, or the first copy, has stopped. */
 const STANDS_FOR_COLO = ['colo', 'finish-migrate', 'running', 'unknown'];
 
 export class QmpSource implements CheckpointSource {
-  private readonly endpoint: Endpoint;
-  private readonly connect: ConnectQmp;
-  private readonly timers: Timers;
   private readonly events: CheckpointEvents;
-  private qmp: QmpConnection | null = null;
+  private readonly keeper: QmpKeeper;
   private standsFor: Promise<string> = Promise.resolve('unknown');
-  private closing = false;
-  private told = false;
-  private cancelRetry = (): void => {};
 
   constructor(endpoint: Endpoint, connect: ConnectQmp, timers: Timers, events: CheckpointEvents) {
-    this.endpoint = endpoint;
-    this.connect = connect;
-    this.timers = timers;
     this.events = events;
+    this.keeper = new QmpKeeper(endpoint, connect, timers, {
+      up: async (qmp) => {
+        if (!(await isPrimary(qmp))) events.alone();
+      },
+      event: async (qmp, name) => {
+        if (name === 'STOP') this.onStop(qmp);
+        else if (name === 'RESUME') await this.onResume(qmp);
+      },
+      down: () => events.ranOn(),
+      note: (type, details) => events.note(type, details),
+    });
   }
 
   async start(): Promise<void> {
-    void this.dial();
+    this.keeper.start();
   }
 
   ask(): void {
-    const { qmp } = this;
-    if (qmp !== null) void this.askFor(qmp).catch((cause: unknown) => this.refused(cause));
+    const { qmp } = this.keeper;
+    if (qmp !== null) void this.askFor(qmp).catch((cause: unknown) => this.keeper.refused(cause));
   }
 
   async close(): Promise<void> {
-    this.closing = true;
-    this.cancelRetry();
-    this.qmp?.close();
+    this.keeper.close();
   }
 
-  private async dial(): Promise<void> {
-    try {
-      const qmp = await this.connect(this.endpoint);
-      if (this.closing) {
-        qmp.close();
-        return;
-      }
-      this.qmp = qmp;
-      this.told = false;
-      qmp.onEvent(({ event }) => {
-        if (event === 'STOP') this.onStop(qmp);
-        else if (event === 'RESUME') this.onResume(qmp).catch((cause: unknown) => this.refused(cause));
-      });
-      qmp.onClose((reason) => this.lost(reason));
-      this.events.note('qmp.up', {});
-      if (!(await isPrimary(qmp))) this.events.alone();
-    } catch (cause) {
-      this.lost(cause as Error);
-    }
-  }
-
-  private lost(reason: Error): void {
-    this.qmp = null;
-    if (this.closing) return;
-    this.events.ranOn();
-    if (!this.told) this.events.note('qmp.down', { cause: reason.message });
-    this.told = true;
-    this.cancelRetry();
-    this.cancelRetry = this.timers.after(RETRY_MS, () => void this.dial());
-  }
-
-  private async askFor(qmp: QmpConnection): Promise<void> {
+  private async askFor(qmp: Qmp): Promise<void> {
     // Setting the delay is what asks; its value is the operator's.
     const parameters = await qmp.execute('query-migrate-parameters');
     const delayMs = isObject(parameters) ? parameters['x-checkpoint-delay'] : undefined;
     await qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': delayMs });
   }
 
-  private refused(cause: unknown): void {
-    if (!this.closing) this.events.note('qmp.refused', { message: (cause as Error).message });
-  }
-
-  private onStop(qmp: QmpConnection): void {
+  private onStop(qmp: Qmp): void {
     this.events.stood();
     this.standsFor = qmp.execute('query-status').then(
       (reply) => (isObject(reply) && typeof reply.status === 'string' ? reply.status : 'unknown'),
@@ -110,7 +66,7 @@ export class QmpSource implements CheckpointSource {
     );
   }
 
-  private async onResume(qmp: QmpConnection): Promise<void> {
+  private async onResume(qmp: Qmp): Promise<void> {
     const { standsFor } = this;
     this.events.resumed();
     try {
@@ -122,7 +78,7 @@ export class QmpSource implements CheckpointSource {
   }
 }
 
-async function isPrimary(qmp: QmpConnection): Promise<boolean> {
+async function isPrimary(qmp: Qmp): Promise<boolean> {
   const reply = await qmp.execute('query-colo-status');
   return isObject(reply) && reply.mode === 'primary';
 }
