@@ -11,6 +11,7 @@ import { failoverCommand } from './failover.ts';
 import { nodeCommand } from './node.ts';
 import { printJson } from './output.ts';
 import { protectCommand } from './protect.ts';
+import { rewriteCommand } from './rewrite.ts';
 import { statusCommand } from './status.ts';
 import { stopCommand } from './stop.ts';
 
@@ -37,6 +38,7 @@ export function buildProgram(): Command {
     eventsCommand(),
     captureCommand(),
     compareCommand(),
+    rewriteCommand(),
     doctorCommand(),
   ]) {
     program.addCommand(command);

@@ -1,0 +1,121 @@
+/**
+ * `colo rewrite`: QEMU's filter-rewriter as a process of its own, for connections of either direction, IPv4 and IPv6,
+ * in VLANs, with SACK and timestamps. Frames are rewrite-path.ts's, checkpoints and the takeover svm-watch.ts's.
+ */
+import type { Endpoint } from '../endpoint.ts';
+import type { Framing } from '../frames/frame-reader.ts';
+import type { Timers } from '../io/clock.ts';
+import type { ConnectQmp } from './qmp-keeper.ts';
+import { RewritePath } from './rewrite-path.ts';
+import { StreamKeeper } from './stream-keeper.ts';
+import { SvmWatch } from './svm-watch.ts';
+
+export type RewriteEndpoints = {
+  in: Endpoint;
+  guestIn: Endpoint;
+  guestOut: Endpoint;
+  out: Endpoint;
+  /** The SVM's QEMU; null: nobody tells of checkpoints. */
+  qmp: Endpoint | null;
+};
+
+export type RewriteReport = {
+  inputFrames: number;
+  outputFrames: number;
+  droppedInput: number;
+  droppedOutput: number;
+  connections: number;
+  checkpoints: number;
+};
+
+export type RewriteEvent = (type: string, details: Record<string, unknown>) => void;
+
+export class DropInRewrite {
+  readonly path: RewritePath;
+  private readonly event: RewriteEvent;
+  private readonly keepers: StreamKeeper[];
+  private readonly watch: SvmWatch | null;
+  private checkpoints = 0;
+
+  constructor(options: {
+    endpoints: RewriteEndpoints;
+    framing: Framing;
+    connectQmp: ConnectQmp;
+    hashSeed: number;
+    timers: Timers;
+    event: RewriteEvent;
+  }) {
+    const { endpoints, framing, hashSeed, timers, event } = options;
+    this.event = event;
+    this.path = new RewritePath({
+      framing,
+      phase: endpoints.qmp === null ? 'following' : 'waiting',
+      hashSeed,
+    });
+    const events = {
+      up: (place: string) => event('stream.up', { place }),
+      down: (place: string, cause: string) => event('stream.down', { place, cause }),
+    };
+    // In the order in which frames that arrive at once have somewhere to go.
+    this.keepers = [
+      { endpoint: endpoints.out, place: this.path.out },
+      { endpoint: endpoints.guestIn, place: this.path.guestIn },
+      { endpoint: endpoints.guestOut, place: this.path.guestOut },
+      { endpoint: endpoints.in, place: this.path.in },
+    ].map((one) => new StreamKeeper({ ...one, name: one.place.name, timers, events }));
+    const { path } = this;
+    this.watch =
+      endpoints.qmp === null
+        ? null
+        : new SvmWatch(endpoints.qmp, options.connectQmp, timers, {
+            stood: () => path.stand(),
+            ranOn: () => path.runOn(),
+            waits: () => this.onWaits(),
+            committed: () => this.onCommitted(),
+            tookOver: () => this.onTookOver(),
+            note: event,
+          });
+  }
+
+  /** Rejects with COLO_ENDPOINT_LISTEN. */
+  async start(): Promise<void> {
+    for (const keeper of this.keepers) await keeper.start();
+    this.watch?.start();
+  }
+
+  async stop(): Promise<RewriteReport> {
+    const report = this.report();
+    this.watch?.close();
+    for (const keeper of this.keepers) await keeper.close();
+    this.path.close();
+    return report;
+  }
+
+  report(): RewriteReport {
+    const { inputFrames, outputFrames, droppedInput, droppedOutput } = this.path.counters;
+    const { connections } = this.path;
+    const { checkpoints } = this;
+    return { inputFrames, outputFrames, droppedInput, droppedOutput, connections, checkpoints };
+  }
+
+  private onWaits(): void {
+    this.path.wait();
+    this.event('rewrite.waiting', {});
+  }
+
+  private onCommitted(): void {
+    const seen = this.path.phase === 'following';
+    const connections = this.path.commit();
+    if (seen) this.checkpoints++;
+    this.event(seen ? 'checkpoint.seen' : 'rewrite.following', seen ? { connections } : {});
+  }
+
+  private onTookOver(): void {
+    if (this.path.phase === 'alone') {
+      this.path.runOn();
+      return;
+    }
+    const lost = this.path.takeOver();
+    this.event('rewrite.alone', { connections: this.path.connections, lost });
+  }
+}

@@ -1,0 +1,329 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { RewritePath, type RewritePhase } from '../../src/dropin/rewrite-path.ts';
+import type { Framing } from '../../src/frames/frame-reader.ts';
+import type { FramePort } from '../../src/io/frame-port.ts';
+import { LIMITS } from '../../src/limits.ts';
+import { arpFrame, u32, udpFrame } from '../frames.ts';
+import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
+import {
+  anyConnection,
+  anyExchange,
+  anyNumbers,
+  type Connection,
+  clientSyn,
+  type Exchange,
+  fromClient,
+  fromVm,
+  handshakeAck,
+  type Numbers,
+  vmSyn,
+} from '../translate/connection.ts';
+
+/** All four peers of one path; frames are written with `say` and read with `heard`. */
+class Rig {
+  readonly path: RewritePath;
+  readonly near = new Map<FramePort, FakeStream>();
+  private readonly far = new Map<FramePort, FakeStream>();
+  private readonly framing: Framing;
+
+  constructor(phase: RewritePhase = 'following', framing: Framing = 'plain') {
+    this.framing = framing;
+    this.path = new RewritePath({ framing, phase, hashSeed: 1 });
+    for (const port of this.ports) this.join(port);
+  }
+
+  get ports(): FramePort[] {
+    const { path } = this;
+    return [path.in, path.guestIn, path.guestOut, path.out];
+  }
+
+  join(port: FramePort): void {
+    const [near, far] = fakePair();
+    this.near.set(port, near);
+    this.far.set(port, far);
+    port.attach(near);
+  }
+
+  leave(port: FramePort): void {
+    this.far.get(port)!.close();
+    pumpAll(this.near.get(port)!);
+  }
+
+  /** Bytes that the peer of `port` writes and nobody has read. */
+  write(port: FramePort, bytes: Buffer): void {
+    this.far.get(port)!.write(bytes, () => {});
+  }
+
+  pump(): void {
+    pumpAll(...this.near.values());
+  }
+
+  heard(port: FramePort): Buffer[] {
+    const far = this.far.get(port)!;
+    const bytes = far.inbox;
+    far.inbox = Buffer.alloc(0);
+    return this.framing === 'plain' ? unframed(bytes) : unframedVnet(bytes);
+  }
+
+  client(...frames: Buffer[]): Buffer[] {
+    this.write(this.path.in, framed(...frames));
+    this.pump();
+    return this.heard(this.path.guestIn);
+  }
+
+  vm(...frames: Buffer[]): Buffer[] {
+    this.write(this.path.guestOut, framed(...frames));
+    this.pump();
+    return this.heard(this.path.out);
+  }
+
+  open(c: Connection, pvm: Numbers, svm: Numbers): void {
+    if (c.clientOpens) same(this.client(clientSyn(c, pvm)), [clientSyn(c, pvm)]);
+    same(this.vm(vmSyn(c, svm)), [vmSyn(c, svm)]);
+    if (c.clientOpens) same(this.client(handshakeAck(c, pvm)), [handshakeAck(c, svm)]);
+    else same(this.client(clientSyn(c, pvm)), [clientSyn(c, svm)]);
+  }
+
+  translates(c: Connection, pvm: Numbers, svm: Numbers, exchanges: Exchange[]): void {
+    for (const exchange of exchanges) {
+      same(this.vm(fromVm(c, svm, exchange)), [fromVm(c, pvm, exchange)]);
+      same(this.client(fromClient(c, pvm, exchange)), [fromClient(c, svm, exchange)]);
+    }
+  }
+
+  close(): void {
+    this.path.close();
+    assert.equal(this.path.slabsInUse, 0, 'every slab was let go');
+  }
+}
+
+function same(got: Buffer[], expected: Buffer[]): void {
+  assert.deepEqual(
+    got.map((frame) => frame.toString('hex')),
+    expected.map((frame) => frame.toString('hex')),
+  );
+}
+
+function unframedVnet(bytes: Buffer): Buffer[] {
+  const frames: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const end = at + 8 + bytes.readUInt32BE(at);
+    assert.ok(end <= bytes.length, 'the stream ends inside a frame');
+    frames.push(bytes.subarray(at + 4, end));
+    at = end;
+  }
+  return frames;
+}
+
+const exchanges = fc.array(anyExchange, { minLength: 1, maxLength: 4 });
+const PVM = { isn: 0x1000, ts: 5000 };
+const SVM = { isn: 0xfff00000, ts: 900 };
+const CONNECTION: Connection = {
+  version: 4,
+  tags: [],
+  stamped: true,
+  clientOpens: true,
+  clientIsn: 7,
+  clientPort: 40000,
+};
+const EXCHANGE: Exchange = {
+  clientAt: 9,
+  vmAt: 5,
+  time: 3,
+  blocks: [[20, 30]],
+  payload: Buffer.from('data'),
+};
+
+test('a connection, whoever opens it: the SVM hears itself and the comparator hears the PVM', () => {
+  fc.assert(
+    fc.property(anyConnection, anyNumbers, anyNumbers, exchanges, (c, pvm, svm, all) => {
+      const rig = new Rig();
+      rig.open(c, pvm, svm);
+      rig.translates(c, pvm, svm, all);
+      rig.close();
+    }),
+  );
+});
+
+test('a checkpoint ends translation, for frames that waited too', () => {
+  fc.assert(
+    fc.property(anyConnection, anyNumbers, anyNumbers, exchanges, (c, pvm, svm, all) => {
+      const rig = new Rig();
+      rig.open(c, pvm, svm);
+      rig.path.stand();
+      const waited = all.map((one) => fromClient(c, pvm, one));
+      same(rig.client(...waited), []);
+      assert.equal(rig.path.commit(), 1);
+      same(rig.heard(rig.path.guestIn), waited);
+      rig.translates(c, pvm, pvm, all);
+      rig.close();
+    }),
+  );
+});
+
+test('while the SVM stands: what it said before is dropped, what it says later is not read', () => {
+  const rig = new Rig();
+  const { path } = rig;
+  rig.open(CONNECTION, PVM, SVM);
+  const before = fromVm(CONNECTION, SVM, EXCHANGE);
+  rig.write(path.guestOut, framed(before));
+  path.stand();
+  rig.pump();
+  const after = fromVm(CONNECTION, PVM, EXCHANGE);
+  rig.write(path.guestOut, framed(after));
+  rig.pump();
+  assert.equal(path.counters.droppedOutput, 1);
+  assert.equal(rig.near.get(path.guestOut)!.unreadBytes(), framed(after).length);
+  path.commit();
+  rig.pump();
+  same(rig.heard(path.out), [after]);
+  rig.close();
+});
+
+test('a pause that is no checkpoint changes no numbers', () => {
+  const rig = new Rig();
+  rig.open(CONNECTION, PVM, SVM);
+  rig.path.stand();
+  same(rig.client(fromClient(CONNECTION, PVM, EXCHANGE)), []);
+  rig.path.runOn();
+  same(rig.heard(rig.path.guestIn), [fromClient(CONNECTION, SVM, EXCHANGE)]);
+  rig.translates(CONNECTION, PVM, SVM, [EXCHANGE]);
+  rig.close();
+});
+
+test('after a failover living connections stay translated, until they end, and new ones are left alone', () => {
+  fc.assert(
+    fc.property(anyConnection, anyNumbers, anyNumbers, exchanges, (c, pvm, svm, all) => {
+      const rig = new Rig();
+      rig.open(c, pvm, svm);
+      rig.path.stand();
+      const waited = fromClient(c, pvm, all[0]);
+      same(rig.client(waited), []);
+      assert.equal(rig.path.takeOver(), 0);
+      same(rig.heard(rig.path.guestIn), [fromClient(c, svm, all[0])]);
+      rig.translates(c, pvm, svm, all);
+      assert.equal(rig.path.takeOver(), 0, 'told again');
+      rig.translates(c, pvm, svm, all);
+
+      const own = { isn: svm.isn + 12345, ts: svm.ts };
+      rig.open(c, own, own);
+      rig.translates(c, own, own, all);
+      assert.equal(rig.path.connections, 0);
+      rig.close();
+    }),
+  );
+});
+
+test('a survivor that becomes a secondary again starts from nothing', () => {
+  const rig = new Rig();
+  rig.open(CONNECTION, PVM, SVM);
+  rig.path.takeOver();
+  rig.path.wait();
+  assert.equal(rig.path.connections, 0);
+  same(rig.client(arpFrame()), []);
+  rig.path.commit();
+  rig.translates(CONNECTION, PVM, PVM, [EXCHANGE]);
+  rig.close();
+});
+
+test('an SVM without state hears nothing and says nothing', () => {
+  const rig = new Rig('waiting');
+  same(rig.client(arpFrame()), []);
+  same(rig.vm(arpFrame()), []);
+  assert.equal(rig.path.counters.droppedInput, 1);
+  assert.equal(rig.path.counters.droppedOutput, 1);
+  rig.path.commit();
+  same(rig.client(arpFrame()), [arpFrame()]);
+  rig.close();
+});
+
+test('what is not TCP passes as it is', () => {
+  const rig = new Rig();
+  const frames = [arpFrame(), udpFrame({ payload: Buffer.from('x') }), Buffer.from('short')];
+  same(rig.client(...frames), frames);
+  same(rig.vm(...frames), frames);
+  rig.close();
+});
+
+test('a peer that comes back starts its framing afresh, and connections are as they were', () => {
+  for (const place of ['in', 'guestIn', 'guestOut', 'out'] as const) {
+    const rig = new Rig();
+    const port = rig.path[place];
+    rig.open(CONNECTION, PVM, SVM);
+    rig.write(port, framed(arpFrame()).subarray(0, 30));
+    rig.pump();
+    rig.leave(port);
+    rig.client(arpFrame());
+    rig.vm(arpFrame());
+    rig.join(port);
+    rig.translates(CONNECTION, PVM, SVM, [EXCHANGE]);
+    rig.close();
+  }
+});
+
+test('a checkpoint that takes long stops the reading of input, and loses none', () => {
+  const rig = new Rig();
+  const { path } = rig;
+  path.stand();
+  const frame = udpFrame({ payload: Buffer.alloc(60_000) });
+  const sent = Math.ceil((2 * LIMITS.gatedBytesMax) / frame.length);
+  rig.write(path.in, framed(...Array<Buffer>(sent).fill(frame)));
+  rig.pump();
+  assert.ok(rig.near.get(path.in)!.unreadBytes() > 0, 'the source has to wait');
+  assert.ok(path.counters.inputFrames * frame.length < LIMITS.gatedBytesMax + (1 << 20));
+  path.commit();
+  rig.pump();
+  assert.equal(rig.heard(path.guestIn).length, sent);
+  rig.close();
+});
+
+test('a comparator that takes nothing stops the reading of the SVM', () => {
+  const rig = new Rig();
+  const { path } = rig;
+  const near = rig.near.get(path.out)!;
+  near.stalled = true;
+  const frame = udpFrame({ payload: Buffer.alloc(60_000) });
+  const total = Math.ceil((2 * LIMITS.unsentBytesMax) / frame.length);
+  rig.write(path.guestOut, framed(...Array<Buffer>(total).fill(frame)));
+  rig.pump();
+  assert.ok(rig.near.get(path.guestOut)!.unreadBytes() > 0);
+  near.unstall();
+  rig.pump();
+  assert.equal(rig.heard(path.out).length, total);
+  rig.close();
+});
+
+/** A frame with vnet framing; its checksum is the pseudo header's sum, which the number stands for. */
+function vnetFramed(frame: Buffer, partial: number | null): Buffer {
+  const header = Buffer.from([partial === null ? 0 : 1, 1, 66, 0, 0xa8, 0x05, 34, 0, 16, 0, 0, 0]);
+  const copy = Buffer.from(frame);
+  if (partial !== null) copy.writeUInt16BE(partial, 34 + 16);
+  return Buffer.concat([u32(header.length + copy.length, header.length), header, copy]);
+}
+
+test('vnet framing: the packet behind the header is translated, an incomplete checksum stays', () => {
+  const rig = new Rig('following', 'vnet');
+  const { path } = rig;
+  const c = { ...CONNECTION, stamped: false };
+  const say = (port: FramePort, frame: Buffer, partial: number | null): Buffer => {
+    rig.write(port, vnetFramed(frame, partial));
+    rig.pump();
+    const [heard, ...more] = rig.heard(port === path.in ? path.guestIn : path.out);
+    assert.equal(more.length, 0);
+    return heard;
+  };
+  const is = (got: Buffer, frame: Buffer, partial: number | null): void =>
+    same([got], [vnetFramed(frame, partial).subarray(4)]);
+  is(say(path.in, clientSyn(c, PVM), 0xbeef), clientSyn(c, PVM), 0xbeef);
+  is(say(path.guestOut, vmSyn(c, SVM), 0xbeef), vmSyn(c, SVM), 0xbeef);
+  is(say(path.in, handshakeAck(c, PVM), null), handshakeAck(c, SVM), null);
+  const large = { ...EXCHANGE, payload: Buffer.alloc(64_000, 'x') };
+  for (const partial of [0x1234, null]) {
+    is(say(path.guestOut, fromVm(c, SVM, large), partial), fromVm(c, PVM, large), partial);
+    is(say(path.in, fromClient(c, PVM, EXCHANGE), partial), fromClient(c, SVM, EXCHANGE), partial);
+  }
+  assert.equal(path.connections, 1);
+  rig.close();
+});
