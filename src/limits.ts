@@ -1,5 +1,8 @@
 /**
  * Every limit of the engine, with its sum and its reason. Reaching one forces a checkpoint or back-pressure.
+ *
+ * Whatever has limits takes them when it is made, and these unless it is told otherwise: so a test or a simulated
+ * world with little traffic can reach them.
  */
 
 const KIB = 1024;
@@ -40,3 +43,5 @@ export const LIMITS = {
   /** A socket that takes nothing while so much waits for it: its source is paused. */
   unsentBytesMax: 8 * MIB,
 } as const;
+
+export type Limits = Readonly<Record<keyof typeof LIMITS, number>>;

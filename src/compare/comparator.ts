@@ -19,7 +19,7 @@ import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
-import { LIMITS } from '../limits.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import { PACKET, type PacketKind, PacketView, parsePacket } from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
 import { TCP_SYN } from '../wire/tcp.ts';
@@ -81,6 +81,7 @@ export class Comparator {
     divergences: 0,
     flowsEvicted: 0,
   };
+  private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly sink: ComparatorSink;
   private readonly table: FlowTable;
@@ -93,12 +94,19 @@ export class Comparator {
   private evictAt = 0;
   private flowless = false;
 
-  constructor(slabs: SlabPool, sink: ComparatorSink, hashSeed: number, framing: Framing = 'plain') {
+  constructor(
+    slabs: SlabPool,
+    sink: ComparatorSink,
+    hashSeed: number,
+    framing: Framing = 'plain',
+    limits: Limits = LIMITS,
+  ) {
+    this.limits = limits;
     this.slabs = slabs;
     this.vnet = framing === 'vnet';
     this.sink = sink;
-    this.frames = new HeldFrames(LIMITS.heldFramesMax, slabs);
-    this.table = new FlowTable(LIMITS.flowsMax, hashSeed);
+    this.frames = new HeldFrames(limits.heldFramesMax, slabs);
+    this.table = new FlowTable(limits.flowsMax, hashSeed);
   }
 
   get flowCount(): number {
@@ -154,7 +162,7 @@ export class Comparator {
     if (tcp && flow.secondary.head === NONE && pairWithPrimary(this, flow, view, slab, index)) return;
     const end = (view.seq + view.seqLength) | 0;
     if (!tcp || acceptSecondaryTcp(this, flow, index, view.tcpFlags, view.seq, end, view.ack)) {
-      const full = this.secondary.frames >= LIMITS.heldSecondaryMax;
+      const full = this.secondary.frames >= this.limits.heldSecondaryMax;
       const id = full ? NONE : this.frames.add(this.secondary, slab, at, length, nowMs);
       if (id === NONE) {
         this.counters.secondaryDropped++;
@@ -260,9 +268,10 @@ export class Comparator {
 
   /** Is a limit near enough that a checkpoint should free things? */
   pressure(): Pressure {
-    if (this.primary.frames + this.secondary.frames >= LIMITS.heldFramesCheckpoint) return 'limit-frames';
-    if (this.secondary.frames >= LIMITS.heldSecondaryMax) return 'limit-frames';
-    if (this.slabs.inUse >= LIMITS.heldSlabsMax) return 'limit-bytes';
+    if (this.primary.frames + this.secondary.frames >= this.limits.heldFramesCheckpoint)
+      return 'limit-frames';
+    if (this.secondary.frames >= this.limits.heldSecondaryMax) return 'limit-frames';
+    if (this.slabs.inUse >= this.limits.heldSlabsMax) return 'limit-bytes';
     if (this.flowless) return 'limit-flows';
     return null;
   }
@@ -370,7 +379,7 @@ export class Comparator {
     for (let seen = 0; seen < EVICT_SCAN_MAX; seen++) {
       this.evictAt = (this.evictAt + 1) % this.flows.length;
       const flow = this.flows[this.evictAt];
-      if (flow?.idle === true && nowMs - flow.lastSeenMs >= LIMITS.flowIdleMsMax) {
+      if (flow?.idle === true && nowMs - flow.lastSeenMs >= this.limits.flowIdleMsMax) {
         if (this.keyKind(this.evictAt) === PACKET.tcp) this.tcpFlows--;
         this.table.remove(this.evictAt);
         this.flows[this.evictAt] = undefined;

@@ -29,7 +29,7 @@ import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import type { Clock } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
-import { LIMITS } from '../limits.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
@@ -59,6 +59,7 @@ export class PrimaryPath {
   /** the end of what this node can prove of its right to speak; Infinity while it is alone by the arbiter's word */
   speakUntilMs = Number.POSITIVE_INFINITY;
   epoch = 0;
+  private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly vm: FramePort;
   private readonly uplink: FramePort;
@@ -88,7 +89,9 @@ export class PrimaryPath {
     mac: string;
     hashSeed: number;
     events: PrimaryPathEvents;
+    limits?: Limits;
   }) {
+    this.limits = options.limits ?? LIMITS;
     this.slabs = options.slabs;
     this.vm = options.vm;
     this.uplink = options.uplink;
@@ -96,7 +99,7 @@ export class PrimaryPath {
     this.offsets = options.offsets;
     this.events = options.events;
     this.filter = new InputFilter(options.mac);
-    this.gated = new RunQueue(options.slabs, LIMITS.slabBytes);
+    this.gated = new RunQueue(options.slabs, options.slabs.slabBytes);
     const sink: ComparatorSink = {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),
       primarySyn: (slab, at, length) =>
@@ -104,7 +107,7 @@ export class PrimaryPath {
       confirm: (index) => this.link?.pushConfirm(this.epoch, index),
       diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
     };
-    this.comparator = new Comparator(options.slabs, sink, options.hashSeed);
+    this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
     this.uplink.handler = {
       frame: (slab, at, length) => this.onInput(slab, at, length),
       batchEnd: () => this.onInputEnd(),
@@ -303,9 +306,9 @@ export class PrimaryPath {
   private regulate(): void {
     const inputFull =
       !this.fenced &&
-      (this.gated.bytes >= LIMITS.gatedBytesMax ||
-        this.vm.queuedBytes >= LIMITS.unsentBytesMax ||
-        (this.link?.queuedBytes ?? 0) >= LIMITS.unsentBytesMax);
+      (this.gated.bytes >= this.limits.gatedBytesMax ||
+        this.vm.queuedBytes >= this.limits.unsentBytesMax ||
+        (this.link?.queuedBytes ?? 0) >= this.limits.unsentBytesMax);
     if (inputFull !== this.uplinkHeld) {
       this.uplinkHeld = inputFull;
       if (inputFull) this.uplink.hold();
@@ -314,7 +317,7 @@ export class PrimaryPath {
     const outputFull =
       !this.fenced &&
       !this.readingRest &&
-      (this.uplink.queuedBytes >= LIMITS.unsentBytesMax || this.pressure() !== null);
+      (this.uplink.queuedBytes >= this.limits.unsentBytesMax || this.pressure() !== null);
     if (outputFull !== this.vmHeld) {
       this.vmHeld = outputFull;
       if (outputFull) this.vm.hold();
@@ -347,7 +350,7 @@ export class PrimaryPath {
 
   private keepEarly(slab: number, at: number, length: number, index: number): void {
     // Beyond the limit the frame is not kept: its PVM counterpart waits, and a checkpoint heals it.
-    if (this.early.length >= LIMITS.earlyFramesMax) return;
+    if (this.early.length >= this.limits.earlyFramesMax) return;
     this.slabs.retain(slab);
     this.early.push({ slab, at, length, index });
   }

@@ -17,7 +17,7 @@ import { invariant } from '../error.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import type { Clock } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
-import { LIMITS } from '../limits.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
@@ -36,6 +36,7 @@ export class SecondaryPath {
   readonly translator: SvmTranslator;
   tap: Tap | null = null;
   epoch = 0;
+  private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly vm: FramePort;
   private readonly uplink: FramePort;
@@ -57,7 +58,9 @@ export class SecondaryPath {
     offsets: OffsetMap;
     translator: SvmTranslator;
     mac: string;
+    limits?: Limits;
   }) {
+    this.limits = options.limits ?? LIMITS;
     this.slabs = options.slabs;
     this.vm = options.vm;
     this.uplink = options.uplink;
@@ -67,7 +70,7 @@ export class SecondaryPath {
     this.translator = options.translator;
     this.filter = new InputFilter(options.mac);
     this.kept = new KeptOutput(options.slabs);
-    this.silent = new SilentInput(options.slabs);
+    this.silent = new SilentInput(options.slabs, this.limits);
     this.uplink.handler = {
       frame: (slab, at, length) => this.onHeard(slab, at, length),
       batchEnd: () => {},
@@ -108,7 +111,7 @@ export class SecondaryPath {
 
   linkBatchEnd(): void {
     this.vm.flush();
-    if (this.link.queuedBytes < LIMITS.unsentBytesMax) this.resumeVm();
+    if (this.link.queuedBytes < this.limits.unsentBytesMax) this.resumeVm();
     this.nowMs = -1;
   }
 
@@ -193,7 +196,7 @@ export class SecondaryPath {
 
   private onOutputEnd(): void {
     this.link.flush();
-    if (!this.vmHeld && this.link.queuedBytes >= LIMITS.unsentBytesMax) {
+    if (!this.vmHeld && this.link.queuedBytes >= this.limits.unsentBytesMax) {
       this.vmHeld = true;
       this.vm.hold();
     }

@@ -10,10 +10,11 @@
  */
 
 import type { SlabPool } from '../frames/slabs.ts';
-import { LIMITS } from '../limits.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 
 export class SilentInput {
   private readonly slabs: SlabPool;
+  private readonly limits: Limits;
   private slab: number[] = [];
   private at: number[] = [];
   private length: number[] = [];
@@ -22,12 +23,16 @@ export class SilentInput {
   private first = 0;
   private bytes = 0;
   /** what the link brought before the uplink, in the place that its hash names: how many equal ones, and when the last */
-  private readonly aheadHash = new Int32Array(LIMITS.passedOnMax);
-  private readonly aheadFrames = new Uint32Array(LIMITS.passedOnMax);
-  private readonly aheadMs = new Float64Array(LIMITS.passedOnMax);
+  private readonly aheadHash: Int32Array;
+  private readonly aheadFrames: Uint32Array;
+  private readonly aheadMs: Float64Array;
 
-  constructor(slabs: SlabPool) {
+  constructor(slabs: SlabPool, limits: Limits = LIMITS) {
     this.slabs = slabs;
+    this.limits = limits;
+    this.aheadHash = new Int32Array(limits.passedOnMax);
+    this.aheadFrames = new Uint32Array(limits.passedOnMax);
+    this.aheadMs = new Float64Array(limits.passedOnMax);
   }
 
   get frames(): number {
@@ -46,11 +51,11 @@ export class SilentInput {
     this.hash.push(hash);
     this.heardMs.push(nowMs);
     this.bytes += length;
-    const tooOld = nowMs - LIMITS.silentUplinkMsMax;
+    const tooOld = nowMs - this.limits.silentUplinkMsMax;
     while (
       this.first < this.slab.length &&
       (this.slab[this.first] < 0 ||
-        this.bytes > LIMITS.silentUplinkBytesMax ||
+        this.bytes > this.limits.silentUplinkBytesMax ||
         this.heardMs[this.first] < tooOld)
     ) {
       this.forget(this.first);
@@ -92,17 +97,17 @@ export class SilentInput {
   }
 
   private cameAhead(hash: number, nowMs: number): boolean {
-    const place = hash & (LIMITS.passedOnMax - 1);
+    const place = hash & (this.limits.passedOnMax - 1);
     if (this.aheadHash[place] !== hash || this.aheadFrames[place] === 0) return false;
-    if (nowMs - this.aheadMs[place] > LIMITS.silentUplinkMsMax) return false;
+    if (nowMs - this.aheadMs[place] > this.limits.silentUplinkMsMax) return false;
     this.aheadFrames[place]--;
     return true;
   }
 
   /** Behind a switch the silent uplink never hears most of what the link brings: newer frames take the place of older. */
   private noteAhead(hash: number, nowMs: number): void {
-    const place = hash & (LIMITS.passedOnMax - 1);
-    const fresh = nowMs - this.aheadMs[place] <= LIMITS.silentUplinkMsMax;
+    const place = hash & (this.limits.passedOnMax - 1);
+    const fresh = nowMs - this.aheadMs[place] <= this.limits.silentUplinkMsMax;
     const same = this.aheadHash[place] === hash && fresh;
     this.aheadHash[place] = hash;
     this.aheadFrames[place] = same ? this.aheadFrames[place] + 1 : 1;

@@ -22,7 +22,7 @@ import type { Framing } from '../frames/frame-reader.ts';
 import { SlabPool } from '../frames/slabs.ts';
 import type { Clock } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
-import { LIMITS } from '../limits.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 
 type KeptFrame = { slab: number; at: number; length: number };
 
@@ -44,6 +44,7 @@ export class ComparePath {
     releasedBytes: 0,
     lateFrames: 0,
   };
+  private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly clock: Clock;
   private readonly events: ComparePathEvents;
@@ -61,12 +62,14 @@ export class ComparePath {
     clock: Clock;
     hashSeed: number;
     events: ComparePathEvents;
+    limits?: Limits;
   }) {
     const { framing } = options;
     this.clock = options.clock;
     this.events = options.events;
     this.comparing = options.comparing;
-    this.slabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
+    this.limits = options.limits ?? LIMITS;
+    this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
     const sink = {
       release: (slab: number, at: number, length: number) => this.release(slab, at, length),
       primarySyn: () => {},
@@ -74,7 +77,7 @@ export class ComparePath {
       diverged: (key: Int32Array, reason: DivergenceReason) =>
         this.events.diverged(describeFlowKey(key), reason),
     };
-    this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing);
+    this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing, this.limits);
     const primary = {
       frame: (slab: number, at: number, length: number) => this.primaryFrame(slab, at, length),
       batchEnd: () => this.batchEnd(),
@@ -163,7 +166,7 @@ export class ComparePath {
       this.comparator.secondaryFrame(slab, at, length, 0, this.batchNow());
       return;
     }
-    if (this.early.length >= LIMITS.earlyFramesMax) {
+    if (this.early.length >= this.limits.earlyFramesMax) {
       this.counters.lateFrames++;
       return;
     }
@@ -193,14 +196,16 @@ export class ComparePath {
 
   private regulate(): void {
     const full = this.pressure() !== null;
-    const primaryHeld = this.paused || full || this.out.queuedBytes >= LIMITS.unsentBytesMax;
+    const primaryHeld = this.paused || full || this.out.queuedBytes >= this.limits.unsentBytesMax;
     if (primaryHeld !== this.primaryHeld) {
       this.primaryHeld = primaryHeld;
       if (primaryHeld) this.primaryIn.hold();
       else this.primaryIn.unhold();
     }
     // The SVM may be ahead by as much as its socket holds, too.
-    const secondaryAhead = this.comparing && this.comparator.secondary.frames >= SECONDARY_FRAMES_READ_MAX;
+    // One read may bring thousands of small frames: stopping at half keeps them below the limit.
+    const secondaryAhead =
+      this.comparing && this.comparator.secondary.frames >= this.limits.heldSecondaryMax / 2;
     const secondaryHeld = this.paused || secondaryAhead;
     if (secondaryHeld !== this.secondaryHeld) {
       this.secondaryHeld = secondaryHeld;
@@ -214,6 +219,3 @@ export class ComparePath {
     return this.nowMs;
   }
 }
-
-/** One read may bring thousands of small frames: stopping here keeps them below `heldSecondaryMax`. */
-const SECONDARY_FRAMES_READ_MAX = LIMITS.heldSecondaryMax / 2;

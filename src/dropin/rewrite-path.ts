@@ -21,7 +21,7 @@
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import { SlabPool } from '../frames/slabs.ts';
 import { FramePort } from '../io/frame-port.ts';
-import { LIMITS } from '../limits.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
 import { readU16, writeU16 } from '../wire/bytes.ts';
@@ -39,6 +39,7 @@ export class RewritePath {
   readonly counters = { inputFrames: 0, outputFrames: 0, droppedInput: 0, droppedOutput: 0 };
   readonly translator: SvmTranslator;
   readonly offsets: OffsetMap;
+  private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly vnet: boolean;
   private now: RewritePhase;
@@ -50,13 +51,14 @@ export class RewritePath {
   /** everything said before the SVM stood still has been read */
   private cut = false;
 
-  constructor(options: { framing: Framing; phase: RewritePhase; hashSeed: number }) {
+  constructor(options: { framing: Framing; phase: RewritePhase; hashSeed: number; limits?: Limits }) {
     const { framing, hashSeed } = options;
     this.vnet = framing === 'vnet';
     this.now = options.phase;
-    this.slabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
-    this.translator = new SvmTranslator(hashSeed);
-    this.offsets = new OffsetMap(hashSeed);
+    this.limits = options.limits ?? LIMITS;
+    this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
+    this.translator = new SvmTranslator(hashSeed, this.limits);
+    this.offsets = new OffsetMap(hashSeed, this.limits);
     const input = {
       frame: (slab: number, at: number, length: number) => this.onInput(slab, at, length),
       batchEnd: () => this.onInputEnd(),
@@ -207,13 +209,14 @@ export class RewritePath {
   }
 
   private regulate(): void {
-    const full = this.keptBytes >= LIMITS.gatedBytesMax || this.guestIn.queuedBytes >= LIMITS.unsentBytesMax;
+    const full =
+      this.keptBytes >= this.limits.gatedBytesMax || this.guestIn.queuedBytes >= this.limits.unsentBytesMax;
     if (full !== this.inHeld) {
       this.inHeld = full;
       if (full) this.in.hold();
       else this.in.unhold();
     }
-    const held = (this.standing && this.cut) || this.out.queuedBytes >= LIMITS.unsentBytesMax;
+    const held = (this.standing && this.cut) || this.out.queuedBytes >= this.limits.unsentBytesMax;
     if (held !== this.guestOutHeld) {
       this.guestOutHeld = held;
       if (held) this.guestOut.hold();

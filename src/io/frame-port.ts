@@ -30,7 +30,7 @@ export class FramePort {
     this.name = name;
     this.slabs = slabs;
     this.handler = handler;
-    this.out = new RunQueue(slabs, LIMITS.slabBytes, framing);
+    this.out = new RunQueue(slabs, slabs.slabBytes, framing);
     const forward: FrameHandler = {
       frame: (slab, at, length) => this.handler.frame(slab, at, length),
       batchEnd: () => this.handler.batchEnd(),

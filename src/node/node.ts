@@ -20,7 +20,7 @@ import { SlabPool } from '../frames/slabs.ts';
 import { type Clock, systemClock, systemTimers, type Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
-import { LIMITS } from '../limits.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../link/link-protocol.ts';
 import { dialLink, listenLink } from '../link/link-setup.ts';
@@ -58,7 +58,8 @@ export class ColoNode implements NodeControl {
   private readonly clock: Clock;
   private readonly timers: Timers;
   private readonly pair: Pair;
-  private readonly slabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
+  private readonly limits: Limits;
+  private readonly slabs: SlabPool;
   private readonly uplink: FramePort;
   private readonly vmPort: FramePort;
   private readonly history = new CheckpointHistory();
@@ -91,7 +92,10 @@ export class ColoNode implements NodeControl {
     events: EventLog;
     clock?: Clock;
     timers?: Timers;
+    limits?: Limits;
   }) {
+    this.limits = options.limits ?? LIMITS;
+    this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
     this.config = options.config;
     this.arbiter = options.arbiter;
     this.events = options.events;
@@ -361,7 +365,7 @@ export class ColoNode implements NodeControl {
   private async bootVm(): Promise<void> {
     await this.dropVm();
     try {
-      this.setPath(this.newPrimaryPath(new OffsetMap(this.hashSeed)));
+      this.setPath(this.newPrimaryPath(new OffsetMap(this.hashSeed, this.limits)));
       await this.startVm(false);
       this.events.emit('vm.started', { pid: this.vm?.pid, qemu: this.vm?.capabilities.version.text });
     } catch (cause) {
@@ -451,9 +455,10 @@ export class ColoNode implements NodeControl {
         uplink: this.uplink,
         link: session.link,
         clock: this.clock,
-        offsets: new OffsetMap(this.hashSeed),
-        translator: new SvmTranslator(this.hashSeed),
+        offsets: new OffsetMap(this.hashSeed, this.limits),
+        translator: new SvmTranslator(this.hashSeed, this.limits),
         mac: this.config.vm.mac,
+        limits: this.limits,
       });
       this.secondaryPath = path;
       this.setTap();
@@ -680,6 +685,7 @@ export class ColoNode implements NodeControl {
       offsets,
       mac: this.config.vm.mac,
       hashSeed: this.hashSeed,
+      limits: this.limits,
       events: {
         diverged: (flow, reason) => {
           this.divergences = {

@@ -9,7 +9,7 @@
 
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
-import { LIMITS } from '../limits.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { translateInput, translateOutput } from './tcp-fields.ts';
@@ -26,11 +26,11 @@ export class OffsetMap {
   private changes = 0;
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
 
-  constructor(hashSeed: number) {
-    this.table = new FlowTable(LIMITS.translationsMax, hashSeed);
-    this.vmIsns = new Int32Array(LIMITS.translationsMax);
-    this.seqDeltas = new Int32Array(LIMITS.translationsMax);
-    this.tsDeltas = new Int32Array(LIMITS.translationsMax);
+  constructor(hashSeed: number, limits: Limits = LIMITS) {
+    this.table = new FlowTable(limits.translationsMax, hashSeed);
+    this.vmIsns = new Int32Array(limits.translationsMax);
+    this.seqDeltas = new Int32Array(limits.translationsMax);
+    this.tsDeltas = new Int32Array(limits.translationsMax);
   }
 
   get size(): number {

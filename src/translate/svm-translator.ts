@@ -23,7 +23,7 @@
 
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
-import { LIMITS } from '../limits.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { type OffsetMap, opensConnection } from './offset-map.ts';
@@ -49,8 +49,8 @@ export class SvmTranslator {
   private readonly view = new PacketView();
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
 
-  constructor(hashSeed: number) {
-    const max = LIMITS.translationsMax;
+  constructor(hashSeed: number, limits: Limits = LIMITS) {
+    const max = limits.translationsMax;
     this.table = new FlowTable(max, hashSeed);
     this.knows = new Uint8Array(max);
     this.svmIsn = new Int32Array(max);
