@@ -28,6 +28,8 @@ export class QmpSource implements CheckpointSource {
     this.keeper = new QmpKeeper(endpoint, connect, timers, {
       up: async (qmp) => {
         if (!(await isPrimary(qmp))) events.alone();
+        // It has been in COLO for a while: what both VMs said so far is not known here. A checkpoint makes them equal.
+        else this.ask();
       },
       event: async (qmp, name) => {
         if (name === 'STOP') this.onStop(qmp);
