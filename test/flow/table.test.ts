@@ -4,10 +4,17 @@ import fc from 'fast-check';
 import { FLOW_KEY_WORDS } from '../../src/flow/key.ts';
 import { FlowTable } from '../../src/flow/table.ts';
 
-/** Keys that differ in one word only, which one depending on the number. */
+const IPV6_WORDS = [0, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+const IPV4_WORDS = [0, 2, 6, 10];
+
+/** Keys as writeFlowKey makes them, that differ in one word only, which one depending on the number. */
 function keyOf(n: number): Int32Array {
-  const key = new Int32Array(FLOW_KEY_WORDS).fill(0x0a000202);
-  key[n % FLOW_KEY_WORDS] = -n;
+  const ipv6 = n % 2 === 0;
+  const words = ipv6 ? IPV6_WORDS : IPV4_WORDS;
+  const key = new Int32Array(FLOW_KEY_WORDS);
+  for (const word of words) key[word] = 0x0a000202;
+  key[1] = ipv6 ? 0x02060006 : 0x02040006;
+  key[words[n % words.length]] = -n;
   return key;
 }
 
