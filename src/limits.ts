@@ -40,6 +40,9 @@ export const LIMITS = {
   earlyFramesMax: 8192,
   /** One link message: a run of whole frames. Large enough to spare system calls, small enough for heartbeats to pass. */
   linkRunBytesMax: 64 * KIB,
+  /** VM state on its way from socket to socket: 16 slabs, 4 MiB, keep both ends busy. */
+  pipeSlabBytes: 256 * KIB,
+  pipeSlabsMax: 16,
   /** A socket that takes nothing while so much waits for it: its source is paused. */
   unsentBytesMax: 8 * MIB,
 } as const;
