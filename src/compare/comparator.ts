@@ -11,7 +11,9 @@
  *
  * Limits: limits.ts. Full columns or a full flow table never lose PVM output: a frame without a flow is held
  * until the next commit, and `pressure` says that one is due. Only SVM frames may be dropped (the PVM's counterpart
- * then waits, and a checkpoint heals it).
+ * then waits, and a checkpoint heals it). A full table forgets a flow of which nothing is held: if it goes on, it is
+ * one first seen in its middle. Those go first that have least to say: datagrams, connections that are over or half
+ * open. So a flood of new flows costs the flood's, not the established ones'.
  */
 
 import { invariant } from '../error.ts';
@@ -20,9 +22,10 @@ import { FlowTable } from '../flow/table.ts';
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import { readU16 } from '../wire/bytes.ts';
 import { PACKET, type PacketKind, PacketView, parsePacket } from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
-import { TCP_SYN } from '../wire/tcp.ts';
+import { findTcpOption, TCP, TCP_OPTION, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
 import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
 import { ComparedFlow } from './flow-state.ts';
@@ -30,9 +33,11 @@ import {
   ACK,
   type ArrivalList,
   AT,
+  clearQueue,
   emptyArrivalList,
   FLAGS,
   FLOW,
+  type FrameQueue,
   HeldFrames,
   INDEX,
   LENGTH,
@@ -41,12 +46,20 @@ import {
   PAYLOAD_BYTES,
   SEQ,
   SEQ_END,
+  SIGNED,
   SLAB,
   WAITS,
   WAITS_FOR,
 } from './held-frames.ts';
 import { pairWithPrimary, pairWithSecondary } from './lockstep.ts';
-import { acceptSecondaryTcp, advanceTcp, noteCommitted, noteCopied } from './tcp.ts';
+import {
+  acceptSecondaryTcp,
+  advanceTcp,
+  noteCommitted,
+  noteCopied,
+  noteQueued,
+  noteSvmUrgent,
+} from './tcp.ts';
 import { type DivergenceReason, type ReleaseCause, VERDICT, type Verdict } from './verdict.ts';
 
 export type ComparatorSink = {
@@ -62,12 +75,20 @@ export type ComparatorSink = {
 
 export type WaitLimits = { dataMs: number; ackMs: number; secondaryMs: number };
 export type Overdue = 'wait-primary' | 'wait-secondary' | null;
-export type Pressure = 'limit-frames' | 'limit-bytes' | 'limit-flows' | null;
+export type Pressure =
+  | 'limit-frames'
+  | 'limit-bytes'
+  | 'limit-flows'
+  | 'limit-share'
+  | 'limit-fragments'
+  | null;
 
 /** Heads looked at per question: an older one that waits for data is always before a younger one. */
 const OVERDUE_SCAN_MAX = 256;
-/** Flows looked at for an idle one when the table is full. */
+/** Flows looked at for one to forget when the table is full. */
 const EVICT_SCAN_MAX = 64;
+/** Flows looked at for one that is over, whenever a new one comes: more than come. */
+const SWEEP_SCAN = 8;
 
 export class Comparator {
   readonly frames: HeldFrames;
@@ -90,9 +111,12 @@ export class Comparator {
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
   /** flows that are TCP connections */
   tcpFlows = 0;
+  /** held frames that were looked at in search of one: bounded per frame, whatever the VMs send */
+  visits = 0;
   private readonly vnet: boolean;
   private evictAt = 0;
   private flowless = false;
+  private shareReached = false;
 
   constructor(
     slabs: SlabPool,
@@ -141,7 +165,11 @@ export class Comparator {
     this.describe(id, flowId);
     this.frames.enqueue(flow.primary, id);
     // Behind another held frame it can only leave after that one.
-    if (first) this.advance(flow, as);
+    if (!first) this.checkShare(flow.primary);
+    else {
+      this.advance(flow, as);
+      if (flow.closed) this.forgetClosed(flowId, flow);
+    }
   }
 
   /** An SVM frame; `index` is its number in the epoch. */
@@ -161,9 +189,9 @@ export class Comparator {
     const tcp = view.kind === PACKET.tcp;
     if (tcp && flow.secondary.head === NONE && pairWithPrimary(this, flow, view, slab, index)) return;
     const end = (view.seq + view.seqLength) | 0;
+    if (tcp && (view.tcpFlags & TCP_URG) !== 0) noteSvmUrgent(flow, urgentEnd(bytes, view));
     if (!tcp || acceptSecondaryTcp(this, flow, index, view.tcpFlags, view.seq, end, view.ack)) {
-      const full = this.secondary.frames >= this.limits.heldSecondaryMax;
-      const id = full ? NONE : this.frames.add(this.secondary, slab, at, length, nowMs);
+      const id = this.holdSecondary(flow, slab, at, length, nowMs);
       if (id === NONE) {
         this.counters.secondaryDropped++;
         return;
@@ -171,8 +199,11 @@ export class Comparator {
       this.describe(id, flowId);
       this.frames.words[id + INDEX] = index;
       this.frames.enqueue(flow.secondary, id);
+      if (tcp) noteQueued(flow, view.tcpFlags);
     }
-    if (flow.primary.head !== NONE) this.advance(flow, tcp ? COMPARE_AS.stream : COMPARE_AS.whole);
+    if (flow.primary.head === NONE) return;
+    this.advance(flow, tcp ? COMPARE_AS.stream : COMPARE_AS.whole);
+    if (flow.closed) this.forgetClosed(flowId, flow);
   }
 
   /** The SVM now equals the PVM: everything held leaves, in order of arrival. Returns how many frames. */
@@ -181,9 +212,7 @@ export class Comparator {
     let released = 0;
     while (this.secondary.oldest !== NONE) {
       const id = this.secondary.oldest;
-      const flow = this.flows[frames.words[id + FLOW]]!;
-      flow.secondary.head = NONE;
-      flow.secondary.tail = NONE;
+      clearQueue(this.flows[frames.words[id + FLOW]]!.secondary);
       frames.remove(this.secondary, id);
     }
     while (this.primary.oldest !== NONE) {
@@ -191,9 +220,8 @@ export class Comparator {
       const flowId = frames.words[id + FLOW];
       if (flowId !== NONE) {
         const flow = this.flows[flowId]!;
-        flow.primary.head = NONE;
-        flow.primary.tail = NONE;
-        if (this.keyKind(flowId) === PACKET.tcp) {
+        clearQueue(flow.primary);
+        if (flow.tcp) {
           noteCommitted(
             flow,
             frames.words[id + FLAGS],
@@ -207,13 +235,15 @@ export class Comparator {
       frames.remove(this.primary, id);
       released++;
     }
-    for (const flow of this.flows) {
+    for (const [id, flow] of this.flows.entries()) {
       if (flow === undefined) continue;
       flow.diverged = false;
       noteCopied(flow);
+      if (flow.closed) this.forgetFlow(id);
     }
-    // A commit makes room for whatever had none. A flow that goes on is one that is first seen in its middle.
-    if (this.flowless) this.forgetFlows();
+    // Now nothing is held of any flow, so a full table has some to forget.
+    this.flowless = false;
+    this.shareReached = false;
     invariant(this.primary.frames === 0 && this.secondary.frames === 0, 'a commit left frames behind');
     return released;
   }
@@ -223,7 +253,12 @@ export class Comparator {
     for (const list of [this.primary, this.secondary]) {
       while (list.oldest !== NONE) this.frames.remove(list, list.oldest);
     }
-    this.forgetFlows();
+    this.table.clear();
+    this.flows.length = 0;
+    this.tcpFlows = 0;
+    this.evictAt = 0;
+    this.flowless = false;
+    this.shareReached = false;
   }
 
   /**
@@ -241,7 +276,7 @@ export class Comparator {
       const flowId = this.flowOf(bytes, nowMs);
       if (flowId !== NONE) {
         const end = (view.seq + view.seqLength) | 0;
-        noteCommitted(this.flows[flowId]!, view.tcpFlags, view.seq, end, view.ack);
+        noteCommitted(this.flows[flowId]!, view.tcpFlags, dataSeq(view), end, view.ack);
       }
     }
     this.sink.release(slab, at, length, 'alone');
@@ -273,6 +308,7 @@ export class Comparator {
     if (this.secondary.frames >= this.limits.heldSecondaryMax) return 'limit-frames';
     if (this.slabs.inUse >= this.limits.heldSlabsMax) return 'limit-bytes';
     if (this.flowless) return 'limit-flows';
+    if (this.shareReached) return 'limit-share';
     return null;
   }
 
@@ -317,7 +353,9 @@ export class Comparator {
 
   /** Holds the SVM's oldest frame no longer; whether it is confirmed is the caller's business. */
   forgetSecondaryHead(flow: ComparedFlow): void {
-    this.frames.remove(this.secondary, this.frames.dequeue(flow.secondary));
+    const id = this.frames.dequeue(flow.secondary);
+    if (flow.cursor === id) flow.cursor = NONE;
+    this.frames.remove(this.secondary, id);
   }
 
   confirm(index: number): void {
@@ -354,10 +392,34 @@ export class Comparator {
     frames.words[id + PAYLOAD_BYTES] = view.payloadBytes;
     frames.words[id + FLAGS] = view.tcpFlags;
     if (view.kind === PACKET.tcp) {
-      frames.words[id + SEQ] = view.seq;
+      frames.words[id + SEQ] = dataSeq(view);
       frames.words[id + SEQ_END] = (view.seq + view.seqLength) | 0;
       frames.words[id + ACK] = view.ack;
+      if ((view.tcpFlags & (TCP_SYN | TCP_URG)) !== 0) this.describeRare(id);
     }
+  }
+
+  private describeRare(id: number): void {
+    const { view } = this;
+    const { words } = this.frames;
+    const bytes = this.slabs.buffer(words[id + SLAB]);
+    if ((view.tcpFlags & TCP_URG) !== 0) words[id + INDEX] = urgentEnd(bytes, view);
+    if ((view.tcpFlags & TCP_SYN) !== 0 && isSigned(bytes, view)) words[id + FLAGS] |= SIGNED;
+  }
+
+  /** A row for an SVM frame of `flow`, or NONE when the SVM has had its share. */
+  private holdSecondary(flow: ComparedFlow, slab: number, at: number, length: number, nowMs: number): number {
+    if (this.secondary.frames >= this.limits.heldSecondaryMax) return NONE;
+    if (flow.secondary.head !== NONE && this.checkShare(flow.secondary)) return NONE;
+    return this.frames.add(this.secondary, slab, at, length, nowMs);
+  }
+
+  /** One flow must not take the room of all: has it more than its share? */
+  private checkShare(queue: FrameQueue): boolean {
+    const { flowFramesMax, flowBytesMax } = this.limits;
+    if (queue.framesBehind < flowFramesMax - 1 && queue.bytesBehind < flowBytesMax) return false;
+    this.shareReached = true;
+    return true;
   }
 
   /** The flow of the frame in the view, made when it is new; NONE when there is no room for another. */
@@ -365,39 +427,92 @@ export class Comparator {
     writeFlowKey(bytes, this.view, true, this.key);
     let id = this.table.find(this.key);
     if (id === NONE) {
-      if (this.table.size * 2 >= this.table.flowsMax) this.evictIdle(nowMs);
-      id = this.table.insert(this.key);
+      id = this.newFlow(nowMs);
       if (id === NONE) return NONE;
-      this.flows[id] = new ComparedFlow();
-      if (this.view.kind === PACKET.tcp) this.tcpFlows++;
     }
     this.flows[id]!.lastSeenMs = nowMs;
     return id;
   }
 
-  private evictIdle(nowMs: number): void {
+  private newFlow(nowMs: number): number {
+    // What comes behind a frame without a flow must not overtake it.
+    if (this.flowless) return NONE;
+    if (this.table.size === this.table.flowsMax) this.evictOne(nowMs);
+    else if (this.table.size > 0) this.sweep(nowMs);
+    const id = this.table.insert(this.key);
+    if (id === NONE) return NONE;
+    const tcp = this.view.kind === PACKET.tcp;
+    this.flows[id] = new ComparedFlow(tcp);
+    if (tcp) this.tcpFlows++;
+    return id;
+  }
+
+  /** Makes room in a full table, if any flow that is looked at may be spared. */
+  private evictOne(nowMs: number): void {
+    let oldest = NONE;
     for (let seen = 0; seen < EVICT_SCAN_MAX; seen++) {
-      this.evictAt = (this.evictAt + 1) % this.flows.length;
-      const flow = this.flows[this.evictAt];
-      if (flow?.idle === true && nowMs - flow.lastSeenMs >= this.limits.flowIdleMsMax) {
-        if (this.keyKind(this.evictAt) === PACKET.tcp) this.tcpFlows--;
-        this.table.remove(this.evictAt);
-        this.flows[this.evictAt] = undefined;
-        this.counters.flowsEvicted++;
+      const id = this.nextFlow();
+      const flow = this.flows[id]!;
+      if (!flow.empty) continue;
+      if (flow.expendable) {
+        oldest = id;
+        break;
       }
+      if (nowMs - flow.lastSeenMs < this.limits.flowQuietMsMin) continue;
+      if (oldest === NONE || flow.lastSeenMs < this.flows[oldest]!.lastSeenMs) oldest = id;
+    }
+    if (oldest === NONE) return;
+    this.counters.flowsEvicted++;
+    this.forgetFlow(oldest);
+  }
+
+  /** Forgets connections that are over, and when the table is half full those that say nothing. */
+  private sweep(nowMs: number): void {
+    const { flowClosedMsMax, flowIdleMsMax } = this.limits;
+    const halfFull = this.table.size * 2 >= this.table.flowsMax;
+    for (let seen = 0; seen < SWEEP_SCAN; seen++) {
+      const id = this.nextFlow();
+      const flow = this.flows[id];
+      if (flow === undefined || !flow.empty || flow.pendingAckIndex !== NONE) continue;
+      const idleMs = nowMs - flow.lastSeenMs;
+      const over = flow.finReleased && idleMs >= flowClosedMsMax;
+      if (!over && !(halfFull && idleMs >= flowIdleMsMax)) continue;
+      this.counters.flowsEvicted++;
+      this.forgetFlow(id);
     }
   }
 
-  private forgetFlows(): void {
-    this.table.clear();
-    this.flows.length = 0;
-    this.tcpFlows = 0;
-    this.evictAt = 0;
-    this.flowless = false;
+  private nextFlow(): number {
+    this.evictAt = this.evictAt + 1 < this.flows.length ? this.evictAt + 1 : 0;
+    return this.evictAt;
   }
 
-  private keyKind(flowId: number): number {
-    this.table.readKey(flowId, this.key);
-    return this.key[1] >>> 24;
+  /** An RST has ended it, or it never was more than an RST: nothing of it is worth knowing. */
+  private forgetClosed(flowId: number, flow: ComparedFlow): void {
+    if (flow.empty) this.forgetFlow(flowId);
   }
+
+  private forgetFlow(id: number): void {
+    if (this.flows[id]!.tcp) this.tcpFlows--;
+    this.table.remove(id);
+    this.flows[id] = undefined;
+  }
+}
+
+/** Where a segment's data is in the stream: behind its SYN. */
+function dataSeq(view: PacketView): number {
+  return (view.tcpFlags & TCP_SYN) === 0 ? view.seq : (view.seq + 1) | 0;
+}
+
+function urgentEnd(bytes: Uint8Array, view: PacketView): number {
+  return (view.seq + readU16(bytes, view.l4 + TCP.urgent)) | 0;
+}
+
+/** MD5 (RFC 2385) and TCP-AO (RFC 5925) sign the sequence numbers, which differ between the VMs. */
+function isSigned(bytes: Uint8Array, view: PacketView): boolean {
+  const options = view.l4 + TCP.headerBytesMin;
+  return (
+    findTcpOption(bytes, options, view.payload, TCP_OPTION.md5) >= 0 ||
+    findTcpOption(bytes, options, view.payload, TCP_OPTION.ao) >= 0
+  );
 }

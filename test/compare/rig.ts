@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { Comparator } from '../../src/compare/comparator.ts';
 import { describeFlowKey } from '../../src/flow/key.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
+import { LIMITS, type Limits } from '../../src/limits.ts';
 import {
   CLIENT_ADDRESS,
   CLIENT_MAC,
@@ -26,7 +27,7 @@ export class Rig {
   nowMs = 0;
   private svmIndex = 0;
 
-  constructor(slabBytes = 2048, slabsMax = 1024) {
+  constructor(slabBytes = 2048, slabsMax = 1024, limits: Partial<Limits> = {}) {
     this.pool = new SlabPool(slabBytes, slabsMax);
     this.comparator = new Comparator(
       this.pool,
@@ -38,6 +39,8 @@ export class Rig {
         diverged: (key, reason) => this.diverged.push(`${reason} ${describeFlowKey(key)}`),
       },
       1,
+      'plain',
+      { ...LIMITS, ...limits },
     );
   }
 
