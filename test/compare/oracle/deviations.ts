@@ -296,4 +296,53 @@ export const DEVIATIONS: Record<string, Deviation> = {
     qemu: ['pvm A', 'svm A: A leaves', 'pvm fin', 'svm B: fin leaves', 'checkpoint'],
     ours: ['pvm A', 'svm A: A leaves', 'pvm fin', 'svm B: asks', 'checkpoint: fin leaves'],
   },
+  'gap-misaligned': {
+    script: (v) => [
+      pvm('A', v.tcp({ seq: 100, ack: 1, text: 'hello' })),
+      svm('B', v.tcp({ seq: 105, ack: 1, text: 'world' })),
+      svm('A', v.tcp({ seq: 100, ack: 1, text: 'hello' })),
+      CHECKPOINT,
+    ],
+    qemu: ['pvm A', 'svm B: asks', 'svm A: A leaves', 'checkpoint'],
+    ours: ['pvm A', 'svm B', 'svm A: A leaves', 'checkpoint'],
+  },
+  'tcp-by-sequence': {
+    script: (v) => [
+      pvm('B', v.tcp({ seq: 105, ack: 1, text: 'world' })),
+      pvm('A', v.tcp({ seq: 100, ack: 1, text: 'hello' })),
+      CHECKPOINT,
+    ],
+    qemu: ['pvm B', 'pvm A', 'checkpoint: A B leave'],
+    ours: ['pvm B', 'pvm A', 'checkpoint: B A leave'],
+  },
+  'hole-waits': {
+    script: (v) => [
+      ...both('A', v.tcp({ seq: 100, ack: 1, text: 'hello' })),
+      ...both('C', v.tcp({ seq: 110, ack: 1, text: 'again' })),
+      CHECKPOINT,
+    ],
+    qemu: ['pvm A', 'svm A: A leaves', 'pvm C', 'svm C: C leaves', 'checkpoint'],
+    ours: ['pvm A', 'svm A: A leaves', 'pvm C', 'svm C', 'checkpoint: C leaves'],
+  },
+  'secondary-syn-waits': {
+    script: (v) => [
+      svm('syn', v.tcp({ seq: 100, ack: 1, flags: SYN | ACK })),
+      pvm('A', v.tcp({ seq: 101, ack: 1, text: 'this' })),
+      svm('B', v.tcp({ seq: 101, ack: 1, text: 'that' })),
+      CHECKPOINT,
+    ],
+    qemu: ['svm syn', 'pvm A', 'svm B: asks', 'checkpoint: A leaves'],
+    ours: ['svm syn', 'pvm A', 'svm B', 'checkpoint: A leaves'],
+  },
+  'reset-forgets': {
+    script: (v) => [
+      svm('A', v.tcp({ seq: 100, ack: 1, text: 'hello' })),
+      ...both('rst', v.tcp({ seq: 105, ack: 1, flags: RST | ACK })),
+      svm('B', v.tcp({ seq: 105, ack: 1, text: 'that' })),
+      pvm('C', v.tcp({ seq: 100, ack: 1, text: 'hellothis' })),
+      CHECKPOINT,
+    ],
+    qemu: ['svm A', 'pvm rst: rst leaves', 'svm rst', 'svm B', 'pvm C: asks', 'checkpoint: C leaves'],
+    ours: ['svm A', 'pvm rst', 'svm rst: rst leaves', 'svm B', 'pvm C', 'checkpoint: C leaves'],
+  },
 };
