@@ -64,12 +64,12 @@ export const DEVIATIONS: Record<string, Deviation> = {
   },
   'padding-compared': {
     script: (v) => {
-      const frame = v.tcp({ seq: 100, ack: 1, padTo: 60 });
+      const frame = v.tcp({ seq: 105, ack: 1, padTo: 60 });
       const other = Buffer.from(frame);
       other[59] = 0xff;
       return [
         ...both('A', v.tcp({ seq: 100, ack: 1, text: 'hello' })),
-        pvm('B', v.tcp({ seq: 105, ack: 1, padTo: 60 })),
+        pvm('B', frame),
         svm('B', other),
         CHECKPOINT,
       ];
