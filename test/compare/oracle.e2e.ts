@@ -6,12 +6,13 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { installOldQemu, installQemu } from '../../lab/qemu.ts';
+import { Dice } from '../dice.ts';
 import { BY_HAND } from './oracle/by-hand.ts';
 import { DEVIATIONS } from './oracle/deviations.ts';
 import { differ, shrink, unexplained } from './oracle/differential.ts';
 import { Judge } from './oracle/judge.ts';
 import { play, tell, Voice } from './oracle/script.ts';
-import { Dice, PLAIN, randomTheme, traffic } from './oracle/traffic.ts';
+import { PLAIN, randomTheme, traffic } from './oracle/traffic.ts';
 
 /** Others than these are for trying by hand (docs/testing.md). */
 const SEED = Number(process.env.COLO_ORACLE_SEED ?? 1);

@@ -2,6 +2,7 @@
  * Random scripts: what two VMs with one history might say, in an order and a segmentation of their own, with losses,
  * repetitions, late ACKs and now and then a difference. A seed makes the same script again.
  */
+import type { Dice } from '../../dice.ts';
 import { ACK, FIN, RST, SYN } from '../../frames.ts';
 import { CHECKPOINT, pvm, type Script, svm, type Voice } from './script.ts';
 
@@ -14,27 +15,6 @@ export type Said = {
   readonly datagram?: string;
 };
 export type Traffic = readonly (Said | { readonly who: 'checkpoint' })[];
-
-/** mulberry32 */
-export class Dice {
-  private state: number;
-
-  constructor(seed: number) {
-    this.state = seed | 0;
-  }
-
-  /** 0 to sides - 1 */
-  roll(sides: number): number {
-    this.state = (this.state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.state ^ (this.state >>> 15), 1 | this.state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * sides);
-  }
-
-  chance(oneIn: number): boolean {
-    return this.roll(oneIn) === 0;
-  }
-}
 
 /** What a script may contain: with each of these off, QEMU has one way less to be wrong. */
 export type Theme = {
