@@ -1,0 +1,292 @@
+/**
+ * Where two comparators' doings part, and by which known deviation (deviations.ts) that is explained, if by any.
+ *
+ * Each flow is followed until the two part in it; what they do with it afterwards is not compared before the next
+ * checkpoint, which makes them equal again. An explanation is a predicate on the frames that the flow has seen so far
+ * and on the one that was treated differently: as narrow as can be said without doing QEMU's work again.
+ */
+import { ACK, FIN, RST, SYN } from '../../frames.ts';
+import type { Effect } from './script.ts';
+import type { Said, Tcp, Traffic } from './traffic.ts';
+
+export type Parting = {
+  readonly step: number;
+  readonly what: string;
+  /** names of deviations.ts; empty when nothing known explains it */
+  readonly because: readonly string[];
+};
+
+export function partings(traffic: Traffic, qemu: readonly Effect[], ours: readonly Effect[]): Parting[] {
+  const found: Parting[] = [];
+  const parted = new Set<string>();
+  let oursAsked = false;
+  traffic.forEach((said, step) => {
+    const [q, o] = [qemu[step], ours[step]];
+    if (said.who === 'checkpoint') {
+      const because = explainFlush(traffic, step, q, o, parted);
+      if (because !== null) found.push({ step, what: `checkpoint: ${q.left} against ${o.left}`, because });
+      parted.clear();
+      oursAsked = false;
+      return;
+    }
+    const { flow } = said;
+    // Ours asks once for each checkpoint; that it let something go shows that it saw no difference here.
+    const asksDiffer = q.asked !== o.asked && (!oursAsked || o.left.length > 0);
+    const leftDiffer = q.left.join() !== o.left.join();
+    if (!parted.has(flow) && (asksDiffer || leftDiffer)) {
+      const what = `${flow}: ${describe(q)} against ${describe(o)}`;
+      found.push({
+        step,
+        what,
+        because: explainStep(traffic, step, said, qemu, ours, { asksDiffer, oursAsked }),
+      });
+      parted.add(flow);
+    }
+    // After a difference either may go on as it likes: all that it still owes is a checkpoint.
+    if (q.asked || o.asked) parted.add(flow);
+    oursAsked ||= o.asked;
+  });
+  return found;
+}
+
+function describe({ left, asked }: Effect): string {
+  return `[${left.join(' ')}${asked ? ' asks' : ''}]`;
+}
+
+/** A frame must leave by the checkpoint at the latest, and in order of arrival. */
+function explainFlush(
+  traffic: Traffic,
+  step: number,
+  q: Effect,
+  o: Effect,
+  parted: ReadonlySet<string>,
+): string[] | null {
+  if (q.left.join() === o.left.join()) return null;
+  const flowOf = new Map(
+    traffic.slice(0, step).flatMap((said) => ('name' in said ? [[said.name, said] as const] : [])),
+  );
+  const reasons = new Set<string>();
+  const flows = new Set([...q.left, ...o.left].map((name) => flowOf.get(name)?.flow ?? ''));
+  for (const flow of flows) {
+    const of = (names: readonly string[]) => names.filter((name) => flowOf.get(name)?.flow === flow);
+    const [left, mine] = [of(q.left), of(o.left)];
+    if (left.join() === mine.join() || parted.has(flow)) continue;
+    const same = [...left].sort().join() === [...mine].sort().join();
+    const tcp = flow.startsWith('tcp');
+    if (!same) return [];
+    if (!tcp && left.join() === [...mine].reverse().join()) reasons.add('flush-reversed');
+    else if (tcp && isBySequence(left.map((name) => flowOf.get(name)?.tcp as Tcp)))
+      reasons.add('tcp-by-sequence');
+    else return [];
+  }
+  if (flows.size > 1) reasons.add('flush-by-flow');
+  return parted.size > 0 && reasons.size === 0 ? null : [...reasons];
+}
+
+function isBySequence(segments: Tcp[]): boolean {
+  return segments.every(
+    (tcp, i) => i === 0 || before(segments[i - 1].seq, tcp.seq) || segments[i - 1].seq === tcp.seq,
+  );
+}
+
+function explainStep(
+  traffic: Traffic,
+  step: number,
+  said: Said,
+  qemu: readonly Effect[],
+  ours: readonly Effect[],
+  asks: { asksDiffer: boolean; oursAsked: boolean },
+): string[] {
+  const seen = traffic
+    .slice(0, step + 1)
+    .filter((other): other is Said => other.who !== 'checkpoint' && other.flow === said.flow);
+  const checkpoint = traffic.slice(0, step).findLastIndex(({ who }) => who === 'checkpoint');
+  const now = traffic
+    .slice(checkpoint + 1, step + 1)
+    .filter((other): other is Said => other.who !== 'checkpoint' && other.flow === said.flow);
+  const leftBefore = new Set(qemu.slice(0, step).flatMap(({ left }) => left));
+  const waiting = now.filter(({ who, name }) => who === 'pvm' && !leftBefore.has(name));
+  if (said.tcp === undefined) return explainDatagram(said, now, waiting);
+  const tcp = { seen, now, waiting, q: qemu[step], o: ours[step], ...asks };
+  return Object.entries(TCP).flatMap(([name, holds]) => (holds(tcp) ? [name] : []));
+}
+
+function explainDatagram(said: Said, now: Said[], waiting: Said[]): string[] {
+  if (waiting.length >= 2) return [said.flow === 'icmp' ? 'icmp-newest-first' : 'udp-newest-first'];
+  const ahead = now.filter(({ who }) => who === 'svm').length;
+  return ahead >= 2 ? ['datagram-any-order'] : [];
+}
+
+type TcpFacts = {
+  /** frames of the flow so far, and those since the last checkpoint */
+  seen: Said[];
+  now: Said[];
+  /** PVM frames that QEMU held before this step, this step's included */
+  waiting: Said[];
+  q: Effect;
+  o: Effect;
+  asksDiffer: boolean;
+  /** since the last checkpoint */
+  oursAsked: boolean;
+};
+
+/** Frames that left QEMU and not ours; and the other way round. */
+const early = ({ seen, q, o }: TcpFacts) =>
+  seen.filter(({ name }) => q.left.includes(name) && !o.left.includes(name));
+const late = ({ seen, q, o }: TcpFacts) =>
+  seen.filter(({ name }) => o.left.includes(name) && !q.left.includes(name));
+const tcpOf = (said: Said) => said.tcp as Tcp;
+const qemuAlone = ({ asksDiffer, q }: TcpFacts) => asksDiffer && q.asked;
+/** What ours asked for before may have been about this flow, too: it says so once. */
+const oursAlone = ({ asksDiffer, o, oursAsked }: TcpFacts) => (asksDiffer && o.asked) || oursAsked;
+const SIDES = ['pvm', 'svm'] as const;
+const bySide = (said: Said[], side: 'pvm' | 'svm') => said.filter(({ who }) => who === side).map(tcpOf);
+
+const TCP: Record<string, (facts: TcpFacts) => boolean> = {
+  'ack-not-covered': (facts) =>
+    early(facts).some((said) => tcpOf(said).text !== '' && uncovered(facts, tcpOf(said))),
+  'pure-ack-not-covered': (facts) =>
+    early(facts).some((said) => tcpOf(said).text === '' && uncovered(facts, tcpOf(said))),
+  'fin-ignored': (facts) => early(facts).some((said) => flagAlone(facts, tcpOf(said), FIN)),
+  'rst-ignored': (facts) => early(facts).some((said) => isReset(tcpOf(said)) && moreResets(facts)),
+  'syn-ignored': (facts) => early(facts).some((said) => flagAlone(facts, tcpOf(said), SYN)),
+  'lone-ack-waits': (facts) => late(facts).some((said) => tcpOf(said).text === ''),
+  'lone-retransmission-waits': (facts) =>
+    late(facts).some((said) => tcpOf(said).text !== '' && isRepeated(facts, said)),
+  'late-ack-asks': (facts) =>
+    facts.asksDiffer && facts.q.asked && facts.waiting.some((said) => behindMinAck(facts, tcpOf(said))),
+  'overlap-misaligned': (facts) =>
+    (qemuAlone(facts) || unsaid(facts)) && SIDES.some((side) => overlaps(bySide(facts.seen, side))),
+  'gap-misaligned': (facts) => (qemuAlone(facts) || unsaid(facts)) && hasGap(facts.now),
+  'secondary-syn-waits': (facts) => qemuAlone(facts) && synAlone(facts.now),
+  'hole-waits': (facts) => early(facts).some((said) => behindHole(facts, tcpOf(said))),
+  'fin-against-data': (facts) => oursAlone(facts) && finInsideData(facts.now),
+  'ports-reused-uncompared': (facts) =>
+    facts.seen.some((said) => (tcpOf(said).flags & SYN) !== 0) &&
+    (oursAlone(facts) || early(facts).some((said) => tcpOf(said).text !== '')),
+  'reset-forgets': (facts) =>
+    qemuAlone(facts) && SIDES.every((side) => bySide(facts.seen, side).some(isReset)),
+  'tcp-by-sequence': (facts) => early(facts).some((said) => overtakes(facts, said)) || onlyOrdered(facts),
+};
+
+function before(a: number, b: number): boolean {
+  return ((a - b) | 0) < 0;
+}
+
+function end({ seq, text, flags }: Tcp): number {
+  return (seq + text.length + ((flags & FIN) !== 0 ? 1 : 0) + ((flags & SYN) !== 0 ? 1 : 0)) | 0;
+}
+
+/** Has the SVM not acknowledged as much since it was last made equal to the PVM? */
+function uncovered({ seen, now }: TcpFacts, { flags, ack }: Tcp): boolean {
+  if ((flags & ACK) === 0) return false;
+  const copied = bySide(seen.slice(0, seen.length - now.length), 'pvm');
+  return [...copied, ...bySide(now, 'svm')].every(
+    (other) => (other.flags & ACK) === 0 || before(other.ack, ack),
+  );
+}
+
+/** Has the segment a flag that no SVM frame has at the same place? */
+function flagAlone({ now }: TcpFacts, segment: Tcp, flag: number): boolean {
+  if ((segment.flags & flag) === 0) return false;
+  return bySide(now, 'svm').every((other) => (other.flags & flag) === 0 || end(other) !== end(segment));
+}
+
+/** Has the PVM said all of its bytes before? */
+function isRepeated({ seen }: TcpFacts, said: Said): boolean {
+  const others = seen.slice(0, seen.indexOf(said)).filter(({ who }) => who === 'pvm');
+  return others.some((other) => !before(end(tcpOf(other)), end(tcpOf(said))));
+}
+
+/** QEMU wants no ACK beyond the lesser of the two that it heard last. */
+function behindMinAck({ now }: TcpFacts, { ack }: Tcp): boolean {
+  const lasts = SIDES.map((side) => bySide(now, side).at(-1)?.ack ?? 0);
+  return lasts.some((last) => before(last, ack));
+}
+
+function overlaps(segments: Tcp[]): boolean {
+  return segments.some((a, i) =>
+    segments
+      .slice(0, i)
+      .some(
+        (b) =>
+          a.text !== '' &&
+          before(a.seq, end(b)) &&
+          before(b.seq, end(a)) &&
+          (a.seq !== b.seq || end(a) !== end(b)),
+      ),
+  );
+}
+
+/** Bytes that one side has passed over, or the two sides began at different places. */
+function hasGap(now: Said[]): boolean {
+  const starts = SIDES.map((side) => {
+    const sorted = bySide(now, side)
+      .filter(({ text }) => text !== '')
+      .sort((a, b) => (a.seq - b.seq) | 0);
+    const gap = sorted.some((tcp, i) => i > 0 && before(end(sorted[i - 1]), tcp.seq));
+    return gap ? null : sorted[0]?.seq;
+  });
+  return starts[0] !== starts[1] || starts[0] === null;
+}
+
+/** Has the PVM said more resets than the SVM? They pair off one to one. */
+function moreResets({ now }: TcpFacts): boolean {
+  const resets = (side: 'pvm' | 'svm') => bySide(now, side).filter(isReset).length;
+  return resets('pvm') > resets('svm');
+}
+
+/** Has something left whose bytes the SVM has not said at their place? */
+function unsaid(facts: TcpFacts): boolean {
+  const said = bySide(facts.now, 'svm');
+  return early(facts).some(
+    ({ tcp }) => tcp !== undefined && tcp.text !== '' && !said.some((other) => covers(other, tcp)),
+  );
+}
+
+function covers(other: Tcp, { seq }: Tcp): boolean {
+  return !before(seq, other.seq) && before(seq, (other.seq + other.text.length) | 0);
+}
+
+function isReset({ flags }: Tcp): boolean {
+  return (flags & RST) !== 0;
+}
+
+/** The same frames have left, by QEMU in the order of their sequence numbers. */
+function onlyOrdered({ seen, q, o }: TcpFacts): boolean {
+  if (q.left.length < 2) return false;
+  if ([...q.left].sort().join() !== [...o.left].sort().join()) return false;
+  return isBySequence(q.left.map((name) => tcpOf(seen.find((said) => said.name === name) as Said)));
+}
+
+/** The SVM has begun a connection and the PVM has not. */
+function synAlone(now: Said[]): boolean {
+  const syns = (side: 'pvm' | 'svm') => bySide(now, side).filter(({ flags }) => (flags & SYN) !== 0).length;
+  return syns('svm') > syns('pvm');
+}
+
+/** Neither VM has said the byte before the segment, since the PVM last began a connection. */
+function behindHole({ seen }: TcpFacts, { seq }: Tcp): boolean {
+  const syn = seen.findLastIndex(
+    ({ who, tcp }) => who === 'pvm' && tcp !== undefined && (tcp.flags & SYN) !== 0,
+  );
+  const reaches = (tcp: Tcp) => !before(end(tcp), seq) && before(tcp.seq, seq);
+  return !seen.slice(Math.max(syn, 0)).some((said) => reaches(tcpOf(said)));
+}
+
+/** One side ends the stream where the other one has bytes. */
+function finInsideData(now: Said[]): boolean {
+  return SIDES.some((side, i) => {
+    const ends = bySide(now, side).filter(({ flags }) => (flags & FIN) !== 0);
+    const others = bySide(now, SIDES[1 - i]).filter(({ text }) => text !== '');
+    return ends.some((fin) => {
+      const place = (end(fin) - 1) | 0;
+      return others.some(({ seq, text }) => !before(place, seq) && before(place, (seq + text.length) | 0));
+    });
+  });
+}
+
+/** A frame that arrived later than another that is still held. */
+function overtakes({ waiting }: TcpFacts, said: Said): boolean {
+  return waiting.indexOf(said) > 0;
+}

@@ -1,0 +1,320 @@
+/**
+ * One comparator behind its four sockets (two streams of VM output, one out, notify), whichever program it is: QEMU's
+ * colo-compare, our drop-in on the same kind of sockets, or `colo compare` as a process.
+ *
+ * `settle` tells what a comparator has done with all that it was given, without a clock: the same numbered datagram, of
+ * a flow that no script uses, goes in on both sides. When it comes out, everything before it has been worked
+ * through. The notify protocol's own question and answer then tells that no request for a checkpoint is on its way.
+ */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { removeWorkFolder, startChild, stopChild, workFolder } from '../../../lab/process.ts';
+import type { Program } from '../../../lab/qemu.ts';
+import { DropInCompare } from '../../../src/dropin/compare.ts';
+import { NotifySource } from '../../../src/dropin/notify.ts';
+import { systemTimers } from '../../../src/io/clock.ts';
+import { CLIENT_MAC, ethernet, udpFrame, VM_MAC } from '../../frames.ts';
+import { framed } from '../../io/fake-stream.ts';
+
+export type Paths = Record<'primary' | 'secondary' | 'out' | 'notify', string>;
+/** What a comparator did since it was last asked. */
+export type Done = { released: Buffer[]; asked: boolean };
+
+const START_MS_MAX = 20_000;
+/** A comparator that answers nothing for so long has ended or hangs: a test must not. */
+const ANSWER_MS_MAX = 20_000;
+const CLI = new URL('../../../src/cli/main.ts', import.meta.url).pathname;
+
+export class Judge {
+  readonly name: string;
+  /** What it last said on standard error, where it has one. */
+  complaint = '';
+  private primary: FramedSocket;
+  private readonly secondary: FramedSocket;
+  private readonly out: FramedSocket;
+  private readonly notify: FramedSocket;
+  private readonly end: () => Promise<void>;
+  private marks = 0;
+
+  private constructor(name: string, sockets: FramedSocket[], end: () => Promise<void>) {
+    this.name = name;
+    [this.primary, this.secondary, this.out, this.notify] = sockets;
+    this.end = end;
+  }
+
+  /** QEMU's object, standalone: no VM, and no timeout that could ask for anything. */
+  static async qemu(name: string, program: Program, options = ''): Promise<Judge> {
+    return Judge.process(name, program.env, (paths) => [
+      ...program.command,
+      ...['-M', 'none', '-display', 'none', '-nodefaults', '-monitor', 'none'],
+      ...['-chardev', `socket,id=pri,path=${paths.primary},server=on,wait=off`],
+      ...['-chardev', `socket,id=sec,path=${paths.secondary},server=on,wait=off`],
+      ...['-chardev', `socket,id=out,path=${paths.out},server=on,wait=off`],
+      ...['-chardev', `socket,id=nd,path=${paths.notify},server=on,wait=off`],
+      ...['-object', 'iothread,id=io'],
+      '-object',
+      `colo-compare,id=c,primary_in=pri,secondary_in=sec,outdev=out,notify_dev=nd,iothread=io,compare_timeout=1000000${options}`,
+    ]);
+  }
+
+  /** The command itself, with its own clock. */
+  static async command(): Promise<Judge> {
+    return Judge.process('colo compare', {}, (paths) => [
+      ...[process.execPath, '--disable-warning=ExperimentalWarning', CLI, 'compare', '--json'],
+      ...['--primary-in', `unix-listen:${paths.primary}`, '--secondary-in', `unix-listen:${paths.secondary}`],
+      ...['--out', `unix-listen:${paths.out}`, '--notify', `unix-listen:${paths.notify}`],
+    ]);
+  }
+
+  /** The whole drop-in on its sockets, in this process and with a clock that stands: nothing is asked for out of impatience. */
+  static async ours(): Promise<Judge> {
+    const folder = workFolder();
+    const paths = pathsIn(folder);
+    const listen = (path: string) => ({ kind: 'unix', mode: 'listen', path }) as const;
+    const compare = new DropInCompare({
+      endpoints: {
+        primaryIn: listen(paths.primary),
+        secondaryIn: listen(paths.secondary),
+        out: listen(paths.out),
+        framing: 'plain',
+      },
+      source: (events) => new NotifySource(listen(paths.notify), 'plain', systemTimers, events),
+      comparing: true,
+      hashSeed: 1,
+      clock: { now: () => 0, wall: () => 0 },
+      timers: systemTimers,
+      event: () => {},
+    });
+    await compare.start();
+    return new Judge('colo compare', await connectAll(paths), async () => {
+      await compare.stop();
+      removeWorkFolder(folder);
+    });
+  }
+
+  private static async process(
+    name: string,
+    env: Record<string, string>,
+    argv: (paths: Paths) => string[],
+  ): Promise<Judge> {
+    const folder = workFolder();
+    const paths = pathsIn(folder);
+    const child = startChild(argv(paths), {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, ...env },
+    });
+    let complaint = '';
+    const end = async (): Promise<void> => {
+      await stopChild(child);
+      removeWorkFolder(folder);
+    };
+    const judge = new Judge(name, await connectAll(paths, () => complaint), end);
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      complaint = (complaint + text).slice(-500);
+      judge.complaint = complaint;
+    });
+    return judge;
+  }
+
+  pvm(...frames: Buffer[]): void {
+    this.primary.write(...frames);
+  }
+
+  svm(...frames: Buffer[]): void {
+    this.secondary.write(...frames);
+  }
+
+  async settle(): Promise<Done> {
+    const mark = marker(this.marks++);
+    this.primary.write(mark);
+    this.secondary.write(mark);
+    return { released: await this.until(mark), asked: await this.drainNotify() };
+  }
+
+  /** The same for the PVM's stream alone: every comparator lets ARP pass. */
+  async passed(): Promise<Buffer[]> {
+    const mark = ethernet(0x0806, Buffer.concat([Buffer.alloc(42), numberBytes(this.marks++)]));
+    this.primary.write(mark);
+    return this.until(mark);
+  }
+
+  /** Settles again and again until nothing more comes: QEMU's own mark may overtake what it marks. */
+  async rest(): Promise<Buffer[]> {
+    const all: Buffer[] = [];
+    for (let silent = 0; silent < 3; ) {
+      const { released } = await this.settle();
+      all.push(...released);
+      silent = released.length === 0 ? silent + 1 : 0;
+    }
+    return all;
+  }
+
+  /** Tells it that a checkpoint has been taken. */
+  async checkpoint(): Promise<Done> {
+    this.notify.write(Buffer.from('COLO_CHECKPOINT'));
+    const before = await this.drainNotify();
+    const { released, asked } = await this.settle();
+    return { released, asked: asked || before };
+  }
+
+  /** Loses the primary's stream in the middle of a frame, and comes back with another one. */
+  async breakOff(cut: Buffer): Promise<void> {
+    this.primary = await this.primary.again(cut);
+  }
+
+  /** `out` is not read until something is waited for. */
+  stall(): void {
+    this.out.stall();
+  }
+
+  /** Waits until all but what a socket holds of both inputs has been read. */
+  async written(): Promise<void> {
+    await Promise.all([this.primary.written(), this.secondary.written()]);
+  }
+
+  async close(): Promise<void> {
+    for (const socket of [this.primary, this.secondary, this.out, this.notify]) socket.close();
+    await this.end();
+  }
+
+  private async until(mark: Buffer): Promise<Buffer[]> {
+    const released: Buffer[] = [];
+    for (;;) {
+      const frame = await this.out.next();
+      if (frame.equals(mark)) return released;
+      released.push(frame);
+    }
+  }
+
+  private async drainNotify(): Promise<boolean> {
+    this.notify.write(Buffer.from('COLO_USERSPACE_PROXY_INIT'));
+    let asked = false;
+    for (;;) {
+      const message = (await this.notify.next()).toString('latin1');
+      if (message === 'COLO_COMPARE_GET_XEN_INIT') return asked;
+      assert.equal(message, 'DO_CHECKPOINT', `${this.name} said`);
+      asked = true;
+    }
+  }
+}
+
+function pathsIn(folder: string): Paths {
+  return {
+    primary: join(folder, 'primary'),
+    secondary: join(folder, 'secondary'),
+    out: join(folder, 'out'),
+    notify: join(folder, 'notify'),
+  };
+}
+
+/** Of addresses that no script has. */
+function marker(number: number): Buffer {
+  return udpFrame({
+    sourceMac: VM_MAC,
+    destinationMac: CLIENT_MAC,
+    source: '198.18.0.1',
+    destination: '198.18.0.2',
+    sourcePort: 9,
+    destinationPort: 9,
+    payload: numberBytes(number),
+  });
+}
+
+function numberBytes(number: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(number);
+  return bytes;
+}
+
+async function connectAll(paths: Paths, complaint = () => ''): Promise<FramedSocket[]> {
+  const sockets: FramedSocket[] = [];
+  for (const path of [paths.primary, paths.secondary, paths.out, paths.notify]) {
+    sockets.push(await FramedSocket.to(path, complaint));
+  }
+  return sockets;
+}
+
+async function dial(path: string, complaint: () => string): Promise<Socket> {
+  for (const end = performance.now() + START_MS_MAX; ; await sleep(20)) {
+    const socket = connect(path);
+    try {
+      await once(socket, 'connect');
+      return socket;
+    } catch (cause) {
+      if (performance.now() > end)
+        throw new Error(`nobody listens on ${path}: ${complaint().trim() || 'it says nothing'}`, { cause });
+    }
+  }
+}
+
+/** Frames with their length before them, as both programs speak. */
+class FramedSocket {
+  private readonly path: string;
+  private readonly socket: Socket;
+  private buffered: Buffer = Buffer.alloc(0);
+  private wake: () => void = () => {};
+
+  constructor(path: string, socket: Socket) {
+    this.path = path;
+    this.socket = socket;
+    socket.on('error', () => {});
+    socket.on('data', (bytes: Buffer) => {
+      this.buffered = this.buffered.length === 0 ? bytes : Buffer.concat([this.buffered, bytes]);
+      this.wake();
+    });
+    socket.on('close', () => this.wake());
+  }
+
+  static async to(path: string, complaint: () => string = () => ''): Promise<FramedSocket> {
+    return new FramedSocket(path, await dial(path, complaint));
+  }
+
+  /** Another connection to the same place, after these bytes on this one. */
+  async again(lastBytes: Buffer): Promise<FramedSocket> {
+    this.socket.end(lastBytes);
+    await once(this.socket, 'close');
+    return FramedSocket.to(this.path);
+  }
+
+  write(...frames: Buffer[]): void {
+    this.socket.write(framed(...frames));
+  }
+
+  async next(): Promise<Buffer> {
+    this.socket.resume();
+    for (;;) {
+      const bytes = this.buffered;
+      if (bytes.length >= 4 && bytes.length >= 4 + bytes.readUInt32BE(0)) {
+        const end = 4 + bytes.readUInt32BE(0);
+        this.buffered = bytes.subarray(end);
+        return bytes.subarray(4, end);
+      }
+      assert.ok(!this.socket.destroyed, 'the comparator has closed a stream');
+      await this.more();
+    }
+  }
+
+  stall(): void {
+    this.socket.pause();
+  }
+
+  async written(): Promise<void> {
+    if (this.socket.writableLength > 0) await once(this.socket, 'drain');
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+
+  private async more(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve, reject) => {
+      this.wake = resolve;
+      timer = setTimeout(() => reject(new Error('the comparator does not answer')), ANSWER_MS_MAX);
+    });
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * A script: what two VMs say, in which order, and when a checkpoint comes. Any comparator can be made to hear it.
+ *
+ * Frames have names, and what a comparator did is told in them, a line per step: `pvm A`, `svm A: A leaves`,
+ * `svm C: asks`, `checkpoint: B leaves`.
+ */
+import {
+  CLIENT_MAC,
+  ethernet,
+  icmpFrame,
+  ipv4,
+  type TcpSegment,
+  tcpFrame,
+  type UdpDatagram,
+  udpFrame,
+  VM_ADDRESS,
+  VM_MAC,
+} from '../../frames.ts';
+import type { Judge } from './judge.ts';
+
+export type Step =
+  | { readonly who: 'pvm' | 'svm'; readonly name: string; readonly frame: Buffer }
+  | { readonly who: 'checkpoint' };
+export type Script = readonly Step[];
+/** What was done at one step: the names of the frames that left, in order, and whether a checkpoint was asked for. */
+export type Effect = { readonly left: readonly string[]; readonly asked: boolean };
+
+export const CHECKPOINT: Step = { who: 'checkpoint' };
+
+export function pvm(name: string, frame: Buffer): Step {
+  return { who: 'pvm', name, frame };
+}
+
+export function svm(name: string, frame: Buffer): Step {
+  return { who: 'svm', name, frame };
+}
+
+/** Both VMs say the same. */
+export function both(name: string, frame: Buffer): Step[] {
+  return [pvm(name, frame), svm(name, frame)];
+}
+
+/** Each script has a client of its own: what a comparator remembers of the one before plays no part. */
+let clients = 0;
+
+export function freshClient(): string {
+  clients++;
+  return `10.${64 + ((clients >> 16) & 63)}.${(clients >> 8) & 255}.${clients & 255}`;
+}
+
+/** Frames of the VM to one client. */
+export class Voice {
+  readonly client: string;
+
+  constructor(client = freshClient()) {
+    this.client = client;
+  }
+
+  private get way() {
+    return {
+      sourceMac: VM_MAC,
+      destinationMac: CLIENT_MAC,
+      source: VM_ADDRESS[4],
+      destination: this.client,
+    };
+  }
+
+  tcp(segment: Omit<TcpSegment, 'payload'> & { text?: string }): Buffer {
+    const { text = '', ...rest } = segment;
+    const payload = Buffer.from(text, 'latin1');
+    return tcpFrame({ ...this.way, sourcePort: 80, destinationPort: 40000, ...rest, payload });
+  }
+
+  udp(text: string, link: Omit<UdpDatagram, 'payload'> = {}): Buffer {
+    const payload = Buffer.from(text, 'latin1');
+    return udpFrame({ ...this.way, sourcePort: 53, destinationPort: 5000, ...link, payload });
+  }
+
+  echo(sequence: number, text = 'ping'): Buffer {
+    return icmpFrame({ ...this.way, type: 0, id: 7, sequence, payload: Buffer.from(text) });
+  }
+
+  /** Any IPv4 protocol. */
+  ip(
+    header: { protocol: number; id?: number; fragmentOffset?: number; moreFragments?: boolean },
+    body: Uint8Array,
+  ): Buffer {
+    const { sourceMac, destinationMac, source, destination } = this.way;
+    return ethernet(0x0800, ipv4({ source, destination, ...header }, body), { sourceMac, destinationMac });
+  }
+}
+
+/** Lets a comparator hear a script. Held frames stay held: a script that leaves some ends with a checkpoint. */
+export async function play(judge: Judge, script: Script): Promise<Effect[]> {
+  const effects: Effect[] = [];
+  const inside: { name: string; frame: Buffer }[] = [];
+  for (const step of script) {
+    if (step.who === 'pvm') inside.push(step);
+    if (step.who === 'pvm') judge.pvm(step.frame);
+    else if (step.who === 'svm') judge.svm(step.frame);
+    const { released, asked } = step.who === 'checkpoint' ? await judge.checkpoint() : await judge.settle();
+    const left = released.map((bytes) => {
+      const at = inside.findIndex(({ frame }) => frame.equals(bytes));
+      return at < 0 ? `?${bytes.toString('hex')}` : inside.splice(at, 1)[0].name;
+    });
+    effects.push({ left, asked });
+  }
+  return effects;
+}
+
+/** The script and what came of it, to be read. */
+export function tell(script: Script, effects: readonly Effect[]): string[] {
+  return script.map((step, i) => {
+    const { left, asked } = effects[i];
+    const what = [
+      left.length > 0 ? `${left.join(' ')} ${left.length > 1 ? 'leave' : 'leaves'}` : '',
+      asked ? 'asks' : '',
+    ];
+    const said = what.filter((part) => part !== '').join(', ');
+    const did = step.who === 'checkpoint' ? 'checkpoint' : `${step.who} ${step.name}`;
+    return said === '' ? did : `${did}: ${said}`;
+  });
+}

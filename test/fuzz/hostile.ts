@@ -1,0 +1,224 @@
+/**
+ * Frames that somebody means badly, or that are only odd: a valid structure of every kind that docs/comparison.md knows,
+ * then lies about lengths, cuts, overlaps and noise. Addresses, ports and sequence numbers come from a few, so that the
+ * frames meet in one flow and one place of a stream.
+ */
+import type { Dice } from '../dice.ts';
+import {
+  ACK,
+  CLIENT_MAC,
+  ethernet,
+  FIN,
+  fragmentExtension,
+  type Ipv6Extension,
+  icmpFrame,
+  ipv4,
+  ipv6,
+  type LinkLayer,
+  PSH,
+  padded,
+  paddingExtension,
+  RST,
+  SYN,
+  sack,
+  tcpFrame,
+  timestamps,
+  udpFrame,
+  VM_MAC,
+} from '../frames.ts';
+
+const CLIENTS = { 4: ['10.0.2.2', '10.0.2.3'], 6: ['fd00::2', 'fd00::3'] } as const;
+const VMS = { 4: ['10.0.2.15'], 6: ['fd00::15'] } as const;
+const PORTS = [40000, 40001];
+const STREAM = 'the quick brown fox jumps over the lazy dog and runs away with the spoon';
+const ETHER_TYPES = [
+  0x0800, 0x86dd, 0x0806, 0x8035, 0x88cc, 0x8100, 0x88a8, 0x88b5, 0x8847, 0x0000, 0xffff, 60,
+];
+
+type Version = 4 | 6;
+type Way = LinkLayer & { version: Version; source: string; destination: string };
+
+/** A frame that the VM sends, or that is sent to it. */
+export function hostileFrame(dice: Dice, fromVm = true): Buffer {
+  const frame = dice.pick(KINDS)(dice, way(dice, fromVm));
+  return dice.chance(2) ? frame : mutate(dice, frame);
+}
+
+function way(dice: Dice, fromVm: boolean): Way {
+  const version = dice.chance(2) ? 4 : 6;
+  const [vm, client] = [dice.pick(VMS[version]), dice.pick(CLIENTS[version])];
+  return {
+    version,
+    ...(fromVm
+      ? { source: vm, destination: client, sourceMac: VM_MAC, destinationMac: CLIENT_MAC }
+      : { source: client, destination: vm, sourceMac: CLIENT_MAC, destinationMac: VM_MAC }),
+    tags: tags(dice),
+    padTo: dice.chance(4) ? 60 : 0,
+  };
+}
+
+function tags(dice: Dice): { id: number; type: number }[] {
+  if (!dice.chance(6)) return [];
+  return Array.from({ length: 1 + dice.roll(4) }, () => ({
+    id: dice.roll(3),
+    type: dice.pick([0x8100, 0x88a8]),
+  }));
+}
+
+const KINDS: ((dice: Dice, way: Way) => Buffer)[] = [
+  tcp,
+  tcp,
+  tcp,
+  tcp,
+  udp,
+  udp,
+  icmp,
+  other,
+  fragment,
+  plain,
+  noise,
+];
+
+function tcp(dice: Dice, way: Way): Buffer {
+  const from = dice.roll(STREAM.length);
+  const base = dice.chance(8) ? dice.roll(2 ** 32) : -20;
+  const text = STREAM.slice(from, from + dice.roll(dice.chance(8) ? 60 : 12));
+  const payload = Buffer.from(text);
+  if (payload.length > 0 && dice.chance(12)) payload[dice.roll(payload.length)] ^= 0x20;
+  return tcpFrame({
+    ...way,
+    sourcePort: 80,
+    destinationPort: dice.pick(PORTS),
+    seq: base + from,
+    ack: dice.chance(10) ? dice.roll(2 ** 32) : 0x7fffffff + dice.roll(6),
+    flags: flags(dice),
+    options: dice.chance(3) ? tcpOptions(dice) : [],
+    payload,
+    extensions: extensions(dice),
+  });
+}
+
+function flags(dice: Dice): number {
+  if (dice.chance(30)) return dice.roll(256);
+  return dice.pick([ACK, ACK, ACK, ACK, ACK | PSH, ACK | FIN, SYN, SYN | ACK, RST, RST | ACK]);
+}
+
+function tcpOptions(dice: Dice): number[] {
+  const honest = padded(
+    dice.pick([
+      timestamps(dice.roll(100), dice.roll(100)),
+      sack([[dice.roll(2 ** 32), dice.roll(2 ** 32)]]),
+      [2, 4, 5, 180],
+      [...timestamps(1, 2), ...sack([[1, 2]])],
+    ]),
+  );
+  // A length that lies: of the option as a whole, nothing, one, or beyond the header.
+  if (dice.chance(2)) honest[1] = dice.pick([0, 1, 2, 3, 9, 11, 40, 255]);
+  return honest.slice(0, 40);
+}
+
+function extensions(dice: Dice): Ipv6Extension[] {
+  if (!dice.chance(5)) return [];
+  return Array.from({ length: 1 + dice.roll(10) }, () => {
+    const extension = paddingExtension(dice.pick([0, 43, 60]), dice.roll(3));
+    if (dice.chance(8)) extension.bytes[0] = dice.roll(256);
+    return extension;
+  });
+}
+
+function udp(dice: Dice, way: Way): Buffer {
+  return udpFrame({
+    ...way,
+    sourcePort: 53,
+    destinationPort: dice.pick(PORTS),
+    payload: Buffer.from(dice.pick(['', 'a', 'b', 'the answer'])),
+  });
+}
+
+function icmp(dice: Dice, way: Way): Buffer {
+  const type =
+    way.version === 4 ? dice.pick([0, 3, 8, 11]) : dice.pick([1, 3, 128, 129, 131, 134, 135, 136, 143]);
+  // An error quotes the packet that it is about, cut anywhere.
+  const quoted = ipv4({ protocol: 17 }, Buffer.alloc(8)).subarray(0, dice.roll(29));
+  return icmpFrame({ ...way, type, id: dice.roll(2), sequence: dice.roll(3), payload: quoted });
+}
+
+function other(dice: Dice, way: Way): Buffer {
+  const protocol = dice.pick([0, 2, 4, 6, 17, 41, 47, 50, 51, 58, 59, 132, 255]);
+  return datagram(way, protocol, dice.bytes(dice.roll(24)), dice);
+}
+
+/** Of one datagram: apart, overlapping, inside one another, without a beginning or an end. */
+function fragment(dice: Dice, way: Way): Buffer {
+  const protocol = dice.pick([6, 17, 1, 58]);
+  const body = Buffer.alloc(8 * dice.roll(4) + (dice.chance(4) ? dice.roll(8) : 0), dice.roll(2));
+  const offset = 8 * dice.pick([0, 0, 1, 2, 3, 8191]);
+  const more = dice.chance(2);
+  if (way.version === 4) {
+    const header = { ...way, protocol, id: dice.roll(2), fragmentOffset: offset, moreFragments: more };
+    return ethernet(0x0800, ipv4(header, body), way);
+  }
+  const header = {
+    ...way,
+    next: protocol,
+    extensions: [...extensions(dice), fragmentExtension(offset, more, 7)],
+  };
+  return ethernet(0x86dd, ipv6(header, body), way);
+}
+
+function datagram(way: Way, protocol: number, body: Buffer, dice: Dice): Buffer {
+  if (way.version === 4) {
+    const options = dice.chance(4) ? Array(4 * dice.roll(11)).fill(1) : [];
+    return ethernet(0x0800, ipv4({ ...way, protocol, options }, body), way);
+  }
+  return ethernet(0x86dd, ipv6({ ...way, next: protocol, extensions: extensions(dice) }, body), way);
+}
+
+function plain(dice: Dice, way: Way): Buffer {
+  return ethernet(dice.pick(ETHER_TYPES), dice.bytes(dice.roll(64)), way);
+}
+
+function noise(dice: Dice): Buffer {
+  return dice.bytes(dice.chance(2) ? dice.roll(20) : dice.roll(120));
+}
+
+/** Where lengths and kinds stand in an untagged frame; in a tagged one the same places are something else, and just as good. */
+const TELLING = [12, 13, 14, 16, 17, 18, 19, 20, 21, 23, 38, 39, 46, 47, 54, 55, 58, 66];
+
+export function mutate(dice: Dice, frame: Buffer): Buffer {
+  let bytes = Buffer.from(frame);
+  for (let times = 1 + dice.roll(3); times > 0; times--) {
+    switch (dice.roll(6)) {
+      case 0:
+        bytes = bytes.subarray(0, dice.roll(bytes.length + 1));
+        break;
+      case 1:
+        bytes = Buffer.concat([bytes, dice.bytes(dice.roll(30))]);
+        break;
+      case 2:
+        setByte(
+          bytes,
+          dice.pick(TELLING),
+          dice.pick([0, 1, 0x40, 0x45, 0x4f, 0x60, 0x7f, 0x80, 0xff, dice.roll(256)]),
+        );
+        break;
+      case 3:
+        setByte(bytes, dice.roll(bytes.length), dice.roll(256));
+        break;
+      case 4: {
+        const at = dice.roll(bytes.length);
+        bytes.fill(dice.pick([0, 0xff]), at, Math.min(bytes.length, at + dice.roll(8)));
+        break;
+      }
+      default: {
+        const at = dice.roll(bytes.length);
+        bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + dice.roll(6))]);
+      }
+    }
+  }
+  return bytes;
+}
+
+function setByte(bytes: Buffer, at: number, value: number): void {
+  if (at < bytes.length) bytes[at] = value;
+}

@@ -1,0 +1,129 @@
+/** The parsers against hostile frames: they agree with each other, and never look beyond the frame. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { InputFilter } from '../../src/datapath/input-filter.ts';
+import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
+import { parseQuickTcp } from '../../src/wire/quick-tcp.ts';
+import { partialChecksumAt } from '../../src/wire/virtio-net.ts';
+import type { Dice } from '../dice.ts';
+import { VM_MAC } from '../frames.ts';
+import { fuzz } from './cases.ts';
+import { hostileFrame } from './hostile.ts';
+
+const AROUND = 128;
+
+/** The frame among bytes that are none of its own. */
+function among(dice: Dice, frame: Buffer): Buffer {
+  return Buffer.concat([dice.bytes(AROUND), frame, dice.bytes(AROUND)]);
+}
+
+function dataView(bytes: Buffer): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+test('what lies around a frame says nothing about it', async () => {
+  await fuzz(20_000, (dice) => {
+    const frame = hostileFrame(dice, dice.chance(2));
+    const views = [0, 1].map(() => {
+      const view = new PacketView();
+      parsePacket(among(dice, frame), AROUND, frame.length, view);
+      return view;
+    });
+    if (views[0].kind !== PACKET.malformed) assert.deepEqual(views[0], views[1], frame.toString('hex'));
+    assert.equal(views[0].kind, views[1].kind, frame.toString('hex'));
+    const quick = [0, 1].map(() => {
+      const view = new PacketView();
+      return parseQuickTcp(dataView(among(dice, frame)), AROUND, frame.length, view) && { ...view };
+    });
+    assert.deepEqual(quick[0], quick[1], frame.toString('hex'));
+  });
+});
+
+test('every part of a well-formed frame lies in it, in order', async () => {
+  await fuzz(20_000, (dice) => {
+    const frame = hostileFrame(dice, dice.chance(2));
+    const view = new PacketView();
+    if (parsePacket(among(dice, frame), AROUND, frame.length, view) === PACKET.malformed) return;
+    const { l3, l4, payload, payloadBytes, end } = view;
+    const places = [AROUND, l3, l4, payload, payload + payloadBytes, end, AROUND + frame.length];
+    places.forEach((place, i) => {
+      assert.ok(i === 0 || places[i - 1] <= place, `${places}: ${frame.toString('hex')}`);
+    });
+    if (view.ipVersion === 0) return;
+    const addressBytes = view.ipVersion === 4 ? 4 : 16;
+    for (const at of [view.sourceAt, view.destinationAt]) {
+      assert.ok(at > l3 && at + addressBytes <= l4, frame.toString('hex'));
+    }
+  });
+});
+
+test('the quick look sees what the thorough one sees, whatever was seen before', async () => {
+  let seen = 0;
+  const view = new PacketView();
+  await fuzz(30_000, (dice) => {
+    const frame = hostileFrame(dice, dice.chance(2));
+    const bytes = among(dice, frame);
+    const quick = parseQuickTcp(dataView(bytes), AROUND, frame.length, view);
+    if (!quick) {
+      parsePacket(bytes, AROUND, frame.length, view);
+      return;
+    }
+    seen++;
+    const thorough = new PacketView();
+    parsePacket(bytes, AROUND, frame.length, thorough);
+    assert.deepEqual({ ...view }, { ...thorough }, frame.toString('hex'));
+  });
+  assert.ok(seen > 1000, 'hardly any frame was quick');
+});
+
+test('a frame that is thoroughly looked at leaves nothing of the one before', async () => {
+  const view = new PacketView();
+  await fuzz(20_000, (dice) => {
+    const frame = hostileFrame(dice, dice.chance(2));
+    const fresh = new PacketView();
+    const kind = parsePacket(frame, 0, frame.length, view);
+    assert.equal(parsePacket(frame, 0, frame.length, fresh), kind);
+    if (kind === PACKET.malformed) return;
+    const { seq, ack, ...rest } = { ...view };
+    const { seq: freshSeq, ack: freshAck, ...freshRest } = { ...fresh };
+    // Of another protocol they mean nothing, and nobody reads them.
+    if (kind === PACKET.tcp) assert.deepEqual([seq, ack], [freshSeq, freshAck]);
+    if (view.ipVersion === 0) {
+      rest.sourceAt = freshRest.sourceAt;
+      rest.destinationAt = freshRest.destinationAt;
+    }
+    assert.deepEqual(rest, freshRest, frame.toString('hex'));
+  });
+});
+
+test('the input filter takes what is for the VM or for all, and not its own echo', async () => {
+  const filter = new InputFilter(VM_MAC);
+  const vm = VM_MAC.replaceAll(':', '');
+  await fuzz(10_000, (dice) => {
+    const frame = hostileFrame(dice, dice.chance(2));
+    const hex = frame.toString('hex');
+    const forAll = frame.length > 0 && (frame[0] & 1) === 1;
+    const mine = hex.slice(0, 12) === vm;
+    const echo = hex.slice(12, 24) === vm;
+    const bytes = among(dice, frame);
+    assert.equal(
+      filter.accepts(bytes, AROUND, frame.length),
+      frame.length >= 14 && !echo && (forAll || mine),
+      hex,
+    );
+  });
+});
+
+test('an incomplete checksum lies in its frame', async () => {
+  await fuzz(10_000, (dice) => {
+    const frame = Buffer.concat([dice.bytes(dice.roll(21)), hostileFrame(dice)]);
+    const header = dice.roll(21);
+    if (header > frame.length) return;
+    const bytes = among(dice, frame);
+    const at = partialChecksumAt(bytes, AROUND, frame.length, header);
+    assert.ok(
+      at === -1 || (at >= AROUND + header && at + 2 <= AROUND + frame.length),
+      `${at} ${frame.toString('hex')}`,
+    );
+  });
+});
