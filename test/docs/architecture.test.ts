@@ -23,7 +23,7 @@ const LAYERS = [
   ['datapath'],
   ['checkpoint'],
   ['pair'],
-  ['qemu', 'observe', 'config'],
+  ['qemu', 'observe', 'config', 'capture'],
   ['node', 'node.ts', 'dropin'],
   ['cli'],
 ];
