@@ -24,7 +24,7 @@ const LAYERS = [
   ['checkpoint'],
   ['pair'],
   ['qemu', 'observe', 'config', 'capture'],
-  ['node', 'node.ts', 'dropin'],
+  ['node', 'node.ts', 'dropin', 'diff'],
   ['cli'],
 ];
 const CORE = ['wire', 'flow', 'frames', 'compare', 'translate'];
