@@ -16,6 +16,8 @@ const BATCHES = 4;
 /** Bytes that may be inside the comparator: what it holds, its sockets, ours. */
 const OUTSTANDING_BYTES_MAX = 4 * 1024 * 1024;
 const STALL_MS_MAX = 10_000;
+/** QEMU takes under two seconds for 100 000 flows. */
+const MEET_MS_MAX = 5000;
 const READ_BYTES = 1024 * 1024;
 
 export class Load {
@@ -30,9 +32,9 @@ export class Load {
   private going = false;
   private failure: Error | null = null;
 
-  private constructor(shape: Shape, sockets: [net.Socket, net.Socket, net.Socket]) {
+  private constructor(shape: Shape, batchPairsMax: number, sockets: [net.Socket, net.Socket, net.Socket]) {
     this.shape = shape;
-    this.traffic = new Traffic(shape, BATCHES);
+    this.traffic = new Traffic(shape, BATCHES, batchPairsMax);
     [this.primary, this.secondary, this.out] = sockets;
     for (const socket of sockets) {
       socket.on('error', (cause) => {
@@ -41,7 +43,7 @@ export class Load {
     }
   }
 
-  static async open(shape: Shape, sockets: Sockets): Promise<Load> {
+  static async open(shape: Shape, sockets: Sockets, batchPairsMax = Number.POSITIVE_INFINITY): Promise<Load> {
     const buffer = Buffer.alloc(READ_BYTES);
     let load: Load | null = null;
     const callback = (bytes: number): boolean => {
@@ -52,14 +54,15 @@ export class Load {
     const out = await connect({ path: sockets.out, onread: { buffer, callback } });
     const primary = await connect({ path: sockets.primary });
     const secondary = await connect({ path: sockets.secondary });
-    load = new Load(shape, [primary, secondary, out]);
+    load = new Load(shape, batchPairsMax, [primary, secondary, out]);
     return load;
   }
 
-  /** Full speed for so long, after a run-up. Pairs count when they have come out. */
+  /** Full speed for so long, after a run-up in which every flow is met. Pairs count when they have come out. */
   async rate(options: { runUpMs: number; forMs: number }): Promise<Rate> {
     this.going = true;
     this.push();
+    await this.meetFlows();
     await sleep(options.runUpMs);
     const fromMs = performance.now();
     const fromBytes = this.receivedBytes;
@@ -102,6 +105,19 @@ export class Load {
     return tookMs;
   }
 
+  /** Frames of the primary alone: they are held. */
+  async hold(pairs: number): Promise<number> {
+    let held = 0;
+    while (held < pairs) {
+      const batch = this.traffic.next();
+      if (batch === null) throw new ColoError('COLO_BENCH_PEER', 'a batch was not given back');
+      await new Promise<void>((resolve) => this.primary.write(batch.primary, () => resolve()));
+      this.traffic.giveBack(batch);
+      held += batch.pairs;
+    }
+    return held;
+  }
+
   close(): void {
     for (const socket of [this.primary, this.secondary, this.out]) socket.destroy();
   }
@@ -123,6 +139,12 @@ export class Load {
       }
       await sleep(10);
     }
+  }
+
+  private async meetFlows(): Promise<void> {
+    const everyFlow = this.shape.flows * this.traffic.wireBytes;
+    const fromMs = performance.now();
+    while (this.receivedBytes < everyFlow && performance.now() - fromMs < MEET_MS_MAX) await sleep(5);
   }
 
   private received(bytes: number): void {

@@ -19,28 +19,34 @@ export type Peer = {
 
 export type RunningPeer = { readonly child: ChildProcess; readonly sockets: Sockets; stop(): Promise<void> };
 
+/** What OURS_TRACED takes for a wish to collect everything (and to write a heap snapshot, where it started). */
+export const COLLECT_SIGNAL = 'SIGWINCH';
+
+const COLO = fileURLToPath(new URL('../../bin/colo', import.meta.url));
 const CLI = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+/** As in bin/colo, which cannot be told to say more. */
+const HEAP_FLAGS = ['--min-semi-space-size=16', '--no-parallel-scavenge', '--initial-old-space-size=128'];
 const RELAY = fileURLToPath(new URL('./relay.ts', import.meta.url));
 const START_MS_MAX = 20_000;
 
 export const OURS: Peer = {
   name: 'colo compare',
   takes: () => true,
-  argv: (sockets, vnet) => oursArgv([], sockets, vnet),
+  argv: (sockets, vnet) => [COLO, ...compareArguments(sockets, vnet)],
 };
 
 /** With V8's word on each garbage collection. */
 export const OURS_TRACED: Peer = {
   ...OURS,
-  argv: (sockets, vnet) => oursArgv(['--trace-gc'], sockets, vnet),
+  argv: (sockets, vnet) => [
+    ...[process.execPath, ...HEAP_FLAGS, '--trace-gc', `--heapsnapshot-signal=${COLLECT_SIGNAL}`],
+    ...['--disable-warning=ExperimentalWarning', CLI],
+    ...compareArguments(sockets, vnet),
+  ],
 };
 
-function oursArgv(flags: string[], { primary, secondary, out }: Sockets, vnet: boolean): string[] {
+function compareArguments({ primary, secondary, out }: Sockets, vnet: boolean): string[] {
   return [
-    process.execPath,
-    ...flags,
-    '--disable-warning=ExperimentalWarning',
-    CLI,
     'compare',
     ...['--primary-in', `unix-listen:${primary}`],
     ...['--secondary-in', `unix-listen:${secondary}`],
@@ -93,6 +99,7 @@ export async function startPeer(
   };
   const [command, ...args] = peer.argv(sockets, options.vnet);
   const child = spawn(command, args, {
+    cwd: folder,
     stdio: ['ignore', options.onOutput === undefined ? 'ignore' : 'pipe', 'pipe'],
     env: { ...process.env, ...peer.env },
   });

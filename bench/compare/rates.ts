@@ -59,14 +59,14 @@ async function measure(shape: Shape, peer: Peer, forMs: number): Promise<Rate> {
 export async function withLoad<T>(
   shape: Shape,
   peer: Peer,
-  options: { onOutput?: (text: string) => void },
+  options: { onOutput?: (text: string) => void; batchPairsMax?: number },
   work: (load: Load, running: RunningPeer) => Promise<T>,
 ): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), 'colo-bench-'));
   try {
     const running = await startPeer(peer, folder, { vnet: shape.vnet, ...options });
     try {
-      const load = await Load.open(shape, running.sockets);
+      const load = await Load.open(shape, running.sockets, options.batchPairsMax);
       try {
         return await work(load, running);
       } finally {

@@ -27,12 +27,14 @@ export class Traffic {
   readonly seqAt: number;
   private readonly shape: Shape;
   private readonly l4At: number;
+  private readonly batchPairsMax: number;
   private readonly free: { primary: Buffer; secondary: Buffer }[] = [];
   private readonly seqs: Int32Array;
   private turn = 0;
 
-  constructor(shape: Shape, batches: number) {
+  constructor(shape: Shape, batches: number, batchPairsMax = Number.POSITIVE_INFINITY) {
     this.shape = shape;
+    this.batchPairsMax = batchPairsMax;
     this.seqs = new Int32Array(shape.flows).fill(1);
     const prefixBytes = shape.vnet ? 8 + VNET_HEADER_BYTES : 4;
     const ipBytes = shape.version === 4 ? 20 : 40;
@@ -44,7 +46,8 @@ export class Traffic {
 
   /** Frames per batch. */
   get batchPairs(): number {
-    if (this.shape.secondaryBytes === undefined) return Math.max(1, Math.floor(BATCH_BYTES / this.wireBytes));
+    if (this.shape.secondaryBytes === undefined)
+      return Math.max(1, Math.min(this.batchPairsMax, Math.floor(BATCH_BYTES / this.wireBytes)));
     // As much as is a whole number of segments on both sides.
     return this.shape.secondaryBytes / gcd(this.shape.payloadBytes, this.shape.secondaryBytes);
   }
