@@ -1,8 +1,10 @@
 /** Bytes in, bytes out, first in first out; what is inside can be read at any place. Grows as needed. */
 import type { Archive } from './state.ts';
 
+const EMPTY = new Uint8Array(0);
+
 export class ByteQueue {
-  #bytes: Uint8Array = new Uint8Array(256);
+  #bytes: Uint8Array = EMPTY;
   #head = 0;
   length = 0;
 

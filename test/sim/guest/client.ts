@@ -5,6 +5,7 @@
  * a service on one healthy machine would never do. It is not told when the pair fails over, since it must not matter.
  * Slowness is no violation; `progress` and `lastProgressMs` let the harness judge that.
  */
+import { Alarm } from './alarm.ts';
 import type { Machine, MachinePort } from './machine.ts';
 import type { Address, Mac } from './packets.ts';
 import { Stack } from './stack.ts';
@@ -49,10 +50,11 @@ export class ClientHost implements Machine {
   readonly #byListener = new Map<number, Client>();
   readonly #byUdpPort = new Map<number, Client>();
   readonly #byEchoId = new Map<number, Client>();
-  #asked = NEVER;
+  readonly #alarm: Alarm;
 
   constructor(port: MachinePort, options: ClientHostOptions, clients: readonly Client[]) {
     this.port = port;
+    this.#alarm = new Alarm(port);
     this.clients = clients;
     this.stack = new Stack(port, options, {
       onTcp: (connection) => this.#onTcp(connection),
@@ -73,7 +75,7 @@ export class ClientHost implements Machine {
 
   tick(): void {
     const now = this.port.now();
-    if (now >= this.#asked) this.#asked = NEVER;
+    this.#alarm.ring();
     this.stack.tick();
     for (const client of this.clients) if (now >= client.nextAt) client.tick(now);
     this.stack.settle();
@@ -133,9 +135,7 @@ export class ClientHost implements Machine {
   #sleep(): void {
     let at = this.stack.nextAt;
     for (const client of this.clients) at = Math.min(at, client.nextAt);
-    if (at >= this.#asked) return;
-    this.#asked = at;
-    this.port.wake(at);
+    this.#alarm.set(at);
   }
 }
 
@@ -221,6 +221,8 @@ export abstract class TcpClient extends Judge {
   protected abstract request(): Uint8Array;
   /** Takes one whole answer off the input and judges it; false if it is not all there yet. */
   protected abstract takeAnswer(connection: TcpConnection): boolean;
+  /** A connection begins. */
+  protected opened(): void {}
   /** Requests under way on a connection that is gone will not be answered. */
   protected abstract lost(): void;
   /** Guarantees are void. */
@@ -244,6 +246,7 @@ export abstract class TcpClient extends Judge {
     if (this.connection === undefined) {
       if (this.finished()) return;
       this.count('connections');
+      this.opened();
       this.connection = this.host.connect(this, this.options.address, this.options.port);
     }
     this.#say(this.connection);
@@ -265,7 +268,7 @@ export abstract class TcpClient extends Judge {
       this.#gone(connection);
       return;
     }
-    if (connection.ended && !connection.closing) {
+    if (connection.finished && !connection.closing) {
       this.violation(`closed by the service, ${this.waiting} answers missing`);
       connection.close();
     }

@@ -16,6 +16,7 @@
  * answers), tokens, times, ports and all that TCP leaves open from their own dice. What they have told somebody is
  * state, and so equal after a checkpoint.
  */
+import { Alarm } from './alarm.ts';
 import type { Machine, MachinePort } from './machine.ts';
 import { type Address, fromHex, type Mac } from './packets.ts';
 import { Stack } from './stack.ts';
@@ -82,7 +83,7 @@ export class Guest implements Machine {
   readonly stack: Stack;
   readonly #port: MachinePort;
   readonly #options: GuestOptions;
-  #asked = NEVER;
+  readonly #alarm: Alarm;
   #crashed = false;
   #sessions = new Map<number, Session>();
   #datagrams: Datagram[] = [];
@@ -96,6 +97,7 @@ export class Guest implements Machine {
 
   constructor(port: MachinePort, options: GuestOptions) {
     this.#port = port;
+    this.#alarm = new Alarm(port);
     this.#options = options;
     this.stack = new Stack(port, options, {
       onTcp: (connection) => this.#onTcp(connection),
@@ -120,7 +122,7 @@ export class Guest implements Machine {
   tick(): void {
     if (this.#crashed) return;
     const now = this.#port.now();
-    if (now >= this.#asked) this.#asked = NEVER;
+    this.#alarm.ring();
     this.stack.tick();
     for (const [id, session] of this.#sessions) {
       if (now < session.dueAt) continue;
@@ -153,7 +155,7 @@ export class Guest implements Machine {
     const loader = new Loader(state);
     this.#archive(loader);
     loader.finish();
-    this.#asked = NEVER;
+    this.#alarm.reset();
     this.#sleep();
   }
 
@@ -199,9 +201,7 @@ export class Guest implements Machine {
     let at = Math.min(this.stack.nextAt, this.#dialAt);
     for (const session of this.#sessions.values()) at = Math.min(at, session.dueAt);
     for (const datagram of this.#datagrams) at = Math.min(at, datagram.dueAt);
-    if (at >= this.#asked) return;
-    this.#asked = at;
-    this.#port.wake(at);
+    this.#alarm.set(at);
   }
 
   #delay(): number {
@@ -218,7 +218,7 @@ export class Guest implements Machine {
       if (session !== undefined) this.#lost(connection, session);
       return;
     }
-    if (!connection.established) return;
+    if (!connection.established || connection.closing) return;
     if (session === undefined) {
       session = newSession();
       this.#sessions.set(connection.id, session);
@@ -231,12 +231,13 @@ export class Guest implements Machine {
 
   #hasWork(connection: TcpConnection, session: Session): boolean {
     if (session.left > 0) return connection.room > 0;
-    if (connection.active) return hasLine(connection) || connection.ended;
+    if (connection.active) return hasLine(connection) || connection.finished;
     if (session.asking) return false;
-    if (connection.ended) return true;
-    if (connection.localPort === SERVICE.echo) return connection.input.length > 0 && connection.room > 0;
-    if (connection.room < ANSWER_BYTES_MAX) return false;
-    return hasLine(connection) || connection.input.length > REQUEST_BYTES_MAX;
+    if (connection.localPort === SERVICE.echo) {
+      return connection.input.length > 0 ? connection.room > 0 : connection.finished;
+    }
+    if (hasLine(connection)) return connection.room >= ANSWER_BYTES_MAX;
+    return connection.finished || connection.input.length > REQUEST_BYTES_MAX;
   }
 
   #work(connection: TcpConnection, session: Session): void {
@@ -245,7 +246,7 @@ export class Guest implements Machine {
       else if (connection.active) this.#hear(connection, session);
       else if (connection.localPort === SERVICE.echo && connection.input.length > 0) echo(connection);
       else if (hasLine(connection)) this.#serve(connection, session, takeLine(connection) as string);
-      else if (connection.ended) connection.close();
+      else if (connection.finished) connection.close();
       else connection.abort();
     }
   }

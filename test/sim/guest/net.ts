@@ -1,32 +1,6 @@
 /** A small virtual network for the tests of guests and clients: a clock, a queue of events, one seeded die per port. */
+import { Die } from './die.ts';
 import type { Machine, MachinePort } from './machine.ts';
-
-/** xorshift128, seeded through splitmix32. */
-export class Die {
-  readonly #s: Uint32Array = new Uint32Array(4);
-
-  constructor(seed: number) {
-    let x = seed | 0;
-    for (let i = 0; i < 4; i++) {
-      x = (x + 0x9e3779b9) | 0;
-      let z = Math.imul(x ^ (x >>> 16), 0x21f0aaad);
-      z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
-      this.#s[i] = z ^ (z >>> 15) || 1;
-    }
-  }
-
-  next(): number {
-    const s = this.#s;
-    let t = s[3];
-    t ^= t << 11;
-    t ^= t >>> 8;
-    s[3] = s[2];
-    s[2] = s[1];
-    s[1] = s[0];
-    s[0] = t ^ s[0] ^ (s[0] >>> 19);
-    return s[0] / 0x1_0000_0000;
-  }
-}
 
 export interface LinkOptions {
   readonly delayMs?: number;
@@ -35,6 +9,9 @@ export interface LinkOptions {
   readonly loss?: number;
   readonly duplication?: number;
 }
+
+/** Far more than any test needs; two machines that wake each other for nothing reach it soon. */
+const EVENTS_MAX = 2_000_000;
 
 type Event = { atMs: number; order: number; run: () => void };
 
@@ -71,8 +48,11 @@ export class Network {
 
   /** Runs until that time, or until nothing is left to happen, or until `done`. */
   run(untilMs: number, done: () => boolean = () => false): void {
+    let events = 0;
     while (this.#events.length > 0 && this.#events[0].atMs <= untilMs && !done()) {
       const event = this.#pop();
+      events += 1;
+      if (events > EVENTS_MAX) throw new Error(`a run that does not end, at ${this.now} ms`);
       this.now = Math.max(this.now, event.atMs);
       event.run();
     }
@@ -85,7 +65,7 @@ export class Network {
       if (to === from || this.#die.next() < loss) continue;
       for (let copies = this.#die.next() < duplication ? 2 : 1; copies > 0; copies--) {
         const atMs = this.now + delayMs + (jitterMs > 0 ? this.#die.next() * jitterMs : 0);
-        this.#at(atMs, () => this.#machines[to]?.receive(frame.slice()));
+        this.#at(atMs, () => this.#machines[to]?.receive(frame));
       }
     }
   }

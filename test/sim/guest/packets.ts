@@ -59,6 +59,20 @@ export function toHex(bytes: Uint8Array): string {
   return text;
 }
 
+const SLAB_BYTES = 1 << 18;
+let slab = new Uint8Array(SLAB_BYTES);
+let used = 0;
+
+/** Zeroed memory for a frame, cut from a larger piece: an allocation of its own costs more than building the frame. */
+export function newFrame(bytes: number): Uint8Array {
+  if (used + bytes > SLAB_BYTES) {
+    slab = new Uint8Array(SLAB_BYTES);
+    used = 0;
+  }
+  used += bytes;
+  return slab.subarray(used - bytes, used);
+}
+
 /** One's complement sum of 16-bit words, folded. */
 function sum16(bytes: Uint8Array, at: number, end: number, sum: number): number {
   // 32-bit words would overflow a small integer; pairs of bytes do not, up to 32 768 of them.
@@ -84,7 +98,7 @@ export function ipFrame(
   hopLimit: number,
 ): Uint8Array {
   const at = transportAt(destination);
-  const frame = new Uint8Array(at + transportBytes);
+  const frame = newFrame(at + transportBytes);
   frame.set(mac, 6);
   if (destination.length === 4) {
     put16(frame, 12, ETHER_IPV4);

@@ -18,6 +18,7 @@ import {
   IpPacket,
   ipFrame,
   type Mac,
+  newFrame,
   PROTOCOL_ICMP,
   PROTOCOL_ICMPV6,
   PROTOCOL_TCP,
@@ -27,7 +28,6 @@ import {
   READ,
   sameBytes,
   seal,
-  toHex,
   transportAt,
 } from './packets.ts';
 import type { Archive } from './state.ts';
@@ -76,7 +76,14 @@ export interface StackCounters {
   unresolved: number;
 }
 
-type Neighbour = { mac: Mac; knownAtMs: number; askedAtMs: number; asked: number; waiting: Uint8Array[] };
+type Neighbour = {
+  address: Address;
+  mac: Mac;
+  knownAtMs: number;
+  askedAtMs: number;
+  asked: number;
+  waiting: Uint8Array[];
+};
 
 const NEVER = Number.POSITIVE_INFINITY;
 const NEIGHBOUR_STALE_MS = 30_000;
@@ -113,12 +120,16 @@ export class Stack implements TcpHost {
   readonly #segment = new Segment();
   readonly #listening = new Set<number>();
   readonly #udpPorts = new Set<number>();
-  #connections: TcpConnection[] = [];
+  #connections = new Map<number, TcpConnection>();
+  /** Those that are not in TIME_WAIT, where there can be many; their next timer is asked for again and again. */
+  readonly #busy: TcpConnection[] = [];
+  /** No connection in TIME_WAIT is over before that. */
+  #expiryAt = NEVER;
   /** By both ports; addresses are then compared. */
   readonly #byPorts = new Map<number, TcpConnection[]>();
   #lastId = 0;
   #ipId = 0;
-  #neighbours = new Map<string, Neighbour>();
+  #neighbours: Neighbour[] = [];
   readonly #touched: TcpConnection[] = [];
 
   constructor(port: MachinePort, options: StackOptions, user: StackUser) {
@@ -131,16 +142,20 @@ export class Stack implements TcpHost {
   }
 
   archive(a: Archive): void {
-    this.#connections = a.list(this.#connections, (item) => {
+    const connections = a.list([...this.#connections.values()], (item) => {
       const connection = item ?? new TcpConnection(this);
       connection.archive(a);
       return connection;
     });
+    this.#connections.clear();
     this.#byPorts.clear();
-    for (const connection of this.#connections) this.#index(connection);
+    this.#busy.length = 0;
+    this.#expiryAt = NEVER;
+    for (const connection of connections) this.#index(connection);
     this.#lastId = a.number(this.#lastId);
     this.#ipId = a.number(this.#ipId);
-    this.#neighbours = a.map(this.#neighbours, (neighbour) => ({
+    this.#neighbours = a.list(this.#neighbours, (neighbour) => ({
+      address: a.bytes(neighbour?.address ?? UNKNOWN_MAC),
       mac: a.bytes(neighbour?.mac ?? UNKNOWN_MAC),
       knownAtMs: a.number(neighbour?.knownAtMs ?? 0),
       askedAtMs: a.number(neighbour?.askedAtMs ?? 0),
@@ -159,12 +174,12 @@ export class Stack implements TcpHost {
     this.#udpPorts.add(port);
   }
 
-  get connections(): readonly TcpConnection[] {
-    return this.#connections;
+  get connections(): Iterable<TcpConnection> {
+    return this.#connections.values();
   }
 
   connection(id: number): TcpConnection | undefined {
-    return this.#connections.find((connection) => connection.id === id);
+    return this.#connections.get(id);
   }
 
   /** From a port that the die chooses. */
@@ -231,10 +246,17 @@ export class Stack implements TcpHost {
 
   tick(): void {
     const now = this.port.now();
-    for (const connection of this.#connections) connection.tick(now);
-    for (const [key, neighbour] of this.#neighbours) {
-      if (neighbour.waiting.length > 0 && now >= neighbour.askedAtMs + ASK_EVERY_MS)
-        this.#ask(key, neighbour);
+    for (const connection of this.#busy) connection.tick(now);
+    if (now >= this.#expiryAt) {
+      this.#expiryAt = NEVER;
+      for (const connection of this.#connections.values()) {
+        if (connection.state !== TCP_STATE.timeWait) continue;
+        connection.tick(now);
+        if (!connection.closed) this.#expiryAt = Math.min(this.#expiryAt, connection.nextAt);
+      }
+    }
+    for (const neighbour of this.#neighbours) {
+      if (neighbour.waiting.length > 0 && now >= neighbour.askedAtMs + ASK_EVERY_MS) this.#ask(neighbour);
     }
     this.settle();
   }
@@ -247,14 +269,15 @@ export class Stack implements TcpHost {
     for (let i = 0; i < touched.length; i++) {
       touched[i].flush();
       if (touched[i].closed) this.#remove(touched[i]);
+      else if (touched[i].state === TCP_STATE.timeWait) this.#retire(touched[i]);
     }
     touched.length = 0;
   }
 
   get nextAt(): number {
-    let at = NEVER;
-    for (const connection of this.#connections) at = Math.min(at, connection.nextAt);
-    for (const neighbour of this.#neighbours.values()) {
+    let at = this.#expiryAt;
+    for (const connection of this.#busy) at = Math.min(at, connection.nextAt);
+    for (const neighbour of this.#neighbours) {
       if (neighbour.waiting.length > 0) at = Math.min(at, neighbour.askedAtMs + ASK_EVERY_MS);
     }
     return at;
@@ -356,27 +379,33 @@ export class Stack implements TcpHost {
   // --- neighbours ----------------------------------------------------------------------------------------------
 
   #sendTo(destination: Address, frame: Uint8Array): void {
-    const key = toHex(destination);
     const now = this.port.now();
-    let neighbour = this.#neighbours.get(key);
+    let neighbour = this.#neighbour(destination);
     if (neighbour === undefined) {
-      neighbour = { mac: UNKNOWN_MAC, knownAtMs: -NEVER, askedAtMs: -NEVER, asked: 0, waiting: [] };
-      this.#neighbours.set(key, neighbour);
+      neighbour = {
+        address: destination.slice(),
+        mac: UNKNOWN_MAC,
+        knownAtMs: -NEVER,
+        askedAtMs: -NEVER,
+        asked: 0,
+        waiting: [],
+      };
+      this.#neighbours.push(neighbour);
     }
     if (neighbour.knownAtMs === -NEVER) {
       if (neighbour.waiting.length < WAITING_MAX) neighbour.waiting.push(frame);
       else this.counters.unresolved += 1;
-      if (now >= neighbour.askedAtMs + ASK_EVERY_MS) this.#ask(key, neighbour);
+      if (now >= neighbour.askedAtMs + ASK_EVERY_MS) this.#ask(neighbour);
       return;
     }
     // An old entry is used, and refreshed at the side.
     const stale = now >= neighbour.knownAtMs + NEIGHBOUR_STALE_MS;
-    if (stale && now >= neighbour.askedAtMs + ASK_EVERY_MS) this.#ask(key, neighbour);
+    if (stale && now >= neighbour.askedAtMs + ASK_EVERY_MS) this.#ask(neighbour);
     frame.set(neighbour.mac, 0);
     this.port.send(frame);
   }
 
-  #ask(key: string, neighbour: Neighbour): void {
+  #ask(neighbour: Neighbour): void {
     if (neighbour.asked === ASK_MAX) {
       this.counters.unresolved += neighbour.waiting.length;
       neighbour.waiting = [];
@@ -385,7 +414,7 @@ export class Stack implements TcpHost {
     }
     neighbour.asked += 1;
     neighbour.askedAtMs = this.port.now();
-    const address = Uint8Array.from(key.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
+    const { address } = neighbour;
     if (address.length === 4) {
       this.#sendArp(1, BROADCAST, UNKNOWN_MAC, address);
       return;
@@ -398,8 +427,13 @@ export class Stack implements TcpHost {
     this.port.send(frame);
   }
 
+  #neighbour(address: Address): Neighbour | undefined {
+    for (const neighbour of this.#neighbours) if (sameBytes(neighbour.address, address)) return neighbour;
+    return undefined;
+  }
+
   #learn(address: Address, mac: Mac, asked: boolean): void {
-    const neighbour = this.#neighbours.get(toHex(address));
+    const neighbour = this.#neighbour(address);
     // Nobody here talks to that address; an announcement then teaches nothing.
     if (neighbour === undefined) return;
     // What is announced unasked replaces what is known, and is not relied on for what is not (RFC 4861 section 7.2.5).
@@ -423,7 +457,7 @@ export class Stack implements TcpHost {
     if (end - at < 32 || frame[at + 24] !== 1) return;
     const peer = source.slice();
     const mac = frame.slice(at + 26, at + 32);
-    if (this.#neighbours.has(toHex(peer))) this.#learn(peer, mac, true);
+    this.#learn(peer, mac, true);
     const body = Uint8Array.of(...this.address6, 2, 1, ...this.mac);
     // Solicited, override.
     const answer = this.#icmpFrame(peer, NEIGHBOUR_ADVERTISEMENT, 0x60000000, body, 255);
@@ -451,7 +485,7 @@ export class Stack implements TcpHost {
   }
 
   #sendArp(operation: number, destination: Mac, targetMac: Mac, target: Address): void {
-    const frame = new Uint8Array(42);
+    const frame = newFrame(42);
     frame.set(destination, 0);
     frame.set(this.mac, 6);
     put16(frame, 12, ETHER_ARP);
@@ -524,7 +558,6 @@ export class Stack implements TcpHost {
     connection.local = remote.length === 4 ? this.address4 : this.address6;
     connection.localPort = localPort;
     connection.remotePort = remotePort;
-    this.#connections.push(connection);
     this.#index(connection);
     return connection;
   }
@@ -534,6 +567,15 @@ export class Stack implements TcpHost {
     const list = this.#byPorts.get(key);
     if (list === undefined) this.#byPorts.set(key, [connection]);
     else list.push(connection);
+    this.#connections.set(connection.id, connection);
+    this.#busy.push(connection);
+    if (connection.state === TCP_STATE.timeWait) this.#retire(connection);
+  }
+
+  #retire(connection: TcpConnection): void {
+    const at = this.#busy.indexOf(connection);
+    if (at >= 0) this.#busy.splice(at, 1);
+    this.#expiryAt = Math.min(this.#expiryAt, connection.nextAt);
   }
 
   #remove(connection: TcpConnection): void {
@@ -541,6 +583,8 @@ export class Stack implements TcpHost {
     const list = (this.#byPorts.get(key) ?? []).filter((other) => other !== connection);
     if (list.length > 0) this.#byPorts.set(key, list);
     else this.#byPorts.delete(key);
-    this.#connections = this.#connections.filter((other) => other !== connection);
+    this.#connections.delete(connection.id);
+    const at = this.#busy.indexOf(connection);
+    if (at >= 0) this.#busy.splice(at, 1);
   }
 }

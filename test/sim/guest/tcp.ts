@@ -10,7 +10,7 @@
  * The whole of it is state: buffers, numbers, timers as absolute times. Not there: keepalive, window scaling, urgent
  * data, Nagle.
  *
- * The application is told that something changed (`Stack` calls it); it then looks at `readable`, `room`, `ended`,
+ * The application is told that something changed (`Stack` calls it); it then looks at `input`, `room`, `finished`,
  * `closed`.
  */
 import { ByteQueue } from './byte-queue.ts';
@@ -72,7 +72,7 @@ export const TCP_DEFAULTS: TcpOptions = {
   rtoMsMin: 200,
   rtoMsMax: 10_000,
   retriesMax: 15,
-  timeWaitMs: 1000,
+  timeWaitMs: 20_000,
 };
 
 /** What a connection needs of its stack. */
@@ -151,6 +151,7 @@ type Piece = { seq: number; bytes: Uint8Array };
 const NEVER = Number.POSITIVE_INFINITY;
 /** More holes than that are not worth keeping. */
 const PIECES_MAX = 64;
+const INVALID_EVERY_MS = 500;
 const INITIAL_WINDOW_SEGMENTS = 10;
 
 export class TcpConnection {
@@ -214,6 +215,8 @@ export class TcpConnection {
   #sack = false;
   #lastAck = 0;
   #timeWaitAt = NEVER;
+  /** When an invalid segment without data was last answered. */
+  #invalidAt = -NEVER;
 
   constructor(host: TcpHost) {
     this.#host = host;
@@ -274,6 +277,7 @@ export class TcpConnection {
     this.#sack = a.flag(this.#sack);
     this.#lastAck = a.number(this.#lastAck);
     this.#timeWaitAt = a.number(this.#timeWaitAt);
+    this.#invalidAt = a.number(this.#invalidAt);
   }
 
   // --- the application's side ----------------------------------------------------------------------------------
@@ -291,9 +295,9 @@ export class TcpConnection {
     return this.state === TCP_STATE.closed || this.state === TCP_STATE.timeWait;
   }
 
-  /** The peer has closed its side and all that it said has been read. */
-  get ended(): boolean {
-    return this.#finished && this.#in.length === 0;
+  /** The peer has closed its side: what is in `input` is the last. */
+  get finished(): boolean {
+    return this.#finished;
   }
 
   /** `close` was called. */
@@ -404,34 +408,34 @@ export class TcpConnection {
     if (this.#timestamps && !rst && (s.flags & SYN) === 0) {
       if (!s.hasTimestamps || ((s.tsVal - this.#tsRecent) | 0) < 0) {
         this.#host.counters.paws += 1;
-        this.#ackNow = true;
+        this.#answerInvalid(s);
         return;
       }
       if (((s.seq - this.#lastAck) | 0) <= 0) this.#tsRecent = s.tsVal;
     }
     if (rst) {
       if (s.seq === this.#received) this.#end(this.state === TCP_STATE.timeWait ? '' : 'reset by the peer');
-      else if (this.#inWindow(s)) this.#challenge();
+      else if (this.#inWindow(s)) this.#challenge(s);
       return;
     }
     if ((s.flags & SYN) !== 0) {
       if (this.state === TCP_STATE.synReceived && ((s.seq + 1) | 0) === this.#received) {
         this.#emit(SYN | ACK, this.#iss, 0, 0);
       } else {
-        this.#challenge();
+        this.#challenge(s);
       }
       return;
     }
     if ((s.flags & ACK) === 0) return;
     if (this.state === TCP_STATE.synReceived) {
       if (((s.ack - this.#una) | 0) <= 0 || ((s.ack - this.#max) | 0) > 0) {
-        this.#challenge();
+        this.#challenge(s);
         return;
       }
       this.state = this.#closing ? TCP_STATE.finWait1 : TCP_STATE.established;
     }
     const acceptable = this.#inWindow(s);
-    if (!acceptable) this.#ackNow = true;
+    if (!acceptable) this.#answerInvalid(s);
     this.#takeAck(s, acceptable);
     if (acceptable && !this.closed) this.#takeData(s);
   }
@@ -466,8 +470,21 @@ export class TcpConnection {
     return first < edge && first + length > 0;
   }
 
-  #challenge(): void {
+  #challenge(s: Segment): void {
     this.#host.counters.challengeAcks += 1;
+    this.#answerInvalid(s);
+  }
+
+  /**
+   * What cannot be taken is answered by an acknowledgement. But if that cannot be taken either, two sides would answer
+   * each other for ever; so segments without data are answered only now and then.
+   */
+  #answerInvalid(s: Segment): void {
+    const now = this.#host.port.now();
+    if (s.payloadBytes === 0 && (s.flags & FIN) === 0) {
+      if (now < this.#invalidAt + INVALID_EVERY_MS) return;
+      this.#invalidAt = now;
+    }
     this.#ackNow = true;
   }
 
@@ -486,7 +503,7 @@ export class TcpConnection {
     const { port, tcp } = this.#host;
     const acked = (s.ack - this.#una) | 0;
     if (((s.ack - this.#max) | 0) > 0) {
-      this.#ackNow = true;
+      this.#answerInvalid(s);
       return;
     }
     const oldWindow = this.#sendWindow;
@@ -653,7 +670,7 @@ export class TcpConnection {
     return ((seq - this.#received) | 0) > 0;
   }
 
-  /** Ends TIME_WAIT early. */
+  /** Forgets the connection without a word to the peer. */
   expire(): void {
     this.#end('');
   }
