@@ -606,7 +606,8 @@ export class TcpConnection {
           this.#ackNow = true;
         } else {
           const { ackDelayMsMin, ackDelayMsMax } = this.#host.tcp;
-          const delay = ackDelayMsMin + this.#host.port.random() * (ackDelayMsMax - ackDelayMsMin);
+          const spread = ackDelayMsMax - ackDelayMsMin;
+          const delay = ackDelayMsMin + (spread > 0 ? this.#host.port.random() * spread : 0);
           this.#ackAt = Math.min(this.#ackAt, this.#host.port.now() + delay);
         }
       } else {
