@@ -25,7 +25,7 @@ import { LIMITS, type Limits } from '../limits.ts';
 import { readU16 } from '../wire/bytes.ts';
 import { PACKET, type PacketKind, PacketView, parseDatagram, parsePacket } from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
-import { findTcpOption, TCP, TCP_OPTION, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
+import { findTcpOption, settledOptions, TCP, TCP_OPTION, TCP_RST, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
 import { isGso, partialChecksumAt } from '../wire/virtio-net.ts';
 import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
@@ -52,6 +52,7 @@ import {
   QUOTES,
   SEQ,
   SEQ_END,
+  SETTLES,
   SIGNED,
   SLAB,
   WAITS,
@@ -223,7 +224,7 @@ export class Comparator {
       this.describe(id, flowId, as);
       this.frames.words[id + INDEX] = index;
       this.frames.enqueue(flow.secondary, id);
-      if (tcp) noteQueued(flow, view.tcpFlags);
+      if (tcp && (view.tcpFlags & (TCP_SYN | TCP_RST)) !== 0) noteQueued(flow, view.tcpFlags);
     }
     if (flow.primary.head === NONE) return;
     this.advance(flow);
@@ -552,7 +553,9 @@ export class Comparator {
     const { words } = this.frames;
     const bytes = this.slabs.buffer(words[id + SLAB]);
     if ((view.tcpFlags & TCP_URG) !== 0) words[id + INDEX] = urgentEnd(bytes, view);
-    if ((view.tcpFlags & TCP_SYN) !== 0 && isSigned(bytes, view)) words[id + FLAGS] |= SIGNED;
+    if ((view.tcpFlags & TCP_SYN) === 0) return;
+    if (isSigned(bytes, view)) words[id + FLAGS] |= SIGNED;
+    words[id + SETTLES] = settledOptions(bytes, view.l4 + TCP.headerBytesMin, view.payload);
   }
 
   /** A row for an SVM frame of `flow`, or NONE when the SVM has had its share. */

@@ -34,6 +34,8 @@ const OLDER = 13;
 const NEWER = 14;
 /** the next fragment of the same datagram */
 export const PIECE = 15;
+/** of a SYN: what its options settle */
+export const SETTLES = PIECE;
 /** of the first fragment: payload bytes of the whole datagram */
 export const DATAGRAM_BYTES = ACK;
 const ROW_SHIFT = 4;
