@@ -198,11 +198,11 @@ function play(dice: Dice): void {
 }
 
 test('hostile frames on both sides', async () => {
-  await fuzz(1500, play);
+  await fuzz(700, play);
 });
 
 test('two VMs that say nearly the same, and hostile frames among it', async () => {
-  await fuzz(2000, (dice) => {
+  await fuzz(1000, (dice) => {
     const world = new World();
     const voice = new Voice('10.0.2.2');
     for (const step of render(traffic(dice, randomTheme(dice)), voice)) {

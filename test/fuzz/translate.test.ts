@@ -54,7 +54,7 @@ function checksumHolds(bytes: Buffer, { sourceAt, ipVersion, l4, end }: PacketVi
 }
 
 test('an SVM translator that hears anything in any order', async () => {
-  await fuzz(1200, (dice) => {
+  await fuzz(600, (dice) => {
     const translator = new SvmTranslator(dice.roll(100), SMALL);
     for (let steps = dice.roll(60); steps > 0; steps--) {
       const fromVm = dice.chance(2);
@@ -76,7 +76,7 @@ test('an SVM translator that hears anything in any order', async () => {
 });
 
 test('an offset map with connections of the same few addresses', async () => {
-  await fuzz(1200, (dice) => {
+  await fuzz(600, (dice) => {
     const translator = new SvmTranslator(1, SMALL);
     for (let i = 0; i < 40; i++) {
       const syn = hostileFrame(dice, true);
