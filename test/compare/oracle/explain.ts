@@ -167,7 +167,8 @@ const TCP: Record<string, (facts: TcpFacts) => boolean> = {
     facts.seen.some((said) => (tcpOf(said).flags & SYN) !== 0) &&
     (oursAlone(facts) || early(facts).some((said) => tcpOf(said).text !== '')),
   'reset-forgets': (facts) =>
-    qemuAlone(facts) && SIDES.every((side) => bySide(facts.seen, side).some(isReset)),
+    SIDES.every((side) => bySide(facts.seen, side).some(isReset)) &&
+    (qemuAlone(facts) || early(facts).some((said) => tcpOf(said).text !== '')),
   'tcp-by-sequence': (facts) => early(facts).some((said) => overtakes(facts, said)) || onlyOrdered(facts),
 };
 
@@ -208,15 +209,7 @@ function behindMinAck({ now }: TcpFacts, { ack }: Tcp): boolean {
 
 function overlaps(segments: Tcp[]): boolean {
   return segments.some((a, i) =>
-    segments
-      .slice(0, i)
-      .some(
-        (b) =>
-          a.text !== '' &&
-          before(a.seq, end(b)) &&
-          before(b.seq, end(a)) &&
-          (a.seq !== b.seq || end(a) !== end(b)),
-      ),
+    segments.slice(0, i).some((b) => a.text !== '' && before(a.seq, end(b)) && before(b.seq, end(a))),
   );
 }
 
@@ -268,13 +261,13 @@ function synAlone(now: Said[]): boolean {
   return syns('svm') > syns('pvm');
 }
 
-/** The PVM has said something and not the byte before the segment, since it last began a connection. */
+/** The PVM has said something and not the byte before the segment, since it last began or ended a connection. */
 function behindHole({ seen }: TcpFacts, { seq }: Tcp): boolean {
   const all = bySide(seen, 'pvm');
   const own = all
     .slice(
       Math.max(
-        all.findLastIndex(({ flags }) => (flags & SYN) !== 0),
+        all.findLastIndex(({ flags }) => (flags & (SYN | RST)) !== 0),
         0,
       ),
     )
