@@ -23,10 +23,22 @@ export const LIMITS = {
   heldFramesCheckpoint: 32768,
   /** Of those, the SVM's: a quarter, so that an SVM that runs far ahead never takes the place of PVM output. */
   heldSecondaryMax: 16384,
+  /** Of one flow's frames on one side: three quarters of heldSecondaryMax, so that the others keep a quarter. */
+  flowFramesMax: 12288,
+  /** And of their bytes: three quarters of what heldSlabsMax slabs have. */
+  flowBytesMax: 48 * MIB,
   /** Flows known at once: 11 words of key and a small object each, about 25 MB when full. */
   flowsMax: 131072,
   /** A flow that said nothing for so long may be forgotten when the table is half full. */
   flowIdleMsMax: 120_000,
+  /** An established connection that is quiet for so long may give its place in a full table to a new flow. */
+  flowQuietMsMin: 1000,
+  /** A connection whose FIN has left and that says nothing for so long is over: Linux keeps TIME_WAIT for 60 s. */
+  flowClosedMsMax: 60_000,
+  /** Datagrams of which a VM has sent some fragments: one byte in each would cost a row of heldFramesMax's 65536. */
+  fragmentedDatagramsMax: 1024,
+  /** Fragments of one: 64 KiB at IPv4's least MTU that hosts must take (576) are 119. */
+  fragmentsPerDatagramMax: 256,
   /** Connections whose sequence numbers differ between client and VM: one per connection that lived through a failover. */
   translationsMax: 65536,
   /** Client frames that a silent uplink keeps until the link has brought the same: one second at 32 Mbit/s. */
@@ -40,6 +52,9 @@ export const LIMITS = {
   earlyFramesMax: 8192,
   /** One link message: a run of whole frames. Large enough to spare system calls, small enough for heartbeats to pass. */
   linkRunBytesMax: 64 * KIB,
+  /** VM state on its way from socket to socket: 16 slabs, 4 MiB, keep both ends busy. */
+  pipeSlabBytes: 256 * KIB,
+  pipeSlabsMax: 16,
   /** A socket that takes nothing while so much waits for it: its source is paused. */
   unsentBytesMax: 8 * MIB,
 } as const;

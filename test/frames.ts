@@ -13,6 +13,7 @@ export const SYN = 0x02;
 export const RST = 0x04;
 export const PSH = 0x08;
 export const ACK = 0x10;
+export const URG = 0x20;
 
 export type Tag = { id: number; type?: number; priority?: number };
 
@@ -58,6 +59,7 @@ export type TcpSegment = LinkLayer &
     ack?: number;
     flags?: number;
     window?: number;
+    urgent?: number;
     /** a multiple of 4 bytes, at most 40 */
     options?: number[];
     payload?: Uint8Array;
@@ -166,7 +168,7 @@ export function tcpFrame(segment: TcpSegment): Buffer {
     u16(segment.sourcePort ?? 40000, segment.destinationPort ?? 80),
     u32(segment.seq ?? 0, segment.ack ?? 0),
     Buffer.from([((20 + options.length) / 4) << 4, segment.flags ?? ACK]),
-    u16(segment.window ?? 0xffff, 0, 0),
+    u16(segment.window ?? 0xffff, 0, segment.urgent ?? 0),
     options,
   ]);
   return transportFrame(segment, 6, Buffer.concat([header, segment.payload ?? Buffer.alloc(0)]), 16);

@@ -1,7 +1,8 @@
 # What the lab's guest serves, in one process and one loop, so that its counters are plain variables:
 #   7/tcp and 7/udp    echo
 #   80/tcp             files, by busybox httpd (started from here once the files exist)
-#   4000/tcp           counter: "next" hands out 1, 2, 3 ..., "stats" answers one line of JSON
+#   4000/tcp           counter: "next" hands out 1, 2, 3 ..., "stats" answers one line of JSON, "clock" tells the
+#                      nanoseconds since boot, which two VMs never agree on
 #   4001/udp           counted echo: "<datagrams so far> <payload>"
 #   4002/tcp           connect out: "connect HOST PORT TEXT", then "again TEXT" on the same connection
 # Every socket is IPv6 with V6ONLY off, which serves IPv4 as well.
@@ -225,8 +226,16 @@ sub counter_input {
   while (defined(my $line = take_line($c))) {
     if ($line eq 'next') { $next += 1; $c->{out} .= "$next\n" }
     elsif ($line eq 'stats') { $c->{out} .= stats() }
+    elsif ($line eq 'clock') { $c->{out} .= clock() . "\n" }
     else { $c->{out} .= "error unknown request\n" }
   }
+}
+
+# clock_gettime without Time::HiRes; CLOCK_MONOTONIC.
+sub clock {
+  my $time = "\0" x 16;
+  syscall(228, 1, $time) == 0 or die "clock_gettime: $!";
+  return sprintf '%d%09d', unpack('qq', $time);
 }
 
 sub stats {

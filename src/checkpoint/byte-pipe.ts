@@ -5,16 +5,13 @@
 
 import { SlabPool } from '../frames/slabs.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
-
-/** 16 slabs of 256 KiB: 4 MiB under way keep both ends busy. */
-const PIPE_SLABS = 16;
-const PIPE_SLAB_BYTES = 256 * 1024;
+import { LIMITS, type Limits } from '../limits.ts';
 
 export class BytePipe {
   bytes = 0;
   private readonly from: ByteStream;
   private readonly to: ByteStream;
-  private readonly slabs = new SlabPool(PIPE_SLAB_BYTES, PIPE_SLABS);
+  private readonly slabs: SlabPool;
   /** Sees every read before it is passed on; answers false to keep it back. */
   private readonly inspect: (bytes: Uint8Array) => boolean;
   private readonly onClosed: (cause: Error | null) => void;
@@ -25,7 +22,9 @@ export class BytePipe {
     to: ByteStream,
     inspect: (bytes: Uint8Array) => boolean,
     onClosed: (cause: Error | null) => void,
+    limits: Limits = LIMITS,
   ) {
+    this.slabs = new SlabPool(limits.pipeSlabBytes, limits.pipeSlabsMax);
     this.from = from;
     this.to = to;
     this.inspect = inspect;

@@ -13,6 +13,7 @@
 
 import { ColoError } from '../error.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import { BytePipe } from './byte-pipe.ts';
 import { COLO_MESSAGE, coloMessageBytes, type ReverseMessage, ReverseParser } from './colo-messages.ts';
 
@@ -43,7 +44,13 @@ export class MigrationRelay {
   private idle = false;
   private done = false;
 
-  constructor(side: 'primary' | 'secondary', qemu: ByteStream, peer: ByteStream, events: RelayEvents) {
+  constructor(
+    side: 'primary' | 'secondary',
+    qemu: ByteStream,
+    peer: ByteStream,
+    events: RelayEvents,
+    limits: Limits = LIMITS,
+  ) {
     this.qemu = qemu;
     this.peer = peer;
     this.events = events;
@@ -61,6 +68,7 @@ export class MigrationRelay {
       this.toSecondary,
       (bytes) => (side === 'primary' && this.idle ? this.onIdleBytes(bytes) : true),
       closed,
+      limits,
     );
     this.backward = new BytePipe(
       this.toSecondary,
@@ -70,6 +78,7 @@ export class MigrationRelay {
         return false;
       },
       closed,
+      limits,
     );
   }
 

@@ -7,7 +7,14 @@ import { QmpSource } from '../dropin/qmp-source.ts';
 import type { Endpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { systemClock, systemTimers } from '../io/clock.ts';
-import { connectQmp, ENDPOINTS_HELP, parseEndpointOption, sayEvents } from './dropin.ts';
+import {
+  connectQmp,
+  DROPIN_HELP,
+  parseEndpointOption,
+  REPORT_SIGNAL,
+  requireDistinct,
+  sayEvents,
+} from './dropin.ts';
 
 type Options = {
   primaryIn: Endpoint;
@@ -37,15 +44,22 @@ export function compareCommand(): Command {
     .option('--qmp <endpoint>', "ask the primary's QEMU for checkpoints (KVM, TCG)", parseEndpointOption)
     .option('--vnet-hdr', 'frames carry a virtio-net header (vnet_hdr_support=on)')
     .option('--json', 'print events as JSON, one per line')
-    .addHelpText('after', ENDPOINTS_HELP)
+    .addHelpText('after', DROPIN_HELP)
     .action(async (options: Options) => {
       if (options.notify !== undefined && options.qmp !== undefined)
         throw new ColoError('COLO_USAGE', 'who takes the checkpoints? give --notify or --qmp, not both');
+      requireDistinct({
+        '--primary-in': options.primaryIn,
+        '--secondary-in': options.secondaryIn,
+        '--out': options.out,
+        '--notify': options.notify,
+        '--qmp': options.qmp,
+      });
       await runCompare(options, process);
     });
 }
 
-async function runCompare(options: Options, signals: Pick<EventEmitter, 'once' | 'off'>): Promise<void> {
+async function runCompare(options: Options, signals: Pick<EventEmitter, 'on' | 'once'>): Promise<void> {
   const { notify, qmp } = options;
   const say = sayEvents('compare', options.json === true);
   const framing = options.vnetHdr === true ? 'vnet' : 'plain';
@@ -68,6 +82,7 @@ async function runCompare(options: Options, signals: Pick<EventEmitter, 'once' |
   const asked = new Promise<void>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) signals.once(signal, () => resolve());
   });
+  signals.on(REPORT_SIGNAL, () => say('compare.report', compare.report()));
   await compare.start();
   say('compare.started', {});
   await asked;

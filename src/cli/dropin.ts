@@ -1,17 +1,39 @@
 /** What `colo compare` and `colo rewrite` share on the command line. */
 import { InvalidArgumentError } from 'commander';
-import { type Endpoint, parseEndpoint } from '../endpoint.ts';
+import { type Endpoint, formatEndpoint, parseEndpoint } from '../endpoint.ts';
+import { ColoError } from '../error.ts';
 import { QmpClient } from '../qemu/qmp.ts';
 import { eventText } from './event-text.ts';
 import { print, printJson } from './output.ts';
 
-export const ENDPOINTS_HELP =
-  '\nEndpoints: unix:PATH, tcp:HOST:PORT (connect), unix-listen:PATH, tcp-listen:HOST:PORT (accept).';
+export const DROPIN_HELP = `
+Endpoints: unix:PATH, tcp:HOST:PORT (connect), unix-listen:PATH, tcp-listen:HOST:PORT (accept).
+Signals: SIGINT and SIGTERM stop it in order, SIGUSR2 prints its counters.`;
+
+/** Asks for the counters so far, as dd's SIGUSR1 does; that one is Node's own. */
+export const REPORT_SIGNAL = 'SIGUSR2';
 
 const QMP_DEADLINE_MS = 5000;
 
 export const connectQmp = (endpoint: Endpoint): Promise<QmpClient> =>
   QmpClient.connect({ endpoint, deadlineMs: QMP_DEADLINE_MS });
+
+/** Two places at one endpoint would take each other's frames, or wait for each other for ever. */
+export function requireDistinct(places: Readonly<Record<string, Endpoint | undefined>>): void {
+  const owners = new Map<string, string>();
+  for (const [option, endpoint] of Object.entries(places)) {
+    if (endpoint === undefined) continue;
+    const text = formatEndpoint(endpoint);
+    const other = owners.get(text);
+    // Port 0 is a free one each time.
+    if (other !== undefined && !text.endsWith(':0'))
+      throw new ColoError(
+        'COLO_USAGE',
+        `${other} and ${option} are both ${text}; give each a socket of its own`,
+      );
+    owners.set(text, option);
+  }
+}
 
 export function parseEndpointOption(text: string): Endpoint {
   try {

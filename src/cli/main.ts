@@ -5,12 +5,12 @@ import { runCli } from './program.ts';
 setFlagsFromString('--max-inlined-bytecode-size-cumulative=5000');
 setFlagsFromString('--max-inlined-bytecode-size=1500');
 
-const runsNode = process.argv[2] === 'node';
+const runsOn = ['node', 'compare', 'rewrite'].includes(process.argv[2]);
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;
-    // A reader that has seen enough (head, less) is no failure; and it must never take a guarded VM with it.
-    if (!runsNode) process.exit(0);
+    // A reader that has seen enough (head, less) is no failure; and it must never take a VM's network with it.
+    if (!runsOn) process.exit(0);
   });
 }
 process.exitCode = await runCli(process.argv.slice(2));

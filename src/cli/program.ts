@@ -5,6 +5,7 @@ import { ColoError } from '../error.ts';
 import { captureCommand } from './capture.ts';
 import { checkpointCommand } from './checkpoint.ts';
 import { compareCommand } from './compare.ts';
+import { diffCommand } from './diff.ts';
 import { doctorCommand } from './doctor.ts';
 import { eventsCommand } from './events.ts';
 import { failoverCommand } from './failover.ts';
@@ -39,6 +40,7 @@ export function buildProgram(): Command {
     captureCommand(),
     compareCommand(),
     rewriteCommand(),
+    diffCommand(),
     doctorCommand(),
   ]) {
     program.addCommand(command);

@@ -4,7 +4,14 @@ import { Command } from 'commander';
 import { DropInRewrite } from '../dropin/rewrite.ts';
 import type { Endpoint } from '../endpoint.ts';
 import { systemTimers } from '../io/clock.ts';
-import { connectQmp, ENDPOINTS_HELP, parseEndpointOption, sayEvents } from './dropin.ts';
+import {
+  connectQmp,
+  DROPIN_HELP,
+  parseEndpointOption,
+  REPORT_SIGNAL,
+  requireDistinct,
+  sayEvents,
+} from './dropin.ts';
 
 type Options = {
   in: Endpoint;
@@ -38,13 +45,20 @@ export function rewriteCommand(): Command {
     )
     .option('--vnet-hdr', 'frames carry a virtio-net header (vnet_hdr_support=on)')
     .option('--json', 'print events as JSON, one per line')
-    .addHelpText('after', ENDPOINTS_HELP)
+    .addHelpText('after', DROPIN_HELP)
     .action(async (options: Options) => {
+      requireDistinct({
+        '--in': options.in,
+        '--guest-in': options.guestIn,
+        '--guest-out': options.guestOut,
+        '--out': options.out,
+        '--qmp': options.qmp,
+      });
       await runRewrite(options, process);
     });
 }
 
-async function runRewrite(options: Options, signals: Pick<EventEmitter, 'once' | 'off'>): Promise<void> {
+async function runRewrite(options: Options, signals: Pick<EventEmitter, 'on' | 'once'>): Promise<void> {
   const say = sayEvents('rewrite', options.json === true);
   const rewrite = new DropInRewrite({
     endpoints: {
@@ -67,6 +81,7 @@ async function runRewrite(options: Options, signals: Pick<EventEmitter, 'once' |
   const asked = new Promise<void>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) signals.once(signal, () => resolve());
   });
+  signals.on(REPORT_SIGNAL, () => say('rewrite.report', rewrite.report()));
   await rewrite.start();
   say('rewrite.started', {});
   await asked;

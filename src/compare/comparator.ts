@@ -11,7 +11,9 @@
  *
  * Limits: limits.ts. Full columns or a full flow table never lose PVM output: a frame without a flow is held
  * until the next commit, and `pressure` says that one is due. Only SVM frames may be dropped (the PVM's counterpart
- * then waits, and a checkpoint heals it).
+ * then waits, and a checkpoint heals it). A full table forgets a flow of which nothing is held: if it goes on, it is
+ * one first seen in its middle. Those go first that have least to say: datagrams, connections that are over or half
+ * open. So a flood of new flows costs the flood's, not the established ones'.
  */
 
 import { invariant } from '../error.ts';
@@ -20,33 +22,50 @@ import { FlowTable } from '../flow/table.ts';
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import { PACKET, type PacketKind, PacketView, parsePacket } from '../wire/packet.ts';
+import { readU16 } from '../wire/bytes.ts';
+import { PACKET, type PacketKind, PacketView, parseDatagram, parsePacket } from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
-import { TCP_SYN } from '../wire/tcp.ts';
+import { findTcpOption, TCP, TCP_OPTION, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
+import { isGso, partialChecksumAt } from '../wire/virtio-net.ts';
 import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
 import { ComparedFlow } from './flow-state.ts';
+import { FRAGMENT, Fragments } from './fragments.ts';
 import {
   ACK,
   type ArrivalList,
   AT,
+  clearQueue,
+  DATAGRAM_BYTES,
   emptyArrivalList,
   FLAGS,
   FLOW,
+  type FrameQueue,
   HeldFrames,
+  IN_PIECES,
   INDEX,
   LENGTH,
   NONE,
   PAYLOAD,
   PAYLOAD_BYTES,
+  PIECE,
+  QUOTES,
   SEQ,
   SEQ_END,
+  SIGNED,
   SLAB,
   WAITS,
   WAITS_FOR,
 } from './held-frames.ts';
 import { pairWithPrimary, pairWithSecondary } from './lockstep.ts';
-import { acceptSecondaryTcp, advanceTcp, noteCommitted, noteCopied } from './tcp.ts';
+import {
+  acceptSecondaryTcp,
+  advanceTcp,
+  noteCommitted,
+  noteCopied,
+  noteQueued,
+  noteSvmUrgent,
+} from './tcp.ts';
 import { type DivergenceReason, type ReleaseCause, VERDICT, type Verdict } from './verdict.ts';
 
 export type ComparatorSink = {
@@ -62,12 +81,20 @@ export type ComparatorSink = {
 
 export type WaitLimits = { dataMs: number; ackMs: number; secondaryMs: number };
 export type Overdue = 'wait-primary' | 'wait-secondary' | null;
-export type Pressure = 'limit-frames' | 'limit-bytes' | 'limit-flows' | null;
+export type Pressure =
+  | 'limit-frames'
+  | 'limit-bytes'
+  | 'limit-flows'
+  | 'limit-share'
+  | 'limit-fragments'
+  | null;
 
 /** Heads looked at per question: an older one that waits for data is always before a younger one. */
 const OVERDUE_SCAN_MAX = 256;
-/** Flows looked at for an idle one when the table is full. */
+/** Flows looked at for one to forget when the table is full. */
 const EVICT_SCAN_MAX = 64;
+/** Flows looked at for one that is over, whenever a new one comes: more than come. */
+const SWEEP_SCAN = 8;
 
 export class Comparator {
   readonly frames: HeldFrames;
@@ -90,9 +117,15 @@ export class Comparator {
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
   /** flows that are TCP connections */
   tcpFlows = 0;
-  private readonly vnet: boolean;
+  /** held frames that were looked at in search of one: bounded per frame, whatever the VMs send */
+  visits = 0;
+  readonly vnet: boolean;
+  private readonly primaryFragments: Fragments;
+  private readonly secondaryFragments: Fragments;
   private evictAt = 0;
   private flowless = false;
+  private fragmentsFull = false;
+  private shareReached = false;
 
   constructor(
     slabs: SlabPool,
@@ -107,6 +140,8 @@ export class Comparator {
     this.sink = sink;
     this.frames = new HeldFrames(limits.heldFramesMax, slabs);
     this.table = new FlowTable(limits.flowsMax, hashSeed);
+    this.primaryFragments = new Fragments(this.frames, hashSeed, limits);
+    this.secondaryFragments = new Fragments(this.frames, hashSeed, limits);
   }
 
   get flowCount(): number {
@@ -127,6 +162,10 @@ export class Comparator {
       this.sink.release(slab, at, length, 'harmless');
       return;
     }
+    if (as === COMPARE_AS.pieces) {
+      this.primaryFragment(slab, at, length, nowMs);
+      return;
+    }
     if ((view.tcpFlags & TCP_SYN) !== 0) this.sink.primarySyn(slab, at, length);
     const flowId = this.flowOf(bytes, nowMs);
     const flow = flowId === NONE ? null : this.flows[flowId]!;
@@ -138,18 +177,31 @@ export class Comparator {
       this.flowless = true;
       return;
     }
-    this.describe(id, flowId);
+    this.describe(id, flowId, as);
     this.frames.enqueue(flow.primary, id);
     // Behind another held frame it can only leave after that one.
-    if (first) this.advance(flow, as);
+    if (!first) this.checkShare(flow.primary);
+    else {
+      this.advance(flow);
+      if (flow.closed) this.forgetClosed(flowId, flow);
+    }
   }
 
   /** An SVM frame; `index` is its number in the epoch. */
   secondaryFrame(slab: number, at: number, length: number, index: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (this.parse(slab, at, length) === PACKET.malformed || compareAs(view) === COMPARE_AS.harmless) {
+    if (this.parse(slab, at, length) === PACKET.malformed) {
       this.sink.confirm(index);
+      return;
+    }
+    const as = compareAs(view);
+    if (as === COMPARE_AS.harmless) {
+      this.sink.confirm(index);
+      return;
+    }
+    if (as === COMPARE_AS.pieces) {
+      this.secondaryFragment(slab, at, length, index, nowMs);
       return;
     }
     const flowId = this.flowOf(bytes, nowMs);
@@ -161,18 +213,21 @@ export class Comparator {
     const tcp = view.kind === PACKET.tcp;
     if (tcp && flow.secondary.head === NONE && pairWithPrimary(this, flow, view, slab, index)) return;
     const end = (view.seq + view.seqLength) | 0;
+    if (tcp && (view.tcpFlags & TCP_URG) !== 0) noteSvmUrgent(flow, urgentEnd(bytes, view));
     if (!tcp || acceptSecondaryTcp(this, flow, index, view.tcpFlags, view.seq, end, view.ack)) {
-      const full = this.secondary.frames >= this.limits.heldSecondaryMax;
-      const id = full ? NONE : this.frames.add(this.secondary, slab, at, length, nowMs);
+      const id = this.holdSecondary(flow, slab, at, length, nowMs);
       if (id === NONE) {
         this.counters.secondaryDropped++;
         return;
       }
-      this.describe(id, flowId);
+      this.describe(id, flowId, as);
       this.frames.words[id + INDEX] = index;
       this.frames.enqueue(flow.secondary, id);
+      if (tcp) noteQueued(flow, view.tcpFlags);
     }
-    if (flow.primary.head !== NONE) this.advance(flow, tcp ? COMPARE_AS.stream : COMPARE_AS.whole);
+    if (flow.primary.head === NONE) return;
+    this.advance(flow);
+    if (flow.closed) this.forgetClosed(flowId, flow);
   }
 
   /** The SVM now equals the PVM: everything held leaves, in order of arrival. Returns how many frames. */
@@ -181,9 +236,8 @@ export class Comparator {
     let released = 0;
     while (this.secondary.oldest !== NONE) {
       const id = this.secondary.oldest;
-      const flow = this.flows[frames.words[id + FLOW]]!;
-      flow.secondary.head = NONE;
-      flow.secondary.tail = NONE;
+      const flowId = frames.words[id + FLOW];
+      if (flowId !== NONE) clearQueue(this.flows[flowId]!.secondary);
       frames.remove(this.secondary, id);
     }
     while (this.primary.oldest !== NONE) {
@@ -191,9 +245,8 @@ export class Comparator {
       const flowId = frames.words[id + FLOW];
       if (flowId !== NONE) {
         const flow = this.flows[flowId]!;
-        flow.primary.head = NONE;
-        flow.primary.tail = NONE;
-        if (this.keyKind(flowId) === PACKET.tcp) {
+        clearQueue(flow.primary);
+        if (flow.tcp) {
           noteCommitted(
             flow,
             frames.words[id + FLAGS],
@@ -207,13 +260,14 @@ export class Comparator {
       frames.remove(this.primary, id);
       released++;
     }
-    for (const flow of this.flows) {
+    for (const [id, flow] of this.flows.entries()) {
       if (flow === undefined) continue;
       flow.diverged = false;
       noteCopied(flow);
+      if (flow.closed) this.forgetFlow(id);
     }
-    // A commit makes room for whatever had none. A flow that goes on is one that is first seen in its middle.
-    if (this.flowless) this.forgetFlows();
+    // Now nothing is held of any flow, so a full table has some to forget.
+    this.endEpoch();
     invariant(this.primary.frames === 0 && this.secondary.frames === 0, 'a commit left frames behind');
     return released;
   }
@@ -223,7 +277,11 @@ export class Comparator {
     for (const list of [this.primary, this.secondary]) {
       while (list.oldest !== NONE) this.frames.remove(list, list.oldest);
     }
-    this.forgetFlows();
+    this.table.clear();
+    this.flows.length = 0;
+    this.tcpFlows = 0;
+    this.evictAt = 0;
+    this.endEpoch();
   }
 
   /**
@@ -241,7 +299,7 @@ export class Comparator {
       const flowId = this.flowOf(bytes, nowMs);
       if (flowId !== NONE) {
         const end = (view.seq + view.seqLength) | 0;
-        noteCommitted(this.flows[flowId]!, view.tcpFlags, view.seq, end, view.ack);
+        noteCommitted(this.flows[flowId]!, view.tcpFlags, dataSeq(view), end, view.ack);
       }
     }
     this.sink.release(slab, at, length, 'alone');
@@ -273,6 +331,8 @@ export class Comparator {
     if (this.secondary.frames >= this.limits.heldSecondaryMax) return 'limit-frames';
     if (this.slabs.inUse >= this.limits.heldSlabsMax) return 'limit-bytes';
     if (this.flowless) return 'limit-flows';
+    if (this.shareReached) return 'limit-share';
+    if (this.fragmentsFull) return 'limit-fragments';
     return null;
   }
 
@@ -309,6 +369,41 @@ export class Comparator {
     frames.remove(this.primary, id);
   }
 
+  /** The same for a datagram in fragments. */
+  releasePieces(flow: ComparedFlow): void {
+    const { frames } = this;
+    for (let id = frames.dequeue(flow.primary); id !== NONE; ) {
+      const next = frames.words[id + PIECE];
+      this.counters.matched++;
+      this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'match');
+      frames.remove(this.primary, id);
+      id = next;
+    }
+  }
+
+  dropSecondaryPieces(flow: ComparedFlow): void {
+    const { frames } = this;
+    for (let id = frames.dequeue(flow.secondary); id !== NONE; ) {
+      const next = frames.words[id + PIECE];
+      this.sink.confirm(frames.words[id + INDEX]);
+      frames.remove(this.secondary, id);
+      id = next;
+    }
+  }
+
+  bytesOf(slab: number): Uint8Array {
+    return this.slabs.buffer(slab);
+  }
+
+  /** Where in a held frame's payload its incomplete checksum lies, or -1. */
+  partialChecksumIn(id: number): number {
+    const { words } = this.frames;
+    const bytes = this.slabs.buffer(words[id + SLAB]);
+    const at = words[id + AT];
+    const field = partialChecksumAt(bytes, at, words[id + LENGTH], vnetBytes(bytes, at));
+    return field < words[id + PAYLOAD] ? -1 : field - words[id + PAYLOAD];
+  }
+
   /** The client has all that the SVM's oldest frame said. */
   dropSecondaryHead(flow: ComparedFlow): void {
     this.sink.confirm(this.frames.words[flow.secondary.head + INDEX]);
@@ -317,7 +412,9 @@ export class Comparator {
 
   /** Holds the SVM's oldest frame no longer; whether it is confirmed is the caller's business. */
   forgetSecondaryHead(flow: ComparedFlow): void {
-    this.frames.remove(this.secondary, this.frames.dequeue(flow.secondary));
+    const id = this.frames.dequeue(flow.secondary);
+    if (flow.cursor === id) flow.cursor = NONE;
+    this.frames.remove(this.secondary, id);
   }
 
   confirm(index: number): void {
@@ -332,9 +429,98 @@ export class Comparator {
     return VERDICT.diverged;
   }
 
-  private advance(flow: ComparedFlow, as: CompareAs): void {
-    if (as === COMPARE_AS.stream) advanceTcp(this, flow);
+  private advance(flow: ComparedFlow): void {
+    if (flow.tcp) advanceTcp(this, flow);
     else advanceDatagrams(this, flow);
+  }
+
+  private endEpoch(): void {
+    this.primaryFragments.clear();
+    this.secondaryFragments.clear();
+    this.flowless = false;
+    this.shareReached = false;
+    this.fragmentsFull = false;
+  }
+
+  private primaryFragment(slab: number, at: number, length: number, nowMs: number): void {
+    const id = this.frames.add(this.primary, slab, at, length, nowMs);
+    invariant(id !== NONE, 'PVM frames kept coming while all held frames were in use');
+    this.describeFragment(id);
+    const fate = this.primaryFragments.add(this.key, id, this.view.moreFragments);
+    if (fate === FRAGMENT.full) this.fragmentsFull = true;
+    else if (fate === FRAGMENT.refused) {
+      this.counters.divergences++;
+      this.key[FLOW_KEY_WORDS - 1] = 0;
+      this.sink.diverged(this.key, 'diverged-fragments');
+    } else if (fate === FRAGMENT.complete) {
+      const head = this.primaryFragments.take(this.key);
+      const flowId = this.datagramFlow(head, this.slabs.buffer(slab), nowMs);
+      if (flowId === NONE) {
+        this.flowless = true;
+        return;
+      }
+      const flow = this.flows[flowId]!;
+      this.frames.enqueue(flow.primary, head);
+      this.checkShare(flow.primary);
+      this.advance(flow);
+    }
+  }
+
+  private secondaryFragment(slab: number, at: number, length: number, index: number, nowMs: number): void {
+    const full = this.secondary.frames >= this.limits.heldSecondaryMax;
+    const id = full ? NONE : this.frames.add(this.secondary, slab, at, length, nowMs);
+    if (id === NONE) {
+      this.counters.secondaryDropped++;
+      return;
+    }
+    this.describeFragment(id);
+    this.frames.words[id + INDEX] = index;
+    const fate = this.secondaryFragments.add(this.key, id, this.view.moreFragments);
+    if (fate === FRAGMENT.full) this.fragmentsFull = true;
+    if (fate !== FRAGMENT.complete) return;
+    const head = this.secondaryFragments.take(this.key);
+    const flowId = this.datagramFlow(head, this.slabs.buffer(slab), nowMs);
+    // Without a flow its frames stay held until the commit that makes room for one.
+    if (flowId === NONE) return;
+    const flow = this.flows[flowId]!;
+    this.frames.enqueue(flow.secondary, head);
+    this.checkShare(flow.secondary);
+    if (flow.primary.head !== NONE) this.advance(flow);
+  }
+
+  /** Copies what the view says of a fragment into its columns, and leaves its datagram's key. */
+  private describeFragment(id: number): void {
+    const { view } = this;
+    const { words } = this.frames;
+    words[id + PAYLOAD] = view.payload;
+    words[id + PAYLOAD_BYTES] = view.payloadBytes;
+    words[id + FLAGS] = 0;
+    words[id + SEQ] = view.fragmentOffset;
+    words[id + SEQ_END] = view.fragmentOffset + view.payloadBytes;
+    words[id + WAITS] = WAITS_FOR.bytes;
+    writeFlowKey(this.slabs.buffer(words[id + SLAB]), view, true, this.key);
+    this.key[FLOW_KEY_WORDS - 1] = view.fragmentId;
+  }
+
+  /**
+   * The flow of a complete datagram, which is that of the same datagram in one frame (but for TCP, whose segments in
+   * fragments are compared whole). The view is that of its last fragment to come, in `bytes`.
+   */
+  private datagramFlow(head: number, bytes: Uint8Array, nowMs: number): number {
+    const { view } = this;
+    const { words } = this.frames;
+    const first = this.slabs.buffer(words[head + SLAB]);
+    let total = 0;
+    for (let id = head; id !== NONE; id = words[id + PIECE]) total += words[id + PAYLOAD_BYTES];
+    const l4 = words[head + PAYLOAD];
+    const headerBytes = parseDatagram(first, l4, words[head + PAYLOAD_BYTES], total, view);
+    words[head + PAYLOAD] += headerBytes;
+    words[head + PAYLOAD_BYTES] -= headerBytes;
+    words[head + DATAGRAM_BYTES] = total - headerBytes;
+    words[head + FLAGS] = IN_PIECES;
+    const flowId = this.flowOf(bytes, nowMs);
+    for (let id = head; id !== NONE; id = words[id + PIECE]) words[id + FLOW] = flowId;
+    return flowId;
   }
 
   /** A virtio-net header is neither part of the packet nor compared: only the driver beside the VM sees it. */
@@ -343,21 +529,45 @@ export class Comparator {
     const bytes = slabs.buffer(slab);
     const skip = this.vnet ? vnetBytes(bytes, at) : 0;
     if (parseQuickTcp(slabs.view(slab), at + skip, length - skip, view)) return PACKET.tcp;
-    return parsePacket(bytes, at + skip, length - skip, view);
+    return parsePacket(bytes, at + skip, length - skip, view, isGso(bytes, at, skip));
   }
 
   /** Copies what the view says into the frame's columns. */
-  private describe(id: number, flowId: number): void {
+  private describe(id: number, flowId: number, as: CompareAs): void {
     const { frames, view } = this;
     frames.words[id + FLOW] = flowId;
     frames.words[id + PAYLOAD] = view.payload;
     frames.words[id + PAYLOAD_BYTES] = view.payloadBytes;
     frames.words[id + FLAGS] = view.tcpFlags;
     if (view.kind === PACKET.tcp) {
-      frames.words[id + SEQ] = view.seq;
+      frames.words[id + SEQ] = dataSeq(view);
       frames.words[id + SEQ_END] = (view.seq + view.seqLength) | 0;
       frames.words[id + ACK] = view.ack;
-    }
+      if ((view.tcpFlags & (TCP_SYN | TCP_URG)) !== 0) this.describeRare(id);
+    } else if (as === COMPARE_AS.quote) frames.words[id + FLAGS] = QUOTES;
+  }
+
+  private describeRare(id: number): void {
+    const { view } = this;
+    const { words } = this.frames;
+    const bytes = this.slabs.buffer(words[id + SLAB]);
+    if ((view.tcpFlags & TCP_URG) !== 0) words[id + INDEX] = urgentEnd(bytes, view);
+    if ((view.tcpFlags & TCP_SYN) !== 0 && isSigned(bytes, view)) words[id + FLAGS] |= SIGNED;
+  }
+
+  /** A row for an SVM frame of `flow`, or NONE when the SVM has had its share. */
+  private holdSecondary(flow: ComparedFlow, slab: number, at: number, length: number, nowMs: number): number {
+    if (this.secondary.frames >= this.limits.heldSecondaryMax) return NONE;
+    if (flow.secondary.head !== NONE && this.checkShare(flow.secondary)) return NONE;
+    return this.frames.add(this.secondary, slab, at, length, nowMs);
+  }
+
+  /** One flow must not take the room of all: has it more than its share? */
+  private checkShare(queue: FrameQueue): boolean {
+    const { flowFramesMax, flowBytesMax } = this.limits;
+    if (queue.framesBehind < flowFramesMax - 1 && queue.bytesBehind < flowBytesMax) return false;
+    this.shareReached = true;
+    return true;
   }
 
   /** The flow of the frame in the view, made when it is new; NONE when there is no room for another. */
@@ -365,39 +575,92 @@ export class Comparator {
     writeFlowKey(bytes, this.view, true, this.key);
     let id = this.table.find(this.key);
     if (id === NONE) {
-      if (this.table.size * 2 >= this.table.flowsMax) this.evictIdle(nowMs);
-      id = this.table.insert(this.key);
+      id = this.newFlow(nowMs);
       if (id === NONE) return NONE;
-      this.flows[id] = new ComparedFlow();
-      if (this.view.kind === PACKET.tcp) this.tcpFlows++;
     }
     this.flows[id]!.lastSeenMs = nowMs;
     return id;
   }
 
-  private evictIdle(nowMs: number): void {
+  private newFlow(nowMs: number): number {
+    // What comes behind a frame without a flow must not overtake it.
+    if (this.flowless) return NONE;
+    if (this.table.size === this.table.flowsMax) this.evictOne(nowMs);
+    else if (this.table.size > 0) this.sweep(nowMs);
+    const id = this.table.insert(this.key);
+    if (id === NONE) return NONE;
+    const tcp = this.view.kind === PACKET.tcp;
+    this.flows[id] = new ComparedFlow(tcp);
+    if (tcp) this.tcpFlows++;
+    return id;
+  }
+
+  /** Makes room in a full table, if any flow that is looked at may be spared. */
+  private evictOne(nowMs: number): void {
+    let oldest = NONE;
     for (let seen = 0; seen < EVICT_SCAN_MAX; seen++) {
-      this.evictAt = (this.evictAt + 1) % this.flows.length;
-      const flow = this.flows[this.evictAt];
-      if (flow?.idle === true && nowMs - flow.lastSeenMs >= this.limits.flowIdleMsMax) {
-        if (this.keyKind(this.evictAt) === PACKET.tcp) this.tcpFlows--;
-        this.table.remove(this.evictAt);
-        this.flows[this.evictAt] = undefined;
-        this.counters.flowsEvicted++;
+      const id = this.nextFlow();
+      const flow = this.flows[id]!;
+      if (!flow.empty) continue;
+      if (flow.expendable) {
+        oldest = id;
+        break;
       }
+      if (nowMs - flow.lastSeenMs < this.limits.flowQuietMsMin) continue;
+      if (oldest === NONE || flow.lastSeenMs < this.flows[oldest]!.lastSeenMs) oldest = id;
+    }
+    if (oldest === NONE) return;
+    this.counters.flowsEvicted++;
+    this.forgetFlow(oldest);
+  }
+
+  /** Forgets connections that are over, and when the table is half full those that say nothing. */
+  private sweep(nowMs: number): void {
+    const { flowClosedMsMax, flowIdleMsMax } = this.limits;
+    const halfFull = this.table.size * 2 >= this.table.flowsMax;
+    for (let seen = 0; seen < SWEEP_SCAN; seen++) {
+      const id = this.nextFlow();
+      const flow = this.flows[id];
+      if (flow === undefined || !flow.empty || flow.pendingAckIndex !== NONE) continue;
+      const idleMs = nowMs - flow.lastSeenMs;
+      const over = flow.finReleased && idleMs >= flowClosedMsMax;
+      if (!over && !(halfFull && idleMs >= flowIdleMsMax)) continue;
+      this.counters.flowsEvicted++;
+      this.forgetFlow(id);
     }
   }
 
-  private forgetFlows(): void {
-    this.table.clear();
-    this.flows.length = 0;
-    this.tcpFlows = 0;
-    this.evictAt = 0;
-    this.flowless = false;
+  private nextFlow(): number {
+    this.evictAt = this.evictAt + 1 < this.flows.length ? this.evictAt + 1 : 0;
+    return this.evictAt;
   }
 
-  private keyKind(flowId: number): number {
-    this.table.readKey(flowId, this.key);
-    return this.key[1] >>> 24;
+  /** An RST has ended it, or it never was more than an RST: nothing of it is worth knowing. */
+  private forgetClosed(flowId: number, flow: ComparedFlow): void {
+    if (flow.empty) this.forgetFlow(flowId);
   }
+
+  private forgetFlow(id: number): void {
+    if (this.flows[id]!.tcp) this.tcpFlows--;
+    this.table.remove(id);
+    this.flows[id] = undefined;
+  }
+}
+
+/** Where a segment's data is in the stream: behind its SYN. */
+function dataSeq(view: PacketView): number {
+  return (view.tcpFlags & TCP_SYN) === 0 ? view.seq : (view.seq + 1) | 0;
+}
+
+function urgentEnd(bytes: Uint8Array, view: PacketView): number {
+  return (view.seq + readU16(bytes, view.l4 + TCP.urgent)) | 0;
+}
+
+/** MD5 (RFC 2385) and TCP-AO (RFC 5925) sign the sequence numbers, which differ between the VMs. */
+function isSigned(bytes: Uint8Array, view: PacketView): boolean {
+  const options = view.l4 + TCP.headerBytesMin;
+  return (
+    findTcpOption(bytes, options, view.payload, TCP_OPTION.md5) >= 0 ||
+    findTcpOption(bytes, options, view.payload, TCP_OPTION.ao) >= 0
+  );
 }

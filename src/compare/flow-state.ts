@@ -5,12 +5,16 @@ export class ComparedFlow {
   /** PVM output that waits, and SVM output that was not released yet, each in order of arrival. */
   readonly primary: FrameQueue = emptyQueue();
   readonly secondary: FrameQueue = emptyQueue();
+  /** a TCP connection */
+  readonly tcp: boolean;
   lastSeenMs = 0;
   /** a divergence was reported and no checkpoint has healed it yet */
   diverged = false;
 
   /** The rest is for TCP. False until the first PVM segment has fixed where the stream is. */
   positioned = false;
+  /** what lies before is unknown: the stream was first seen here, or a commit went on behind a gap */
+  first = 0;
   /** the PVM's initial sequence number, when its SYN was seen and agreed */
   synAgreed = false;
   isn = 0;
@@ -28,8 +32,34 @@ export class ComparedFlow {
   /** the SVM frame with the latest ACK that no released frame has said yet: its index, or NONE */
   pendingAckIndex = NONE;
   pendingAck = 0;
+  /** the client has the VM's FIN */
+  finReleased = false;
+  /** where the SVM's urgent data ends */
+  svmUrgentKnown = false;
+  svmUrgent = 0;
+  /** SYNs among the SVM's queued frames, and RSTs before the first of them */
+  svmSyns = 0;
+  svmResets = 0;
+  /** the queued SVM frame that the last bytes were found in, or NONE */
+  cursor = NONE;
 
-  get idle(): boolean {
-    return this.primary.head === NONE && this.secondary.head === NONE && this.pendingAckIndex === NONE;
+  constructor(tcp: boolean) {
+    this.tcp = tcp;
+  }
+
+  /** Nothing is held: forgetting the flow makes it one that is first seen in its middle. */
+  get empty(): boolean {
+    return this.primary.head === NONE && this.secondary.head === NONE;
+  }
+
+  /** An RST has ended it, or it has not begun. */
+  get closed(): boolean {
+    return this.tcp && !this.positioned;
+  }
+
+  /** Nothing would be missed: datagrams, a connection that has ended or ends, one that is only half open. */
+  get expendable(): boolean {
+    if (!this.tcp || !this.positioned || this.finReleased) return true;
+    return this.synAgreed && this.released === ((this.isn + 1) | 0);
   }
 }

@@ -19,26 +19,49 @@ export const FLOW = 3;
 /** first payload byte in the slab, and how many there are */
 export const PAYLOAD = 4;
 export const PAYLOAD_BYTES = 5;
+/** TCP: of the first payload byte, behind a SYN. Of a fragment: its place in the datagram. */
 export const SEQ = 6;
-/** first sequence number after the frame, FIN included */
+/** first sequence number after the frame, FIN included; first place after the fragment */
 export const SEQ_END = 7;
 export const ACK = 8;
-/** TCP's */
+/** TCP's, and those below */
 export const FLAGS = 9;
-/** number of an SVM frame in its epoch */
+/** number of an SVM frame in its epoch; where the urgent data of a PVM segment ends */
 export const INDEX = 10;
 export const WAITS = 11;
 export const NEXT = 12;
 const OLDER = 13;
 const NEWER = 14;
+/** the next fragment of the same datagram */
+export const PIECE = 15;
+/** of the first fragment: payload bytes of the whole datagram */
+export const DATAGRAM_BYTES = ACK;
 const ROW_SHIFT = 4;
 const ROW_WORDS = 1 << ROW_SHIFT;
 
-/** One side's frames of one flow, first in first out. */
-export type FrameQueue = { head: number; tail: number };
+/** In FLAGS: a SYN whose connection is signed. */
+export const SIGNED = 0x100;
+/** In FLAGS: the first fragment of a datagram that is complete. */
+export const IN_PIECES = 0x200;
+/** In FLAGS: an ICMP error. */
+export const QUOTES = 0x400;
+
+/**
+ * One side's frames of one flow, first in first out. What is behind the head is counted, so that a queue that
+ * never has more than one frame costs no counting.
+ */
+export type FrameQueue = { head: number; tail: number; framesBehind: number; bytesBehind: number };
 
 export function emptyQueue(): FrameQueue {
-  return { head: NONE, tail: NONE };
+  return { head: NONE, tail: NONE, framesBehind: 0, bytesBehind: 0 };
+}
+
+/** Forgets what is in a queue, whose frames are let go of elsewhere. */
+export function clearQueue(queue: FrameQueue): void {
+  queue.head = NONE;
+  queue.tail = NONE;
+  queue.framesBehind = 0;
+  queue.bytesBehind = 0;
 }
 
 /** All frames of one side, in order of arrival. */
@@ -117,7 +140,11 @@ export class HeldFrames {
 
   enqueue(queue: FrameQueue, id: number): void {
     if (queue.tail === NONE) queue.head = id;
-    else this.words[queue.tail + NEXT] = id;
+    else {
+      this.words[queue.tail + NEXT] = id;
+      queue.framesBehind++;
+      queue.bytesBehind += this.words[id + LENGTH];
+    }
     queue.tail = id;
   }
 
@@ -128,6 +155,10 @@ export class HeldFrames {
     invariant(id !== NONE, 'dequeue from an empty frame queue');
     queue.head = words[id + NEXT];
     if (queue.head === NONE) queue.tail = NONE;
+    else {
+      queue.framesBehind--;
+      queue.bytesBehind -= words[queue.head + LENGTH];
+    }
     words[id + NEXT] = NONE;
     return id;
   }

@@ -9,14 +9,14 @@
  */
 import { seqAdd, seqAtOrBefore } from '../flow/sequence.ts';
 import type { PacketView } from '../wire/packet.ts';
-import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
 import { ackMayLeave, noteSvmAck } from './ack-rule.ts';
 import type { Comparator } from './comparator.ts';
 import type { ComparedFlow } from './flow-state.ts';
-import { ACK, FLAGS, INDEX, NEXT, NONE, PAYLOAD_BYTES, SEQ } from './held-frames.ts';
+import { ACK, FLAGS, INDEX, NEXT, NONE, PAYLOAD_BYTES, SEQ, SEQ_END } from './held-frames.ts';
 import { advanceTcp, noteReleasedAck, settleBytes, settlePendingAck } from './tcp.ts';
 
-const SPECIAL = TCP_SYN | TCP_FIN | TCP_RST;
+const SPECIAL = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG;
 
 /** The PVM's segment in `view`, which nothing of its flow waits before. True when it has left. */
 export function pairWithSecondary(
@@ -61,8 +61,8 @@ export function pairWithPrimary(
   const next = words[other + NEXT];
   comparator.releaseHead(flow, 'match');
   settleBytes(comparator, flow, index, TCP_ACK, view.ack);
-  // A bare ACK behind it needs no bytes. Data does, and the SVM has said no more.
-  if (next !== NONE && words[next + PAYLOAD_BYTES] === 0) advanceTcp(comparator, flow);
+  // A bare ACK or a retransmission behind it needs no bytes. New data does, and the SVM has said no more.
+  if (next !== NONE && seqAtOrBefore(words[next + SEQ_END], flow.verified)) advanceTcp(comparator, flow);
   return true;
 }
 

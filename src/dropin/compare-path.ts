@@ -13,7 +13,8 @@
  * Alone (before COLO has begun and after it has ended) everything of the PVM leaves at once.
  *
  * Limits: a stream is read as long as there is room behind it. Failure: a stream that ends in mid-frame loses that
- * frame alone; its successor starts afresh.
+ * frame alone; its successor starts afresh. What is released while nobody takes it is dropped and counted, as by a
+ * network without a cable: the PVM's own protocols repeat it.
  */
 import { Comparator, type Overdue, type Pressure, type WaitLimits } from '../compare/comparator.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
@@ -42,6 +43,7 @@ export class ComparePath {
     secondaryFrames: 0,
     releasedFrames: 0,
     releasedBytes: 0,
+    droppedFrames: 0,
     lateFrames: 0,
   };
   private readonly limits: Limits;
@@ -182,6 +184,10 @@ export class ComparePath {
   }
 
   private release(slab: number, at: number, length: number): void {
+    if (!this.out.isOpen) {
+      this.counters.droppedFrames++;
+      return;
+    }
     this.counters.releasedFrames++;
     this.counters.releasedBytes += length;
     this.out.out.push(slab, at, length);

@@ -24,6 +24,7 @@ export type CompareReport = {
   secondaryFrames: number;
   releasedFrames: number;
   releasedBytes: number;
+  droppedFrames: number;
   matched: number;
   divergences: number;
   asked: number;
@@ -122,8 +123,13 @@ export class DropInCompare {
 
   /** Rejects with COLO_ENDPOINT_LISTEN. */
   async start(): Promise<void> {
-    for (const keeper of this.keepers) await keeper.start();
-    await this.source?.start();
+    try {
+      for (const keeper of this.keepers) await keeper.start();
+      await this.source?.start();
+    } catch (cause) {
+      await this.close();
+      throw cause;
+    }
     this.poll();
   }
 
@@ -133,14 +139,19 @@ export class DropInCompare {
     this.path.goAlone();
     const report = this.report();
     await this.drained();
-    await this.source?.close();
-    for (const keeper of this.keepers) await keeper.close();
-    this.path.close();
+    await this.close();
     return report;
   }
 
+  private async close(): Promise<void> {
+    await this.source?.close();
+    for (const keeper of this.keepers) await keeper.close();
+    this.path.close();
+  }
+
   report(): CompareReport {
-    const { primaryFrames, secondaryFrames, releasedFrames, releasedBytes } = this.path.counters;
+    const { primaryFrames, secondaryFrames, releasedFrames, releasedBytes, droppedFrames } =
+      this.path.counters;
     const { matched, divergences, malformed } = this.path.comparator.counters;
     const { asked, committed } = this;
     return {
@@ -148,6 +159,7 @@ export class DropInCompare {
       secondaryFrames,
       releasedFrames,
       releasedBytes,
+      droppedFrames,
       matched,
       divergences,
       asked,

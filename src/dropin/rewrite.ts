@@ -79,16 +79,25 @@ export class DropInRewrite {
 
   /** Rejects with COLO_ENDPOINT_LISTEN. */
   async start(): Promise<void> {
-    for (const keeper of this.keepers) await keeper.start();
+    try {
+      for (const keeper of this.keepers) await keeper.start();
+    } catch (cause) {
+      await this.close();
+      throw cause;
+    }
     this.watch?.start();
   }
 
   async stop(): Promise<RewriteReport> {
     const report = this.report();
+    await this.close();
+    return report;
+  }
+
+  private async close(): Promise<void> {
     this.watch?.close();
     for (const keeper of this.keepers) await keeper.close();
     this.path.close();
-    return report;
   }
 
   report(): RewriteReport {

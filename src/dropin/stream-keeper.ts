@@ -68,7 +68,11 @@ export class StreamKeeper {
       stream.close();
       return;
     }
-    if (this.attached) this.place.close();
+    if (this.attached) {
+      this.attached = false;
+      this.place.close();
+      this.events.down(this.name, `${formatEndpoint(this.endpoint)}: a newer peer took its place`);
+    }
     this.attached = true;
     this.told = false;
     this.place.attach(stream);

@@ -5,18 +5,20 @@
  * For short frames that is several times as quick as Buffer.compare, and never slower. `sameBytesPlain` is its twin.
  * same-bytes.wat is the source; `npx --package wabt@1.0.37 wat2wasm same-bytes.wat` makes the bytes.
  */
-const MODULE = Buffer.from(
-  'AGFzbQEAAAABCAFgA39/fwF/AhEBBXNsYWJzBm1lbW9yeQIAAQMCAQAHCAEEc2FtZQAACp0BAZoBAQF/IAAgAmpBEGshAyACQRBP' +
-    'BEACQANAIAAgA08NASAA/QAAACAB/QAAAP1R/VMEQEEADwsgAEEQaiEAIAFBEGohAQwACwsgASAAIANrayEBIAP9AAAAIAH9AAAA' +
-    '/VH9U0UPCwJAA0AgAkUNASAALQAAIAEtAABHBEBBAA8LIABBAWohACABQQFqIQEgAkEBayECDAALC0EBCw==',
-  'base64',
+const SAME_BYTES = new WebAssembly.Module(
+  Buffer.from(
+    'AGFzbQEAAAABCAFgA39/fwF/AhEBBXNsYWJzBm1lbW9yeQIAAQMCAQAHCAEEc2FtZQAACp0BAZoBAQF/IAAgAmpBEGshAyACQRBP' +
+      'BEACQANAIAAgA08NASAA/QAAACAB/QAAAP1R/VMEQEEADwsgAEEQaiEAIAFBEGohAQwACwsgASAAIANrayEBIAP9AAAAIAH9AAAA' +
+      '/VH9U0UPCwJAA0AgAkUNASAALQAAIAEtAABHBEBBAA8LIABBAWohACABQQFqIQEgAkEBayECDAALC0EBCw==',
+    'base64',
+  ),
 );
 
 /** Offsets into the memory, and how many bytes; 1 when they are the same. Traps outside of the memory. */
 export type SameBytes = (a: number, b: number, length: number) => number;
 
 export function sameBytesIn(memory: WebAssembly.Memory): SameBytes {
-  const instance = new WebAssembly.Instance(new WebAssembly.Module(MODULE), { slabs: { memory } });
+  const instance = new WebAssembly.Instance(SAME_BYTES, { slabs: { memory } });
   return instance.exports.same as SameBytes;
 }
 

@@ -24,3 +24,9 @@ export const systemTimers: Timers = {
     setImmediate(call);
   },
 };
+
+export function sleep(timers: Timers, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    timers.after(ms, resolve);
+  });
+}

@@ -8,8 +8,9 @@
 import type { Endpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { SlabPool } from '../frames/slabs.ts';
+import type { Timers } from '../io/clock.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
-import { connectStream, listenStream } from '../io/socket-stream.ts';
+import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
 import { LinkChannel, type LinkHandler } from './link-channel.ts';
 import { type ControlType, checkHello, type Hello, isHello, MESSAGE } from './link-protocol.ts';
 
@@ -26,16 +27,16 @@ const IGNORE: LinkHandler = {
 };
 
 /** Waits for the first message; rejects when it is no HELLO, or a refusal. */
-function firstHello(channel: LinkChannel): Promise<Hello> {
+function firstHello(channel: LinkChannel, timers: Timers): Promise<Hello> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => {
+    const cancel = timers.after(HELLO_MS_MAX, () => {
       reject(
         new ColoError('COLO_LINK_SILENT', `the peer said nothing for ${HELLO_MS_MAX} ms after connecting`),
       );
       channel.close();
-    }, HELLO_MS_MAX);
+    });
     channel.onClosed = (cause) => {
-      clearTimeout(timer);
+      cancel();
       reject(
         new ColoError(
           'COLO_LINK_CLOSED',
@@ -46,7 +47,7 @@ function firstHello(channel: LinkChannel): Promise<Hello> {
     channel.handler = {
       ...IGNORE,
       control(type: ControlType, body: unknown) {
-        clearTimeout(timer);
+        cancel();
         channel.handler = null;
         if (type === MESSAGE.hello && isHello(body)) resolve(body);
         else {
@@ -75,10 +76,11 @@ export async function dialLink(
   peer: Endpoint,
   slabs: SlabPool,
   hello: Hello,
+  { transports, timers }: Pick<Surroundings, 'transports' | 'timers'> = systemSurroundings,
 ): Promise<{ channel: LinkChannel; hello: Hello }> {
-  const channel = new LinkChannel(await connectStream(peer), slabs);
+  const channel = new LinkChannel(await transports.connect(peer), slabs);
   channel.send(MESSAGE.hello, hello);
-  const answer = await firstHello(channel);
+  const answer = await firstHello(channel, timers);
   try {
     checkHello(answer, hello);
   } catch (cause) {
@@ -96,10 +98,11 @@ export function listenLink(
   slabs: SlabPool,
   decide: (hello: Hello) => Hello,
   accept: (channel: LinkChannel, hello: Hello) => void,
+  { transports, timers }: Pick<Surroundings, 'transports' | 'timers'> = systemSurroundings,
 ): Promise<StreamListener> {
-  return listenStream(endpoint, (stream) => {
+  return transports.listen(endpoint, (stream) => {
     const channel = new LinkChannel(stream, slabs);
-    firstHello(channel).then(
+    firstHello(channel, timers).then(
       (hello) => {
         try {
           const answer = decide(hello);

@@ -2,19 +2,19 @@
 import type { Tap } from '../datapath/tap.ts';
 import { ColoError } from '../error.ts';
 import type { Clock } from '../io/clock.ts';
-import type { EventLog } from '../observe/event-log.ts';
 import { PcapngWriter } from '../observe/pcapng.ts';
+import type { EventSink } from '../observe/status.ts';
 
 const MICROS_PER_MS = 1000;
 
 export class Capture {
-  private readonly events: EventLog;
+  private readonly events: EventSink;
   private readonly clock: Clock;
   /** Told whenever `tap` has changed. */
   private readonly onChange: () => void;
   private writer: PcapngWriter | null = null;
 
-  constructor(events: EventLog, clock: Clock, onChange: () => void) {
+  constructor(events: EventSink, clock: Clock, onChange: () => void) {
     this.events = events;
     this.clock = clock;
     this.onChange = onChange;

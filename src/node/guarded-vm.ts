@@ -4,20 +4,18 @@
  * Failure: whatever part ends first, `onLost` is told once with the reason, and the rest is stopped. After `stop`
  * nothing is told any more.
  */
-import { rmSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NodeConfig } from '../config/node-config.ts';
-import { unixEndpoint } from '../endpoint.ts';
+import { type Endpoint, unixEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
+import { sleep } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
-import { connectStream, listenStream } from '../io/socket-stream.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 import { type QemuCapabilities, queryCapabilities } from '../qemu/capabilities.ts';
 import { ColoVm } from '../qemu/colo.ts';
 import { buildCommandLine } from '../qemu/command-line.ts';
-import { probeExitWithParent, QemuProcess } from '../qemu/process.ts';
-import { QmpClient } from '../qemu/qmp.ts';
+import type { QemuLauncher, QmpConnection, RunningQemu } from '../qemu/launcher.ts';
 
 const QMP_DEADLINE_MS = 10_000;
 const VM_PORT_TRIES = 100;
@@ -37,23 +35,26 @@ export class GuardedVm {
   readonly colo: ColoVm;
   readonly capabilities: QemuCapabilities;
   private readonly config: NodeConfig;
-  private readonly process: QemuProcess;
-  private readonly qmp: QmpClient;
+  private readonly surroundings: Surroundings;
+  private readonly process: RunningQemu;
+  private readonly qmp: QmpConnection;
   private readonly port: FramePort;
   private stopped = false;
 
   private constructor(
     config: NodeConfig,
-    process: QemuProcess,
-    qmp: QmpClient,
+    surroundings: Surroundings,
+    process: RunningQemu,
+    qmp: QmpConnection,
     capabilities: QemuCapabilities,
     port: FramePort,
   ) {
     this.config = config;
+    this.surroundings = surroundings;
     this.process = process;
     this.qmp = qmp;
     this.capabilities = capabilities;
-    this.colo = new ColoVm(qmp, capabilities);
+    this.colo = new ColoVm(qmp, capabilities, surroundings);
     this.port = port;
   }
 
@@ -63,11 +64,13 @@ export class GuardedVm {
     incoming: boolean,
     port: FramePort,
     onLost: (cause: string) => void,
+    surroundings: Surroundings,
+    launcher: QemuLauncher,
   ): Promise<GuardedVm> {
     const { vm, runDirectory } = config;
     const vmPort = join(runDirectory, SOCKETS.vmPort);
     const qmpPath = join(runDirectory, SOCKETS.qmp);
-    removeSockets(runDirectory);
+    removeSockets(surroundings, runDirectory);
     const argv = buildCommandLine({
       command: vm.command,
       args: vm.args,
@@ -76,25 +79,25 @@ export class GuardedVm {
       vmPort,
       qmp: qmpPath,
       incoming,
-      exitWithParent: await probeExitWithParent(vm.command, vm.env),
+      exitWithParent: await launcher.probeExitWithParent(vm.command, vm.env),
     });
-    const process = await QemuProcess.start({ argv, env: vm.env });
+    const process = await launcher.start({ argv, env: vm.env });
     try {
-      const qmp = await QmpClient.connect({
+      const qmp = await launcher.connectQmp({
         endpoint: unixEndpoint(qmpPath),
         deadlineMs: QMP_DEADLINE_MS,
         signal: process.signal,
       });
-      const guarded = new GuardedVm(config, process, qmp, await queryCapabilities(qmp), port);
+      const guarded = new GuardedVm(config, surroundings, process, qmp, await queryCapabilities(qmp), port);
       port.onClosed = (cause) =>
         guarded.lost(`the VM port closed: ${cause?.message ?? 'QEMU ended it'}`, onLost);
-      port.attach(await connectRetrying(vmPort, process.signal));
+      port.attach(await connectRetrying(surroundings, vmPort, process.signal));
       void process.exited.then((exit) => guarded.lost(exit.error.message, onLost));
       qmp.onClose(() => guarded.lost('QMP closed', onLost));
       return guarded;
     } catch (cause) {
       process.kill();
-      removeSockets(runDirectory);
+      removeSockets(surroundings, runDirectory);
       port.close();
       await process.stop({ graceMs: STOP_GRACE_MS });
       throw cause;
@@ -108,12 +111,13 @@ export class GuardedVm {
   /** Tells QEMU to send its state, and resolves with the stream on which it comes. */
   async openMigration(): Promise<ByteStream> {
     const path = join(this.config.runDirectory, SOCKETS.migrateOut);
-    await rm(path, { force: true });
+    this.surroundings.transports.unlink(path);
     let accepted: (stream: ByteStream) => void = () => {};
     const stream = new Promise<ByteStream>((resolve) => {
       accepted = resolve;
     });
-    const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, (one) => accepted(one));
+    const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path };
+    const listener = await this.surroundings.transports.listen(endpoint, (one) => accepted(one));
     try {
       await this.colo.startMigration(path);
       return await stream;
@@ -125,9 +129,9 @@ export class GuardedVm {
   /** Lets QEMU wait for state, and resolves with the stream on which it takes it. */
   async openIncoming(): Promise<ByteStream> {
     const path = join(this.config.runDirectory, SOCKETS.migrateIn);
-    await rm(path, { force: true });
+    this.surroundings.transports.unlink(path);
     await this.colo.listenIncoming(path);
-    return await connectRetrying(path, this.process.signal);
+    return await connectRetrying(this.surroundings, path, this.process.signal);
   }
 
   /** COLO's failover; when QEMU died of it, the error has QEMU's last words. */
@@ -135,9 +139,9 @@ export class GuardedVm {
     try {
       await this.colo.failover({ deadlineMs });
     } catch (cause) {
-      const gone = new Promise<null>((resolve) => setTimeout(resolve, LAST_WORDS_MS, null));
+      const gone = sleep(this.surroundings.timers, LAST_WORDS_MS);
       const exit = await Promise.race([this.process.exited, gone]);
-      throw exit === null ? cause : exit.error;
+      throw exit === undefined ? cause : exit.error;
     }
   }
 
@@ -148,7 +152,7 @@ export class GuardedVm {
     this.qmp.close();
     this.process.kill();
     // At once: when QEMU has ended, the sockets may be those of the next VM already.
-    removeSockets(this.config.runDirectory);
+    removeSockets(this.surroundings, this.config.runDirectory);
     await this.process.stop({ graceMs: STOP_GRACE_MS });
   }
 
@@ -160,20 +164,24 @@ export class GuardedVm {
   }
 }
 
-function removeSockets(runDirectory: string): void {
-  for (const name of Object.values(SOCKETS)) rmSync(join(runDirectory, name), { force: true });
+function removeSockets({ transports }: Surroundings, runDirectory: string): void {
+  for (const name of Object.values(SOCKETS)) transports.unlink(join(runDirectory, name));
 }
 
-async function connectRetrying(path: string, signal: AbortSignal): Promise<ByteStream> {
+async function connectRetrying(
+  { transports, timers }: Surroundings,
+  path: string,
+  signal: AbortSignal,
+): Promise<ByteStream> {
   for (let tries = 1; ; tries++) {
     try {
-      return await connectStream({ kind: 'unix', mode: 'connect', path });
+      return await transports.connect(unixEndpoint(path));
     } catch (cause) {
       if (signal.aborted) throw signal.reason;
       if (tries === VM_PORT_TRIES) {
         throw new ColoError('COLO_QEMU_SOCKET', `QEMU does not listen on ${path}`, { cause });
       }
-      await new Promise((resolve) => setTimeout(resolve, VM_PORT_RETRY_MS));
+      await sleep(timers, VM_PORT_RETRY_MS);
     }
   }
 }

@@ -9,7 +9,6 @@
  * Events are handled one at a time, in order of arrival, also those that an effect causes.
  */
 import { randomInt } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
 import type { CheckpointReport } from '../checkpoint/report.ts';
 import type { NodeConfig } from '../config/node-config.ts';
@@ -17,19 +16,20 @@ import { PrimaryPath } from '../datapath/primary-path.ts';
 import { SecondaryPath } from '../datapath/secondary-path.ts';
 import { ColoError } from '../error.ts';
 import { SlabPool } from '../frames/slabs.ts';
-import { type Clock, systemClock, systemTimers, type Timers } from '../io/clock.ts';
+import { type Clock, sleep, type Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
+import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../link/link-protocol.ts';
 import { dialLink, listenLink } from '../link/link-setup.ts';
-import type { EventLog } from '../observe/event-log.ts';
-import type { FailoverReport, NodeControl, NodeStatus } from '../observe/status.ts';
+import type { EventSink, FailoverReport, NodeControl, NodeStatus } from '../observe/status.ts';
 import { announcements } from '../pair/announce.ts';
 import type { Arbiter } from '../pair/arbiter.ts';
 import { LeasePromise } from '../pair/lease.ts';
 import { generationOf, newPair, type Pair, type PairEffect, type PairEvent, step } from '../pair/machine.ts';
+import { type QemuLauncher, systemLauncher } from '../qemu/launcher.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
 import { Capture } from './capture.ts';
@@ -54,7 +54,9 @@ export class ColoNode implements NodeControl {
   onCheckpoint: (report: CheckpointReport) => void = () => {};
   private readonly config: NodeConfig;
   private readonly arbiter: Arbiter;
-  private readonly events: EventLog;
+  private readonly events: EventSink;
+  private readonly surroundings: Surroundings;
+  private readonly launcher: QemuLauncher;
   private readonly clock: Clock;
   private readonly timers: Timers;
   private readonly pair: Pair;
@@ -63,7 +65,7 @@ export class ColoNode implements NodeControl {
   private readonly uplink: FramePort;
   private readonly vmPort: FramePort;
   private readonly history = new CheckpointHistory();
-  private readonly hashSeed = randomInt(0x7fffffff);
+  private readonly hashSeed: number;
   private listener: StreamListener | null = null;
   private vm: GuardedVm | null = null;
   private vmGeneration = 0;
@@ -89,9 +91,11 @@ export class ColoNode implements NodeControl {
   constructor(options: {
     config: NodeConfig;
     arbiter: Arbiter;
-    events: EventLog;
-    clock?: Clock;
-    timers?: Timers;
+    events: EventSink;
+    surroundings?: Surroundings;
+    launcher?: QemuLauncher;
+    /** Of the flow tables: unknown to whoever sends packets. */
+    hashSeed?: number;
     limits?: Limits;
   }) {
     this.limits = options.limits ?? LIMITS;
@@ -99,13 +103,21 @@ export class ColoNode implements NodeControl {
     this.config = options.config;
     this.arbiter = options.arbiter;
     this.events = options.events;
-    this.clock = options.clock ?? systemClock;
-    this.timers = options.timers ?? systemTimers;
+    this.surroundings = options.surroundings ?? systemSurroundings;
+    this.launcher = options.launcher ?? systemLauncher;
+    this.clock = this.surroundings.clock;
+    this.timers = this.surroundings.timers;
+    this.hashSeed = options.hashSeed ?? randomInt(0x7fffffff);
     this.pair = newPair(options.config.node, options.config.protect === 'auto');
     this.policy = new CheckpointPolicy(options.config.checkpoint);
     this.uplink = new FramePort('uplink', this.slabs, IGNORE_FRAMES);
     this.vmPort = new FramePort('vm port', this.slabs, IGNORE_FRAMES);
-    this.uplinkKeeper = new UplinkKeeper(this.uplink, options.config.uplink, options.events);
+    this.uplinkKeeper = new UplinkKeeper(
+      this.uplink,
+      options.config.uplink,
+      options.events,
+      this.surroundings,
+    );
     this.capture = new Capture(options.events, this.clock, () => this.setTap());
     this.done = new Promise((resolve) => {
       this.resolveDone = resolve;
@@ -113,12 +125,12 @@ export class ColoNode implements NodeControl {
   }
 
   async start(): Promise<void> {
-    await mkdir(this.config.runDirectory, { recursive: true, mode: 0o700 });
     this.listener = await listenLink(
       this.config.link.listen,
       this.slabs,
       (hello) => this.decideHello(hello),
       (channel, hello) => this.acceptChannel(channel, hello),
+      this.surroundings,
     );
     this.events.emit('node.started', { pair: this.config.pair, pid: process.pid });
     void this.uplinkKeeper.connect();
@@ -386,6 +398,7 @@ export class ColoNode implements NodeControl {
           this.config.link.peer,
           this.slabs,
           this.hello('data', 'candidate'),
+          this.surroundings,
         );
         if (!wanted()) {
           channel.close();
@@ -398,7 +411,7 @@ export class ColoNode implements NodeControl {
         if (message !== refusal) this.events.emit('link.dial-failed', { message });
         refusal = message;
       }
-      await new Promise((resolve) => setTimeout(resolve, REDIAL_MS));
+      await sleep(this.timers, REDIAL_MS);
     }
   }
 
@@ -411,6 +424,7 @@ export class ColoNode implements NodeControl {
       clock: this.clock,
       timers: this.timers,
       silenceMsMax: this.config.heartbeat.silenceMsMax,
+      limits: this.limits,
       events: {
         syncAsked: () => {
           this.dispatch({ type: 'syncAsked' });
@@ -469,6 +483,7 @@ export class ColoNode implements NodeControl {
         this.config.link.peer,
         this.slabs,
         this.hello('migration', 'candidate'),
+        this.surroundings,
       );
       session.begin(path, qemu, channel.detach());
     } catch (cause) {
@@ -620,6 +635,7 @@ export class ColoNode implements NodeControl {
       clock: this.clock,
       timers: this.timers,
       heartbeat: this.config.heartbeat,
+      limits: this.limits,
       events: {
         firstCommit: () => this.dispatch({ type: 'committed' }),
         checkpoint: (report, inexact) => this.noteCheckpoint(report, inexact),
@@ -647,12 +663,14 @@ export class ColoNode implements NodeControl {
 
   private async startVm(incoming: boolean): Promise<GuardedVm> {
     const number = ++this.vmGeneration;
-    const vm = await GuardedVm.start(this.config, incoming, this.vmPort, (message) => {
+    const onLost = (message: string) => {
       if (number !== this.vmGeneration) return;
       this.vm = null;
       this.events.emit('vm.lost', { message });
       this.dispatch({ type: 'vmLost', message });
-    });
+    };
+    const { config, vmPort, surroundings, launcher } = this;
+    const vm = await GuardedVm.start(config, incoming, vmPort, onLost, surroundings, launcher);
     if (number !== this.vmGeneration || this.closing) {
       await vm.stop();
       throw new ColoError('COLO_NODE_CHANGED', 'the VM is not wanted any more');

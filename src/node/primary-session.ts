@@ -12,6 +12,7 @@ import type { PrimaryPath } from '../datapath/primary-path.ts';
 import { ColoError } from '../error.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel, LinkHandler } from '../link/link-channel.ts';
 import { type ControlType, MESSAGE, OFFSETS_PER_MESSAGE } from '../link/link-protocol.ts';
 import { SpeakingRight } from '../pair/lease.ts';
@@ -42,6 +43,7 @@ export class PrimarySession {
   private readonly policy: CheckpointPolicy;
   private readonly clock: Clock;
   private readonly timers: Timers;
+  private readonly limits: Limits;
   private readonly heartbeat: { intervalMs: number; silenceMsMax: number };
   private readonly events: PrimarySessionEvents;
   private readonly right: SpeakingRight;
@@ -65,6 +67,7 @@ export class PrimarySession {
     timers: Timers;
     heartbeat: { intervalMs: number; leaseMs: number; silenceMsMax: number };
     events: PrimarySessionEvents;
+    limits?: Limits;
   }) {
     this.link = options.link;
     this.path = options.path;
@@ -72,6 +75,7 @@ export class PrimarySession {
     this.policy = options.policy;
     this.clock = options.clock;
     this.timers = options.timers;
+    this.limits = options.limits ?? LIMITS;
     this.heartbeat = options.heartbeat;
     this.events = options.events;
     this.right = new SpeakingRight(options.heartbeat.leaseMs);
@@ -152,20 +156,26 @@ export class PrimarySession {
     const whenCopied = new Promise<void>((resolve) => {
       copied = resolve;
     });
-    const relay = new MigrationRelay('primary', qemu, peer, {
-      message: (message) => {
-        if (message === 'ready') {
-          relay.pass('ready');
-          copied();
-        } else barrier.reached(message);
+    const relay = new MigrationRelay(
+      'primary',
+      qemu,
+      peer,
+      {
+        message: (message) => {
+          if (message === 'ready') {
+            relay.pass('ready');
+            copied();
+          } else barrier.reached(message);
+        },
+        request: () => {
+          barrier.reached('request');
+          // QEMU asked by itself: it waits for its answer, so it gets its checkpoint.
+          if (!barrier.isRunning) this.timers.soon(() => this.start('requested'));
+        },
+        closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
       },
-      request: () => {
-        barrier.reached('request');
-        // QEMU asked by itself: it waits for its answer, so it gets its checkpoint.
-        if (!barrier.isRunning) this.timers.soon(() => this.start('requested'));
-      },
-      closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
-    });
+      this.limits,
+    );
     const barrier = new PrimaryBarrier({
       path: this.path,
       relay,

@@ -9,6 +9,7 @@ import { SecondaryBarrier } from '../checkpoint/secondary-barrier.ts';
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
+import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel, LinkHandler } from '../link/link-channel.ts';
 import { type ControlBodies, type ControlType, MESSAGE } from '../link/link-protocol.ts';
 import type { LeasePromise } from '../pair/lease.ts';
@@ -28,6 +29,7 @@ export class SecondarySession {
   readonly promise: LeasePromise;
   private readonly clock: Clock;
   private readonly timers: Timers;
+  private readonly limits: Limits;
   private readonly silenceMsMax: number;
   private readonly events: SecondarySessionEvents;
   private path: SecondaryPath | null = null;
@@ -45,11 +47,13 @@ export class SecondarySession {
     timers: Timers;
     silenceMsMax: number;
     events: SecondarySessionEvents;
+    limits?: Limits;
   }) {
     this.link = options.link;
     this.promise = options.promise;
     this.clock = options.clock;
     this.timers = options.timers;
+    this.limits = options.limits ?? LIMITS;
     this.silenceMsMax = options.silenceMsMax;
     this.events = options.events;
     this.link.handler = this.handler();
@@ -72,14 +76,20 @@ export class SecondarySession {
       onCommit: () => this.events.committed(),
     });
     const { barrier } = this;
-    this.relay = new MigrationRelay('secondary', qemu, peer, {
-      message: (message) => {
-        const relay = this.relay;
-        if (relay !== null) void barrier.message(relay, message);
+    this.relay = new MigrationRelay(
+      'secondary',
+      qemu,
+      peer,
+      {
+        message: (message) => {
+          const relay = this.relay;
+          if (relay !== null) void barrier.message(relay, message);
+        },
+        request: () => {},
+        closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
       },
-      request: () => {},
-      closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
-    });
+      this.limits,
+    );
     this.relay.start();
     this.link.send(MESSAGE.syncReady, {});
   }

@@ -37,8 +37,8 @@
  * Limits: every verb has a deadline. Failure: COLO_QEMU_FAILOVER, COLO_QEMU_MIGRATION, COLO_QEMU_STATE, each with
  * what QEMU said, or the QMP errors as they are.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../error.ts';
+import { type Clock, sleep, systemClock, systemTimers, type Timers } from '../io/clock.ts';
 import type { QemuCapabilities } from './capabilities.ts';
 import { checkUnixPath } from './command-line.ts';
 import { isObject, type JsonObject, type Qmp, QmpRefusedError } from './qmp.ts';
@@ -70,10 +70,18 @@ interface Deadline {
 export class ColoVm {
   readonly #qmp: Qmp;
   readonly #capabilities: QemuCapabilities;
+  readonly #clock: Clock;
+  readonly #timers: Timers;
 
-  constructor(qmp: Qmp, capabilities: QemuCapabilities) {
+  constructor(
+    qmp: Qmp,
+    capabilities: QemuCapabilities,
+    time: { readonly clock: Clock; readonly timers: Timers } = { clock: systemClock, timers: systemTimers },
+  ) {
     this.#qmp = qmp;
     this.#capabilities = capabilities;
+    this.#clock = time.clock;
+    this.#timers = time.timers;
   }
 
   /** Before listenIncoming or startMigration. Changes nothing in a VM that runs. */
@@ -121,14 +129,18 @@ export class ColoVm {
 
   async #migrateFromStandstill(unixPath: string, deadlineMs: number): Promise<void> {
     const failure = `QEMU has not begun its migration in ${deadlineMs} ms`;
-    const deadline = startDeadline(deadlineMs, () => new ColoError('COLO_QEMU_MIGRATION', failure));
+    const deadline = startDeadline(
+      this.#clock,
+      deadlineMs,
+      () => new ColoError('COLO_QEMU_MIGRATION', failure),
+    );
     // A guest that is continued while QEMU ends the first pass would run where it must stand.
     await this.#qmp.execute('migrate-set-parameters', { 'max-bandwidth': BANDWIDTH_HELD_BYTES_PER_S });
     await this.#qmp.execute('stop');
     try {
       await this.#migrate(unixPath);
       while (field(await this.#ask('query-migrate', deadline), 'status') === 'setup') {
-        await sleep(Math.min(POLL_MS, deadline.remainingMs()));
+        await sleep(this.#timers, Math.min(POLL_MS, deadline.remainingMs()));
       }
     } finally {
       await this.#qmp.execute('cont');
@@ -139,7 +151,11 @@ export class ColoVm {
   /** Either side: returns when the first copy is complete and the pair runs in lock-step. */
   async waitForColo(options: { readonly deadlineMs: number; readonly signal?: AbortSignal }): Promise<void> {
     const text = `the VM's state was not copied in ${options.deadlineMs} ms`;
-    const deadline = startDeadline(options.deadlineMs, () => new ColoError('COLO_QEMU_MIGRATION', text));
+    const deadline = startDeadline(
+      this.#clock,
+      options.deadlineMs,
+      () => new ColoError('COLO_QEMU_MIGRATION', text),
+    );
     for (;;) {
       options.signal?.throwIfAborted();
       const reply = await this.#qmp.execute('query-migrate', undefined, {
@@ -151,7 +167,7 @@ export class ColoVm {
         const why = field(reply, 'error-desc') ?? 'QEMU gives no reason';
         throw new ColoError('COLO_QEMU_MIGRATION', `the migration ended as ${status} without COLO: ${why}`);
       }
-      await sleep(Math.min(10, deadline.remainingMs()));
+      await sleep(this.#timers, Math.min(10, deadline.remainingMs()));
     }
   }
 
@@ -167,7 +183,11 @@ export class ColoVm {
   async failover(options: { readonly deadlineMs?: number } = {}): Promise<void> {
     const deadlineMs = options.deadlineMs ?? FAILOVER_MS;
     let last = 'it answered nothing';
-    const deadline = startDeadline(deadlineMs, () => new Error(`not done in ${deadlineMs} ms, ${last}`));
+    const deadline = startDeadline(
+      this.#clock,
+      deadlineMs,
+      () => new Error(`not done in ${deadlineMs} ms, ${last}`),
+    );
     try {
       if (await this.#hasMigrationStream(deadline)) await this.#yank(deadline);
       let told = await this.#lostHeartbeat(deadline);
@@ -180,7 +200,7 @@ export class ColoVm {
         if (mode === 'none' && status === 'inmigrate') throw new Error('it never got a complete state');
         // The first copy may have completed just after it refused.
         if (mode !== 'none' && !told) told = await this.#lostHeartbeat(deadline);
-        await sleep(Math.min(POLL_MS, deadline.remainingMs()));
+        await sleep(this.#timers, Math.min(POLL_MS, deadline.remainingMs()));
       }
     } catch (error) {
       const text = `QEMU did not fail over: ${(error as Error).message}`;
@@ -192,7 +212,9 @@ export class ColoVm {
   async resetAfterFailover(options: { readonly deadlineMs?: number } = {}): Promise<void> {
     const deadlineMs = options.deadlineMs ?? FAILOVER_MS;
     const failure = `QEMU has not cleaned up its last migration in ${deadlineMs} ms`;
-    await this.#waitUntilOver(startDeadline(deadlineMs, () => new ColoError('COLO_QEMU_MIGRATION', failure)));
+    await this.#waitUntilOver(
+      startDeadline(this.#clock, deadlineMs, () => new ColoError('COLO_QEMU_MIGRATION', failure)),
+    );
     await this.prepare('primary');
   }
 
@@ -205,7 +227,11 @@ export class ColoVm {
   async cancel(options: { readonly deadlineMs?: number } = {}): Promise<void> {
     const deadlineMs = options.deadlineMs ?? FAILOVER_MS;
     const failure = `QEMU has not ended its migration in ${deadlineMs} ms`;
-    const deadline = startDeadline(deadlineMs, () => new ColoError('COLO_QEMU_MIGRATION', failure));
+    const deadline = startDeadline(
+      this.#clock,
+      deadlineMs,
+      () => new ColoError('COLO_QEMU_MIGRATION', failure),
+    );
     const status = field(await this.#ask('query-migrate', deadline), 'status') ?? 'none';
     if (status === 'colo') {
       throw new ColoError('COLO_QEMU_STATE', 'nothing to cancel: the VM is in COLO; use failover');
@@ -227,7 +253,7 @@ export class ColoVm {
     for (;;) {
       const status = field(await this.#ask('query-migrate', deadline), 'status') ?? 'none';
       if (isOver(status) && !(await this.#hasMigrationStream(deadline))) return;
-      await sleep(Math.min(POLL_MS, deadline.remainingMs()));
+      await sleep(this.#timers, Math.min(POLL_MS, deadline.remainingMs()));
     }
   }
 
@@ -288,11 +314,11 @@ function field(reply: unknown, name: string): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
-function startDeadline(deadlineMs: number, failure: () => Error): Deadline {
-  const endsAt = performance.now() + deadlineMs;
+function startDeadline(clock: Clock, deadlineMs: number, failure: () => Error): Deadline {
+  const endsAt = clock.now() + deadlineMs;
   return {
     remainingMs(): number {
-      const remaining = Math.ceil(endsAt - performance.now());
+      const remaining = Math.ceil(endsAt - clock.now());
       if (remaining <= 0) throw failure();
       return remaining;
     },

@@ -1,4 +1,4 @@
-/** TCP header offsets, flags and options (RFC 9293, RFC 7323, RFC 2018), relative to the header's first byte. */
+/** TCP header offsets, flags and options (RFC 9293, 7323, 2018, 2385, 5925), relative to the header's first byte. */
 
 export const TCP = {
   sourcePort: 0,
@@ -17,8 +17,9 @@ export const TCP_FIN = 0x01;
 export const TCP_SYN = 0x02;
 export const TCP_RST = 0x04;
 export const TCP_ACK = 0x10;
+export const TCP_URG = 0x20;
 
-export const TCP_OPTION = { end: 0, nop: 1, sack: 5, timestamps: 8 } as const;
+export const TCP_OPTION = { end: 0, nop: 1, sack: 5, timestamps: 8, md5: 19, ao: 29 } as const;
 export const TCP_TIMESTAMPS_BYTES = 10;
 
 /**

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LIMITS } from '../../src/limits.ts';
-import { ACK, arpFrame, ethernet, SYN } from '../frames.ts';
+import { ACK, arpFrame, ethernet, FIN, RST, SYN } from '../frames.ts';
 import { echoReply, Rig, tcp, udp } from './rig.ts';
 
 const WAITS = { dataMs: 10, ackMs: 50, secondaryMs: 100 };
@@ -122,56 +122,210 @@ test('alone, every frame leaves, and every stream is known when the VM is protec
   rig.assertEmpty();
 });
 
-test('a full flow table holds what it has no place for, loses nothing, and a commit makes room', () => {
-  const rig = new Rig(256, 64);
-  // The same frame over and over with other ports: building 131072 of them would take most of the time.
+/** Of a frame with the IPv4 header at its usual place: another client's. */
+function fromClient(frame: Buffer, client: number): Buffer {
+  const DESTINATION_AT = 30;
+  frame.writeUInt32BE(0x0b000000 + client, DESTINATION_AT);
+  return frame;
+}
+
+test('a full flow table forgets a flow of which nothing is held; without one, it holds, loses nothing, and a commit heals', () => {
+  const flowsMax = 100;
+  const rig = new Rig(256, 512, { flowsMax });
   const frame = udp('x');
-  const SOURCE_PORT_AT = 34;
-  for (let i = 0; i < LIMITS.flowsMax; i++) {
-    frame.writeUInt32BE(i, SOURCE_PORT_AT);
-    rig.pvm(frame);
+  for (let client = 0; client < 3 * flowsMax; client++) {
+    rig.pvm(fromClient(frame, client));
     assert.equal(rig.svm(frame), 1);
   }
+  assert.equal(rig.comparator.flowCount, flowsMax);
+  assert.equal(rig.comparator.counters.flowsEvicted, 2 * flowsMax);
   rig.released.length = 0;
+  for (let client = 0; client < flowsMax; client++) rig.pvm(fromClient(frame, client));
   assert.equal(rig.comparator.pressure(), null);
-  frame.writeUInt32BE(LIMITS.flowsMax, SOURCE_PORT_AT);
-  assert.equal(rig.svm(frame), 0);
+  assert.equal(rig.svm(fromClient(frame, flowsMax)), 0);
   assert.equal(rig.comparator.counters.secondaryDropped, 1);
   assert.equal(rig.pvm(frame), 0);
   assert.equal(rig.comparator.pressure(), 'limit-flows');
-  assert.equal(rig.commit(), 1);
-  assert.ok(rig.released[0].bytes.equals(frame));
+  assert.equal(rig.svm(fromClient(frame, 0)), 1, 'flows with a place go on');
+  assert.equal(rig.pvm(fromClient(frame, flowsMax)), 0, 'none overtakes what is held without one');
+  rig.released.length = 0;
+  assert.equal(rig.commit(), flowsMax + 1);
+  assert.ok(rig.released.at(-1)?.bytes.equals(fromClient(frame, flowsMax)));
   assert.equal(rig.comparator.pressure(), null);
-  rig.assertEmpty();
-  frame.writeUInt32BE(LIMITS.flowsMax + 1, SOURCE_PORT_AT);
+  assert.equal(rig.comparator.flowCount, flowsMax, 'nothing is wiped');
   rig.pvm(frame);
-  assert.equal(rig.comparator.pressure(), null, 'the commit has made room');
-  assert.equal(rig.svm(frame), 1);
+  assert.equal(rig.svm(frame), 1, 'there is room again');
+  rig.commit();
+  rig.assertEmpty();
+});
+
+test('a flood of 200 000 SYNs costs the flood its flows, and the established ones nothing', () => {
+  const rig = new Rig(256, 64);
+  const port = (sourcePort: number) => ({ sourcePort, ack: 501 });
+  const established = [81, 82, 83];
+  const synAck = (sourcePort: number) => tcp({ ...port(sourcePort), flags: SYN | ACK, seq: 1000 });
+  const both = (frame: Buffer) => {
+    rig.pvm(frame);
+    assert.equal(rig.svm(frame), 1);
+  };
+  for (const sourcePort of established) {
+    both(synAck(sourcePort));
+    both(tcp({ ...port(sourcePort), seq: 1001, text: 'a' }));
+  }
+  const answer = synAck(80);
+  for (let client = 0; client < 200_000; client++) {
+    both(fromClient(answer, client));
+    rig.released.length = 0;
+    rig.syns.length = 0;
+    rig.confirmed.length = 0;
+    if (client % 10_000 !== 0) continue;
+    const seq = 1002 + client / 10_000;
+    for (const sourcePort of established) both(tcp({ ...port(sourcePort), seq, text: 'b' }));
+  }
+  assert.equal(rig.comparator.pressure(), null);
+  assert.equal(rig.comparator.flowCount, LIMITS.flowsMax);
+  for (const sourcePort of established) {
+    // Only a flow that is still known can tell that this is a retransmission.
+    assert.equal(rig.pvm(tcp({ ...port(sourcePort), seq: 1001, text: 'a' })), 1);
+  }
+  assert.deepEqual(rig.diverged, []);
+  rig.assertEmpty();
+});
+
+test('a flood that the SVM does not answer costs checkpoints, and stops no established flow', () => {
+  const flowsMax = 64;
+  const rig = new Rig(256, 512, { flowsMax });
+  const segment = (seq: number) => tcp({ seq, ack: 501, text: 'x' });
+  rig.pvm(segment(1));
+  rig.svm(segment(1));
+  const answer = tcp({ flags: SYN | ACK, seq: 1000, ack: 501 });
+  let commits = 0;
+  for (let client = 0; client < 500; client++) {
+    rig.pvm(fromClient(answer, client));
+    if (rig.comparator.pressure() !== null) {
+      assert.equal(rig.comparator.pressure(), 'limit-flows');
+      rig.pvm(segment(2 + commits));
+      assert.equal(rig.svm(segment(2 + commits)), 1);
+      rig.commit();
+      commits++;
+    }
+  }
+  assert.ok(commits > 0);
+  assert.equal(rig.released.length + rig.held, 501 + commits, 'no PVM frame is lost');
+});
+
+test('connections that are over are forgotten: at once after an RST, in time after a FIN', () => {
+  const rig = new Rig();
+  const { comparator } = rig;
+  const both = (frame: Buffer) => {
+    rig.pvm(frame);
+    rig.svm(frame);
+  };
+  for (let client = 0; client < 20; client++) both(fromClient(tcp({ seq: 1, ack: 1, text: 'x' }), client));
+  both(fromClient(tcp({ flags: RST, seq: 2 }), 0));
+  assert.equal(comparator.flowCount, 19);
+  assert.equal(comparator.tcpFlows, 19);
+  both(fromClient(tcp({ flags: RST, seq: 2 }), 5000));
+  assert.equal(comparator.flowCount, 19, 'a refusal leaves nothing behind');
+  for (let client = 1; client < 10; client++)
+    both(fromClient(tcp({ flags: ACK | FIN, seq: 2, ack: 1 }), client));
+  rig.nowMs = LIMITS.flowClosedMsMax - 1;
+  for (let client = 100; client < 110; client++) both(fromClient(udp('x'), client));
+  assert.equal(comparator.flowCount, 29);
+  rig.nowMs++;
+  for (let client = 110; client < 120; client++) both(fromClient(udp('x'), client));
+  assert.equal(comparator.flowCount, 30);
+  assert.equal(comparator.tcpFlows, 10);
+  rig.assertEmpty();
+});
+
+test('a table that is half full forgets flows that say nothing', () => {
+  const rig = new Rig(256, 64, { flowsMax: 40, flowIdleMsMax: 100 });
+  const both = (client: number) => {
+    const frame = fromClient(tcp({ seq: 1, ack: 1, text: 'x' }), client);
+    rig.pvm(frame);
+    assert.equal(rig.svm(frame), 1);
+  };
+  for (let client = 0; client < 20; client++) both(client);
+  rig.nowMs = 99;
+  both(20);
+  assert.equal(rig.comparator.flowCount, 21);
+  rig.nowMs = 100;
+  for (let client = 21; client < 24; client++) both(client);
+  assert.equal(rig.comparator.flowCount, 16, 'eight of them, and then it is not half full any more');
+  assert.equal(rig.comparator.counters.flowsEvicted, 8);
+});
+
+test('a forgotten flow goes on as one first seen in its middle, and nothing leaves on its old account', () => {
+  const rig = new Rig(256, 64, { flowsMax: 1 });
+  const segment = (seq: number, text: string) => tcp({ seq, ack: 501, text });
+  rig.pvm(segment(1, 'abc'));
+  rig.svm(segment(1, 'abc'));
+  rig.nowMs = LIMITS.flowQuietMsMin;
+  rig.pvm(udp('other'));
+  rig.svm(udp('other'));
+  assert.equal(rig.comparator.counters.flowsEvicted, 1);
+  assert.equal(rig.pvm(segment(1, 'abc')), 0, 'nobody knows that it is a retransmission');
+  rig.commit();
+  rig.pvm(segment(4, 'd'));
+  assert.equal(rig.svm(segment(4, 'd')), 1);
+  assert.equal(rig.pvm(segment(2, 'bc')), 1);
+});
+
+test('one flow has its share of held frames and bytes: beyond it, it asks for a checkpoint', () => {
+  const text = '0123456789';
+  const bytes = udp(text).length;
+  for (const limits of [{ flowFramesMax: 10 }, { flowBytesMax: 9 * bytes }]) {
+    for (const side of ['pvm', 'svm'] as const) {
+      const rig = new Rig(256, 64, limits);
+      for (let i = 0; i < 10; i++) {
+        assert.equal(rig.comparator.pressure(), null);
+        rig[side](udp(text));
+      }
+      if (side === 'svm') rig.svm(udp(text));
+      assert.equal(rig.comparator.pressure(), 'limit-share');
+      rig.pvm(udp('another flow', 1));
+      assert.equal(rig.svm(udp('another flow', 1)), 1);
+      if (side === 'pvm') assert.equal(rig.pvm(udp(text)), 0, 'it is held all the same');
+      else assert.equal(rig.comparator.secondary.frames, 10, 'more of the SVM is not');
+      assert.equal(rig.commit(), side === 'pvm' ? 11 : 0);
+      assert.equal(rig.comparator.pressure(), null);
+      for (let i = 0; i < 10; i++) {
+        rig.pvm(udp(text));
+        assert.equal(rig.svm(udp(text)), 1);
+      }
+      assert.equal(rig.comparator.pressure(), null, 'what has left is not counted');
+      rig.assertEmpty();
+    }
+  }
 });
 
 test('an SVM that runs far ahead asks for a checkpoint and never takes the place of PVM output', () => {
-  const rig = new Rig(256, LIMITS.heldFramesMax);
+  const heldSecondaryMax = 1000;
+  const heldFramesMax = 3000;
+  const rig = new Rig(256, heldFramesMax, { heldSecondaryMax, heldFramesMax, heldSlabsMax: heldFramesMax });
   const { comparator } = rig;
-  const ahead = udp('ahead');
-  for (let i = 0; i < LIMITS.heldSecondaryMax; i++) {
-    assert.notEqual(comparator.pressure(), 'limit-frames');
-    rig.svm(ahead);
+  const ahead = (i: number) => udp('ahead', 1 + (i % 2));
+  for (let i = 0; i < heldSecondaryMax; i++) {
+    assert.equal(comparator.pressure(), null);
+    rig.svm(ahead(i));
   }
   assert.equal(comparator.pressure(), 'limit-frames');
-  rig.svm(ahead);
+  rig.svm(ahead(0));
   assert.equal(comparator.counters.secondaryDropped, 1);
-  const places = LIMITS.heldFramesMax - LIMITS.heldSecondaryMax;
+  const places = heldFramesMax - heldSecondaryMax;
   const held = udp('differs');
-  for (let i = 0; i < places - 1; i++) rig.pvm(held);
-  assert.equal(rig.commit(), places - 1);
+  for (let i = 0; i < places; i++) rig.pvm(held);
+  assert.equal(rig.commit(), places);
   rig.assertEmpty();
 });
 
 test('half of the columns in use ask for a checkpoint', () => {
-  const rig = new Rig(256, LIMITS.heldFramesCheckpoint);
+  const heldFramesCheckpoint = 200;
+  const rig = new Rig(256, 1024, { heldFramesCheckpoint });
   const frame = udp('waits');
-  for (let i = 0; i < LIMITS.heldFramesCheckpoint - 1; i++) rig.pvm(frame);
-  assert.notEqual(rig.comparator.pressure(), 'limit-frames');
+  for (let i = 0; i < heldFramesCheckpoint - 1; i++) rig.pvm(frame);
+  assert.equal(rig.comparator.pressure(), null);
   rig.pvm(frame);
   assert.equal(rig.comparator.pressure(), 'limit-frames');
 });

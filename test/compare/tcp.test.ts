@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { ACK, FIN, PSH, RST, SYN } from '../frames.ts';
+import { ACK, FIN, PSH, padded, RST, SYN, URG } from '../frames.ts';
 import { Rig, tcp } from './rig.ts';
 
 /** Opens a connection on both sides; the next byte of the VM is 1001, of the client 501. */
@@ -281,13 +281,220 @@ test('SYN against SYN-ACK diverges', () => {
   assert.match(rig.diverged[0], /^diverged-flags /);
 });
 
-test('a SYN with data is left to a checkpoint', () => {
+test('the data of a SYN is compared like any other, however it is cut', () => {
+  const pvm = tcp({ flags: SYN, seq: 1000, text: 'fast open' });
+  for (const [frames, out] of [
+    [[tcp({ flags: SYN, seq: 7, text: 'fast open' })], 1],
+    [[tcp({ flags: SYN, seq: 1000, text: 'fast' }), data(1005, ' open')], 1],
+    [[tcp({ flags: SYN, seq: 1000 }), data(1001, 'fast open, and more')], 1],
+    [[tcp({ flags: SYN, seq: 7, text: 'fast' })], 0],
+  ] as const) {
+    for (const primaryFirst of [true, false]) {
+      const rig = new Rig();
+      if (primaryFirst) rig.pvm(pvm);
+      for (const frame of frames) rig.svm(frame);
+      if (!primaryFirst) rig.pvm(pvm);
+      assert.equal(rig.released.length, out);
+      assert.deepEqual(rig.diverged, []);
+      rig.commit();
+      rig.assertEmpty();
+    }
+  }
   const rig = new Rig();
-  const syn = tcp({ flags: SYN, seq: 1, text: 'fast open' });
-  rig.pvm(syn);
-  assert.equal(rig.svm(syn), 0);
-  assert.equal(rig.commit(), 1);
+  rig.pvm(pvm);
+  assert.equal(rig.svm(tcp({ flags: SYN, seq: 1000, text: 'fast opeN' })), 0);
+  assert.match(rig.diverged[0], /^diverged-bytes /);
 });
+
+test('what the SVM said with its SYN is found when the PVM says it later', () => {
+  const rig = new Rig();
+  rig.svm(tcp({ flags: SYN | ACK, seq: 7, ack: 501, text: 'early' }));
+  assert.equal(rig.pvm(tcp({ flags: SYN | ACK, seq: 1000, ack: 501 })), 1);
+  assert.equal(rig.pvm(data(1001, 'early')), 1);
+  rig.assertConfirmed(1);
+  rig.assertEmpty();
+});
+
+test('a simultaneous open: a SYN, then the same SYN with an ACK', () => {
+  const rig = new Rig();
+  const syn = (seq: number) => tcp({ flags: SYN, seq });
+  const synAck = (seq: number) => tcp({ flags: SYN | ACK, seq, ack: 501 });
+  rig.pvm(syn(1000));
+  assert.equal(rig.svm(syn(77)), 1);
+  assert.equal(rig.pvm(synAck(1000)), 0, 'its ACK is new');
+  assert.equal(rig.svm(synAck(1000)), 1);
+  rig.assertConfirmed(2);
+  const ahead = new Rig();
+  ahead.svm(syn(77));
+  ahead.svm(synAck(77));
+  assert.equal(ahead.pvm(syn(1000)), 1);
+  assert.equal(ahead.pvm(synAck(1000)), 1);
+  ahead.assertConfirmed(2);
+  ahead.assertEmpty();
+});
+
+test('a SYN that the SVM repeats before the PVM has said it does not stand in the way of its data', () => {
+  const rig = new Rig();
+  const synAck = tcp({ flags: SYN | ACK, seq: 1000, ack: 501 });
+  rig.svm(synAck);
+  rig.svm(synAck);
+  assert.equal(rig.pvm(synAck), 1);
+  rig.svm(data(1001, 'x'));
+  assert.equal(rig.pvm(data(1001, 'x')), 1);
+  rig.assertConfirmed(3);
+  rig.assertEmpty();
+});
+
+test('a signed connection asks for a checkpoint with its SYN, and compares like any other after it', () => {
+  for (const [kind, length] of [
+    [19, 18],
+    [29, 16],
+  ]) {
+    const rig = new Rig();
+    const options = padded([2, 4, 5, 180, kind, length, ...Array(length - 2).fill(7)]);
+    const synAck = tcp({ flags: SYN | ACK, seq: 1000, ack: 501, options });
+    rig.svm(tcp({ flags: SYN | ACK, seq: 7, ack: 501, options }));
+    assert.equal(rig.pvm(synAck), 0);
+    assert.deepEqual(rig.diverged, ['diverged-signed tcp 10.0.2.15:80 <-> 10.0.2.2:40000']);
+    rig.commit();
+    assert.equal(rig.pvm(synAck), 1, 'repeated, it is what the checkpoint has copied');
+    rig.pvm(
+      tcp({ seq: 1001, ack: 501, options: padded([kind, length, ...Array(length - 2).fill(8)]), text: 'x' }),
+    );
+    assert.equal(rig.svm(tcp({ seq: 1001, ack: 501, text: 'x' })), 1);
+    assert.equal(rig.diverged.length, 1);
+    rig.assertEmpty();
+  }
+});
+
+test('urgent data ends at the same place in both, or it waits, or diverges', () => {
+  const urgent = (seq: number, text: string, pointer: number) =>
+    tcp({ seq, ack: 501, flags: ACK | URG, urgent: pointer, text });
+  const rig = opened();
+  rig.pvm(urgent(1001, 'abc', 3));
+  assert.equal(rig.svm(urgent(1001, 'abc', 3)), 1);
+  assert.equal(rig.pvm(urgent(1001, 'abc', 3)), 1, 'repeated');
+  rig.pvm(urgent(1004, 'def', 3));
+  assert.equal(rig.svm(data(1004, 'def')), 0, 'the SVM may still say that it is urgent');
+  assert.equal(rig.svm(urgent(1006, 'f', 1)), 1);
+  rig.svm(urgent(1007, 'ghi', 2));
+  assert.equal(rig.pvm(data(1007, 'g')), 1);
+  assert.equal(rig.pvm(data(1008, 'hi')), 0);
+  assert.match(rig.diverged[0], /^diverged-flags /);
+  rig.commit();
+  rig.pvm(data(1010, 'on'));
+  assert.equal(rig.svm(data(1010, 'on')), 1);
+  rig.assertEmpty();
+});
+
+/* Rule 1, where a number could be taken for another. */
+
+test('a retransmission is taken at its word: what has left is not kept to be compared again', () => {
+  const rig = opened();
+  rig.pvm(data(1001, 'abc'));
+  rig.svm(data(1001, 'abc'));
+  assert.equal(rig.pvm(data(1001, 'xyz')), 1);
+  rig.pvm(data(1001, 'abcd'));
+  assert.equal(rig.svm(data(1001, 'abcX')), 0, 'its new byte is compared');
+  assert.match(rig.diverged[0], /^diverged-bytes /);
+});
+
+test('what lies before the beginning is no retransmission', () => {
+  const rig = opened();
+  for (const back of [1001 - 700, 1001 - 0x40000001, 1001 - 0x7fffffff, 1001 - 0x80000000]) {
+    assert.equal(rig.pvm(data(back, 'never compared')), 0, `${back}`);
+    assert.equal(rig.comparator.overdue(1e9, { dataMs: 1, ackMs: 2, secondaryMs: 3 }), 'wait-primary');
+    rig.commit();
+    rig.pvm(data(1001, ''));
+  }
+  const mid = new Rig();
+  mid.pvm(data(5000, 'x'));
+  mid.svm(data(5000, 'x'));
+  assert.equal(mid.pvm(data(4990, 'not seen')), 0, 'the connection was first seen behind it');
+});
+
+test('after more than any window, the beginning is forgotten', () => {
+  const rig = opened();
+  let seq = 1001;
+  const go = (next: number) => {
+    // A commit behind a gap is the quick way to get far.
+    rig.pvm(data(next, 'x'));
+    rig.commit();
+    seq = next + 1;
+  };
+  for (let i = 0; i < 3; i++) go((seq + 0x3fffffff) >>> 0);
+  rig.pvm(data(seq, 'abc'));
+  assert.equal(rig.svm(data(seq, 'abc')), 1);
+  assert.equal(rig.pvm(data(seq, 'abc')), 1, 'a retransmission');
+});
+
+test('a commit that lets out what lies behind a gap does not make the gap known', () => {
+  const rig = opened();
+  rig.pvm(data(2001, 'behind'));
+  rig.commit();
+  assert.equal(rig.pvm(data(1500, 'within')), 0);
+  rig.commit();
+  rig.pvm(data(2007, 'on'));
+  assert.equal(rig.svm(data(2007, 'on')), 1);
+});
+
+test('an ACK of the SVM that no window reaches is not believed', () => {
+  for (const absurd of [501 + 0x40000001, 501 + 0x7fffffff, 501 + 0x80000000]) {
+    const rig = opened();
+    rig.svm(data(1001, '', absurd >>> 0));
+    assert.equal(rig.pvm(data(1001, '', 600)), 0);
+    assert.equal(rig.svm(data(1001, '', 600)), 1);
+    assert.equal(rig.pvm(data(1001, '', (501 - 0x40000001) >>> 0)), 0, 'nor one of the PVM');
+  }
+});
+
+test('what the SVM acknowledges behind a SYN that the PVM has not said covers nothing before it', () => {
+  const rig = opened();
+  rig.svm(tcp({ flags: SYN | ACK, seq: 90_000, ack: 601 }));
+  rig.svm(data(90_001, '', 700));
+  assert.equal(rig.pvm(data(1001, '', 650)), 0, 'of the old connection');
+  rig.commit();
+  rig.svm(tcp({ flags: SYN | ACK, seq: 95_000, ack: 801 }));
+  rig.svm(data(95_001, 'early', 900));
+  assert.equal(rig.pvm(tcp({ flags: SYN | ACK, seq: 95_000, ack: 801 })), 1);
+  assert.equal(rig.pvm(data(95_001, '', 900)), 1, 'of the new one');
+});
+
+test('a retransmission behind held data leaves with it', () => {
+  const rig = opened();
+  rig.pvm(data(1001, 'abc'));
+  rig.pvm(data(1003, 'c'));
+  assert.equal(rig.svm(data(1001, 'abc')), 2);
+});
+
+/* Hostile queues: work per frame is bounded, counted in frames looked at. */
+
+const HOSTILE_FRAMES = 3000;
+
+for (const [name, pvm, frame] of [
+  ['segments that are never reached', data(1001, 'x'), (i: number) => data(5000 + 10 * i, 'y')],
+  ['segments in falling order', data(1001, 'x'), (i: number) => data(500_000 - 10 * i, 'y')],
+  ['single bytes of one long segment', data(1001, 'y'.repeat(4000)), (i: number) => data(1001 + i, 'y')],
+  ['segments before a SYN', tcp({ flags: RST, seq: 1001 }), (i: number) => data(1001 + i, 'y')],
+  [
+    'a SYN and many RSTs',
+    tcp({ flags: RST, seq: 1001 }),
+    (i: number) => tcp({ flags: i === 0 ? SYN : RST, seq: 5 }),
+  ],
+  ['ACKs while a SYN waits', tcp({ flags: SYN, seq: 5 }), (i: number) => data(1001, 'y', 501 + i)],
+] as const) {
+  test(`an SVM that sends ${name} costs little work per frame`, () => {
+    const rig = new Rig(8192, 8192);
+    const synAck = tcp({ flags: SYN | ACK, seq: 1000, ack: 501 });
+    rig.pvm(synAck);
+    rig.svm(synAck);
+    rig.pvm(pvm);
+    for (let i = 0; i < HOSTILE_FRAMES; i++) rig.svm(frame(i));
+    assert.ok(rig.comparator.visits <= 130 * HOSTILE_FRAMES, `${rig.comparator.visits} visits`);
+    rig.commit();
+    rig.assertEmpty();
+  });
+}
 
 test('each SYN of the PVM is shown before it may leave, also a repeated one', () => {
   const rig = new Rig();

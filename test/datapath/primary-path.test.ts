@@ -210,7 +210,7 @@ test('a limit stops the reading of the VM; the rest is read at the checkpoint, a
   const chunk = Array.from({ length: 1000 }, () => 'x');
   for (let i = 0; i < frames / 1000; i++) pair.pvm.say(...chunk);
   pair.settle();
-  assert.equal(pair.primary.pressure(), 'limit-frames');
+  assert.equal(pair.primary.pressure(), 'limit-share');
   assert.equal(pair.primary.outputExhausted, false, 'not read any more');
   pair.primary.closeGate();
   pair.settle();

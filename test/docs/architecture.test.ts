@@ -23,8 +23,8 @@ const LAYERS = [
   ['datapath'],
   ['checkpoint'],
   ['pair'],
-  ['qemu', 'observe', 'config'],
-  ['node', 'node.ts', 'dropin'],
+  ['qemu', 'observe', 'config', 'capture'],
+  ['node', 'node.ts', 'dropin', 'diff'],
   ['cli'],
 ];
 const CORE = ['wire', 'flow', 'frames', 'compare', 'translate'];

@@ -1,6 +1,7 @@
 /** docs/metrics.md against the code: every metric with its type and labels, and alerts that name real ones. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { CHECKPOINT_REASONS } from '../../src/checkpoint/report.ts';
 import { createMetrics } from '../../src/observe/metrics.ts';
 import { fakeStatus } from '../observe/fake-node.ts';
 import { codeOf, readDoc, tableRows } from './tables.ts';
@@ -23,4 +24,10 @@ test('the alert rules of docs/metrics.md use metrics that exist', () => {
   const used = expressions.flatMap((line) => line.match(/colo_[a-z_]+/g) ?? []);
   assert.ok(expressions.length >= 4 && used.length >= expressions.length);
   for (const name of used) assert.ok(known.has(name.replace(/_(bucket|sum|count)$/, '')), name);
+});
+
+test('docs/metrics.md lists every reason of a checkpoint', () => {
+  const [, list] = /Reasons of checkpoints: ([\s\S]*?)\n\n/.exec(readDoc('docs/metrics.md')) ?? [];
+  const documented = [...(list ?? '').matchAll(/`([a-z-]+)`/g)].map(([, reason]) => reason);
+  assert.deepEqual(documented.toSorted(), [...CHECKPOINT_REASONS].toSorted());
 });

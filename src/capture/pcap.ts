@@ -1,0 +1,80 @@
+/**
+ * Reads pcap files (draft-ietf-opsawg-pcap): a header of 24 bytes, then records of 16 bytes and a frame each. The
+ * magic number tells the order of bytes and whether times count micro- or nanoseconds.
+ */
+import type { ByteWindow } from './byte-window.ts';
+import { type CapturedFrame, checkFrameLengths, checkLinkType, notACapture } from './captured-frame.ts';
+
+const MAGIC_MICROSECONDS = 0xa1b2c3d4;
+const MAGIC_NANOSECONDS = 0xa1b23c4d;
+const FILE_HEADER_BYTES = 24;
+const RECORD_HEADER_BYTES = 16;
+const VERSION_MAJOR = 2;
+
+export function isPcap(view: DataView, at: number): boolean {
+  return isMagic(view.getUint32(at)) || isMagic(view.getUint32(at, true));
+}
+
+function isMagic(word: number): boolean {
+  return word === MAGIC_MICROSECONDS || word === MAGIC_NANOSECONDS;
+}
+
+export class PcapReader {
+  private readonly window: ByteWindow;
+  private readonly file: string;
+  private started = false;
+  private littleEndian = false;
+  private fractionsPerMs = 1000;
+  private frames = 0;
+
+  constructor(window: ByteWindow, file: string) {
+    this.window = window;
+    this.file = file;
+  }
+
+  next(frame: CapturedFrame): boolean {
+    const { window } = this;
+    if (!this.started && !this.start()) return false;
+    if (window.left < RECORD_HEADER_BYTES) return false;
+    const { at, view } = window;
+    const captured = view.getUint32(at + 8, this.littleEndian);
+    const original = view.getUint32(at + 12, this.littleEndian);
+    checkFrameLengths(captured, original, this.file, window.offset);
+    if (window.left < RECORD_HEADER_BYTES + captured) return false;
+    const seconds = view.getUint32(at, this.littleEndian);
+    const fraction = view.getUint32(at + 4, this.littleEndian);
+    frame.number = ++this.frames;
+    frame.timeMs = seconds * 1000 + fraction / this.fractionsPerMs;
+    frame.bytes = window.bytes;
+    frame.at = at + RECORD_HEADER_BYTES;
+    frame.length = captured;
+    frame.originalLength = original;
+    window.skip(RECORD_HEADER_BYTES + captured);
+    return true;
+  }
+
+  /** Where the record lies that comes next, or is not complete yet. */
+  get offset(): number {
+    return this.window.offset;
+  }
+
+  private start(): boolean {
+    const { window, file } = this;
+    if (window.left < FILE_HEADER_BYTES) {
+      if (window.ended) throw notACapture(file, `ends within its header, after ${window.left} bytes`);
+      return false;
+    }
+    const { at, view } = window;
+    this.littleEndian = !isMagic(view.getUint32(at));
+    const magic = view.getUint32(at, this.littleEndian);
+    if (magic === MAGIC_NANOSECONDS) this.fractionsPerMs = 1_000_000;
+    const version = view.getUint16(at + 4, this.littleEndian);
+    if (version !== VERSION_MAJOR)
+      throw notACapture(file, `is pcap of version ${version}, not ${VERSION_MAJOR}`);
+    // The upper half tells of frame check sequences (draft-ietf-opsawg-pcap section 4).
+    checkLinkType(view.getUint32(at + 20, this.littleEndian) & 0xffff, file);
+    window.skip(FILE_HEADER_BYTES);
+    this.started = true;
+    return true;
+  }
+}

@@ -1,0 +1,138 @@
+/** What `colo diff` says to people: a summary, then each finding with the bytes of both sides. */
+import type { DiffReport, Finding, FoundFrame, SideCounts } from '../diff/report.ts';
+import { formatCount, formatMs, safe } from './output.ts';
+
+const ROW_BYTES = 16;
+
+export function diffText(report: DiffReport): string {
+  return [...summary(report), ...report.findings.flatMap((found, i) => ['', ...findingText(found, i + 1)])]
+    .concat(
+      report.findingsLeftOut > 0
+        ? ['', `${formatCount(report.findingsLeftOut)} more; show them with --max N or --json --max N`]
+        : [],
+    )
+    .join('\n');
+}
+
+function summary(report: DiffReport): string[] {
+  const { vm, clocks, compared, primary, secondary } = report;
+  const { waits } = compared;
+  const clock =
+    clocks.secondaryAheadMs === 0
+      ? 'as they are'
+      : `secondary ${clocks.secondaryAheadMs > 0 ? 'ahead' : 'behind'} by ${formatMs(Math.abs(clocks.secondaryAheadMs))}`;
+  const diverged = total(compared.divergences);
+  const rows: [string, string][] = [
+    ['primary', sideText(primary)],
+    ['secondary', sideText(secondary)],
+    ['vm', `${vm.mac === null ? '' : `${vm.mac}, `}${vm.how}`],
+    ['clocks', `${clock} (${clocks.how})`],
+    ['compared', `${formatMs(report.durationMs)}, ${flowsText(report)}`],
+    ['matched', count(compared.matched, 'frame')],
+    ['harmless', count(compared.harmless, 'frame')],
+    ['held', `${count(compared.heldAtEnd, 'frame')} at the end`],
+    [
+      'divergences',
+      diverged === 0
+        ? '0'
+        : `${formatCount(diverged)} in ${count(compared.flowsDiverged, 'flow')}: ${reasons(compared.divergences)}`,
+    ],
+    ['checkpoints', checkpointsText(report)],
+    [
+      'waits',
+      `${formatMs(waits.p50Ms)} median, ${formatMs(waits.p99Ms)} p99, ${formatMs(waits.maxMs)} longest`,
+    ],
+    ...report.warnings.map((warning): [string, string] => ['warning', safe(warning)]),
+  ];
+  return rows.map(([name, text]) => `${name.padEnd(13)}${text}`);
+}
+
+function sideText({
+  file,
+  frames,
+  output,
+  input,
+  foreign,
+  cut,
+  malformed,
+  outside,
+  leftOut,
+}: SideCounts): string {
+  const extras = [
+    [foreign, 'foreign'],
+    [cut, 'cut'],
+    [malformed, 'malformed'],
+    [outside, 'outside the other'],
+    [leftOut, 'left out'],
+  ] as const;
+  const rest = extras.filter(([n]) => n > 0).map(([n, what]) => `, ${formatCount(n)} ${what}`);
+  return `${safe(file)}: ${count(frames, 'frame')}, ${formatCount(output)} of the VM, ${formatCount(input)} to it${rest.join('')}`;
+}
+
+function flowsText({ compared: { flows, flowsLeftOut } }: DiffReport): string {
+  return `${count(flows, 'flow')}${flowsLeftOut > 0 ? `, ${formatCount(flowsLeftOut)} left out` : ''}`;
+}
+
+function checkpointsText({ compared, checkpointsPerSecond }: DiffReport): string {
+  const taken = total(compared.checkpoints);
+  if (taken === 0) return '0';
+  const released = count(compared.releasedByCheckpoint, 'frame');
+  return `${formatCount(taken)} (${Number(checkpointsPerSecond.toPrecision(2))}/s): ${reasons(compared.checkpoints)}; they let out ${released}`;
+}
+
+function reasons(counts: Record<string, number>): string {
+  return Object.entries(counts)
+    .sort(([, a], [, b]) => b - a)
+    .map(([reason, n]) => `${reason} ${formatCount(n)}`)
+    .join(', ');
+}
+
+function findingText(found: Finding, number: number): string[] {
+  const { reason, flow, timeMs, earlierInFlow, position, primary, secondary, cameAfterMs } = found;
+  const place = position === null ? '' : `, ${position.unit} ${formatCount(position.at)}`;
+  const earlier = earlierInFlow === 0 ? '' : `, after ${formatCount(earlierInFlow)} in this flow`;
+  const lines = [
+    `#${number}  ${(timeMs / 1000).toFixed(6)} s  ${reason}${place}${earlier}`,
+    `    ${flow}`,
+    `    ${[frameText('primary', primary), frameText('secondary', secondary)].filter((t) => t !== '').join('; ')}`,
+  ];
+  if (reason === 'wait-primary')
+    lines.push(
+      cameAfterMs === null
+        ? '    the secondary never said as much'
+        : `    the secondary said as much ${formatMs(cameAfterMs)} later`,
+    );
+  else if (reason === 'wait-secondary') lines.push('    the primary has not said as much');
+  else lines.push(...dump('primary', primary), ...dump('secondary', secondary));
+  return lines;
+}
+
+function frameText(side: string, frame: FoundFrame | null): string {
+  if (frame === null) return '';
+  return `${side} frame ${frame.frame}${frame.flags === null ? '' : ` (${frame.flags})`}`;
+}
+
+function dump(side: string, frame: FoundFrame | null): string[] {
+  if (frame === null || frame.hex === '') return [];
+  const bytes = Buffer.from(frame.hex, 'hex');
+  const rows: string[] = [];
+  for (let at = 0; at < bytes.length; at += ROW_BYTES) {
+    const row = bytes.subarray(at, at + ROW_BYTES);
+    const hex = [...row].map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
+    const ascii = [...row]
+      .map((byte) => (byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : '.'))
+      .join('');
+    const name = (at === 0 ? side : '').padEnd(9);
+    const offset = (frame.payloadOffset + at).toString(16).padStart(4, '0');
+    rows.push(`    ${name} ${offset}  ${hex.padEnd(3 * ROW_BYTES)} ${ascii}`);
+  }
+  return rows;
+}
+
+function total(counts: Record<string, number>): number {
+  return Object.values(counts).reduce((sum, n) => sum + n, 0);
+}
+
+function count(n: number, what: string): string {
+  return `${formatCount(n)} ${what}${n === 1 ? '' : 's'}`;
+}

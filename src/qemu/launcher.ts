@@ -1,0 +1,32 @@
+/** How QEMUs are started and spoken to: real processes, unless a simulated world puts its own here. */
+import type { QemuExit, StartOptions } from './process.ts';
+import { probeExitWithParent, QemuProcess } from './process.ts';
+import { type ConnectOptions, type Qmp, QmpClient } from './qmp.ts';
+
+/** A QEMU that was started; see QemuProcess. */
+export interface RunningQemu {
+  readonly pid: number;
+  readonly exited: Promise<QemuExit>;
+  /** Aborts when it has ended, with the error to show. */
+  readonly signal: AbortSignal;
+  kill(): void;
+  stop(options: { readonly graceMs: number }): Promise<QemuExit>;
+}
+
+/** See QmpClient. */
+export interface QmpConnection extends Qmp {
+  onClose(listener: () => void): () => void;
+  close(): void;
+}
+
+export interface QemuLauncher {
+  probeExitWithParent(command: readonly string[], env?: Readonly<Record<string, string>>): Promise<boolean>;
+  start(options: StartOptions): Promise<RunningQemu>;
+  connectQmp(options: ConnectOptions): Promise<QmpConnection>;
+}
+
+export const systemLauncher: QemuLauncher = {
+  probeExitWithParent,
+  start: (options) => QemuProcess.start(options),
+  connectQmp: (options) => QmpClient.connect(options),
+};

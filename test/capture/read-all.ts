@@ -1,0 +1,39 @@
+/** Feeds bytes to a reader in given pieces, and gathers what comes out. */
+
+import { CaptureReader } from '../../src/capture/capture-reader.ts';
+import { CapturedFrame } from '../../src/capture/captured-frame.ts';
+
+export type Seen = {
+  number: number;
+  timeMs: number;
+  hex: string;
+  originalLength: number;
+  interfaceName: string;
+};
+export type Reading = { frames: Seen[]; cutAt: number | null; timeless: number };
+
+export function readAll(file: Uint8Array, cuts: number[] = []): Reading {
+  const reader = new CaptureReader('x.pcap');
+  const frame = new CapturedFrame();
+  const frames: Seen[] = [];
+  const drain = (): void => {
+    while (reader.next(frame))
+      frames.push({
+        number: frame.number,
+        timeMs: frame.timeMs,
+        hex: Buffer.from(frame.bytes.subarray(frame.at, frame.at + frame.length)).toString('hex'),
+        originalLength: frame.originalLength,
+        interfaceName: frame.interfaceName,
+      });
+  };
+  let from = 0;
+  for (const cut of [...cuts, file.length]) {
+    // A copy: what lies behind it must not be there to be read.
+    reader.push(Uint8Array.prototype.slice.call(file, from, cut));
+    drain();
+    from = cut;
+  }
+  reader.end();
+  drain();
+  return { frames, cutAt: reader.cutAt, timeless: reader.timeless };
+}

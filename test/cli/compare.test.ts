@@ -1,0 +1,276 @@
+/** `colo compare` as a process: its contract with whoever calls it, on real sockets. */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { tcp, udp } from '../compare/rig.ts';
+import { u32 } from '../frames.ts';
+import { framed } from '../io/fake-stream.ts';
+import { DropInProcess, Listener, Peer } from './dropin-process.ts';
+
+const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
+
+function folder(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'colo-compare-'));
+  t.after(() => rmSync(path, { recursive: true }));
+  return path;
+}
+
+type Rig = { colo: DropInProcess; primary: Peer; secondary: Peer; out: Peer; path: string };
+
+/** All three places listen, and somebody is at each. */
+async function rig(t: TestContext, ...more: string[]): Promise<Rig> {
+  const path = folder(t);
+  const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
+  const colo = new DropInProcess(t, 'compare', ...places, '--out', `unix-listen:${path}/out`, ...more);
+  await colo.until('compare.started');
+  const [primary, secondary, out] = await Promise.all(
+    ['pri', 'sec', 'out'].map((name) => Peer.connect(t, { path: join(path, name) })),
+  );
+  await colo.until('stream.up', 3);
+  return { colo, primary, secondary, out, path };
+}
+
+async function matches({ primary, secondary, out }: Rig, frame: Buffer): Promise<void> {
+  primary.say(frame);
+  secondary.say(frame);
+  assert.deepEqual(await out.next(), frame);
+}
+
+test('endpoints in all four forms: dialled until somebody is there, and released frames arrive', async (t) => {
+  const path = folder(t);
+  const notify = await Listener.open(t);
+  const colo = new DropInProcess(
+    t,
+    'compare',
+    ...['--primary-in', `unix:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`],
+    ...['--out', 'tcp-listen:127.0.0.1:0', '--notify', `tcp:127.0.0.1:${notify.port}`],
+  );
+  const nobody = await colo.until('stream.down');
+  assert.equal(nobody.place, 'primary-in');
+  assert.match(String(nobody.cause), /cannot connect to unix:.*pri/);
+  const listener = await Listener.open(t, join(path, 'pri'));
+  const primary = await listener.accept();
+  const secondary = await Peer.connect(t, { path: join(path, 'sec') });
+  const toolStack = await notify.accept();
+  toolStack.say(Buffer.from('COLO_USERSPACE_PROXY_INIT'));
+  assert.equal((await toolStack.next()).toString(), 'COLO_COMPARE_GET_XEN_INIT');
+  await colo.until('stream.up', 3);
+  primary.say(udp('same'));
+  secondary.say(udp('same'));
+  // Nobody knows the free port that `out` took: what is released before it has a peer is counted, not kept.
+  while ((await colo.report()).droppedFrames === 0);
+  const { primaryFrames, secondaryFrames, releasedFrames, matched } = await colo.stop();
+  assert.deepEqual([primaryFrames, secondaryFrames, releasedFrames, matched], [1, 1, 0, 1]);
+});
+
+test('a peer that goes away in the middle of a frame comes back, and framing starts afresh', async (t) => {
+  const all = await rig(t);
+  await matches(all, udp('one'));
+  for (const [name, place] of [
+    ['pri', 'primary'],
+    ['sec', 'secondary'],
+    ['out', 'out'],
+  ] as const) {
+    await all[place].write(framed(udp('cut short')).subarray(0, 20));
+    const downs = all.colo.of('stream.down').length;
+    all[place].socket.end();
+    const down = await all.colo.until('stream.down', downs + 1);
+    assert.match(String(down.cause), /20 bytes into a frame/);
+    all[place] = await Peer.connect(t, { path: join(all.path, name) });
+    await all.colo.until('stream.up', downs + 4);
+    await matches(all, udp(`after ${name}`));
+  }
+  const { primaryFrames, releasedFrames, droppedFrames } = await all.colo.stop('SIGINT');
+  assert.deepEqual([primaryFrames, releasedFrames, droppedFrames], [4, 4, 0]);
+});
+
+test('the newest peer of a listening place is the one', async (t) => {
+  const all = await rig(t);
+  const old = all.primary;
+  all.primary = await Peer.connect(t, { path: join(all.path, 'pri') });
+  await old.closed();
+  assert.match(String((await all.colo.until('stream.down')).cause), /a newer peer took its place/);
+  await all.colo.until('stream.up', 4);
+  await matches(all, udp('new'));
+  await all.colo.stop();
+});
+
+test('an impossible length closes that stream alone', async (t) => {
+  const all = await rig(t);
+  const bad: [keyof Pick<Rig, 'primary' | 'secondary'>, string, number][] = [
+    ['primary', 'pri', 0],
+    ['secondary', 'sec', 0xffff_ffff],
+    ['primary', 'pri', 69633],
+  ];
+  for (const [i, [place, name, length]] of bad.entries()) {
+    await all[place].write(u32(length));
+    const down = await all.colo.until('stream.down', i + 1);
+    assert.equal(down.place, `${place}-in`);
+    assert.match(String(down.cause), new RegExp(`a frame of ${length} bytes was announced`));
+    await all[place].closed();
+    all[place] = await Peer.connect(t, { path: join(all.path, name) });
+    await all.colo.until('stream.up', 4 + i);
+    await matches(all, udp(`after ${length}`));
+  }
+  await all.colo.stop();
+});
+
+test('the largest frame passes, whole', async (t) => {
+  const all = await rig(t);
+  const header = udp('').length;
+  // An IP datagram has 65535 bytes at most; the rest of a frame that QEMU takes may be padding.
+  const frame = Buffer.alloc(4096 + 65536);
+  udp('x'.repeat(65535 - (header - 14))).copy(frame);
+  await matches(all, frame);
+  await all.colo.stop();
+});
+
+test('without --notify and --qmp it says that nobody is asked, and once a second that something waits', async (t) => {
+  const { colo, primary, secondary, out } = await rig(t);
+  assert.match(String((await colo.until('compare.unasked')).message), /neither --notify nor --qmp/);
+  primary.say(udp('left'), udp('right'));
+  secondary.say(udp('other'));
+  const { reason, flow } = await colo.until('checkpoint.asked');
+  assert.equal(reason, 'diverged-length');
+  assert.match(String(flow), /^udp 10\.0\.2\.15:53 <-> /);
+  await colo.until('checkpoint.asked', 2);
+  assert.equal(out.unread, 0);
+  const last = colo.stop();
+  assert.deepEqual([await out.next(), await out.next()], [udp('left'), udp('right')], 'leaves at the end');
+  assert.equal((await last).releasedFrames, 2);
+});
+
+test('with --vnet-hdr the header passes untouched and is not compared', async (t) => {
+  const { colo, primary, secondary, out } = await rig(t, '--vnet-hdr');
+  const vnet = (frame: Buffer, header: number[]): Buffer =>
+    Buffer.concat([u32(header.length + frame.length, header.length), Buffer.from(header), frame]);
+  // GSO: one frame of 64 000 bytes, whose header names the size of segments and where the checksum goes.
+  const large = tcp({ seq: 1, payload: Buffer.alloc(64_000, 'x') });
+  const frames: [Buffer, number[], number[]][] = [
+    [tcp({ seq: 0, flags: 0x12 }), Array(12).fill(0), Array(12).fill(0)],
+    [large, [1, 1, 66, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0], [1, 1, 66, 0, 0xb4, 5, 34, 0, 16, 0, 0, 0]],
+    [udp('no header at all'), [], []],
+    [udp('the largest header'), Array(20).fill(0), Array(20).fill(0)],
+  ];
+  for (const [frame, ofPrimary, ofSecondary] of frames) {
+    await secondary.write(vnet(frame, ofSecondary));
+    // Piece by piece: the second number of a frame may come later than the first.
+    for (const byte of vnet(frame, ofPrimary).subarray(0, 9)) await primary.write(Buffer.from([byte]));
+    await primary.write(vnet(frame, ofPrimary).subarray(9));
+    assert.deepEqual(await out.next(8), vnet(frame, ofPrimary).subarray(4));
+  }
+  await primary.write(u32(60, 21));
+  assert.match(String((await colo.until('stream.down')).cause), /a virtio-net header of 21 bytes/);
+  await colo.stop();
+});
+
+test('an out that does not read slows the primary down, and loses and reorders nothing', async (t) => {
+  const { colo, primary, secondary, out } = await rig(t);
+  out.socket.pause();
+  const count = 400;
+  const frame = (i: number): Buffer => udp(`${i} `.padEnd(60_000, '.'));
+  const said = (async () => {
+    for (let i = 0; i < count; i++) {
+      secondary.say(frame(i));
+      await primary.write(framed(frame(i)));
+    }
+  })();
+  // The limit is 8 MiB in the process, beside what the kernel holds; 24 MB wait for it.
+  let before = -1;
+  let now = 0;
+  for (; before !== now; before = now, now = Number((await colo.report()).releasedFrames))
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  assert.ok(now > 100 && now < count, `${now} frames released to a peer that reads nothing`);
+  out.socket.resume();
+  for (let i = 0; i < count; i++) assert.deepEqual(await out.next(), frame(i));
+  await said;
+  const { droppedFrames, divergences } = await colo.stop();
+  assert.deepEqual([droppedFrames, divergences], [0, 0]);
+});
+
+test('it leaves no socket behind, and takes over one that a killed one has left', async (t) => {
+  const first = await rig(t);
+  first.colo.child.kill('SIGKILL');
+  await once(first.colo.child, 'close');
+  assert.deepEqual(readdirSync(first.path).sort(), ['out', 'pri', 'sec']);
+  const places = ['--primary-in', `unix-listen:${first.path}/pri`, '--secondary-in'];
+  places.push(`unix-listen:${first.path}/sec`, '--out', `unix-listen:${first.path}/out`);
+  const second = new DropInProcess(t, 'compare', ...places);
+  await second.until('compare.started');
+  await second.stop();
+  assert.deepEqual(readdirSync(first.path), []);
+});
+
+/** Runs to its end. */
+function run(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  const argv = ['--disable-warning=ExperimentalWarning', MAIN, ...args];
+  return spawnSync(process.execPath, argv, { encoding: 'utf8', timeout: 20_000 });
+}
+
+test('wrong usage ends with 2, and says what is wrong', () => {
+  const three = ['compare', '--primary-in', 'unix:/a', '--secondary-in', 'unix:/b', '--out'];
+  for (const [args, message] of [
+    [['compare'], /required option '--primary-in <endpoint>' not specified/],
+    [[...three, 'unix'], /--out <endpoint>' argument 'unix' is invalid.*unix-listen:PATH/],
+    [[...three, 'unix:/a'], /--primary-in and --out are both unix:\/a/],
+    [[...three, 'unix:/c', '--notify', 'unix:/d', '--qmp', 'unix:/e'], /give --notify or --qmp, not both/],
+  ] as const) {
+    const { status, stdout, stderr } = run(...args);
+    assert.deepEqual([status, stdout], [2, ''], stderr);
+    assert.match(stderr, /^COLO_USAGE: /);
+    assert.match(stderr, message);
+    assert.equal(stderr.trim().split('\n').length, 1);
+  }
+});
+
+test('a place that is taken ends it with 1, and the others are let go', async (t) => {
+  const path = folder(t);
+  writeFileSync(join(path, 'out'), 'a file');
+  for (const command of ['compare', 'rewrite']) {
+    const places =
+      command === 'compare'
+        ? ['--primary-in', `unix-listen:${path}/a`, '--secondary-in', `unix-listen:${path}/out`, '--out']
+        : [
+            '--in',
+            `unix-listen:${path}/out`,
+            '--guest-in',
+            `unix-listen:${path}/a`,
+            '--guest-out',
+            'unix:/n',
+            '--out',
+          ];
+    const { status, stdout, stderr } = run(command, ...places, `unix-listen:${path}/b`, '--json');
+    assert.equal(status, 1, stderr);
+    const { error } = JSON.parse(stdout.trim().split('\n').at(-1)!) as {
+      error: { code: string; message: string };
+    };
+    assert.equal(error.code, 'COLO_ENDPOINT_LISTEN');
+    assert.match(error.message, /cannot listen on unix-listen:.*out/);
+    assert.deepEqual(readdirSync(path), ['out']);
+  }
+});
+
+test('it runs on when nobody reads what it prints any more', async (t) => {
+  const path = folder(t);
+  const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
+  const argv = ['--disable-warning=ExperimentalWarning', MAIN, 'compare', ...places];
+  const child = spawn(process.execPath, [...argv, '--out', `unix-listen:${path}/out`]);
+  t.after(() => child.kill('SIGKILL'));
+  await once(child.stdout, 'data');
+  while (readdirSync(path).length < 3) await new Promise((resolve) => setTimeout(resolve, 5));
+  child.stdout.destroy();
+  const [out, primary, secondary] = await Promise.all(
+    ['out', 'pri', 'sec'].map((name) => Peer.connect(t, { path: join(path, name) })),
+  );
+  for (let i = 0; i < 5; i++) {
+    primary.say(udp(`${i}`));
+    secondary.say(udp(`${i}`));
+    assert.deepEqual(await out.next(), udp(`${i}`));
+  }
+  child.kill('SIGTERM');
+  assert.deepEqual(await once(child, 'exit'), [0, null]);
+});

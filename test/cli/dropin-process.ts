@@ -1,0 +1,144 @@
+/** `colo compare` and `colo rewrite` as processes, and peers that speak QEMU's framing on real sockets. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type NetConnectOpts, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { TestContext } from 'node:test';
+import { framed, unframed } from '../io/fake-stream.ts';
+
+const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
+
+export type Event = { type: string; [key: string]: unknown };
+
+export class DropInProcess {
+  readonly child: ChildProcess;
+  readonly events: Event[] = [];
+  errors = '';
+
+  constructor(t: TestContext, ...args: string[]) {
+    this.child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, ...args, '--json']);
+    t.after(() => this.child.kill('SIGKILL'));
+    createInterface(this.child.stdout!).on('line', (line) => {
+      this.events.push(JSON.parse(line) as Event);
+      this.child.emit('event');
+    });
+    this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      this.errors += text;
+    });
+  }
+
+  of(type: string): Event[] {
+    return this.events.filter((event) => event.type === type);
+  }
+
+  /** The `count`th event of that type. */
+  async until(type: string, count = 1): Promise<Event> {
+    while (this.of(type).length < count) await once(this.child, 'event');
+    return this.of(type)[count - 1];
+  }
+
+  /** What it has counted so far. */
+  async report(): Promise<Event> {
+    const type = `${this.events[0].node}.report`;
+    const next = this.until(type, this.of(type).length + 1);
+    this.child.kill('SIGUSR2');
+    return next;
+  }
+
+  /** Ends it in order; its last event, which must be the only thing that is left of it. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Event> {
+    const ended = once(this.child, 'close');
+    this.child.kill(signal);
+    assert.deepEqual(await ended, [0, null], this.errors);
+    assert.equal(this.errors, '');
+    return this.events.at(-1)!;
+  }
+}
+
+/** The other end of one stream. */
+export class Peer {
+  readonly socket: Socket;
+  private bytes = Buffer.alloc(0);
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    socket.on('error', () => {});
+    socket.on('data', (chunk: Buffer) => {
+      this.bytes = Buffer.concat([this.bytes, chunk]);
+      socket.emit('more');
+    });
+    socket.on('close', () => socket.emit('more'));
+  }
+
+  static async connect(t: TestContext, address: NetConnectOpts): Promise<Peer> {
+    const peer = new Peer(connect(address));
+    t.after(() => peer.socket.destroy());
+    await once(peer.socket, 'connect');
+    return peer;
+  }
+
+  /** The next frame; with vnet framing its virtio-net header is part of it. */
+  async next(prefixBytes: 4 | 8 = 4): Promise<Buffer> {
+    while (this.bytes.length < 4 || this.bytes.length < prefixBytes + this.bytes.readUInt32BE(0)) {
+      assert.ok(!this.socket.destroyed, 'the stream has ended');
+      await once(this.socket, 'more');
+    }
+    const end = prefixBytes + this.bytes.readUInt32BE(0);
+    const frame = this.bytes.subarray(0, end);
+    this.bytes = this.bytes.subarray(end);
+    return prefixBytes === 4 ? unframed(frame)[0] : frame.subarray(4);
+  }
+
+  get unread(): number {
+    return this.bytes.length;
+  }
+
+  say(...frames: Uint8Array[]): void {
+    this.socket.write(framed(...frames));
+  }
+
+  write(bytes: Uint8Array): Promise<void> {
+    return new Promise((resolve) => this.socket.write(bytes, () => resolve()));
+  }
+
+  async closed(): Promise<void> {
+    while (!this.socket.destroyed) await once(this.socket, 'more');
+  }
+}
+
+/** Accepts on a path or a free port of 127.0.0.1. */
+export class Listener {
+  readonly port: number;
+  private readonly accepted: Socket[] = [];
+  private readonly server;
+
+  private constructor(server: ReturnType<typeof createServer>) {
+    this.server = server;
+    const address = server.address() as AddressInfo | string;
+    this.port = typeof address === 'string' ? 0 : address.port;
+    server.on('connection', (socket) => {
+      this.accepted.push(socket);
+      server.emit('more');
+    });
+  }
+
+  static async open(t: TestContext, path?: string): Promise<Listener> {
+    const server = createServer();
+    if (path === undefined) server.listen(0, '127.0.0.1');
+    else server.listen(path);
+    await once(server, 'listening');
+    const listener = new Listener(server);
+    t.after(() => {
+      server.close();
+      for (const socket of listener.accepted) socket.destroy();
+    });
+    return listener;
+  }
+
+  async accept(count = 1): Promise<Peer> {
+    while (this.accepted.length < count) await once(this.server, 'more');
+    return new Peer(this.accepted[count - 1]);
+  }
+}

@@ -1,0 +1,71 @@
+/** Writes recordings of two VMs by the test, and compares them. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after } from 'node:test';
+import { type DiffOptions, diffCaptures } from '../../src/diff/diff.ts';
+import type { DiffReport } from '../../src/diff/report.ts';
+import { pcap, type Record } from '../capture/captures.ts';
+import { CLIENT_ADDRESS, tcpFrame, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
+import type { Connection, Numbers } from '../translate/connection.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'colo-diff-'));
+after(() => rmSync(folder, { recursive: true }));
+let count = 0;
+
+export function written(bytes: Uint8Array, name = `${++count}.pcap`): string {
+  const path = join(folder, name);
+  writeFileSync(path, bytes);
+  return path;
+}
+
+export const PVM: Numbers = { isn: 0x1000, ts: 5000 };
+export const SVM: Numbers = { isn: 0xfff0_0000, ts: 900 };
+export const CONNECTION: Connection = {
+  version: 4,
+  tags: [],
+  stamped: true,
+  clientOpens: true,
+  clientIsn: 7,
+  clientPort: 40000,
+};
+
+export const START_MS = 1_800_000_000_000;
+
+export function at(ms: number, frame: Uint8Array): Record {
+  return { ms: START_MS + ms, frame };
+}
+
+export function answer(text: string | Uint8Array, port = 5000): Buffer {
+  return udpFrame({
+    sourceMac: VM_MAC,
+    destinationMac: '02:00:00:00:00:01',
+    source: VM_ADDRESS[4],
+    destination: CLIENT_ADDRESS[4],
+    sourcePort: 53,
+    destinationPort: port,
+    payload: Buffer.from(text),
+  });
+}
+
+export function question(text: string, port = 5000): Buffer {
+  return udpFrame({ sourcePort: port, destinationPort: 53, payload: Buffer.from(text) });
+}
+
+export { tcpFrame };
+
+export function compare(
+  primary: Record[],
+  secondary: Record[],
+  options: Partial<DiffOptions> = {},
+): Promise<DiffReport> {
+  return diffCaptures({
+    primary: written(pcap(primary)),
+    secondary: written(pcap(secondary)),
+    mac: null,
+    findingsMax: 20,
+    hashSeed: 1,
+    onProgress: () => {},
+    ...options,
+  });
+}
