@@ -28,7 +28,12 @@ const SMALL: Limits = {
   heldFramesCheckpoint: 48,
   heldSecondaryMax: 24,
   flowsMax: 16,
-  flowIdleMsMax: 1e9,
+  flowIdleMsMax: 20,
+  flowQuietMsMin: 10,
+  flowClosedMsMax: 15,
+  flowFramesMax: 18,
+  fragmentedDatagramsMax: 4,
+  fragmentsPerDatagramMax: 6,
 };
 
 type Known = { number: number; frame: Buffer };

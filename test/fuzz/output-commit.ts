@@ -16,10 +16,10 @@ import { ACK, FIN, RST, SYN } from '../frames.ts';
 type Said = { flow: string; harmless: boolean; bytes: string; tcp: Tcp | null };
 type Tcp = { flags: number; seq: number; ack: number; payload: Buffer };
 
-/** What a frame says, or null for one whose lengths lie. */
-export function read(frame: Buffer): Said | null {
+/** What a frame says, or null for one whose lengths lie. `gso`: it is yet to be cut into segments. */
+export function read(frame: Buffer, gso = false): Said | null {
   const view = new PacketView();
-  if (parsePacket(frame, 0, frame.length, view) === PACKET.malformed) return null;
+  if (parsePacket(frame, 0, frame.length, view, gso) === PACKET.malformed) return null;
   const key = new Int32Array(FLOW_KEY_WORDS);
   writeFlowKey(frame, view, true, key);
   const payload = frame.subarray(view.payload, view.payload + view.payloadBytes);

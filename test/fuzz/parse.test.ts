@@ -17,6 +17,12 @@ function among(dice: Dice, frame: Buffer): Buffer {
   return Buffer.concat([dice.bytes(AROUND), frame, dice.bytes(AROUND)]);
 }
 
+/** What nobody may read: where a fragment lies that is none. */
+function told(view: PacketView): Record<string, unknown> {
+  const { fragmentOffset, moreFragments, fragmentId, ...rest } = view;
+  return view.fragment ? { ...view } : rest;
+}
+
 function dataView(bytes: Buffer): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
@@ -71,7 +77,7 @@ test('the quick look sees what the thorough one sees, whatever was seen before',
     seen++;
     const thorough = new PacketView();
     parsePacket(bytes, AROUND, frame.length, thorough);
-    assert.deepEqual({ ...view }, { ...thorough }, frame.toString('hex'));
+    assert.deepEqual(told(view), told(thorough), frame.toString('hex'));
   });
   assert.ok(seen > 500, 'hardly any frame was quick');
 });
@@ -84,8 +90,8 @@ test('a frame that is thoroughly looked at leaves nothing of the one before', as
     const kind = parsePacket(frame, 0, frame.length, view);
     assert.equal(parsePacket(frame, 0, frame.length, fresh), kind);
     if (kind === PACKET.malformed) return;
-    const { seq, ack, ...rest } = { ...view };
-    const { seq: freshSeq, ack: freshAck, ...freshRest } = { ...fresh };
+    const { seq, ack, ...rest } = told(view);
+    const { seq: freshSeq, ack: freshAck, ...freshRest } = told(fresh);
     // Of another protocol they mean nothing, and nobody reads them.
     if (kind === PACKET.tcp) assert.deepEqual([seq, ack], [freshSeq, freshAck]);
     if (view.ipVersion === 0) {

@@ -30,6 +30,9 @@ const SMALL: Limits = {
   flowIdleMsMax: 1e9,
   translationsMax: 16,
   earlyFramesMax: 32,
+  flowFramesMax: 48,
+  fragmentedDatagramsMax: 8,
+  fragmentsPerDatagramMax: 8,
 };
 /** A read brings fewer frames than there is room for between a limit and the end. */
 const READ_BYTES_MAX = 600;
@@ -106,8 +109,11 @@ for (const framing of ['plain', 'vnet'] as const) {
       for (let steps = 20 + dice.roll(150); steps > 0; steps--) {
         const frame = anyFrame(dice, true);
         if (dice.chance(2)) {
-          const said = read(frame);
-          const whole = primary.say(dice, frame).toString('hex');
+          const bytes = primary.say(dice, frame);
+          const headerBytes = bytes.length - frame.length;
+          // Of a virtio-net header the second byte says whether the frame is yet to be cut into segments.
+          const said = read(frame, headerBytes > 0 && bytes[1] !== 0);
+          const whole = bytes.toString('hex');
           // ARP and the like overtake what is held.
           const flow = said === null ? null : said.harmless ? 'harmless' : said.flow;
           if (flow !== null) flows.set(flow, [...(flows.get(flow) ?? []), whole]);
