@@ -5,22 +5,30 @@
  * deletion shifts the following entries back, so there are no tombstones and look-ups stay short.
  * Ids are dense and reused; whoever owns the table keeps his state in arrays indexed by id.
  *
+ * With many flows a look-up costs what it misses in the caches: one line for the slot, which has the whole hash
+ * beside the id, and one for the key. Memory of flows that never were is never touched, and so costs nothing.
+ *
  * Limits: `flowsMax` flows; `insert` then answers -1 and the owner decides (evict an idle one, or checkpoint).
  * The hash is seeded, so that nobody outside can aim flows at one slot.
  */
 import { FLOW_KEY_WORDS } from './key.ts';
+
+/** A slot is two words: flow id + 1, or 0 when it is free; and the hash of its key. */
+const SLOT_SHIFT = 1;
+/** A key's row is as long as a cache line. */
+const ROW_SHIFT = 4;
 
 export class FlowTable {
   readonly flowsMax: number;
   size = 0;
   private readonly seed: number;
   private readonly mask: number;
-  /** flow id + 1, or 0 for a free slot */
   private readonly slots: Int32Array;
-  private readonly keys: Int32Array;
-  private readonly hashes: Int32Array;
+  private readonly rows: Int32Array;
+  /** Ids below `idsGiven` that were given back. */
   private readonly freeIds: Int32Array;
-  private freeCount: number;
+  private freeCount = 0;
+  private idsGiven = 0;
 
   constructor(flowsMax: number, seed: number) {
     this.flowsMax = flowsMax;
@@ -28,89 +36,100 @@ export class FlowTable {
     let slots = 16;
     while (slots < flowsMax * 2) slots *= 2;
     this.mask = slots - 1;
-    this.slots = new Int32Array(slots);
-    this.keys = new Int32Array(flowsMax * FLOW_KEY_WORDS);
-    this.hashes = new Int32Array(flowsMax);
+    this.slots = new Int32Array(slots << SLOT_SHIFT);
+    this.rows = new Int32Array(flowsMax << ROW_SHIFT);
     this.freeIds = new Int32Array(flowsMax);
-    for (let i = 0; i < flowsMax; i++) this.freeIds[i] = flowsMax - 1 - i;
-    this.freeCount = flowsMax;
   }
 
   /** The flow's id, or -1. */
   find(key: Int32Array): number {
-    const hash = this.hash(key);
-    for (let slot = hash & this.mask; ; slot = (slot + 1) & this.mask) {
-      const id = this.slots[slot] - 1;
+    const { slots, mask } = this;
+    const hash = this.hash(key, 0);
+    for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
+      const id = slots[slot << SLOT_SHIFT] - 1;
       if (id < 0) return -1;
-      if (this.hashes[id] === hash && this.sameKey(id, key)) return id;
+      if (slots[(slot << SLOT_SHIFT) + 1] === hash && this.sameKey(id, key)) return id;
     }
+  }
+
+  /** As `find`, for whoever has a guess: the id of a flow that is in the table, or -1. */
+  findNear(key: Int32Array, guess: number): number {
+    return guess >= 0 && this.sameKey(guess, key) ? guess : this.find(key);
   }
 
   /** Adds a key that is not there; -1 when the table is full. */
   insert(key: Int32Array): number {
-    if (this.freeCount === 0) return -1;
-    const id = this.freeIds[--this.freeCount];
-    const hash = this.hash(key);
-    this.hashes[id] = hash;
-    this.keys.set(key, id * FLOW_KEY_WORDS);
+    if (this.size === this.flowsMax) return -1;
+    const id = this.freeCount > 0 ? this.freeIds[--this.freeCount] : this.idsGiven++;
+    const hash = this.hash(key, 0);
+    this.rows.set(key, id << ROW_SHIFT);
     let slot = hash & this.mask;
-    while (this.slots[slot] !== 0) slot = (slot + 1) & this.mask;
-    this.slots[slot] = id + 1;
+    while (this.slots[slot << SLOT_SHIFT] !== 0) slot = (slot + 1) & this.mask;
+    this.fill(slot, id + 1, hash);
     this.size++;
     return id;
   }
 
   remove(id: number): void {
-    let hole = this.hashes[id] & this.mask;
-    while (this.slots[hole] !== id + 1) hole = (hole + 1) & this.mask;
-    for (let slot = (hole + 1) & this.mask; this.slots[slot] !== 0; slot = (slot + 1) & this.mask) {
-      const home = this.hashes[this.slots[slot] - 1] & this.mask;
+    const { slots, mask } = this;
+    let hole = this.hash(this.rows, id << ROW_SHIFT) & mask;
+    while (slots[hole << SLOT_SHIFT] !== id + 1) hole = (hole + 1) & mask;
+    for (let slot = (hole + 1) & mask; slots[slot << SLOT_SHIFT] !== 0; slot = (slot + 1) & mask) {
+      const hash = slots[(slot << SLOT_SHIFT) + 1];
       // The entry may fill the hole unless its home lies cyclically after the hole.
-      if (((slot - home) & this.mask) >= ((slot - hole) & this.mask)) {
-        this.slots[hole] = this.slots[slot];
+      if (((slot - (hash & mask)) & mask) >= ((slot - hole) & mask)) {
+        this.fill(hole, slots[slot << SLOT_SHIFT], hash);
         hole = slot;
       }
     }
-    this.slots[hole] = 0;
+    this.fill(hole, 0, 0);
     this.freeIds[this.freeCount++] = id;
     this.size--;
   }
 
   clear(): void {
-    this.slots.fill(0);
-    for (let i = 0; i < this.flowsMax; i++) this.freeIds[i] = this.flowsMax - 1 - i;
-    this.freeCount = this.flowsMax;
+    if (this.size > 0) this.slots.fill(0);
+    this.freeCount = 0;
+    this.idsGiven = 0;
     this.size = 0;
   }
 
   /** Copies a flow's key out. */
   readKey(id: number, key: Int32Array): void {
-    for (let word = 0; word < FLOW_KEY_WORDS; word++) key[word] = this.keys[id * FLOW_KEY_WORDS + word];
+    for (let word = 0; word < FLOW_KEY_WORDS; word++) key[word] = this.rows[(id << ROW_SHIFT) + word];
   }
 
   /** Visits every flow's id; the visitor must not insert or remove. */
   forEach(visit: (id: number) => void): void {
-    for (let slot = 0; slot <= this.mask; slot++) if (this.slots[slot] !== 0) visit(this.slots[slot] - 1);
+    for (let slot = 0; slot <= this.mask; slot++) {
+      const id = this.slots[slot << SLOT_SHIFT] - 1;
+      if (id >= 0) visit(id);
+    }
+  }
+
+  private fill(slot: number, value: number, hash: number): void {
+    this.slots[slot << SLOT_SHIFT] = value;
+    this.slots[(slot << SLOT_SHIFT) + 1] = hash;
   }
 
   private sameKey(id: number, key: Int32Array): boolean {
-    const { keys } = this;
-    const at = id * FLOW_KEY_WORDS;
-    if (keys[at + 10] !== key[10] || keys[at + 6] !== key[6] || keys[at + 2] !== key[2]) return false;
-    if (keys[at + 1] !== key[1] || keys[at] !== key[0]) return false;
-    if (!isIpv6(key)) return true;
-    for (let word = 3; word < 10; word++) if (keys[at + word] !== key[word]) return false;
+    const { rows } = this;
+    const at = id << ROW_SHIFT;
+    if (rows[at + 10] !== key[10] || rows[at + 6] !== key[6] || rows[at + 2] !== key[2]) return false;
+    if (rows[at + 1] !== key[1] || rows[at] !== key[0]) return false;
+    if (!isIpv6(key[1])) return true;
+    for (let word = 3; word < 10; word++) if (rows[at + word] !== key[word]) return false;
     return true;
   }
 
   /** Murmur3's mixing over the words that differ: all but IPv6 leaves six of them zero. */
-  private hash(key: Int32Array): number {
-    let hash = mix(mix(mix(this.seed, key[0]), key[1]), key[2]);
-    if (isIpv6(key)) {
-      hash = mix(mix(mix(hash, key[3]), key[4]), key[5]);
-      hash = mix(mix(mix(hash, key[7]), key[8]), key[9]);
+  private hash(keys: Int32Array, at: number): number {
+    let hash = mix(mix(mix(this.seed, keys[at]), keys[at + 1]), keys[at + 2]);
+    if (isIpv6(keys[at + 1])) {
+      hash = mix(mix(mix(hash, keys[at + 3]), keys[at + 4]), keys[at + 5]);
+      hash = mix(mix(mix(hash, keys[at + 7]), keys[at + 8]), keys[at + 9]);
     }
-    hash = mix(mix(hash, key[6]), key[10]);
+    hash = mix(mix(hash, keys[at + 6]), keys[at + 10]);
     hash ^= hash >>> 16;
     hash = Math.imul(hash, 0x85ebca6b);
     hash ^= hash >>> 13;
@@ -118,9 +137,9 @@ export class FlowTable {
   }
 }
 
-/** Of the others' keys only five words are ever anything but zero. */
-function isIpv6(key: Int32Array): boolean {
-  return (key[1] & 0xff0000) === 0x60000;
+/** By a key's second word. Of the others' keys only five words are ever anything but zero. */
+function isIpv6(kind: number): boolean {
+  return (kind & 0xff0000) === 0x60000;
 }
 
 function mix(hash: number, word: number): number {

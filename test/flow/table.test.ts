@@ -35,6 +35,17 @@ test('finds what was inserted, and nothing else', () => {
   assert.equal(table.size, 1);
 });
 
+test('a guess is only ever a guess', () => {
+  const table = new FlowTable(4, 1);
+  const one = table.insert(keyOf(1));
+  const two = table.insert(keyOf(2));
+  for (const guess of [-1, one, two]) {
+    assert.equal(table.findNear(keyOf(1), guess), one);
+    assert.equal(table.findNear(keyOf(2), guess), two);
+    assert.equal(table.findNear(keyOf(3), guess), -1);
+  }
+});
+
 test('keeps a copy of the key, not the array it came in', () => {
   const table = new FlowTable(4, 1);
   const key = keyOf(1);
