@@ -35,7 +35,9 @@ export type Violation = { atMs: number; rule: string; text: string };
 export type WorldResult = {
   seed: number;
   violations: Violation[];
+  /** Those that were planned, and which of them were not left out. */
   faults: string[];
+  left: number[];
   virtualMs: number;
   steps: number;
   stats: Record<string, number>;
@@ -48,6 +50,8 @@ const LIFE_MS_MIN = 60_000;
 const RECOVERY_MS_MAX = 90_000;
 /** Clients are busy for about as long as things go wrong. */
 const WORK_MS = 50_000;
+/** Longer than any client rests. */
+const PROGRESS_MS = 5000;
 const CHECK_MS = 500;
 const VIOLATIONS_MAX = 20;
 
@@ -178,6 +182,7 @@ class World {
       seed: this.seed,
       violations: this.violations,
       faults: this.faults.map(describeFault),
+      left: [...this.faults.keys()].filter((i) => this.options.without?.has(i) !== true),
       virtualMs: this.loop.nowMs,
       steps: this.loop.steps,
       stats: { ...this.stats, ...this.network.counters },
@@ -579,8 +584,15 @@ class World {
     return this.record.held.record?.state === 'pair' && phases.every((phase) => phase === 'protected');
   }
 
+  /** Whoever is not done is getting on. */
   private isWell(): boolean {
-    return this.isProtected && this.clients.every((client) => client.finished());
+    const sinceMs = this.loop.nowMs - PROGRESS_MS;
+    return (
+      this.isProtected &&
+      this.clients.every(({ clients }) =>
+        clients.every((client) => client.finished() || client.lastProgressMs > sinceMs),
+      )
+    );
   }
 
   private whatIsMissing(): string {
