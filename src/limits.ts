@@ -35,6 +35,10 @@ export const LIMITS = {
   flowQuietMsMin: 1000,
   /** A connection whose FIN has left and that says nothing for so long is over: Linux keeps TIME_WAIT for 60 s. */
   flowClosedMsMax: 60_000,
+  /** Datagrams of which a VM has sent some fragments: one byte in each would cost a row of heldFramesMax's 65536. */
+  fragmentedDatagramsMax: 1024,
+  /** Fragments of one: 64 KiB at IPv4's least MTU that hosts must take (576) are 119. */
+  fragmentsPerDatagramMax: 256,
   /** Connections whose sequence numbers differ between client and VM: one per connection that lived through a failover. */
   translationsMax: 65536,
   /** Client frames that a silent uplink keeps until the link has brought the same: one second at 32 Mbit/s. */

@@ -24,6 +24,8 @@ const CODE = {
   loaded: COLO_MESSAGE.loaded,
 } as const;
 
+const REQUEST = coloMessageBytes(COLO_MESSAGE.request);
+
 export type RelayEvents = {
   /** The secondary's QEMU said this; it goes on when `pass` is called with it. */
   message(message: ReverseMessage): void;
@@ -42,6 +44,7 @@ export class MigrationRelay {
   private readonly toSecondary: ByteStream;
   /** between LOADED (or READY) and REQUEST nothing but a REQUEST may come from the primary's QEMU */
   private idle = false;
+  private idleBytes: Buffer = Buffer.alloc(0);
   private done = false;
 
   constructor(
@@ -107,13 +110,18 @@ export class MigrationRelay {
   }
 
   private onIdleBytes(bytes: Uint8Array): boolean {
-    const request = bytes.length === 4 && Buffer.from(bytes).readUInt32BE(0) === COLO_MESSAGE.request;
-    if (request) this.events.request();
-    else
+    this.idleBytes = Buffer.concat([this.idleBytes, bytes]);
+    const { length } = this.idleBytes;
+    if (length <= 4 && this.idleBytes.equals(REQUEST.subarray(0, length))) {
+      // A read may bring a part of it.
+      if (length < 4) return false;
+      this.idleBytes = Buffer.alloc(0);
+      this.events.request();
+    } else
       this.finish(
         new ColoError(
           'COLO_MIGRATION_GARBLED',
-          `${bytes.length} bytes from the primary's QEMU where a REQUEST belongs`,
+          `${length} bytes from the primary's QEMU where a REQUEST belongs`,
         ),
       );
     return false;

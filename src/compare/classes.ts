@@ -2,8 +2,10 @@
  * What is compared, and how: the one table of it. docs/comparison.md shows the same rows, and a test holds them together.
  *
  * stream: byte stream in the client's sequence space. datagram: payload, in order per flow.
- * whole: everything after the Ethernet header (non-IP) or after the IP header. harmless: says the same whenever it
- * is said (idempotent), changes nothing that a client relies on, and so leaves at once, uncompared; the SVM's is dropped.
+ * whole: everything after the Ethernet header (non-IP) or after the IP header. quote: whole, but for what a VM may
+ * quote differently of a packet (quote.ts). pieces: put together first, then compared as a datagram or whole.
+ * harmless: says the same whenever it is said (idempotent), changes nothing that a client relies on, and so leaves at
+ * once, uncompared; the SVM's is dropped.
  */
 import { ETHER_TYPE } from '../wire/ethernet.ts';
 import {
@@ -12,11 +14,12 @@ import {
   ICMPV6_MLDV2_REPORT,
   ICMPV6_NDP_FIRST,
   ICMPV6_NDP_LAST,
+  quotesPacket,
 } from '../wire/icmp.ts';
 import { IP_PROTOCOL } from '../wire/ipv4.ts';
 import { PACKET, type PacketView } from '../wire/packet.ts';
 
-export const COMPARE_AS = { stream: 0, datagram: 1, whole: 2, harmless: 3 } as const;
+export const COMPARE_AS = { stream: 0, datagram: 1, whole: 2, harmless: 3, quote: 4, pieces: 5 } as const;
 export type CompareAs = (typeof COMPARE_AS)[keyof typeof COMPARE_AS];
 
 export function compareAs(view: PacketView): CompareAs {
@@ -25,12 +28,16 @@ export function compareAs(view: PacketView): CompareAs {
       return COMPARE_AS.stream;
     case PACKET.udp:
       return COMPARE_AS.datagram;
+    case PACKET.icmp:
+      return quotesPacket(4, view.icmpType) ? COMPARE_AS.quote : COMPARE_AS.whole;
     case PACKET.icmpv6:
+      if (quotesPacket(6, view.icmpType)) return COMPARE_AS.quote;
       return isHarmlessIcmpv6(view.icmpType) ? COMPARE_AS.harmless : COMPARE_AS.whole;
     case PACKET.nonIp:
       return isHarmlessEtherType(view.etherType) ? COMPARE_AS.harmless : COMPARE_AS.whole;
     case PACKET.otherIp:
-      return view.protocol === IP_PROTOCOL.igmp && !view.fragment ? COMPARE_AS.harmless : COMPARE_AS.whole;
+      if (view.fragment) return COMPARE_AS.pieces;
+      return view.protocol === IP_PROTOCOL.igmp ? COMPARE_AS.harmless : COMPARE_AS.whole;
     default:
       return COMPARE_AS.whole;
   }

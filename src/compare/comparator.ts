@@ -23,29 +23,36 @@ import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { readU16 } from '../wire/bytes.ts';
-import { PACKET, type PacketKind, PacketView, parsePacket } from '../wire/packet.ts';
+import { PACKET, type PacketKind, PacketView, parseDatagram, parsePacket } from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
-import { findTcpOption, TCP, TCP_OPTION, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
+import { findTcpOption, settledOptions, TCP, TCP_OPTION, TCP_RST, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
+import { isGso, partialChecksumAt } from '../wire/virtio-net.ts';
 import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
 import { ComparedFlow } from './flow-state.ts';
+import { FRAGMENT, Fragments } from './fragments.ts';
 import {
   ACK,
   type ArrivalList,
   AT,
   clearQueue,
+  DATAGRAM_BYTES,
   emptyArrivalList,
   FLAGS,
   FLOW,
   type FrameQueue,
   HeldFrames,
+  IN_PIECES,
   INDEX,
   LENGTH,
   NONE,
   PAYLOAD,
   PAYLOAD_BYTES,
+  PIECE,
+  QUOTES,
   SEQ,
   SEQ_END,
+  SETTLES,
   SIGNED,
   SLAB,
   WAITS,
@@ -113,9 +120,12 @@ export class Comparator {
   tcpFlows = 0;
   /** held frames that were looked at in search of one: bounded per frame, whatever the VMs send */
   visits = 0;
-  private readonly vnet: boolean;
+  readonly vnet: boolean;
+  private readonly primaryFragments: Fragments;
+  private readonly secondaryFragments: Fragments;
   private evictAt = 0;
   private flowless = false;
+  private fragmentsFull = false;
   private shareReached = false;
 
   constructor(
@@ -131,6 +141,8 @@ export class Comparator {
     this.sink = sink;
     this.frames = new HeldFrames(limits.heldFramesMax, slabs);
     this.table = new FlowTable(limits.flowsMax, hashSeed);
+    this.primaryFragments = new Fragments(this.frames, hashSeed, limits);
+    this.secondaryFragments = new Fragments(this.frames, hashSeed, limits);
   }
 
   get flowCount(): number {
@@ -151,6 +163,10 @@ export class Comparator {
       this.sink.release(slab, at, length, 'harmless');
       return;
     }
+    if (as === COMPARE_AS.pieces) {
+      this.primaryFragment(slab, at, length, nowMs);
+      return;
+    }
     if ((view.tcpFlags & TCP_SYN) !== 0) this.sink.primarySyn(slab, at, length);
     const flowId = this.flowOf(bytes, this.secondary, nowMs);
     const flow = flowId === NONE ? null : this.flows[flowId]!;
@@ -162,12 +178,12 @@ export class Comparator {
       this.flowless = true;
       return;
     }
-    this.describe(id, flowId);
+    this.describe(id, flowId, as);
     this.frames.enqueue(flow.primary, id);
     // Behind another held frame it can only leave after that one.
     if (!first) this.checkShare(flow.primary);
     else {
-      this.advance(flow, as);
+      this.advance(flow);
       if (flow.closed) this.forgetClosed(flowId, flow);
     }
   }
@@ -176,8 +192,17 @@ export class Comparator {
   secondaryFrame(slab: number, at: number, length: number, index: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (this.parse(slab, at, length) === PACKET.malformed || compareAs(view) === COMPARE_AS.harmless) {
+    if (this.parse(slab, at, length) === PACKET.malformed) {
       this.sink.confirm(index);
+      return;
+    }
+    const as = compareAs(view);
+    if (as === COMPARE_AS.harmless) {
+      this.sink.confirm(index);
+      return;
+    }
+    if (as === COMPARE_AS.pieces) {
+      this.secondaryFragment(slab, at, length, index, nowMs);
       return;
     }
     const flowId = this.flowOf(bytes, this.primary, nowMs);
@@ -196,13 +221,13 @@ export class Comparator {
         this.counters.secondaryDropped++;
         return;
       }
-      this.describe(id, flowId);
+      this.describe(id, flowId, as);
       this.frames.words[id + INDEX] = index;
       this.frames.enqueue(flow.secondary, id);
-      if (tcp) noteQueued(flow, view.tcpFlags);
+      if (tcp && (view.tcpFlags & (TCP_SYN | TCP_RST)) !== 0) noteQueued(flow, view.tcpFlags);
     }
     if (flow.primary.head === NONE) return;
-    this.advance(flow, tcp ? COMPARE_AS.stream : COMPARE_AS.whole);
+    this.advance(flow);
     if (flow.closed) this.forgetClosed(flowId, flow);
   }
 
@@ -212,7 +237,8 @@ export class Comparator {
     let released = 0;
     while (this.secondary.oldest !== NONE) {
       const id = this.secondary.oldest;
-      clearQueue(this.flows[frames.words[id + FLOW]]!.secondary);
+      const flowId = frames.words[id + FLOW];
+      if (flowId !== NONE) clearQueue(this.flows[flowId]!.secondary);
       frames.remove(this.secondary, id);
     }
     while (this.primary.oldest !== NONE) {
@@ -242,8 +268,7 @@ export class Comparator {
       if (flow.closed) this.forgetFlow(id);
     }
     // Now nothing is held of any flow, so a full table has some to forget.
-    this.flowless = false;
-    this.shareReached = false;
+    this.endEpoch();
     invariant(this.primary.frames === 0 && this.secondary.frames === 0, 'a commit left frames behind');
     return released;
   }
@@ -257,8 +282,7 @@ export class Comparator {
     this.flows.length = 0;
     this.tcpFlows = 0;
     this.evictAt = 0;
-    this.flowless = false;
-    this.shareReached = false;
+    this.endEpoch();
   }
 
   /**
@@ -309,6 +333,7 @@ export class Comparator {
     if (this.slabs.inUse >= this.limits.heldSlabsMax) return 'limit-bytes';
     if (this.flowless) return 'limit-flows';
     if (this.shareReached) return 'limit-share';
+    if (this.fragmentsFull) return 'limit-fragments';
     return null;
   }
 
@@ -345,6 +370,41 @@ export class Comparator {
     frames.remove(this.primary, id);
   }
 
+  /** The same for a datagram in fragments. */
+  releasePieces(flow: ComparedFlow): void {
+    const { frames } = this;
+    for (let id = frames.dequeue(flow.primary); id !== NONE; ) {
+      const next = frames.words[id + PIECE];
+      this.counters.matched++;
+      this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'match');
+      frames.remove(this.primary, id);
+      id = next;
+    }
+  }
+
+  dropSecondaryPieces(flow: ComparedFlow): void {
+    const { frames } = this;
+    for (let id = frames.dequeue(flow.secondary); id !== NONE; ) {
+      const next = frames.words[id + PIECE];
+      this.sink.confirm(frames.words[id + INDEX]);
+      frames.remove(this.secondary, id);
+      id = next;
+    }
+  }
+
+  bytesOf(slab: number): Uint8Array {
+    return this.slabs.buffer(slab);
+  }
+
+  /** Where in a held frame's payload its incomplete checksum lies, or -1. */
+  partialChecksumIn(id: number): number {
+    const { words } = this.frames;
+    const bytes = this.slabs.buffer(words[id + SLAB]);
+    const at = words[id + AT];
+    const field = partialChecksumAt(bytes, at, words[id + LENGTH], vnetBytes(bytes, at));
+    return field < words[id + PAYLOAD] ? -1 : field - words[id + PAYLOAD];
+  }
+
   /** The client has all that the SVM's oldest frame said. */
   dropSecondaryHead(flow: ComparedFlow): void {
     this.sink.confirm(this.frames.words[flow.secondary.head + INDEX]);
@@ -370,9 +430,98 @@ export class Comparator {
     return VERDICT.diverged;
   }
 
-  private advance(flow: ComparedFlow, as: CompareAs): void {
-    if (as === COMPARE_AS.stream) advanceTcp(this, flow);
+  private advance(flow: ComparedFlow): void {
+    if (flow.tcp) advanceTcp(this, flow);
     else advanceDatagrams(this, flow);
+  }
+
+  private endEpoch(): void {
+    this.primaryFragments.clear();
+    this.secondaryFragments.clear();
+    this.flowless = false;
+    this.shareReached = false;
+    this.fragmentsFull = false;
+  }
+
+  private primaryFragment(slab: number, at: number, length: number, nowMs: number): void {
+    const id = this.frames.add(this.primary, slab, at, length, nowMs);
+    invariant(id !== NONE, 'PVM frames kept coming while all held frames were in use');
+    this.describeFragment(id);
+    const fate = this.primaryFragments.add(this.key, id, this.view.moreFragments);
+    if (fate === FRAGMENT.full) this.fragmentsFull = true;
+    else if (fate === FRAGMENT.refused) {
+      this.counters.divergences++;
+      this.key[FLOW_KEY_WORDS - 1] = 0;
+      this.sink.diverged(this.key, 'diverged-fragments');
+    } else if (fate === FRAGMENT.complete) {
+      const head = this.primaryFragments.take(this.key);
+      const flowId = this.datagramFlow(head, this.slabs.buffer(slab), nowMs);
+      if (flowId === NONE) {
+        this.flowless = true;
+        return;
+      }
+      const flow = this.flows[flowId]!;
+      this.frames.enqueue(flow.primary, head);
+      this.checkShare(flow.primary);
+      this.advance(flow);
+    }
+  }
+
+  private secondaryFragment(slab: number, at: number, length: number, index: number, nowMs: number): void {
+    const full = this.secondary.frames >= this.limits.heldSecondaryMax;
+    const id = full ? NONE : this.frames.add(this.secondary, slab, at, length, nowMs);
+    if (id === NONE) {
+      this.counters.secondaryDropped++;
+      return;
+    }
+    this.describeFragment(id);
+    this.frames.words[id + INDEX] = index;
+    const fate = this.secondaryFragments.add(this.key, id, this.view.moreFragments);
+    if (fate === FRAGMENT.full) this.fragmentsFull = true;
+    if (fate !== FRAGMENT.complete) return;
+    const head = this.secondaryFragments.take(this.key);
+    const flowId = this.datagramFlow(head, this.slabs.buffer(slab), nowMs);
+    // Without a flow its frames stay held until the commit that makes room for one.
+    if (flowId === NONE) return;
+    const flow = this.flows[flowId]!;
+    this.frames.enqueue(flow.secondary, head);
+    this.checkShare(flow.secondary);
+    if (flow.primary.head !== NONE) this.advance(flow);
+  }
+
+  /** Copies what the view says of a fragment into its columns, and leaves its datagram's key. */
+  private describeFragment(id: number): void {
+    const { view } = this;
+    const { words } = this.frames;
+    words[id + PAYLOAD] = view.payload;
+    words[id + PAYLOAD_BYTES] = view.payloadBytes;
+    words[id + FLAGS] = 0;
+    words[id + SEQ] = view.fragmentOffset;
+    words[id + SEQ_END] = view.fragmentOffset + view.payloadBytes;
+    words[id + WAITS] = WAITS_FOR.bytes;
+    writeFlowKey(this.slabs.buffer(words[id + SLAB]), view, true, this.key);
+    this.key[FLOW_KEY_WORDS - 1] = view.fragmentId;
+  }
+
+  /**
+   * The flow of a complete datagram, which is that of the same datagram in one frame (but for TCP, whose segments in
+   * fragments are compared whole). The view is that of its last fragment to come, in `bytes`.
+   */
+  private datagramFlow(head: number, bytes: Uint8Array, nowMs: number): number {
+    const { view } = this;
+    const { words } = this.frames;
+    const first = this.slabs.buffer(words[head + SLAB]);
+    let total = 0;
+    for (let id = head; id !== NONE; id = words[id + PIECE]) total += words[id + PAYLOAD_BYTES];
+    const l4 = words[head + PAYLOAD];
+    const headerBytes = parseDatagram(first, l4, words[head + PAYLOAD_BYTES], total, view);
+    words[head + PAYLOAD] += headerBytes;
+    words[head + PAYLOAD_BYTES] -= headerBytes;
+    words[head + DATAGRAM_BYTES] = total - headerBytes;
+    words[head + FLAGS] = IN_PIECES;
+    const flowId = this.flowOf(bytes, this.secondary, nowMs);
+    for (let id = head; id !== NONE; id = words[id + PIECE]) words[id + FLOW] = flowId;
+    return flowId;
   }
 
   /** A virtio-net header is neither part of the packet nor compared: only the driver beside the VM sees it. */
@@ -381,11 +530,11 @@ export class Comparator {
     const bytes = slabs.buffer(slab);
     const skip = this.vnet ? vnetBytes(bytes, at) : 0;
     if (parseQuickTcp(slabs.view(slab), at + skip, length - skip, view)) return PACKET.tcp;
-    return parsePacket(bytes, at + skip, length - skip, view);
+    return parsePacket(bytes, at + skip, length - skip, view, isGso(bytes, at, skip));
   }
 
   /** Copies what the view says into the frame's columns. */
-  private describe(id: number, flowId: number): void {
+  private describe(id: number, flowId: number, as: CompareAs): void {
     const { frames, view } = this;
     frames.words[id + FLOW] = flowId;
     frames.words[id + PAYLOAD] = view.payload;
@@ -396,7 +545,7 @@ export class Comparator {
       frames.words[id + SEQ_END] = (view.seq + view.seqLength) | 0;
       frames.words[id + ACK] = view.ack;
       if ((view.tcpFlags & (TCP_SYN | TCP_URG)) !== 0) this.describeRare(id);
-    }
+    } else if (as === COMPARE_AS.quote) frames.words[id + FLAGS] = QUOTES;
   }
 
   private describeRare(id: number): void {
@@ -404,7 +553,9 @@ export class Comparator {
     const { words } = this.frames;
     const bytes = this.slabs.buffer(words[id + SLAB]);
     if ((view.tcpFlags & TCP_URG) !== 0) words[id + INDEX] = urgentEnd(bytes, view);
-    if ((view.tcpFlags & TCP_SYN) !== 0 && isSigned(bytes, view)) words[id + FLAGS] |= SIGNED;
+    if ((view.tcpFlags & TCP_SYN) === 0) return;
+    if (isSigned(bytes, view)) words[id + FLAGS] |= SIGNED;
+    words[id + SETTLES] = settledOptions(bytes, view.l4 + TCP.headerBytesMin, view.payload);
   }
 
   /** A row for an SVM frame of `flow`, or NONE when the SVM has had its share. */

@@ -19,9 +19,9 @@ export const FLOW = 3;
 /** first payload byte in the slab, and how many there are */
 export const PAYLOAD = 4;
 export const PAYLOAD_BYTES = 5;
-/** TCP: of the first payload byte, behind a SYN */
+/** TCP: of the first payload byte, behind a SYN. Of a fragment: its place in the datagram. */
 export const SEQ = 6;
-/** first sequence number after the frame, FIN included */
+/** first sequence number after the frame, FIN included; first place after the fragment */
 export const SEQ_END = 7;
 export const ACK = 8;
 /** TCP's, and those below */
@@ -32,11 +32,21 @@ export const WAITS = 11;
 export const NEXT = 12;
 const OLDER = 13;
 const NEWER = 14;
+/** the next fragment of the same datagram */
+export const PIECE = 15;
+/** of a SYN: what its options settle */
+export const SETTLES = PIECE;
+/** of the first fragment: payload bytes of the whole datagram */
+export const DATAGRAM_BYTES = ACK;
 const ROW_SHIFT = 4;
 const ROW_WORDS = 1 << ROW_SHIFT;
 
 /** In FLAGS: a SYN whose connection is signed. */
 export const SIGNED = 0x100;
+/** In FLAGS: the first fragment of a datagram that is complete. */
+export const IN_PIECES = 0x200;
+/** In FLAGS: an ICMP error. */
+export const QUOTES = 0x400;
 
 /**
  * One side's frames of one flow, first in first out. What is behind the head is counted, so that a queue that

@@ -11,8 +11,9 @@
  *
  * Tolerated, because a TCP receiver cannot tell or does not care: segmentation, overlap, retransmission, pushes,
  * windows, options (SACK is advice, RFC 2018 section 8), timestamps, IP ids, and the SVM being ahead. Not tolerated:
- * other bytes at one place, a FIN or data where the other has the contrary, one SYN with ACK against one without,
- * urgent data that ends elsewhere.
+ * other bytes at one place, a FIN or data where the other has the contrary, one SYN with ACK against one without or
+ * with options that settle something else (as SYN cookies do, which a flood makes one VM use before the other), urgent
+ * data that ends elsewhere.
  *
  * Trusted: that a VM's TCP repeats what it said. Bytes that have left are not kept, so a retransmission of them is
  * not compared again.
@@ -45,6 +46,7 @@ import {
   PAYLOAD_BYTES,
   SEQ,
   SEQ_END,
+  SETTLES,
   SIGNED,
   WAITS,
   WAITS_FOR,
@@ -102,7 +104,8 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
   // A new connection. Whatever the SVM said before its own SYN belongs to an older one on the same ports.
   while (!isSyn(words[flow.secondary.head + FLAGS])) dropHead(comparator, flow);
   const syn = flow.secondary.head;
-  if (((words[syn + FLAGS] ^ words[id + FLAGS]) & TCP_ACK) !== 0)
+  const contrary = ((words[syn + FLAGS] ^ words[id + FLAGS]) & TCP_ACK) !== 0;
+  if (contrary || words[syn + SETTLES] !== words[id + SETTLES])
     return comparator.diverged(flow, id, 'diverged-flags');
   const svmIsn = seqAdd(words[syn + SEQ], -1);
   const svmAck = words[syn + ACK];

@@ -60,6 +60,12 @@ export class KeptOutput {
     this.reset();
   }
 
+  /** Visits what was not confirmed, in order; the visitor must not add or confirm. */
+  forEach(visit: (index: number, slab: number, at: number, length: number) => void): void {
+    for (let i = this.first; i < this.slab.length; i++)
+      if (this.slab[i] >= 0) visit(this.base + i, this.slab[i], this.at[i], this.length[i]);
+  }
+
   clear(): void {
     this.drain(() => {});
   }

@@ -294,6 +294,7 @@ export class PrimaryPath {
       this.confirmSent();
     }
     this.regulate();
+    if (this.offsets.size > 0) this.offsets.sweep(this.batchNow());
     this.nowMs = -1;
   }
 

@@ -68,6 +68,8 @@ export class SecondaryPath {
     this.clock = options.clock;
     this.offsets = options.offsets;
     this.translator = options.translator;
+    // The primary tells of every SYN of the PVM before any client can answer it.
+    this.translator.learnsPorts = false;
     this.filter = new InputFilter(options.mac);
     this.kept = new KeptOutput(options.slabs);
     this.silent = new SilentInput(options.slabs, this.limits);
@@ -102,7 +104,9 @@ export class SecondaryPath {
 
   /** The PVM's SYN or SYN-ACK. */
   primarySyn(slab: number, at: number, length: number): void {
-    this.translator.pvmSyn(this.slabs.buffer(slab), at, length);
+    const bytes = this.slabs.buffer(slab);
+    this.offsets.noteSyn(bytes, at, length);
+    if (this.translator.pvmSyn(bytes, at, length)) this.sendCorrectedSyns();
   }
 
   confirm(epoch: number, from: number, to: number): void {
@@ -145,6 +149,7 @@ export class SecondaryPath {
    */
   takeOver(send: (slab: number, at: number, length: number) => void): Takeover {
     const takeover: Takeover = { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 };
+    this.translator.learnsPorts = true;
     this.silent.drain((slab, at, length) => {
       this.translator.input(this.slabs.buffer(slab), at, length);
       this.vm.out.push(slab, at, length);
@@ -152,7 +157,7 @@ export class SecondaryPath {
     });
     this.kept.drain((slab, at, length) => {
       const bytes = this.slabs.buffer(slab);
-      this.translator.correctSyn(bytes, at, length);
+      this.translator.correctKept(bytes, at, length);
       this.offsets.output(bytes, at, length);
       send(slab, at, length);
       takeover.sentFrames++;
@@ -189,9 +194,25 @@ export class SecondaryPath {
     this.counters.outputFrames++;
     this.tap?.(TAP.secondaryVm, bytes, at, length, `epoch ${this.epoch}`);
     this.translator.output(bytes, at, length);
-    this.offsets.forgetOnSyn(bytes, at, length);
     const index = this.kept.add(slab, at, length);
     this.link.pushFrame(MESSAGE.output, this.epoch, index, slab, at, length);
+  }
+
+  /**
+   * A SYN that has left under the SVM's own port is seen by nobody who waits for it under the PVM's: it is sent again.
+   * In place: should the first one still wait in a socket, it is sent corrected twice, which is as good.
+   */
+  private sendCorrectedSyns(): void {
+    const frames: [index: number, slab: number, at: number, length: number][] = [];
+    this.kept.forEach((index, slab, at, length) => {
+      if (this.translator.correctKept(this.slabs.buffer(slab), at, length))
+        frames.push([index, slab, at, length]);
+    });
+    for (const [index, slab, at, length] of frames) {
+      this.link.pushFrame(MESSAGE.output, this.epoch, this.kept.add(slab, at, length), slab, at, length);
+      this.kept.confirm(index, index);
+    }
+    this.link.flush();
   }
 
   private onOutputEnd(): void {

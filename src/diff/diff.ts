@@ -9,9 +9,10 @@ import { CaptureFile } from '../capture/capture-file.ts';
 import { CapturedFrame } from '../capture/captured-frame.ts';
 import { ColoError } from '../error.ts';
 import { CAPTURE_INTERFACES } from '../observe/pcapng.ts';
-import { type RecordedFrame, Replay } from './replay.ts';
+import { ASSUMED_CHECKPOINT_MS, type RecordedFrame, Replay } from './replay.ts';
 import type { DiffReport, SideCounts } from './report.ts';
 import { guessClocks, guessVm, type MacNumber, macNumber, macText, Survey, sourceOf } from './survey.ts';
+import { toMicros } from './wait-histogram.ts';
 
 /** About 16 MB of full frames: enough for a conversation or two. */
 const SURVEY_FRAMES_MAX = 20_000;
@@ -48,7 +49,6 @@ class Side {
     fileMs: 0,
     ms: Number.NEGATIVE_INFINITY,
   };
-  started = false;
   done = false;
   readonly file: CaptureFile;
   private readonly aheadMs: number;
@@ -147,7 +147,7 @@ export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
     const endMs = await play(primary, secondary, replay, options);
     for (const side of [primary, secondary]) refuseSilence(side, vm.mac);
     const compared = replay.finish();
-    const durationMs = Math.max(0, endMs - startMs);
+    const durationMs = toMicros(Math.max(0, endMs - startMs));
     const taken = Object.values(compared.checkpoints).reduce((sum, count) => sum + count, 0);
     return {
       version: 1,
@@ -171,6 +171,8 @@ export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
 /** Merges both by time. The time at which the comparison ended. */
 async function play(primary: Side, secondary: Side, replay: Replay, options: DiffOptions): Promise<number> {
   const bytesTotal = primary.file.bytesTotal + secondary.file.bytesTotal;
+  // What one VM said just before the other's capture begins may have its counterpart in it.
+  const beginMs = Math.max(primary.recorded.ms, secondary.recorded.ms) - ASSUMED_CHECKPOINT_MS;
   let frames = 0;
   let endMs = Number.NEGATIVE_INFINITY;
   let over = false;
@@ -179,9 +181,8 @@ async function play(primary: Side, secondary: Side, replay: Replay, options: Dif
     const side = isPrimary ? primary : secondary;
     const { recorded, counts } = side;
     const kind = side.kind();
-    side.started = true;
     if (!over) over = secondary.done || (primary.done && !replay.mayStillMatch(recorded.ms));
-    const comparing = primary.started && secondary.started && !over;
+    const comparing = recorded.ms >= beginMs && !over;
     if (comparing) endMs = recorded.ms;
     if (kind === OUTPUT) {
       if (!comparing) counts.outside++;

@@ -45,6 +45,8 @@ export type LateWait = { finding: Finding; seqEnd: number; ack: number; hash: nu
 const LATE_WAITS_MAX = 16;
 
 export class FlowRecord {
+  /** from 1 */
+  readonly number: number;
   readonly key: Int32Array;
   readonly tcp: boolean;
   readonly primaryHeld = new Set<HeldFrame>();
@@ -55,6 +57,8 @@ export class FlowRecord {
   placed = false;
   /** a SYN lies before the part that is compared */
   synSkipped = false;
+  /** the secondary's numbers are the primary's; null as long as nothing has shown it */
+  countsAlike: boolean | null = null;
   /** a frame was cut, or the VMs' numbers are too far apart */
   leftOut = false;
   /** first sequence number that neither VM had passed when the flow was placed in its middle */
@@ -73,7 +77,8 @@ export class FlowRecord {
   private knownAt = 0;
   private positioned = false;
 
-  constructor(key: Int32Array, tcp: boolean) {
+  constructor(number: number, key: Int32Array, tcp: boolean) {
+    this.number = number;
     this.key = key.slice();
     this.tcp = tcp;
   }

@@ -6,7 +6,8 @@
  *
  * A checkpoint is simulated where the policy asks for one. What is held leaves, as at a real one. But a real one makes
  * the SVM a copy of the PVM, and in a recording the SVM goes on as it was. Three things follow:
- * - Translation is never forgotten.
+ * - Translation is never forgotten. If the recording has real checkpoints in it, the VMs count alike from then on: that the
+ *   PVM has said the same bytes at the recorded place shows it (said-segments.ts).
  * - What the SVM has said beyond the PVM it will not say again, so it is given to the comparator anew after a commit:
  *   exactly the frames that were not confirmed yet.
  * - A flow that differed is compared on from the place that the PVM has reached, and counts its differences: the later
@@ -27,8 +28,9 @@ import { FlowTable } from '../flow/table.ts';
 import { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
+import { readI32 } from '../wire/bytes.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
-import { TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
+import { TCP, TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
 import {
   excerptOf,
   type FrameBytes,
@@ -39,7 +41,8 @@ import {
 import { FlowRecord, type HeldFrame, isAhead, isBareAck, oldest } from './flow-record.ts';
 import { hashBytes } from './recent-payloads.ts';
 import type { Finding, FoundFrame, ReplayCounts, SideCounts } from './report.ts';
-import { WaitHistogram } from './wait-histogram.ts';
+import { SaidSegments, sumOf } from './said-segments.ts';
+import { toMicros, WaitHistogram } from './wait-histogram.ts';
 
 /** A frame of a recording: where its bytes are, which one it is, and when it was said. */
 export type RecordedFrame = FrameBytes & {
@@ -61,8 +64,8 @@ const WAITS: PolicyLimits = {
 };
 /** Nothing is forgotten between two checkpoints here, so there is room for more than a node needs. */
 const REPLAY_LIMITS: Limits = { ...LIMITS, translationsMax: 1 << 18 };
-/** Farther apart than any window: two connections' numbers that have nothing to do with each other. */
-const NEAR_SEQ = 1 << 26;
+/** Farther apart than usual windows: two connections' numbers that have nothing to do with each other. */
+const NEAR_SEQ = 1 << 23;
 /** How exactly the moment is found at which a wait became overdue. */
 const OVERDUE_STEP_MS = 0.05;
 const SECONDARY_LOOK_MS = 50;
@@ -79,7 +82,9 @@ export class Replay {
   private readonly startMs: number;
   private readonly slabs: SlabPool;
   private readonly comparator: Comparator;
-  private readonly translator: SvmTranslator | null;
+  private readonly translator: SvmTranslator;
+  private readonly translating: boolean;
+  private readonly said = new SaidSegments();
   private readonly policy = new CheckpointPolicy(WAITS);
   private readonly view = new PacketView();
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
@@ -122,14 +127,15 @@ export class Replay {
     this.limits = options.limits ?? REPLAY_LIMITS;
     this.findingsMax = options.findingsMax;
     this.startMs = options.startMs;
+    this.translating = options.translate;
     this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
     this.table = new FlowTable(this.limits.flowsMax, options.hashSeed);
-    this.translator = options.translate ? new SvmTranslator(options.hashSeed, this.limits) : null;
+    this.translator = new SvmTranslator(options.hashSeed, this.limits);
     this.comparator = new Comparator(
       this.slabs,
       {
         release: (slab, at, _length, cause) => this.onRelease(slab, at, cause),
-        primarySyn: (slab, at, length) => this.translator?.pvmSyn(this.slabs.buffer(slab), at, length),
+        primarySyn: (slab, at, length) => this.translator.pvmSyn(this.slabs.buffer(slab), at, length),
         confirm: (index) => this.onConfirm(index),
         diverged: (_key, reason) => this.onDiverged(reason),
       },
@@ -141,13 +147,13 @@ export class Replay {
 
   /** Connections that began and could not be translated for want of room may have been among them. */
   get translationsFull(): boolean {
-    return this.translator !== null && this.translator.size >= this.limits.translationsMax;
+    return this.translator.size >= this.limits.translationsMax;
   }
 
   /** A client's frame, as the PVM heard it. Its bytes are void afterwards. */
   input({ bytes, at, length, ms }: RecordedFrame): void {
     this.advanceTo(ms);
-    this.translator?.input(bytes, at, length);
+    this.translator.input(bytes, at, length);
   }
 
   primary(frame: RecordedFrame, side: SideCounts): void {
@@ -162,6 +168,8 @@ export class Replay {
       side.leftOut++;
       return;
     }
+    if (tcp && view.payloadBytes > 0)
+      this.said.add(flow.number, view.seq, sumOf(frame.bytes, view.payload, view.payloadBytes));
     const hash = tcp ? 0 : hashBytes(frame.bytes, view.payload, view.payloadBytes);
     if (!tcp && flow.spare.has(hash) && oldest(flow.secondaryKept)?.hash !== hash) {
       flow.spare.take(hash);
@@ -182,12 +190,12 @@ export class Replay {
     this.advanceTo(frame.ms);
     const { view } = this;
     if (!this.look(frame, side)) return;
+    const flow = this.flowOf(frame.bytes);
+    const { tcp } = flow;
     const at = this.place(frame);
     const bytes = this.slabs.buffer(this.slab);
-    this.translator?.output(bytes, at, frame.length);
+    if (tcp && this.translating) this.translate(frame, flow, bytes, at);
     parsePacket(bytes, at, frame.length, view);
-    const flow = this.flowOf(bytes);
-    const { tcp } = flow;
     const ordinal = ++flow.secondaryDatagrams;
     const compared = tcp ? this.placeSecondary(flow) : true;
     if (!compared || flow.leftOut) {
@@ -213,7 +221,7 @@ export class Replay {
   /** A frame of the PVM from before the part that is compared: a connection's numbers can be learnt from it. */
   skipPrimary(frame: RecordedFrame): void {
     this.skip(frame, (flow, bytes, at, length, hash) => {
-      if (flow.tcp) this.translator?.pvmSyn(bytes, at, length);
+      if (flow.tcp) this.translator.pvmSyn(bytes, at, length);
       else flow.owed.add(hash);
     });
   }
@@ -221,7 +229,7 @@ export class Replay {
   /** The same for the SVM's. */
   skipSecondary(frame: RecordedFrame): void {
     this.skip(frame, (flow, bytes, at, length, hash) => {
-      if (flow.tcp) this.translator?.output(bytes, at, length);
+      if (flow.tcp) this.translator.output(bytes, at, length);
       else flow.spare.add(hash);
     });
   }
@@ -239,7 +247,11 @@ export class Replay {
       heldAtEnd,
       divergences: this.divergences,
       checkpoints: this.checkpoints,
-      waits: { p50Ms: waits.quantile(0.5), p99Ms: waits.quantile(0.99), maxMs: waits.maxMs },
+      waits: {
+        p50Ms: toMicros(waits.quantile(0.5)),
+        p99Ms: toMicros(waits.quantile(0.99)),
+        maxMs: toMicros(waits.maxMs),
+      },
     };
   }
 
@@ -276,6 +288,26 @@ export class Replay {
     const flow = this.flowOf(bytes);
     if (syn) flow.synSkipped = true;
     learn(flow, bytes, at, length, flow.tcp ? 0 : hashBytes(bytes, view.payload, view.payloadBytes));
+  }
+
+  /** A segment of the SVM, in place; the view is of the frame as it was recorded. */
+  private translate(frame: RecordedFrame, flow: FlowRecord, bytes: Buffer, at: number): void {
+    const { view, translator, said } = this;
+    const recorded = view.seq;
+    const seqAt = at + view.l4 - frame.at + TCP.seq;
+    translator.output(bytes, at, frame.length);
+    const translated = readI32(bytes, seqAt);
+    if ((view.tcpFlags & TCP_SYN) !== 0) {
+      flow.countsAlike = null;
+      return;
+    }
+    if (translated === recorded) return;
+    if (view.payloadBytes > 0) {
+      const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
+      const alike = said.has(flow.number, recorded, sum);
+      if (alike !== said.has(flow.number, translated, sum)) flow.countsAlike = alike;
+    }
+    if (flow.countsAlike === true) bytes.set(frame.bytes.subarray(frame.at, frame.at + frame.length), at);
   }
 
   /** True when the PVM's segment in the view can be compared. */
@@ -354,7 +386,7 @@ export class Replay {
     }
     id = this.table.insert(this.key);
     this.counts.flows++;
-    const flow = new FlowRecord(this.key, this.view.kind === PACKET.tcp);
+    const flow = new FlowRecord(this.counts.flows, this.key, this.view.kind === PACKET.tcp);
     this.flows[id] = flow;
     return flow;
   }
@@ -492,7 +524,7 @@ export class Replay {
     const finding: Finding = {
       reason,
       flow: flow.name,
-      timeMs: (shown?.sinceMs ?? this.nowMs) - this.startMs,
+      timeMs: toMicros((shown?.sinceMs ?? this.nowMs) - this.startMs),
       earlierInFlow,
       position:
         shown === null ? null : this.positionOf(shown, primary === null ? 0 : (offsets?.primaryOffset ?? 0)),
@@ -506,13 +538,19 @@ export class Replay {
 
   private positionOf(frame: HeldFrame, offset: number): Finding['position'] {
     if (!frame.flow.tcp) return { unit: 'datagram', at: frame.ordinal };
-    return { unit: 'byte', at: frame.flow.placeOf(frame.seq) + offset };
+    return { unit: 'byte', at: Math.max(0, frame.flow.placeOf(frame.seq)) + offset };
   }
 
   private describe(frame: HeldFrame, payloadOffset: number): FoundFrame {
     const bytes = this.bytesOf(frame);
     const { offset, hex } = excerptOf(bytes, payloadOffset);
-    return { frame: frame.number, atMs: frame.fileMs, flags: flagsOf(bytes), payloadOffset: offset, hex };
+    return {
+      frame: frame.number,
+      atMs: toMicros(frame.fileMs),
+      flags: flagsOf(bytes),
+      payloadOffset: offset,
+      hex,
+    };
   }
 
   /** Something may be due because of a frame. */
@@ -533,8 +571,7 @@ export class Replay {
       const overdue = comparator.overdue(ms, waits);
       if (overdue === null) break;
       this.nowMs = this.momentOverdue(ms);
-      this.reportWait(overdue === 'wait-primary');
-      this.checkpoint(overdue);
+      this.waited(overdue);
     }
     this.nowMs = ms;
   }
@@ -551,26 +588,32 @@ export class Replay {
     return late;
   }
 
-  private reportWait(primary: boolean): void {
-    const { dataMs, ackMs } = this.policy.waits;
-    if (!primary) {
-      const frame = this.kept.values().find(isAhead);
-      if (frame !== undefined) this.report('wait-secondary', frame.flow, null, frame, null);
+  private waited(overdue: 'wait-primary' | 'wait-secondary'): void {
+    const frame = overdue === 'wait-primary' ? this.longestHeld() : this.kept.values().find(isAhead);
+    if (frame?.flow.leftOut === true) {
+      // It was held before its flow had to be left out: let go of it, and do not blame the VMs.
+      this.letGo(overdue);
       return;
     }
-    let waiting: HeldFrame | null = null;
+    if (overdue === 'wait-secondary') {
+      if (frame !== undefined) this.report(overdue, frame.flow, null, frame, null);
+    } else if (frame !== undefined) {
+      const { flow, seqEnd, ack, hash, sinceMs } = frame;
+      const finding = this.report(overdue, flow, frame, null, null);
+      if (finding !== null) flow.addLate({ finding, seqEnd, ack, hash, sinceMs });
+    }
+    this.checkpoint(overdue);
+  }
+
+  /** Of the PVM's frames the one whose wait is over. */
+  private longestHeld(): HeldFrame | undefined {
+    const { dataMs, ackMs } = this.policy.waits;
     for (const frame of this.held.values()) {
       const age = this.nowMs - frame.sinceMs;
       if (age < dataMs) break;
-      if (isBareAck(frame) && age < ackMs) continue;
-      waiting = frame;
-      break;
+      if (!isBareAck(frame) || age >= ackMs) return frame;
     }
-    waiting ??= this.held.values().next().value ?? null;
-    if (waiting === null) return;
-    const { flow, seqEnd, ack, hash, sinceMs } = waiting;
-    const finding = this.report('wait-primary', flow, waiting, null, null);
-    if (finding !== null) flow.addLate({ finding, seqEnd, ack, hash, sinceMs });
+    return this.held.values().next().value;
   }
 
   /** The SVM's frame in the view may be what a frame of the PVM has waited for too long. */
@@ -581,14 +624,18 @@ export class Replay {
       const { finding, seqEnd, ack, hash: wanted, sinceMs } = flow.late[i];
       const acked = (view.tcpFlags & TCP_ACK) !== 0 && seqAtOrBefore(ack, view.ack);
       if (flow.tcp ? !(seqAtOrBefore(seqEnd, end) && acked) : hash !== wanted) continue;
-      finding.cameAfterMs = this.nowMs - sinceMs;
+      finding.cameAfterMs = toMicros(this.nowMs - sinceMs);
       flow.late.splice(i--, 1);
     }
   }
 
   private checkpoint(reason: string): void {
-    const { comparator, diverged } = this;
     this.checkpoints[reason] = (this.checkpoints[reason] ?? 0) + 1;
+    this.letGo(reason);
+  }
+
+  private letGo(reason: string): void {
+    const { comparator, diverged } = this;
     for (const { flow, hash } of this.held.values()) if (!flow.tcp) flow.owed.add(hash);
     // What the SVM said in place of it, the PVM may say yet.
     const instead = diverged !== null && !diverged.flow.tcp ? oldest(diverged.flow.secondaryKept) : undefined;
@@ -626,7 +673,7 @@ export class Replay {
       this.slabs.retain(frame.slab);
     }
     const { slab, at, length, index, flow } = frame;
-    this.translator?.correctSyn(this.slabs.buffer(slab), at, length);
+    if (this.translating) this.translator.correctKept(this.slabs.buffer(slab), at, length);
     this.current = flow;
     this.comparator.secondaryFrame(slab, at, length, index, this.nowMs);
     this.current = null;

@@ -48,11 +48,12 @@ export type ReplayCounts = {
   flows: number;
   flowsLeftOut: number;
   matched: number;
-  /** of these, datagrams that were found again out of order */
+  /** datagrams that were known again by their payload, out of order: beside or after what was compared */
   matchedLate: number;
   harmless: number;
   releasedByCheckpoint: number;
   heldAtEnd: number;
+  /** the secondary's, given up: the primary never said as much */
   secondaryUnmatched: number;
   /** by reason; flowsDiverged is how many flows they are in */
   divergences: Record<string, number>;

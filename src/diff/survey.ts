@@ -19,6 +19,7 @@ import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
 import type { FrameBytes } from './explain.ts';
 import { hashBytes } from './recent-payloads.ts';
+import { toMicros } from './wait-histogram.ts';
 
 /** A MAC address as a number, for it to be a key. */
 export type MacNumber = number;
@@ -108,11 +109,11 @@ export function guessClocks(primary: Survey, secondary: Survey, mac: MacNumber |
     prefix === null ? true : !key.startsWith(prefix),
   );
   if (inputs.length > 0)
-    return { secondaryAheadMs: median(inputs), how: `${inputs.length} input frames are in both files` };
+    return { secondaryAheadMs: medianOf(inputs), how: `${inputs.length} input frames are in both files` };
   const outputs = differences(primary.payloadTimes, secondary.payloadTimes, () => true);
   if (outputs.length > 0)
     return {
-      secondaryAheadMs: median(outputs),
+      secondaryAheadMs: medianOf(outputs),
       how: `no common input; ${outputs.length} output frames are in both files`,
     };
   return { secondaryAheadMs: 0, how: 'nothing is in both files: taken as they are' };
@@ -127,8 +128,8 @@ function differences(primary: Times, secondary: Times, wanted: (key: string) => 
   return found;
 }
 
-function median(values: number[]): number {
-  return values.sort((a, b) => a - b)[values.length >> 1];
+function medianOf(values: number[]): number {
+  return toMicros(values.sort((a, b) => a - b)[values.length >> 1]);
 }
 
 function note(times: Times, key: string, ms: number): void {

@@ -34,3 +34,8 @@ export class WaitHistogram {
     return 0;
   }
 }
+
+/** Milliseconds, to the microsecond: what lies behind it is the rounding of sums. */
+export function toMicros(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
+}

@@ -5,6 +5,7 @@
  * its answer have the same key. Non-IP frames share one key per EtherType.
  */
 import { readI32 } from '../wire/bytes.ts';
+import { IP_PROTOCOL } from '../wire/ipv4.ts';
 import { PACKET, type PacketView } from '../wire/packet.ts';
 
 export const FLOW_KEY_WORDS = 11;
@@ -38,7 +39,8 @@ export function writeFlowKey(bytes: Uint8Array, view: PacketView, fromVm: boolea
       key[6 + word] = readI32(bytes, remote + 4 * word);
     }
   }
-  if (view.kind === PACKET.tcp || view.kind === PACKET.udp) {
+  if (view.kind !== PACKET.icmp && view.kind !== PACKET.icmpv6) {
+    // Without ports they are zero.
     const localPort = fromVm ? view.sourcePort : view.destinationPort;
     const remotePort = fromVm ? view.destinationPort : view.sourcePort;
     key[10] = (localPort << 16) | remotePort;
@@ -53,7 +55,7 @@ export function describeFlowKey(key: ArrayLike<number>): string {
   const version = (key[1] >>> 16) & 0xff;
   const vlan = key[0] === 0 ? '' : ` vlan ${describeVlan(key[0])}`;
   if (version === 0) return `ethertype 0x${key[2].toString(16).padStart(4, '0')}${vlan}`;
-  const ports = kind === PACKET.tcp || kind === PACKET.udp;
+  const ports = kind === PACKET.tcp || kind === PACKET.udp || (key[1] & 0xff) === IP_PROTOCOL.sctp;
   const local = describeAddress(key, 2, version, ports ? key[10] >>> 16 : null);
   const remote = describeAddress(key, 6, version, ports ? key[10] & 0xffff : null);
   const fragment = (key[1] & 0x100) === 0 ? '' : ' fragment';
@@ -66,9 +68,10 @@ function describeVlan(vlan: number): string {
 
 function describeProtocol(kind: number, protocol: number): string {
   if (kind === PACKET.tcp) return 'tcp';
-  if (kind === PACKET.udp) return 'udp';
+  if (kind === PACKET.udp) return protocol === IP_PROTOCOL.udpLite ? 'udplite' : 'udp';
   if (kind === PACKET.icmp) return 'icmp';
   if (kind === PACKET.icmpv6) return 'icmpv6';
+  if (protocol === IP_PROTOCOL.sctp) return 'sctp';
   return `ip-protocol ${protocol}`;
 }
 

@@ -12,7 +12,7 @@ import { LIMITS } from '../limits.ts';
 import type { Translation } from '../translate/offset-map.ts';
 
 /** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */
-export const LINK_VERSION = 1;
+export const LINK_VERSION = 2;
 
 export const MESSAGE = {
   hello: 1,

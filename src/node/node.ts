@@ -15,6 +15,7 @@ import type { NodeConfig } from '../config/node-config.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import { SecondaryPath } from '../datapath/secondary-path.ts';
 import { ColoError } from '../error.ts';
+import { describeFlowKey } from '../flow/key.ts';
 import { SlabPool } from '../frames/slabs.ts';
 import { type Clock, sleep, type Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
@@ -463,6 +464,8 @@ export class ColoNode implements NodeControl {
 
   private async receiveCopy(session: SecondarySession): Promise<void> {
     try {
+      const translator = new SvmTranslator(this.hashSeed, this.limits);
+      translator.onSigned = (key) => this.events.emit('translate.signed', { flow: describeFlowKey(key) });
       const path = new SecondaryPath({
         slabs: this.slabs,
         vm: this.vmPort,
@@ -470,7 +473,7 @@ export class ColoNode implements NodeControl {
         link: session.link,
         clock: this.clock,
         offsets: new OffsetMap(this.hashSeed, this.limits),
-        translator: new SvmTranslator(this.hashSeed, this.limits),
+        translator,
         mac: this.config.vm.mac,
         limits: this.limits,
       });

@@ -1,9 +1,10 @@
 /**
- * Maps the SVM's sequence numbers and timestamps to the PVM's, for connections that began since the last commit.
+ * Maps the SVM's sequence numbers, timestamps and ports to the PVM's, for connections that began since the last commit.
  *
- * Both VMs choose their own initial sequence number (ISN) for one connection, whoever opened it. The client only
- * knows the PVM's. So the SVM's output gets `PVM ISN - SVM ISN` added, and its input has it taken away; the same
- * for timestamps, with the difference of the two SYNs' TSval.
+ * Both VMs choose their own initial sequence number (ISN) for one connection, whoever opened it, and their own port for
+ * one that they open. The client only knows the PVM's. So the SVM's output gets `PVM ISN - SVM ISN` added, and its input
+ * has it taken away; the same for timestamps, with the difference of the two SYNs' TSval; and the PVM's port takes the
+ * place of the SVM's. Translated are TCP, the first fragment of a segment, and the segments that ICMP errors quote.
  *
  * What is learnt, and from what:
  * - the SVM's ISN from its own SYN or SYN-ACK on the way out;
@@ -13,170 +14,399 @@
  *   the PVM's TSval. When the guest opened the connection, that is the client's SYN-ACK.
  * A SYN that is repeated has a later TSval; the first one of each VM counts, for those were sent at the same point.
  *
- * A commit makes both VMs equal: everything is forgotten (rule 6). A promotion turns what is known into an OffsetMap
- * (`carryOver`). Timestamps then go on from the SVM's clock, which starts with the PVM's at every commit, and earlier
- * by the time that the PVM's resume takes longer: they do not run backwards for a client.
+ * Which SYN of the PVM belongs to which of the SVM? That of the same ports. If there is none, and the guest opened the
+ * connection: of those to the same place (VLAN, both addresses, the other side's port) the first one of the PVM that
+ * has no counterpart belongs to the first one of the SVM that has none. Two threads of the guest that connect to one
+ * place may be crossed by that; the comparator then sees other bytes, and a checkpoint heals it. A port that the PVM uses and
+ * where the SVM has another connection of its own is no obstacle: names are exchanged (connection-names.ts).
  *
- * Limits: LIMITS.translationsMax connections between two commits. A connection beyond it is not translated: the
+ * A connection whose SYN is signed (TCP MD5 or TCP-AO) is left alone and reported: whatever is changed breaks the
+ * signature. It is its own again after a commit.
+ *
+ * A commit makes both VMs equal: everything is forgotten (rule 6). A promotion turns what is known into an OffsetMap
+ * (`carryOver`), with the latest time that each client has echoed: the SVM may have answered a SYN later than the PVM
+ * did, and then its clock, set equal at the SYNs, lags by as much. OffsetMap moves it ahead.
+ *
+ * Limits: LIMITS.translationsMax names between two commits. A connection beyond it is not translated: the
  * comparator sees it differ and a checkpoint heals it.
  */
 
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
-import { FlowTable } from '../flow/table.ts';
+import { seqBefore } from '../flow/sequence.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import { readI32 } from '../wire/bytes.ts';
+import { viewFirstFragment } from '../wire/first-fragment.ts';
+import { viewQuote } from '../wire/icmp-quote.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
-import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
-import { type OffsetMap, opensConnection } from './offset-map.ts';
-import { hasTimestamps, readTsEcr, readTsVal, translateInput, translateOutput } from './tcp-fields.ts';
+import { TCP, TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import { ConnectionNames, NONE } from './connection-names.ts';
+import type { OffsetMap, Translation } from './offset-map.ts';
+import { replaceQuotedPort, translateQuotedInput, translateQuotedOutput } from './quote-fields.ts';
+import {
+  hasTimestamps,
+  isSigned,
+  opensConnection,
+  readTsEcr,
+  readTsVal,
+  replacePort,
+  replaceTsVal,
+  timestamps,
+  translateInput,
+  translateOutput,
+} from './tcp-fields.ts';
+import { UnpairedSyns } from './unpaired-syns.ts';
 
+/* What is known of a name: as the SVM's, and as the PVM's. */
 const KNOWS_SVM = 1;
 const KNOWS_PVM = 2;
-const KNOWS_BOTH = KNOWS_SVM | KNOWS_PVM;
-/** the connection has timestamps on both sides */
 const SVM_STAMPED = 4;
 const PVM_STAMPED = 8;
-const STAMPED = SVM_STAMPED | PVM_STAMPED;
+/** the SVM opened it */
+const SVM_OPENED = 16;
+/** `echoed` holds the latest TSval of the PVM that the client has seen for sure */
+const ECHOED = 32;
+const SIGNED = 64;
+const OF_SVM = KNOWS_SVM | SVM_STAMPED | SVM_OPENED | ECHOED;
+const OF_PVM = KNOWS_PVM | PVM_STAMPED;
 
 export class SvmTranslator {
-  private readonly table: FlowTable;
+  /**
+   * A SYN-ACK for a port that nobody is known to use tells the PVM's port of the SVM's first unpaired SYN. Not to be used
+   * where every SYN of the PVM is told in time: there such an answer belongs to an older connection.
+   */
+  learnsPorts = true;
+  /** A connection is signed and so not translated; once for each, until a commit. `key` is the VM's, and reused. */
+  onSigned: (key: Int32Array) => void = () => {};
+  readonly counters = { signed: 0 };
+  private readonly names: ConnectionNames;
+  private readonly unpaired: UnpairedSyns;
   private readonly knows: Uint8Array;
+  /* By the SVM's name. */
   private readonly svmIsn: Int32Array;
-  private readonly pvmIsn: Int32Array;
   private readonly svmTs: Int32Array;
-  private readonly pvmTs: Int32Array;
-  /** of connections that the client opened: tells its SYN's repetition from a new connection */
+  /** of connections that the client opened: its first ACK comes right behind it */
   private readonly clientIsn: Int32Array;
+  private readonly echoed: Int32Array;
+  /* By the PVM's name. */
+  private readonly pvmIsn: Int32Array;
+  private readonly pvmTs: Int32Array;
   private readonly view = new PacketView();
+  private readonly quote = new PacketView();
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
 
   constructor(hashSeed: number, limits: Limits = LIMITS) {
     const max = limits.translationsMax;
-    this.table = new FlowTable(max, hashSeed);
+    this.names = new ConnectionNames(max, hashSeed);
+    this.unpaired = new UnpairedSyns(max, hashSeed);
     this.knows = new Uint8Array(max);
     this.svmIsn = new Int32Array(max);
-    this.pvmIsn = new Int32Array(max);
     this.svmTs = new Int32Array(max);
-    this.pvmTs = new Int32Array(max);
     this.clientIsn = new Int32Array(max);
+    this.echoed = new Int32Array(max);
+    this.pvmIsn = new Int32Array(max);
+    this.pvmTs = new Int32Array(max);
   }
 
+  /** Connections that are known, of either VM. */
   get size(): number {
-    return this.table.size;
+    return this.names.size;
   }
 
   /** A commit: the SVM's numbers are the PVM's now. */
   clear(): void {
-    this.table.clear();
+    this.names.clear();
+    this.unpaired.clear();
   }
 
   /** The SVM's output, in place. */
   output(bytes: Uint8Array, at: number, length: number): void {
-    const { view } = this;
-    if (parsePacket(bytes, at, length, view) !== PACKET.tcp) return;
+    const { view, names } = this;
+    if (!this.isTcp(bytes, at, length)) {
+      if (names.size !== 0) this.quotedOutput(bytes);
+      return;
+    }
+    const begins = (view.tcpFlags & TCP_SYN) !== 0;
+    if (names.size === 0 && !begins) return;
     writeFlowKey(bytes, view, true, this.key);
-    let id = this.table.find(this.key);
-    if ((view.tcpFlags & TCP_SYN) !== 0) id = this.learnSvmSyn(bytes, id);
-    if (id < 0 || (this.knows[id] & KNOWS_BOTH) !== KNOWS_BOTH) return;
-    translateOutput(bytes, view, this.seqDelta(id), this.tsDelta(id));
+    let name = names.find(this.key);
+    if (begins) name = this.learnSvmSyn(bytes, name);
+    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
+    let outside = names.outer[name];
+    if (outside === NONE) outside = names.freeOuter(name);
+    else translateOutput(bytes, view, this.seqDelta(name), this.tsDelta(name));
+    if (outside !== name) replacePort(bytes, view, view.l4 + TCP.sourcePort, names.port[outside]);
   }
 
-  /** A SYN that left the SVM before the PVM's was known, and was kept: it gets the PVM's number now. */
-  correctSyn(bytes: Uint8Array, at: number, length: number): void {
-    const { view } = this;
-    if (parsePacket(bytes, at, length, view) !== PACKET.tcp || (view.tcpFlags & TCP_SYN) === 0) return;
+  /**
+   * A frame that left the SVM before all was known, and was kept, gets what is known now: a SYN the PVM's number and port,
+   * any other frame a time that is not before what the client has seen. Answers whether it is a SYN that was corrected.
+   */
+  correctKept(bytes: Uint8Array, at: number, length: number): boolean {
+    const { view, names } = this;
+    if (names.size === 0 || !this.isTcp(bytes, at, length)) return false;
     writeFlowKey(bytes, view, true, this.key);
-    const id = this.table.find(this.key);
-    if (id < 0 || (this.knows[id] & KNOWS_BOTH) !== KNOWS_BOTH || view.seq !== this.svmIsn[id]) return;
-    translateOutput(bytes, view, this.seqDelta(id), this.tsDelta(id));
+    const name = names.find(this.key);
+    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return false;
+    if ((view.tcpFlags & TCP_SYN) !== 0) return this.correctSyn(bytes, name);
+    const vm = names.inner[name];
+    if (vm === NONE || (this.knows[vm] & ECHOED) === 0) return false;
+    const option = timestamps(bytes, view);
+    if (option >= 0 && seqBefore(readI32(bytes, option + 2), this.echoed[vm]))
+      replaceTsVal(bytes, view, option, this.echoed[vm]);
+    return false;
   }
 
-  /** The PVM's SYN or SYN-ACK, as the primary passed it on. */
-  pvmSyn(bytes: Uint8Array, at: number, length: number): void {
-    const { view } = this;
-    if (parsePacket(bytes, at, length, view) !== PACKET.tcp) return;
+  /**
+   * The PVM's SYN or SYN-ACK, as the primary passed it on. Answers whether a SYN of the SVM, which has left under its own
+   * port, now has another one: it has to be corrected, for nobody would see the counterpart in it.
+   */
+  pvmSyn(bytes: Uint8Array, at: number, length: number): boolean {
+    const { view, names } = this;
+    if (parsePacket(bytes, at, length, view) !== PACKET.tcp) return false;
     writeFlowKey(bytes, view, true, this.key);
-    const id = this.entry(this.table.find(this.key));
-    if (id < 0) return;
-    if ((this.knows[id] & KNOWS_PVM) !== 0 && this.pvmIsn[id] === view.seq) return;
-    if ((this.knows[id] & KNOWS_BOTH) === KNOWS_BOTH) this.knows[id] = 0;
-    this.pvmIsn[id] = view.seq;
-    this.pvmTs[id] = readTsVal(bytes, view);
-    this.knows[id] &= ~PVM_STAMPED;
-    this.knows[id] |= KNOWS_PVM | (hasTimestamps(bytes, view) ? PVM_STAMPED : 0);
+    const found = names.find(this.key);
+    const name = found === NONE ? this.enter() : found;
+    if (name === NONE) return false;
+    if ((this.knows[name] & KNOWS_PVM) !== 0 && this.pvmIsn[name] === view.seq) return false;
+    const old = names.inner[name];
+    if (old !== NONE) {
+      names.unlink(old);
+      this.knows[old] &= ~OF_SVM;
+    }
+    this.unpaired.remove(name);
+    this.pvmIsn[name] = view.seq;
+    this.pvmTs[name] = readTsVal(bytes, view);
+    this.knows[name] &= ~OF_PVM;
+    this.knows[name] |= KNOWS_PVM | (hasTimestamps(bytes, view) ? PVM_STAMPED : 0);
+    this.noteSigned(bytes, name);
+    if (this.isUnpairedSvm(name)) {
+      this.pair(name, name);
+      return false;
+    }
+    if (!opensConnection(view.tcpFlags) || (this.knows[name] & SIGNED) !== 0) return false;
+    const vm = this.unpaired.first(this.key);
+    if (this.isUnpairedSvm(vm)) {
+      this.pair(vm, name);
+      return true;
+    }
+    this.unpaired.add(this.key, name);
+    return false;
   }
 
   /** The SVM's input, in place. */
   input(bytes: Uint8Array, at: number, length: number): void {
-    if (this.table.size === 0) return;
-    const { view } = this;
-    if (parsePacket(bytes, at, length, view) !== PACKET.tcp) return;
-    writeFlowKey(bytes, view, false, this.key);
-    const id = this.table.find(this.key);
-    if (id < 0) return;
-    if (opensConnection(view.tcpFlags)) {
-      this.forgetIfReused(id);
+    const { view, names } = this;
+    if (names.size === 0) return;
+    if (!this.isTcp(bytes, at, length)) {
+      this.quotedInput(bytes);
       return;
     }
-    if (this.knows[id] === KNOWS_SVM || this.knows[id] === (KNOWS_SVM | SVM_STAMPED))
-      this.learnFromClient(bytes, id);
-    if ((this.knows[id] & KNOWS_BOTH) !== KNOWS_BOTH) return;
-    translateInput(bytes, view, this.seqDelta(id), this.tsDelta(id));
+    writeFlowKey(bytes, view, false, this.key);
+    let name = names.find(this.key);
+    if ((view.tcpFlags & TCP_ACK) !== 0) name = this.learnFromClient(bytes, name);
+    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
+    let inside = names.inner[name];
+    if (inside === NONE) inside = names.freeInner(name);
+    else {
+      this.noteEcho(bytes, inside);
+      translateInput(bytes, view, this.seqDelta(inside), this.tsDelta(inside));
+    }
+    if (inside !== name) replacePort(bytes, view, view.l4 + TCP.destinationPort, names.port[inside]);
   }
 
-  /** On promotion: adds what differs to the connections' offsets. Answers how many found no room there. */
+  /** On promotion: adds what differs to the connections' offsets. Answers how many could not be kept. */
   carryOver(offsets: OffsetMap): number {
+    const { names } = this;
+    const before: { vm: number; older: Translation | null }[] = [];
     let lost = 0;
-    this.table.forEach((id) => {
-      if ((this.knows[id] & KNOWS_BOTH) !== KNOWS_BOTH) return;
-      this.table.readKey(id, this.key);
-      const seqDelta = this.seqDelta(id);
-      const tsDelta = this.tsDelta(id);
-      if (seqDelta === 0 && tsDelta === 0) return;
-      if (!offsets.add(this.key, this.svmIsn[id], seqDelta, tsDelta)) lost++;
+    this.keepExchanged();
+    names.forEach((vm) => {
+      if ((this.knows[vm] & SIGNED) !== 0) {
+        if (this.seqDelta(vm) !== 0 || names.outer[vm] !== vm) lost++;
+      } else before.push({ vm, older: null });
     });
+    // What the map says of the PVM's connections is to be said of the SVM's. First all is taken out, for names may change hands.
+    for (const entry of before) {
+      names.readKey(names.outer[entry.vm], this.key);
+      entry.older = offsets.take(this.key);
+    }
+    for (const { vm, older } of before) {
+      names.readKey(vm, this.key);
+      const seqDelta = (this.seqDelta(vm) + (older?.seqDelta ?? 0)) | 0;
+      const tsDelta = (this.tsDelta(vm) + (older?.tsDelta ?? 0)) | 0;
+      const port = older?.clientPort ?? names.port[names.outer[vm]];
+      if (seqDelta === 0 && tsDelta === 0 && port === names.port[vm]) continue;
+      if (!offsets.add(this.key, this.svmIsn[vm], seqDelta, tsDelta, port)) lost++;
+      else if ((this.knows[vm] & ECHOED) !== 0)
+        offsets.clientSaw(this.key, (this.echoed[vm] + (older?.tsDelta ?? 0)) | 0);
+    }
     return lost;
   }
 
-  private seqDelta(id: number): number {
-    return (this.pvmIsn[id] - this.svmIsn[id]) | 0;
+  /** What the SVM began by a name that stands for another connection keeps the name that it went out by. */
+  private keepExchanged(): void {
+    const { names } = this;
+    const exchanged: number[] = [];
+    names.forEachName((name) => {
+      if (this.isUnpairedSvm(name) && names.inner[name] !== NONE) exchanged.push(name);
+    });
+    for (const name of exchanged) {
+      const outside = names.freeOuter(name);
+      this.pvmIsn[outside] = this.svmIsn[name];
+      this.knows[outside] &= ~OF_PVM;
+      this.pair(name, outside);
+    }
   }
 
-  private tsDelta(id: number): number {
-    return (this.knows[id] & STAMPED) === STAMPED ? (this.pvmTs[id] - this.svmTs[id]) | 0 : 0;
+  private seqDelta(vm: number): number {
+    return (this.pvmIsn[this.names.outer[vm]] - this.svmIsn[vm]) | 0;
+  }
+
+  private tsDelta(vm: number): number {
+    const outside = this.names.outer[vm];
+    const stamped = (this.knows[vm] & SVM_STAMPED) !== 0 && (this.knows[outside] & PVM_STAMPED) !== 0;
+    return stamped ? (this.pvmTs[outside] - this.svmTs[vm]) | 0 : 0;
   }
 
   private learnSvmSyn(bytes: Uint8Array, found: number): number {
+    const { view, names } = this;
+    const name = found === NONE ? this.enter() : found;
+    if (name === NONE) return NONE;
+    if ((this.knows[name] & KNOWS_SVM) !== 0 && this.svmIsn[name] === view.seq) return name;
+    const old = names.outer[name];
+    if (old !== NONE) {
+      names.unlink(name);
+      this.knows[old] &= ~OF_PVM;
+    }
+    if ((this.knows[name] & KNOWS_SVM) !== 0) this.unpaired.remove(name);
+    const opens = opensConnection(view.tcpFlags);
+    this.svmIsn[name] = view.seq;
+    this.svmTs[name] = readTsVal(bytes, view);
+    this.clientIsn[name] = (view.ack - 1) | 0;
+    this.knows[name] &= ~OF_SVM;
+    this.knows[name] |= KNOWS_SVM | (hasTimestamps(bytes, view) ? SVM_STAMPED : 0) | (opens ? SVM_OPENED : 0);
+    this.noteSigned(bytes, name);
+    if ((this.knows[name] & KNOWS_PVM) !== 0 && names.inner[name] === NONE) {
+      this.pair(name, name);
+      return name;
+    }
+    if (!opens || (this.knows[name] & SIGNED) !== 0) return name;
+    const outside = this.unpaired.first(this.key);
+    if (outside !== NONE && (this.knows[outside] & KNOWS_PVM) !== 0 && names.inner[outside] === NONE)
+      this.pair(name, outside);
+    else this.unpaired.add(this.key, name);
+    return name;
+  }
+
+  private pair(vm: number, outside: number): void {
+    this.unpaired.remove(vm);
+    this.unpaired.remove(outside);
+    this.names.link(vm, outside);
+  }
+
+  /** The name that the client's segment is for, after what it tells of the PVM. */
+  private learnFromClient(bytes: Uint8Array, name: number): number {
+    const { view, names } = this;
+    if ((view.tcpFlags & TCP_RST) !== 0) return name;
+    const answers = (view.tcpFlags & TCP_SYN) !== 0;
+    if (name !== NONE && (names.inner[name] !== NONE || (this.knows[name] & KNOWS_PVM) !== 0)) return name;
+    if (this.isUnpairedSvm(name)) {
+      // Only this one segment says what the ISN was: later ones acknowledge more.
+      const opened = (this.knows[name] & SVM_OPENED) !== 0;
+      const first = opened ? answers : !answers && ((view.seq - 1) | 0) === this.clientIsn[name];
+      if (first) this.learnPvm(bytes, name, name);
+      return name;
+    }
+    const vm = answers && this.learnsPorts ? this.unpaired.first(this.key) : NONE;
+    if (!this.isUnpairedSvm(vm)) return name;
+    const outside = name === NONE ? this.enter() : name;
+    if (outside !== NONE) this.learnPvm(bytes, vm, outside);
+    return outside;
+  }
+
+  /** The SVM began it, and what the PVM calls it is not known. */
+  private isUnpairedSvm(name: number): boolean {
+    return name !== NONE && (this.knows[name] & KNOWS_SVM) !== 0 && this.names.outer[name] === NONE;
+  }
+
+  private learnPvm(bytes: Uint8Array, vm: number, outside: number): void {
     const { view } = this;
-    const id = this.entry(found);
-    if (id < 0) return id;
-    if ((this.knows[id] & KNOWS_SVM) !== 0 && this.svmIsn[id] === view.seq) return id;
-    if ((this.knows[id] & KNOWS_BOTH) === KNOWS_BOTH) this.knows[id] = 0;
-    this.svmIsn[id] = view.seq;
-    this.svmTs[id] = readTsVal(bytes, view);
-    this.clientIsn[id] = (view.ack - 1) | 0;
-    this.knows[id] &= ~SVM_STAMPED;
-    this.knows[id] |= KNOWS_SVM | (hasTimestamps(bytes, view) ? SVM_STAMPED : 0);
-    return id;
+    this.pvmIsn[outside] = (view.ack - 1) | 0;
+    this.pvmTs[outside] = readTsEcr(bytes, view);
+    this.knows[outside] |= KNOWS_PVM | (hasTimestamps(bytes, view) ? PVM_STAMPED : 0);
+    this.pair(vm, outside);
   }
 
-  /** A client's new SYN on ports whose connection is complete starts from nothing; a repeated SYN changes nothing. */
-  private forgetIfReused(id: number): void {
-    const complete = (this.knows[id] & KNOWS_BOTH) === KNOWS_BOTH;
-    if (complete && this.view.seq !== this.clientIsn[id]) this.table.remove(id);
+  private noteEcho(bytes: Uint8Array, vm: number): void {
+    if ((this.view.tcpFlags & TCP_ACK) === 0) return;
+    const option = timestamps(bytes, this.view);
+    if (option < 0) return;
+    const echo = readI32(bytes, option + 6);
+    if ((this.knows[vm] & ECHOED) === 0 || seqBefore(this.echoed[vm], echo)) this.echoed[vm] = echo;
+    this.knows[vm] |= ECHOED;
   }
 
-  private learnFromClient(bytes: Uint8Array, id: number): void {
-    const { view } = this;
-    if ((view.tcpFlags & (TCP_ACK | TCP_RST)) !== TCP_ACK) return;
-    this.pvmIsn[id] = (view.ack - 1) | 0;
-    this.pvmTs[id] = readTsEcr(bytes, view);
-    this.knows[id] |= KNOWS_PVM | (hasTimestamps(bytes, view) ? PVM_STAMPED : 0);
+  private noteSigned(bytes: Uint8Array, name: number): void {
+    if (!isSigned(bytes, this.view)) {
+      this.knows[name] &= ~SIGNED;
+      return;
+    }
+    if ((this.knows[name] & SIGNED) !== 0) return;
+    this.knows[name] |= SIGNED;
+    this.counters.signed++;
+    this.onSigned(this.key);
   }
 
-  private entry(found: number): number {
-    if (found >= 0) return found;
-    const id = this.table.insert(this.key);
-    if (id >= 0) this.knows[id] = 0;
-    return id;
+  /** `name` is what the SYN went by: its own, or the one that was free when it left. */
+  private correctSyn(bytes: Uint8Array, name: number): boolean {
+    const { view, names } = this;
+    let vm = name;
+    while (!((this.knows[vm] & KNOWS_SVM) !== 0 && this.svmIsn[vm] === view.seq)) {
+      vm = names.outer[vm];
+      if (vm === NONE || vm === name) return false;
+    }
+    if (names.outer[vm] === NONE) return false;
+    const outside = names.outer[vm];
+    translateOutput(bytes, view, this.seqDelta(vm), this.tsDelta(vm));
+    if (outside !== name) replacePort(bytes, view, view.l4 + TCP.sourcePort, names.port[outside]);
+    return true;
+  }
+
+  private enter(): number {
+    const name = this.names.insert(this.key);
+    if (name !== NONE) this.knows[name] = 0;
+    return name;
+  }
+
+  /** An error on its way out quotes what the SVM heard. */
+  private quotedOutput(bytes: Uint8Array): void {
+    const { view, quote, names } = this;
+    if (!viewQuote(bytes, view, quote)) return;
+    writeFlowKey(bytes, quote, false, this.key);
+    const name = names.find(this.key);
+    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
+    const known = names.outer[name] !== NONE;
+    const outside = known ? names.outer[name] : names.freeOuter(name);
+    if (known) translateQuotedInput(bytes, view, quote, this.seqDelta(name), this.tsDelta(name));
+    if (outside !== name)
+      replaceQuotedPort(bytes, view, quote, quote.l4 + TCP.destinationPort, names.port[outside]);
+  }
+
+  private quotedInput(bytes: Uint8Array): void {
+    const { view, quote, names } = this;
+    if (!viewQuote(bytes, view, quote)) return;
+    writeFlowKey(bytes, quote, true, this.key);
+    const name = names.find(this.key);
+    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
+    const known = names.inner[name] !== NONE;
+    const inside = known ? names.inner[name] : names.freeInner(name);
+    if (known) translateQuotedOutput(bytes, view, quote, this.seqDelta(inside), this.tsDelta(inside));
+    if (inside !== name) replaceQuotedPort(bytes, view, quote, quote.l4 + TCP.sourcePort, names.port[inside]);
+  }
+
+  /** Parses; true for a TCP segment, or the first fragment of one. */
+  private isTcp(bytes: Uint8Array, at: number, length: number): boolean {
+    const kind = parsePacket(bytes, at, length, this.view);
+    return kind === PACKET.tcp || (kind === PACKET.otherIp && viewFirstFragment(bytes, this.view));
   }
 }

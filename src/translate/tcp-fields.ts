@@ -1,5 +1,5 @@
 /**
- * Rewrites the sequence numbers and timestamps of one TCP segment in place, checksum kept by RFC 1624.
+ * Rewrites the sequence numbers, timestamps and ports of one TCP segment in place, checksum kept by RFC 1624.
  *
  * Which fields: seq and TSval count in the sender's numbers; ack, SACK blocks and TSecr in the receiver's. A map
  * holds what to add to turn the VM's numbers into the client's, so the VM's output has seq and TSval moved up, and
@@ -8,7 +8,10 @@
 import { readI32, readU16, writeI32, writeU16 } from '../wire/bytes.ts';
 import { adjustChecksum32 } from '../wire/checksum.ts';
 import type { PacketView } from '../wire/packet.ts';
-import { findTcpOption, TCP, TCP_ACK, TCP_OPTION, TCP_TIMESTAMPS_BYTES } from '../wire/tcp.ts';
+import { findTcpOption, TCP, TCP_ACK, TCP_OPTION, TCP_SYN, TCP_TIMESTAMPS_BYTES } from '../wire/tcp.ts';
+
+const TCP_OPTION_MD5 = 19;
+const TCP_OPTION_AO = 29;
 
 /** TSval of a segment, or 0 when it has none (0 is also a legal TSval, and then a shift of 0 is right). */
 export function readTsVal(bytes: Uint8Array, view: PacketView): number {
@@ -53,6 +56,38 @@ export function translateInput(bytes: Uint8Array, view: PacketView, seqDelta: nu
   }
 }
 
+/** `at` is one of the segment's ports. */
+export function replacePort(bytes: Uint8Array, view: PacketView, at: number, port: number): void {
+  const before = readU16(bytes, at);
+  writeU16(bytes, at, port);
+  const checksumAt = view.l4 + TCP.checksum;
+  writeU16(bytes, checksumAt, adjustChecksum32(readU16(bytes, checksumAt), before, port, false));
+}
+
+/** TSval becomes `value`; `option` is where the timestamps are. */
+export function replaceTsVal(bytes: Uint8Array, view: PacketView, option: number, value: number): void {
+  addTo(bytes, view, option + 2, value - readI32(bytes, option + 2));
+}
+
+/** TSecr becomes `value`; `option` is where the timestamps are. */
+export function replaceTsEcr(bytes: Uint8Array, view: PacketView, option: number, value: number): void {
+  addTo(bytes, view, option + 6, value - readI32(bytes, option + 6));
+}
+
+/** RFC 2385 and RFC 5925: a signature covers numbers and ports, so none of them may change. */
+export function isSigned(bytes: Uint8Array, view: PacketView): boolean {
+  const at = view.l4 + TCP.headerBytesMin;
+  return (
+    findTcpOption(bytes, at, view.payload, TCP_OPTION_MD5) >= 0 ||
+    findTcpOption(bytes, at, view.payload, TCP_OPTION_AO) >= 0
+  );
+}
+
+/** A SYN without ACK: who sends it opens the connection. */
+export function opensConnection(flags: number): boolean {
+  return (flags & (TCP_SYN | TCP_ACK)) === TCP_SYN;
+}
+
 function translateSack(bytes: Uint8Array, view: PacketView, delta: number): void {
   const sack = findTcpOption(bytes, view.l4 + TCP.headerBytesMin, view.payload, TCP_OPTION.sack);
   if (sack < 0) return;
@@ -60,7 +95,8 @@ function translateSack(bytes: Uint8Array, view: PacketView, delta: number): void
   for (let edge = sack + 2; edge + 4 <= end; edge += 4) addTo(bytes, view, edge, delta);
 }
 
-function timestamps(bytes: Uint8Array, view: PacketView): number {
+/** Where the timestamps option is, or -1. */
+export function timestamps(bytes: Uint8Array, view: PacketView): number {
   const option = findTcpOption(bytes, view.l4 + TCP.headerBytesMin, view.payload, TCP_OPTION.timestamps);
   return option >= 0 && bytes[option + 1] === TCP_TIMESTAMPS_BYTES ? option : -1;
 }

@@ -1,4 +1,4 @@
-/** Ethernet II, with any number of 802.1Q / 802.1ad tags up to two (IEEE 802.3, 802.1Q). */
+/** Ethernet II, with any number of 802.1Q / 802.1ad tags up to two (IEEE 802.3, 802.1Q). 0x9100 is 802.1ad's forerunner. */
 
 export const ETHERNET = {
   destination: 0,
@@ -14,6 +14,7 @@ export const ETHER_TYPE = {
   rarp: 0x8035,
   vlan: 0x8100,
   qinq: 0x88a8,
+  qinqOld: 0x9100,
   ipv6: 0x86dd,
   lldp: 0x88cc,
 } as const;

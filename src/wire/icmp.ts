@@ -6,6 +6,16 @@ export const ICMP_ECHO_REPLY = 0;
 export const ICMP_ECHO_REQUEST = 8;
 export const ICMPV6_ECHO_REQUEST = 128;
 export const ICMPV6_ECHO_REPLY = 129;
+/** What every error message begins with, before the packet that it quotes (RFC 792, RFC 4443 section 3). */
+export const ICMP_QUOTE = 8;
+const ICMP_ERRORS = [3, 4, 5, 11, 12];
+const ICMPV6_INFORMATIONAL = 128;
+
+/** Does an ICMP (version 4) or ICMPv6 (version 6) message quote the packet that it is about? */
+export function quotesPacket(version: number, type: number): boolean {
+  return version === 6 ? type < ICMPV6_INFORMATIONAL : ICMP_ERRORS.includes(type);
+}
+
 /** MLD: query, report, done. */
 export const ICMPV6_MLD_FIRST = 130;
 export const ICMPV6_MLD_LAST = 132;

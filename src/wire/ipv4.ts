@@ -29,4 +29,6 @@ export const IP_PROTOCOL = {
   icmpv6: 58,
   ipv6NoNext: 59,
   ipv6Destination: 60,
+  sctp: 132,
+  udpLite: 136,
 } as const;

@@ -9,5 +9,8 @@ export const IPV6 = {
   headerBytes: 40,
 } as const;
 
+/** The fragment extension header (RFC 8200 section 4.5). */
+export const IPV6_FRAGMENT = { offset: 2, id: 4, headerBytes: 8, offsetMask: 0xfff8, more: 1 } as const;
+
 /** More extension headers than this is not traffic but an attack on the parser (RFC 9099 section 2.1). */
 export const IPV6_EXTENSION_HEADERS_MAX = 8;

@@ -5,14 +5,15 @@
  * A `PacketView` is reused for frame after frame; it holds offsets into the frame's buffer and the few values
  * that every engine asks for. It is void as soon as the next frame is parsed into it.
  *
- * Limits: two VLAN tags, eight IPv6 extension headers. Lengths come from the IP header, so Ethernet padding
- * is never payload. A frame whose lengths contradict each other is `malformed`, never half-parsed.
+ * Limits: two VLAN tags, eight IPv6 extension headers; AH ends them, for what it signs has to be looked at with it.
+ * Lengths come from the IP header, so Ethernet padding is never payload. A frame whose lengths contradict each other is
+ * `malformed`, never half-parsed. An IPv6 packet that says it is a fragment and is whole (RFC 6946) is no fragment.
  */
 import { readI32, readU16 } from './bytes.ts';
 import { ETHER_TYPE, ETHERNET } from './ethernet.ts';
 import { ICMP, ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST, ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUEST } from './icmp.ts';
 import { IP_PROTOCOL, IPV4, IPV4_MORE_FRAGMENTS, IPV4_OFFSET_MASK } from './ipv4.ts';
-import { IPV6, IPV6_EXTENSION_HEADERS_MAX } from './ipv6.ts';
+import { IPV6, IPV6_EXTENSION_HEADERS_MAX, IPV6_FRAGMENT } from './ipv6.ts';
 import { TCP, TCP_FIN, TCP_SYN } from './tcp.ts';
 import { UDP } from './udp.ts';
 
@@ -39,6 +40,10 @@ export class PacketView {
   ipVersion = 0;
   protocol = 0;
   fragment = false;
+  /** of a fragment, and of nothing else: where its payload is in the datagram, whether more come behind, and what groups them */
+  fragmentOffset = 0;
+  moreFragments = false;
+  fragmentId = 0;
   /** offsets into the buffer */
   l3 = 0;
   l4 = 0;
@@ -68,8 +73,17 @@ export class PacketView {
   }
 }
 
-/** Parses `length` bytes at `at`; returns the kind, which is also left in `view`. */
-export function parsePacket(bytes: Uint8Array, at: number, length: number, view: PacketView): PacketKind {
+/**
+ * Parses `length` bytes at `at`; returns the kind, which is also left in `view`. `gso`: the frame is yet to be cut into
+ * segments, so an IP length of 0 means up to the end of the frame.
+ */
+export function parsePacket(
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+  view: PacketView,
+  gso = false,
+): PacketKind {
   const frameEnd = at + length;
   view.kind = PACKET.malformed;
   view.vlan = 0;
@@ -86,7 +100,7 @@ export function parsePacket(bytes: Uint8Array, at: number, length: number, view:
 
   let l3 = at + ETHERNET.headerBytes;
   let etherType = readU16(bytes, at + ETHERNET.etherType);
-  for (let tags = 0; (etherType === ETHER_TYPE.vlan || etherType === ETHER_TYPE.qinq) && tags < 2; tags++) {
+  for (let tags = 0; isTag(etherType) && tags < 2; tags++) {
     if (l3 + ETHERNET.tagBytes > frameEnd) return PACKET.malformed;
     view.vlan = (view.vlan << 12) | (readU16(bytes, l3) & 0xfff);
     etherType = readU16(bytes, l3 + 2);
@@ -94,8 +108,8 @@ export function parsePacket(bytes: Uint8Array, at: number, length: number, view:
   }
   view.etherType = etherType;
   view.l3 = l3;
-  if (etherType === ETHER_TYPE.ipv4) return parseIpv4(bytes, l3, frameEnd, view);
-  if (etherType === ETHER_TYPE.ipv6) return parseIpv6(bytes, l3, frameEnd, view);
+  if (etherType === ETHER_TYPE.ipv4) return parseIpv4(bytes, l3, frameEnd, view, gso);
+  if (etherType === ETHER_TYPE.ipv6) return parseIpv6(bytes, l3, frameEnd, view, gso);
   view.l4 = l3;
   view.end = frameEnd;
   view.payload = l3;
@@ -104,10 +118,21 @@ export function parsePacket(bytes: Uint8Array, at: number, length: number, view:
   return PACKET.nonIp;
 }
 
-function parseIpv4(bytes: Uint8Array, l3: number, frameEnd: number, view: PacketView): PacketKind {
+function isTag(etherType: number): boolean {
+  return etherType === ETHER_TYPE.vlan || etherType === ETHER_TYPE.qinq || etherType === ETHER_TYPE.qinqOld;
+}
+
+function parseIpv4(
+  bytes: Uint8Array,
+  l3: number,
+  frameEnd: number,
+  view: PacketView,
+  gso: boolean,
+): PacketKind {
   if (l3 + IPV4.headerBytesMin > frameEnd) return PACKET.malformed;
   const headerBytes = (bytes[l3] & 0x0f) << 2;
-  const totalLength = readU16(bytes, l3 + IPV4.totalLength);
+  const said = readU16(bytes, l3 + IPV4.totalLength);
+  const totalLength = said === 0 && gso ? frameEnd - l3 : said;
   if (bytes[l3] >> 4 !== 4 || headerBytes < IPV4.headerBytesMin) return PACKET.malformed;
   if (totalLength < headerBytes || l3 + totalLength > frameEnd) return PACKET.malformed;
   view.ipVersion = 4;
@@ -115,13 +140,33 @@ function parseIpv4(bytes: Uint8Array, l3: number, frameEnd: number, view: Packet
   view.sourceAt = l3 + IPV4.source;
   view.destinationAt = l3 + IPV4.destination;
   view.end = l3 + totalLength;
-  view.fragment = (readU16(bytes, l3 + IPV4.fragment) & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK)) !== 0;
+  const fragment = readU16(bytes, l3 + IPV4.fragment);
+  if ((fragment & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK)) !== 0) {
+    view.fragment = true;
+    view.fragmentOffset = (fragment & IPV4_OFFSET_MASK) << 3;
+    view.moreFragments = (fragment & IPV4_MORE_FRAGMENTS) !== 0;
+    view.fragmentId = readU16(bytes, l3 + IPV4.id);
+    if (!isSoundFragment(view, view.end - l3 - headerBytes)) return PACKET.malformed;
+  }
   return parseTransport(bytes, l3 + headerBytes, view);
 }
 
-function parseIpv6(bytes: Uint8Array, l3: number, frameEnd: number, view: PacketView): PacketKind {
+/** Every fragment but the last has whole units of eight bytes, and no datagram is longer than its length can say. */
+function isSoundFragment(view: PacketView, bytes: number): boolean {
+  if (bytes === 0 || (view.moreFragments && (bytes & 7) !== 0)) return false;
+  return view.fragmentOffset + bytes <= 0xffff;
+}
+
+function parseIpv6(
+  bytes: Uint8Array,
+  l3: number,
+  frameEnd: number,
+  view: PacketView,
+  gso: boolean,
+): PacketKind {
   if (l3 + IPV6.headerBytes > frameEnd || bytes[l3] >> 4 !== 6) return PACKET.malformed;
-  const end = l3 + IPV6.headerBytes + readU16(bytes, l3 + IPV6.payloadLength);
+  const said = readU16(bytes, l3 + IPV6.payloadLength);
+  const end = said === 0 && gso ? frameEnd : l3 + IPV6.headerBytes + said;
   if (end > frameEnd) return PACKET.malformed;
   view.ipVersion = 6;
   view.sourceAt = l3 + IPV6.source;
@@ -133,9 +178,15 @@ function parseIpv6(bytes: Uint8Array, l3: number, frameEnd: number, view: Packet
   for (let headers = 0; isSkippedExtension(next); headers++) {
     if (headers === IPV6_EXTENSION_HEADERS_MAX || at + 8 > end) return PACKET.malformed;
     if (next === IP_PROTOCOL.ipv6Fragment) {
-      view.fragment = true;
+      const fragment = readU16(bytes, at + IPV6_FRAGMENT.offset);
       next = bytes[at];
-      at += 8;
+      at += IPV6_FRAGMENT.headerBytes;
+      view.fragmentOffset = fragment & IPV6_FRAGMENT.offsetMask;
+      view.moreFragments = (fragment & IPV6_FRAGMENT.more) !== 0;
+      if (view.fragmentOffset === 0 && !view.moreFragments) continue;
+      view.fragment = true;
+      view.fragmentId = readI32(bytes, at - IPV6_FRAGMENT.headerBytes + IPV6_FRAGMENT.id);
+      if (!isSoundFragment(view, end - at)) return PACKET.malformed;
       // What follows a fragment header is only a header in the first fragment.
       break;
     }
@@ -164,6 +215,8 @@ function parseTransport(bytes: Uint8Array, l4: number, view: PacketView): Packet
   if (!view.fragment) {
     if (view.protocol === IP_PROTOCOL.tcp) kind = parseTcp(bytes, l4, view);
     else if (view.protocol === IP_PROTOCOL.udp) kind = parseUdp(bytes, l4, view);
+    else if (view.protocol === IP_PROTOCOL.udpLite) kind = parseUdpLite(bytes, l4, view);
+    else if (view.protocol === IP_PROTOCOL.sctp) kind = parseSctp(bytes, l4, view);
     else if (view.protocol === IP_PROTOCOL.icmp && view.ipVersion === 4)
       kind = parseIcmp(bytes, l4, view, PACKET.icmp);
     else if (view.protocol === IP_PROTOCOL.icmpv6 && view.ipVersion === 6) {
@@ -192,24 +245,81 @@ function parseUdp(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
   if (l4 + UDP.headerBytes > view.end) return PACKET.malformed;
   const length = readU16(bytes, l4 + UDP.length);
   if (length < UDP.headerBytes || l4 + length > view.end) return PACKET.malformed;
+  readPorts(bytes, l4, view);
+  // Bytes behind the datagram (RFC 9868) make its length worth knowing: they count as payload with it.
+  view.payload = l4 + length === view.end ? l4 + UDP.headerBytes : l4 + UDP.length;
+  view.payloadBytes = view.end - view.payload;
+  return PACKET.udp;
+}
+
+/** The checksum covers only so much, and 0 stands for all; the payload is what IP says. */
+function parseUdpLite(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
+  if (l4 + UDP.headerBytes > view.end) return PACKET.malformed;
+  const coverage = readU16(bytes, l4 + UDP.length);
+  if (coverage !== 0 && (coverage < UDP.headerBytes || l4 + coverage > view.end)) return PACKET.malformed;
+  readPorts(bytes, l4, view);
+  view.payload = l4 + UDP.headerBytes;
+  view.payloadBytes = view.end - view.payload;
+  return PACKET.udp;
+}
+
+/** Only its ports, which every transport has at the same place. */
+function parseSctp(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
+  if (l4 + 4 > view.end) return PACKET.malformed;
+  readPorts(bytes, l4, view);
+  return PACKET.otherIp;
+}
+
+function readPorts(bytes: Uint8Array, l4: number, view: PacketView): void {
   view.sourcePort = readU16(bytes, l4 + UDP.sourcePort);
   view.destinationPort = readU16(bytes, l4 + UDP.destinationPort);
-  view.payload = l4 + UDP.headerBytes;
-  view.payloadBytes = length - UDP.headerBytes;
-  return PACKET.udp;
+}
+
+function isEcho(kind: PacketKind, type: number): boolean {
+  return kind === PACKET.icmp
+    ? type === ICMP_ECHO_REQUEST || type === ICMP_ECHO_REPLY
+    : type === ICMPV6_ECHO_REQUEST || type === ICMPV6_ECHO_REPLY;
 }
 
 function parseIcmp(bytes: Uint8Array, l4: number, view: PacketView, kind: PacketKind): PacketKind {
   if (l4 + 4 > view.end) return PACKET.malformed;
   const type = bytes[l4 + ICMP.type];
   view.icmpType = type;
-  const echo =
-    kind === PACKET.icmp
-      ? type === ICMP_ECHO_REQUEST || type === ICMP_ECHO_REPLY
-      : type === ICMPV6_ECHO_REQUEST || type === ICMPV6_ECHO_REPLY;
-  if (echo) {
+  if (isEcho(kind, type)) {
     if (l4 + ICMP.headerBytes > view.end) return PACKET.malformed;
     view.icmpId = readU16(bytes, l4 + ICMP.id);
   }
   return kind;
+}
+
+/**
+ * The transport header of a datagram that came in fragments: `bytesThere` of its `total` bytes at `l4` are in the first.
+ * Sets kind, ports and id in a view of one of its fragments, which is then one of the whole. Answers how many bytes are
+ * not payload. What does not make sense, and TCP, is another IP protocol's.
+ */
+export function parseDatagram(
+  bytes: Uint8Array,
+  l4: number,
+  bytesThere: number,
+  total: number,
+  view: PacketView,
+): number {
+  view.fragment = false;
+  view.kind = PACKET.otherIp;
+  if (bytesThere < UDP.headerBytes) return 0;
+  const { protocol, ipVersion } = view;
+  const udp = protocol === IP_PROTOCOL.udp && readU16(bytes, l4 + UDP.length) === total;
+  if (udp || protocol === IP_PROTOCOL.udpLite) {
+    view.kind = PACKET.udp;
+    readPorts(bytes, l4, view);
+    return UDP.headerBytes;
+  }
+  if (protocol === IP_PROTOCOL.sctp) readPorts(bytes, l4, view);
+  const icmp = ipVersion === 4 ? IP_PROTOCOL.icmp : IP_PROTOCOL.icmpv6;
+  if (protocol === icmp) {
+    view.icmpType = bytes[l4 + ICMP.type];
+    view.kind = ipVersion === 4 ? PACKET.icmp : PACKET.icmpv6;
+    if (isEcho(view.kind, view.icmpType)) view.icmpId = readU16(bytes, l4 + ICMP.id);
+  }
+  return 0;
 }

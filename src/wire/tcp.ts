@@ -19,8 +19,19 @@ export const TCP_RST = 0x04;
 export const TCP_ACK = 0x10;
 export const TCP_URG = 0x20;
 
-export const TCP_OPTION = { end: 0, nop: 1, sack: 5, timestamps: 8, md5: 19, ao: 29 } as const;
+export const TCP_OPTION = {
+  end: 0,
+  nop: 1,
+  mss: 2,
+  windowScale: 3,
+  sackPermitted: 4,
+  sack: 5,
+  timestamps: 8,
+  md5: 19,
+  ao: 29,
+} as const;
 export const TCP_TIMESTAMPS_BYTES = 10;
+const NOT_SCALED = 0xff;
 
 /**
  * Finds an option. `at` is the first byte after the fixed header, `end` the first after the options.
@@ -41,4 +52,18 @@ export function findTcpOption(bytes: Uint8Array, at: number, end: number, kind: 
     at += length;
   }
   return -1;
+}
+
+/**
+ * What a SYN's options settle for as long as the connection lives, in one number: segment size, window scale, and
+ * whether there will be SACK and timestamps. `at` and `end` as above.
+ */
+export function settledOptions(bytes: Uint8Array, at: number, end: number): number {
+  const mss = findTcpOption(bytes, at, end, TCP_OPTION.mss);
+  const scale = findTcpOption(bytes, at, end, TCP_OPTION.windowScale);
+  const sack = findTcpOption(bytes, at, end, TCP_OPTION.sackPermitted) < 0 ? 0 : 1;
+  const stamps = findTcpOption(bytes, at, end, TCP_OPTION.timestamps) < 0 ? 0 : 1;
+  const segment = mss < 0 || mss + 4 > end ? 0 : (bytes[mss + 2] << 8) | bytes[mss + 3];
+  const shift = scale < 0 || scale + 3 > end ? NOT_SCALED : bytes[scale + 2] & 0x0f;
+  return (segment << 16) | (shift << 8) | (sack << 1) | stamps;
 }

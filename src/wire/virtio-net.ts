@@ -5,6 +5,7 @@
 
 export const VIRTIO_NET = {
   flags: 0,
+  gsoType: 1,
   csumStart: 6,
   csumOffset: 8,
   headerBytesMin: 10,
@@ -28,6 +29,11 @@ export function partialChecksumAt(
   const field =
     headerBytes + readU16Le(bytes, at + VIRTIO_NET.csumStart) + readU16Le(bytes, at + VIRTIO_NET.csumOffset);
   return field + 2 <= length ? at + field : -1;
+}
+
+/** Is the frame one that will be cut into segments? Its IP length is then 0 when it does not fit (Linux: BIG TCP). */
+export function isGso(bytes: Uint8Array, at: number, headerBytes: number): boolean {
+  return headerBytes >= VIRTIO_NET.headerBytesMin && bytes[at + VIRTIO_NET.gsoType] !== 0;
 }
 
 function readU16Le(bytes: Uint8Array, at: number): number {

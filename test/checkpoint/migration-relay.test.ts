@@ -26,6 +26,22 @@ function relay(side: 'primary' | 'secondary') {
   return { qemu, peer, qemuNear, peerNear, relay: one, log, settle, got };
 }
 
+test('a REQUEST may come in pieces', () => {
+  const { qemu, peer, qemuNear, log, relay: one, settle, got } = relay('primary');
+  peer.write(u32(0), () => {});
+  settle();
+  one.pass('ready');
+  log.length = 0;
+  qemu.write(REQUEST, () => {});
+  for (let i = 0; i < 4; i++) {
+    assert.deepEqual(log, []);
+    qemuNear.pump(1);
+  }
+  assert.deepEqual(log, ['request']);
+  one.passRequest();
+  assert.equal(got(peer), '00000001');
+});
+
 test('primary: state flows, messages wait until they are passed, and REQUEST waits too', () => {
   const { qemu, peer, relay: one, log, settle, got } = relay('primary');
   qemu.write(Buffer.from('state'), () => {});

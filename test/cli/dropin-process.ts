@@ -111,6 +111,7 @@ export class Peer {
 /** Accepts on a path or a free port of 127.0.0.1. */
 export class Listener {
   readonly port: number;
+  readonly path: string;
   private readonly accepted: Socket[] = [];
   private readonly server;
 
@@ -118,6 +119,7 @@ export class Listener {
     this.server = server;
     const address = server.address() as AddressInfo | string;
     this.port = typeof address === 'string' ? 0 : address.port;
+    this.path = typeof address === 'string' ? address : '';
     server.on('connection', (socket) => {
       this.accepted.push(socket);
       server.emit('more');

@@ -20,9 +20,13 @@ const ROWS: [string, Buffer, keyof typeof COMPARE_AS][] = [
   ['TCP', tcpFrame({}), 'stream'],
   ['TCP over IPv6 in a VLAN', tcpFrame({ version: 6, tags: [{ id: 5 }] }), 'stream'],
   ['UDP', udpFrame({}), 'datagram'],
+  ['UDP-Lite', ethernet(0x0800, ipv4({ protocol: 136 }, nothing)), 'datagram'],
   ['ICMP', icmpFrame({ type: 0 }), 'whole'],
   ['ICMPv6 echo', icmp6(129), 'whole'],
-  ['ICMPv6 destination unreachable', icmp6(1), 'whole'],
+  ['ICMPv6 destination unreachable', icmp6(1), 'quote'],
+  ['ICMPv6 parameter problem', icmp6(4), 'quote'],
+  ['ICMP destination unreachable', icmpFrame({ type: 3 }), 'quote'],
+  ['ICMP timestamp reply', icmpFrame({ type: 14 }), 'whole'],
   ['MLD query', icmp6(130), 'harmless'],
   ['MLD done', icmp6(132), 'harmless'],
   ['router solicitation', icmp6(133), 'harmless'],
@@ -35,16 +39,19 @@ const ROWS: [string, Buffer, keyof typeof COMPARE_AS][] = [
   ['LLDP', ethernet(0x88cc, nothing), 'harmless'],
   ['another EtherType', ethernet(0x88b5, nothing), 'whole'],
   ['IGMP', ethernet(0x0800, ipv4({ protocol: 2 }, nothing)), 'harmless'],
-  ['a fragment of IGMP', ethernet(0x0800, ipv4({ protocol: 2, fragmentOffset: 8 }, nothing)), 'whole'],
+  ['a fragment of IGMP', ethernet(0x0800, ipv4({ protocol: 2, fragmentOffset: 8 }, nothing)), 'pieces'],
   ['GRE', ethernet(0x0800, ipv4({ protocol: 47 }, nothing)), 'whole'],
-  ['a fragment of TCP', ethernet(0x0800, ipv4({ protocol: 6, moreFragments: true }, nothing)), 'whole'],
+  ['a fragment of TCP', ethernet(0x0800, ipv4({ protocol: 6, moreFragments: true }, nothing)), 'pieces'],
   [
     'a fragment of NDP',
     ethernet(
       0x86dd,
-      ipv6({ next: 58, extensions: [fragmentExtension(0, true, 1)] }, Buffer.from([136, 0, 0, 0])),
+      ipv6(
+        { next: 58, extensions: [fragmentExtension(0, true, 1)] },
+        Buffer.from([136, 0, 0, 0, 0, 0, 0, 0]),
+      ),
     ),
-    'whole',
+    'pieces',
   ],
 ];
 

@@ -1,7 +1,21 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { LIMITS } from '../../src/limits.ts';
-import { ACK, arpFrame, ethernet, FIN, RST, SYN } from '../frames.ts';
+import {
+  ACK,
+  arpFrame,
+  CLIENT_ADDRESS,
+  ethernet,
+  FIN,
+  fragmentExtension,
+  icmpFrame,
+  ipv4,
+  ipv6,
+  RST,
+  SYN,
+  VM_ADDRESS,
+} from '../frames.ts';
 import { echoReply, Rig, tcp, udp } from './rig.ts';
 
 const WAITS = { dataMs: 10, ackMs: 50, secondaryMs: 100 };
@@ -346,4 +360,117 @@ test('discard lets go of all that is held, and nothing of it leaves', () => {
   rig.comparator.discard();
   assert.equal(rig.released.length, 0);
   rig.assertEmpty();
+});
+
+/* Whatever either VM sends: frames that make sense one by one, and nonsense. */
+
+const near = fc.oneof(
+  fc.integer({ min: 995, max: 1015 }),
+  fc.constantFrom(1000 + 0x40000000, 1000 + 0x80000000, 1000 - 0x40000001 + 2 ** 32),
+);
+const shortText = fc.string({ maxLength: 12, unit: fc.constantFrom('a', 'a', 'a', 'b') });
+const anyTcp = fc
+  .record({
+    seq: near,
+    ack: near,
+    flags: fc.oneof(
+      { weight: 4, arbitrary: fc.constant(ACK) },
+      fc.constantFrom(
+        SYN,
+        SYN | ACK,
+        RST,
+        RST | ACK,
+        FIN | ACK,
+        FIN,
+        0,
+        0xff,
+        ACK | 0x20,
+        SYN | FIN,
+        SYN | RST,
+      ),
+    ),
+    urgent: fc.nat(12),
+    sourcePort: fc.constantFrom(80, 81),
+    text: shortText,
+  })
+  .map(tcp);
+const anyFragment = fc
+  .record({
+    version: fc.constantFrom(4, 6),
+    id: fc.nat(2),
+    from: fc.nat(3),
+    bytes: fc.nat(24),
+    more: fc.boolean(),
+    protocol: fc.constantFrom(1, 6, 17, 58, 99, 136),
+  })
+  .map(({ version, id, from, bytes, more, protocol }) => {
+    const payload = Buffer.alloc(bytes, 1);
+    const fragmentOffset = 8 * from;
+    if (version === 4) {
+      const addresses = { source: VM_ADDRESS[4], destination: CLIENT_ADDRESS[4] };
+      return ethernet(
+        0x0800,
+        ipv4({ ...addresses, protocol, id, fragmentOffset, moreFragments: more }, payload),
+      );
+    }
+    const extensions = [fragmentExtension(fragmentOffset, more, id)];
+    return ethernet(0x86dd, ipv6({ next: protocol, extensions }, payload));
+  });
+const anyError = fc
+  .record({ type: fc.constantFrom(3, 11), payload: fc.uint8Array({ maxLength: 40 }) })
+  .map(({ type, payload }) => icmpFrame({ type, payload }));
+const anyFrame = fc.oneof(
+  { weight: 6, arbitrary: anyTcp },
+  { weight: 3, arbitrary: anyFragment },
+  fc
+    .record({ text: shortText, port: fc.integer({ min: 1, max: 6 }) })
+    .map(({ text, port }) => udp(text, port)),
+  anyError,
+  fc.constant(arpFrame()),
+);
+const anyStep = fc.oneof(
+  {
+    weight: 12,
+    arbitrary: fc.record({ side: fc.constantFrom('pvm' as const, 'svm' as const), frame: anyFrame }),
+  },
+  { weight: 4, arbitrary: anyFrame.map((frame) => ({ side: 'both' as const, frame })) },
+  { weight: 1, arbitrary: fc.constant({ side: 'commit' as const, frame: Buffer.alloc(0) }) },
+);
+
+test('whatever either VM sends, each frame of the PVM leaves once, by the next commit', () => {
+  const limits = { flowsMax: 5, flowFramesMax: 6, fragmentedDatagramsMax: 3, fragmentsPerDatagramMax: 3 };
+  fc.assert(
+    fc.property(fc.array(anyStep, { maxLength: 80, size: 'max' }), (steps) => {
+      const rig = new Rig(256, 512, { ...limits, heldSecondaryMax: 30, heldFramesMax: 200 });
+      const { comparator } = rig;
+      const said: string[] = [];
+      for (const { side, frame } of steps) {
+        rig.nowMs += 300;
+        if (side === 'commit') {
+          rig.commit();
+          rig.assertEmpty();
+        }
+        if (side === 'pvm' || side === 'both') {
+          const { malformed } = comparator.counters;
+          rig.pvm(frame);
+          if (comparator.counters.malformed === malformed) said.push(frame.toString('hex'));
+        }
+        if (side === 'svm' || side === 'both') rig.svm(frame);
+        assert.equal(rig.released.length + rig.held, said.length);
+        assert.ok(comparator.flowCount <= limits.flowsMax);
+        assert.ok(comparator.secondary.frames <= 30);
+      }
+      rig.commit();
+      rig.assertEmpty();
+      assert.deepEqual(rig.released.map(({ bytes }) => bytes.toString('hex')).sort(), said.sort());
+      // And the next thing that both say passes.
+      for (const frame of [udp('end', 9), tcp({ sourcePort: 99, seq: 1, ack: 1, text: 'end' })]) {
+        rig.pvm(frame);
+        assert.equal(rig.svm(frame), 1);
+      }
+      comparator.discard();
+      rig.assertEmpty();
+    }),
+    { numRuns: 1000 },
+  );
 });

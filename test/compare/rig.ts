@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { Comparator } from '../../src/compare/comparator.ts';
 import { describeFlowKey } from '../../src/flow/key.ts';
+import { type Framing, prefixBytesOf } from '../../src/frames/frame-reader.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
 import {
@@ -15,8 +16,6 @@ import {
   VM_MAC,
 } from '../frames.ts';
 
-const PREFIX = 4;
-
 export class Rig {
   readonly pool: SlabPool;
   readonly comparator: Comparator;
@@ -26,8 +25,10 @@ export class Rig {
   readonly diverged: string[] = [];
   nowMs = 0;
   private svmIndex = 0;
+  private readonly prefixBytes: number;
 
-  constructor(slabBytes = 2048, slabsMax = 1024, limits: Partial<Limits> = {}) {
+  constructor(slabBytes = 2048, slabsMax = 1024, limits: Partial<Limits> = {}, framing: Framing = 'plain') {
+    this.prefixBytes = prefixBytesOf(framing);
     this.pool = new SlabPool(slabBytes, slabsMax);
     this.comparator = new Comparator(
       this.pool,
@@ -39,7 +40,7 @@ export class Rig {
         diverged: (key, reason) => this.diverged.push(`${reason} ${describeFlowKey(key)}`),
       },
       1,
-      'plain',
+      framing,
       { ...LIMITS, ...limits },
     );
   }
@@ -48,7 +49,7 @@ export class Rig {
   pvm(frame: Buffer): number {
     const before = this.released.length;
     const slab = this.place(frame);
-    this.comparator.primaryFrame(slab, PREFIX, frame.length, this.nowMs);
+    this.comparator.primaryFrame(slab, this.prefixBytes, frame.length, this.nowMs);
     this.pool.release(slab);
     return this.released.length - before;
   }
@@ -57,14 +58,14 @@ export class Rig {
   svm(frame: Buffer): number {
     const before = this.released.length;
     const slab = this.place(frame);
-    this.comparator.secondaryFrame(slab, PREFIX, frame.length, this.svmIndex++, this.nowMs);
+    this.comparator.secondaryFrame(slab, this.prefixBytes, frame.length, this.svmIndex++, this.nowMs);
     this.pool.release(slab);
     return this.released.length - before;
   }
 
   alone(frame: Buffer): void {
     const slab = this.place(frame);
-    this.comparator.passAlone(slab, PREFIX, frame.length, this.nowMs);
+    this.comparator.passAlone(slab, this.prefixBytes, frame.length, this.nowMs);
     this.pool.release(slab);
   }
 
@@ -99,7 +100,8 @@ export class Rig {
     const slab = this.pool.acquire();
     assert.ok(slab >= 0, 'the rig ran out of slabs');
     this.pool.buffer(slab).writeUInt32BE(frame.length);
-    frame.copy(this.pool.buffer(slab), PREFIX);
+    this.pool.buffer(slab).writeUInt32BE(VNET_HEADER_BYTES, 4);
+    frame.copy(this.pool.buffer(slab), this.prefixBytes);
     return slab;
   }
 
@@ -107,6 +109,9 @@ export class Rig {
     return Buffer.from(this.pool.buffer(slab).subarray(at, at + length));
   }
 }
+
+/** With vnet framing, frames begin with a header of so many bytes. */
+export const VNET_HEADER_BYTES = 12;
 
 const FROM_VM = { sourceMac: VM_MAC, destinationMac: CLIENT_MAC };
 const ADDRESSES = { source: VM_ADDRESS[4], destination: CLIENT_ADDRESS[4] };

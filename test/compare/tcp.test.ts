@@ -315,6 +315,28 @@ test('what the SVM said with its SYN is found when the PVM says it later', () =>
   rig.assertEmpty();
 });
 
+test('options of a SYN that settle something else diverge; their order and the stamps do not', () => {
+  const usual = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 3, 3, 7];
+  const reordered = [3, 3, 7, 8, 10, 9, 9, 9, 9, 8, 8, 8, 8, 4, 2, 2, 4, 5, 180];
+  const syn = (options: number[]) => tcp({ flags: SYN | ACK, seq: 1000, ack: 501, options: padded(options) });
+  for (const [other, out] of [
+    [usual, 1],
+    [reordered, 1],
+    [[], 0],
+    [[...usual.slice(0, -1), 8], 0],
+    [usual.slice(0, -3), 0],
+    [[...usual.slice(0, 4), ...usual.slice(6)], 0],
+    [[2, 4, 5, 181, ...usual.slice(4)], 0],
+    [[...usual.slice(0, 6), ...usual.slice(16)], 0],
+  ] as const) {
+    const rig = new Rig();
+    rig.pvm(syn(usual));
+    assert.equal(rig.svm(syn([...other])), out);
+    assert.equal(rig.diverged.length, 1 - out);
+    if (out === 0) assert.match(rig.diverged[0], /^diverged-flags /);
+  }
+});
+
 test('a simultaneous open: a SYN, then the same SYN with an ACK', () => {
   const rig = new Rig();
   const syn = (seq: number) => tcp({ flags: SYN, seq });

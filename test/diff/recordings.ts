@@ -6,7 +6,7 @@ import { after } from 'node:test';
 import { type DiffOptions, diffCaptures } from '../../src/diff/diff.ts';
 import type { DiffReport } from '../../src/diff/report.ts';
 import { pcap, type Record } from '../capture/captures.ts';
-import { CLIENT_ADDRESS, tcpFrame, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
+import { CLIENT_ADDRESS, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import type { Connection, Numbers } from '../translate/connection.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-diff-'));
@@ -51,8 +51,6 @@ export function answer(text: string | Uint8Array, port = 5000): Buffer {
 export function question(text: string, port = 5000): Buffer {
   return udpFrame({ sourcePort: port, destinationPort: 53, payload: Buffer.from(text) });
 }
-
-export { tcpFrame };
 
 export function compare(
   primary: Record[],

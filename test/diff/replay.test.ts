@@ -1,77 +1,379 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Record } from '../capture/captures.ts';
+import fc from 'fast-check';
+import { Replay } from '../../src/diff/replay.ts';
+import type { SideCounts } from '../../src/diff/report.ts';
+import { LIMITS, type Limits } from '../../src/limits.ts';
+import { ACK, FIN, type TcpSegment } from '../frames.ts';
 import { clientSyn, fromClient, fromVm, handshakeAck, type Numbers, vmSyn } from '../translate/connection.ts';
-import { answer, at, CONNECTION, compare, PVM, question, SVM } from './recordings.ts';
+import { answer, CONNECTION, PVM, SVM } from './recordings.ts';
 
 const c = CONNECTION;
+type Step = { ms: number; who: 'pvm' | 'svm' | 'client'; frame: Buffer };
 
-/** A connection: the client asks, the VM answers with `text`, `delayMs` after it has heard. */
-function connection(vm: Numbers, text: string, delayMs = 0, skewMs = 0): Record[] {
-  const ask = { clientAt: 1, vmAt: 1, time: 3, payload: Buffer.from('GET /') };
-  const answerAt = { clientAt: 6, vmAt: 1, time: 4, payload: Buffer.from(text) };
-  return [
-    at(0, clientSyn(c, vm)),
-    at(1 + delayMs, vmSyn(c, vm)),
-    at(10, handshakeAck(c, vm)),
-    at(11, fromClient(c, vm, ask)),
-    at(12 + delayMs, fromVm(c, vm, answerAt)),
-    at(20, fromClient(c, vm, { clientAt: 6, vmAt: 1 + text.length, time: 6 })),
-  ].map(({ ms, frame }) => ({ ms: ms + skewMs, frame }));
+function sideCounts(): SideCounts {
+  const zero = { frames: 0, output: 0, input: 0, foreign: 0, cut: 0, malformed: 0, outside: 0, leftOut: 0 };
+  return { file: 'x', ...zero };
 }
 
-test('two VMs that count differently and say the same', async () => {
-  const report = await compare(connection(PVM, 'hello'), connection(SVM, 'hello', 2));
-  const { compared } = report;
-  assert.deepEqual([compared.matched, compared.heldAtEnd, compared.flows], [2, 0, 1]);
-  assert.deepEqual([compared.divergences, compared.checkpoints, report.findings], [{}, {}, []]);
-  assert.equal(report.vm.mac, '52:54:00:12:34:56');
-  assert.ok(compared.waits.maxMs > 1.9 && compared.waits.maxMs <= 2, `${compared.waits.maxMs}`);
-});
-
-test('clocks that are an hour apart are put right by what both heard', async () => {
-  const report = await compare(connection(PVM, 'hello'), connection(SVM, 'hello', 1, 3_600_000));
-  assert.equal(report.clocks.secondaryAheadMs, 3_600_000);
-  assert.deepEqual([report.compared.matched, report.findings.length], [2, 0]);
-});
-
-test('other bytes: where, which, and in which frames', async () => {
-  const report = await compare(
-    connection(PVM, 'HTTP/1.1 200 OK\r\nDate: 12:00:01\r\n'),
-    connection(SVM, 'HTTP/1.1 200 OK\r\nDate: 12:00:02\r\n'),
-  );
-  assert.deepEqual(report.compared.divergences, { 'diverged-bytes': 1 });
-  assert.deepEqual(report.compared.checkpoints, { 'diverged-bytes': 1 });
-  const [{ primary, secondary, ...found }] = report.findings;
-  assert.deepEqual(found, {
-    reason: 'diverged-bytes',
-    flow: 'tcp 10.0.2.15:80 <-> 10.0.2.2:40000',
-    timeMs: 12,
-    earlierInFlow: 0,
-    position: { unit: 'byte', at: 30 },
-    cameAfterMs: null,
+/** Plays steps in the order of their times; frames are numbered per side. */
+function play(steps: Step[], options: { limits?: Limits; findingsMax?: number; translate?: boolean } = {}) {
+  const { limits, findingsMax = 100, translate = true } = options;
+  const replay = new Replay({
+    translate,
+    hashSeed: 1,
+    findingsMax,
+    startMs: 0,
+    ...(limits === undefined ? {} : { limits }),
   });
-  const text = (frame: typeof primary): string => Buffer.from(frame!.hex, 'hex').toString();
-  assert.deepEqual(
-    [primary?.frame, primary?.payloadOffset, text(primary)],
-    [5, 22, ' 12:00:01\r\n'.slice(0)],
+  const pvm = sideCounts();
+  const svm = sideCounts();
+  const numbers = { pvm: 0, svm: 0, client: 0 };
+  for (const { ms, who, frame } of steps.toSorted((a, b) => a.ms - b.ms)) {
+    const bytes = Buffer.concat([Buffer.alloc(3, 0xa5), frame]);
+    const recorded = {
+      bytes,
+      at: 3,
+      length: frame.length,
+      originalLength: frame.length,
+      number: ++numbers[who],
+      fileMs: ms,
+      ms,
+    };
+    if (who === 'pvm') replay.primary(recorded, pvm);
+    else if (who === 'svm') replay.secondary(recorded, svm);
+    else replay.input(recorded);
+  }
+  return { replay, counts: replay.finish(), pvm, svm, findings: replay.findings };
+}
+
+const opening = (pvm: Numbers = PVM, svm: Numbers = SVM): Step[] => [
+  { ms: 0, who: 'client', frame: clientSyn(c, pvm) },
+  { ms: 1, who: 'pvm', frame: vmSyn(c, pvm) },
+  { ms: 2, who: 'svm', frame: vmSyn(c, svm) },
+  { ms: 3, who: 'client', frame: handshakeAck(c, pvm) },
+];
+
+const says = (
+  who: 'pvm' | 'svm',
+  ms: number,
+  at: number,
+  text: string | Uint8Array,
+  rest: Partial<TcpSegment> = {},
+) =>
+  ({
+    ms,
+    who,
+    frame: fromVm(c, who === 'pvm' ? PVM : SVM, {
+      clientAt: 1,
+      vmAt: at,
+      time: ms,
+      payload: Buffer.from(text),
+      ...rest,
+    }),
+  }) satisfies Step;
+
+const datagram = (who: 'pvm' | 'svm', ms: number, text: string): Step => ({ ms, who, frame: answer(text) });
+
+/* Streams cut in any way. */
+
+const stream = fc.uint8Array({ minLength: 1, maxLength: 300 });
+const cutList = fc.array(fc.nat(), { maxLength: 8 });
+const number32 = fc.integer({ min: 0, max: 0xffffffff });
+
+function pieces(bytes: Uint8Array, cuts: number[]): [at: number, piece: Uint8Array][] {
+  const edges = [...new Set([0, ...cuts.map((cut) => cut % bytes.length), bytes.length])].sort(
+    (a, b) => a - b,
   );
-  assert.deepEqual([secondary?.frame, secondary?.flags, text(secondary)], [5, 'ACK', ' 12:00:02\r\n']);
+  return edges.slice(0, -1).map((from, i) => [from, bytes.subarray(from, edges[i + 1])]);
+}
+
+const anyPair = fc.record({
+  bytes: stream,
+  pvmCuts: cutList,
+  svmCuts: cutList,
+  lagMs: fc.integer({ min: -15, max: 15 }),
+  pvm: fc.record({ isn: number32, ts: number32 }),
+  svm: fc.record({ isn: number32, ts: number32 }),
 });
 
-test('an answer that comes too late costs a checkpoint, and is not taken for the next', async () => {
-  const pings = (delays: number[]): Record[] =>
-    delays
-      .flatMap((delay, i) => [at(i * 100, question(`q${i}`)), at(i * 100 + 1 + delay, answer(`a${i}`))])
-      .sort((x, y) => x.ms - y.ms);
-  const report = await compare(pings([0, 0, 0, 0]), pings([0, 35, 0, 0]));
-  assert.deepEqual(report.compared.checkpoints, { 'wait-primary': 1 });
-  assert.deepEqual(report.compared.divergences, {});
-  const [found] = report.findings;
-  assert.deepEqual(
-    [found.reason, found.timeMs, found.position],
-    ['wait-primary', 101, { unit: 'datagram', at: 2 }],
+function twoStreams(
+  pair: typeof anyPair extends fc.Arbitrary<infer T> ? T : never,
+  svmBytes: Uint8Array,
+): Step[] {
+  const { bytes, pvmCuts, svmCuts, lagMs, pvm, svm } = pair;
+  const sent = (who: 'pvm' | 'svm', vm: Numbers, all: Uint8Array, cuts: number[], ms: number): Step[] =>
+    pieces(all, cuts).map(([at, payload]) => ({
+      ms,
+      who,
+      frame: fromVm(c, vm, { clientAt: 1, vmAt: 1 + at, time: ms, payload }),
+    }));
+  return [
+    ...opening(pvm, svm),
+    ...sent('pvm', pvm, bytes, pvmCuts, 50),
+    ...sent('svm', svm, svmBytes, svmCuts, 50 + lagMs),
+  ];
+}
+
+test('one stream, cut in two ways, with other numbers: all of it matches, at once or after the lag', () => {
+  fc.assert(
+    fc.property(anyPair, (pair) => {
+      const { counts, findings } = play(twoStreams(pair, pair.bytes));
+      assert.deepEqual([findings, counts.checkpoints, counts.heldAtEnd], [[], {}, 0]);
+      assert.equal(counts.matched, 1 + pieces(pair.bytes, pair.pvmCuts).length);
+      assert.equal(counts.waits.maxMs, Math.max(1, pair.lagMs));
+    }),
   );
-  assert.ok(Math.abs(found.cameAfterMs! - 35) < 0.01, `${found.cameAfterMs}`);
-  assert.ok(Math.abs(report.compared.waits.maxMs - 20) < 0.1, `${report.compared.waits.maxMs}`);
+});
+
+test('one byte that differs is found where it is, once, and what follows matches', () => {
+  fc.assert(
+    fc.property(anyPair, fc.nat(), fc.integer({ min: 1, max: 255 }), (pair, where, change) => {
+      const place = where % pair.bytes.length;
+      const other = Uint8Array.from(pair.bytes);
+      other[place] ^= change;
+      const { counts, findings } = play(twoStreams(pair, other));
+      assert.deepEqual(counts.divergences, { 'diverged-bytes': 1 });
+      assert.deepEqual(
+        findings.map(({ reason, position }) => [reason, position]),
+        [['diverged-bytes', { unit: 'byte', at: place }]],
+      );
+      const [{ primary, secondary }] = findings;
+      const byteIn = (frame: typeof primary, payloadAt: number): number =>
+        Buffer.from(frame!.hex, 'hex')[payloadAt - frame!.payloadOffset];
+      const startOf = (cuts: number[]): number =>
+        pieces(pair.bytes, cuts).findLast(([at]) => at <= place)![0];
+      assert.equal(byteIn(primary, place - startOf(pair.pvmCuts)), pair.bytes[place]);
+      assert.equal(byteIn(secondary, place - startOf(pair.svmCuts)), other[place]);
+      assert.equal(counts.heldAtEnd, 0);
+    }),
+  );
+});
+
+test('datagrams that one VM lost cost no more than one finding each, whoever it was', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.constantFrom('both', 'pvm', 'svm'), { minLength: 1, maxLength: 30 }),
+      fc.integer({ min: -4, max: 18 }),
+      (said, lagMs) => {
+        const steps = said.flatMap((who, i) => [
+          ...(who === 'svm' ? [] : [datagram('pvm', 100 + i * 10, `datagram ${i}`)]),
+          ...(who === 'pvm' ? [] : [datagram('svm', 100 + i * 10 + lagMs, `datagram ${i}`)]),
+        ]);
+        // Time goes on.
+        steps.push({ ms: 10_000, who: 'client', frame: clientSyn(c, PVM) });
+        const { counts, findings } = play(steps);
+        const alone = said.filter((who) => who !== 'both').length;
+        assert.ok(findings.length <= alone, `${findings.length} findings of ${alone}`);
+        assert.ok(findings.length > 0 || alone === 0);
+        assert.equal(counts.heldAtEnd, 0);
+      },
+    ),
+  );
+});
+
+/* Single cases. */
+
+test('what the secondary said ahead is not forgotten at a checkpoint', () => {
+  const { counts, findings } = play([
+    ...opening(),
+    // Ahead on the stream, and by its ACK.
+    says('svm', 10, 1, 'ahead of you'),
+    { ms: 11, who: 'svm', frame: fromVm(c, SVM, { clientAt: 6, vmAt: 13, time: 11 }) },
+    // Something else differs.
+    datagram('pvm', 20, 'one'),
+    datagram('svm', 20, 'two'),
+    says('pvm', 30, 1, 'ahead of you'),
+    { ms: 31, who: 'pvm', frame: fromVm(c, PVM, { clientAt: 6, vmAt: 13, time: 11 }) },
+    { ms: 5000, who: 'client', frame: clientSyn(c, PVM) },
+  ]);
+  assert.deepEqual(counts.checkpoints, { 'diverged-bytes': 1 });
+  assert.deepEqual(
+    findings.map(({ flow }) => flow),
+    ['udp 10.0.2.15:53 <-> 10.0.2.2:5000'],
+  );
+  assert.deepEqual([counts.matched, counts.waits.maxMs], [3, 1]);
+});
+
+test('a wait that became overdue has its checkpoint at that moment, not when the next frame comes', () => {
+  const { counts, findings } = play([
+    ...opening(),
+    says('pvm', 100, 1, 'hello'),
+    { ms: 9000, who: 'client', frame: clientSyn(c, PVM) },
+    says('svm', 9001, 1, 'hello'),
+  ]);
+  assert.ok(Math.abs(counts.waits.maxMs - 20) < 0.1, `${counts.waits.maxMs}`);
+  assert.deepEqual(counts.checkpoints, { 'wait-primary': 1 });
+  const [{ reason, timeMs, position, cameAfterMs, primary, secondary }] = findings;
+  assert.deepEqual(
+    [reason, timeMs, position, cameAfterMs],
+    ['wait-primary', 100, { unit: 'byte', at: 0 }, 8901],
+  );
+  assert.deepEqual([primary?.frame, primary?.flags, secondary], [2, 'ACK', null]);
+});
+
+test('an ACK waits longer than data does', () => {
+  const ack = (who: 'pvm' | 'svm', ms: number): Step => ({
+    ms,
+    who,
+    frame: fromVm(c, who === 'pvm' ? PVM : SVM, { clientAt: 50, vmAt: 1, time: ms }),
+  });
+  assert.deepEqual(play([...opening(), ack('pvm', 100), ack('svm', 390)]).findings, []);
+  const { findings } = play([...opening(), ack('pvm', 100), ack('svm', 410)]);
+  assert.deepEqual(
+    findings.map((found) => [found.reason, found.cameAfterMs]),
+    [['wait-primary', 310]],
+  );
+});
+
+test('a secondary that says what the primary never does costs a checkpoint after two seconds, once', () => {
+  const { counts, findings } = play([
+    ...opening(),
+    says('svm', 100, 1, 'nobody asked'),
+    { ms: 60_000, who: 'client', frame: clientSyn(c, PVM) },
+  ]);
+  assert.deepEqual(counts.checkpoints, { 'wait-secondary': 1 });
+  assert.equal(counts.secondaryUnmatched, 1);
+  assert.deepEqual(
+    findings.map(({ reason, timeMs, primary, secondary }) => [reason, timeMs, primary, secondary?.frame]),
+    [['wait-secondary', 100, null, 2]],
+  );
+});
+
+test('one VM ends the connection where the other has data', () => {
+  const { counts, findings } = play([
+    ...opening(),
+    says('pvm', 10, 1, '', { flags: FIN | ACK }),
+    says('svm', 10.5, 1, 'more'),
+  ]);
+  assert.deepEqual(counts.divergences, { 'diverged-flags': 1 });
+  const [{ reason, primary, secondary }] = findings;
+  assert.deepEqual([reason, primary?.flags, secondary?.flags], ['diverged-flags', 'FIN ACK', 'ACK']);
+  assert.equal(Buffer.from(secondary!.hex, 'hex').toString(), 'more');
+});
+
+test('later differences in a flow are counted as such', () => {
+  const { counts, findings } = play([
+    ...opening(),
+    says('pvm', 10, 1, 'aaaa'),
+    says('svm', 10, 1, 'bbbb'),
+    says('pvm', 20, 5, 'cccc'),
+    says('svm', 20, 5, 'dddd'),
+  ]);
+  assert.deepEqual([counts.flowsDiverged, counts.divergences], [1, { 'diverged-bytes': 2 }]);
+  assert.deepEqual(
+    findings.map(({ earlierInFlow }) => earlierInFlow),
+    [0, 1],
+  );
+});
+
+test('only so many findings are kept, all are counted', () => {
+  const steps = Array.from({ length: 10 }, (_, i) => [
+    datagram('pvm', 10 * i, `p${i}`),
+    datagram('svm', 10 * i + 1, `s${i}`),
+  ]).flat();
+  const { replay, counts } = play(steps, { findingsMax: 3 });
+  assert.deepEqual([replay.findings.length, replay.findingsLeftOut], [3, 7]);
+  assert.deepEqual(counts.divergences, { 'diverged-bytes': 10 });
+});
+
+test('a connection that began before: compared where the VMs count alike, left out where not', () => {
+  const middle = (who: 'pvm' | 'svm', vm: Numbers): Step[] => [
+    {
+      ms: 10,
+      who,
+      frame: fromVm(c, vm, { clientAt: 1, vmAt: 100, time: 1, payload: Buffer.from('seen once') }),
+    },
+    {
+      ms: 20,
+      who,
+      frame: fromVm(c, vm, { clientAt: 1, vmAt: 109, time: 2, payload: Buffer.from('compared') }),
+    },
+  ];
+  const alike = play([...middle('pvm', PVM), ...middle('svm', PVM)]);
+  assert.deepEqual([alike.counts.matched, alike.pvm.leftOut, alike.svm.leftOut], [1, 1, 1]);
+  assert.deepEqual([alike.findings, alike.counts.flowsLeftOut], [[], 0]);
+  const far = { isn: PVM.isn + 0x4000_0000, ts: 7 };
+  const apart = play([...middle('pvm', PVM), ...middle('svm', far)]);
+  assert.deepEqual([apart.counts.matched, apart.pvm.leftOut, apart.svm.leftOut], [0, 2, 2]);
+  assert.deepEqual([apart.findings, apart.counts.flowsLeftOut], [[], 1]);
+  // A new connection on the same ports is compared again.
+  const later = [...opening(), says('pvm', 4, 1, 'x'), says('svm', 4, 1, 'x')].map((step) => ({
+    ...step,
+    ms: step.ms + 100,
+  }));
+  const again = play([...middle('pvm', PVM), ...middle('svm', far), ...later]);
+  assert.deepEqual([again.counts.matched, again.findings, again.counts.flowsLeftOut], [2, [], 0]);
+});
+
+test('a recording that was made behind a translator is not translated again', () => {
+  const steps = [
+    ...opening(PVM, PVM).map((step) => (step.who === 'svm' ? { ...step, frame: vmSyn(c, SVM) } : step)),
+    says('pvm', 10, 1, 'hello'),
+    { ...says('pvm', 11, 1, 'hello'), who: 'svm' as const },
+  ];
+  const { counts, findings } = play(steps, { translate: false });
+  assert.deepEqual([counts.matched, findings], [2, []]);
+});
+
+test('after a real checkpoint in the recordings both VMs count alike, however near they were before', () => {
+  for (const svm of [SVM, { isn: PVM.isn + 7, ts: PVM.ts }]) {
+    const other = (ms: number, at: number, text: string, vm = svm): Step => ({
+      ms,
+      who: 'svm',
+      frame: fromVm(c, vm, { clientAt: 1, vmAt: at, time: ms, payload: Buffer.from(text) }),
+    });
+    const { counts, findings } = play([
+      ...opening(PVM, svm),
+      says('pvm', 10, 1, 'before'),
+      other(11, 1, 'before'),
+      says('pvm', 20, 7, 'after it'),
+      other(21, 7, 'after it', PVM),
+      // It is remembered: the secondary first.
+      other(30, 15, 'and again', PVM),
+      says('pvm', 31, 15, 'and again'),
+    ]);
+    assert.deepEqual([counts.matched, findings], [4, []]);
+  }
+});
+
+test('limits: a primary far ahead, and a secondary far ahead, cost checkpoints and no memory', () => {
+  const limits = { ...LIMITS, heldFramesMax: 64, heldFramesCheckpoint: 32, heldSecondaryMax: 16 };
+  const ahead = (who: 'pvm' | 'svm'): Step[] =>
+    Array.from({ length: 200 }, (_, i) => datagram(who, 10 + i / 100, `datagram ${i}`));
+  const primary = play(ahead('pvm'), { limits });
+  assert.deepEqual(primary.counts.checkpoints, { 'limit-frames': 6 });
+  assert.equal(primary.counts.heldAtEnd, 200 - 6 * 32);
+  const secondary = play(ahead('svm'), { limits });
+  assert.deepEqual(secondary.counts.checkpoints, { 'limit-frames': 12 });
+  assert.equal(secondary.counts.secondaryUnmatched, 12 * 16);
+});
+
+test('many slabs: frames that are kept for long are copied out of theirs', () => {
+  const limits = { ...LIMITS, slabBytes: 4096, slabsMax: 80 };
+  const steps = opening();
+  // One ACK ahead keeps a frame of each flow, for good.
+  for (let i = 0; i < 400; i++) {
+    const text = `${i} `.repeat(200);
+    steps.push(datagram('pvm', 10 + i, text), datagram('svm', 10 + i + 0.5, text));
+    steps.push({ ms: 10 + i, who: 'svm', frame: fromVm(c, SVM, { clientAt: 2 + i, vmAt: 1, time: 1 }) });
+  }
+  const { counts, findings } = play(steps, { limits });
+  assert.deepEqual([counts.matched, findings], [401, []]);
+});
+
+test('malformed and harmless frames are counted, not compared', () => {
+  const broken = answer('x');
+  broken.writeUInt16BE(2000, 16);
+  const { counts, pvm, svm } = play([
+    { ms: 1, who: 'pvm', frame: broken },
+    { ms: 1, who: 'svm', frame: broken },
+    {
+      ms: 2,
+      who: 'pvm',
+      frame: Buffer.concat([answer('').subarray(0, 12), Buffer.from([8, 6]), Buffer.alloc(28)]),
+    },
+    { ms: 3, who: 'client', frame: fromClient(c, PVM, { clientAt: 1, vmAt: 1, time: 1 }) },
+  ]);
+  assert.deepEqual([pvm.malformed, svm.malformed, counts.harmless, counts.flows], [1, 1, 1, 0]);
 });

@@ -1,60 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { QmpConnection } from '../../src/dropin/qmp-keeper.ts';
 import { SvmWatch } from '../../src/dropin/svm-watch.ts';
 import { unixEndpoint } from '../../src/endpoint.ts';
-import type { QmpEvent } from '../../src/qemu/qmp.ts';
 import { FakeTime, settled } from '../checkpoint/fake-time.ts';
-
-/** A QEMU whose state a test sets; answers come when the test says so, or at once. */
-class FakeQemu {
-  status = 'running';
-  mode = 'secondary';
-  fails: Error | null = null;
-  connections = 0;
-  /** while true, answers wait for `answer` */
-  slow = false;
-  private onEvent: (event: QmpEvent) => void = () => {};
-  private onClose: (reason: Error) => void = () => {};
-  private waiting: (() => void)[] = [];
-
-  connect = async (): Promise<QmpConnection> => {
-    if (this.fails !== null) throw this.fails;
-    this.connections++;
-    return {
-      version: { major: 11, minor: 1, micro: 3, text: '11.1.3' },
-      execute: async <T>(command: string): Promise<T> => {
-        if (this.slow) await new Promise<void>((resolve) => this.waiting.push(resolve));
-        if (command === 'query-status') return { status: this.status } as T;
-        assert.equal(command, 'query-colo-status');
-        return { mode: this.mode } as T;
-      },
-      executeOob: () => Promise.reject(new Error('not used')),
-      onEvent: (listener) => {
-        this.onEvent = listener;
-      },
-      onClose: (listener) => {
-        this.onClose = listener;
-      },
-      close: () => {},
-    };
-  };
-
-  async emit(event: string): Promise<void> {
-    this.onEvent({ event, data: {}, timestampUs: 0 });
-    await settled();
-  }
-
-  async answer(): Promise<void> {
-    for (const resolve of this.waiting.splice(0)) resolve();
-    await settled();
-  }
-
-  async hangUp(): Promise<void> {
-    this.onClose(new Error('gone'));
-    await settled();
-  }
-}
+import { FakeQemu } from './fake-qemu.ts';
 
 type Watched = { qemu: FakeQemu; time: FakeTime; said: string[]; watch: SvmWatch };
 

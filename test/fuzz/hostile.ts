@@ -166,6 +166,57 @@ function fragment(dice: Dice, way: Way): Buffer {
   return ethernet(0x86dd, ipv6(header, body), way);
 }
 
+/** What a VM says in one datagram, which the other says too, in fragments of its own. */
+export type Datagram = { version: Version; protocol: number; body: Buffer };
+
+export function anyDatagram(dice: Dice): Datagram {
+  const version = dice.pick([4, 6] as const);
+  const text = Buffer.from(STREAM.slice(0, dice.roll(STREAM.length)));
+  const whole = udpFrame({ version, sourcePort: 53, destinationPort: dice.pick(PORTS), payload: text });
+  const udpBody = whole.subarray(version === 4 ? 34 : 54);
+  return dice.pick([
+    { version, protocol: 17, body: udpBody },
+    { version, protocol: 6, body: Buffer.concat([Buffer.alloc(20, 0x50), text]) },
+    { version, protocol: 47, body: Buffer.concat([Buffer.from('gre.'), text]) },
+    {
+      version,
+      protocol: version === 4 ? 1 : 58,
+      body: Buffer.concat([Buffer.from([version === 4 ? 0 : 129, 0, 0, 0, 0, 7, 0, 1]), text]),
+    },
+  ]);
+}
+
+/** Its frames, cut anywhere and in any order, or whole; now and then one is missing, twice there, or overlaps. */
+export function cutUp(dice: Dice, { version, protocol, body }: Datagram, id: number): Buffer[] {
+  const way: Way = {
+    version,
+    source: VMS[version][0],
+    destination: CLIENTS[version][0],
+    sourceMac: VM_MAC,
+    destinationMac: CLIENT_MAC,
+  };
+  const frameOf = (from: number, to: number): Buffer => {
+    const part = body.subarray(from, to);
+    if (version === 4) {
+      const header = { ...way, protocol, id, fragmentOffset: from, moreFragments: to < body.length };
+      return ethernet(0x0800, ipv4(header, part), way);
+    }
+    const piece = fragmentExtension(from, to < body.length, id);
+    const extensions = from === 0 && to === body.length && dice.chance(2) ? [] : [piece];
+    return ethernet(0x86dd, ipv6({ ...way, next: protocol, extensions }, part), way);
+  };
+  const frames: Buffer[] = [];
+  for (let from = 0; from < body.length; ) {
+    const to = dice.chance(3) ? body.length : Math.min(body.length, from + 8 * (1 + dice.roll(4)));
+    frames.push(frameOf(from, to));
+    from = to;
+  }
+  if (dice.chance(3)) frames.sort(() => dice.roll(3) - 1);
+  if (dice.chance(12)) frames.splice(dice.roll(frames.length), 1);
+  if (dice.chance(12)) frames.push(frameOf(8 * dice.roll(2), 16 + 8 * dice.roll(2)));
+  return frames;
+}
+
 function datagram(way: Way, protocol: number, body: Buffer, dice: Dice): Buffer {
   if (way.version === 4) {
     const options = dice.chance(4) ? Array(4 * dice.roll(11)).fill(1) : [];

@@ -17,12 +17,18 @@ function among(dice: Dice, frame: Buffer): Buffer {
   return Buffer.concat([dice.bytes(AROUND), frame, dice.bytes(AROUND)]);
 }
 
+/** What nobody may read: where a fragment lies that is none. */
+function told(view: PacketView): Record<string, unknown> {
+  const { fragmentOffset, moreFragments, fragmentId, ...rest } = view;
+  return view.fragment ? { ...view } : rest;
+}
+
 function dataView(bytes: Buffer): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 test('what lies around a frame says nothing about it', async () => {
-  await fuzz(20_000, (dice) => {
+  await fuzz(8_000, (dice) => {
     const frame = hostileFrame(dice, dice.chance(2));
     const views = [0, 1].map(() => {
       const view = new PacketView();
@@ -40,7 +46,7 @@ test('what lies around a frame says nothing about it', async () => {
 });
 
 test('every part of a well-formed frame lies in it, in order', async () => {
-  await fuzz(20_000, (dice) => {
+  await fuzz(8_000, (dice) => {
     const frame = hostileFrame(dice, dice.chance(2));
     const view = new PacketView();
     if (parsePacket(among(dice, frame), AROUND, frame.length, view) === PACKET.malformed) return;
@@ -60,7 +66,7 @@ test('every part of a well-formed frame lies in it, in order', async () => {
 test('the quick look sees what the thorough one sees, whatever was seen before', async () => {
   let seen = 0;
   const view = new PacketView();
-  await fuzz(30_000, (dice) => {
+  await fuzz(12_000, (dice) => {
     const frame = hostileFrame(dice, dice.chance(2));
     const bytes = among(dice, frame);
     const quick = parseQuickTcp(dataView(bytes), AROUND, frame.length, view);
@@ -71,21 +77,21 @@ test('the quick look sees what the thorough one sees, whatever was seen before',
     seen++;
     const thorough = new PacketView();
     parsePacket(bytes, AROUND, frame.length, thorough);
-    assert.deepEqual({ ...view }, { ...thorough }, frame.toString('hex'));
+    assert.deepEqual(told(view), told(thorough), frame.toString('hex'));
   });
-  assert.ok(seen > 1000, 'hardly any frame was quick');
+  assert.ok(seen > 500, 'hardly any frame was quick');
 });
 
 test('a frame that is thoroughly looked at leaves nothing of the one before', async () => {
   const view = new PacketView();
-  await fuzz(20_000, (dice) => {
+  await fuzz(8_000, (dice) => {
     const frame = hostileFrame(dice, dice.chance(2));
     const fresh = new PacketView();
     const kind = parsePacket(frame, 0, frame.length, view);
     assert.equal(parsePacket(frame, 0, frame.length, fresh), kind);
     if (kind === PACKET.malformed) return;
-    const { seq, ack, ...rest } = { ...view };
-    const { seq: freshSeq, ack: freshAck, ...freshRest } = { ...fresh };
+    const { seq, ack, ...rest } = told(view);
+    const { seq: freshSeq, ack: freshAck, ...freshRest } = told(fresh);
     // Of another protocol they mean nothing, and nobody reads them.
     if (kind === PACKET.tcp) assert.deepEqual([seq, ack], [freshSeq, freshAck]);
     if (view.ipVersion === 0) {
@@ -99,7 +105,7 @@ test('a frame that is thoroughly looked at leaves nothing of the one before', as
 test('the input filter takes what is for the VM or for all, and not its own echo', async () => {
   const filter = new InputFilter(VM_MAC);
   const vm = VM_MAC.replaceAll(':', '');
-  await fuzz(10_000, (dice) => {
+  await fuzz(5_000, (dice) => {
     const frame = hostileFrame(dice, dice.chance(2));
     const hex = frame.toString('hex');
     const forAll = frame.length > 0 && (frame[0] & 1) === 1;
@@ -115,7 +121,7 @@ test('the input filter takes what is for the VM or for all, and not its own echo
 });
 
 test('an incomplete checksum lies in its frame', async () => {
-  await fuzz(10_000, (dice) => {
+  await fuzz(5_000, (dice) => {
     const frame = Buffer.concat([dice.bytes(dice.roll(21)), hostileFrame(dice)]);
     const header = dice.roll(21);
     if (header > frame.length) return;

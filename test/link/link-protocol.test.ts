@@ -39,7 +39,13 @@ for (const [what, difference, code] of [
 
 test('a full OFFSETS message fits, with every number at its longest', () => {
   const lowest = -0x80000000;
-  const entry = { key: new Array(11).fill(lowest), vmIsn: lowest, seqDelta: lowest, tsDelta: lowest };
+  const entry = {
+    key: new Array(11).fill(lowest),
+    vmIsn: lowest,
+    seqDelta: lowest,
+    tsDelta: lowest,
+    clientPort: 65535,
+  };
   const body = { first: false, offsets: new Array(OFFSETS_PER_MESSAGE).fill(entry) };
   assert.ok(MESSAGE_HEADER_BYTES + Buffer.byteLength(JSON.stringify(body)) <= MESSAGE_BYTES_MAX);
 });

@@ -115,7 +115,9 @@ test('a SYN that was kept before the PVM was known is corrected once', () => {
   for (const clientOpens of [true, false]) {
     const c = { ...connection, clientOpens };
     const translator = new SvmTranslator(1);
-    const correct: Rewrite = (bytes, at, length) => translator.correctSyn(bytes, at, length);
+    const correct: Rewrite = (bytes, at, length) => {
+      translator.correctKept(bytes, at, length);
+    };
     becomes(sidesOf(translator).output, vmSyn(c, svm), vmSyn(c, svm));
     becomes(correct, vmSyn(c, svm), vmSyn(c, svm), 'still unknown');
     tellPvmSyn(translator, vmSyn(c, pvm));
@@ -295,7 +297,9 @@ test('two failovers in a row: one map does what the old map and the translator d
       };
       translates(chained, c, client, s, all);
       translator.carryOver(offsets);
-      translates(sidesOf(offsets), c, client, s, all);
+      // Time goes on: what the client has echoed by now is not said again.
+      const later = all.map((e, i) => ({ ...e, time: (1 << 20) + i }));
+      translates(sidesOf(offsets), c, client, s, later);
     }),
     { numRuns: 200 },
   );

@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { hasTimestamps, readTsVal, translateInput, translateOutput } from '../../src/translate/tcp-fields.ts';
+import {
+  hasTimestamps,
+  opensConnection,
+  readTsVal,
+  translateInput,
+  translateOutput,
+} from '../../src/translate/tcp-fields.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import {
   ACK,
@@ -175,4 +181,14 @@ test('there and back is where we were', () => {
       assert.equal(bytes.toString('hex', AT, AT + frame.length), frame.toString('hex'));
     }),
   );
+});
+
+test('a SYN without ACK opens a connection', () => {
+  assert.deepEqual([SYN, SYN | ACK, ACK, RST, SYN | 0xc0].map(opensConnection), [
+    true,
+    false,
+    false,
+    false,
+    true,
+  ]);
 });

@@ -35,6 +35,7 @@ function parse(frame: Uint8Array, at = 7): { view: PacketView; kind: number } {
 const taggings: { name: string; link: LinkLayer; tagBytes: number; vlan: number }[] = [
   { name: 'untagged', link: {}, tagBytes: 0, vlan: 0 },
   { name: '802.1Q', link: { tags: [{ id: 0x123, priority: 7 }] }, tagBytes: 4, vlan: 0x123 },
+  { name: 'QinQ of old', link: { tags: [{ id: 1, type: 0x9100 }, { id: 2 }] }, tagBytes: 8, vlan: 0x1002 },
   { name: 'QinQ', link: { tags: [{ id: 0x456, type: 0x88a8 }, { id: 0x123 }] }, tagBytes: 8, vlan: 0x456123 },
 ];
 
@@ -56,6 +57,9 @@ test('a TCP segment, byte by byte', () => {
       ipVersion: 4,
       protocol: 6,
       fragment: false,
+      fragmentOffset: 0,
+      moreFragments: false,
+      fragmentId: 0,
       l3: 14,
       l4: 34,
       end: 58,
@@ -152,7 +156,7 @@ test('IPv6 extension headers are skipped, up to eight', () => {
 });
 
 test('fragments, first and later, have no ports', () => {
-  const segment = tcpFrame({ payload }).subarray(34);
+  const segment = tcpFrame({ payload: Buffer.from('four') }).subarray(34);
   for (const [fragmentOffset, moreFragments] of [
     [0, true],
     [8, true],
@@ -165,8 +169,91 @@ test('fragments, first and later, have no ports', () => {
       assert.deepEqual([kind, view.fragment, view.protocol], [PACKET.otherIp, true, 6]);
       assert.deepEqual([view.sourcePort, view.destinationPort, view.tcpFlags], [0, 0, 0]);
       assert.equal(view.payloadBytes, segment.length);
+      assert.deepEqual(
+        [view.fragmentOffset, view.moreFragments, view.fragmentId],
+        [fragmentOffset, moreFragments, 9],
+      );
     }
   }
+});
+
+test('an IPv6 packet that says it is a fragment and is whole is none', () => {
+  const segment = tcpFrame({ version: 6, payload }).subarray(54);
+  for (const extensions of [
+    [fragmentExtension(0, false, 9)],
+    [paddingExtension(0), fragmentExtension(0, false, 9), paddingExtension(60)],
+  ]) {
+    const { view, kind } = parse(ethernet(0x86dd, ipv6({ next: 6, extensions }, segment)));
+    assert.deepEqual([kind, view.fragment, view.payloadBytes], [PACKET.tcp, false, payload.length]);
+  }
+});
+
+test('a fragment with nothing in it, with less than whole units, or beyond 64 KiB is malformed', () => {
+  for (const [fragmentOffset, moreFragments, bytes, sound] of [
+    [8, true, 0, false],
+    [8, false, 0, false],
+    [8, true, 9, false],
+    [8, false, 9, true],
+    [65528, false, 7, true],
+    [65528, false, 8, false],
+  ] as const) {
+    const some = Buffer.alloc(bytes);
+    const v4 = ipv4({ protocol: 17, id: 9, fragmentOffset, moreFragments }, some);
+    const extensions = [fragmentExtension(fragmentOffset, moreFragments, 9)];
+    const v6 = ipv6({ next: 17, extensions }, some);
+    for (const frame of [ethernet(0x0800, v4), ethernet(0x86dd, v6)])
+      assert.equal(parse(frame).kind, sound ? PACKET.otherIp : PACKET.malformed);
+  }
+});
+
+test('AH ends the chain: it is looked at with all that it signs', () => {
+  const signed = Buffer.concat([Buffer.from([6, 4]), Buffer.alloc(22), tcpFrame({}).subarray(34)]);
+  const extensions = [paddingExtension(0)];
+  for (const frame of [
+    ethernet(0x0800, ipv4({ protocol: 51 }, signed)),
+    ethernet(0x86dd, ipv6({ next: 51, extensions }, signed)),
+  ]) {
+    const { view, kind } = parse(frame);
+    assert.deepEqual([kind, view.protocol, view.payloadBytes], [PACKET.otherIp, 51, signed.length]);
+  }
+});
+
+test('an IP length of 0 reaches to the end of a frame that will be cut into segments, and of no other', () => {
+  for (const [version, lengthAt] of [
+    [4, 16],
+    [6, 18],
+  ] as const) {
+    const frame = tcpFrame({ version, payload });
+    frame.writeUInt16BE(0, lengthAt);
+    const view = new PacketView();
+    assert.equal(parsePacket(frame, 0, frame.length, view), PACKET.malformed);
+    assert.equal(parsePacket(frame, 0, frame.length, view, true), PACKET.tcp);
+    assert.deepEqual([view.end, view.payloadBytes], [frame.length, payload.length]);
+    const padded = tcpFrame({ version, payload, padTo: 200 });
+    parsePacket(padded, 0, padded.length, view, true);
+    assert.equal(view.payloadBytes, payload.length, 'a length that is there counts');
+  }
+});
+
+test('UDP-Lite: ports, and all that IP says for payload, whatever its checksum covers', () => {
+  const frame = (coverage: number) => {
+    const bytes = udpFrame({ payload });
+    bytes[23] = 136;
+    bytes.writeUInt16BE(coverage, 38);
+    return parse(bytes);
+  };
+  for (const coverage of [0, 8, 9, 13]) {
+    const { view, kind } = frame(coverage);
+    assert.deepEqual([kind, view.sourcePort, view.payloadBytes], [PACKET.udp, 5353, payload.length]);
+  }
+  for (const coverage of [1, 7, 14]) assert.equal(frame(coverage).kind, PACKET.malformed);
+});
+
+test('SCTP: its ports', () => {
+  const sctp = Buffer.from('0050c35000000000', 'hex');
+  const { view, kind } = parse(ethernet(0x0800, ipv4({ protocol: 132 }, sctp)));
+  assert.deepEqual([kind, view.sourcePort, view.destinationPort], [PACKET.otherIp, 80, 50000]);
+  assert.equal(parse(ethernet(0x0800, ipv4({ protocol: 132 }, sctp.subarray(0, 3)))).kind, PACKET.malformed);
 });
 
 test('a later IPv6 fragment is not read as an extension header', () => {
@@ -260,11 +347,14 @@ refuses('ICMP header cut', icmpFrame({ type: 3 }), [[17, 23]]);
 refuses('ICMP echo cut', icmpFrame({ type: 8 }), [[17, 27]]);
 refuses('ICMPv6 echo cut', icmpFrame({ version: 6, type: 128 }), [[19, 7]]);
 
-test('a UDP length short of the datagram bounds the payload', () => {
+test('bytes behind a UDP datagram are payload, and so is its length then', () => {
   const frame = Buffer.from(udp4);
   frame[39] = 10;
   const { view, kind } = parse(frame);
-  assert.deepEqual([kind, view.payloadBytes], [PACKET.udp, 2]);
+  assert.deepEqual(
+    [kind, view.payload - view.l4, view.end - view.payload],
+    [PACKET.udp, 4, view.payloadBytes],
+  );
 });
 
 const link = fc.constantFrom(...taggings.map((tagging) => tagging.link));

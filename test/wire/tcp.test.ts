@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { findTcpOption, TCP, TCP_OPTION } from '../../src/wire/tcp.ts';
+import { findTcpOption, settledOptions, TCP, TCP_OPTION } from '../../src/wire/tcp.ts';
 import { PSH, padded, sack, tcpFrame, timestamps } from '../frames.ts';
 
 const find = (options: number[], kind: number): number =>
@@ -39,6 +39,17 @@ test('looks no further than an option that lies about its length', () => {
   assert.equal(find([8, 10, 0, 0], TCP_OPTION.timestamps), -1, 'longer than the options');
   assert.equal(find([1, 8], TCP_OPTION.timestamps), -1, 'no length byte');
   assert.equal(find([], TCP_OPTION.timestamps), -1);
+});
+
+test('what a SYN settles: its segment size, its scale, SACK and stamps, and no more', () => {
+  const settled = (options: number[]) => settledOptions(Uint8Array.from(options), 0, options.length);
+  const linux = [2, 4, 5, 0xb4, 4, 2, ...timestamps(7, 0), 1, 3, 3, 7];
+  assert.equal(settled(linux), (0x5b4 << 16) | (7 << 8) | 3);
+  assert.equal(settled([3, 3, 7, ...timestamps(9, 9), 4, 2, 2, 4, 5, 0xb4, 34, 2]), settled(linux));
+  assert.equal(settled([]), 0xff00);
+  assert.equal(settled([3, 3, 0]), 0, 'a scale of none is one');
+  assert.equal(settled([2, 2]), 0xff00, 'no bytes outside are read');
+  assert.equal(settled([3, 2]), 0xff00);
 });
 
 test('any bytes: an option that is found lies inside', () => {

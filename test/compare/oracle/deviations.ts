@@ -233,24 +233,56 @@ export const DEVIATIONS: Record<string, Deviation> = {
   },
   'tcp-fragment-as-header': {
     script: (v) => {
-      const fragment = (text: string) =>
+      const header = v.tcp({ seq: 100, ack: 1, text: '0123' }).subarray(34);
+      const first = v.ip({ protocol: 6, moreFragments: true }, header);
+      const rest = (text: string) =>
         v.ip(
-          { protocol: 6, fragmentOffset: 1480 },
+          { protocol: 6, fragmentOffset: 24 },
           Buffer.concat([u32(1, 2, 3, 0x50000000), Buffer.from(text)]),
         );
-      return [pvm('A', fragment('this and the rest')), svm('B', fragment('that and the rest')), CHECKPOINT];
+      return [
+        ...both('first', first),
+        pvm('A', rest('this and the rest')),
+        svm('B', rest('that and the rest')),
+        CHECKPOINT,
+      ];
     },
-    qemu: ['pvm A', 'svm B: A leaves', 'checkpoint'],
-    ours: ['pvm A', 'svm B: asks', 'checkpoint: A leaves'],
+    qemu: ['pvm first', 'svm first: first leaves', 'pvm A', 'svm B: A leaves', 'checkpoint'],
+    ours: ['pvm first', 'svm first', 'pvm A', 'svm B: asks', 'checkpoint: first A leave'],
   },
   'fragment-as-ports': {
     script: (v) => {
-      const fragment = (text: string) =>
-        v.ip({ protocol: 17, fragmentOffset: 1480, moreFragments: true }, Buffer.from(text));
-      return [pvm('A', fragment('this or so')), svm('B', fragment('that or so')), CHECKPOINT];
+      const whole = (text: string) => v.udp(`0123456789abcdef${text}`).subarray(34);
+      const first = v.ip({ protocol: 17, moreFragments: true }, whole('this or so').subarray(0, 24));
+      const rest = (text: string) => v.ip({ protocol: 17, fragmentOffset: 24 }, whole(text).subarray(24));
+      return [
+        ...both('first', first),
+        pvm('A', rest('this or so')),
+        svm('B', rest('that or so')),
+        CHECKPOINT,
+      ];
     },
-    qemu: ['pvm A', 'svm B', 'checkpoint: A leaves'],
-    ours: ['pvm A', 'svm B: asks', 'checkpoint: A leaves'],
+    qemu: ['pvm first', 'svm first: first leaves', 'pvm A', 'svm B', 'checkpoint: A leaves'],
+    ours: ['pvm first', 'svm first', 'pvm A', 'svm B: asks', 'checkpoint: first A leave'],
+  },
+  'fragment-cuts-compared': {
+    script: (v) => {
+      const body = Buffer.from('0123456789abcdefghijklmnop');
+      const cut = (from: number, to: number) =>
+        v.ip(
+          { protocol: 47, fragmentOffset: from, moreFragments: to < body.length },
+          body.subarray(from, to),
+        );
+      return [
+        pvm('A1', cut(0, 8)),
+        pvm('A2', cut(8, 26)),
+        svm('B1', cut(0, 16)),
+        svm('B2', cut(16, 26)),
+        CHECKPOINT,
+      ];
+    },
+    qemu: ['pvm A1', 'pvm A2', 'svm B1: asks', 'svm B2: asks', 'checkpoint: A2 A1 leave'],
+    ours: ['pvm A1', 'pvm A2', 'svm B1', 'svm B2: A1 A2 leave', 'checkpoint'],
   },
   'ipv6-uncompared': {
     script: (v) => {

@@ -159,13 +159,16 @@ const TCP: Record<string, (facts: TcpFacts) => boolean> = {
     (qemuAlone(facts) || unsaid(facts)) && SIDES.some((side) => overlaps(bySide(facts.seen, side))),
   'gap-misaligned': (facts) => (qemuAlone(facts) || unsaid(facts)) && hasGap(facts.now),
   'secondary-syn-waits': (facts) => qemuAlone(facts) && synAlone(facts.now),
-  'hole-waits': (facts) => early(facts).some((said) => behindHole(facts, tcpOf(said))),
+  'hole-waits': (facts) =>
+    early(facts).some((said) => behindHole(facts, tcpOf(said))) ||
+    (qemuAlone(facts) && facts.waiting.some((said) => behindHole(facts, tcpOf(said)))),
   'fin-against-data': (facts) => oursAlone(facts) && finInsideData(facts.now),
   'ports-reused-uncompared': (facts) =>
     facts.seen.some((said) => (tcpOf(said).flags & SYN) !== 0) &&
     (oursAlone(facts) || early(facts).some((said) => tcpOf(said).text !== '')),
   'reset-forgets': (facts) =>
-    qemuAlone(facts) && SIDES.every((side) => bySide(facts.seen, side).some(isReset)),
+    SIDES.every((side) => bySide(facts.seen, side).some(isReset)) &&
+    (qemuAlone(facts) || early(facts).some((said) => tcpOf(said).text !== '')),
   'tcp-by-sequence': (facts) => early(facts).some((said) => overtakes(facts, said)) || onlyOrdered(facts),
 };
 
@@ -181,9 +184,9 @@ function end({ seq, text, flags }: Tcp): number {
 function uncovered({ seen, now }: TcpFacts, { flags, ack }: Tcp): boolean {
   if ((flags & ACK) === 0) return false;
   const copied = bySide(seen.slice(0, seen.length - now.length), 'pvm');
-  return [...copied, ...bySide(now, 'svm')].every(
-    (other) => (other.flags & ACK) === 0 || before(other.ack, ack),
-  );
+  // Who resets a connection has no data of it any more, and a SYN may begin another one.
+  const alive = bySide(now, 'svm').filter((other) => (other.flags & (RST | SYN)) === 0);
+  return [...copied, ...alive].every((other) => (other.flags & ACK) === 0 || before(other.ack, ack));
 }
 
 /** Has the segment a flag that no SVM frame has at the same place? */
@@ -206,15 +209,7 @@ function behindMinAck({ now }: TcpFacts, { ack }: Tcp): boolean {
 
 function overlaps(segments: Tcp[]): boolean {
   return segments.some((a, i) =>
-    segments
-      .slice(0, i)
-      .some(
-        (b) =>
-          a.text !== '' &&
-          before(a.seq, end(b)) &&
-          before(b.seq, end(a)) &&
-          (a.seq !== b.seq || end(a) !== end(b)),
-      ),
+    segments.slice(0, i).some((b) => a.text !== '' && before(a.seq, end(b)) && before(b.seq, end(a))),
   );
 }
 
@@ -239,13 +234,14 @@ function moreResets({ now }: TcpFacts): boolean {
 /** Has something left whose bytes the SVM has not said at their place? */
 function unsaid(facts: TcpFacts): boolean {
   const said = bySide(facts.now, 'svm');
-  return early(facts).some(
-    ({ tcp }) => tcp !== undefined && tcp.text !== '' && !said.some((other) => covers(other, tcp)),
-  );
+  return early(facts).some(({ tcp }) => tcp !== undefined && tcp.text !== '' && !saidAll(said, tcp));
 }
 
-function covers(other: Tcp, { seq }: Tcp): boolean {
-  return !before(seq, other.seq) && before(seq, (other.seq + other.text.length) | 0);
+function saidAll(said: Tcp[], { seq, text }: Tcp): boolean {
+  const places = Array.from({ length: text.length }, (_, i) => (seq + i) | 0);
+  const has = (other: Tcp, place: number) =>
+    !before(place, other.seq) && before(place, (other.seq + other.text.length) | 0);
+  return places.every((place) => said.some((other) => has(other, place)));
 }
 
 function isReset({ flags }: Tcp): boolean {
@@ -265,13 +261,18 @@ function synAlone(now: Said[]): boolean {
   return syns('svm') > syns('pvm');
 }
 
-/** Neither VM has said the byte before the segment, since the PVM last began a connection. */
+/** The PVM has said something and not the byte before the segment, since it last began or ended a connection. */
 function behindHole({ seen }: TcpFacts, { seq }: Tcp): boolean {
-  const syn = seen.findLastIndex(
-    ({ who, tcp }) => who === 'pvm' && tcp !== undefined && (tcp.flags & SYN) !== 0,
-  );
-  const reaches = (tcp: Tcp) => !before(end(tcp), seq) && before(tcp.seq, seq);
-  return !seen.slice(Math.max(syn, 0)).some((said) => reaches(tcpOf(said)));
+  const all = bySide(seen, 'pvm');
+  const own = all
+    .slice(
+      Math.max(
+        all.findLastIndex(({ flags }) => (flags & (SYN | RST)) !== 0),
+        0,
+      ),
+    )
+    .filter((tcp) => tcp.seq !== seq);
+  return own.length > 0 && !own.some((tcp) => !before(end(tcp), seq) && before(tcp.seq, seq));
 }
 
 /** One side ends the stream where the other one has bytes. */

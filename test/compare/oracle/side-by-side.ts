@@ -28,7 +28,7 @@ function about(frame: Buffer): string {
   const end = Math.min(14 + frame.readUInt16BE(16), frame.length);
   const padding = frame.length > end ? ` padded with ...${frame.toString('hex', frame.length - 2)}` : '';
   const cut = frame.length < 14 + frame.readUInt16BE(16) ? ' cut short' : '';
-  const fragment = (frame.readUInt16BE(20) & 0x1fff) !== 0;
+  const fragment = (frame.readUInt16BE(20) & 0x3fff) !== 0;
   const protocol = frame[23];
   if (fragment)
     return `fragment at ${8 * (frame.readUInt16BE(20) & 0x1fff)}: ${text(frame.subarray(34, end))}`;

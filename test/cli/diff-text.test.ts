@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { diffText } from '../../src/cli/diff-text.ts';
+import type { DiffReport, Finding } from '../../src/diff/report.ts';
+
+const side = (file: string) => ({
+  file,
+  frames: 1,
+  output: 1,
+  input: 0,
+  foreign: 0,
+  cut: 0,
+  malformed: 0,
+  outside: 0,
+  leftOut: 0,
+});
+
+const found = (rest: Partial<Finding>): Finding => ({
+  reason: 'diverged-bytes',
+  flow: 'tcp a <-> b',
+  timeMs: 0,
+  earlierInFlow: 0,
+  position: { unit: 'byte', at: 1_234_567 },
+  primary: null,
+  secondary: null,
+  cameAfterMs: null,
+  ...rest,
+});
+
+const report = (rest: Partial<DiffReport>): DiffReport => ({
+  version: 1,
+  vm: { mac: null, how: 'by interface' },
+  clocks: { secondaryAheadMs: 0, how: 'one file' },
+  durationMs: 0,
+  primary: side('p'),
+  secondary: side('s'),
+  compared: {
+    flows: 0,
+    flowsLeftOut: 0,
+    matched: 0,
+    matchedLate: 0,
+    harmless: 0,
+    releasedByCheckpoint: 0,
+    heldAtEnd: 0,
+    secondaryUnmatched: 0,
+    divergences: {},
+    flowsDiverged: 0,
+    checkpoints: {},
+    waits: { p50Ms: 0, p99Ms: 0, maxMs: 0 },
+  },
+  checkpointsPerSecond: 0,
+  findings: [],
+  findingsLeftOut: 0,
+  warnings: [],
+  ...rest,
+});
+
+const row = (text: string, name: string): string | undefined =>
+  text.split('\n').find((line) => line.startsWith(name.padEnd(13)));
+
+test('the summary says what is out of the ordinary, and nothing else', () => {
+  const plain = diffText(report({}));
+  assert.equal(row(plain, 'primary'), 'primary      p: 1 frame, 1 of the VM, 0 to it');
+  assert.equal(row(plain, 'vm'), 'vm           by interface');
+  assert.equal(row(plain, 'warning'), undefined);
+  const odd = diffText(
+    report({
+      secondary: { ...side('s\u001b[2J'), foreign: 1, cut: 2, malformed: 3, outside: 4000, leftOut: 5 },
+      clocks: { secondaryAheadMs: -1500, how: 'so' },
+      warnings: ['one', 'two\n'],
+    }),
+  );
+  assert.equal(
+    row(odd, 'secondary'),
+    'secondary    s?[2J: 1 frame, 1 of the VM, 0 to it, 1 foreign, 2 cut, 3 malformed, 4 000 outside the other, 5 left out',
+  );
+  assert.equal(row(odd, 'clocks'), 'clocks       secondary behind by 1.5 s (so)');
+  assert.ok(odd.endsWith('warning      one\nwarning      two?'));
+});
+
+test('a reason that is not known here is shown like any other', () => {
+  const frame = {
+    frame: 7,
+    atMs: 0,
+    flags: 'SYN ACK',
+    payloadOffset: 16,
+    hex: Buffer.from('0123456789abcdef!').toString('hex'),
+  };
+  const text = diffText(report({ findings: [found({ reason: 'diverged-order', primary: frame })] }));
+  assert.deepEqual(text.split('\n').slice(-5), [
+    '#1  0.000000 s  diverged-order, byte 1 234 567',
+    '    tcp a <-> b',
+    '    primary frame 7 (SYN ACK)',
+    '    primary   0010  30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66  0123456789abcdef',
+    '              0020  21                                               !',
+  ]);
+});
+
+test('waits say how long it took', () => {
+  const last = (rest: Partial<Finding>): string | undefined =>
+    diffText(report({ findings: [found(rest)] }))
+      .split('\n')
+      .at(-1);
+  assert.equal(
+    last({ reason: 'wait-primary', cameAfterMs: 35 }),
+    '    the secondary said as much 35 ms later',
+  );
+  assert.equal(last({ reason: 'wait-primary' }), '    the secondary never said as much');
+  assert.equal(last({ reason: 'wait-secondary' }), '    the primary has not said as much');
+});

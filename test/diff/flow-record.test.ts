@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FlowRecord, type HeldFrame, isAhead, isBareAck } from '../../src/diff/flow-record.ts';
+import { FLOW_KEY_WORDS } from '../../src/flow/key.ts';
+import { ACK, FIN, RST, SYN } from '../frames.ts';
+
+const record = (tcp = true): FlowRecord => new FlowRecord(1, new Int32Array(FLOW_KEY_WORDS), tcp);
+const frame = (flow: FlowRecord, rest: Partial<HeldFrame>): HeldFrame => ({
+  flow,
+  number: 1,
+  fileMs: 0,
+  sinceMs: 0,
+  slab: 0,
+  at: 0,
+  length: 0,
+  index: 0,
+  bytes: null,
+  seq: 0,
+  seqEnd: 0,
+  ack: 0,
+  flags: ACK,
+  payloadBytes: 0,
+  hash: 0,
+  ordinal: 0,
+  ...rest,
+});
+
+test('places in a stream go on where sequence numbers wrap, again and again', () => {
+  const flow = record();
+  flow.begin(0xffff_ff00 | 0);
+  for (let said = 0; said <= 10 * 2 ** 30; said += 2 ** 30) flow.pass((0xffff_ff00 + said) | 0);
+  assert.equal(flow.placeOf((0xffff_ff00 + 10 * 2 ** 30 + 5) | 0), 10 * 2 ** 30 + 5);
+  // Something said again lies before.
+  flow.pass(0);
+  assert.equal(flow.placeOf((0xffff_ff00 + 10 * 2 ** 30 - 7) | 0), 10 * 2 ** 30 - 7);
+});
+
+test('a stream without a SYN begins with the first byte seen', () => {
+  const flow = record();
+  flow.pass(5000);
+  assert.equal(flow.placeOf(5010), 10);
+});
+
+test('a bare ACK', () => {
+  const flow = record();
+  assert.deepEqual(
+    [ACK, ACK | FIN, ACK | SYN, RST].map((flags) => isBareAck(frame(flow, { flags }))),
+    [true, false, false, false],
+  );
+  assert.equal(isBareAck(frame(flow, { payloadBytes: 1 })), false);
+  assert.equal(isBareAck(frame(record(false), {})), false);
+});
+
+test('ahead is what the primary has not said, an ACK apart', () => {
+  const flow = record();
+  assert.equal(isAhead(frame(flow, { seqEnd: 100 })), true);
+  flow.primaryEnd = 100;
+  assert.equal(isAhead(frame(flow, { seqEnd: 100 })), false);
+  assert.equal(isAhead(frame(flow, { seqEnd: 101 })), true);
+  assert.equal(isAhead(frame(flow, { seqEnd: 100, flags: RST })), true);
+  assert.equal(isAhead(frame(record(false), {})), true);
+});

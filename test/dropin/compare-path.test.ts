@@ -1,0 +1,259 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { ComparePath } from '../../src/dropin/compare-path.ts';
+import type { Framing } from '../../src/frames/frame-reader.ts';
+import type { FramePort } from '../../src/io/frame-port.ts';
+import { LIMITS, type Limits } from '../../src/limits.ts';
+import { FakeTime } from '../checkpoint/fake-time.ts';
+import { tcp, udp } from '../compare/rig.ts';
+import { arpFrame } from '../frames.ts';
+import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
+
+/** All three peers of one path; frames are written with `pvm` and `svm` and read with `heard`. */
+class Rig {
+  readonly path: ComparePath;
+  readonly time = new FakeTime();
+  readonly diverged: string[] = [];
+  readonly near = new Map<FramePort, FakeStream>();
+  private readonly far = new Map<FramePort, FakeStream>();
+
+  constructor(options: { comparing?: boolean; framing?: Framing; limits?: Partial<Limits> } = {}) {
+    const { comparing = true, framing = 'plain', limits = {} } = options;
+    this.path = new ComparePath({
+      framing,
+      comparing,
+      clock: this.time,
+      hashSeed: 1,
+      events: { diverged: (flow, reason) => this.diverged.push(`${reason} ${flow}`), batchEnd: () => {} },
+      limits: { ...LIMITS, ...limits },
+    });
+    for (const port of [this.path.primaryIn, this.path.secondaryIn, this.path.out]) this.join(port);
+  }
+
+  join(port: FramePort): void {
+    const [near, far] = fakePair();
+    this.near.set(port, near);
+    this.far.set(port, far);
+    port.attach(near);
+  }
+
+  leave(port: FramePort): void {
+    this.far.get(port)!.close();
+    pumpAll(this.near.get(port)!);
+  }
+
+  /** Bytes that nobody has read yet. */
+  write(port: FramePort, bytes: Uint8Array): void {
+    this.far.get(port)!.write(bytes, () => {});
+  }
+
+  unread(port: FramePort): number {
+    return this.near.get(port)!.unreadBytes();
+  }
+
+  pump(bytesMax?: number): void {
+    while ([...this.near.values()].map((stream) => stream.pump(bytesMax)).includes(true));
+  }
+
+  pvm(...frames: Buffer[]): Buffer[] {
+    this.write(this.path.primaryIn, framed(...frames));
+    this.pump();
+    return this.heard();
+  }
+
+  svm(...frames: Buffer[]): Buffer[] {
+    this.write(this.path.secondaryIn, framed(...frames));
+    this.pump();
+    return this.heard();
+  }
+
+  heard(): Buffer[] {
+    const far = this.far.get(this.path.out)!;
+    const bytes = far.inbox;
+    far.inbox = Buffer.alloc(0);
+    return unframed(bytes);
+  }
+
+  close(): void {
+    this.path.close();
+    assert.equal(this.path.slabsInUse, 0, 'every slab was let go');
+  }
+}
+
+test('a frame of the PVM leaves when the SVM has said the same, whoever is first', () => {
+  const rig = new Rig();
+  assert.deepEqual(rig.pvm(udp('a'), udp('b')), []);
+  assert.deepEqual(rig.svm(udp('a')), [udp('a')]);
+  assert.deepEqual(rig.svm(udp('b'), udp('c')), [udp('b')]);
+  assert.deepEqual(rig.pvm(udp('c')), [udp('c')]);
+  assert.deepEqual(rig.diverged, []);
+  rig.close();
+});
+
+test('streams in pieces of any size: the same frames leave, in order', () => {
+  const sizes = fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1, maxLength: 12 });
+  fc.assert(
+    fc.property(sizes, fc.integer({ min: 1, max: 64 }), (lengths, piece) => {
+      const rig = new Rig();
+      const frames = lengths.map((length, i) => udp(`${i}`.padEnd(length, 'x')));
+      rig.write(rig.path.primaryIn, framed(...frames));
+      rig.write(rig.path.secondaryIn, framed(...frames));
+      rig.pump(piece);
+      assert.deepEqual(rig.heard(), frames);
+      rig.close();
+    }),
+    { numRuns: 30 },
+  );
+});
+
+test('what differs waits for the commit, which lets everything out in order', () => {
+  const rig = new Rig();
+  assert.deepEqual(rig.pvm(udp('left'), udp('next'), udp('other flow', 7)), []);
+  assert.deepEqual(rig.svm(udp('right')), []);
+  assert.deepEqual(rig.diverged, ['diverged-length udp 10.0.2.15:53 <-> 10.0.2.2:5000']);
+  assert.equal(rig.path.commit(), 3);
+  assert.deepEqual(rig.heard(), [udp('left'), udp('next'), udp('other flow', 7)]);
+  assert.deepEqual(rig.pvm(udp('same')), []);
+  assert.deepEqual(rig.svm(udp('same')), [udp('same')], 'nothing of the SVM before it is left');
+  rig.close();
+});
+
+test('what the SVM says while the PVM stands belongs to the time after the checkpoint', () => {
+  const rig = new Rig();
+  rig.pvm(udp('left'));
+  rig.svm(udp('RIGHT'));
+  rig.path.stand();
+  assert.deepEqual(rig.svm(udp('after')), []);
+  assert.equal(rig.path.commit(), 1);
+  assert.deepEqual(rig.heard(), [udp('left')]);
+  assert.deepEqual(rig.pvm(udp('after')), [udp('after')]);
+  rig.close();
+});
+
+test('a pause that is no checkpoint: nothing is read until that is known, and nothing is forgotten', () => {
+  const rig = new Rig();
+  rig.pvm(udp('a'));
+  rig.path.stand();
+  rig.svm(udp('a'));
+  assert.deepEqual(rig.heard(), []);
+  rig.path.pause();
+  assert.deepEqual(rig.pvm(udp('b')), []);
+  assert.ok(rig.unread(rig.path.primaryIn) > 0);
+  rig.path.runOn();
+  assert.deepEqual(rig.heard(), [udp('a')]);
+  rig.pump();
+  assert.deepEqual(rig.svm(udp('b')), [udp('b')]);
+  rig.path.runOn();
+  rig.close();
+});
+
+test('more than it can keep aside of the SVM is counted, and a checkpoint heals it', () => {
+  const rig = new Rig({ limits: { earlyFramesMax: 2 } });
+  rig.path.stand();
+  rig.svm(udp('a'), udp('b'), udp('c'));
+  assert.equal(rig.path.counters.lateFrames, 1);
+  rig.path.commit();
+  assert.deepEqual(rig.pvm(udp('a'), udp('b'), udp('c')), [udp('a'), udp('b')]);
+  assert.equal(rig.path.commit(), 1);
+  assert.deepEqual(rig.heard(), [udp('c')]);
+  rig.close();
+});
+
+test('alone, everything leaves at once, and what TCP said is known when COLO begins', () => {
+  const rig = new Rig({ comparing: false });
+  assert.deepEqual(rig.pvm(tcp({ seq: 9, flags: 0x12 }), udp('x')), [tcp({ seq: 9, flags: 0x12 }), udp('x')]);
+  rig.svm(udp('nobody listens'));
+  assert.equal(rig.path.overdue(1e9, { dataMs: 0, ackMs: 0, secondaryMs: 0 }), null);
+  assert.equal(rig.path.pressure(), null);
+  rig.path.commit();
+  assert.equal(rig.path.isComparing, true);
+  // A retransmission of what has left needs no counterpart.
+  assert.deepEqual(rig.pvm(tcp({ seq: 9, flags: 0x12 })), [tcp({ seq: 9, flags: 0x12 })]);
+  assert.deepEqual(rig.pvm(tcp({ seq: 10, text: 'new' })), []);
+  assert.equal(rig.path.goAlone(), 1);
+  assert.deepEqual(rig.heard(), [tcp({ seq: 10, text: 'new' })]);
+  rig.close();
+});
+
+test('peers that go away and come back: framing starts afresh, and what is held stays held', () => {
+  for (const place of ['primaryIn', 'secondaryIn', 'out'] as const) {
+    const rig = new Rig();
+    rig.pvm(udp('held'));
+    rig.write(rig.path[place], framed(udp('cut')).subarray(0, 9));
+    rig.pump();
+    rig.leave(rig.path[place]);
+    rig.join(rig.path[place]);
+    assert.deepEqual(rig.svm(udp('held')), [udp('held')], place);
+    rig.close();
+  }
+});
+
+test('what is released while nobody takes it is dropped and counted', () => {
+  const rig = new Rig();
+  rig.leave(rig.path.out);
+  rig.pvm(udp('a'), arpFrame());
+  rig.svm(udp('a'));
+  assert.deepEqual([rig.path.counters.droppedFrames, rig.path.counters.releasedFrames], [2, 0]);
+  rig.join(rig.path.out);
+  rig.pvm(udp('b'));
+  assert.deepEqual(rig.svm(udp('b')), [udp('b')]);
+  rig.close();
+});
+
+test('an out that takes nothing stops the reading of the PVM; nothing is lost or reordered', () => {
+  const rig = new Rig();
+  const { path } = rig;
+  const near = rig.near.get(path.out)!;
+  near.stalled = true;
+  const frames = Array.from({ length: 280 }, (_, i) => udp(`${i}`.padEnd(60_000, '.')));
+  const bytes = framed(...frames);
+  assert.ok(bytes.length > 2 * LIMITS.unsentBytesMax - (1 << 20));
+  for (let at = 0; at < bytes.length; at += 1 << 20) {
+    rig.write(path.secondaryIn, bytes.subarray(at, at + (1 << 20)));
+    rig.write(path.primaryIn, bytes.subarray(at, at + (1 << 20)));
+    rig.pump();
+  }
+  assert.ok(path.out.queuedBytes < LIMITS.unsentBytesMax + LIMITS.slabBytes);
+  assert.ok(rig.unread(path.primaryIn) > 0, 'the PVM has to wait');
+  while (near.queuedBytes() > 0) {
+    near.unstall();
+    rig.pump();
+  }
+  assert.deepEqual(rig.heard(), frames);
+  rig.close();
+});
+
+test('a PVM that floods is stopped at the limit, asks for a checkpoint by it, and goes on after that', () => {
+  const rig = new Rig({ limits: { heldFramesMax: 64, heldFramesCheckpoint: 16, slabBytes: 80_000 } });
+  const { path } = rig;
+  const frames = Array.from({ length: 100 }, (_, i) => udp(`${i}`));
+  rig.write(path.primaryIn, framed(...frames));
+  // Little at a time, as the kernel would give it.
+  rig.pump(200);
+  assert.equal(path.pressure(), 'limit-frames');
+  assert.ok(rig.unread(path.primaryIn) > 0);
+  const heard: Buffer[] = [];
+  for (let commits = 0; commits < 20 && heard.length < frames.length; commits++) {
+    path.commit();
+    rig.pump(200);
+    heard.push(...rig.heard());
+  }
+  assert.deepEqual(heard, frames);
+  rig.close();
+});
+
+test('an SVM that runs ahead is not read beyond half of its limit', () => {
+  const rig = new Rig({ limits: { heldSecondaryMax: 32 } });
+  const { path } = rig;
+  const frames = Array.from({ length: 100 }, (_, i) => udp(`${i}`));
+  rig.write(path.secondaryIn, framed(...frames));
+  rig.pump(200);
+  assert.ok(rig.unread(path.secondaryIn) > 0, 'it has to wait');
+  assert.equal(path.comparator.counters.secondaryDropped, 0);
+  // The PVM catches up.
+  rig.write(path.primaryIn, framed(...frames));
+  rig.pump(200);
+  assert.deepEqual(rig.heard(), frames);
+  rig.close();
+});

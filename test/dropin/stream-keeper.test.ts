@@ -1,0 +1,99 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { StreamKeeper, type StreamPlace } from '../../src/dropin/stream-keeper.ts';
+import { parseEndpoint } from '../../src/endpoint.ts';
+import type { ByteStream } from '../../src/io/byte-stream.ts';
+import { systemTimers } from '../../src/io/clock.ts';
+import { Listener, Peer } from '../cli/dropin-process.ts';
+
+/** Keeps what it is given. */
+class Place implements StreamPlace {
+  onClosed: (cause: Error | null) => void = () => {};
+  readonly streams: ByteStream[] = [];
+  private current: ByteStream | null = null;
+
+  attach(stream: ByteStream): void {
+    this.streams.push(stream);
+    this.current = stream;
+    stream.start({
+      buffer: () => new Uint8Array(16),
+      read: () => {},
+      closed: (cause) => {
+        if (this.current === stream) this.end(cause);
+      },
+    });
+  }
+
+  close(): void {
+    this.current?.close();
+    if (this.current !== null) this.end(null);
+  }
+
+  private end(cause: Error | null): void {
+    this.current = null;
+    this.onClosed(cause);
+  }
+}
+
+function kept(t: TestContext, text: string) {
+  const place = new Place();
+  const said: string[] = [];
+  const events = { up: () => said.push('up'), down: (_: string, cause: string) => said.push(cause) };
+  const endpoint = parseEndpoint(text);
+  const keeper = new StreamKeeper({ name: 'place', endpoint, place, timers: systemTimers, events });
+  t.after(() => keeper.close());
+  return { place, said, keeper };
+}
+
+function folder(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'colo-keeper-'));
+  t.after(() => rmSync(path, { recursive: true }));
+  return path;
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await sleep(2);
+}
+
+test('it dials until somebody is there, says once that nobody is, and dials again', async (t) => {
+  const path = join(folder(t), 's');
+  const { said, keeper } = kept(t, `unix:${path}`);
+  await keeper.start();
+  await until(() => said.length > 0);
+  await sleep(300);
+  assert.equal(said.length, 1);
+  assert.match(said[0], /^cannot connect to unix:/);
+  const listener = await Listener.open(t, path);
+  const peer = await listener.accept();
+  await until(() => said.length > 1);
+  peer.socket.end();
+  await listener.accept(2);
+  await until(() => said.length > 3);
+  assert.deepEqual(said.slice(1), ['up', `unix:${path}: the peer closed it`, 'up']);
+});
+
+test('it accepts one after the other; the newest one counts', async (t) => {
+  const path = folder(t);
+  const { said, place, keeper } = kept(t, `unix-listen:${path}/s`);
+  await keeper.start();
+  const first = await Peer.connect(t, { path: `${path}/s` });
+  await until(() => said.length === 1);
+  await Peer.connect(t, { path: `${path}/s` });
+  await first.closed();
+  await until(() => said.length === 3);
+  assert.deepEqual(said, ['up', `unix-listen:${path}/s: a newer peer took its place`, 'up']);
+  assert.equal(place.streams.length, 2);
+  await keeper.close();
+  assert.deepEqual(readdirSync(path), []);
+  assert.equal(said.length, 3, 'an end that was asked for is not told');
+});
+
+test('a place that is taken rejects', async (t) => {
+  const path = folder(t);
+  await Listener.open(t, `${path}/s`);
+  await assert.rejects(kept(t, `unix-listen:${path}/s`).keeper.start(), { code: 'COLO_ENDPOINT_LISTEN' });
+});

@@ -1,0 +1,168 @@
+/**
+ * What may leave: rule 1 of docs/architecture.md, said plainly and slowly, byte by byte. A second opinion on the comparator
+ * that shares nothing with src/compare.
+ *
+ * A PVM frame may leave before a checkpoint if the SVM has said as much since the last one:
+ * - a datagram (whatever is compared whole): the same bytes in the same flow, at least as often; in fragments it counts
+ *   when all of them are there (pieces.ts);
+ * - a byte of a TCP stream: the same byte at the same place, or the client was sent that place before;
+ * - an acknowledgement: as high a one in the same flow, or the client was told as much before;
+ * - SYN, FIN, RST: the same flag, at the same place where it has one.
+ */
+import { COMPARE_AS, compareAs } from '../../src/compare/classes.ts';
+import { FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
+import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
+import { ACK, FIN, RST, SYN } from '../frames.ts';
+
+export type Said = { flow: string; harmless: boolean; bytes: string; tcp: Tcp | null };
+type Tcp = { flags: number; seq: number; ack: number; payload: Buffer };
+
+/** What a frame says, or null for one whose lengths lie. `gso`: it is yet to be cut into segments. */
+export function read(frame: Buffer, gso = false): Said | null {
+  const view = new PacketView();
+  if (parsePacket(frame, 0, frame.length, view, gso) === PACKET.malformed) return null;
+  const key = new Int32Array(FLOW_KEY_WORDS);
+  writeFlowKey(frame, view, true, key);
+  const payload = frame.subarray(view.payload, view.payload + view.payloadBytes);
+  const { kind, tcpFlags: flags, seq, ack } = view;
+  return {
+    flow: key.join(),
+    harmless: compareAs(view) === COMPARE_AS.harmless,
+    bytes: isIcmpError(view) ? payload.toString('latin1', 0, 2) : payload.toString('latin1'),
+    tcp: kind === PACKET.tcp ? { flags, seq, ack, payload } : null,
+  };
+}
+
+/** What it quotes may differ in places (docs/comparison.md): here its type and code have to do. */
+function isIcmpError({ kind, icmpType }: PacketView): boolean {
+  if (kind === PACKET.icmpv6) return icmpType < 128;
+  return kind === PACKET.icmp && [3, 4, 5, 11, 12].includes(icmpType);
+}
+
+class Flow {
+  /** of the SVM, since the last checkpoint */
+  readonly datagrams = new Map<string, number>();
+  readonly bytes = new Set<string>();
+  readonly fins = new Set<number>();
+  readonly syns = new Set<boolean>();
+  resets = 0;
+  svmAck: number | null = null;
+  /** of the client: sent and told up to here */
+  sent: number | null = null;
+  told: number | null = null;
+  readonly sentSyns = new Set<number>();
+}
+
+export class OutputCommit {
+  private readonly flows = new Map<string, Flow>();
+
+  svmSaid(said: Said): void {
+    const flow = this.flow(said.flow);
+    const { tcp } = said;
+    if (tcp === null) {
+      flow.datagrams.set(said.bytes, (flow.datagrams.get(said.bytes) ?? 0) + 1);
+      return;
+    }
+    tcp.payload.forEach((byte, i) => {
+      flow.bytes.add(`${(first(tcp) + i) >>> 0} ${byte}`);
+    });
+    if ((tcp.flags & FIN) !== 0) flow.fins.add(last(tcp));
+    if ((tcp.flags & SYN) !== 0) flow.syns.add((tcp.flags & ACK) !== 0);
+    if ((tcp.flags & RST) !== 0) flow.resets++;
+    else if ((tcp.flags & ACK) !== 0) flow.svmAck = later(flow.svmAck, tcp.ack);
+  }
+
+  /** A frame has left without a checkpoint: why it should not have, or null. */
+  leaves(said: Said): string | null {
+    const flow = this.flow(said.flow);
+    const why = said.tcp === null ? this.datagram(flow, said.bytes) : this.segment(flow, said.tcp);
+    if (said.tcp !== null) this.heard(flow, said.tcp);
+    return why;
+  }
+
+  /** A frame leaves because a checkpoint was taken after it. */
+  committed(said: Said): void {
+    if (said.tcp !== null) this.heard(this.flow(said.flow), said.tcp);
+  }
+
+  /** After the last of those: what the SVM said by itself is void. */
+  checkpoint(): void {
+    for (const [key, { sent, told, sentSyns }] of this.flows) {
+      const fresh = new Flow();
+      fresh.sent = sent;
+      fresh.told = told;
+      for (const syn of sentSyns) fresh.sentSyns.add(syn);
+      this.flows.set(key, fresh);
+    }
+  }
+
+  private datagram(flow: Flow, bytes: string): string | null {
+    const times = flow.datagrams.get(bytes) ?? 0;
+    flow.datagrams.set(bytes, times - 1);
+    return times > 0 ? null : 'the SVM has not said this datagram';
+  }
+
+  private segment(flow: Flow, tcp: Tcp): string | null {
+    const { flags, payload } = tcp;
+    if ((flags & RST) !== 0) return flow.resets-- > 0 ? null : 'the SVM has not reset the connection';
+    if ((flags & ACK) !== 0 && !reaches(later(flow.svmAck, flow.told), tcp.ack))
+      return 'the SVM has not acknowledged as much';
+    if ((flags & SYN) !== 0 && !flow.syns.has((flags & ACK) !== 0) && !flow.sentSyns.has(tcp.seq))
+      return 'the SVM has not begun this connection';
+    const unsaid = payload.findIndex((byte, i) => {
+      const place = (first(tcp) + i) | 0;
+      return !flow.bytes.has(`${place >>> 0} ${byte}`) && !reaches(flow.sent, (place + 1) | 0);
+    });
+    if (unsaid >= 0) return `the SVM has not said byte ${unsaid} of the segment`;
+    if ((flags & FIN) !== 0 && !flow.fins.has(last(tcp)) && !reaches(flow.sent, last(tcp)))
+      return 'the SVM has not ended the stream here';
+    return null;
+  }
+
+  private heard(flow: Flow, tcp: Tcp): void {
+    if ((tcp.flags & RST) !== 0) {
+      flow.sent = null;
+      flow.told = null;
+      flow.sentSyns.clear();
+      return;
+    }
+    if ((tcp.flags & SYN) !== 0) {
+      if (!flow.sentSyns.has(tcp.seq)) {
+        flow.sent = null;
+        flow.told = null;
+        flow.sentSyns.clear();
+      }
+      flow.sentSyns.add(tcp.seq);
+    }
+    flow.sent = later(flow.sent, last(tcp));
+    if ((tcp.flags & ACK) !== 0) flow.told = later(flow.told, tcp.ack);
+  }
+
+  private flow(key: string): Flow {
+    let flow = this.flows.get(key);
+    if (flow === undefined) {
+      flow = new Flow();
+      this.flows.set(key, flow);
+    }
+    return flow;
+  }
+}
+
+/** The place of the first payload byte. */
+function first({ flags, seq }: Tcp): number {
+  return (seq + ((flags & SYN) !== 0 ? 1 : 0)) | 0;
+}
+
+/** The first place after all that the segment takes. */
+function last(tcp: Tcp): number {
+  return (first(tcp) + tcp.payload.length + ((tcp.flags & FIN) !== 0 ? 1 : 0)) | 0;
+}
+
+function later(known: number | null, place: number | null): number | null {
+  if (known === null || place === null) return known ?? place;
+  return ((place - known) | 0) > 0 ? place : known;
+}
+
+function reaches(known: number | null, place: number): boolean {
+  return known !== null && ((place - known) | 0) <= 0;
+}

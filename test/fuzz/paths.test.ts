@@ -1,0 +1,244 @@
+/**
+ * Whole paths with hostile frames on every stream, in reads of any size: what a path may lose and what not, in the
+ * order that it came, whatever happens to its checkpoints; and no slab stays behind.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { InputFilter } from '../../src/datapath/input-filter.ts';
+import { ComparePath } from '../../src/dropin/compare-path.ts';
+import { RewritePath } from '../../src/dropin/rewrite-path.ts';
+import type { Framing } from '../../src/frames/frame-reader.ts';
+import type { FramePort } from '../../src/io/frame-port.ts';
+import { LIMITS, type Limits } from '../../src/limits.ts';
+import { TwoPaths } from '../datapath/two-paths.ts';
+import type { Dice } from '../dice.ts';
+import { u32, VM_MAC } from '../frames.ts';
+import { type FakeStream, fakePair } from '../io/fake-stream.ts';
+import { fuzz } from './cases.ts';
+import { hostileFrame } from './hostile.ts';
+import { read } from './output-commit.ts';
+
+const SMALL: Limits = {
+  ...LIMITS,
+  slabBytes: 128 * 1024,
+  slabsMax: 16,
+  heldSlabsMax: 8,
+  heldFramesMax: 256,
+  heldFramesCheckpoint: 128,
+  heldSecondaryMax: 64,
+  flowsMax: 64,
+  flowIdleMsMax: 1e9,
+  translationsMax: 16,
+  earlyFramesMax: 32,
+  flowFramesMax: 48,
+  fragmentedDatagramsMax: 8,
+  fragmentsPerDatagramMax: 8,
+};
+/** A read brings fewer frames than there is room for between a limit and the end. */
+const READ_BYTES_MAX = 600;
+
+function anyFrame(dice: Dice, fromVm: boolean): Buffer {
+  for (;;) {
+    const frame = hostileFrame(dice, fromVm);
+    if (frame.length > 0) return frame;
+  }
+}
+
+/** The outside of one port. */
+class Outside {
+  readonly near: FakeStream;
+  private readonly far: FakeStream;
+  private readonly framing: Framing;
+
+  constructor(port: FramePort, framing: Framing) {
+    [this.near, this.far] = fakePair();
+    this.framing = framing;
+    port.attach(this.near);
+  }
+
+  say(dice: Dice, frame: Buffer): Buffer {
+    if (this.framing === 'plain') {
+      this.far.write(Buffer.concat([u32(frame.length), frame]), () => {});
+      return frame;
+    }
+    const header = dice.bytes(dice.pick([0, 10, 12, 20]));
+    const whole = Buffer.concat([header, frame]);
+    this.far.write(Buffer.concat([u32(whole.length, header.length), whole]), () => {});
+    return whole;
+  }
+
+  heard(): Buffer[] {
+    const frames: Buffer[] = [];
+    const bytes = this.far.inbox;
+    const prefix = this.framing === 'plain' ? 4 : 8;
+    for (let at = 0; at < bytes.length; ) {
+      const end = at + prefix + bytes.readUInt32BE(at);
+      frames.push(bytes.subarray(at + prefix, end));
+      at = end;
+    }
+    this.far.inbox = Buffer.alloc(0);
+    return frames;
+  }
+}
+
+for (const framing of ['plain', 'vnet'] as const) {
+  test(`compare, ${framing}: every frame of the PVM leaves once, in order of its flow, whatever becomes of checkpoints`, async () => {
+    await fuzz(120, (dice) => {
+      const path = new ComparePath({
+        framing,
+        comparing: dice.chance(2),
+        clock: { now: () => 0, wall: () => 0 },
+        hashSeed: 1,
+        events: { diverged: () => {}, batchEnd: () => {} },
+        limits: SMALL,
+      });
+      const [primary, secondary, out] = [path.primaryIn, path.secondaryIn, path.out].map(
+        (port) => new Outside(port, framing),
+      );
+      const flows = new Map<string, string[]>();
+      const heard: string[] = [];
+      const echoes: Buffer[] = [];
+      const pump = () => {
+        for (const { near } of dice.chance(2) ? [primary, secondary] : [secondary, primary]) {
+          for (let reads = dice.roll(4); reads > 0; reads--) near.pump(1 + dice.roll(READ_BYTES_MAX));
+        }
+        if (path.pressure() !== null) path.commit();
+        while (out.near.pump());
+        heard.push(...out.heard().map((frame) => frame.toString('hex')));
+      };
+      for (let steps = 20 + dice.roll(150); steps > 0; steps--) {
+        const frame = anyFrame(dice, true);
+        if (dice.chance(2)) {
+          const bytes = primary.say(dice, frame);
+          const headerBytes = bytes.length - frame.length;
+          // Of a virtio-net header the second byte says whether the frame is yet to be cut into segments.
+          const said = read(frame, headerBytes > 0 && bytes[1] !== 0);
+          const whole = bytes.toString('hex');
+          // ARP and the like overtake what is held.
+          const flow = said === null ? null : said.harmless ? 'harmless' : said.flow;
+          if (flow !== null) flows.set(flow, [...(flows.get(flow) ?? []), whole]);
+          if (!dice.chance(4)) echoes.push(frame);
+        } else secondary.say(dice, (!dice.chance(4) && echoes.shift()) || frame);
+        if (dice.chance(3)) pump();
+        if (dice.chance(15)) dice.pick([() => path.stand(), () => path.pause(), () => path.runOn()])();
+        if (dice.chance(20)) path.commit();
+        if (dice.chance(60)) path.goAlone();
+      }
+      path.goAlone();
+      for (let i = 0; i < 2000 && primary.near.unreadBytes() + secondary.near.unreadBytes() > 0; i++) {
+        pump();
+      }
+      pump();
+      const places = new Map<string, number[]>();
+      heard.forEach((hex, i) => {
+        places.set(hex, [...(places.get(hex) ?? []), i]);
+      });
+      const all = [...flows.values()].flat();
+      assert.deepEqual([...heard].sort(), all.sort(), 'each frame once, and nothing else');
+      for (const [flow, frames] of flows) {
+        const mine = new Set(frames);
+        const order = heard.filter((hex) => mine.has(hex));
+        assert.deepEqual(order, frames, `order in flow ${flow}`);
+      }
+      path.close();
+      assert.equal(path.slabsInUse, 0);
+    });
+  });
+
+  test(`rewrite, ${framing}: frames pass in order, with no byte more or less`, async () => {
+    await fuzz(120, (dice) => {
+      const path = new RewritePath({ framing, phase: 'following', hashSeed: 1, limits: SMALL });
+      const ports = [path.in, path.guestIn, path.guestOut, path.out].map(
+        (port) => new Outside(port, framing),
+      );
+      const [client, toGuest, guest, out] = ports;
+      const said: Buffer[] = [];
+      const heard: Buffer[] = [];
+      const left: Buffer[] = [];
+      let guestFrames = 0;
+      const pump = () => {
+        for (const { near } of ports) {
+          for (let reads = dice.roll(4); reads > 0; reads--) near.pump(1 + dice.roll(READ_BYTES_MAX));
+        }
+        heard.push(...toGuest.heard());
+        left.push(...out.heard());
+      };
+      for (let steps = 20 + dice.roll(100); steps > 0; steps--) {
+        if (dice.chance(2)) said.push(client.say(dice, anyFrame(dice, false)));
+        else {
+          guest.say(dice, anyFrame(dice, true));
+          guestFrames++;
+        }
+        if (dice.chance(3)) pump();
+        if (dice.chance(12)) dice.pick([() => path.stand(), () => path.runOn(), () => path.commit()])();
+        if (dice.chance(100)) path.takeOver();
+      }
+      path.runOn();
+      for (let i = 0; i < 2000 && ports.some(({ near }) => near.unreadBytes() > 0); i++) pump();
+      pump();
+      assert.deepEqual(
+        heard.map(({ length }) => length),
+        said.map(({ length }) => length),
+        'the SVM hears each frame of the client',
+      );
+      heard.forEach((frame, i) => {
+        const passed = framing === 'vnet' || read(frame)?.tcp != null || frame.equals(said[i]);
+        assert.ok(passed, `changed: ${said[i].toString('hex')}`);
+      });
+      assert.equal(
+        left.length + path.counters.droppedOutput,
+        guestFrames,
+        'what the SVM says leaves or was void',
+      );
+      path.close();
+      assert.equal(path.slabsInUse, 0);
+    });
+  });
+}
+
+test('a pair of nodes: the SVM hears what the PVM hears, the client each frame of the PVM once', async () => {
+  await fuzz(6, (dice) => {
+    const pair = new TwoPaths();
+    const filter = new InputFilter(VM_MAC);
+    pair.checkpoint();
+    let fromClient = 0;
+    let fromPvm = 0;
+    const heard = { pvm: 0, svm: 0, client: 0 };
+    const count = () => {
+      heard.pvm += pair.pvm.heard().length;
+      heard.svm += pair.svm.heard().length;
+      heard.client += pair.client.heard().length;
+      assert.equal(pair.elsewhere.heard().length, 0, 'the secondary speaks');
+    };
+    for (let steps = 500; steps > 0; steps--) {
+      const frame = anyFrame(dice, true);
+      const input = anyFrame(dice, false);
+      switch (dice.roll(4)) {
+        case 0:
+          pair.client.write(input);
+          if (filter.accepts(input, 0, input.length)) fromClient++;
+          if (dice.chance(2)) pair.elsewhere.write(input);
+          break;
+        case 1:
+          pair.pvm.write(frame);
+          if (read(frame) !== null) fromPvm++;
+          break;
+        case 2:
+          pair.svm.write(frame);
+          break;
+        default:
+          pair.pvm.write(frame);
+          pair.svm.write(frame);
+          if (read(frame) !== null) fromPvm++;
+      }
+      if (dice.chance(4)) pair.settle();
+      if (dice.chance(40)) pair.checkpoint();
+      if (dice.chance(10)) count();
+    }
+    pair.settle();
+    pair.checkpoint();
+    count();
+    assert.deepEqual(heard, { pvm: fromClient, svm: fromClient, client: fromPvm });
+    pair.assertNoLeak();
+  });
+});

@@ -1,0 +1,101 @@
+/** What goes wrong in a world, and when: drawn from the seed before the world begins. */
+import type { Die } from './guest/die.ts';
+import { PHASES, type Phase } from './sim-qemu.ts';
+
+export type Side = 'a' | 'b';
+
+export type Fault = {
+  readonly atMs: number;
+  /** how long it lasts, where it lasts */
+  readonly ms: number;
+  readonly what:
+    | { kind: 'node-crash' | 'vm-crash' | 'both-crash' | 'host-crash'; side: Side }
+    | { kind: 'node-pause' | 'vm-pause'; side: Side }
+    | { kind: 'crash-at'; part: 'node' | 'vm'; role: 'primary' | 'secondary'; phase: Phase }
+    | { kind: 'partition' }
+    | { kind: 'one-way'; from: Side }
+    | { kind: 'clog'; bytesPerMs: number }
+    | { kind: 'link-reset' }
+    | { kind: 'arbiter-cut'; side: Side }
+    | { kind: 'arbiter-lossy'; side: Side }
+    | { kind: 'uplink-reset'; side: Side }
+    | { kind: 'bad-network'; loss: number; duplication: number; jitterMs: number }
+    | { kind: 'command'; command: 'failover' | 'checkpoint' | 'protect' };
+};
+
+export type FaultKind = Fault['what']['kind'];
+
+/** These end or cut something; a world has at least three. The others come on top. */
+const HEAVY: readonly FaultKind[] = [
+  'node-crash',
+  'node-crash',
+  'vm-crash',
+  'both-crash',
+  'host-crash',
+  'node-pause',
+  'vm-pause',
+  'crash-at',
+  'crash-at',
+  'partition',
+  'one-way',
+  'link-reset',
+];
+const LIGHT: readonly FaultKind[] = [
+  'clog',
+  'arbiter-cut',
+  'arbiter-lossy',
+  'uplink-reset',
+  'bad-network',
+  'command',
+  'command',
+];
+
+export function planFaults(die: Die, fromMs: number, untilMs: number): Fault[] {
+  const heavy = die.within(3, 6);
+  const light = die.within(0, 5);
+  const faults: Fault[] = [];
+  for (let i = 0; i < heavy + light; i++) {
+    const atMs = fromMs + die.next() * (untilMs - fromMs);
+    faults.push(make(die, i < heavy ? die.pick(HEAVY) : die.pick(LIGHT), Math.round(atMs)));
+  }
+  return faults.sort((a, b) => a.atMs - b.atMs);
+}
+
+function make(die: Die, kind: FaultKind, atMs: number): Fault {
+  const side: Side = die.pick(['a', 'b'] as const);
+  const ms = die.pick([20, 100, 300, 600, 1200, 2500, 5000]);
+  switch (kind) {
+    case 'crash-at': {
+      const part = die.pick(['node', 'vm'] as const);
+      const role = die.pick(['primary', 'secondary'] as const);
+      return { atMs, ms: 0, what: { kind, part, role, phase: die.pick(PHASES) } };
+    }
+    case 'one-way':
+      return { atMs, ms, what: { kind, from: side } };
+    case 'clog':
+      return { atMs, ms, what: { kind, bytesPerMs: die.pick([5, 50, 500]) } };
+    case 'partition':
+    case 'link-reset':
+      return { atMs, ms, what: { kind } };
+    case 'bad-network': {
+      const loss = die.pick([0.02, 0.1, 0.3]);
+      return { atMs, ms, what: { kind, loss, duplication: die.pick([0, 0.05]), jitterMs: die.pick([0, 5]) } };
+    }
+    case 'command':
+      return {
+        atMs,
+        ms: 0,
+        what: { kind, command: die.pick(['failover', 'checkpoint', 'protect'] as const) },
+      };
+    case 'host-crash':
+      return { atMs, ms: 1000 + ms, what: { kind, side } };
+    default:
+      return { atMs, ms, what: { kind, side } };
+  }
+}
+
+export function describeFault({ atMs, ms, what }: Fault): string {
+  const { kind, ...rest } = what;
+  const details = Object.values(rest).join(' ');
+  return `${atMs} ms: ${kind}${details === '' ? '' : ` ${details}`}${ms === 0 ? '' : ` for ${ms} ms`}`;
+}

@@ -1,0 +1,52 @@
+/** Bytes in, bytes out, first in first out; what is inside can be read at any place. Grows as needed. */
+import type { Archive } from './state.ts';
+
+const EMPTY = new Uint8Array(0);
+
+export class ByteQueue {
+  #bytes: Uint8Array = EMPTY;
+  #head = 0;
+  length = 0;
+
+  push(from: Uint8Array, at: number, length: number): void {
+    if (this.#head + this.length + length > this.#bytes.length) this.#makeRoom(length);
+    this.#bytes.set(from.subarray(at, at + length), this.#head + this.length);
+    this.length += length;
+  }
+
+  drop(length: number): void {
+    this.#head += length;
+    this.length -= length;
+    if (this.length === 0) this.#head = 0;
+  }
+
+  /** Void with the next `push`. */
+  view(at: number, length: number): Uint8Array {
+    return this.#bytes.subarray(this.#head + at, this.#head + at + length);
+  }
+
+  /** Where a byte is found first, or -1. */
+  indexOf(byte: number): number {
+    return this.view(0, this.length).indexOf(byte);
+  }
+
+  archive(a: Archive): void {
+    const bytes = a.bytes(this.view(0, this.length));
+    if (bytes.length === this.length && bytes.buffer === this.#bytes.buffer) return;
+    this.#bytes = bytes;
+    this.#head = 0;
+    this.length = bytes.length;
+  }
+
+  #makeRoom(more: number): void {
+    const needed = this.length + more;
+    if (needed <= this.#bytes.length / 2) {
+      this.#bytes.copyWithin(0, this.#head, this.#head + this.length);
+    } else {
+      const larger = new Uint8Array(Math.max(2 * needed, 256));
+      larger.set(this.view(0, this.length));
+      this.#bytes = larger;
+    }
+    this.#head = 0;
+  }
+}

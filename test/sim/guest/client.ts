@@ -1,0 +1,329 @@
+/**
+ * What all clients have in common, and the host that they live on.
+ *
+ * A client is the judge of a run: it checks every byte, remembers every answer, and writes down as a violation whatever
+ * a service on one healthy machine would never do. It is not told when the pair fails over, since it must not matter.
+ * Slowness is no violation; `progress` and `lastProgressMs` let the harness judge that.
+ */
+import { Alarm } from './alarm.ts';
+import type { Machine, MachinePort } from './machine.ts';
+import type { Address, Mac } from './packets.ts';
+import { Stack } from './stack.ts';
+import type { TcpConnection, TcpOptions } from './tcp.ts';
+
+const NEVER = Number.POSITIVE_INFINITY;
+
+export interface Client {
+  readonly name: string;
+  /** All that it had to do is done. */
+  finished(): boolean;
+  readonly violations: readonly string[];
+  /** Answers, or bytes of a stream, that were checked. Only grows. */
+  readonly progress: number;
+  readonly lastProgressMs: number;
+  readonly stats: Readonly<Record<string, number>>;
+  /** No guarantee holds any more (two faults at once): forget what was said, begin anew. */
+  forgive(): void;
+  /** The host's side. */
+  attach(host: ClientHost): void;
+  tick(now: number): void;
+  readonly nextAt: number;
+  onTcp?(connection: TcpConnection): void;
+  onUdp?(source: Address, sourcePort: number, payload: Uint8Array): void;
+  onEchoReply?(source: Address, sequence: number, payload: Uint8Array): void;
+}
+
+export interface ClientHostOptions {
+  readonly mac: Mac;
+  readonly address4: Address;
+  readonly address6: Address;
+  readonly tcp?: Partial<TcpOptions>;
+}
+
+/** A machine with one stack and some clients. It is never snapshotted: clients are outside what is protected. */
+export class ClientHost implements Machine {
+  inputs = 0;
+  readonly stack: Stack;
+  readonly port: MachinePort;
+  readonly clients: readonly Client[];
+  readonly #byConnection = new Map<number, Client>();
+  readonly #byListener = new Map<number, Client>();
+  readonly #byUdpPort = new Map<number, Client>();
+  readonly #byEchoId = new Map<number, Client>();
+  readonly #alarm: Alarm;
+
+  constructor(port: MachinePort, options: ClientHostOptions, clients: readonly Client[]) {
+    this.port = port;
+    this.#alarm = new Alarm(port);
+    this.clients = clients;
+    this.stack = new Stack(port, options, {
+      onTcp: (connection) => this.#onTcp(connection),
+      onUdp: (source, sourcePort, udpPort, payload) =>
+        this.#byUdpPort.get(udpPort)?.onUdp?.(source, sourcePort, payload),
+      onEchoReply: (source, id, sequence, payload) =>
+        this.#byEchoId.get(id)?.onEchoReply?.(source, sequence, payload),
+    });
+    for (const client of clients) client.attach(this);
+    this.#sleep();
+  }
+
+  receive(frame: Uint8Array): void {
+    this.inputs += 1;
+    this.stack.receive(frame);
+    this.#sleep();
+  }
+
+  tick(): void {
+    const now = this.port.now();
+    this.#alarm.ring();
+    this.stack.tick();
+    for (const client of this.clients) if (now >= client.nextAt) client.tick(now);
+    this.stack.settle();
+    this.#sleep();
+  }
+
+  save(): Uint8Array {
+    throw new Error('clients are never snapshotted');
+  }
+
+  load(): void {
+    throw new Error('clients are never snapshotted');
+  }
+
+  finished(): boolean {
+    return this.clients.every((client) => client.finished());
+  }
+
+  get violations(): string[] {
+    return this.clients.flatMap((client) => client.violations.map((text) => `${client.name}: ${text}`));
+  }
+
+  forgive(): void {
+    for (const client of this.clients) client.forgive();
+    this.stack.settle();
+    this.#sleep();
+  }
+
+  // --- for clients ---------------------------------------------------------------------------------------------
+
+  connect(client: Client, address: Address, port: number): TcpConnection {
+    const connection = this.stack.connect(address, port);
+    this.#byConnection.set(connection.id, client);
+    return connection;
+  }
+
+  listen(client: Client, port: number): void {
+    this.stack.listen(port);
+    this.#byListener.set(port, client);
+  }
+
+  bindUdp(client: Client, port: number): void {
+    this.stack.bindUdp(port);
+    this.#byUdpPort.set(port, client);
+  }
+
+  bindEcho(client: Client, id: number): void {
+    this.#byEchoId.set(id, client);
+  }
+
+  #onTcp(connection: TcpConnection): void {
+    const client = this.#byConnection.get(connection.id) ?? this.#byListener.get(connection.localPort);
+    client?.onTcp?.(connection);
+    if (connection.closed) this.#byConnection.delete(connection.id);
+  }
+
+  #sleep(): void {
+    let at = this.stack.nextAt;
+    for (const client of this.clients) at = Math.min(at, client.nextAt);
+    this.#alarm.set(at);
+  }
+}
+
+/** Violations that are kept; a service that lies all the time must not fill the memory. */
+const VIOLATIONS_MAX = 100;
+
+/** The bookkeeping of a client. */
+export abstract class Judge implements Client {
+  readonly name: string;
+  readonly violations: string[] = [];
+  readonly stats: Record<string, number> = {};
+  progress = 0;
+  lastProgressMs = 0;
+  nextAt = 0;
+  protected host!: ClientHost;
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  attach(host: ClientHost): void {
+    this.host = host;
+  }
+
+  abstract finished(): boolean;
+  abstract forgive(): void;
+  abstract tick(now: number): void;
+
+  protected violation(text: string): void {
+    this.count('violations');
+    if (this.violations.length < VIOLATIONS_MAX)
+      this.violations.push(`${this.host.port.now().toFixed(1)} ms: ${text}`);
+  }
+
+  protected advance(by = 1): void {
+    this.progress += by;
+    this.lastProgressMs = this.host.port.now();
+  }
+
+  protected count(what: string): void {
+    this.stats[what] = (this.stats[what] ?? 0) + 1;
+  }
+}
+
+export interface TcpClientOptions {
+  readonly name: string;
+  readonly address: Address;
+  readonly port: number;
+  readonly startMs?: number;
+  /** Requests in all, and on one connection. */
+  readonly requests: number;
+  readonly requestsPerConnection?: number;
+  /** Requests under way at once. */
+  readonly depth?: number;
+  /** Between an answer and the next request, and between connections: a random time up to this. */
+  readonly restMsMax?: number;
+}
+
+/** How soon after a broken connection the next is tried. */
+const RETRY_MS = 100;
+
+/**
+ * A client that makes one connection after the other, and on each of them requests that are answered in order.
+ * What a request and an answer are, the subclass says.
+ */
+export abstract class TcpClient extends Judge {
+  protected readonly options: TcpClientOptions;
+  protected connection: TcpConnection | undefined;
+  /** Requests sent and not yet answered on this connection. */
+  protected waiting = 0;
+  #sent = 0;
+  #answered = 0;
+  #sentHere = 0;
+  #unwritten: Uint8Array[] = [];
+
+  constructor(options: TcpClientOptions) {
+    super(options.name);
+    this.options = options;
+    this.nextAt = options.startMs ?? 0;
+  }
+
+  /** The next request's bytes. */
+  protected abstract request(): Uint8Array;
+  /** Takes one whole answer off the input and judges it; false if it is not all there yet. */
+  protected abstract takeAnswer(connection: TcpConnection): boolean;
+  /** A connection begins. */
+  protected opened(): void {}
+  /** Requests under way on a connection that is gone will not be answered. */
+  protected abstract lost(): void;
+  /** Guarantees are void. */
+  protected abstract forget(): void;
+
+  finished(): boolean {
+    return this.#answered >= this.options.requests && this.connection === undefined;
+  }
+
+  forgive(): void {
+    const { connection } = this;
+    this.connection = undefined;
+    connection?.abort();
+    this.#drop();
+    this.forget();
+    if (!this.finished()) this.nextAt = this.host.port.now() + RETRY_MS;
+  }
+
+  tick(): void {
+    this.nextAt = NEVER;
+    if (this.connection === undefined) {
+      if (this.finished()) return;
+      this.count('connections');
+      this.opened();
+      this.connection = this.host.connect(this, this.options.address, this.options.port);
+    }
+    this.#say(this.connection);
+  }
+
+  onTcp(connection: TcpConnection): void {
+    if (connection !== this.connection) return;
+    while (this.waiting > 0 && !connection.closed && this.takeAnswer(connection)) {
+      this.waiting -= 1;
+      this.#answered += 1;
+      this.count('answers');
+      this.#rest();
+    }
+    if (this.waiting === 0 && connection.input.length > 0) {
+      this.violation(`${connection.input.length} bytes that nobody asked for`);
+      connection.consume(connection.input.length);
+    }
+    if (connection.over) {
+      this.#gone(connection);
+      return;
+    }
+    if (connection.finished && !connection.closing) {
+      this.violation(`closed by the service, ${this.waiting} answers missing`);
+      connection.close();
+    }
+    if (!this.#pausing()) this.#say(connection);
+  }
+
+  #pausing(): boolean {
+    return this.nextAt !== NEVER;
+  }
+
+  #rest(): void {
+    const { restMsMax = 0 } = this.options;
+    if (restMsMax > 0) this.nextAt = this.host.port.now() + this.host.port.random() * restMsMax;
+  }
+
+  /** Requests as long as there are any for this connection; after their last answer, the end. */
+  #say(connection: TcpConnection): void {
+    const { requests, requestsPerConnection = 5, depth = 1 } = this.options;
+    if (connection.closing || connection.closed) return;
+    for (;;) {
+      while (this.#unwritten.length > 0) {
+        const bytes = this.#unwritten[0];
+        const written = connection.write(bytes);
+        if (written < bytes.length) {
+          this.#unwritten[0] = bytes.subarray(written);
+          return;
+        }
+        this.#unwritten.shift();
+      }
+      if (this.#sentHere === requestsPerConnection || this.#sent >= requests || this.waiting >= depth) break;
+      this.#sent += 1;
+      this.#sentHere += 1;
+      this.waiting += 1;
+      this.#unwritten.push(this.request());
+    }
+    if (this.waiting === 0) connection.close();
+  }
+
+  #gone(connection: TcpConnection): void {
+    if (connection.error !== '')
+      this.violation(`connection ${connection.error}, ${this.waiting} answers missing`);
+    this.connection = undefined;
+    const broken = connection.error !== '' || this.waiting > 0;
+    this.#drop();
+    this.nextAt = NEVER;
+    if (this.finished()) return;
+    this.#rest();
+    if (broken || this.nextAt === NEVER) this.nextAt = this.host.port.now() + (broken ? RETRY_MS : 0);
+  }
+
+  #drop(): void {
+    if (this.waiting > 0) this.lost();
+    this.#sent -= this.waiting;
+    this.waiting = 0;
+    this.#sentHere = 0;
+    this.#unwritten = [];
+  }
+}

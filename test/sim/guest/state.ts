@@ -1,0 +1,147 @@
+/**
+ * One description of a state for both ways: `field = archive.number(field)` writes it when saving and reads it when
+ * loading, so the two can never disagree.
+ */
+export interface Archive {
+  number(value: number): number;
+  flag(value: boolean): boolean;
+  /** Latin-1. */
+  text(value: string): string;
+  bytes(value: Uint8Array): Uint8Array;
+  /** `each` is given the item to save, or undefined to make it from the archive. */
+  list<T>(items: readonly T[], each: (item: T | undefined) => T): T[];
+  /** In the order of the keys, so that equal maps give equal bytes. */
+  map<V>(map: ReadonlyMap<string, V>, each: (value: V | undefined) => V): Map<string, V>;
+}
+
+export class Saver implements Archive {
+  #bytes = new Uint8Array(4096);
+  #view = new DataView(this.#bytes.buffer);
+  #length = 0;
+
+  result(): Uint8Array {
+    return this.#bytes.slice(0, this.#length);
+  }
+
+  number(value: number): number {
+    this.#reserve(8);
+    this.#view.setFloat64(this.#length, value);
+    this.#length += 8;
+    return value;
+  }
+
+  flag(value: boolean): boolean {
+    this.#reserve(1);
+    this.#bytes[this.#length] = value ? 1 : 0;
+    this.#length += 1;
+    return value;
+  }
+
+  text(value: string): string {
+    this.#count(value.length);
+    this.#reserve(value.length);
+    for (let i = 0; i < value.length; i++) this.#bytes[this.#length + i] = value.charCodeAt(i);
+    this.#length += value.length;
+    return value;
+  }
+
+  bytes(value: Uint8Array): Uint8Array {
+    this.#count(value.length);
+    this.#reserve(value.length);
+    this.#bytes.set(value, this.#length);
+    this.#length += value.length;
+    return value;
+  }
+
+  list<T>(items: readonly T[], each: (item: T | undefined) => T): T[] {
+    this.#count(items.length);
+    for (const item of items) each(item);
+    return items as T[];
+  }
+
+  map<V>(map: ReadonlyMap<string, V>, each: (value: V | undefined) => V): Map<string, V> {
+    this.#count(map.size);
+    for (const key of [...map.keys()].sort()) {
+      this.text(key);
+      each(map.get(key));
+    }
+    return map as Map<string, V>;
+  }
+
+  #count(value: number): void {
+    this.#reserve(4);
+    this.#view.setUint32(this.#length, value);
+    this.#length += 4;
+  }
+
+  #reserve(bytes: number): void {
+    const needed = this.#length + bytes;
+    if (needed <= this.#bytes.length) return;
+    const larger = new Uint8Array(Math.max(needed, 2 * this.#bytes.length));
+    larger.set(this.#bytes.subarray(0, this.#length));
+    this.#bytes = larger;
+    this.#view = new DataView(larger.buffer);
+  }
+}
+
+export class Loader implements Archive {
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  #at = 0;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  /** A state of another kind, or of other options, would leave something over. */
+  finish(): void {
+    if (this.#at !== this.#bytes.length)
+      throw new Error(`${this.#bytes.length - this.#at} bytes of state left`);
+  }
+
+  number(): number {
+    this.#at += 8;
+    return this.#view.getFloat64(this.#at - 8);
+  }
+
+  flag(): boolean {
+    this.#at += 1;
+    return this.#bytes[this.#at - 1] !== 0;
+  }
+
+  text(): string {
+    const length = this.#count();
+    let value = '';
+    for (const end = this.#at + length; this.#at < end; this.#at++)
+      value += String.fromCharCode(this.#bytes[this.#at]);
+    return value;
+  }
+
+  bytes(): Uint8Array {
+    const length = this.#count();
+    this.#at += length;
+    if (this.#at > this.#bytes.length) throw new RangeError('a state that ends early');
+    return this.#bytes.slice(this.#at - length, this.#at);
+  }
+
+  list<T>(_: readonly T[], each: (item: T | undefined) => T): T[] {
+    const items: T[] = [];
+    for (let left = this.#count(); left > 0; left--) items.push(each(undefined));
+    return items;
+  }
+
+  map<V>(_: ReadonlyMap<string, V>, each: (value: V | undefined) => V): Map<string, V> {
+    const map = new Map<string, V>();
+    for (let left = this.#count(); left > 0; left--) {
+      const key = this.text();
+      map.set(key, each(undefined));
+    }
+    return map;
+  }
+
+  #count(): number {
+    this.#at += 4;
+    return this.#view.getUint32(this.#at - 4);
+  }
+}

@@ -1,0 +1,86 @@
+/** Clients of the services that carry bytes: echo and download. */
+import { TcpClient, type TcpClientOptions } from './client.ts';
+import { SERVICE } from './guest.ts';
+import { sameBytes } from './packets.ts';
+import type { TcpConnection } from './tcp.ts';
+import { encode, patternAt } from './text.ts';
+
+export interface StreamClientOptions extends Omit<TcpClientOptions, 'port'> {
+  /** Which pattern; clients with different seeds cannot be taken for each other. */
+  readonly seed: number;
+  /** Bytes of one request, at least 1 and up to this. */
+  readonly bytesMax: number;
+}
+
+abstract class StreamClient extends TcpClient {
+  protected readonly seed: number;
+  protected readonly bytesMax: number;
+  /** Lengths of the answers under way, and how much of the first has come. */
+  #lengths: number[] = [];
+  #got = 0;
+  /** Places in the pattern: of the next request, of the next byte to come. */
+  protected requested = 0;
+  #expected = 0;
+
+  constructor(options: StreamClientOptions, port: number) {
+    super({ ...options, port });
+    this.seed = options.seed;
+    this.bytesMax = options.bytesMax;
+  }
+
+  protected abstract ask(offset: number, length: number): Uint8Array;
+
+  protected request(): Uint8Array {
+    const length = 1 + Math.floor(this.host.port.random() * this.bytesMax);
+    const request = this.ask(this.requested, length);
+    this.requested += length;
+    this.#lengths.push(length);
+    return request;
+  }
+
+  protected takeAnswer(connection: TcpConnection): boolean {
+    const { input } = connection;
+    const length = Math.min(input.length, this.#lengths[0] - this.#got);
+    if (length > 0) {
+      const got = input.view(0, length);
+      const expected = patternAt(this.seed, this.#expected, length);
+      if (!sameBytes(got, expected)) this.violation(`wrong bytes within ${length} from ${this.#expected} on`);
+      this.#got += length;
+      this.#expected += length;
+      connection.consume(length);
+      this.advance(length);
+    }
+    if (this.#got < this.#lengths[0]) return false;
+    this.#lengths.shift();
+    this.#got = 0;
+    return true;
+  }
+
+  protected lost(): void {
+    this.#lengths = [];
+    this.#got = 0;
+    this.#expected = this.requested;
+  }
+
+  protected forget(): void {}
+}
+
+export class EchoClient extends StreamClient {
+  constructor(options: StreamClientOptions) {
+    super(options, SERVICE.echo);
+  }
+
+  protected ask(offset: number, length: number): Uint8Array {
+    return patternAt(this.seed, offset, length);
+  }
+}
+
+export class DownloadClient extends StreamClient {
+  constructor(options: StreamClientOptions) {
+    super(options, SERVICE.download);
+  }
+
+  protected ask(offset: number, length: number): Uint8Array {
+    return encode(`get ${this.seed} ${offset} ${length}\n`);
+  }
+}

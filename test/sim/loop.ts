@@ -1,0 +1,157 @@
+/**
+ * Virtual time: a heap of what happens when, and the processes that it happens to.
+ *
+ * Whatever happens belongs to a process, or to nobody (the network, the world). What happens to a dead process does
+ * not happen; what happens to one that stands still happens when it goes on. Events of one instant keep their order,
+ * so a run is a function of its seed. After each event everything that promises can do is done.
+ */
+import type { Clock, Timers } from '../../src/io/clock.ts';
+import type { Die } from './guest/die.ts';
+
+export type Event = { atMs: number; order: number; owner: Process | null; run: (() => void) | null };
+
+/** Runs all microtasks that wait, also those that they cause: what Node does between two of its own callbacks. */
+const settle = (process as unknown as { _tickCallback(): void })._tickCallback.bind(process);
+
+export class Loop {
+  nowMs = 0;
+  steps = 0;
+  /** An exception that would have ended a process. */
+  onThrow: (owner: Process | null, cause: unknown) => void = (_, cause) => {
+    throw cause;
+  };
+  private readonly heap: Event[] = [];
+  private order = 0;
+
+  at(atMs: number, owner: Process | null, run: () => void): Event {
+    const event: Event = { atMs: Math.max(atMs, this.nowMs), order: ++this.order, owner, run };
+    this.push(event);
+    return event;
+  }
+
+  after(ms: number, owner: Process | null, run: () => void): Event {
+    return this.at(this.nowMs + ms, owner, run);
+  }
+
+  /** Runs the next event; answers false when there is none until `untilMs`. */
+  step(untilMs: number): boolean {
+    for (;;) {
+      const { heap } = this;
+      if (heap.length === 0 || heap[0].atMs > untilMs) return false;
+      const event = this.pop();
+      const { owner, run } = event;
+      if (run === null || owner?.alive === false) continue;
+      if (owner !== null && owner.goesOnAtMs > event.atMs) {
+        event.atMs = owner.goesOnAtMs;
+        this.push(event);
+        continue;
+      }
+      this.nowMs = event.atMs;
+      this.steps++;
+      try {
+        run();
+      } catch (cause) {
+        this.onThrow(owner, cause);
+      }
+      settle();
+      return true;
+    }
+  }
+
+  private push(event: Event): void {
+    const { heap } = this;
+    let i = heap.push(event) - 1;
+    while (i > 0) {
+      const parent = (i - 1) >> 1;
+      if (!before(event, heap[parent])) break;
+      heap[i] = heap[parent];
+      i = parent;
+    }
+    heap[i] = event;
+  }
+
+  private pop(): Event {
+    const { heap } = this;
+    const top = heap[0];
+    const last = heap.pop() as Event;
+    if (heap.length === 0) return top;
+    let i = 0;
+    for (;;) {
+      let child = 2 * i + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && before(heap[child + 1], heap[child])) child++;
+      if (!before(heap[child], last)) break;
+      heap[i] = heap[child];
+      i = child;
+    }
+    heap[i] = last;
+    return top;
+  }
+}
+
+function before(a: Event, b: Event): boolean {
+  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
+}
+
+/** One turn of a process's event loop that has nothing else to do. */
+const TURN_MS = 0.1;
+const WALL_MS = 1_700_000_000_000;
+
+/** A process: a clock of its own, timers, and everything that is lost when it dies. */
+export class Process implements Clock, Timers {
+  readonly name: string;
+  readonly loop: Loop;
+  alive = true;
+  /** It stands still until then. */
+  goesOnAtMs = 0;
+  /** Told when it dies: the kernel closes what it had open. */
+  readonly onDeath = new Set<() => void>();
+  private readonly die: Die;
+  private readonly bornMs: number;
+  private readonly offsetMs: number;
+  private readonly rate: number;
+
+  /** `rate` is how many of its milliseconds pass in one of the world's. */
+  constructor(loop: Loop, name: string, die: Die, rate = 1) {
+    this.loop = loop;
+    this.name = name;
+    this.die = die;
+    this.bornMs = loop.nowMs;
+    this.offsetMs = die.next() * 1_000_000;
+    this.rate = rate;
+  }
+
+  now(): number {
+    return this.offsetMs + (this.loop.nowMs - this.bornMs) * this.rate;
+  }
+
+  wall(): number {
+    return WALL_MS + this.loop.nowMs;
+  }
+
+  after(ms: number, call: () => void): () => void {
+    // As Node counts: whole milliseconds, at least one, and a little late.
+    const whole = Math.max(1, Math.trunc(ms));
+    const event = this.loop.after(whole / this.rate + this.die.next() * 0.2, this, call);
+    return () => {
+      event.run = null;
+    };
+  }
+
+  soon(call: () => void): void {
+    this.loop.after(TURN_MS, this, call);
+  }
+
+  /** It stands still for so long, and then goes on as if nothing had been. */
+  pause(ms: number): void {
+    this.goesOnAtMs = Math.max(this.goesOnAtMs, this.loop.nowMs + ms);
+  }
+
+  kill(): void {
+    if (!this.alive) return;
+    this.alive = false;
+    const told = [...this.onDeath];
+    this.onDeath.clear();
+    for (const tell of told) tell();
+  }
+}

@@ -1,0 +1,47 @@
+/** Many worlds: on all cores, and what is left of a bad one's faults when those that do not matter are gone. */
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { runWorld, type WorldResult } from './world.ts';
+
+/** Runs the seeds `from` to `to` and hands out each result as it comes, in whatever order. */
+export async function runMany(
+  from: number,
+  to: number,
+  onResult: (result: WorldResult) => void,
+  threads = availableParallelism(),
+): Promise<void> {
+  let next = from;
+  const run = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const worker = new Worker(new URL('./worker.ts', import.meta.url));
+      const giveOne = () => {
+        if (next <= to) worker.postMessage(next++);
+        else {
+          resolve();
+          void worker.terminate();
+        }
+      };
+      worker.on('message', (result: WorldResult) => {
+        onResult(result);
+        giveOne();
+      });
+      worker.on('error', reject);
+      giveOne();
+    });
+  await Promise.all(Array.from({ length: Math.min(threads, to - from + 1) }, run));
+}
+
+/** Leaves out one fault after the other, as long as the world still breaks the same rule. Answers those left out. */
+export async function minimise(bad: WorldResult): Promise<{ without: Set<number>; result: WorldResult }> {
+  const [{ rule }] = bad.violations;
+  let without = new Set<number>();
+  let result = bad;
+  for (let i = bad.faults.length - 1; i >= 0; i--) {
+    const fewer = new Set([...without, i]);
+    const again = await runWorld(bad.seed, { without: fewer });
+    if (again.violations[0]?.rule !== rule) continue;
+    without = fewer;
+    result = again;
+  }
+  return { without, result };
+}

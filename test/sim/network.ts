@@ -1,0 +1,124 @@
+/**
+ * The network: clients, and the uplinks of both nodes, on one segment.
+ *
+ * A hub sends each frame to every other port. A learning bridge sends it to where its destination was last heard as a
+ * source, and floods what it does not know, so that a takeover needs the announcements. Every port has a delay, and can
+ * lose, repeat and (by jitter) reorder frames. A port towards a node that takes nothing drops, as a tap does.
+ */
+import type { ByteStream } from '../../src/io/byte-stream.ts';
+import { FrameCutter, framed } from './frame-cutter.ts';
+import type { Die } from './guest/die.ts';
+import type { Machine } from './guest/machine.ts';
+import type { Loop } from './loop.ts';
+
+/** A tap's queue of a thousand frames. */
+const PORT_QUEUE_BYTES = 256 * 1024;
+
+export type PortQuality = { delayMs: number; jitterMs: number; loss: number; duplication: number };
+
+type Port = {
+  readonly name: string;
+  readonly quality: PortQuality;
+  readonly isClient: boolean;
+  deliver(frame: Uint8Array): void;
+};
+
+export class Network {
+  readonly counters = { frames: 0, lost: 0, dropped: 0, duplicated: 0 };
+  /** Every frame, when it is heard from a port. */
+  tap: ((port: string, frame: Uint8Array) => void) | null = null;
+  readonly ports: Port[] = [];
+  private readonly loop: Loop;
+  private readonly die: Die;
+  private readonly learns: boolean;
+  private readonly places = new Map<string, Port>();
+
+  constructor(loop: Loop, die: Die, learns: boolean) {
+    this.loop = loop;
+    this.die = die;
+    this.learns = learns;
+  }
+
+  /** Where a client is plugged in; answers how it sends. */
+  plug(name: string, quality: PortQuality, machine: () => Machine): (frame: Uint8Array) => void {
+    const port: Port = { name, quality, isClient: true, deliver: (frame) => machine().receive(frame) };
+    this.ports.push(port);
+    return (frame) => this.heard(port, frame);
+  }
+
+  /** A place for a node's uplink: whoever connects last has it. */
+  socketPort(name: string, quality: PortQuality): (stream: ByteStream) => void {
+    let current: ByteStream | null = null;
+    const port: Port = {
+      name,
+      quality,
+      isClient: false,
+      deliver: (frame) => {
+        if (current === null || current.queuedBytes() > PORT_QUEUE_BYTES) this.counters.dropped++;
+        else current.write(framed(frame), () => {});
+      },
+    };
+    this.ports.push(port);
+    return (stream) => {
+      current = stream;
+      const cutter = new FrameCutter((frame) => this.heard(port, frame));
+      const buffer = new Uint8Array(65536);
+      stream.start({
+        buffer: () => buffer,
+        read: (bytes) => cutter.feed(buffer.subarray(0, bytes)),
+        closed: () => {
+          if (current === stream) current = null;
+        },
+      });
+    };
+  }
+
+  private heard(from: Port, frame: Uint8Array): void {
+    this.counters.frames++;
+    this.tap?.(from.name, frame);
+    let only: Port | undefined;
+    if (this.learns) {
+      this.places.set(macAt(frame, 6), from);
+      only = (frame[0] & 1) === 0 ? this.places.get(macAt(frame, 0)) : undefined;
+    }
+    if (only === from) return;
+    for (const port of this.ports) {
+      if (port === from || (only !== undefined && port !== only)) continue;
+      this.send(from, port, frame);
+    }
+  }
+
+  private send(from: Port, to: Port, frame: Uint8Array): void {
+    const { die } = this;
+    if (chance(die, from.quality.loss) || chance(die, to.quality.loss)) {
+      this.counters.lost++;
+      return;
+    }
+    let copies = 1;
+    // A datagram that a guest gets twice it rightly counts twice: only what is answered may be repeated freely.
+    if ((to.isClient || isTcp(frame)) && chance(die, to.quality.duplication)) {
+      copies = 2;
+      this.counters.duplicated++;
+    }
+    for (; copies > 0; copies--) {
+      const jitterMs = from.quality.jitterMs + to.quality.jitterMs;
+      const ms = from.quality.delayMs + to.quality.delayMs + (jitterMs > 0 ? die.next() * jitterMs : 0);
+      this.loop.after(ms, null, () => to.deliver(frame));
+    }
+  }
+}
+
+/** Draws only where there is something to decide. */
+function chance(die: Die, probability: number): boolean {
+  return probability > 0 && die.next() < probability;
+}
+
+function isTcp(frame: Uint8Array): boolean {
+  return frame[12] === 0x08 ? frame[23] === 6 : frame[20] === 6;
+}
+
+function macAt(frame: Uint8Array, at: number): string {
+  let text = '';
+  for (let i = at; i < at + 6; i++) text += String.fromCharCode(frame[i]);
+  return text;
+}

@@ -1,0 +1,453 @@
+/**
+ * Sockets: ByteStreams with kernel buffers on both sides, over a route that delays, stops or slows what passes.
+ *
+ * A write is taken by the kernel as far as its buffer has room, and the rest waits in the process (`queuedBytes`). What
+ * was taken travels in order and is counted as unsent until the other end has read it, as on a unix socket. Reads are
+ * cut at random. As with src/io/socket-stream.ts the sink is asked for the next buffer right after each read.
+ *
+ * A process that dies has its sockets closed by its kernel. A host that dies says nothing: whoever sends to it gets
+ * nothing back, until it is up again and answers with a reset.
+ */
+import type { Endpoint } from '../../src/endpoint.ts';
+import { formatEndpoint } from '../../src/endpoint.ts';
+import { ColoError } from '../../src/error.ts';
+import type { ByteStream, StreamSink } from '../../src/io/byte-stream.ts';
+import type { StreamListener } from '../../src/io/socket-stream.ts';
+import type { Transports } from '../../src/io/surroundings.ts';
+import type { Die } from './guest/die.ts';
+import type { Loop, Process } from './loop.ts';
+
+/** What lies between two sockets, in one direction. */
+export type Route = {
+  delayMs: number;
+  jitterMs: number;
+  /** nothing passes until then; what waits comes when it was sent again */
+  cutUntilMs: number;
+  /** bytes per millisecond */
+  rate: number;
+  /** when the bytes before have passed */
+  busyUntilMs: number;
+};
+
+export function newRoute(delayMs: number, jitterMs: number): Route {
+  return { delayMs, jitterMs, cutUntilMs: 0, rate: Number.POSITIVE_INFINITY, busyUntilMs: 0 };
+}
+
+export type Host = {
+  readonly name: string;
+  up: boolean;
+  readonly unix: Map<string, Listener>;
+};
+
+type Listener = { owner: Process; accept(stream: SimSocket): void };
+
+const READ_AGAIN_MS = 0.005;
+const UNIX_BUFFER_BYTES = 200 * 1024;
+const TCP_BUFFER_BYTES = 400 * 1024;
+
+type Waiting = { bytes: Uint8Array; done: () => void };
+type Batch = { sentMs: number; bytes: Uint8Array[] };
+
+export class SimSocket implements ByteStream {
+  peer!: SimSocket;
+  readonly owner: Process;
+  readonly host: Host;
+  /** Sees what this end writes. */
+  onWrite: ((bytes: Uint8Array) => void) | null = null;
+  queuedBytesSeen = 0;
+  private readonly loop: Loop;
+  private readonly die: Die;
+  /** from this end to the other one */
+  private readonly route: Route;
+  private readonly bufferBytes: number;
+  private sink: StreamSink | null = null;
+  private view: Uint8Array | null = null;
+  private paused = true;
+  private open = true;
+  /** gone without a word, with its host */
+  private vanished = false;
+  private closedTold = false;
+  private waiting: Waiting[] = [];
+  private waitingAt = 0;
+  private waitingBytes = 0;
+  /** taken from us and not yet read by the peer */
+  private takenBytes = 0;
+  private batch: Batch | null = null;
+  private lastArrivalMs = 0;
+  private readonly flight: { atMs: number; arrived: () => void }[] = [];
+  private inbox: Uint8Array[] = [];
+  private inboxAt = 0;
+  private inboxBytes = 0;
+  private reading = false;
+  private ended = false;
+  private failure: Error | null = null;
+  private readonly forget = () => this.hangUp();
+
+  constructor(world: Sockets, owner: Process, host: Host, route: Route, bufferBytes: number) {
+    this.loop = world.loop;
+    this.die = world.die;
+    this.owner = owner;
+    this.host = host;
+    this.route = route;
+    this.bufferBytes = bufferBytes;
+    owner.onDeath.add(this.forget);
+  }
+
+  start(sink: StreamSink): void {
+    this.sink = sink;
+    this.view = null;
+    if (!this.open) this.tellClosed();
+    else this.resume();
+  }
+
+  cork(): void {}
+
+  uncork(): void {}
+
+  write(bytes: Uint8Array, done: () => void): void {
+    if (!this.open) {
+      done();
+      return;
+    }
+    this.onWrite?.(bytes);
+    this.waiting.push({ bytes, done });
+    this.waitingBytes += bytes.length;
+    this.take();
+    this.queuedBytesSeen = Math.max(this.queuedBytesSeen, this.waitingBytes);
+  }
+
+  pause(): void {
+    this.paused = true;
+  }
+
+  resume(): void {
+    if (this.view === null) {
+      this.view = this.sink?.buffer() ?? null;
+      if (this.view === null) return;
+    }
+    this.paused = false;
+    this.readLater(0);
+  }
+
+  unreadBytes(): number {
+    return this.inboxBytes;
+  }
+
+  unsentBytes(): number {
+    return this.waitingBytes + this.takenBytes;
+  }
+
+  queuedBytes(): number {
+    return this.waitingBytes;
+  }
+
+  get isOpen(): boolean {
+    return this.open;
+  }
+
+  close(): void {
+    if (!this.open) return;
+    this.hangUp();
+    if (this.sink !== null) this.tellClosed();
+  }
+
+  /** The connection breaks under both ends. */
+  reset(): void {
+    this.breakDown();
+    this.peer.breakDown();
+  }
+
+  /** The host is gone: nobody is told. */
+  vanish(): void {
+    this.vanished = true;
+    this.open = false;
+    this.owner.onDeath.delete(this.forget);
+  }
+
+  private breakDown(): void {
+    if (!this.open) return;
+    this.failure = new Error('read ECONNRESET');
+    this.inbox = [];
+    this.inboxBytes = 0;
+    this.close();
+  }
+
+  /** The end of our side; what was taken still arrives. */
+  private hangUp(): void {
+    if (!this.open) return;
+    this.open = false;
+    this.owner.onDeath.delete(this.forget);
+    const { waiting, waitingAt } = this;
+    this.waiting = [];
+    this.waitingBytes = 0;
+    queueMicrotask(() => {
+      for (let i = waitingAt; i < waiting.length; i++) waiting[i].done();
+    });
+    const { peer } = this;
+    const unread = this.inboxBytes > 0;
+    this.inbox = [];
+    this.inboxBytes = 0;
+    this.travel(() => {
+      if (unread && peer.open) peer.failure = new Error('read ECONNRESET');
+      peer.ended = true;
+      peer.readLater(0);
+    });
+  }
+
+  /** The kernel takes what it has room for. */
+  private take(): void {
+    while (this.waitingAt < this.waiting.length && this.takenBytes < this.bufferBytes) {
+      const { bytes, done } = this.waiting[this.waitingAt];
+      const room = this.bufferBytes - this.takenBytes;
+      const now = bytes.length <= room ? bytes : bytes.subarray(0, room);
+      this.takenBytes += now.length;
+      this.waitingBytes -= now.length;
+      // A Buffer's own slice would share the memory.
+      this.send(new Uint8Array(now));
+      if (now.length < bytes.length) {
+        this.waiting[this.waitingAt] = { bytes: bytes.subarray(now.length), done };
+        return;
+      }
+      this.waitingAt++;
+      queueMicrotask(done);
+    }
+    if (this.waitingAt === this.waiting.length && this.waitingAt > 0) {
+      this.waiting = [];
+      this.waitingAt = 0;
+    }
+  }
+
+  private send(bytes: Uint8Array): void {
+    const { nowMs } = this.loop;
+    if (this.batch !== null && this.batch.sentMs === nowMs) {
+      this.batch.bytes.push(bytes);
+      return;
+    }
+    const batch: Batch = { sentMs: nowMs, bytes: [bytes] };
+    this.batch = batch;
+    if (this.route.rate !== Number.POSITIVE_INFINITY) {
+      this.route.busyUntilMs = Math.max(this.route.busyUntilMs, nowMs) + bytes.length / this.route.rate;
+    }
+    this.travel(() => {
+      if (this.batch === batch) this.batch = null;
+      for (const piece of batch.bytes) this.peer.arrive(piece);
+    });
+  }
+
+  /** In order, and sent again after a cut. */
+  private travel(arrived: () => void): void {
+    const { route, loop, die } = this;
+    const startMs = Math.max(loop.nowMs, route.busyUntilMs);
+    this.lastArrivalMs = Math.max(this.lastArrivalMs, startMs + route.delayMs + die.next() * route.jitterMs);
+    this.flight.push({ atMs: this.lastArrivalMs, arrived });
+    if (this.flight.length === 1) loop.at(this.lastArrivalMs, null, this.land);
+  }
+
+  private readonly land = (): void => {
+    const { route, loop, flight } = this;
+    if (route.cutUntilMs > loop.nowMs) {
+      // TCP sends again, after a time that has doubled a few times.
+      if (route.cutUntilMs < Number.POSITIVE_INFINITY)
+        loop.at(route.cutUntilMs + this.die.next() * 400, null, this.land);
+      return;
+    }
+    const first = flight.shift();
+    if (flight.length > 0) loop.at(flight[0].atMs, null, this.land);
+    first?.arrived();
+  };
+
+  private arrive(bytes: Uint8Array): void {
+    if (this.vanished) {
+      if (this.host.up) this.peer.breakDown();
+      return;
+    }
+    if (!this.open) {
+      this.peer.takenBytes -= bytes.length;
+      return;
+    }
+    this.inbox.push(bytes);
+    this.inboxBytes += bytes.length;
+    this.readLater(0);
+  }
+
+  private readLater(ms: number): void {
+    if (this.reading || this.paused || !this.open || this.sink === null) return;
+    if (this.inboxBytes === 0 && !this.ended) return;
+    this.reading = true;
+    this.loop.after(ms, this.owner, () => {
+      this.reading = false;
+      this.read();
+    });
+  }
+
+  private read(): void {
+    const { sink, view } = this;
+    if (this.paused || !this.open || sink === null || view === null) return;
+    if (this.inboxBytes === 0) {
+      if (!this.ended) return;
+      this.close();
+      return;
+    }
+    const most = Math.min(view.length, this.inboxBytes);
+    // Most reads bring all there is.
+    const bytes = most > 1 && this.die.next() < 0.1 ? this.die.within(1, most) : most;
+    for (let at = 0; at < bytes; ) {
+      const first = this.inbox[0];
+      const part = Math.min(first.length - this.inboxAt, bytes - at);
+      view.set(first.subarray(this.inboxAt, this.inboxAt + part), at);
+      at += part;
+      this.inboxAt += part;
+      if (this.inboxAt === first.length) {
+        this.inbox.shift();
+        this.inboxAt = 0;
+      }
+    }
+    this.inboxBytes -= bytes;
+    const { peer } = this;
+    peer.takenBytes -= bytes;
+    if (peer.waitingBytes > 0 && peer.open) this.loop.after(READ_AGAIN_MS, peer.owner, () => peer.take());
+    this.view = null;
+    sink.read(bytes);
+    if (!this.open) return;
+    if (this.view === null) this.view = sink.buffer();
+    if (this.view === null) this.paused = true;
+    this.readLater(READ_AGAIN_MS);
+  }
+
+  private tellClosed(): void {
+    if (this.closedTold) return;
+    this.closedTold = true;
+    this.loop.after(0, this.owner, () => this.sink?.closed(this.failure));
+  }
+}
+
+/** TCP repeats a SYN after these times (RFC 6298, Linux), and then gives up. */
+const SYN_AT_MS = [0, 1000, 3000, 7000, 15_000, 31_000];
+
+/** All sockets of the world. */
+export class Sockets {
+  readonly loop: Loop;
+  readonly die: Die;
+  /** Each direction between two hosts, by `from>to`. */
+  readonly routes = new Map<string, Route>();
+  readonly tcp = new Map<string, Listener & { host: Host }>();
+  /** Of connections between hosts, for faults. */
+  readonly between: SimSocket[] = [];
+
+  constructor(loop: Loop, die: Die) {
+    this.loop = loop;
+    this.die = die;
+  }
+
+  /** Both ends of a connection within one host. */
+  local(host: Host, owner: Process, listener: Listener): SimSocket {
+    const a = new SimSocket(this, owner, host, newRoute(0.01, 0.02), UNIX_BUFFER_BYTES);
+    const b = new SimSocket(this, listener.owner, host, newRoute(0.01, 0.02), UNIX_BUFFER_BYTES);
+    join(a, b);
+    this.loop.after(0, listener.owner, () => listener.accept(b));
+    return a;
+  }
+
+  transportsOf(host: Host, owner: Process): Transports {
+    return {
+      connect: (endpoint) => this.connect(host, owner, endpoint),
+      listen: async (endpoint, accept) => this.listen(host, owner, endpoint, accept),
+      unlink: (path) => {
+        host.unix.delete(path);
+      },
+    };
+  }
+
+  private listen(
+    host: Host,
+    owner: Process,
+    endpoint: Endpoint,
+    accept: (stream: ByteStream) => void,
+  ): StreamListener {
+    const listener = { owner, host, accept };
+    const places: Map<string, Listener> = endpoint.kind === 'unix' ? host.unix : this.tcp;
+    const place = endpoint.kind === 'unix' ? endpoint.path : `${endpoint.host}:${endpoint.port}`;
+    if (places.get(place)?.owner.alive === true) {
+      throw new ColoError('COLO_ENDPOINT_LISTEN', `cannot listen on ${formatEndpoint(endpoint)}: taken`);
+    }
+    places.set(place, listener);
+    return {
+      async close() {
+        if (places.get(place) === listener) places.delete(place);
+      },
+    };
+  }
+
+  private connect(host: Host, owner: Process, endpoint: Endpoint): Promise<ByteStream> {
+    return new Promise((resolve, reject) => {
+      const fail = (why: string) =>
+        reject(
+          new ColoError(
+            'COLO_ENDPOINT_CONNECT',
+            `cannot connect to ${formatEndpoint(endpoint)}: connect ${why}`,
+          ),
+        );
+      if (endpoint.kind === 'unix') {
+        this.loop.after(0.05, owner, () => {
+          const listener = host.unix.get(endpoint.path);
+          if (listener === undefined || !listener.owner.alive) fail('ECONNREFUSED');
+          else resolve(this.local(host, owner, listener));
+        });
+        return;
+      }
+      const there = this.route(host.name, endpoint.host);
+      const back = this.route(endpoint.host, host.name);
+      const startMs = this.loop.nowMs;
+      const syn = (nth: number): void => {
+        if (nth === SYN_AT_MS.length) {
+          fail('ETIMEDOUT');
+          return;
+        }
+        this.loop.at(startMs + SYN_AT_MS[nth], owner, () => {
+          const now = this.loop.nowMs;
+          if (there.cutUntilMs > now || back.cutUntilMs > now) {
+            syn(nth + 1);
+            return;
+          }
+          this.loop.after(there.delayMs + back.delayMs, owner, () => {
+            const listener = this.tcp.get(`${endpoint.host}:${endpoint.port}`);
+            if (listener !== undefined && !listener.host.up) syn(nth + 1);
+            else if (listener === undefined || !listener.owner.alive) fail('ECONNREFUSED');
+            else resolve(this.remote(host, owner, there, listener, back));
+          });
+        });
+      };
+      syn(0);
+    });
+  }
+
+  private remote(
+    host: Host,
+    owner: Process,
+    there: Route,
+    listener: Listener & { host: Host },
+    back: Route,
+  ): SimSocket {
+    const a = new SimSocket(this, owner, host, there, TCP_BUFFER_BYTES);
+    const b = new SimSocket(this, listener.owner, listener.host, back, TCP_BUFFER_BYTES);
+    join(a, b);
+    this.between.push(a);
+    this.loop.after(0, listener.owner, () => listener.accept(b));
+    return a;
+  }
+
+  route(from: string, to: string): Route {
+    const key = `${from}>${to}`;
+    let route = this.routes.get(key);
+    if (route === undefined) {
+      route = newRoute(0.1, 0.1);
+      this.routes.set(key, route);
+    }
+    return route;
+  }
+}
+
+function join(a: SimSocket, b: SimSocket): void {
+  a.peer = b;
+  b.peer = a;
+}

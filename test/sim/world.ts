@@ -1,0 +1,663 @@
+/**
+ * A world: two hosts with the production code of both nodes, simulated QEMUs with a guest, clients, a network, an
+ * arbiter, and what goes wrong. One seed decides all of it.
+ *
+ * `runWorld` runs one to its end: faults for a while, then quiet, until the pair is protected again and every client
+ * has done what it came for. What must hold is in rules.ts and checked as things happen.
+ */
+import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
+import { InvariantError } from '../../src/error.ts';
+import type { SlabPool } from '../../src/frames/slabs.ts';
+import { LIMITS, type Limits } from '../../src/limits.ts';
+import { ColoNode } from '../../src/node/node.ts';
+import type { PairRecord } from '../../src/pair/arbiter.ts';
+import { describeFault, type Fault, planFaults, type Side } from './faults.ts';
+import type { Client, ClientHost } from './guest/client.ts';
+import { Die } from './guest/die.ts';
+import { Guest } from './guest/guest.ts';
+import { GUEST_MAC, makeMix } from './guest/mix.ts';
+import { Loop, Process } from './loop.ts';
+import { Network, type PortQuality } from './network.ts';
+import { ArbiterRecord, type ArbiterWay, SimArbiter } from './sim-arbiter.ts';
+import { type Consumed, type Phase, type SimQemu, simLauncher } from './sim-qemu.ts';
+import { type Host, type Route, type SimSocket, Sockets } from './sockets.ts';
+
+export type WorldOptions = {
+  /** Faults (by their place in the plan) that are left out. */
+  readonly without?: ReadonlySet<number>;
+  readonly trace?: (line: string) => void;
+  /** Every frame on the network, with who sent it. */
+  readonly onFrame?: (atMs: number, port: string, frame: Uint8Array) => void;
+};
+
+export type Violation = { atMs: number; rule: string; text: string };
+
+export type WorldResult = {
+  seed: number;
+  violations: Violation[];
+  /** Those that were planned, and which of them were not left out. */
+  faults: string[];
+  left: number[];
+  virtualMs: number;
+  steps: number;
+  stats: Record<string, number>;
+};
+
+const FAULTS_FROM_MS = 2000;
+const FAULTS_UNTIL_MS = 48_000;
+const LIFE_MS_MIN = 60_000;
+/** Once nothing goes wrong any more, all must be well after so long: a cold start alone may take 12 s of it. */
+const RECOVERY_MS_MAX = 90_000;
+/** Clients are busy for about as long as things go wrong. */
+const WORK_MS = 50_000;
+/** Longer than any client rests. */
+const PROGRESS_MS = 5000;
+const CHECK_MS = 500;
+const VIOLATIONS_MAX = 20;
+
+/** Small enough that little traffic reaches them. */
+const WORLD_LIMITS: Limits = {
+  ...LIMITS,
+  slabBytes: 128 * 1024,
+  slabsMax: 64,
+  heldSlabsMax: 24,
+  heldFramesMax: 2048,
+  heldFramesCheckpoint: 1024,
+  heldSecondaryMax: 512,
+  flowsMax: 1024,
+  translationsMax: 512,
+  silentUplinkBytesMax: 256 * 1024,
+  passedOnMax: 512,
+  gatedBytesMax: 512 * 1024,
+  earlyFramesMax: 512,
+  unsentBytesMax: 512 * 1024,
+  pipeSlabBytes: 64 * 1024,
+  pipeSlabsMax: 4,
+};
+
+/** Runs one world. It needs the microtask queue to itself, so it begins in a turn of its own. */
+export function runWorld(seed: number, options: WorldOptions = {}): Promise<WorldResult> {
+  return new Promise((resolve, reject) => {
+    setImmediate(() => {
+      const world = new World(seed, options);
+      const unhandled = (cause: unknown) => world.unhandled(cause);
+      process.on('unhandledRejection', unhandled);
+      try {
+        resolve(world.run());
+      } catch (cause) {
+        reject(cause);
+      } finally {
+        process.off('unhandledRejection', unhandled);
+      }
+    });
+  });
+}
+
+type Life = {
+  readonly process: Process;
+  readonly node: ColoNode;
+};
+
+type SimHost = Host & {
+  readonly side: Side;
+  readonly config: NodeConfig;
+  readonly arbiterWay: ArbiterWay;
+  readonly quality: PortQuality;
+  life: Life | null;
+  qemu: SimQemu | null;
+  uplinkSocket: SimSocket | null;
+  /** when something was last wrong with it */
+  faultUntilMs: number;
+};
+
+class World {
+  private readonly seed: number;
+  private readonly options: WorldOptions;
+  private readonly loop = new Loop();
+  private readonly die: Die;
+  private readonly sockets: Sockets;
+  private readonly record = new ArbiterRecord();
+  private readonly network: Network;
+  private readonly outside: Process;
+  private readonly hosts: Record<Side, SimHost>;
+  private readonly clients: ClientHost[] = [];
+  private readonly mix: ReturnType<typeof makeMix>;
+  private readonly faults: Fault[];
+  private readonly violations: Violation[] = [];
+  private readonly stats: Record<string, number> = {};
+  private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
+  private booted = false;
+  private covered = false;
+  private injecting = false;
+  private inexactUntilMs = 0;
+
+  constructor(seed: number, options: WorldOptions) {
+    this.seed = seed;
+    this.options = options;
+    this.die = new Die(seed);
+    this.loop.onThrow = (owner, cause) => this.thrown(owner, cause);
+    this.sockets = new Sockets(this.loop, this.newDie());
+    this.outside = new Process(this.loop, 'outside', this.newDie());
+    const { die } = this;
+    this.network = new Network(this.loop, this.newDie(), die.chance(0.5));
+    this.network.tap = options.onFrame
+      ? (port, frame) => options.onFrame?.(this.loop.nowMs, port, frame)
+      : null;
+    this.mix = makeMix({ seed: this.nextSeed(), durationMs: WORK_MS, clients: die.within(2, 4) });
+    for (const { clients } of this.mix.hosts) for (const client of clients) slowDown(client, die);
+    this.faults = planFaults(this.newDie(), FAULTS_FROM_MS, FAULTS_UNTIL_MS);
+    this.hosts = { a: this.makeHost('a', 'b'), b: this.makeHost('b', 'a') };
+    for (const key of ['a>b', 'b>a']) {
+      const route = this.sockets.route(...(key.split('>') as [string, string]));
+      route.delayMs = die.pick([0.05, 0.3, 2]);
+      route.jitterMs = die.pick([0.05, 1]);
+    }
+    for (const spec of this.mix.hosts) this.addClient(spec);
+    this.record.onChange = (record, by) => this.recordChanged(record, by);
+  }
+
+  run(): WorldResult {
+    this.start(this.hosts.a, 0);
+    this.start(this.hosts.b, this.die.within(0, 1500));
+    this.faults.forEach((fault, i) => {
+      if (this.options.without?.has(i) !== true)
+        this.loop.at(fault.atMs, null, () => {
+          this.injecting = true;
+          this.inject(fault);
+          this.injecting = false;
+        });
+    });
+    const endMs = FAULTS_UNTIL_MS + RECOVERY_MS_MAX;
+    for (let checkMs = CHECK_MS; this.violations.length === 0; checkMs += CHECK_MS) {
+      while (this.violations.length === 0 && this.loop.step(checkMs));
+      this.loop.nowMs = checkMs;
+      this.check();
+      if (checkMs >= LIFE_MS_MIN && this.isWell()) break;
+      if (checkMs >= endMs) {
+        this.violation('liveness', this.whatIsMissing());
+        break;
+      }
+    }
+    return {
+      seed: this.seed,
+      violations: this.violations,
+      faults: this.faults.map(describeFault),
+      left: [...this.faults.keys()].filter((i) => this.options.without?.has(i) !== true),
+      virtualMs: this.loop.nowMs,
+      steps: this.loop.steps,
+      stats: { ...this.stats, ...this.network.counters },
+    };
+  }
+
+  /** A promise that nobody looked at: Node would end the process. */
+  unhandled(cause: unknown): void {
+    this.violation('assertion', `unhandled rejection: ${stackOf(cause)}`);
+  }
+
+  /* Making it. */
+
+  private nextSeed(): number {
+    return Math.floor(this.die.next() * 0x1_0000_0000);
+  }
+
+  private newDie(): Die {
+    return new Die(this.nextSeed());
+  }
+
+  private makeHost(side: Side, other: Side): SimHost {
+    const { die } = this;
+    const quality = { delayMs: die.pick([0.05, 0.5]), jitterMs: die.pick([0, 0.1]), loss: 0, duplication: 0 };
+    const host: SimHost = {
+      name: side,
+      side,
+      up: true,
+      unix: new Map(),
+      config: configOf(side, other, die),
+      arbiterWay: { delayMsMax: die.pick([1, 5, 30]), cutUntilMs: 0, lossy: 0 },
+      quality,
+      life: null,
+      qemu: null,
+      uplinkSocket: null,
+      faultUntilMs: 0,
+    };
+    const plug = this.network.socketPort(`uplink-${side}`, quality);
+    host.unix.set('/net/uplink', {
+      owner: this.outside,
+      accept: (stream) => {
+        const { peer } = stream as SimSocket;
+        peer.onWrite = () => this.spoke(host);
+        host.uplinkSocket = peer;
+        plug(stream);
+      },
+    });
+    return host;
+  }
+
+  private addClient(spec: (typeof this.mix.hosts)[number]): void {
+    const { die, loop } = this;
+    const own = this.newDie();
+    const quality = {
+      delayMs: die.pick([0.1, 1, 20]),
+      jitterMs: die.pick([0, 0.2, 3]),
+      loss: die.pick([0, 0, 0.01]),
+      duplication: die.pick([0, 0, 0.01]),
+    };
+    let host: ClientHost | null = null;
+    const send = this.network.plug(`client-${this.clients.length}`, quality, () => host as ClientHost);
+    const port = {
+      send,
+      now: () => loop.nowMs,
+      wake: (atMs: number) => {
+        if (atMs !== Number.POSITIVE_INFINITY) loop.at(atMs, null, () => host?.tick());
+      },
+      random: () => own.next(),
+    };
+    host = spec.make(port);
+    this.clients.push(host);
+  }
+
+  /* Nodes. */
+
+  private start(host: SimHost, afterMs: number): void {
+    this.loop.after(afterMs, null, () => {
+      if (!host.up || host.life !== null) return;
+      const own = this.newDie();
+      const process = new Process(this.loop, `node-${host.side}`, own, 1 + (own.next() - 0.5) * 0.002);
+      const events = {
+        emit: (type: string, details: Readonly<Record<string, unknown>> = {}) =>
+          this.noted(host, type, details),
+      };
+      const transports = this.sockets.transportsOf(host, process);
+      const launcher = simLauncher(
+        process,
+        {
+          loop: this.loop,
+          sockets: this.sockets,
+          host,
+          mac: GUEST_MAC,
+          accel: own.chance(0.8) ? 'kvm' : 'tcg',
+          makeGuest: (port) => new Guest(port, this.mix.guest),
+          events: {
+            died: (qemu) => this.vmDied(host, qemu),
+            phase: (qemu, phase) => this.reached(host, qemu, phase),
+            loaded: (qemu, ownInput, theirs, first) => this.loaded(qemu, ownInput, theirs, first),
+            note: (qemu, text) => this.trace(qemu.name, text),
+          },
+        },
+        () => this.nextSeed(),
+        (qemu) => this.vmStarted(host, qemu),
+      );
+      const node = new ColoNode({
+        config: host.config,
+        arbiter: new SimArbiter(this.record, host.arbiterWay, process, this.newDie()),
+        events,
+        surroundings: { clock: process, timers: process, transports },
+        launcher,
+        hashSeed: own.within(0, 0x7ffffffe),
+        limits: WORLD_LIMITS,
+      });
+      const life = { process, node };
+      host.life = life;
+      this.trace(process.name, 'starts');
+      this.loop.after(0, process, () => {
+        node.start().then(
+          () => {},
+          (cause: unknown) => this.ended(host, life, `could not start: ${String(cause)}`),
+        );
+        void node.done.then((code) => this.ended(host, life, `exit ${code}`));
+      });
+    });
+  }
+
+  private ended(host: SimHost, life: Life, how: string): void {
+    if (host.life !== life) return;
+    this.trace(life.process.name, `ends: ${how}`);
+    this.count('node ends');
+    host.life = null;
+    life.process.kill();
+    if (host.up) this.start(host, this.die.within(300, 3000));
+  }
+
+  private crash(host: SimHost): void {
+    const { life } = host;
+    if (life === null) return;
+    this.ended(host, life, 'killed');
+  }
+
+  private thrown(owner: Process | null, cause: unknown): void {
+    this.violation(
+      cause instanceof InvariantError ? 'assertion' : 'exception',
+      `${owner?.name ?? 'world'}: ${stackOf(cause)}`,
+    );
+  }
+
+  private noted(host: SimHost, type: string, details: Readonly<Record<string, unknown>>): void {
+    this.count(type);
+    if (type === 'checkpoint.committed' && details.inexact !== undefined) this.count('inexact');
+    if (this.options.trace === undefined) return;
+    const { pid: _, ...rest } = details;
+    this.trace(`node-${host.side}`, `${type} ${JSON.stringify(rest)}`);
+  }
+
+  /* VMs, and which of them carry the service. */
+
+  private vmStarted(host: SimHost, qemu: SimQemu): void {
+    host.qemu = qemu;
+    this.trace(qemu.name, `starts${qemu.incoming ? ', waiting for state' : ''}`);
+    if (qemu.incoming) return;
+    if (!this.booted) {
+      this.booted = true;
+      this.lineage();
+      return;
+    }
+    this.count('cold starts');
+    if (this.covered) {
+      this.violation('nothing lost', `${host.side} starts its VM afresh while a copy of the service lives`);
+      return;
+    }
+    // Both copies were lost: clients are told nothing, and what they know is void.
+    for (const client of this.clients) client.forgive();
+  }
+
+  private vmDied(host: SimHost, qemu: SimQemu): void {
+    this.trace(qemu.name, 'dies');
+    if (host.qemu === qemu) host.qemu = null;
+    this.lineage(this.injecting ? null : `${host.side}'s node ended its VM`, host);
+  }
+
+  private recordChanged(record: PairRecord, by: string): void {
+    this.trace('arbiter', `${JSON.stringify(record)} by ${by}`);
+    this.count('generations');
+    this.lineage(`${by} changed the record`, this.hosts[record.primary as Side]);
+  }
+
+  /** Does a VM live that may carry on? If there was one and now there is none, somebody must be to blame. */
+  private lineage(decision: string | null = null, host: SimHost | null = null): void {
+    const { record } = this.record.held;
+    const carries = (side: string | null): boolean => {
+      const one = side === null ? undefined : this.hosts[side as Side];
+      return one?.qemu?.process.alive === true && (one.qemu.hasState || !one.qemu.incoming);
+    };
+    const before = this.covered;
+    this.covered =
+      record !== null && (carries(record.primary) || (record.state === 'pair' && carries(record.secondary)));
+    if (!before || this.covered) return;
+    this.count('services lost');
+    this.trace('world', `no copy of the service is left (${decision ?? 'a fault'})`);
+    if (decision === null) return;
+    const recently = this.loop.nowMs - 15_000;
+    if (Object.values(this.hosts).some((one) => one.faultUntilMs > recently)) return;
+    this.violation(
+      'nothing lost',
+      `the last copy of the service was given up: ${decision} (${host?.side ?? '?'})`,
+    );
+  }
+
+  private loaded(qemu: SimQemu, own: Consumed, theirs: Consumed, first: boolean): void {
+    this.count('checkpoints loaded');
+    if (first || (own.frames === theirs.frames && own.digest === theirs.digest)) return;
+    if (this.loop.nowMs < this.inexactUntilMs) {
+      this.count('inexact, excused');
+      return;
+    }
+    this.violation(
+      'same input',
+      `${qemu.name} had consumed ${own.frames} frames (${own.digest}), the primary's VM ${theirs.frames} (${theirs.digest})`,
+    );
+  }
+
+  /** Rule 2, seen from outside: who writes to the network is who the record names. */
+  private spoke(host: SimHost): void {
+    const { record } = this.record.held;
+    if (record?.primary === host.side) return;
+    this.violation('one voice', `${host.side} speaks while the record is ${JSON.stringify(record)}`);
+  }
+
+  /* Faults. */
+
+  private reached(host: SimHost, qemu: SimQemu, phase: Phase): void {
+    this.trace(qemu.name, `phase ${phase}`);
+    const i = this.traps.findIndex((trap) => trap.phase === phase);
+    if (i < 0) return;
+    const [trap] = this.traps.splice(i, 1);
+    const { record } = this.record.held;
+    const isPrimary = record?.primary === host.side;
+    const victim = (trap.role === 'primary') === isPrimary ? host : this.other(host);
+    this.loop.after(this.die.next() * 2, null, () => {
+      this.injecting = true;
+      this.trace('fault', `crash ${trap.part} ${victim.side} at ${phase}`);
+      this.markFault(victim, 0);
+      if (trap.part === 'node') this.crash(victim);
+      else victim.qemu?.process.kill();
+      this.injecting = false;
+    });
+  }
+
+  private other(host: SimHost): SimHost {
+    return host.side === 'a' ? this.hosts.b : this.hosts.a;
+  }
+
+  private markFault(host: SimHost, ms: number): void {
+    host.faultUntilMs = Math.max(host.faultUntilMs, this.loop.nowMs + ms);
+  }
+
+  private inject(fault: Fault): void {
+    const { what, ms } = fault;
+    const { loop, hosts } = this;
+    this.count('faults');
+    this.trace('fault', describeFault(fault));
+    const untilMs = loop.nowMs + ms;
+    const both = Object.values(hosts);
+    const host = 'side' in what ? hosts[what.side] : null;
+    for (const one of host === null ? both : [host]) this.markFault(one, ms);
+    switch (what.kind) {
+      case 'node-crash':
+        this.crash(hosts[what.side]);
+        return;
+      case 'vm-crash':
+        host?.qemu?.process.kill();
+        return;
+      case 'both-crash':
+        host?.qemu?.process.kill();
+        this.crash(hosts[what.side]);
+        return;
+      case 'host-crash':
+        this.crashHost(hosts[what.side], ms);
+        return;
+      case 'node-pause':
+        host?.life?.process.pause(ms);
+        return;
+      case 'vm-pause':
+        host?.qemu?.process.pause(ms);
+        // A VM that takes no input for so long gets its checkpoint all the same.
+        if (ms > 1000) this.inexactUntilMs = untilMs + 5000;
+        return;
+      case 'crash-at':
+        this.traps.push(what);
+        return;
+      case 'partition':
+        this.cut('a>b', untilMs);
+        this.cut('b>a', untilMs);
+        return;
+      case 'one-way':
+        this.cut(what.from === 'a' ? 'a>b' : 'b>a', untilMs);
+        return;
+      case 'clog':
+        for (const route of this.sockets.routes.values()) {
+          route.rate = what.bytesPerMs;
+          loop.at(untilMs, null, () => this.unclog(route));
+        }
+        return;
+      case 'link-reset':
+        for (const socket of this.sockets.between) if (socket.isOpen) socket.reset();
+        return;
+      case 'arbiter-cut':
+        hosts[what.side].arbiterWay.cutUntilMs = untilMs;
+        return;
+      case 'arbiter-lossy': {
+        const { arbiterWay } = hosts[what.side];
+        arbiterWay.lossy = 0.5;
+        loop.at(untilMs, null, () => {
+          arbiterWay.lossy = 0;
+        });
+        return;
+      }
+      case 'uplink-reset':
+        host?.life?.process.loop.after(0, null, () => this.resetUplink(hosts[what.side]));
+        return;
+      case 'bad-network':
+        for (const port of this.network.ports) {
+          const { loss, duplication, jitterMs } = port.quality;
+          Object.assign(port.quality, {
+            loss: what.loss,
+            duplication: what.duplication,
+            jitterMs: what.jitterMs,
+          });
+          loop.at(untilMs, null, () => Object.assign(port.quality, { loss, duplication, jitterMs }));
+        }
+        return;
+      case 'command':
+        for (const one of both) {
+          const { life } = one;
+          if (life === null) continue;
+          loop.after(0, life.process, () => {
+            const { node } = life;
+            (what.command === 'failover'
+              ? one.side === this.record.held.record?.primary
+                ? node.failover()
+                : Promise.resolve()
+              : what.command === 'checkpoint'
+                ? node.checkpoint()
+                : node.protect()
+            ).then(
+              () => {},
+              (cause: unknown) => this.trace(life.process.name, `${what.command}: ${String(cause)}`),
+            );
+          });
+        }
+    }
+  }
+
+  private unclog(route: Route): void {
+    route.rate = Number.POSITIVE_INFINITY;
+    route.busyUntilMs = 0;
+  }
+
+  private cut(key: string, untilMs: number): void {
+    const route = this.sockets.routes.get(key);
+    if (route !== undefined) route.cutUntilMs = Math.max(route.cutUntilMs, untilMs);
+  }
+
+  private resetUplink(host: SimHost): void {
+    host.uplinkSocket?.reset();
+  }
+
+  /** No word to anybody; the peer's packets lead nowhere until it is up again. */
+  private crashHost(host: SimHost, ms: number): void {
+    host.up = false;
+    for (const socket of this.sockets.between) {
+      for (const end of [socket, socket.peer]) if (end.host === host && end.isOpen) end.vanish();
+    }
+    const { life } = host;
+    host.qemu?.process.kill();
+    if (life !== null) this.ended(host, life, 'host without power');
+    this.loop.after(ms, null, () => {
+      host.up = true;
+      this.start(host, this.die.within(300, 2000));
+    });
+  }
+
+  /* Is all well? */
+
+  private check(): void {
+    for (const client of this.clients) {
+      for (const text of client.violations) this.violation('client', text);
+    }
+    for (const host of Object.values(this.hosts)) {
+      const slabs = (host.life?.node as unknown as { slabs: SlabPool } | undefined)?.slabs;
+      if (slabs !== undefined) this.stats.slabs = Math.max(this.stats.slabs ?? 0, slabs.inUse);
+    }
+  }
+
+  private get isProtected(): boolean {
+    const phases = Object.values(this.hosts).map((host) => host.life?.node.status().phase);
+    return this.record.held.record?.state === 'pair' && phases.every((phase) => phase === 'protected');
+  }
+
+  /** Whoever is not done is getting on. */
+  private isWell(): boolean {
+    const sinceMs = this.loop.nowMs - PROGRESS_MS;
+    return (
+      this.isProtected &&
+      this.clients.every(({ clients }) =>
+        clients.every((client) => client.finished() || client.lastProgressMs > sinceMs),
+      )
+    );
+  }
+
+  private whatIsMissing(): string {
+    const clients = this.clients
+      .flatMap((host) => host.clients)
+      .filter((client) => !client.finished())
+      .map((client) => `${client.name}: last progress at ${client.lastProgressMs.toFixed(0)} ms`);
+    const nodes = Object.values(this.hosts).map(
+      (host) => `${host.side} ${host.life?.node.status().phase ?? 'down'}`,
+    );
+    return [...nodes, ...clients].join('; ');
+  }
+
+  private violation(rule: string, text: string): void {
+    this.trace('VIOLATION', `${rule}: ${text}`);
+    if (this.violations.length < VIOLATIONS_MAX) this.violations.push({ atMs: this.loop.nowMs, rule, text });
+  }
+
+  private count(what: string): void {
+    this.stats[what] = (this.stats[what] ?? 0) + 1;
+  }
+
+  private trace(who: string, what: string): void {
+    this.options.trace?.(`${this.loop.nowMs.toFixed(3).padStart(11)} ${who.padEnd(10)} ${what}`);
+  }
+}
+
+/**
+ * What clients do is spread over a world's life: a thousand worlds find more than one that is thirty times as busy.
+ */
+function slowDown(client: Client, die: Die): void {
+  const { options } = client as unknown as {
+    options?: { restMsMax?: number; requests?: number; everyMs?: number; datagrams?: number };
+  };
+  const restMs = die.pick([200, 1000, 3000]);
+  if (options?.requests !== undefined) {
+    options.restMsMax = restMs;
+    options.requests = Math.round(WORK_MS / (restMs / 2 + 20));
+  } else if (options?.datagrams !== undefined) {
+    options.everyMs = restMs / 2;
+    options.datagrams = Math.round(WORK_MS / options.everyMs);
+  }
+}
+
+const configs = new Map<string, NodeConfig>();
+
+function configOf(side: Side, other: Side, die: Die): NodeConfig {
+  const checkpointMs = die.pick([500, 2000, 5000]);
+  const text = `
+node: ${side}
+pair: sim
+link: { listen: "tcp-listen:${side}:7000", peer: "tcp:${other}:7000" }
+uplink: "unix:/net/uplink"
+arbiter: { directory: /arbiter }
+vm: { command: [qemu], args: [], mac: "52:54:00:12:34:56", addresses: ["10.0.2.15", "fd00::15"] }
+runDirectory: /run/${side}
+checkpoint: { intervalMsMax: ${checkpointMs} }
+`;
+  const known = configs.get(text);
+  if (known !== undefined) return known;
+  const config = parseNodeConfig(text, '/sim.yaml');
+  configs.set(text, config);
+  return config;
+}
+
+function stackOf(cause: unknown): string {
+  return cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
+}
