@@ -423,6 +423,8 @@ class World {
     const { record } = this.record.held;
     const isPrimary = record?.primary === host.side;
     const victim = (trap.role === 'primary') === isPrimary ? host : this.other(host);
+    // What both streams bring while a node stands still, it sees in whatever order.
+    if (this.die.chance(0.5)) this.other(victim).life?.process.pause(this.die.within(2, 30));
     this.loop.after(this.die.next() * 2, null, () => {
       this.injecting = true;
       this.trace('fault', `crash ${trap.part} ${victim.side} at ${phase}`);

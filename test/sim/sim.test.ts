@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { runWorld, type WorldResult } from './world.ts';
+
+/** Worlds that once broke a rule, or show much: each has its reason. */
+const KEPT: ReadonlyMap<number, string> = new Map([
+  [1, 'a REQUEST that came in pieces ended the pair'],
+  [13, 'both copies are lost and the service starts afresh'],
+]);
+/** CPU time that new worlds may take: a slow machine tries fewer. */
+const FRESH_MS = 10_000;
+
+function assertWell(result: WorldResult): void {
+  assert.deepEqual(result.violations, [], `npm run sim -- --seed ${result.seed}`);
+}
+
+for (const [seed, why] of KEPT) {
+  test(`world ${seed}: ${why}`, async () => {
+    assertWell(await runWorld(seed));
+  });
+}
+
+test('the same seed is the same world', async () => {
+  const lines: string[][] = [[], []];
+  for (const log of lines) await runWorld(5, { trace: (line) => log.push(line) });
+  assert.ok(lines[0].length > 100);
+  assert.deepEqual(lines[0], lines[1]);
+});
+
+test('worlds that nobody has seen yet', async (t) => {
+  const first = (Date.now() % 1_000_000) * 1000;
+  const startMicros = process.cpuUsage().user;
+  let seed = first;
+  for (; process.cpuUsage().user - startMicros < FRESH_MS * 1000; seed++) assertWell(await runWorld(seed));
+  t.diagnostic(`seeds ${first}..${seed - 1}`);
+});
