@@ -27,7 +27,7 @@ export const LIMITS = {
   flowsMax: 131072,
   /** A flow that said nothing for so long may be forgotten when the table is half full. */
   flowIdleMsMax: 120_000,
-  /** Connections whose sequence numbers differ between client and VM: one per connection that lived through a failover. */
+  /** Names of connections whose numbers differ between client and VM: one each, two where the port differs as well. */
   translationsMax: 65536,
   /** Client frames that a silent uplink keeps until the link has brought the same: one second at 32 Mbit/s. */
   silentUplinkBytesMax: 4 * MIB,

@@ -107,7 +107,7 @@ export class SvmTranslator {
     this.pvmTs = new Int32Array(max);
   }
 
-  /** Connections that are known, of either VM. */
+  /** Connections that are known, of either VM; one whose port differs counts twice, for it has two names. */
   get size(): number {
     return this.names.size;
   }
