@@ -97,7 +97,7 @@ function openAll(
         pairs.push([one, other]);
         const frame = left.get(other) ?? assert.fail();
         const correct: Rewrite = (bytes, at, length) => {
-          assert.equal(translator.correctKept(bytes, at, length), true);
+          assert.equal(translator.correctSyn(bytes, at, length), true);
         };
         becomes(correct, frame, vmSyn(c, one), 'the SYN that had left');
       }

@@ -128,7 +128,7 @@ test('a SYN that was kept before the PVM was known is corrected once', () => {
     const c = { ...connection, clientOpens };
     const translator = new SvmTranslator(1);
     const correct: Rewrite = (bytes, at, length) => {
-      translator.correctKept(bytes, at, length);
+      translator.correctSyn(bytes, at, length);
     };
     becomes(sidesOf(translator).output, vmSyn(c, svm), vmSyn(c, svm));
     becomes(correct, vmSyn(c, svm), vmSyn(c, svm), 'still unknown');
@@ -530,7 +530,8 @@ test('a kept frame is not older than what the client has echoed', () => {
   const echo = fromClient(connection, pvm, { clientAt: 1, vmAt: 1, time: 150 });
   translator.input(echo, 0, echo.length);
   const correct: Rewrite = (bytes, at, length) => {
-    assert.equal(translator.correctKept(bytes, at, length), false);
+    assert.equal(translator.correctSyn(bytes, at, length), false);
+    translator.correctTime(bytes, at, length);
   };
   becomes(correct, kept, fromVm(connection, pvm, { clientAt: 1, vmAt: 1, time: 150 }));
   const young = fromVm(connection, pvm, { clientAt: 1, vmAt: 1, time: 160 });
