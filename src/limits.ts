@@ -39,7 +39,7 @@ export const LIMITS = {
   fragmentedDatagramsMax: 1024,
   /** Fragments of one: 64 KiB at IPv4's least MTU that hosts must take (576) are 119. */
   fragmentsPerDatagramMax: 256,
-  /** Connections whose sequence numbers differ between client and VM: one per connection that lived through a failover. */
+  /** Names of connections whose numbers differ between client and VM: one each, two where the port differs as well. */
   translationsMax: 65536,
   /** Client frames that a silent uplink keeps until the link has brought the same: one second at 32 Mbit/s. */
   silentUplinkBytesMax: 4 * MIB,

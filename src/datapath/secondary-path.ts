@@ -157,7 +157,8 @@ export class SecondaryPath {
     });
     this.kept.drain((slab, at, length) => {
       const bytes = this.slabs.buffer(slab);
-      this.translator.correctKept(bytes, at, length);
+      this.translator.correctSyn(bytes, at, length);
+      this.translator.correctTime(bytes, at, length);
       this.offsets.output(bytes, at, length);
       send(slab, at, length);
       takeover.sentFrames++;
@@ -205,7 +206,7 @@ export class SecondaryPath {
   private sendCorrectedSyns(): void {
     const frames: [index: number, slab: number, at: number, length: number][] = [];
     this.kept.forEach((index, slab, at, length) => {
-      if (this.translator.correctKept(this.slabs.buffer(slab), at, length))
+      if (this.translator.correctSyn(this.slabs.buffer(slab), at, length))
         frames.push([index, slab, at, length]);
     });
     for (const [index, slab, at, length] of frames) {

@@ -673,7 +673,7 @@ export class Replay {
       this.slabs.retain(frame.slab);
     }
     const { slab, at, length, index, flow } = frame;
-    if (this.translating) this.translator.correctKept(this.slabs.buffer(slab), at, length);
+    if (this.translating) this.translator.correctSyn(this.slabs.buffer(slab), at, length);
     this.current = flow;
     this.comparator.secondaryFrame(slab, at, length, index, this.nowMs);
     this.current = null;

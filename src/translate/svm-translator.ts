@@ -107,7 +107,7 @@ export class SvmTranslator {
     this.pvmTs = new Int32Array(max);
   }
 
-  /** Connections that are known, of either VM. */
+  /** Connections that are known, of either VM; one whose port differs counts twice, for it has two names. */
   get size(): number {
     return this.names.size;
   }
@@ -138,22 +138,23 @@ export class SvmTranslator {
   }
 
   /**
-   * A frame that left the SVM before all was known, and was kept, gets what is known now: a SYN the PVM's number and port,
-   * any other frame a time that is not before what the client has seen. Answers whether it is a SYN that was corrected.
+   * A SYN that left the SVM before the PVM's was known, and was kept, gets the PVM's number and port now. Answers whether
+   * it did.
    */
-  correctKept(bytes: Uint8Array, at: number, length: number): boolean {
+  correctSyn(bytes: Uint8Array, at: number, length: number): boolean {
+    const name = this.nameOfKept(bytes, at, length);
+    return name !== NONE && (this.view.tcpFlags & TCP_SYN) !== 0 && this.correct(bytes, name);
+  }
+
+  /** A frame that was kept, in the PVM's numbers, gets no older time than the client has seen. */
+  correctTime(bytes: Uint8Array, at: number, length: number): void {
     const { view, names } = this;
-    if (names.size === 0 || !this.isTcp(bytes, at, length)) return false;
-    writeFlowKey(bytes, view, true, this.key);
-    const name = names.find(this.key);
-    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return false;
-    if ((view.tcpFlags & TCP_SYN) !== 0) return this.correctSyn(bytes, name);
-    const vm = names.inner[name];
-    if (vm === NONE || (this.knows[vm] & ECHOED) === 0) return false;
+    const name = this.nameOfKept(bytes, at, length);
+    const vm = name === NONE ? NONE : names.inner[name];
+    if (vm === NONE || (this.knows[vm] & ECHOED) === 0) return;
     const option = timestamps(bytes, view);
     if (option >= 0 && seqBefore(readI32(bytes, option + 2), this.echoed[vm]))
       replaceTsVal(bytes, view, option, this.echoed[vm]);
-    return false;
   }
 
   /**
@@ -358,7 +359,7 @@ export class SvmTranslator {
   }
 
   /** `name` is what the SYN went by: its own, or the one that was free when it left. */
-  private correctSyn(bytes: Uint8Array, name: number): boolean {
+  private correct(bytes: Uint8Array, name: number): boolean {
     const { view, names } = this;
     let vm = name;
     while (!((this.knows[vm] & KNOWS_SVM) !== 0 && this.svmIsn[vm] === view.seq)) {
@@ -370,6 +371,13 @@ export class SvmTranslator {
     translateOutput(bytes, view, this.seqDelta(vm), this.tsDelta(vm));
     if (outside !== name) replacePort(bytes, view, view.l4 + TCP.sourcePort, names.port[outside]);
     return true;
+  }
+
+  private nameOfKept(bytes: Uint8Array, at: number, length: number): number {
+    if (this.names.size === 0 || !this.isTcp(bytes, at, length)) return NONE;
+    writeFlowKey(bytes, this.view, true, this.key);
+    const name = this.names.find(this.key);
+    return name !== NONE && (this.knows[name] & SIGNED) !== 0 ? NONE : name;
   }
 
   private enter(): number {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { VM_MAC } from '../frames.ts';
+import { type Connection, clientSyn, fromClient, fromVm, vmSyn } from '../translate/connection.ts';
 import { TwoPaths } from './two-paths.ts';
 
 function protectedPair(): TwoPaths {
@@ -151,4 +152,50 @@ test('the same for a secondary that is not wanted any more', () => {
   assert.equal(pair.svm.near.paused, false);
   assert.equal(pair.secondary.keptFrames, 0);
   pair.assertNoLeak();
+});
+
+const place: Connection = {
+  version: 4,
+  tags: [],
+  stamped: true,
+  clientOpens: false,
+  clientIsn: 100,
+  clientPort: 443,
+};
+
+test('a connection that the guest opens on two ports is one connection, whichever VM is first', () => {
+  for (const svmFirst of [true, false]) {
+    const pair = protectedPair();
+    const [pvm, svm] = [
+      { isn: 1000, ts: 10, port: 5001 },
+      { isn: 2000, ts: 20, port: 5002 },
+    ];
+    const syns = [() => pair.pvm.write(vmSyn(place, pvm)), () => pair.svm.write(vmSyn(place, svm))];
+    for (const say of svmFirst ? syns.reverse() : syns) {
+      say();
+      pair.settle();
+    }
+    const data = { clientAt: 1, vmAt: 1, time: 5, payload: Buffer.from('GET') };
+    assert.deepEqual(pair.client.frames(), [vmSyn(place, pvm)]);
+    pair.client.write(clientSyn(place, pvm));
+    pair.settle();
+    assert.deepEqual(pair.pvm.frames(), [clientSyn(place, pvm)]);
+    assert.deepEqual(pair.svm.frames(), [clientSyn(place, svm)]);
+    pair.pvm.write(fromVm(place, pvm, data));
+    pair.svm.write(fromVm(place, svm, data));
+    pair.settle();
+    assert.deepEqual(pair.client.frames(), [fromVm(place, pvm, data)]);
+
+    // The secondary's host takes over, and the client does not notice.
+    pair.primaryLink.close();
+    promote(pair);
+    const answer = { clientAt: 1, vmAt: 4, time: 5, payload: Buffer.from('200') };
+    pair.elsewhere.frames();
+    pair.elsewhere.write(fromClient(place, pvm, answer));
+    pair.svm.write(fromVm(place, svm, { clientAt: 4, vmAt: 4, time: 8 }));
+    pair.settle();
+    assert.deepEqual(pair.svm.frames(), [fromClient(place, svm, answer)]);
+    assert.deepEqual(pair.elsewhere.frames(), [fromVm(place, pvm, { clientAt: 4, vmAt: 4, time: 8 })]);
+    assert.deepEqual(pair.diverged, []);
+  }
 });

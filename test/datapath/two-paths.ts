@@ -44,9 +44,14 @@ class Outside {
 
   /** The payloads that came out since the last call. */
   heard(): string[] {
+    return this.frames().map((frame) => frame.toString('latin1', 42));
+  }
+
+  /** The whole frames that came out since the last call. */
+  frames(): Buffer[] {
     const frames = unframed(this.far.inbox);
     this.far.inbox = Buffer.alloc(0);
-    return frames.map((frame) => frame.toString('latin1', 42));
+    return frames;
   }
 
   frame(text: string): Buffer {

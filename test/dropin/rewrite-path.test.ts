@@ -20,6 +20,7 @@ import {
   type Numbers,
   vmSyn,
 } from '../translate/connection.ts';
+import { quoting } from '../translate/quotes.ts';
 
 /** All four peers of one path; frames are written with `say` and read with `heard`. */
 class Rig {
@@ -326,4 +327,33 @@ test('vnet framing: the packet behind the header is translated, an incomplete ch
   }
   assert.equal(path.connections, 1);
   rig.close();
+});
+
+test('vnet framing: an error with an incomplete checksum keeps it, and what it quotes is translated', () => {
+  for (const version of [4, 6] as const) {
+    const rig = new Rig('following', 'vnet');
+    const { path } = rig;
+    const c = { ...CONNECTION, version, stamped: false };
+    const start = version === 4 ? 34 : 54;
+    const framedAs = (frame: Buffer, partial: number | null): Buffer => {
+      const header = Buffer.from([partial === null ? 0 : 1, 0, 0, 0, 0, 0, start, 0, 2, 0, 0, 0]);
+      const copy = Buffer.from(frame);
+      if (partial !== null) copy.writeUInt16BE(partial, start + 2);
+      return Buffer.concat([u32(header.length + copy.length, header.length), header, copy]);
+    };
+    const becomes = (port: FramePort, frame: Buffer, expected: Buffer, partial: number | null): void => {
+      rig.write(port, framedAs(frame, partial));
+      rig.pump();
+      same(rig.heard(port === path.in ? path.guestIn : path.out), [framedAs(expected, partial).subarray(4)]);
+    };
+    becomes(path.guestOut, vmSyn(c, SVM), vmSyn(c, SVM), null);
+    becomes(path.in, handshakeAck(c, PVM), handshakeAck(c, SVM), null);
+    const said = (vm: Numbers) => quoting(fromVm(c, vm, EXCHANGE), false, { version });
+    const heard = (vm: Numbers) => quoting(fromClient(c, vm, EXCHANGE), true, { version });
+    for (const partial of [0x1234, null]) {
+      becomes(path.in, said(PVM), said(SVM), partial);
+      becomes(path.guestOut, heard(SVM), heard(PVM), partial);
+    }
+    rig.close();
+  }
 });

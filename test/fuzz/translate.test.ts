@@ -61,7 +61,7 @@ test('an SVM translator that hears anything in any order', async () => {
       const frame = hostileFrame(dice, fromVm);
       if (dice.chance(4)) apply(dice, frame, (bytes, at, length) => translator.pvmSyn(bytes, at, length));
       else if (dice.chance(8))
-        apply(dice, frame, (bytes, at, length) => translator.correctKept(bytes, at, length));
+        apply(dice, frame, (bytes, at, length) => translator.correctSyn(bytes, at, length));
       else if (fromVm) apply(dice, frame, (bytes, at, length) => translator.output(bytes, at, length));
       else apply(dice, frame, (bytes, at, length) => translator.input(bytes, at, length));
       assert.ok(translator.size <= SMALL.translationsMax);

@@ -160,7 +160,7 @@ for (const body of [
   '7',
   '[]',
   '{}',
-  '{"version":1}',
+  `{"version":${LINK_VERSION}}`,
   '{"version":"1"}',
   JSON.stringify({ ...HELLO, pair: 3 }),
 ]) {

@@ -15,8 +15,8 @@ import {
   VM_MAC,
 } from '../frames.ts';
 
-/** The numbers that a VM chose for itself. */
-export type Numbers = { isn: number; ts: number };
+/** The numbers that a VM chose for itself; the port too, when it opens the connection. */
+export type Numbers = { isn: number; ts: number; port?: number };
 
 export type Connection = {
   version: 4 | 6;
@@ -66,7 +66,7 @@ export const anyExchange: fc.Arbitrary<Exchange> = fc.record({
   payload: fc.uint8Array({ maxLength: 8 }),
 });
 
-function segment(connection: Connection, fromVm: boolean, rest: TcpSegment): Buffer {
+function segment(connection: Connection, fromVm: boolean, port: number, rest: TcpSegment): Buffer {
   const { version, tags, clientPort } = connection;
   const client = { source: CLIENT_ADDRESS[version], destination: VM_ADDRESS[version] };
   const vm = { source: VM_ADDRESS[version], destination: CLIENT_ADDRESS[version] };
@@ -74,8 +74,14 @@ function segment(connection: Connection, fromVm: boolean, rest: TcpSegment): Buf
     version,
     tags,
     ...(fromVm
-      ? { ...vm, sourceMac: VM_MAC, destinationMac: CLIENT_MAC, sourcePort: 80, destinationPort: clientPort }
-      : { ...client, sourcePort: clientPort, destinationPort: 80 }),
+      ? {
+          ...vm,
+          sourceMac: VM_MAC,
+          destinationMac: CLIENT_MAC,
+          sourcePort: port,
+          destinationPort: clientPort,
+        }
+      : { ...client, sourcePort: clientPort, destinationPort: port }),
     ...rest,
   });
 }
@@ -89,7 +95,7 @@ const CLIENT_TS = 77;
 /** The VM's SYN, or its SYN-ACK when the client opens. `later`: TSval of a repetition. */
 export function vmSyn(c: Connection, vm: Numbers, later = 0): Buffer {
   const echo = c.clientOpens ? CLIENT_TS : 0;
-  return segment(c, true, {
+  return segment(c, true, vm.port ?? 80, {
     seq: vm.isn,
     ack: c.clientOpens ? c.clientIsn + 1 : 0,
     flags: c.clientOpens ? SYN | ACK : SYN,
@@ -99,7 +105,7 @@ export function vmSyn(c: Connection, vm: Numbers, later = 0): Buffer {
 
 /** The client's SYN, or its SYN-ACK when the VM opens; `vm` are the numbers that it answers to. */
 export function clientSyn(c: Connection, vm: Numbers): Buffer {
-  return segment(c, false, {
+  return segment(c, false, vm.port ?? 80, {
     seq: c.clientIsn,
     ack: c.clientOpens ? 0 : vm.isn + 1,
     flags: c.clientOpens ? SYN : SYN | ACK,
@@ -110,7 +116,7 @@ export function clientSyn(c: Connection, vm: Numbers): Buffer {
 export function fromVm(c: Connection, vm: Numbers, exchange: Exchange): Buffer {
   const { clientAt, vmAt, time, blocks = [], nops = 0, ...rest } = exchange;
   const sacks = blocks.map(([l, r]): [number, number] => [c.clientIsn + l, c.clientIsn + r]);
-  return segment(c, true, {
+  return segment(c, true, vm.port ?? 80, {
     ...rest,
     seq: vm.isn + vmAt,
     ack: c.clientIsn + clientAt,
@@ -121,7 +127,7 @@ export function fromVm(c: Connection, vm: Numbers, exchange: Exchange): Buffer {
 export function fromClient(c: Connection, vm: Numbers, exchange: Exchange): Buffer {
   const { clientAt, vmAt, time, blocks = [], nops = 0, ...rest } = exchange;
   const sacks = blocks.map(([l, r]): [number, number] => [vm.isn + l, vm.isn + r]);
-  return segment(c, false, {
+  return segment(c, false, vm.port ?? 80, {
     ...rest,
     seq: c.clientIsn + clientAt,
     ack: vm.isn + vmAt,

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
+import { LIMITS } from '../../src/limits.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import { PacketView, parsePacket } from '../../src/wire/packet.ts';
-import { ACK, arpFrame, RST, SYN, udpFrame } from '../frames.ts';
+import { ACK, arpFrame, FIN, RST, SYN, udpFrame } from '../frames.ts';
 import {
   anyConnection,
   anyExchange,
@@ -207,4 +208,140 @@ test('a full map refuses another connection, and still adds to those it has', ()
   map.clear();
   assert.equal(map.size, 0);
   assert.equal(map.add(key, 1, 1, 1), true);
+});
+
+/** A map with room for four names, and connections for it. */
+function smallMap(count: number): { map: OffsetMap; all: Connection[] } {
+  const map = new OffsetMap(1, { ...LIMITS, translationsMax: 4 });
+  const all = Array.from({ length: 6 }, (_, i) => ({ ...connection, clientPort: 40000 + i }));
+  for (const c of all.slice(0, count)) assert.equal(map.add(keyOf(c), vm.isn, 1, 1), true);
+  return { map, all };
+}
+
+function close(map: OffsetMap, c: Connection): void {
+  const fin = { ...exchange, flags: FIN | ACK };
+  for (const frame of [fromVm(c, vm, fin)]) map.output(frame, 0, frame.length);
+  for (const frame of [fromClient(c, client, fin)]) map.input(frame, 0, frame.length);
+}
+
+function has(map: OffsetMap, c: Connection): boolean {
+  const key = keyOf(c).join();
+  return map.export().some((entry) => entry.key.join() === key);
+}
+
+test('a closed connection stays for TIME-WAIT after its last segment, and an open one for good', () => {
+  const { map, all } = smallMap(3);
+  map.sweep(1_000_000);
+  close(map, all[0]);
+  const reset = fromClient(all[1], client, { ...exchange, flags: RST });
+  map.input(reset, 0, reset.length);
+  const half = fromVm(all[2], vm, { ...exchange, flags: FIN | ACK });
+  map.output(half, 0, half.length);
+  map.sweep(1_100_000);
+  const again = fromClient(all[0], client, exchange);
+  map.input(again, 0, again.length);
+  map.sweep(1_239_000);
+  assert.equal(map.size, 3);
+  const version = map.version;
+  map.sweep(1_250_000);
+  assert.deepEqual(
+    all.slice(0, 3).map((c) => has(map, c)),
+    [true, false, true],
+  );
+  assert.notEqual(map.version, version);
+  map.sweep(1_350_000);
+  assert.deepEqual(
+    all.slice(0, 3).map((c) => has(map, c)),
+    [false, false, true],
+  );
+  map.sweep(9e9);
+  assert.equal(has(map, all[2]), true, 'half closed, silent for weeks');
+});
+
+test('a full map makes room: first of what is closed, then of what is long silent, never of what lives', () => {
+  const { map, all } = smallMap(4);
+  map.sweep(0);
+  assert.equal(map.add(keyOf(all[4]), 1, 1, 1), false, 'all live');
+  close(map, all[1]);
+  assert.equal(map.add(keyOf(all[4]), 1, 1, 1), true);
+  assert.deepEqual(
+    all.slice(0, 5).map((c) => has(map, c)),
+    [true, false, true, true, true],
+  );
+  map.sweep(7_430_000);
+  for (const c of [all[0], all[3], all[4]]) {
+    const frame = fromVm(c, vm, exchange);
+    map.output(frame, 0, frame.length);
+  }
+  assert.equal(map.add(keyOf(all[5]), 1, 1, 1), false, 'not silent for long enough');
+  map.sweep(7_440_000);
+  assert.equal(map.add(keyOf(all[5]), 1, 1, 1), true);
+  assert.deepEqual(
+    all.map((c) => has(map, c)),
+    [true, false, false, true, true, true],
+  );
+});
+
+test('a connection with a mapped port takes two names', () => {
+  const map = new OffsetMap(1, { ...LIMITS, translationsMax: 3 });
+  assert.equal(map.add(keyOf(connection), vm.isn, 1, 1, 81), true);
+  const other = { ...connection, clientPort: 1 };
+  assert.equal(map.add(keyOf(other), vm.isn, 1, 1, 82), false);
+  assert.equal(map.add(keyOf(other), vm.isn, 1, 1), true);
+  assert.equal(map.size, 2);
+  const reset = fromVm(connection, vm, { ...exchange, flags: RST });
+  map.output(reset, 0, reset.length);
+  assert.equal(
+    map.add(keyOf({ ...connection, clientPort: 2 }), vm.isn, 1, 1, 82),
+    true,
+    'both are free again',
+  );
+});
+
+test('of two connections that the client would know by one name, the later one has it', () => {
+  const map = new OffsetMap(1);
+  map.add(keyOf(connection), vm.isn, 5, 0, 81);
+  const key = keyOf(connection);
+  key[10] = (82 << 16) | (key[10] & 0xffff);
+  map.add(key, 9, 6, 0, 81);
+  assert.deepEqual(
+    map.export().map(({ vmIsn, clientPort }) => [vmIsn, clientPort]),
+    [[9, 81]],
+  );
+});
+
+test('what follows a reset of the VM, for which nothing is known any more, is right as it is', () => {
+  const map = mapOf(connection, client, vm);
+  const reset = fromVm(connection, vm, { ...exchange, flags: RST });
+  map.output(reset, 0, reset.length);
+  const late = fromClient(connection, client, exchange);
+  becomes(inputOf(map), late, late);
+  const echo = fromVm(connection, client, { ...exchange, flags: RST });
+  becomes(outputOf(map), echo, echo, 'a reset repeats the number that was acknowledged to it');
+});
+
+test('an entry learns of a new connection from the SYN that the primary tells of, too', () => {
+  const map = new OffsetMap(1);
+  map.add(keyOf(connection), vm.isn, 5, 0, 81);
+  const other = { ...connection };
+  const syn = vmSyn(other, { isn: 77, ts: 1, port: 81 });
+  becomes((bytes, at, length) => map.noteSyn(bytes, at, length), syn, syn);
+  assert.deepEqual(
+    map
+      .export()
+      .map(({ vmIsn, clientPort }) => [vmIsn, clientPort])
+      .sort(),
+    [
+      [7, 81],
+      [77, 80],
+    ],
+  );
+});
+
+test('an echo that is far ahead of all that was sent moves no clock', () => {
+  const map = mapOf(connection, client, vm);
+  translates(map, connection, client, vm, exchange);
+  const forged = fromClient(connection, client, { ...exchange, time: 1 << 30 });
+  map.input(forged, 0, forged.length);
+  translates(map, connection, client, vm, { ...exchange, time: exchange.time + 1 });
 });

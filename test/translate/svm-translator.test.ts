@@ -1,9 +1,21 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { describeFlowKey } from '../../src/flow/key.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import { SvmTranslator } from '../../src/translate/svm-translator.ts';
-import { ACK, arpFrame, RST, tcpFrame, udpFrame } from '../frames.ts';
+import {
+  ACK,
+  arpFrame,
+  ethernet,
+  fragmentExtension,
+  ipv4,
+  ipv6,
+  RST,
+  SYN,
+  tcpFrame,
+  udpFrame,
+} from '../frames.ts';
 import {
   anyConnection,
   anyExchange,
@@ -116,7 +128,7 @@ test('a SYN that was kept before the PVM was known is corrected once', () => {
     const c = { ...connection, clientOpens };
     const translator = new SvmTranslator(1);
     const correct: Rewrite = (bytes, at, length) => {
-      translator.correctKept(bytes, at, length);
+      translator.correctSyn(bytes, at, length);
     };
     becomes(sidesOf(translator).output, vmSyn(c, svm), vmSyn(c, svm));
     becomes(correct, vmSyn(c, svm), vmSyn(c, svm), 'still unknown');
@@ -321,4 +333,207 @@ test('two failovers in a row: an old connection keeps its map when a new one joi
   assert.equal(nextMap.size, 2);
   translates(sidesOf(nextMap), connection, pvm, svm, [exchange]);
   translates(sidesOf(nextMap), young, svm, third, [exchange]);
+});
+
+test("a client's SYN in the middle of a connection, or a forged one, ends no translation", () => {
+  const translator = new SvmTranslator(1);
+  open(translator, connection, pvm, svm, 'before');
+  const syn = clientSyn({ ...connection, clientIsn: 99 }, pvm);
+  becomes(sidesOf(translator).input, syn, syn);
+  translates(sidesOf(translator), connection, pvm, svm, [exchange]);
+});
+
+test('a simultaneous open: SYN against SYN, then SYN-ACKs', () => {
+  for (const pvmFirst of [true, false]) {
+    const c = { ...connection, clientOpens: false };
+    const translator = new SvmTranslator(1);
+    const sides = sidesOf(translator);
+    if (pvmFirst) tellPvmSyn(translator, vmSyn(c, pvm));
+    becomes(sides.output, vmSyn(c, svm), vmSyn(c, pvmFirst ? pvm : svm));
+    if (!pvmFirst) tellPvmSyn(translator, vmSyn(c, pvm));
+    const bare = clientSyn({ ...c, clientOpens: true }, pvm);
+    becomes(sides.input, bare, bare, "the client's SYN");
+    const answer = (vm: Numbers) => fromVm(c, vm, { clientAt: 1, vmAt: 0, time: 0, flags: SYN | ACK });
+    tellPvmSyn(translator, answer(pvm));
+    becomes(sides.output, answer(svm), answer(pvm), "the SVM's SYN-ACK");
+    becomes(sides.input, clientSyn(c, pvm), clientSyn(c, svm), "the client's SYN-ACK");
+    translates(sides, c, pvm, svm, [exchange]);
+  }
+});
+
+test('D-SACK blocks, below what is acknowledged, move like the others', () => {
+  const translator = new SvmTranslator(1);
+  open(translator, connection, pvm, svm, 'before');
+  const blocks: [number, number][] = [
+    [10, 20],
+    [300, 400],
+    [250, 500],
+  ];
+  translates(sidesOf(translator), connection, pvm, svm, [{ ...exchange, blocks }]);
+});
+
+test('a segment that does not acknowledge says nothing of the ISN, nor does one that is not the first', () => {
+  const translator = new SvmTranslator(1);
+  const { output, input } = sidesOf(translator);
+  becomes(output, vmSyn(connection, svm), vmSyn(connection, svm));
+  const late = fromClient(connection, pvm, { clientAt: 500, vmAt: 900, time: 1 });
+  becomes(input, late, late);
+  becomes(input, handshakeAck(connection, pvm), handshakeAck(connection, svm));
+});
+
+/** MD5 (19) and TCP-AO (29) as options of a SYN. */
+function signed(frame: Buffer, kind: number): Buffer {
+  const bytes = Buffer.concat([
+    frame.subarray(0, 54),
+    Buffer.from([kind, 18]),
+    Buffer.alloc(16, 9),
+    Buffer.from([1, 1]),
+  ]);
+  bytes[46] = 0xa0;
+  bytes.writeUInt16BE(60, 16);
+  return bytes;
+}
+
+test('a signed connection is left alone, and reported once', () => {
+  for (const kind of [19, 29]) {
+    for (const pvmFirst of [true, false]) {
+      const bare = { ...connection, stamped: false };
+      const syn = (vm: Numbers) => signed(vmSyn(bare, vm), kind);
+      const translator = new SvmTranslator(1);
+      const reported: string[] = [];
+      translator.onSigned = (key) => reported.push(describeFlowKey(key));
+      const tell = () => tellPvmSyn(translator, syn(pvm));
+      if (pvmFirst) tell();
+      becomes(sidesOf(translator).output, syn(svm), syn(svm));
+      if (!pvmFirst) tell();
+      becomes(sidesOf(translator).output, syn(svm), syn(svm), 'repeated');
+      leavesAlone(sidesOf(translator), bare, svm, [exchange]);
+      assert.deepEqual(reported, ['tcp 10.0.2.15:80 <-> 10.0.2.2:40000']);
+      assert.equal(translator.counters.signed, 1);
+      const offsets = new OffsetMap(1);
+      assert.equal(translator.carryOver(offsets), 1, 'lost, for its numbers differ');
+      assert.equal(offsets.size, 0);
+      translator.clear();
+      tellPvmSyn(translator, vmSyn(bare, pvm));
+      becomes(
+        sidesOf(translator).output,
+        vmSyn(bare, svm),
+        vmSyn(bare, pvm),
+        'the next one on these ports is not',
+      );
+    }
+  }
+});
+
+/** The first `bytes` bytes of a frame's TCP segment as a fragment, untagged. */
+function firstFragment(c: Connection, frame: Buffer, bytes: number): Buffer {
+  const ip = c.version === 4 ? 20 : 40;
+  const part = frame.subarray(14 + ip, 14 + ip + bytes);
+  const [from, to] = [frame.subarray(0, 6), frame.subarray(6, 12)].map((mac) => mac);
+  const payload =
+    c.version === 4
+      ? ipv4(
+          {
+            protocol: 6,
+            moreFragments: true,
+            source: [...frame.subarray(26, 30)].join('.'),
+            destination: [...frame.subarray(30, 34)].join('.'),
+          },
+          part,
+        )
+      : ipv6({ next: 6, extensions: [fragmentExtension(0, true, 7)] }, part);
+  const built = ethernet(c.version === 4 ? 0x0800 : 0x86dd, payload);
+  from.copy(built, 0);
+  to.copy(built, 6);
+  if (c.version === 6) frame.copy(built, 22, 22, 54);
+  return built;
+}
+
+test('a first fragment is translated like the whole segment; one without the whole header is not', () => {
+  for (const version of [4, 6] as const) {
+    const c = { ...connection, version };
+    const translator = new SvmTranslator(1);
+    open(translator, c, pvm, svm, 'before');
+    const offsets = new OffsetMap(1);
+    translator.carryOver(offsets);
+    const e = { ...exchange, payload: Buffer.alloc(100, 3) };
+    for (const sides of [sidesOf(translator), sidesOf(offsets)]) {
+      const part = (frame: Buffer) => firstFragment(c, frame, 64);
+      becomes(sides.output, part(fromVm(c, svm, e)), part(fromVm(c, pvm, e)), 'output');
+      becomes(sides.input, part(fromClient(c, pvm, e)), part(fromClient(c, svm, e)), 'input');
+      const tiny = firstFragment(c, fromVm(c, svm, e), 16);
+      becomes(sides.output, tiny, tiny);
+    }
+  }
+});
+
+test('no client sees time run backwards, however late the SVM answers and whatever the client has echoed', () => {
+  // Clocks tick alike from the commit on; each VM says its SYN, and later segments, at its own moment.
+  const moment = fc.nat(5000);
+  fc.assert(
+    fc.property(
+      fc.boolean(),
+      fc.record({
+        pvmSyn: moment,
+        svmSyn: moment,
+        pvmSays: fc.array(moment, { minLength: 1, maxLength: 6 }),
+        echoes: fc.nat(6),
+      }),
+      fc.array(fc.nat(300), { minLength: 1, maxLength: 6 }),
+      (clientOpens, { pvmSyn, svmSyn, pvmSays, echoes }, after) => {
+        const c = { ...connection, clientOpens };
+        const translator = new SvmTranslator(1);
+        const [p, s] = [
+          { isn: 1000, ts: 0xffffff00 },
+          { isn: 2000, ts: 0x100 },
+        ];
+        open(translator, c, p, s, 'before');
+        // What the client has seen when the primary dies: times of the PVM from its SYN on.
+        const seen = pvmSays.map((ms) => Math.max(0, ms - pvmSyn)).sort((a, b) => a - b);
+        for (const time of seen.slice(0, echoes)) {
+          const echo = fromClient(c, p, { clientAt: 1, vmAt: 1, time });
+          translator.input(echo, 0, echo.length);
+        }
+        let recent = p.ts + seen[seen.length - 1];
+        const offsets = new OffsetMap(1);
+        translator.carryOver(offsets);
+        let now = 5000;
+        let dropped = 0;
+        for (const ms of after) {
+          now += ms;
+          const frame = fromVm(c, s, { clientAt: 1, vmAt: 1, time: now - svmSyn });
+          offsets.output(frame, 0, frame.length);
+          const value = frame.readInt32BE(14 + 20 + 20 + 2);
+          if (((value - recent) | 0) >= 0) recent = value;
+          else dropped++;
+          // PAWS: the client answers what it drops, as it answers all else, with the latest time that it knows.
+          const told = fromClient(c, p, { clientAt: 1, vmAt: 1, time: (recent - p.ts) | 0 });
+          offsets.input(told, 0, told.length);
+          const heard = told.readInt32BE(14 + 20 + 20 + 6);
+          assert.ok(
+            ((heard - (s.ts + now - svmSyn)) | 0) <= 0,
+            'the VM hears of no time that it has not sent',
+          );
+        }
+        assert.ok(dropped <= (echoes >= seen.length ? 0 : 1), `${dropped} segments dropped`);
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+test('a kept frame is not older than what the client has echoed', () => {
+  const translator = new SvmTranslator(1);
+  open(translator, connection, pvm, svm, 'before');
+  const kept = fromVm(connection, svm, { clientAt: 1, vmAt: 1, time: 100 });
+  translator.output(kept, 0, kept.length);
+  const echo = fromClient(connection, pvm, { clientAt: 1, vmAt: 1, time: 150 });
+  translator.input(echo, 0, echo.length);
+  const correct: Rewrite = (bytes, at, length) => {
+    assert.equal(translator.correctSyn(bytes, at, length), false);
+    translator.correctTime(bytes, at, length);
+  };
+  becomes(correct, kept, fromVm(connection, pvm, { clientAt: 1, vmAt: 1, time: 150 }));
+  const young = fromVm(connection, pvm, { clientAt: 1, vmAt: 1, time: 160 });
+  becomes(correct, young, young);
 });

@@ -1,0 +1,272 @@
+/** Connections that the guest opens on another port in each VM: through both translators, and over two failovers. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { OffsetMap } from '../../src/translate/offset-map.ts';
+import { SvmTranslator } from '../../src/translate/svm-translator.ts';
+import { ACK, RST } from '../frames.ts';
+import {
+  anyExchange,
+  becomes,
+  type Connection,
+  clientSyn,
+  type Exchange,
+  fromClient,
+  fromVm,
+  type Numbers,
+  type Rewrite,
+  vmSyn,
+} from './connection.ts';
+import { quoting } from './quotes.ts';
+
+type Sides = { output: Rewrite; input: Rewrite };
+type Opened = Required<Numbers>;
+
+const place: Connection = {
+  version: 4,
+  tags: [],
+  stamped: true,
+  clientOpens: false,
+  clientIsn: 0x7fffffff,
+  clientPort: 443,
+};
+
+function sidesOf(translator: SvmTranslator | OffsetMap): Sides {
+  return {
+    output: (bytes, at, length) => translator.output(bytes, at, length),
+    input: (bytes, at, length) => translator.input(bytes, at, length),
+  };
+}
+
+/** Segments and errors about them, both ways: `outside` is what the client knows, `vm` what the VM does. */
+function translates(sides: Sides, c: Connection, outside: Numbers, vm: Numbers, e: Exchange): void {
+  const out = { inside: fromVm(c, vm, e), outside: fromVm(c, outside, e) };
+  const into = { inside: fromClient(c, vm, e), outside: fromClient(c, outside, e) };
+  becomes(sides.output, out.inside, out.outside, 'output');
+  becomes(sides.input, into.outside, into.inside, 'input');
+  const { version, tags } = c;
+  const error = (frame: Buffer, ofVm: boolean) => quoting(frame, ofVm, { version, tags });
+  becomes(sides.input, error(out.outside, false), error(out.inside, false), 'error that quotes the output');
+  becomes(sides.output, error(into.inside, true), error(into.outside, true), 'error that quotes the input');
+}
+
+function rewrite(by: Rewrite, frame: Buffer): Buffer {
+  const bytes = Buffer.from(frame);
+  by(bytes, 0, bytes.length);
+  return bytes;
+}
+
+const opened = (vm: number): fc.Arbitrary<Opened[]> =>
+  fc
+    .uniqueArray(fc.integer({ min: 1, max: 6 }), { minLength: 4, maxLength: 4 })
+    .map((ports) => ports.map((port, i) => ({ isn: 1000 * vm + 100 * i, ts: 0xfffffff0 * vm + i, port })));
+const merge = fc.array(fc.boolean(), { minLength: 8, maxLength: 8 });
+const where: fc.Arbitrary<Pick<Connection, 'version' | 'tags' | 'stamped'>> = fc.record({
+  version: fc.constantFrom(4 as const, 6 as const),
+  tags: fc.constantFrom([], [{ id: 5 }], [{ id: 5 }, { id: 6 }]),
+  stamped: fc.boolean(),
+});
+
+/** Both VMs open four connections to one place, in any interleaving. Answers who belongs to whom. */
+function openAll(
+  translator: SvmTranslator,
+  c: Connection,
+  pvm: Opened[],
+  svm: Opened[],
+  order: boolean[],
+): [Opened, Opened][] {
+  const waiting: { p: Opened[]; s: Opened[] } = { p: [], s: [] };
+  const pairs: [Opened, Opened][] = [];
+  const left = new Map<Opened, Buffer>();
+  const { output } = sidesOf(translator);
+  const counterpart = (list: Opened[], of: Opened): Opened | undefined => {
+    const found = list.find(({ port }) => port === of.port) ?? list[0];
+    if (found !== undefined) list.splice(list.indexOf(found), 1);
+    return found;
+  };
+  let [p, s] = [0, 0];
+  for (const primary of order) {
+    if ((primary && p < 4) || s === 4) {
+      const one = pvm[p++];
+      const syn = vmSyn(c, one);
+      const moved = translator.pvmSyn(syn, 0, syn.length);
+      const other = counterpart(waiting.s, one);
+      assert.equal(moved, other !== undefined && other.port !== one.port);
+      if (other === undefined) waiting.p.push(one);
+      else {
+        pairs.push([one, other]);
+        const frame = left.get(other) ?? assert.fail();
+        const correct: Rewrite = (bytes, at, length) => {
+          assert.equal(translator.correctSyn(bytes, at, length), true);
+        };
+        becomes(correct, frame, vmSyn(c, one), 'the SYN that had left');
+      }
+    } else {
+      const one = svm[s++];
+      const other = counterpart(waiting.p, one);
+      left.set(one, rewrite(output, vmSyn(c, one)));
+      if (other === undefined) waiting.s.push(one);
+      else {
+        pairs.push([other, one]);
+        assert.deepEqual(left.get(one), vmSyn(c, other), 'the SYN');
+      }
+    }
+  }
+  return pairs;
+}
+
+test('the k-th of the one VM is the k-th of the other, equal ports before all, in any order', () => {
+  fc.assert(
+    fc.property(where, opened(1), opened(2), merge, anyExchange, (w, pvm, svm, order, e) => {
+      const translator = new SvmTranslator(1);
+      const c = { ...place, ...w };
+      const pairs = openAll(translator, c, pvm, svm, order);
+      assert.equal(pairs.length, 4);
+      for (const [p, s] of pairs) {
+        becomes(sidesOf(translator).input, clientSyn(c, p), clientSyn(c, s), "the client's answer");
+        translates(sidesOf(translator), c, p, s, e);
+      }
+      // What goes to another place, and a client's own connection, is not meant.
+      for (const other of [
+        { ...c, clientPort: 444 },
+        { ...c, tags: [{ id: 9 }] },
+      ])
+        translates(sidesOf(translator), other, svm[0], svm[0], e);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test('over a failover, a second one, and while new connections take the ports that stand for old ones', () => {
+  fc.assert(
+    fc.property(
+      where,
+      opened(1),
+      opened(2),
+      opened(3),
+      merge,
+      merge,
+      anyExchange,
+      (w, a, b, d, order, order2, e) => {
+        const c = { ...place, ...w };
+        const first = new SvmTranslator(1);
+        const pairs = openAll(first, c, a, b, order);
+        const map = new OffsetMap(2);
+        assert.equal(first.carryOver(map), 0);
+        for (const [p, s] of pairs) translates(sidesOf(map), c, p, s, e);
+
+        // The VM opens more, to another place with every port, and to this place where the port is free in it.
+        const free: Opened[] = [1, 2, 3, 4, 5, 6]
+          .filter((port) => !b.some((s) => s.port === port))
+          .map((port) => ({ isn: 70_000 + port, ts: 9, port }));
+        const names = new Set(pairs.map(([p]) => p.port));
+        const more = free.map((vm): [Opened, Opened] => {
+          const syn = rewrite(sidesOf(map).output, vmSyn(c, vm));
+          const tcpAt = 14 + 4 * c.tags.length + (c.version === 4 ? 20 : 40);
+          const outside = { ...vm, port: syn.readUInt16BE(tcpAt) };
+          assert.deepEqual(syn, vmSyn(c, outside), 'but for the port as it was');
+          assert.equal(names.has(outside.port), false, 'a port that the client does not know yet');
+          names.add(outside.port);
+          return [outside, vm];
+        });
+        const all = [...pairs, ...more];
+        for (const [p, s] of all) translates(sidesOf(map), c, p, s, e);
+
+        // The old ones end; the new ones keep their names.
+        const copy = new OffsetMap(3);
+        copy.import(JSON.parse(JSON.stringify(map.export())));
+        for (const [p, s] of pairs) {
+          const reset = { ...e, flags: RST | ACK };
+          becomes(sidesOf(copy).output, fromVm(c, s, reset), fromVm(c, p, reset));
+        }
+        for (const [p, s] of more) translates(sidesOf(copy), c, p, s, e);
+
+        // Protected again: the next secondary follows and takes over in its turn. It opened `d` where its primary opened `others`.
+        const next = new OffsetMap(4);
+        next.import(map.export());
+        const elsewhere = { ...c, clientPort: 8443 };
+        const second = new SvmTranslator(5);
+        const later = openAll(second, elsewhere, b, d, order2);
+        const chained: Sides = {
+          output: (bytes, at, length) => {
+            second.output(bytes, at, length);
+            next.output(bytes, at, length);
+          },
+          input: (bytes, at, length) => {
+            next.input(bytes, at, length);
+            second.input(bytes, at, length);
+          },
+        };
+        for (const [p, s] of all) translates(chained, c, p, s, e);
+        for (const [p, s] of later) translates(chained, elsewhere, p, s, e);
+        assert.equal(second.carryOver(next), 0);
+        const now = { ...e, time: e.time + 10 };
+        for (const [p, s] of all) translates(sidesOf(next), c, p, s, now);
+        for (const [p, s] of later) translates(sidesOf(next), elsewhere, p, s, now);
+      },
+    ),
+    { numRuns: 40 },
+  );
+});
+
+test('the primary is gone before it told of its SYN: the client’s answer names the port', () => {
+  const translator = new SvmTranslator(1);
+  const sides = sidesOf(translator);
+  const [pvm, svm] = [
+    { isn: 5, ts: 50, port: 1001 },
+    { isn: 6, ts: 60, port: 1002 },
+  ];
+  becomes(sides.output, vmSyn(place, svm), vmSyn(place, svm));
+  becomes(sides.input, clientSyn(place, pvm), clientSyn(place, svm));
+  translates(sides, place, pvm, svm, { clientAt: 3, vmAt: 4, time: 5 });
+  const offsets = new OffsetMap(1);
+  translator.carryOver(offsets);
+  translates(sidesOf(offsets), place, pvm, svm, { clientAt: 3, vmAt: 4, time: 5 });
+});
+
+test('where the PVM’s SYNs are told, an answer to an unknown port is for an older connection', () => {
+  const translator = new SvmTranslator(1);
+  translator.learnsPorts = false;
+  const sides = sidesOf(translator);
+  const svm = { isn: 6, ts: 60, port: 1002 };
+  becomes(sides.output, vmSyn(place, svm), vmSyn(place, svm));
+  const older = clientSyn(place, { isn: 5, ts: 50, port: 1001 });
+  becomes(sides.input, older, older);
+});
+
+test('a segment that is no SYN-ACK pairs nothing', () => {
+  const translator = new SvmTranslator(1);
+  const sides = sidesOf(translator);
+  const svm = { isn: 6, ts: 60, port: 1002 };
+  becomes(sides.output, vmSyn(place, svm), vmSyn(place, svm));
+  const other = fromClient(place, { isn: 5, ts: 50, port: 1001 }, { clientAt: 1, vmAt: 1, time: 0 });
+  becomes(sides.input, other, other);
+});
+
+test('what the SVM began by a name that stands for another connection keeps its own over a failover', () => {
+  const translator = new SvmTranslator(1);
+  const pvm = { isn: 1, ts: 1, port: 8 };
+  const [mapped, unpaired] = [
+    { isn: 2, ts: 2, port: 7 },
+    { isn: 3, ts: 3, port: 8 },
+  ];
+  const syn = vmSyn(place, pvm);
+  translator.pvmSyn(syn, 0, syn.length);
+  becomes(sidesOf(translator).output, vmSyn(place, mapped), vmSyn(place, pvm));
+  const outside = { ...unpaired, port: 7 };
+  becomes(sidesOf(translator).output, vmSyn(place, unpaired), vmSyn(place, outside));
+  const offsets = new OffsetMap(1);
+  translator.carryOver(offsets);
+  const reset = { clientAt: 3, vmAt: 4, time: 5, flags: RST | ACK };
+  becomes(sidesOf(offsets).output, fromVm(place, mapped, reset), fromVm(place, pvm, reset));
+  translates(sidesOf(offsets), place, outside, unpaired, { clientAt: 3, vmAt: 4, time: 5 });
+});
+
+test('a commit ends it', () => {
+  const translator = new SvmTranslator(1);
+  const syn = vmSyn(place, { isn: 1, ts: 1, port: 8 });
+  translator.pvmSyn(syn, 0, syn.length);
+  translator.clear();
+  const svm = { isn: 2, ts: 2, port: 7 };
+  becomes(sidesOf(translator).output, vmSyn(place, svm), vmSyn(place, svm));
+});
