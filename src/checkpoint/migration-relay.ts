@@ -8,6 +8,10 @@
  * sockets and the hop between the nodes has Nagle's algorithm off: stock QEMU's stream over TCP waits 40 ms for a
  * delayed ACK, twice per checkpoint.
  *
+ * The end on the secondary: a QEMU that has said RECEIVED goes on from the new state, whoever has heard it. So its last
+ * words are read before the relay closes, and it cannot say more meanwhile: either it sent RECEIVED and the node
+ * commits, or it could not and keeps the state that the node knows.
+ *
  * Failure: either end closing, or a message that does not belong there, ends the relay once, with its cause.
  */
 
@@ -35,6 +39,7 @@ export type RelayEvents = {
 };
 
 export class MigrationRelay {
+  private readonly side: 'primary' | 'secondary';
   private readonly qemu: ByteStream;
   private readonly peer: ByteStream;
   private readonly events: RelayEvents;
@@ -46,6 +51,8 @@ export class MigrationRelay {
   private idle = false;
   private idleBytes: Buffer = Buffer.alloc(0);
   private done = false;
+  private ending = false;
+  private cause: Error | null = null;
 
   constructor(
     side: 'primary' | 'secondary',
@@ -54,6 +61,7 @@ export class MigrationRelay {
     events: RelayEvents,
     limits: Limits = LIMITS,
   ) {
+    this.side = side;
     this.qemu = qemu;
     this.peer = peer;
     this.events = events;
@@ -66,11 +74,12 @@ export class MigrationRelay {
         this.finish(new ColoError('COLO_MIGRATION_GARBLED', `unexpected on the migration stream: ${what}`)),
     });
     const closed = (cause: Error | null) => this.finish(cause);
+    const qemuClosed = (cause: Error | null) => (this.ending ? this.finished() : this.finishNow(cause));
     this.forward = new BytePipe(
       this.toPrimary,
       this.toSecondary,
       (bytes) => (side === 'primary' && this.idle ? this.onIdleBytes(bytes) : true),
-      closed,
+      side === 'primary' ? qemuClosed : closed,
       limits,
     );
     this.backward = new BytePipe(
@@ -80,7 +89,7 @@ export class MigrationRelay {
         parser.feed(bytes);
         return false;
       },
-      closed,
+      side === 'primary' ? closed : qemuClosed,
       limits,
     );
   }
@@ -128,6 +137,22 @@ export class MigrationRelay {
   }
 
   private finish(cause: Error | null): void {
+    if (this.done || this.ending) return;
+    if (this.side === 'primary') {
+      this.finishNow(cause);
+      return;
+    }
+    this.ending = true;
+    this.cause = cause;
+    this.peer.close();
+    this.qemu.refuse();
+  }
+
+  private finished(): void {
+    this.finishNow(this.cause);
+  }
+
+  private finishNow(cause: Error | null): void {
     if (this.done) return;
     this.done = true;
     this.qemu.close();

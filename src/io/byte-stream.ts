@@ -24,5 +24,10 @@ export interface ByteStream {
   unsentBytes(): number;
   /** Bytes that wait in this process for the kernel to take them. */
   queuedBytes(): number;
+  /**
+   * Ends the reading at this instant: the peer can write no more, and is told so when it tries; what it had written
+   * before is still read, and then the stream closes.
+   */
+  refuse(): void;
   close(): void;
 }

@@ -7,7 +7,7 @@ import net from 'node:net';
 import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { ByteStream, StreamSink } from './byte-stream.ts';
-import { unreadInKernel, unsentInKernel } from './socket-queue.ts';
+import { refuseInKernel, unreadInKernel, unsentInKernel } from './socket-queue.ts';
 import { removeStaleSocket } from './unix-socket.ts';
 
 type Handle = { fd: number; useUserBuffer(buffer: Uint8Array): void };
@@ -86,6 +86,10 @@ class SocketStream implements ByteStream {
 
   queuedBytes(): number {
     return this.socket.writableLength;
+  }
+
+  refuse(): void {
+    refuseInKernel(this.fd());
   }
 
   close(): void {

@@ -39,6 +39,8 @@ export class SecondarySession {
   private offered: Translation[] = [];
   private stopWatching: () => void = () => {};
   private done = false;
+  private told = false;
+  private cause = '';
 
   constructor(options: {
     link: LinkChannel;
@@ -86,7 +88,10 @@ export class SecondarySession {
           if (relay !== null) void barrier.message(relay, message);
         },
         request: () => {},
-        closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
+        closed: (cause) => {
+          this.relay = null;
+          this.finish(cause === null ? 'migration stream closed' : cause.message);
+        },
       },
       this.limits,
     );
@@ -163,12 +168,17 @@ export class SecondarySession {
     });
   }
 
+  /** The VM's last words may be that it has taken over a new state: who is told of the end must know that first. */
   private finish(cause: string): void {
-    if (this.done) return;
-    this.done = true;
-    this.stopWatching();
-    this.relay?.close();
-    this.link.close();
-    this.events.closed(cause);
+    if (!this.done) {
+      this.done = true;
+      this.cause = cause;
+      this.stopWatching();
+      this.link.close();
+      this.relay?.close();
+    }
+    if (this.relay !== null || this.told) return;
+    this.told = true;
+    this.events.closed(this.cause);
   }
 }

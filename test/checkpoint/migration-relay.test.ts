@@ -139,3 +139,17 @@ for (const end of ['qemu', 'peer'] as const) {
     assert.deepEqual(one.log, ['closed']);
   });
 }
+
+test('secondary: what QEMU said before the end is told before the end', () => {
+  const { qemu, peer, qemuNear, peerNear, log, got } = relay('secondary');
+  qemu.write(u32(0), () => {});
+  pumpAll(qemuNear, peerNear);
+  assert.equal(got(peer), '');
+  // The VM owns the new state, and the primary's node dies: the bad news is read first.
+  qemu.write(u32(5), () => {});
+  peer.close();
+  pumpAll(peerNear);
+  qemu.write(u32(6), () => {});
+  pumpAll(qemuNear);
+  assert.deepEqual(log, ['ready', 'received', 'closed'], 'and what it could not say any more is not');
+});

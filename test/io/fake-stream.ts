@@ -13,6 +13,8 @@ export class FakeStream implements ByteStream {
   paused = true;
   corks = 0;
   writes = 0;
+  /** it takes no more from its peer */
+  refusing = false;
   private endTold = false;
   private waiting: { bytes: Uint8Array; done: () => void }[] = [];
 
@@ -46,7 +48,7 @@ export class FakeStream implements ByteStream {
     this.waiting = [];
     for (const { bytes, done } of waiting) {
       const { peer } = this;
-      if (peer?.open) peer.inbox = Buffer.concat([peer.inbox, bytes]);
+      if (peer?.open && !peer.refusing) peer.inbox = Buffer.concat([peer.inbox, bytes]);
       done();
     }
   }
@@ -71,6 +73,10 @@ export class FakeStream implements ByteStream {
     return this.waiting.reduce((sum, { bytes }) => sum + bytes.length, 0);
   }
 
+  refuse(): void {
+    this.refusing = true;
+  }
+
   close(): void {
     if (!this.open) return;
     this.open = false;
@@ -92,7 +98,7 @@ export class FakeStream implements ByteStream {
     }
     if (this.paused) return false;
     if (this.inbox.length === 0) {
-      if (this.peer?.open !== false) return false;
+      if (this.peer?.open !== false && !this.refusing) return false;
       this.close();
       return true;
     }

@@ -56,6 +56,21 @@ const ends = ['dialled', 'accepted'] as const;
 for (const end of ends) {
   const other = end === 'dialled' ? 'accepted' : 'dialled';
 
+  test(`${end}: a stream that refuses still reads what was written before, and the peer cannot write more`, async () => {
+    const both = await connection();
+    // Before anybody reads: the bytes lie in the kernel.
+    const written = new Promise<void>((resolve) => both[other].write(Buffer.from('last words'), resolve));
+    await written;
+    both[end].refuse();
+    const told = collect(both[other]);
+    await new Promise<void>((resolve) => both[other].write(Buffer.from('too late'), resolve));
+    const got = collect(both[end]);
+    await until('the end', () => got.closed.length === 1 && told.closed.length === 1);
+    assert.equal(got.bytes.toString(), 'last words');
+    assert.deepEqual(got.closed, [null]);
+    assert.equal((told.closed[0] as NodeJS.ErrnoException | null)?.code, 'EPIPE');
+  });
+
   test(`${end}: bytes go both ways, unchanged, and \`done\` is called for each write`, async () => {
     const both = await connection();
     const here = collect(both[end], 1000);

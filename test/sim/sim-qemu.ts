@@ -14,7 +14,7 @@ import { FrameCutter, framed } from './frame-cutter.ts';
 import { Die } from './guest/die.ts';
 import type { Machine, MachinePort } from './guest/machine.ts';
 import { type Loop, Process } from './loop.ts';
-import type { Host, Sockets } from './sockets.ts';
+import type { Host, SimSocket, Sockets } from './sockets.ts';
 
 const MESSAGE = { ready: 0, request: 1, reply: 2, vmstateSend: 3, vmstateSize: 4, received: 5, loaded: 6 };
 /** As QEMU 11 sends them before READY: PONG and SHUT of the return path. */
@@ -375,6 +375,11 @@ export class SimQemu {
         if (input.length < 12 + size) return false;
         const bytes = this.skip(12 + size).slice(12);
         this.expecting = 'nothing';
+        if ((this.migration as SimSocket).broken) {
+          // It does not take over what it could not say that it has.
+          this.streamBroke();
+          return false;
+        }
         this.loading = true;
         this.send(MESSAGE.received);
         this.phase('received');

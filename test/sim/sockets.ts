@@ -80,6 +80,7 @@ export class SimSocket implements ByteStream {
   private inboxBytes = 0;
   private reading = false;
   private ended = false;
+  private refusing = false;
   private failure: Error | null = null;
   private readonly forget = () => this.hangUp();
 
@@ -105,7 +106,7 @@ export class SimSocket implements ByteStream {
   uncork(): void {}
 
   write(bytes: Uint8Array, done: () => void): void {
-    if (!this.open) {
+    if (!this.open || this.peer.refusing) {
       done();
       return;
     }
@@ -143,6 +144,17 @@ export class SimSocket implements ByteStream {
 
   get isOpen(): boolean {
     return this.open;
+  }
+
+  refuse(): void {
+    this.refusing = true;
+    this.ended = true;
+    this.readLater(0);
+  }
+
+  /** A write would fail: between sockets of one host that shows at once. */
+  get broken(): boolean {
+    return !this.peer.open || this.peer.refusing;
   }
 
   close(): void {
@@ -272,7 +284,7 @@ export class SimSocket implements ByteStream {
 
   private readLater(ms: number): void {
     if (this.reading || this.paused || !this.open || this.sink === null) return;
-    if (this.inboxBytes === 0 && !this.ended) return;
+    if (this.inboxBytes === 0 && (!this.ended || (this.refusing && this.peer.flight.length > 0))) return;
     this.reading = true;
     this.loop.after(ms, this.owner, () => {
       this.reading = false;
@@ -284,7 +296,7 @@ export class SimSocket implements ByteStream {
     const { sink, view } = this;
     if (this.paused || !this.open || sink === null || view === null) return;
     if (this.inboxBytes === 0) {
-      if (!this.ended) return;
+      if (!this.ended || this.peer.flight.length > 0) return;
       this.close();
       return;
     }
