@@ -211,7 +211,9 @@ class World {
     const place = whole === undefined ? number : Math.max(...whole.numbers);
     assert.ok((this.lastOf.get(flow) ?? -1) < place, `left after a later one of its flow: ${hex}`);
     this.lastOf.set(flow, place);
-    if (cause !== 'commit') assert.equal(this.rule.leaves(whole?.said ?? said), null, hex);
+    if (cause === 'commit') return;
+    const why = this.rule.leaves(whole?.said ?? said);
+    assert.ok(why === null, `left, and ${why}: ${hex}`);
   }
 }
 

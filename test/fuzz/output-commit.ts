@@ -66,6 +66,12 @@ export class OutputCommit {
     tcp.payload.forEach((byte, i) => {
       flow.bytes.add(`${(first(tcp) + i) >>> 0} ${byte}`);
     });
+    // A SYN may have a number of its VM's own: what it carries is counted from it.
+    if ((tcp.flags & SYN) !== 0) {
+      tcp.payload.forEach((byte, place) => {
+        flow.bytes.add(`SYN ${place} ${byte}`);
+      });
+    }
     if ((tcp.flags & FIN) !== 0) flow.fins.add(last(tcp));
     if ((tcp.flags & SYN) !== 0) flow.syns.add((tcp.flags & ACK) !== 0);
     if ((tcp.flags & RST) !== 0) flow.resets++;
@@ -110,6 +116,7 @@ export class OutputCommit {
     if ((flags & SYN) !== 0 && !flow.syns.has((flags & ACK) !== 0) && !flow.sentSyns.has(tcp.seq))
       return 'the SVM has not begun this connection';
     const unsaid = payload.findIndex((byte, i) => {
+      if ((flags & SYN) !== 0 && flow.bytes.has(`SYN ${i} ${byte}`)) return false;
       const place = (first(tcp) + i) | 0;
       return !flow.bytes.has(`${place >>> 0} ${byte}`) && !reaches(flow.sent, (place + 1) | 0);
     });
