@@ -1,0 +1,289 @@
+/**
+ * docs/drop-in.md, played: QEMU's own COLO walkthrough with stock filters and two real guests, `colo compare` and
+ * `colo rewrite` in place of QEMU's two objects. Every command comes from the guide itself. About 30 seconds.
+ */
+import assert from 'node:assert/strict';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { counterStats } from '../../lab/clients/counter.ts';
+import { LineConnection } from '../../lab/clients/lines.ts';
+import { installGuest } from '../../lab/guest/image.ts';
+import { startNetwork } from '../../lab/network.ts';
+import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
+import { installQemu } from '../../lab/qemu.ts';
+import { nicArguments, vmArguments } from '../../lab/vm.ts';
+import { unixEndpoint } from '../../src/endpoint.ts';
+import { type JsonObject, QmpClient } from '../../src/qemu/qmp.ts';
+import { ROOT, readDoc } from '../docs/tables.ts';
+
+const WAIT_MS_MAX = 30_000;
+const ANSWER_MS_MAX = 10_000;
+const MATCHED_MIN = 20;
+const QUESTIONS_MAX = 50;
+
+/** The guide's blocks, by the word after the language of each fence. */
+function guide(): Map<string, string> {
+  const blocks = readDoc('docs/drop-in.md').matchAll(/^```\w+ ([\w-]+)\n([\s\S]*?)^```$/gm);
+  return new Map([...blocks].map(([, name, text]) => [name, text.replaceAll('\\\n', ' ')]));
+}
+
+type Event = { type: string; [key: string]: unknown };
+
+/** One of our two commands, and what it has said. */
+class Command {
+  readonly events: Event[] = [];
+  readonly child: ChildProcess;
+  private errors = '';
+
+  constructor(words: readonly string[]) {
+    assert.equal(words[0], 'colo');
+    this.child = startChild([join(ROOT, 'bin/colo'), ...words.slice(1), '--json'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    createInterface(this.child.stdout!).on('line', (line) => this.events.push(JSON.parse(line) as Event));
+    this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      this.errors += text;
+    });
+  }
+
+  count(type: string): number {
+    return this.events.filter((event) => event.type === type).length;
+  }
+
+  last(type: string): Event {
+    const event = this.events.findLast((one) => one.type === type);
+    assert.ok(event !== undefined, `no ${type} in ${JSON.stringify(this.events)} ${this.errors}`);
+    return event;
+  }
+
+  async until(type: string, count = 1): Promise<Event> {
+    await until(
+      `${count} ${type} of ${JSON.stringify(this.events.slice(-5))}`,
+      () => this.count(type) >= count,
+    );
+    return this.last(type);
+  }
+
+  /** What it has counted so far. */
+  async report(): Promise<Record<string, number>> {
+    const seen = this.events.length;
+    this.child.kill('SIGUSR2');
+    await until('a report', () => this.events.slice(seen).some(({ type }) => type.endsWith('.report')));
+    return this.events.findLast(({ type }) => type.endsWith('.report')) as Event & Record<string, number>;
+  }
+}
+
+async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  for (const end = performance.now() + WAIT_MS_MAX; !(await holds()); await sleep(5)) {
+    assert.ok(performance.now() < end, `waited in vain for ${what}`);
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  server.close();
+  return port;
+}
+
+/** Two hosts on one, in one folder, and what the guide has started on them. */
+type Walk = {
+  primary: ChildProcess;
+  secondary: ChildProcess;
+  primaryQmp: QmpClient;
+  secondaryQmp: QmpClient;
+  compare: Command;
+  rewrite: Command;
+  /** Runs a block of QMP commands. */
+  execute(qmp: QmpClient, block: string): Promise<void>;
+  open(): Promise<LineConnection>;
+};
+
+/** Everything up to a pair in COLO whose guest answers. */
+async function walk(t: TestContext): Promise<Walk> {
+  const install = await installQemu();
+  const image = await installGuest();
+  const folder = workFolder();
+  t.after(() => removeWorkFolder(folder));
+  const network = await startNetwork({ install, dir: folder, uplinks: 2, ipv6: false });
+  t.after(() => network.stop());
+  const ports = { 9003: await freePort(), 9004: await freePort(), 9998: await freePort() };
+  const blocks = guide();
+  const block = (name: string): string => {
+    const text = blocks.get(name);
+    assert.ok(text !== undefined, `the guide has ${name}`);
+    return text
+      .replaceAll('/run/colo/', `${folder}/`)
+      .replaceAll(/192\.0\.2\.[12]/g, '127.0.0.1')
+      .replaceAll(/\b(9003|9004|9998)\b/g, (port) => `${ports[port as unknown as keyof typeof ports]}`);
+  };
+  const words = (name: string): string[] => block(name).trim().split(/\s+/);
+  const qemu = (name: string, uplink: string): ChildProcess => {
+    const argv = [...install.command, ...vmArguments(install, image)];
+    argv.push('-netdev', `stream,id=hn0,server=off,addr.type=unix,addr.path=${uplink}`);
+    argv.push(...nicArguments('hn0'), ...words(name));
+    const env = { ...process.env, ...install.env };
+    const child = startChild(argv, { env, stdio: ['ignore', 'ignore', 'ignore'] });
+    t.after(() => stopChild(child));
+    return child;
+  };
+  const command = (name: string): Command => {
+    const started = new Command(words(name));
+    t.after(() => stopChild(started.child));
+    return started;
+  };
+  const connectQmp = async (name: string): Promise<QmpClient> => {
+    const qmp = await QmpClient.connect({ endpoint: unixEndpoint(join(folder, name)), deadlineMs: 10_000 });
+    t.after(() => qmp.close());
+    return qmp;
+  };
+  const execute = async (qmp: QmpClient, name: string): Promise<void> => {
+    for (const line of block(name).trim().split('\n')) {
+      const { execute: verb, arguments: args } = JSON.parse(line) as {
+        execute: string;
+        arguments?: JsonObject;
+      };
+      await qmp.execute(verb, args);
+      // As the guide says: each of the two takes some milliseconds to be done.
+      if (verb === 'x-colo-lost-heartbeat') await until(verb, async () => (await coloMode(qmp)) === 'none');
+      if (verb === 'migrate') await until('the migration', async () => (await migration(qmp)) !== 'setup');
+    }
+  };
+
+  const primary = qemu('qemu-primary', network.uplinks[0]);
+  const compare = command('colo-compare');
+  const secondary = qemu('qemu-secondary', network.uplinks[1]);
+  const rewrite = command('colo-rewrite');
+  const primaryQmp = await connectQmp('primary-qmp.sock');
+  const secondaryQmp = await connectQmp('secondary-qmp.sock');
+  // Frames for a chardev that nobody has connected to are lost, or pass uncompared.
+  await compare.until('stream.up', 3);
+  await rewrite.until('stream.up', 4);
+  await rewrite.until('rewrite.waiting');
+
+  const target = { host: network.forwards.v4.host, port: network.forwards.v4.counter };
+  await until('the guest to answer', () =>
+    counterStats(target, 1000).then(
+      () => true,
+      () => false,
+    ),
+  );
+  await execute(secondaryQmp, 'qmp-secondary');
+  await execute(primaryQmp, 'qmp-primary');
+  await rewrite.until('rewrite.following');
+  await compare.until('checkpoint.committed');
+  assert.equal(await coloMode(primaryQmp), 'primary');
+  assert.equal(await coloMode(secondaryQmp), 'secondary');
+
+  const open = (): Promise<LineConnection> =>
+    LineConnection.open(target, ANSWER_MS_MAX, (line) => assert.fail(`nobody asked for ${line}`));
+  return { primary, secondary, primaryQmp, secondaryQmp, compare, rewrite, execute, open };
+}
+
+async function migration(qmp: QmpClient): Promise<string | undefined> {
+  return (await qmp.execute<{ status?: string }>('query-migrate')).status;
+}
+
+async function coloMode(qmp: QmpClient): Promise<string> {
+  return (await qmp.execute<{ mode: string }>('query-colo-status')).mode;
+}
+
+async function asks(connection: LineConnection, count: number, from: number): Promise<void> {
+  for (let i = 1; i <= count; i++)
+    assert.equal(await connection.ask('next', ANSWER_MS_MAX), String(from + i), 'each number once, in order');
+}
+
+/** Ends it as an operator does. */
+async function ends(command: Command): Promise<Event> {
+  const ended = once(command.child, 'exit');
+  command.child.kill('SIGTERM');
+  assert.deepEqual(await ended, [0, null]);
+  return command.events.at(-1)!;
+}
+
+const TEST_MS_MAX = { timeout: 120_000 };
+
+test('compared, different, and carried on in mid-stream when the primary dies', TEST_MS_MAX, async (t) => {
+  const { primary, secondaryQmp, compare, rewrite, execute, open } = await walk(t);
+
+  // Served while compared: frames leave because the SVM said the same. On a busy host it takes some exchanges more.
+  const first = await open();
+  let given = 0;
+  const before = await compare.report();
+  let now = before;
+  for (; now.matched - before.matched < MATCHED_MIN; now = await compare.report()) {
+    assert.ok(given < 40 * MATCHED_MIN, 'nothing matches');
+    await asks(first, 10, given);
+    given += 10;
+  }
+  t.diagnostic(
+    `${given} answers: ${now.matched - before.matched} matched, ${now.asked - before.asked} checkpoints`,
+  );
+  assert.equal(now.malformed, 0);
+
+  // Two clocks differ: only a checkpoint lets the answer out. A slow SVM may get one for being late instead.
+  const differed = (): Event | undefined =>
+    compare.events.findLast(({ reason }) => reason === 'diverged-bytes');
+  for (let i = 0; differed() === undefined; i++) {
+    assert.ok(i < QUESTIONS_MAX, 'no clock differs');
+    const { committed } = await compare.report();
+    assert.match(await first.ask('clock', ANSWER_MS_MAX), /^[0-9]{9,}$/);
+    assert.ok((await compare.report()).committed > committed, 'the answer came without a checkpoint');
+  }
+  assert.match(String(differed()?.flow), /^tcp 10\.0\.2\.15:4000 <-> /);
+  assert.ok((await compare.report()).divergences > 0);
+  assert.ok(Number(compare.last('checkpoint.committed').released) > 0);
+
+  // A connection that no checkpoint has followed: the client knows the PVM's numbers, and the SVM has its own.
+  let living: LineConnection;
+  for (let openings = 1; ; openings++) {
+    assert.ok(openings <= QUESTIONS_MAX, 'there is always another checkpoint');
+    const seen = [compare.count('checkpoint.asked'), rewrite.count('checkpoint.seen')];
+    living = await open();
+    await asks(living, 1, given++);
+    await sleep(100);
+    if (seen[0] === compare.count('checkpoint.asked') && seen[1] === rewrite.count('checkpoint.seen')) break;
+  }
+
+  await stopChild(primary);
+  // Nobody may hear a comparator that has lost its VM: here it goes with its host.
+  await stopChild(compare.child);
+  const { inputFrames, outputFrames } = await rewrite.report();
+  await execute(secondaryQmp, 'qmp-failover');
+  const { connections, lost } = await rewrite.until('rewrite.alone');
+  assert.ok(Number(connections) >= 1, 'the living connection is translated');
+  assert.equal(lost, 0);
+  await asks(living, 10, given);
+  await asks(first, 10, given + 10);
+  await asks(await open(), 1, given + 20);
+  const after = await rewrite.report();
+  assert.ok(after.inputFrames > inputFrames && after.outputFrames > outputFrames, 'it is still in the way');
+
+  const last = await ends(rewrite);
+  t.diagnostic(JSON.stringify(last));
+  assert.equal(last.type, 'rewrite.stopped');
+});
+
+test('the secondary dies: what is held leaves, and the primary goes on', TEST_MS_MAX, async (t) => {
+  const { primaryQmp, secondary, compare, execute, open } = await walk(t);
+  const client = await open();
+  await asks(client, 10, 0);
+  await stopChild(secondary);
+  // Nothing matches any more, and no checkpoint can be taken.
+  const [asked, alone] = [compare.count('checkpoint.asked'), compare.count('compare.alone')];
+  const answer = client.ask('next', ANSWER_MS_MAX);
+  await compare.until('checkpoint.asked', asked + 1);
+  await execute(primaryQmp, 'qmp-primary-failover');
+  const { released } = await compare.until('compare.alone', alone + 1);
+  assert.ok(Number(released) > 0, 'what waited has left');
+  assert.equal(await answer, '11');
+  await asks(client, 10, 11);
+  assert.equal((await ends(compare)).type, 'compare.stopped');
+});
