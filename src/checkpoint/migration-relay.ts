@@ -29,7 +29,8 @@ export type RelayEvents = {
   message(message: ReverseMessage): void;
   /** Primary only: the PVM's QEMU asks for a checkpoint; it goes on when `passRequest` is called. */
   request(): void;
-  closed(cause: Error | null): void;
+  /** `unheard`: its QEMU had said something that nobody had read yet, and nobody can any more. */
+  closed(cause: Error | null, unheard: boolean): void;
 };
 
 export class MigrationRelay {
@@ -122,8 +123,9 @@ export class MigrationRelay {
   private finish(cause: Error | null): void {
     if (this.done) return;
     this.done = true;
+    const unheard = this.qemu.unreadBytes() > 0;
     this.qemu.close();
     this.peer.close();
-    this.events.closed(cause);
+    this.events.closed(cause, unheard);
   }
 }

@@ -47,6 +47,8 @@ export class SecondaryPath {
   private readonly silent: SilentInput;
   private active = false;
   private vmHeld = false;
+  private readingRest = false;
+  private standing = false;
   private nowMs = -1;
 
   constructor(options: {
@@ -129,6 +131,24 @@ export class SecondaryPath {
     return this.vm.exhausted;
   }
 
+  /** The SVM has stopped, and what it still said belongs to the epoch that ends: it is read past every limit. */
+  readRest(): void {
+    this.readingRest = true;
+    this.resumeVm();
+  }
+
+  /** The SVM stands and all it said was read: what comes next it says from the PVM's state, after `commit`. */
+  stand(): void {
+    this.readingRest = false;
+    if (this.standing) return;
+    this.standing = true;
+    this.vm.hold();
+  }
+
+  get isStanding(): boolean {
+    return this.standing;
+  }
+
   /** The primary says which epoch is about to end: before the first commit this is how the numbers are agreed. */
   endOfEpoch(epoch: number): void {
     if (!this.active) this.epoch = epoch;
@@ -141,6 +161,7 @@ export class SecondaryPath {
     this.kept.clear();
     this.epoch++;
     this.active = true;
+    this.goOn();
   }
 
   /**
@@ -165,7 +186,8 @@ export class SecondaryPath {
     takeover.lostConnections = this.translator.carryOver(this.offsets);
     this.translator.clear();
     this.vm.flush();
-    // Whoever gets the port next knows nothing of a hold for the sake of a link that is gone.
+    // Whoever gets the port next knows nothing of holds for the sake of a link that is gone.
+    this.goOn();
     this.resumeVm();
     return takeover;
   }
@@ -175,6 +197,7 @@ export class SecondaryPath {
     this.active = false;
     this.kept.clear();
     this.silent.clear();
+    this.goOn();
     this.resumeVm();
   }
 
@@ -217,10 +240,17 @@ export class SecondaryPath {
 
   private onOutputEnd(): void {
     this.link.flush();
-    if (!this.vmHeld && this.link.queuedBytes >= this.limits.unsentBytesMax) {
+    if (!this.vmHeld && !this.readingRest && this.link.queuedBytes >= this.limits.unsentBytesMax) {
       this.vmHeld = true;
       this.vm.hold();
     }
+  }
+
+  private goOn(): void {
+    this.readingRest = false;
+    if (!this.standing) return;
+    this.standing = false;
+    this.vm.unhold();
   }
 
   private resumeVm(): void {

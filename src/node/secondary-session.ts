@@ -83,10 +83,14 @@ export class SecondarySession {
       {
         message: (message) => {
           const relay = this.relay;
-          if (relay !== null) void barrier.message(relay, message);
+          if (relay !== null)
+            barrier.message(relay, message).catch((cause: Error) => this.finish(cause.message));
         },
         request: () => {},
-        closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
+        closed: (cause, unheard) => {
+          if (unheard) barrier.unheard();
+          this.finish(cause === null ? 'migration stream closed' : cause.message);
+        },
       },
       this.limits,
     );
