@@ -104,10 +104,14 @@ export class SecondaryPath {
     this.vm.out.push(slab, at, length);
   }
 
-  /** The PVM's SYN or SYN-ACK. */
-  primarySyn(slab: number, at: number, length: number): void {
+  /**
+   * The PVM's SYN or SYN-ACK. One of an epoch that is over comes late, on another connection than word of the commit:
+   * the SVM has that connection already, and would pair the next one that it opens to the same place with it.
+   */
+  primarySyn(epoch: number, slab: number, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.offsets.noteSyn(bytes, at, length);
+    if (epoch < this.epoch) return;
     if (this.translator.pvmSyn(bytes, at, length)) this.sendCorrectedSyns();
   }
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { LIMITS } from '../../src/limits.ts';
-import { VM_MAC } from '../frames.ts';
+import { TCP_SYN } from '../../src/wire/tcp.ts';
+import { CLIENT_ADDRESS, CLIENT_MAC, tcpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import { TwoPaths } from './two-paths.ts';
 
 function protectedPair(): TwoPaths {
@@ -151,4 +152,22 @@ test('the same for a secondary that is not wanted any more', () => {
   assert.equal(pair.svm.near.paused, false);
   assert.equal(pair.secondary.keptFrames, 0);
   pair.assertNoLeak();
+});
+
+test('a SYN of the PVM that comes when its epoch is over is paired with nothing', () => {
+  const pair = protectedPair();
+  const before = pair.secondary.epoch - 1;
+  const frame = tcpFrame({
+    sourceMac: VM_MAC,
+    destinationMac: CLIENT_MAC,
+    source: VM_ADDRESS[4],
+    destination: CLIENT_ADDRESS[4],
+    flags: TCP_SYN,
+  });
+  const slab = pair.secondarySlabs.acquire();
+  frame.copy(pair.secondarySlabs.buffer(slab), 4);
+  pair.secondary.primarySyn(before, slab, 4, frame.length);
+  assert.equal(pair.secondary.translator.size, 0, 'the commit has made it the SVM’s own');
+  pair.secondary.primarySyn(pair.secondary.epoch, slab, 4, frame.length);
+  assert.equal(pair.secondary.translator.size, 1);
 });
