@@ -35,8 +35,9 @@ export class SecondarySession {
   private path: SecondaryPath | null = null;
   private barrier: SecondaryBarrier | null = null;
   private relay: MigrationRelay | null = null;
-  /** What the primary translates, as far as it has said so before there was a path to take it. */
+  /** What the primary translates, as far as it has said so: half a map is worse than the one before. */
   private offered: Translation[] = [];
+  private allOffered = false;
   private stopWatching: () => void = () => {};
   private done = false;
 
@@ -65,9 +66,7 @@ export class SecondarySession {
   /** The SVM is up: its path and its migration stream go to work. */
   begin(path: SecondaryPath, qemu: ByteStream, peer: ByteStream): void {
     this.path = path;
-    path.offsets.clear();
-    path.offsets.import(this.offered);
-    this.offered = [];
+    if (this.allOffered) this.importOffered(path);
     this.barrier = new SecondaryBarrier({
       path,
       link: this.link,
@@ -147,14 +146,18 @@ export class SecondarySession {
     }
   }
 
-  private takeOffsets({ first, offsets }: ControlBodies[typeof MESSAGE.offsets]): void {
-    if (this.path !== null) {
-      if (first) this.path.offsets.clear();
-      this.path.offsets.import(offsets);
-    } else {
-      if (first) this.offered = [];
-      this.offered.push(...offsets);
-    }
+  private takeOffsets({ first, last, offsets }: ControlBodies[typeof MESSAGE.offsets]): void {
+    if (first) this.offered = [];
+    this.offered.push(...offsets);
+    this.allOffered = last;
+    if (last && this.path !== null) this.importOffered(this.path);
+  }
+
+  private importOffered(path: SecondaryPath): void {
+    path.offsets.clear();
+    path.offsets.import(this.offered);
+    this.offered = [];
+    this.allOffered = false;
   }
 
   /** A link that carries nothing is as good as lost. */
