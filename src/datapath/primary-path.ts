@@ -125,6 +125,8 @@ export class PrimaryPath {
 
   /** The link's frames of this epoch's SVM output, and of the next one's when they overtook the commit. */
   peerFrame(epoch: number, index: number, slab: number, at: number, length: number): void {
+    // Nobody would let go of it any more.
+    if (this.fenced) return;
     if (epoch > this.epoch) {
       this.keepEarly(slab, at, length, index);
       return;

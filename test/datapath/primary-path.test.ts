@@ -265,3 +265,11 @@ test('what was taken back is not confirmed: the secondary sends it', () => {
   pair.settle();
   assert.equal(pair.secondary.keptFrames, 1);
 });
+
+test('a fenced node keeps nothing of what the SVM still says', () => {
+  const pair = protectedPair();
+  pair.primary.fence();
+  pair.svm.say('goes on');
+  pair.settle();
+  assert.equal(pair.primary.comparator.secondary.frames, 0);
+});
