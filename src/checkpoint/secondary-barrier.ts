@@ -2,14 +2,20 @@
  * The epoch barrier, secondary side.
  *
  * GATE: everything before it has been written to the SVM; answer GATED when the SVM has read it all.
- * REPLY: the SVM has stopped; read what it still said, send it, and only then pass REPLY on.
+ * REPLY: the SVM has stopped; read what it still said, send it, and only then pass REPLY on. Until RECEIVED no more of
+ * it is read: QEMU goes on after RECEIVED without waiting, and the SVM's next word belongs to the next epoch.
  * RECEIVED: the SVM owns the PVM's state. This is the commit: from here on this node's SVM is what the client knows.
  * LOADED: the SVM runs; nothing to wait for.
  *
- * Limits and failure as on the primary's side (primary-barrier.ts).
+ * When the link is lost between the last two, only QEMU knows whether the SVM goes on from its own state or from the
+ * PVM's. The relay reads its last words before it closes (migration-relay.ts), so a RECEIVED still comes here.
+ *
+ * Limits and failure as on the primary's side (primary-barrier.ts). Last words that cannot be read in time end the
+ * session: in the next epoch they would pass for what the SVM says of the PVM's state.
  */
 
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
+import { ColoError } from '../error.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
@@ -20,6 +26,7 @@ import { until } from './until.ts';
 /** Shorter than the primary's limit, so that its wait for GATED ends by an answer. */
 const DRAIN_MS_MAX = 1500;
 const EXHAUST_MS_MAX = 1000;
+const LAST_WORDS_UNREAD = `the stopped VM's last output could not be read in ${EXHAUST_MS_MAX} ms: the link takes too little`;
 
 export class SecondaryBarrier {
   private readonly path: SecondaryPath;
@@ -51,7 +58,10 @@ export class SecondaryBarrier {
 
   async message(relay: MigrationRelay, message: ReverseMessage): Promise<void> {
     if (message === 'reply') {
-      await until(this.clock, this.timers, EXHAUST_MS_MAX, () => this.path.outputExhausted);
+      this.path.readRest();
+      const all = await until(this.clock, this.timers, EXHAUST_MS_MAX, () => this.path.outputExhausted);
+      if (!all) throw new ColoError('COLO_CHECKPOINT_STALLED', LAST_WORDS_UNREAD);
+      this.path.stand();
       this.link.flush();
     } else if (message === 'received') {
       this.path.commit();

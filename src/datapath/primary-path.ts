@@ -125,6 +125,8 @@ export class PrimaryPath {
 
   /** The link's frames of this epoch's SVM output, and of the next one's when they overtook the commit. */
   peerFrame(epoch: number, index: number, slab: number, at: number, length: number): void {
+    // Nobody would let go of it any more.
+    if (this.fenced) return;
     if (epoch > this.epoch) {
       this.keepEarly(slab, at, length, index);
       return;
@@ -217,6 +219,8 @@ export class PrimaryPath {
     this.speakUntilMs = Number.NEGATIVE_INFINITY;
     this.counters.droppedFrames += this.uplink.out.frames;
     this.uplink.out.clear();
+    // What its socket has not taken yet would still leave, whenever it does. The uplink's keeper opens another.
+    if (this.uplink.queuedBytes > 0) this.uplink.close();
     this.gated.clear();
     this.dropEarly();
     this.comparator.discard();
@@ -300,7 +304,8 @@ export class PrimaryPath {
 
   /** The secondary keeps its frame until the client's copy is out of this process: this node may die in between. */
   private confirmSent(): void {
-    if (this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0) this.link?.flushConfirms();
+    if (!this.fenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)
+      this.link?.flushConfirms();
   }
 
   /** Back-pressure: a source is read as long as there is room behind it. */

@@ -47,6 +47,10 @@ export class SecondaryPath {
   private readonly silent: SilentInput;
   private active = false;
   private vmHeld = false;
+  private readingRest = false;
+  private standing = false;
+  /** taken over or discarded */
+  private over = false;
   private nowMs = -1;
 
   constructor(options: {
@@ -102,10 +106,14 @@ export class SecondaryPath {
     this.vm.out.push(slab, at, length);
   }
 
-  /** The PVM's SYN or SYN-ACK. */
-  primarySyn(slab: number, at: number, length: number): void {
+  /**
+   * The PVM's SYN or SYN-ACK. One of an epoch that is over comes late, on another connection than word of the commit:
+   * the SVM has that connection already, and would pair the next one that it opens to the same place with it.
+   */
+  primarySyn(epoch: number, slab: number, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.offsets.noteSyn(bytes, at, length);
+    if (epoch < this.epoch) return;
     if (this.translator.pvmSyn(bytes, at, length)) this.sendCorrectedSyns();
   }
 
@@ -129,6 +137,21 @@ export class SecondaryPath {
     return this.vm.exhausted;
   }
 
+  /** The SVM has stopped, and what it still said belongs to the epoch that ends: it is read past every limit. */
+  readRest(): void {
+    this.readingRest = true;
+    this.resumeVm();
+  }
+
+  /** The SVM stands and all it said was read: what comes next it says from the PVM's state, after `commit`. */
+  stand(): void {
+    this.readingRest = false;
+    // A barrier may come to this point when the session has ended and the port is another path's.
+    if (this.standing || this.over) return;
+    this.standing = true;
+    this.vm.hold();
+  }
+
   /** The primary says which epoch is about to end: before the first commit this is how the numbers are agreed. */
   endOfEpoch(epoch: number): void {
     if (!this.active) this.epoch = epoch;
@@ -141,6 +164,7 @@ export class SecondaryPath {
     this.kept.clear();
     this.epoch++;
     this.active = true;
+    this.goOn();
   }
 
   /**
@@ -166,7 +190,9 @@ export class SecondaryPath {
     takeover.lostConnections = this.translator.carryOver(this.offsets);
     this.translator.clear();
     this.vm.flush();
-    // Whoever gets the port next knows nothing of a hold for the sake of a link that is gone.
+    // Whoever gets the port next knows nothing of holds for the sake of a link that is gone.
+    this.over = true;
+    this.goOn();
     this.resumeVm();
     return takeover;
   }
@@ -176,6 +202,8 @@ export class SecondaryPath {
     this.active = false;
     this.kept.clear();
     this.silent.clear();
+    this.over = true;
+    this.goOn();
     this.resumeVm();
   }
 
@@ -218,10 +246,17 @@ export class SecondaryPath {
 
   private onOutputEnd(): void {
     this.link.flush();
-    if (!this.vmHeld && this.link.queuedBytes >= this.limits.unsentBytesMax) {
+    if (!this.vmHeld && !this.readingRest && this.link.queuedBytes >= this.limits.unsentBytesMax) {
       this.vmHeld = true;
       this.vm.hold();
     }
+  }
+
+  private goOn(): void {
+    this.readingRest = false;
+    if (!this.standing) return;
+    this.standing = false;
+    this.vm.unhold();
   }
 
   private resumeVm(): void {

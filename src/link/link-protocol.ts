@@ -81,8 +81,8 @@ export type ControlBodies = {
   [MESSAGE.hello]: Hello;
   [MESSAGE.gate]: { epoch: number };
   [MESSAGE.gated]: { epoch: number };
-  /** `first`: forget what was sent before. A large map takes several messages. */
-  [MESSAGE.offsets]: { first: boolean; offsets: Translation[] };
+  /** A large map takes several messages, and replaces the one before when the last has come. */
+  [MESSAGE.offsets]: { first: boolean; last: boolean; offsets: Translation[] };
   [MESSAGE.startSync]: { generation: number };
   [MESSAGE.syncReady]: Record<string, never>;
   [MESSAGE.protected]: { generation: number };

@@ -488,6 +488,11 @@ export class ColoNode implements NodeControl {
         this.hello('migration', 'candidate'),
         this.surroundings,
       );
+      if (this.secondarySession !== session) {
+        qemu.close();
+        channel.close();
+        return;
+      }
       session.begin(path, qemu, channel.detach());
     } catch (cause) {
       const message = messageOf(cause);
@@ -496,7 +501,8 @@ export class ColoNode implements NodeControl {
         code: cause instanceof ColoError ? cause.code : 'COLO_SYNC',
         message,
       });
-      this.dispatch({ type: 'syncFailed', message });
+      // Of a session that has ended already: the next one's copy is none of its business.
+      if (this.secondarySession === session) this.dispatch({ type: 'syncFailed', message });
     }
   }
 
@@ -511,8 +517,8 @@ export class ColoNode implements NodeControl {
     } catch (cause) {
       const message = messageOf(cause);
       this.events.emit('sync.failed', { message });
+      // Ends the first copy, if it is this session's still: a later one's copy is none of its business.
       session.close(message);
-      this.dispatch({ type: 'syncFailed', message });
     }
   }
 

@@ -127,11 +127,22 @@ export class PrimarySession {
   async checkpoint(reason: CheckpointReason): Promise<CheckpointReport> {
     const { barrier } = this;
     if (barrier === null) throw new ColoError('COLO_NOT_PROTECTED', 'no secondary has a copy of this VM');
+    if (barrier.isRunning)
+      throw new ColoError('COLO_CHECKPOINT_RUNNING', 'a checkpoint is under way already');
     this.sendOffsets();
     const first = reason === 'initial';
-    const report = await barrier.run(reason, () => {
-      if (first) this.events.firstCommit();
-    });
+    let report: CheckpointReport;
+    try {
+      report = await barrier.run(reason, () => {
+        // What the commit released may have ended connections that the map sent above still has.
+        this.sendOffsets();
+        if (first) this.events.firstCommit();
+      });
+    } catch (cause) {
+      // The gate is closed, and only the end of the session opens it again.
+      this.finish(cause instanceof Error ? cause.message : String(cause));
+      throw cause;
+    }
     this.policy.committed(this.clock.now(), report.totalMs);
     this.events.checkpoint(report, barrier.inexact);
     barrier.inexact = 0;
@@ -263,7 +274,8 @@ export class PrimarySession {
     const all = offsets.export();
     for (let from = 0; from === 0 || from < all.length; from += OFFSETS_PER_MESSAGE) {
       const part = all.slice(from, from + OFFSETS_PER_MESSAGE);
-      this.link.send(MESSAGE.offsets, { first: from === 0, offsets: part });
+      const last = from + OFFSETS_PER_MESSAGE >= all.length;
+      this.link.send(MESSAGE.offsets, { first: from === 0, last, offsets: part });
     }
   }
 

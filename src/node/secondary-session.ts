@@ -35,8 +35,9 @@ export class SecondarySession {
   private path: SecondaryPath | null = null;
   private barrier: SecondaryBarrier | null = null;
   private relay: MigrationRelay | null = null;
-  /** What the primary translates, as far as it has said so before there was a path to take it. */
+  /** What the primary translates, as far as it has said so: half a map is worse than the one before. */
   private offered: Translation[] = [];
+  private allOffered = false;
   private stopWatching: () => void = () => {};
   private done = false;
   private told = false;
@@ -67,9 +68,7 @@ export class SecondarySession {
   /** The SVM is up: its path and its migration stream go to work. */
   begin(path: SecondaryPath, qemu: ByteStream, peer: ByteStream): void {
     this.path = path;
-    path.offsets.clear();
-    path.offsets.import(this.offered);
-    this.offered = [];
+    if (this.allOffered) this.importOffered(path);
     this.barrier = new SecondaryBarrier({
       path,
       link: this.link,
@@ -85,7 +84,8 @@ export class SecondarySession {
       {
         message: (message) => {
           const relay = this.relay;
-          if (relay !== null) void barrier.message(relay, message);
+          if (relay !== null)
+            barrier.message(relay, message).catch((cause: Error) => this.finish(cause.message));
         },
         request: () => {},
         closed: (cause) => {
@@ -111,9 +111,9 @@ export class SecondarySession {
         this.link.sendHeartbeat(MESSAGE.heartbeatAck, number);
       },
       heartbeatAck: () => {},
-      frame: (type, _epoch, _index, slab, at, length) => {
+      frame: (type, epoch, _index, slab, at, length) => {
         if (type === MESSAGE.input) this.path?.input(slab, at, length);
-        else if (type === MESSAGE.primarySyn) this.path?.primarySyn(slab, at, length);
+        else if (type === MESSAGE.primarySyn) this.path?.primarySyn(epoch, slab, at, length);
       },
       confirm: (epoch, from, to) => this.path?.confirm(epoch, from, to),
       batchEnd: () => this.path?.linkBatchEnd(),
@@ -148,14 +148,18 @@ export class SecondarySession {
     }
   }
 
-  private takeOffsets({ first, offsets }: ControlBodies[typeof MESSAGE.offsets]): void {
-    if (this.path !== null) {
-      if (first) this.path.offsets.clear();
-      this.path.offsets.import(offsets);
-    } else {
-      if (first) this.offered = [];
-      this.offered.push(...offsets);
-    }
+  private takeOffsets({ first, last, offsets }: ControlBodies[typeof MESSAGE.offsets]): void {
+    if (first) this.offered = [];
+    this.offered.push(...offsets);
+    this.allOffered = last;
+    if (last && this.path !== null) this.importOffered(this.path);
+  }
+
+  private importOffered(path: SecondaryPath): void {
+    path.offsets.clear();
+    path.offsets.import(this.offered);
+    this.offered = [];
+    this.allOffered = false;
   }
 
   /** A link that carries nothing is as good as lost. */

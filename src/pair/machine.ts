@@ -277,8 +277,10 @@ function claiming(
     return [{ do: 'swap', revision: pair.held.revision, record: wanted(pair, state.purpose, state.peer) }];
   }
   if (event.type !== 'swapped') return [];
-  // A change that was made and then changed again by the other node gives no right any more.
-  const stands = event.won && sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));
+  // A change that was made and then changed again by the other node gives no right any more. One that the arbiter
+  // refuses because it stands already is this node's own, asked for before with an answer that got lost: nobody else
+  // writes this node's name as primary.
+  const stands = sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));
   return stands ? claimed(pair, state, event.held) : lost(pair, state, event.held);
 }
 

@@ -19,6 +19,7 @@ class Checkpointing {
   readonly svmQemu: FakeStream;
   readonly barrier: PrimaryBarrier;
   readonly primaryRelay: MigrationRelay;
+  readonly secondaryRelay: MigrationRelay;
   private readonly streams: FakeStream[];
   asked = 0;
   ask: () => Promise<void> = async () => {};
@@ -34,7 +35,7 @@ class Checkpointing {
     const secondaryRelay = new MigrationRelay('secondary', svmNear, hopB, {
       message: (message) => {
         this.log.push(`secondary ${message}`);
-        void secondary.message(secondaryRelay, message);
+        secondary.message(secondaryRelay, message).catch((cause: Error) => this.log.push(cause.message));
       },
       request: () => {},
       closed: () => {},
@@ -81,6 +82,7 @@ class Checkpointing {
         this.barrier.reached('gated');
       }
     };
+    this.secondaryRelay = secondaryRelay;
     this.primaryRelay.start();
     secondaryRelay.start();
     svmQemu.write(u32(0), () => {});
@@ -309,4 +311,74 @@ test('a checkpoint that stands still is given up', async () => {
   await all.pass();
   await all.time.pass(120_000);
   await rejected;
+});
+
+/** The SVM's QEMU waits for the state, and the SVM has said something that nobody confirmed. */
+async function svmStands(): Promise<Checkpointing> {
+  const all = new Checkpointing();
+  await all.pass();
+  await all.whole();
+  all.paths.svm.say('of the old state');
+  await all.pass();
+  const run = all.barrier.run('requested', () => {});
+  run.catch(() => {});
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass();
+  all.svmQemu.write(u32(2), () => {});
+  await all.pass();
+  assert.equal(all.told(all.pvmQemu), '00000002');
+  return all;
+}
+
+test('link lost while QEMU’s RECEIVED lies unread: the SVM goes on from the PVM’s state', async () => {
+  const all = await svmStands();
+  all.svmQemu.write(u32(5), () => {});
+  all.secondaryRelay.close();
+  await all.pass();
+  const sent: string[] = [];
+  all.paths.secondary.takeOver(() => sent.push('kept'));
+  assert.deepEqual(sent, [], 'that state never said it');
+  assert.equal(all.paths.secondary.epoch, 2);
+});
+
+test('link lost before RECEIVED: the SVM goes on from its own state', async () => {
+  const all = await svmStands();
+  all.secondaryRelay.close();
+  await all.pass();
+  let sent = 0;
+  all.paths.secondary.takeOver(() => sent++);
+  assert.equal(sent, 1, 'what it said and nobody confirmed');
+  assert.equal(all.paths.secondary.epoch, 1);
+  all.paths.svm.say('goes on');
+  all.paths.settle();
+  assert.equal(all.paths.svm.near.unreadBytes(), 0, 'it is read again');
+});
+
+test('what the SVM says after RECEIVED belongs to the next epoch, whichever socket is read first', async () => {
+  const all = await svmStands();
+  all.svmQemu.write(u32(5), () => {});
+  all.paths.svm.say('of the new state');
+  all.paths.settle();
+  await all.pass();
+  all.svmQemu.write(u32(6), () => {});
+  await all.pass();
+  let sent = 0;
+  all.paths.secondary.takeOver(() => sent++);
+  assert.equal(sent, 1, 'kept in the epoch that it belongs to');
+});
+
+test('last words of the SVM that cannot be read end the checkpoint instead of passing for the next epoch’s', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  await all.whole();
+  const run = all.barrier.run('requested', () => {});
+  run.catch(() => {});
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass();
+  all.paths.ports.svm.hold();
+  all.paths.svm.say('unread');
+  all.svmQemu.write(u32(2), () => {});
+  await all.pass(1200);
+  assert.equal(all.told(all.pvmQemu), '', 'REPLY does not pass');
+  assert.match(all.log.at(-1) ?? '', /could not be read/);
 });

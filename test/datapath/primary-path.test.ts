@@ -242,3 +242,34 @@ test('holds of a path end with it: its ports go to the next one', () => {
   pair.settle();
   pair.assertNoLeak();
 });
+
+test('a fenced node takes back what its uplink’s socket has not taken', () => {
+  const pair = new TwoPaths();
+  pair.client.near.stalled = true;
+  pair.pvm.say('late voice');
+  pair.settle();
+  pair.primary.fence();
+  pair.client.near.unstall();
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), []);
+  pair.assertNoLeak();
+});
+
+test('what was taken back is not confirmed: the secondary sends it', () => {
+  const pair = protectedPair();
+  pair.client.near.stalled = true;
+  pair.pvm.say('answer');
+  pair.svm.say('answer');
+  pair.settle();
+  pair.primary.fence();
+  pair.settle();
+  assert.equal(pair.secondary.keptFrames, 1);
+});
+
+test('a fenced node keeps nothing of what the SVM still says', () => {
+  const pair = protectedPair();
+  pair.primary.fence();
+  pair.svm.say('goes on');
+  pair.settle();
+  assert.equal(pair.primary.comparator.secondary.frames, 0);
+});

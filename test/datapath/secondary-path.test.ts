@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { LIMITS } from '../../src/limits.ts';
-import { VM_MAC } from '../frames.ts';
+import { TCP_SYN } from '../../src/wire/tcp.ts';
+import { CLIENT_ADDRESS, CLIENT_MAC, tcpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import { type Connection, clientSyn, fromClient, fromVm, vmSyn } from '../translate/connection.ts';
 import { TwoPaths } from './two-paths.ts';
 
@@ -198,4 +199,32 @@ test('a connection that the guest opens on two ports is one connection, whicheve
     assert.deepEqual(pair.elsewhere.frames(), [fromVm(place, pvm, { clientAt: 4, vmAt: 4, time: 8 })]);
     assert.deepEqual(pair.diverged, []);
   }
+});
+
+test('a SYN of the PVM that comes when its epoch is over is paired with nothing', () => {
+  const pair = protectedPair();
+  const before = pair.secondary.epoch - 1;
+  const frame = tcpFrame({
+    sourceMac: VM_MAC,
+    destinationMac: CLIENT_MAC,
+    source: VM_ADDRESS[4],
+    destination: CLIENT_ADDRESS[4],
+    flags: TCP_SYN,
+  });
+  const slab = pair.secondarySlabs.acquire();
+  frame.copy(pair.secondarySlabs.buffer(slab), 4);
+  pair.secondary.primarySyn(before, slab, 4, frame.length);
+  assert.equal(pair.secondary.translator.size, 0, 'the commit has made it the SVM’s own');
+  pair.secondary.primarySyn(pair.secondary.epoch, slab, 4, frame.length);
+  assert.equal(pair.secondary.translator.size, 1);
+});
+
+test('a barrier that comes to its end after the takeover holds the port of nobody', () => {
+  const pair = protectedPair();
+  pair.primaryLink.close();
+  promote(pair);
+  pair.secondary.stand();
+  pair.svm.say('goes on');
+  pair.settle();
+  assert.equal(pair.svm.near.unreadBytes(), 0);
 });

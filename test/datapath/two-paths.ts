@@ -144,9 +144,9 @@ export class TwoPaths {
     this.secondaryLink.handler = {
       ...NOTHING,
       control: (type, body) => this.onControl('secondary', type, body),
-      frame: (type, _epoch, _index, slab, at, length) => {
+      frame: (type, epoch, _index, slab, at, length) => {
         if (type === MESSAGE.input) this.secondary.input(slab, at, length);
-        else if (type === MESSAGE.primarySyn) this.secondary.primarySyn(slab, at, length);
+        else if (type === MESSAGE.primarySyn) this.secondary.primarySyn(epoch, slab, at, length);
       },
       confirm: (epoch, from, to) => this.secondary.confirm(epoch, from, to),
       batchEnd: () => this.secondary.linkBatchEnd(),

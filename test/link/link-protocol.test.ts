@@ -46,6 +46,6 @@ test('a full OFFSETS message fits, with every number at its longest', () => {
     tsDelta: lowest,
     clientPort: 65535,
   };
-  const body = { first: false, offsets: new Array(OFFSETS_PER_MESSAGE).fill(entry) };
+  const body = { first: false, last: false, offsets: new Array(OFFSETS_PER_MESSAGE).fill(entry) };
   assert.ok(MESSAGE_HEADER_BYTES + Buffer.byteLength(JSON.stringify(body)) <= MESSAGE_BYTES_MAX);
 });

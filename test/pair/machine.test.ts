@@ -185,6 +185,14 @@ const ROWS: Row[] = [
     'fence closeLink retryAfter',
   ],
   [
+    'refused because it stands already: the first answer was lost',
+    claiming('alone'),
+    PAIR_AB,
+    { type: 'swapped', won: false, held: held(next(ALONE_A), 8) },
+    'alone',
+    'goAlone',
+  ],
+  [
     'won, and was overtaken before it knew',
     claiming('protect', 'b'),
     ALONE_A,

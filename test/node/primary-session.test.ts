@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { CheckpointPolicy } from '../../src/checkpoint/policy.ts';
+import { ColoError } from '../../src/error.ts';
+import { FLOW_KEY_WORDS } from '../../src/flow/key.ts';
+import { MESSAGE } from '../../src/link/link-protocol.ts';
+import { PrimarySession } from '../../src/node/primary-session.ts';
+import { FakeTime, settled } from '../checkpoint/fake-time.ts';
+import { TwoPaths } from '../datapath/two-paths.ts';
+import { u32 } from '../frames.ts';
+import { fakePair, pumpAll } from '../io/fake-stream.ts';
+
+/** A session whose first copy has come to QEMU's READY; the test plays the secondary's node and both QEMUs. */
+async function copied(requestCheckpoint: () => Promise<void>) {
+  const paths = new TwoPaths();
+  const time = new FakeTime();
+  const [pvmQemu, pvmNear] = fakePair();
+  const [svmQemu, hop] = fakePair();
+  const log: string[] = [];
+  paths.onControl = (side, type, body) => {
+    if (side === 'secondary' && type === MESSAGE.gate) paths.secondaryLink.send(MESSAGE.gated, { epoch: 0 });
+    if (side === 'secondary' && type === MESSAGE.offsets)
+      log.push(`offsets ${(body as { offsets: unknown[] }).offsets.length}`);
+  };
+  const session = new PrimarySession({
+    link: paths.primaryLink,
+    path: paths.primary,
+    vm: { openMigration: async () => pvmNear, requestCheckpoint },
+    policy: new CheckpointPolicy({ intervalMsMax: 60_000, waitMsMin: 5, waitMsMax: 50, ackWaitMsMax: 50 }),
+    clock: time,
+    timers: time,
+    heartbeat: { intervalMs: 100, leaseMs: 600_000, silenceMsMax: 600_000 },
+    events: {
+      firstCommit: () => log.push('first commit'),
+      checkpoint: () => log.push('checkpoint'),
+      takeoverAsked() {},
+      closed: (cause) => log.push(`closed: ${cause}`),
+    },
+  });
+  const pass = async (ms = 5) => {
+    for (let i = 0; i < ms; i++) {
+      paths.settle();
+      pumpAll(pvmNear, hop);
+      await time.pass(1);
+    }
+    paths.settle();
+  };
+  const synced = session.sync(1);
+  synced.catch(() => {});
+  paths.secondaryLink.send(MESSAGE.syncReady, {});
+  session.migrationChannel(hop);
+  svmQemu.write(u32(0), () => {});
+  await pass();
+  return { paths, session, log, pass, synced, pvmQemu, svmQemu };
+}
+
+test('a checkpoint that fails ends the session, whoever asked for it: the gate is closed', async () => {
+  let refuse = false;
+  const ask = async () => {
+    if (refuse) throw new ColoError('COLO_QMP_TIMEOUT', 'no answer');
+  };
+  const all = await copied(ask);
+  all.pvmQemu.write(u32(1), () => {});
+  for (const message of [2, 5, 6]) {
+    await all.pass();
+    all.svmQemu.write(u32(message), () => {});
+  }
+  await all.pass();
+  await all.synced;
+  refuse = true;
+  await assert.rejects(all.session.checkpoint('requested'), { code: 'COLO_QMP_TIMEOUT' });
+  await settled();
+  assert.equal(all.log.at(-1), 'closed: no answer');
+});
+
+test('what a commit does to the map of offsets is told at once', async () => {
+  const all = await copied(async () => {});
+  const told = () => all.log.filter((line) => line.startsWith('offsets')).length;
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass();
+  all.svmQemu.write(u32(2), () => {});
+  await all.pass();
+  const before = told();
+  all.paths.primary.offsets.add(new Int32Array(FLOW_KEY_WORDS), 1, 2, 3);
+  all.svmQemu.write(u32(5), () => {});
+  await all.pass();
+  assert.equal(told(), before + 1);
+  assert.ok(all.log.includes('first commit'));
+});
