@@ -162,8 +162,10 @@ test('a full flow table forgets a flow of which nothing is held; without one, it
   assert.equal(rig.comparator.pressure(), 'limit-flows');
   assert.equal(rig.svm(fromClient(frame, 0)), 1, 'flows with a place go on');
   assert.equal(rig.pvm(fromClient(frame, flowsMax)), 0, 'none overtakes what is held without one');
+  assert.equal(rig.pvm(fromClient(frame, flowsMax)), 0, 'nor when there is room for it again');
+  rig.svm(frame);
   rig.released.length = 0;
-  assert.equal(rig.commit(), flowsMax + 1);
+  assert.equal(rig.commit(), flowsMax + 2);
   assert.ok(rig.released.at(-1)?.bytes.equals(fromClient(frame, flowsMax)));
   assert.equal(rig.comparator.pressure(), null);
   assert.equal(rig.comparator.flowCount, flowsMax, 'nothing is wiped');
@@ -311,7 +313,13 @@ test('one flow has its share of held frames and bytes: beyond it, it asks for a 
         rig.pvm(udp(text));
         assert.equal(rig.svm(udp(text)), 1);
       }
+      for (let i = 0; i < 9; i++) rig.pvm(udp(text));
+      for (let i = 0; i < 9; i++) assert.equal(rig.svm(udp(text)), 1);
+      for (let i = 0; i < 9; i++) rig.svm(udp(text));
+      for (let i = 0; i < 9; i++) assert.equal(rig.pvm(udp(text)), 1);
+      for (let i = 0; i < 9; i++) rig.pvm(udp(text));
       assert.equal(rig.comparator.pressure(), null, 'what has left is not counted');
+      rig.commit();
       rig.assertEmpty();
     }
   }
