@@ -27,7 +27,7 @@ import { PACKET, type PacketKind, PacketView, parseDatagram, parsePacket } from 
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
 import { findTcpOption, settledOptions, TCP, TCP_OPTION, TCP_RST, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
 import { isGso, partialChecksumAt } from '../wire/virtio-net.ts';
-import { COMPARE_AS, type CompareAs, compareAs } from './classes.ts';
+import { COMPARE_AS, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
 import { ComparedFlow } from './flow-state.ts';
 import { FRAGMENT, Fragments } from './fragments.ts';
@@ -96,6 +96,8 @@ const OVERDUE_SCAN_MAX = 256;
 const EVICT_SCAN_MAX = 64;
 /** Flows looked at for one that is over, whenever a new one comes: more than come. */
 const SWEEP_SCAN = 8;
+/** Segments with one of these have more to them than their place in the stream. */
+const RARE = TCP_SYN | TCP_RST | TCP_URG;
 
 export class Comparator {
   readonly frames: HeldFrames;
@@ -153,82 +155,57 @@ export class Comparator {
   primaryFrame(slab: number, at: number, length: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (this.parse(slab, at, length) === PACKET.malformed) {
-      this.counters.malformed++;
-      return;
-    }
-    const as = compareAs(view);
-    if (as === COMPARE_AS.harmless) {
-      this.counters.harmless++;
-      this.sink.release(slab, at, length, 'harmless');
-      return;
-    }
-    if (as === COMPARE_AS.pieces) {
-      this.primaryFragment(slab, at, length, nowMs);
-      return;
-    }
+    const tcp = this.parse(slab, at, length) === PACKET.tcp;
+    if (!tcp && this.isPrimaryDone(slab, at, length, nowMs)) return;
     if ((view.tcpFlags & TCP_SYN) !== 0) this.sink.primarySyn(slab, at, length);
     const flowId = this.flowOf(bytes, this.secondary, nowMs);
     const flow = flowId === NONE ? null : this.flows[flowId]!;
     const first = flow !== null && flow.primary.head === NONE;
-    if (first && as === COMPARE_AS.stream && pairWithSecondary(this, flow, view, slab, at, length)) return;
+    if (first && tcp && pairWithSecondary(this, flow, view, slab, at, length)) return;
     const id = this.frames.add(this.primary, slab, at, length, nowMs);
     invariant(id !== NONE, 'PVM frames kept coming while all held frames were in use');
     if (flow === null) {
       this.flowless = true;
       return;
     }
-    this.describe(id, flowId, as);
+    this.describe(id, flowId);
     this.frames.enqueue(flow.primary, id);
     // Behind another held frame it can only leave after that one.
-    if (!first) this.checkShare(flow.primary);
-    else {
-      this.advance(flow);
-      if (flow.closed) this.forgetClosed(flowId, flow);
-    }
+    if (first) this.advance(flow);
+    else this.checkShare(flow.primary);
   }
 
   /** An SVM frame; `index` is its number in the epoch. */
   secondaryFrame(slab: number, at: number, length: number, index: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
-    if (this.parse(slab, at, length) === PACKET.malformed) {
-      this.sink.confirm(index);
-      return;
-    }
-    const as = compareAs(view);
-    if (as === COMPARE_AS.harmless) {
-      this.sink.confirm(index);
-      return;
-    }
-    if (as === COMPARE_AS.pieces) {
-      this.secondaryFragment(slab, at, length, index, nowMs);
-      return;
-    }
+    const tcp = this.parse(slab, at, length) === PACKET.tcp;
+    if (!tcp && this.isSecondaryDone(slab, at, length, index, nowMs)) return;
     const flowId = this.flowOf(bytes, this.primary, nowMs);
     if (flowId === NONE) {
       this.counters.secondaryDropped++;
       return;
     }
     const flow = this.flows[flowId]!;
-    const tcp = view.kind === PACKET.tcp;
     if (tcp && flow.secondary.head === NONE && pairWithPrimary(this, flow, view, slab, index)) return;
     const end = (view.seq + view.seqLength) | 0;
-    if (tcp && (view.tcpFlags & TCP_URG) !== 0) noteSvmUrgent(flow, urgentEnd(bytes, view));
+    const rare = (view.tcpFlags & RARE) !== 0;
+    if (rare) this.noteUrgent(flow, bytes);
     if (!tcp || acceptSecondaryTcp(this, flow, index, view.tcpFlags, view.seq, end, view.ack)) {
-      const id = this.holdSecondary(flow, slab, at, length, nowMs);
+      const full =
+        this.secondary.frames >= this.limits.heldSecondaryMax ||
+        (flow.secondary.head !== NONE && this.checkShare(flow.secondary));
+      const id = full ? NONE : this.frames.add(this.secondary, slab, at, length, nowMs);
       if (id === NONE) {
         this.counters.secondaryDropped++;
         return;
       }
-      this.describe(id, flowId, as);
+      this.describe(id, flowId);
       this.frames.words[id + INDEX] = index;
       this.frames.enqueue(flow.secondary, id);
-      if (tcp && (view.tcpFlags & (TCP_SYN | TCP_RST)) !== 0) noteQueued(flow, view.tcpFlags);
+      if (rare) noteQueued(flow, view.tcpFlags);
     }
-    if (flow.primary.head === NONE) return;
-    this.advance(flow);
-    if (flow.closed) this.forgetClosed(flowId, flow);
+    if (flow.primary.head !== NONE) this.advance(flow);
   }
 
   /** The SVM now equals the PVM: everything held leaves, in order of arrival. Returns how many frames. */
@@ -443,6 +420,33 @@ export class Comparator {
     this.fragmentsFull = false;
   }
 
+  /** A PVM frame that is not TCP: is it one that no flow has to be found for? */
+  private isPrimaryDone(slab: number, at: number, length: number, nowMs: number): boolean {
+    if (this.view.kind === PACKET.malformed) {
+      this.counters.malformed++;
+      return true;
+    }
+    const as = compareAs(this.view);
+    if (as === COMPARE_AS.harmless) {
+      this.counters.harmless++;
+      this.sink.release(slab, at, length, 'harmless');
+    } else if (as === COMPARE_AS.pieces) this.primaryFragment(slab, at, length, nowMs);
+    return as === COMPARE_AS.harmless || as === COMPARE_AS.pieces;
+  }
+
+  private isSecondaryDone(slab: number, at: number, length: number, index: number, nowMs: number): boolean {
+    const malformed = this.view.kind === PACKET.malformed;
+    const as = compareAs(this.view);
+    if (malformed || as === COMPARE_AS.harmless) this.sink.confirm(index);
+    else if (as === COMPARE_AS.pieces) this.secondaryFragment(slab, at, length, index, nowMs);
+    else return false;
+    return true;
+  }
+
+  private noteUrgent(flow: ComparedFlow, bytes: Uint8Array): void {
+    if ((this.view.tcpFlags & TCP_URG) !== 0) noteSvmUrgent(flow, urgentEnd(bytes, this.view));
+  }
+
   private primaryFragment(slab: number, at: number, length: number, nowMs: number): void {
     const id = this.frames.add(this.primary, slab, at, length, nowMs);
     invariant(id !== NONE, 'PVM frames kept coming while all held frames were in use');
@@ -534,18 +538,18 @@ export class Comparator {
   }
 
   /** Copies what the view says into the frame's columns. */
-  private describe(id: number, flowId: number, as: CompareAs): void {
+  private describe(id: number, flowId: number): void {
     const { frames, view } = this;
     frames.words[id + FLOW] = flowId;
     frames.words[id + PAYLOAD] = view.payload;
     frames.words[id + PAYLOAD_BYTES] = view.payloadBytes;
     frames.words[id + FLAGS] = view.tcpFlags;
     if (view.kind === PACKET.tcp) {
-      frames.words[id + SEQ] = dataSeq(view);
+      frames.words[id + SEQ] = view.seq;
       frames.words[id + SEQ_END] = (view.seq + view.seqLength) | 0;
       frames.words[id + ACK] = view.ack;
-      if ((view.tcpFlags & (TCP_SYN | TCP_URG)) !== 0) this.describeRare(id);
-    } else if (as === COMPARE_AS.quote) frames.words[id + FLAGS] = QUOTES;
+      if ((view.tcpFlags & RARE) !== 0) this.describeRare(id);
+    } else if (compareAs(view) === COMPARE_AS.quote) frames.words[id + FLAGS] = QUOTES;
   }
 
   private describeRare(id: number): void {
@@ -554,15 +558,9 @@ export class Comparator {
     const bytes = this.slabs.buffer(words[id + SLAB]);
     if ((view.tcpFlags & TCP_URG) !== 0) words[id + INDEX] = urgentEnd(bytes, view);
     if ((view.tcpFlags & TCP_SYN) === 0) return;
+    words[id + SEQ] = dataSeq(view);
     if (isSigned(bytes, view)) words[id + FLAGS] |= SIGNED;
     words[id + SETTLES] = settledOptions(bytes, view.l4 + TCP.headerBytesMin, view.payload);
-  }
-
-  /** A row for an SVM frame of `flow`, or NONE when the SVM has had its share. */
-  private holdSecondary(flow: ComparedFlow, slab: number, at: number, length: number, nowMs: number): number {
-    if (this.secondary.frames >= this.limits.heldSecondaryMax) return NONE;
-    if (flow.secondary.head !== NONE && this.checkShare(flow.secondary)) return NONE;
-    return this.frames.add(this.secondary, slab, at, length, nowMs);
   }
 
   /** One flow must not take the room of all: has it more than its share? */
@@ -628,7 +626,7 @@ export class Comparator {
       const flow = this.flows[id];
       if (flow === undefined || !flow.empty || flow.pendingAckIndex !== NONE) continue;
       const idleMs = nowMs - flow.lastSeenMs;
-      const over = flow.finReleased && idleMs >= flowClosedMsMax;
+      const over = flow.closed || (flow.finReleased && idleMs >= flowClosedMsMax);
       if (!over && !(halfFull && idleMs >= flowIdleMsMax)) continue;
       this.counters.flowsEvicted++;
       this.forgetFlow(id);
@@ -638,11 +636,6 @@ export class Comparator {
   private nextFlow(): number {
     this.evictAt = this.evictAt + 1 < this.flows.length ? this.evictAt + 1 : 0;
     return this.evictAt;
-  }
-
-  /** An RST has ended it, or it never was more than an RST: nothing of it is worth knowing. */
-  private forgetClosed(flowId: number, flow: ComparedFlow): void {
-    if (flow.empty) this.forgetFlow(flowId);
   }
 
   private forgetFlow(id: number): void {

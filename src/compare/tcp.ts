@@ -76,7 +76,7 @@ function judge(comparator: Comparator, flow: ComparedFlow, id: number): Verdict 
     const agreed = judgeSyn(comparator, flow, id);
     if (agreed !== VERDICT.match) return agreed;
   } else if (!flow.positioned) positionAt(flow, words[id + SEQ]);
-  else if (isUnknown(flow, words[id + SEQ], words[id + SEQ_END]))
+  else if (words[id + SEQ] !== flow.verified && isUnknown(flow, words[id + SEQ], words[id + SEQ_END]))
     return waitFor(comparator, id, WAITS_FOR.bytes);
 
   const verdict = verify(comparator, flow, id);
@@ -220,6 +220,7 @@ function verify(comparator: Comparator, flow: ComparedFlow, id: number): Verdict
 
 /** An SVM segment that has the sequence number `seq`: most often the one that had the last, or the next. */
 function covering(comparator: Comparator, flow: ComparedFlow, seq: number): number {
+  if (flow.secondary.head === NONE) return NONE;
   let found = NONE;
   if (flow.cursor !== NONE) found = findFrom(comparator, flow.cursor, seq);
   if (found === NONE) found = findFrom(comparator, flow.secondary.head, seq);

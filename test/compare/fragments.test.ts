@@ -194,6 +194,14 @@ const LIES: [string, Piece[]][] = [
       { from: 8, to: 24 },
     ],
   ],
+  [
+    'an overlap in the middle',
+    [
+      { from: 0, to: 16 },
+      { from: 24, to: 32 },
+      { from: 8, to: 24 },
+    ],
+  ],
   ['two ends', [HALVES[1], HALVES[1]]],
 ];
 

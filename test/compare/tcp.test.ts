@@ -482,6 +482,27 @@ test('what the SVM acknowledges behind a SYN that the PVM has not said covers no
   assert.equal(rig.pvm(data(95_001, '', 900)), 1, 'of the new one');
 });
 
+test('a held frame in the row of the one that was compared last is not compared with itself', () => {
+  const rig = opened();
+  rig.svm(data(1001, 'abc'));
+  rig.svm(data(1010, 'ahead'));
+  assert.equal(rig.pvm(data(1001, 'ab')), 1);
+  assert.equal(rig.pvm(data(1003, 'c')), 1);
+  rig.pvm(data(1004, '', 700));
+  rig.pvm(data(1004, 'x'));
+  assert.equal(rig.svm(data(1004, '', 700)), 1, 'the ACK alone');
+  assert.equal(rig.svm(data(1004, 'x')), 1);
+});
+
+test('a long segment leaves when the SVM has said it in far more than are looked at in one search', () => {
+  const rig = opened();
+  const bytes = 300;
+  rig.pvm(data(1001, 'y'.repeat(bytes)));
+  for (let i = 0; i < bytes; i++) assert.equal(rig.svm(data(1001 + i, 'y')), i === bytes - 1 ? 1 : 0);
+  rig.assertConfirmed(1 + bytes);
+  rig.assertEmpty();
+});
+
 test('a retransmission behind held data leaves with it', () => {
   const rig = opened();
   rig.pvm(data(1001, 'abc'));
