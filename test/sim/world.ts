@@ -53,6 +53,7 @@ const WORK_MS = 50_000;
 /** Longer than any client rests. */
 const PROGRESS_MS = 5000;
 const CHECK_MS = 500;
+const LONG_STREAM_BYTES = 3000;
 const VIOLATIONS_MAX = 20;
 
 /** Small enough that little traffic reaches them. */
@@ -627,9 +628,16 @@ class World {
  */
 function slowDown(client: Client, die: Die): void {
   const { options } = client as unknown as {
-    options?: { restMsMax?: number; requests?: number; everyMs?: number; datagrams?: number };
+    options?: {
+      restMsMax?: number;
+      requests?: number;
+      bytesMax?: number;
+      everyMs?: number;
+      datagrams?: number;
+    };
   };
-  const restMs = die.pick([200, 1000, 3000]);
+  // Of long streams one in 3 s is more frames than all else.
+  const restMs = die.pick((options?.bytesMax ?? 0) > LONG_STREAM_BYTES ? [3000] : [200, 1000, 3000]);
   if (options?.requests !== undefined) {
     options.restMsMax = restMs;
     options.requests = Math.round(WORK_MS / (restMs / 2 + 20));
