@@ -7,7 +7,7 @@
  */
 import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
 import { InvariantError } from '../../src/error.ts';
-import type { SlabPool } from '../../src/frames/slabs.ts';
+import { newSlabMemory, type SlabMemory, type SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import type { PairRecord } from '../../src/pair/arbiter.ts';
@@ -94,9 +94,13 @@ export function runWorld(seed: number, options: WorldOptions = {}): Promise<Worl
   });
 }
 
+/** Not in use: getting memory afresh costs more than a node's whole start. */
+const slabMemories: SlabMemory[] = [];
+
 type Life = {
   readonly process: Process;
   readonly node: ColoNode;
+  readonly slabMemory: SlabMemory;
 };
 
 type SimHost = Host & {
@@ -179,6 +183,7 @@ class World {
         break;
       }
     }
+    for (const { life } of Object.values(this.hosts)) if (life !== null) slabMemories.push(life.slabMemory);
     return {
       seed: this.seed,
       violations: this.violations,
@@ -288,6 +293,8 @@ class World {
         () => this.nextSeed(),
         (qemu) => this.vmStarted(host, qemu),
       );
+      const slabMemory =
+        slabMemories.pop() ?? newSlabMemory(WORLD_LIMITS.slabBytes, WORLD_LIMITS.slabsMax);
       const node = new ColoNode({
         config: host.config,
         arbiter: new SimArbiter(this.record, host.arbiterWay, process, this.newDie()),
@@ -296,8 +303,9 @@ class World {
         launcher,
         hashSeed: own.within(0, 0x7ffffffe),
         limits: WORLD_LIMITS,
+        slabMemory,
       });
-      const life = { process, node };
+      const life = { process, node, slabMemory };
       host.life = life;
       this.trace(process.name, 'starts');
       this.loop.after(0, process, () => {
@@ -316,6 +324,7 @@ class World {
     this.count('node ends');
     host.life = null;
     life.process.kill();
+    slabMemories.push(life.slabMemory);
     if (host.up) this.start(host, this.die.within(300, 3000));
   }
 
