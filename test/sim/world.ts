@@ -293,8 +293,7 @@ class World {
         () => this.nextSeed(),
         (qemu) => this.vmStarted(host, qemu),
       );
-      const slabMemory =
-        slabMemories.pop() ?? newSlabMemory(WORLD_LIMITS.slabBytes, WORLD_LIMITS.slabsMax);
+      const slabMemory = slabMemories.pop() ?? newSlabMemory(WORLD_LIMITS.slabBytes, WORLD_LIMITS.slabsMax);
       const node = new ColoNode({
         config: host.config,
         arbiter: new SimArbiter(this.record, host.arbiterWay, process, this.newDie()),
