@@ -12,6 +12,15 @@ import { type SameBytes, sameBytesIn } from './same-bytes.ts';
 
 const WASM_PAGE_BYTES = 64 * 1024;
 
+/** One memory for all slabs of a pool, so that ranges of two can be compared in it. Untouched pages cost nothing. */
+export type SlabMemory = { readonly buffer: ArrayBuffer; readonly sameBytes: SameBytes };
+
+export function newSlabMemory(slabBytes: number, slabsMax: number): SlabMemory {
+  const pages = Math.ceil((slabBytes * slabsMax) / WASM_PAGE_BYTES);
+  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+  return { buffer: memory.buffer, sameBytes: sameBytesIn(memory) };
+}
+
 export class SlabPool {
   readonly slabBytes: number;
   readonly slabsMax: number;
@@ -19,20 +28,17 @@ export class SlabPool {
   inUse = 0;
   private readonly buffers: Buffer[] = [];
   private readonly views: DataView[] = [];
-  /** One memory for all, so that ranges of two slabs can be compared in it. Untouched pages cost nothing. */
-  private readonly memory: WebAssembly.Memory;
-  private readonly sameBytes: SameBytes;
+  private readonly memory: SlabMemory;
   private readonly counts: Int32Array;
   private readonly free: number[] = [];
   private readonly waiters: (() => void)[] = [];
 
-  constructor(slabBytes: number, slabsMax: number) {
+  /** A `memory` that is handed in must be large enough, and in no other pool's use. */
+  constructor(slabBytes: number, slabsMax: number, memory = newSlabMemory(slabBytes, slabsMax)) {
     this.slabBytes = slabBytes;
     this.slabsMax = slabsMax;
     this.counts = new Int32Array(slabsMax);
-    const pages = Math.ceil((slabBytes * slabsMax) / WASM_PAGE_BYTES);
-    this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
-    this.sameBytes = sameBytesIn(this.memory);
+    this.memory = memory;
   }
 
   /** A slab with count 1, or -1 when none is left. */
@@ -60,7 +66,7 @@ export class SlabPool {
 
   /** Are `length` bytes of two slabs the same? */
   same(slab: number, at: number, other: number, otherAt: number, length: number): boolean {
-    return this.sameBytes(slab * this.slabBytes + at, other * this.slabBytes + otherAt, length) === 1;
+    return this.memory.sameBytes(slab * this.slabBytes + at, other * this.slabBytes + otherAt, length) === 1;
   }
 
   retain(id: number): void {

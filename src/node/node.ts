@@ -16,7 +16,7 @@ import { PrimaryPath } from '../datapath/primary-path.ts';
 import { SecondaryPath } from '../datapath/secondary-path.ts';
 import { ColoError } from '../error.ts';
 import { describeFlowKey } from '../flow/key.ts';
-import { SlabPool } from '../frames/slabs.ts';
+import { type SlabMemory, SlabPool } from '../frames/slabs.ts';
 import { type Clock, sleep, type Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
@@ -98,9 +98,11 @@ export class ColoNode implements NodeControl {
     /** Of the flow tables: unknown to whoever sends packets. */
     hashSeed?: number;
     limits?: Limits;
+    /** Of a node that has ended, for its successor in the same process. */
+    slabMemory?: SlabMemory;
   }) {
     this.limits = options.limits ?? LIMITS;
-    this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
+    this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax, options.slabMemory);
     this.config = options.config;
     this.arbiter = options.arbiter;
     this.events = options.events;

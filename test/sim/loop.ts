@@ -21,6 +21,7 @@ export class Loop {
     throw cause;
   };
   private readonly heap: Event[] = [];
+  private readonly later: (() => void)[] = [];
   private order = 0;
 
   at(atMs: number, owner: Process | null, run: () => void): Event {
@@ -31,6 +32,17 @@ export class Loop {
 
   after(ms: number, owner: Process | null, run: () => void): Event {
     return this.at(this.nowMs + ms, owner, run);
+  }
+
+  /** Within an event that is nobody's: what it means for `owner`, at once, or when that goes on. */
+  now(owner: Process, run: () => void): void {
+    if (owner.goesOnAtMs > this.nowMs) this.at(this.nowMs, owner, run);
+    else if (owner.alive) this.guarded(owner, run);
+  }
+
+  /** Once the code that runs now has returned. */
+  afterwards(run: () => void): void {
+    this.later.push(run);
   }
 
   /** Runs the next event; answers false when there is none until `untilMs`. */
@@ -48,14 +60,27 @@ export class Loop {
       }
       this.nowMs = event.atMs;
       this.steps++;
-      try {
-        run();
-      } catch (cause) {
-        this.onThrow(owner, cause);
-      }
-      settle();
+      this.guarded(owner, run);
+      do {
+        this.runLater(owner);
+        settle();
+      } while (this.later.length > 0);
       return true;
     }
+  }
+
+  private guarded(owner: Process | null, run: () => void): void {
+    try {
+      run();
+    } catch (cause) {
+      this.onThrow(owner, cause);
+    }
+  }
+
+  private runLater(owner: Process | null): void {
+    const { later } = this;
+    for (let i = 0; i < later.length; i++) this.guarded(owner, later[i]);
+    later.length = 0;
   }
 
   private push(event: Event): void {

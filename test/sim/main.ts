@@ -16,23 +16,55 @@ const LEGEND = `
           world      what it means for the service
           VIOLATION  a rule that was broken`;
 const PCAP_BYTES_MAX = 1 << 30;
+const WHOLE = /^\d{1,10}$/;
+const RANGE = /^(\d{1,10})\.\.(\d{1,10})$/;
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: 'string' },
-    seeds: { type: 'string' },
-    without: { type: 'string' },
-    pcap: { type: 'string' },
-    json: { type: 'boolean' },
-    quiet: { type: 'boolean' },
-  },
-});
+const { values, tasks } = readArguments();
+if (tasks.seed !== null) await one(tasks.seed, tasks.without);
+else await many(...tasks.seeds);
 
-if (values.seed !== undefined) await one(Number(values.seed));
-else await many(values.seeds ?? '1..100');
+function readArguments() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        seed: { type: 'string' },
+        seeds: { type: 'string' },
+        without: { type: 'string' },
+        pcap: { type: 'string' },
+        json: { type: 'boolean' },
+        quiet: { type: 'boolean' },
+      },
+    });
+    return { values, tasks: readTasks(values) };
+  } catch (cause) {
+    console.error(`sim: ${firstLine(cause instanceof Error ? cause.message : String(cause))}`);
+    process.exit(2);
+  }
+}
 
-async function one(seed: number): Promise<void> {
-  const without = new Set((values.without ?? '').split(',').filter(Boolean).map(Number));
+function readTasks(given: { seed?: string; seeds?: string; without?: string; pcap?: string }) {
+  const { seed, seeds = '1..100', without, pcap } = given;
+  if (seed !== undefined && given.seeds !== undefined) throw new Error('--seed or --seeds, not both');
+  if (seed === undefined && (without !== undefined || pcap !== undefined)) {
+    throw new Error('--without and --pcap go with --seed');
+  }
+  if (seed !== undefined && !WHOLE.test(seed)) throw new Error(`--seed ${seed}: write a whole number`);
+  const range = RANGE.exec(seeds);
+  if (range === null || Number(range[1]) > Number(range[2])) {
+    throw new Error(`--seeds ${seeds}: write it as FROM..TO`);
+  }
+  const places = without?.split(',') ?? [];
+  if (!places.every((place) => WHOLE.test(place))) {
+    throw new Error(`--without ${without}: write the numbers of faults with commas between`);
+  }
+  return {
+    seed: seed === undefined ? null : Number(seed),
+    seeds: [Number(range[1]), Number(range[2])] as const,
+    without: new Set(places.map(Number)),
+  };
+}
+
+async function one(seed: number, without: ReadonlySet<number>): Promise<void> {
   const quiet = values.json === true || values.quiet === true;
   if (!quiet) console.log(LEGEND);
   const pcap =
@@ -62,16 +94,18 @@ async function one(seed: number): Promise<void> {
   process.exitCode = result.violations.length === 0 ? 0 : 1;
 }
 
-async function many(range: string): Promise<void> {
-  const [from, to] = range.split('..').map(Number);
-  if (!(from <= to)) throw new Error(`--seeds ${range}: write it as FROM..TO`);
+async function many(from: number, to: number): Promise<void> {
+  const stop = new AbortController();
+  const interrupted = stop.signal;
+  process.once('SIGINT', () => stop.abort());
   const startMs = performance.now();
   const bad: WorldResult[] = [];
   const totals: Record<string, number> = {};
   let done = 0;
   let virtualMs = 0;
   let shownMs = startMs;
-  await runMany(from, to, (result) => {
+  const onResult = (result: WorldResult) => {
+    if (interrupted.aborted) return;
     done++;
     virtualMs += result.virtualMs;
     for (const [name, count] of Object.entries(result.stats)) totals[name] = (totals[name] ?? 0) + count;
@@ -86,7 +120,8 @@ async function many(range: string): Promise<void> {
       const perMinute = (done / (shownMs - startMs)) * 60_000;
       console.error(`${done} of ${to - from + 1} worlds, ${perMinute.toFixed(0)} a minute`);
     }
-  });
+  };
+  await runMany(from, to, onResult, interrupted);
   const perMinute = (done / (performance.now() - startMs)) * 60_000;
   const byRule: Record<string, number> = {};
   for (const { violations } of bad) byRule[violations[0].rule] = (byRule[violations[0].rule] ?? 0) + 1;
@@ -100,13 +135,15 @@ async function many(range: string): Promise<void> {
     if (bad.length > 0) {
       console.log(`${bad.length} broke a rule: ${JSON.stringify(byRule)}`);
       const [first] = bad.sort((a, b) => a.seed - b.seed);
-      const { without, result } = await minimise(first);
+      const { without, result } = interrupted.aborted
+        ? { without: new Set<number>(), result: first }
+        : await minimise(first);
       report(result);
       const left = without.size === 0 ? '' : ` --without ${[...without].sort((a, b) => a - b).join(',')}`;
       console.log(`again: npm run sim -- --seed ${first.seed}${left}`);
     }
   }
-  process.exitCode = bad.length === 0 ? 0 : 1;
+  process.exitCode = bad.length > 0 ? 1 : interrupted.aborted ? 130 : 0;
 }
 
 function report({ seed, violations, faults, virtualMs, stats, left }: WorldResult): void {

@@ -3,24 +3,31 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { runWorld, type WorldResult } from './world.ts';
 
-/** Runs the seeds `from` to `to` and hands out each result as it comes, in whatever order. */
+/**
+ * Runs the seeds `from` to `to` and hands out each result as it comes, in whatever order. Each thread lives for as many
+ * worlds as it can: its first ones, with code that is not compiled yet, take several times as long. Once `stop` is
+ * aborted, what runs is given up.
+ */
 export async function runMany(
   from: number,
   to: number,
   onResult: (result: WorldResult) => void,
-  threads = availableParallelism(),
+  stop: AbortSignal,
 ): Promise<void> {
+  const threads = availableParallelism();
   let next = from;
   const run = (): Promise<void> =>
     new Promise((resolve, reject) => {
       const worker = new Worker(new URL('./worker.ts', import.meta.url));
-      const giveOne = () => {
-        if (next <= to) worker.postMessage(next++);
-        else {
-          resolve();
-          void worker.terminate();
-        }
+      const end = () => {
+        resolve();
+        void worker.terminate();
       };
+      const giveOne = () => {
+        if (next <= to && !stop.aborted) worker.postMessage(next++);
+        else end();
+      };
+      stop.addEventListener('abort', end);
       worker.on('message', (result: WorldResult) => {
         onResult(result);
         giveOne();

@@ -41,12 +41,17 @@ export type Host = {
 
 type Listener = { owner: Process; accept(stream: SimSocket): void };
 
+const NOTHING = new Uint8Array(0);
 const READ_AGAIN_MS = 0.005;
 const UNIX_BUFFER_BYTES = 200 * 1024;
 const TCP_BUFFER_BYTES = 400 * 1024;
 
 type Waiting = { bytes: Uint8Array; done: () => void };
-type Batch = { sentMs: number; bytes: Uint8Array[] };
+/** What is under way: bytes, or with none the end. All that is sent in one instant arrives in one. */
+type Flight = { readonly sentMs: number; readonly atMs: number; bytes: number };
+
+/** Below that a loop is quicker than `set`. */
+const LOOP_BYTES_MAX = 80;
 
 export class SimSocket implements ByteStream {
   peer!: SimSocket;
@@ -72,11 +77,14 @@ export class SimSocket implements ByteStream {
   private waitingBytes = 0;
   /** taken from us and not yet read by the peer */
   private takenBytes = 0;
-  private batch: Batch | null = null;
   private lastArrivalMs = 0;
-  private readonly flight: { atMs: number; arrived: () => void }[] = [];
-  private inbox: Uint8Array[] = [];
+  private readonly flights: Flight[] = [];
+  /** how our side ended: with bytes that we never read */
+  private leftUnread = false;
+  /** From `inboxAt` on: what has arrived and was not read, then what is under way to us. */
+  private inbox: Uint8Array = NOTHING;
   private inboxAt = 0;
+  private inboxEnd = 0;
   private inboxBytes = 0;
   private reading = false;
   private ended = false;
@@ -111,6 +119,11 @@ export class SimSocket implements ByteStream {
       return;
     }
     this.onWrite?.(bytes);
+    if (this.waitingBytes === 0 && this.takenBytes + bytes.length <= this.bufferBytes) {
+      this.send(bytes, bytes.length);
+      this.loop.afterwards(done);
+      return;
+    }
     this.waiting.push({ bytes, done });
     this.waitingBytes += bytes.length;
     this.take();
@@ -179,8 +192,7 @@ export class SimSocket implements ByteStream {
   private breakDown(): void {
     if (!this.open) return;
     this.failure = new Error('read ECONNRESET');
-    this.inbox = [];
-    this.inboxBytes = 0;
+    this.dropInbox(this.inboxBytes);
     this.close();
   }
 
@@ -192,36 +204,27 @@ export class SimSocket implements ByteStream {
     const { waiting, waitingAt } = this;
     this.waiting = [];
     this.waitingBytes = 0;
-    queueMicrotask(() => {
+    this.loop.afterwards(() => {
       for (let i = waitingAt; i < waiting.length; i++) waiting[i].done();
     });
-    const { peer } = this;
-    const unread = this.inboxBytes > 0;
-    this.inbox = [];
-    this.inboxBytes = 0;
-    this.travel(() => {
-      if (unread && peer.open) peer.failure = new Error('read ECONNRESET');
-      peer.ended = true;
-      peer.readLater(0);
-    });
+    this.leftUnread = this.inboxBytes > 0;
+    this.dropInbox(this.inboxBytes);
+    this.travel(0);
   }
 
   /** The kernel takes what it has room for. */
   private take(): void {
     while (this.waitingAt < this.waiting.length && this.takenBytes < this.bufferBytes) {
       const { bytes, done } = this.waiting[this.waitingAt];
-      const room = this.bufferBytes - this.takenBytes;
-      const now = bytes.length <= room ? bytes : bytes.subarray(0, room);
-      this.takenBytes += now.length;
-      this.waitingBytes -= now.length;
-      // A Buffer's own slice would share the memory.
-      this.send(new Uint8Array(now));
-      if (now.length < bytes.length) {
-        this.waiting[this.waitingAt] = { bytes: bytes.subarray(now.length), done };
+      const now = Math.min(bytes.length, this.bufferBytes - this.takenBytes);
+      this.waitingBytes -= now;
+      this.send(bytes, now);
+      if (now < bytes.length) {
+        this.waiting[this.waitingAt] = { bytes: bytes.subarray(now), done };
         return;
       }
       this.waitingAt++;
-      queueMicrotask(done);
+      this.loop.afterwards(done);
     }
     if (this.waitingAt === this.waiting.length && this.waitingAt > 0) {
       this.waiting = [];
@@ -229,92 +232,124 @@ export class SimSocket implements ByteStream {
     }
   }
 
-  private send(bytes: Uint8Array): void {
+  private send(bytes: Uint8Array, length: number): void {
     const { nowMs } = this.loop;
-    if (this.batch !== null && this.batch.sentMs === nowMs) {
-      this.batch.bytes.push(bytes);
+    const { flights, route } = this;
+    if (length === 0) return;
+    this.takenBytes += length;
+    this.peer.store(bytes, length);
+    const last = flights.length - 1;
+    if (last >= 0 && flights[last].sentMs === nowMs && flights[last].bytes > 0) {
+      flights[last].bytes += length;
       return;
     }
-    const batch: Batch = { sentMs: nowMs, bytes: [bytes] };
-    this.batch = batch;
-    if (this.route.rate !== Number.POSITIVE_INFINITY) {
-      this.route.busyUntilMs = Math.max(this.route.busyUntilMs, nowMs) + bytes.length / this.route.rate;
+    if (route.rate !== Number.POSITIVE_INFINITY) {
+      route.busyUntilMs = Math.max(route.busyUntilMs, nowMs) + length / route.rate;
     }
-    this.travel(() => {
-      if (this.batch === batch) this.batch = null;
-      for (const piece of batch.bytes) this.peer.arrive(piece);
-    });
+    this.travel(length);
   }
 
   /** In order, and sent again after a cut. */
-  private travel(arrived: () => void): void {
-    const { route, loop, die } = this;
+  private travel(bytes: number): void {
+    const { route, loop, die, flights } = this;
     const startMs = Math.max(loop.nowMs, route.busyUntilMs);
-    this.lastArrivalMs = Math.max(this.lastArrivalMs, startMs + route.delayMs + die.next() * route.jitterMs);
-    this.flight.push({ atMs: this.lastArrivalMs, arrived });
-    if (this.flight.length === 1) loop.at(this.lastArrivalMs, null, this.land);
+    const jitterMs = die.next() * route.jitterMs;
+    this.lastArrivalMs = Math.max(this.lastArrivalMs, startMs + route.delayMs + jitterMs);
+    flights.push({ sentMs: loop.nowMs, atMs: this.lastArrivalMs, bytes });
+    if (flights.length === 1) loop.at(this.lastArrivalMs, null, this.land);
   }
 
   private readonly land = (): void => {
-    const { route, loop, flight } = this;
+    const { route, loop, flights } = this;
     if (route.cutUntilMs > loop.nowMs) {
       // TCP sends again, after a time that has doubled a few times.
       if (route.cutUntilMs < Number.POSITIVE_INFINITY)
         loop.at(route.cutUntilMs + this.die.next() * 400, null, this.land);
       return;
     }
-    const first = flight.shift();
-    if (flight.length > 0) loop.at(flight[0].atMs, null, this.land);
-    first?.arrived();
+    const { bytes } = flights.shift() as Flight;
+    if (flights.length > 0) loop.at(flights[0].atMs, null, this.land);
+    if (bytes > 0) this.peer.arrive(bytes);
+    else this.peer.hearEnd();
   };
 
-  private arrive(bytes: Uint8Array): void {
+  /** Memory for what the peer sends; it arrives later. */
+  private store(bytes: Uint8Array, length: number): void {
+    const stored = this.inboxEnd - this.inboxAt;
+    if (this.inboxEnd + length > this.inbox.length) {
+      const { inbox } = this;
+      if (2 * (stored + length) > inbox.length)
+        this.inbox = new Uint8Array(Math.max(4 * (stored + length), 4096));
+      this.inbox.set(inbox.subarray(this.inboxAt, this.inboxEnd));
+      this.inboxAt = 0;
+      this.inboxEnd = stored;
+    }
+    copy(bytes, 0, this.inbox, this.inboxEnd, length);
+    this.inboxEnd += length;
+  }
+
+  private dropInbox(bytes: number): void {
+    this.inboxBytes -= bytes;
+    this.inboxAt += bytes;
+    if (this.inboxAt === this.inboxEnd) {
+      this.inboxAt = 0;
+      this.inboxEnd = 0;
+    }
+  }
+
+  private arrive(bytes: number): void {
+    this.inboxBytes += bytes;
     if (this.vanished) {
+      this.dropInbox(bytes);
       if (this.host.up) this.peer.breakDown();
       return;
     }
     if (!this.open) {
-      this.peer.takenBytes -= bytes.length;
+      this.dropInbox(bytes);
+      this.peer.takenBytes -= bytes;
       return;
     }
-    this.inbox.push(bytes);
-    this.inboxBytes += bytes.length;
+    this.readAtOnce();
+  }
+
+  private hearEnd(): void {
+    if (this.peer.leftUnread && this.open) this.failure = new Error('read ECONNRESET');
+    this.ended = true;
     this.readLater(0);
+  }
+
+  /** What has just come is read in the same instant, unless the process stands still or reads anyway. */
+  private readAtOnce(): void {
+    if (this.reading || this.paused || !this.open || this.sink === null) return;
+    this.reading = true;
+    this.loop.now(this.owner, this.readTurn);
   }
 
   private readLater(ms: number): void {
     if (this.reading || this.paused || !this.open || this.sink === null) return;
-    if (this.inboxBytes === 0 && (!this.ended || (this.refusing && this.peer.flight.length > 0))) return;
+    if (this.inboxBytes === 0 && (!this.ended || (this.refusing && this.peer.flights.length > 0))) return;
     this.reading = true;
-    this.loop.after(ms, this.owner, () => {
-      this.reading = false;
-      this.read();
-    });
+    this.loop.after(ms, this.owner, this.readTurn);
   }
+
+  private readonly readTurn = (): void => {
+    this.reading = false;
+    this.read();
+  };
 
   private read(): void {
     const { sink, view } = this;
     if (this.paused || !this.open || sink === null || view === null) return;
     if (this.inboxBytes === 0) {
-      if (!this.ended || this.peer.flight.length > 0) return;
+      if (!this.ended || this.peer.flights.length > 0) return;
       this.close();
       return;
     }
     const most = Math.min(view.length, this.inboxBytes);
     // Most reads bring all there is.
     const bytes = most > 1 && this.die.next() < 0.1 ? this.die.within(1, most) : most;
-    for (let at = 0; at < bytes; ) {
-      const first = this.inbox[0];
-      const part = Math.min(first.length - this.inboxAt, bytes - at);
-      view.set(first.subarray(this.inboxAt, this.inboxAt + part), at);
-      at += part;
-      this.inboxAt += part;
-      if (this.inboxAt === first.length) {
-        this.inbox.shift();
-        this.inboxAt = 0;
-      }
-    }
-    this.inboxBytes -= bytes;
+    copy(this.inbox, this.inboxAt, view, 0, bytes);
+    this.dropInbox(bytes);
     const { peer } = this;
     peer.takenBytes -= bytes;
     if (peer.waitingBytes > 0 && peer.open) this.loop.after(READ_AGAIN_MS, peer.owner, () => peer.take());
@@ -457,6 +492,11 @@ export class Sockets {
     }
     return route;
   }
+}
+
+function copy(from: Uint8Array, at: number, to: Uint8Array, toAt: number, bytes: number): void {
+  if (bytes > LOOP_BYTES_MAX) to.set(bytes === from.length ? from : from.subarray(at, at + bytes), toAt);
+  else for (let i = 0; i < bytes; i++) to[toAt + i] = from[at + i];
 }
 
 function join(a: SimSocket, b: SimSocket): void {

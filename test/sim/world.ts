@@ -7,7 +7,7 @@
  */
 import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
 import { InvariantError } from '../../src/error.ts';
-import type { SlabPool } from '../../src/frames/slabs.ts';
+import { newSlabMemory, type SlabMemory, type SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import type { PairRecord } from '../../src/pair/arbiter.ts';
@@ -53,6 +53,7 @@ const WORK_MS = 50_000;
 /** Longer than any client rests. */
 const PROGRESS_MS = 5000;
 const CHECK_MS = 500;
+const LONG_STREAM_BYTES = 3000;
 const VIOLATIONS_MAX = 20;
 
 /** Small enough that little traffic reaches them. */
@@ -93,9 +94,13 @@ export function runWorld(seed: number, options: WorldOptions = {}): Promise<Worl
   });
 }
 
+/** Not in use: getting memory afresh costs more than a node's whole start. */
+const slabMemories: SlabMemory[] = [];
+
 type Life = {
   readonly process: Process;
   readonly node: ColoNode;
+  readonly slabMemory: SlabMemory;
 };
 
 type SimHost = Host & {
@@ -178,6 +183,7 @@ class World {
         break;
       }
     }
+    for (const { life } of Object.values(this.hosts)) if (life !== null) slabMemories.push(life.slabMemory);
     return {
       seed: this.seed,
       violations: this.violations,
@@ -287,6 +293,7 @@ class World {
         () => this.nextSeed(),
         (qemu) => this.vmStarted(host, qemu),
       );
+      const slabMemory = slabMemories.pop() ?? newSlabMemory(WORLD_LIMITS.slabBytes, WORLD_LIMITS.slabsMax);
       const node = new ColoNode({
         config: host.config,
         arbiter: new SimArbiter(this.record, host.arbiterWay, process, this.newDie()),
@@ -295,8 +302,9 @@ class World {
         launcher,
         hashSeed: own.within(0, 0x7ffffffe),
         limits: WORLD_LIMITS,
+        slabMemory,
       });
-      const life = { process, node };
+      const life = { process, node, slabMemory };
       host.life = life;
       this.trace(process.name, 'starts');
       this.loop.after(0, process, () => {
@@ -315,6 +323,7 @@ class World {
     this.count('node ends');
     host.life = null;
     life.process.kill();
+    slabMemories.push(life.slabMemory);
     if (host.up) this.start(host, this.die.within(300, 3000));
   }
 
@@ -627,9 +636,16 @@ class World {
  */
 function slowDown(client: Client, die: Die): void {
   const { options } = client as unknown as {
-    options?: { restMsMax?: number; requests?: number; everyMs?: number; datagrams?: number };
+    options?: {
+      restMsMax?: number;
+      requests?: number;
+      bytesMax?: number;
+      everyMs?: number;
+      datagrams?: number;
+    };
   };
-  const restMs = die.pick([200, 1000, 3000]);
+  // Of long streams one in 3 s is more frames than all else.
+  const restMs = die.pick((options?.bytesMax ?? 0) > LONG_STREAM_BYTES ? [3000] : [200, 1000, 3000]);
   if (options?.requests !== undefined) {
     options.restMsMax = restMs;
     options.requests = Math.round(WORK_MS / (restMs / 2 + 20));
