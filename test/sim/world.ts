@@ -16,8 +16,11 @@ import type { Client, ClientHost } from './guest/client.ts';
 import { Die } from './guest/die.ts';
 import { Guest } from './guest/guest.ts';
 import { GUEST_MAC, makeMix } from './guest/mix.ts';
+import { get32 } from './guest/packets.ts';
 import { Loop, Process } from './loop.ts';
 import { Network, type PortQuality } from './network.ts';
+import { Audit, type Counted } from './rules/audit.ts';
+import { OutputCommit, type SaidOutput } from './rules/output-commit.ts';
 import { ArbiterRecord, type ArbiterWay, SimArbiter } from './sim-arbiter.ts';
 import { type Consumed, type Phase, type SimQemu, simLauncher } from './sim-qemu.ts';
 import { type Host, type Route, type SimSocket, Sockets } from './sockets.ts';
@@ -52,8 +55,11 @@ const RECOVERY_MS_MAX = 90_000;
 const WORK_MS = 50_000;
 /** Longer than any client rests. */
 const PROGRESS_MS = 5000;
-const CHECK_MS = 500;
+const CHECK_MS = 50;
 const VIOLATIONS_MAX = 20;
+/** The limits of waiting are 200 ms (schema.ts); a checkpoint and its retries take the rest. */
+const WAIT_MS_MAX = 1000;
+const WAIT_CALM_MS = 5000;
 
 /** Small enough that little traffic reaches them. */
 const WORLD_LIMITS: Limits = {
@@ -96,7 +102,11 @@ export function runWorld(seed: number, options: WorldOptions = {}): Promise<Worl
 type Life = {
   readonly process: Process;
   readonly node: ColoNode;
+  readonly audit: Audit;
 };
+
+/** The primary's VM, and what the one that got its state has said. */
+type Partner = { primary: SimQemu; said: SaidOutput };
 
 type SimHost = Host & {
   readonly side: Side;
@@ -106,6 +116,7 @@ type SimHost = Host & {
   life: Life | null;
   qemu: SimQemu | null;
   uplinkSocket: SimSocket | null;
+  readonly counted: Counted;
   /** when something was last wrong with it */
   faultUntilMs: number;
 };
@@ -126,6 +137,10 @@ class World {
   private readonly violations: Violation[] = [];
   private readonly stats: Record<string, number> = {};
   private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
+  private readonly outputCommit = new OutputCommit();
+  /** what went with the state that was taken last */
+  private taken: ReturnType<SaidOutput['snapshot']> | null = null;
+  private partner: Partner | null = null;
   private booted = false;
   private covered = false;
   private injecting = false;
@@ -218,14 +233,15 @@ class World {
       life: null,
       qemu: null,
       uplinkSocket: null,
+      counted: { uplinkIn: 0, uplinkOut: 0 },
       faultUntilMs: 0,
     };
-    const plug = this.network.socketPort(`uplink-${side}`, quality);
+    const plug = this.network.socketPort(`uplink-${side}`, quality, host.counted);
     host.unix.set('/net/uplink', {
       owner: this.outside,
       accept: (stream) => {
         const { peer } = stream as SimSocket;
-        peer.onWrite = () => this.spoke(host);
+        peer.onWrite = (bytes) => this.spoke(host, bytes);
         host.uplinkSocket = peer;
         plug(stream);
       },
@@ -280,6 +296,9 @@ class World {
           events: {
             died: (qemu) => this.vmDied(host, qemu),
             phase: (qemu, phase) => this.reached(host, qemu, phase),
+            taken: (qemu) => {
+              this.taken = qemu.said.snapshot();
+            },
             loaded: (qemu, ownInput, theirs, first) => this.loaded(qemu, ownInput, theirs, first),
             note: (qemu, text) => this.trace(qemu.name, text),
           },
@@ -296,7 +315,7 @@ class World {
         hashSeed: own.within(0, 0x7ffffffe),
         limits: WORLD_LIMITS,
       });
-      const life = { process, node };
+      const life = { process, node, audit: new Audit(node, WORLD_LIMITS) };
       host.life = life;
       this.trace(process.name, 'starts');
       this.loop.after(0, process, () => {
@@ -407,16 +426,34 @@ class World {
   }
 
   /** Rule 2, seen from outside: who writes to the network is who the record names. */
-  private spoke(host: SimHost): void {
+  private spoke(host: SimHost, bytes: Uint8Array): void {
     const { record } = this.record.held;
-    if (record?.primary === host.side) return;
-    this.violation('one voice', `${host.side} speaks while the record is ${JSON.stringify(record)}`);
+    if (record?.primary !== host.side)
+      this.violation('one voice', `${host.side} speaks while the record is ${JSON.stringify(record)}`);
+    const bound = record?.state === 'pair' && this.partner?.primary === host.qemu;
+    const said = bound ? (this.partner as Partner).said : null;
+    for (let at = 4; at < bytes.length; ) {
+      const end = at + get32(bytes, at - 4);
+      host.counted.uplinkOut++;
+      const text = this.outputCommit.released(bytes, at, end, said);
+      if (text !== null) this.violation('output commit', `${host.side}: ${text}`);
+      at = end + 4;
+    }
+  }
+
+  /** A secondary has a whole state: what its VM has said is what the primary may release. */
+  private received(host: SimHost, qemu: SimQemu): void {
+    const primary = this.other(host).qemu;
+    if (this.taken === null) return;
+    qemu.said.become(this.taken);
+    this.partner = primary === null ? null : { primary, said: qemu.said };
   }
 
   /* Faults. */
 
   private reached(host: SimHost, qemu: SimQemu, phase: Phase): void {
     this.trace(qemu.name, `phase ${phase}`);
+    if (phase === 'received') this.received(host, qemu);
     const i = this.traps.findIndex((trap) => trap.phase === phase);
     if (i < 0) return;
     const [trap] = this.traps.splice(i, 1);
@@ -578,7 +615,31 @@ class World {
     for (const host of Object.values(this.hosts)) {
       const slabs = (host.life?.node as unknown as { slabs: SlabPool } | undefined)?.slabs;
       if (slabs !== undefined) this.stats.slabs = Math.max(this.stats.slabs ?? 0, slabs.inUse);
+      const { life } = host;
+      if (life === null) continue;
+      const wrong = life.audit.check(host.qemu, host.counted);
+      if (wrong !== null) this.violation(wrong[0], `${host.side}: ${wrong[1]}`);
+      this.stats.slabsIdle = Math.max(this.stats.slabsIdle ?? 0, life.audit.slabsIdleMax);
+      this.checkWait(host, life);
     }
+  }
+
+  /** Held output waits for its counterpart or for a checkpoint, and for nothing else. */
+  private checkWait(host: SimHost, { node }: Life): void {
+    const { phase, held } = node.status();
+    if (phase !== 'protected') return;
+    this.stats.heldMs = Math.max(
+      this.stats.heldMs ?? 0,
+      Math.round(this.isCalm(WAIT_CALM_MS) ? held.oldestMs : 0),
+    );
+    if (held.oldestMs > WAIT_MS_MAX && this.isCalm(WAIT_CALM_MS))
+      this.violation('waiting', `${host.side} has held a frame for ${held.oldestMs.toFixed(0)} ms`);
+  }
+
+  /** Nothing was wrong with either host for so long. */
+  private isCalm(ms: number): boolean {
+    const sinceMs = this.loop.nowMs - ms;
+    return Object.values(this.hosts).every((host) => host.faultUntilMs < sinceMs);
   }
 
   private get isProtected(): boolean {

@@ -46,8 +46,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'datagram-without-counterpart',
     about: 'a datagram leaves though the secondary has not said it',
     file: 'src/compare/datagram.ts',
-    find: '      frames.words[id + WAITS] = WAITS_FOR.bytes;\n      return;',
-    put: "      frames.words[id + WAITS] = WAITS_FOR.bytes;\n      comparator.releaseHead(flow, 'match');\n      continue;",
+    find: '      words[id + WAITS] = WAITS_FOR.bytes;\n      return;',
+    put: "      if ((words[id + FLAGS] & IN_PIECES) === 0) comparator.releaseHead(flow, 'match');\n      else comparator.releasePieces(flow);\n      continue;",
     seedsMax: 100,
   },
   {
@@ -62,8 +62,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'commit-loses-held-output',
     about: 'a checkpoint throws away what it should release',
     file: 'src/compare/comparator.ts',
-    find: "'commit');",
-    put: "'commit' as never), void 0;",
+    find: "      this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'commit');",
+    put: "      if (released % 2 === 1) this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'commit');",
     seedsMax: 50,
   },
   {
