@@ -63,6 +63,8 @@ export type QemuOptions = {
   die: Die;
   mac: Uint8Array;
   accel: 'kvm' | 'tcg';
+  /** How slow the guest is to take its input, and the node to take its output. */
+  slow: { inputMs: number; outputMs: number };
   /** Makes the guest; `incoming` ones start empty. */
   makeGuest(port: MachinePort): Machine;
   events: QemuEvents;
@@ -164,6 +166,9 @@ export class SimQemu {
 
   private openVmPort(stream: ByteStream): void {
     this.vmStream = stream;
+    const socket = stream as SimSocket;
+    socket.readDelayMs = this.options.slow.inputMs;
+    socket.peer.readDelayMs = this.options.slow.outputMs;
     const buffer = new Uint8Array(NET_BUFFER_BYTES);
     stream.start({
       buffer: () => buffer,

@@ -55,6 +55,8 @@ export class SimSocket implements ByteStream {
   /** Sees what this end writes. */
   onWrite: ((bytes: Uint8Array) => void) | null = null;
   queuedBytesSeen = 0;
+  /** Its process is this slow to read, at most. */
+  readDelayMs = 0;
   private readonly loop: Loop;
   private readonly die: Die;
   /** from this end to the other one */
@@ -167,6 +169,11 @@ export class SimSocket implements ByteStream {
   reset(): void {
     this.breakDown();
     this.peer.breakDown();
+  }
+
+  /** It breaks under this end; the other one is told, unless the way there is cut. */
+  resetHere(): void {
+    this.breakDown();
   }
 
   /** The host is gone: nobody is told. */
@@ -286,7 +293,8 @@ export class SimSocket implements ByteStream {
     if (this.reading || this.paused || !this.open || this.sink === null) return;
     if (this.inboxBytes === 0 && (!this.ended || (this.refusing && this.peer.flight.length > 0))) return;
     this.reading = true;
-    this.loop.after(ms, this.owner, () => {
+    const slow = this.readDelayMs > 0 ? this.die.next() * this.readDelayMs : 0;
+    this.loop.after(ms + slow, this.owner, () => {
       this.reading = false;
       this.read();
     });

@@ -57,6 +57,8 @@ const WORK_MS = 50_000;
 const PROGRESS_MS = 5000;
 const CHECK_MS = 50;
 const VIOLATIONS_MAX = 20;
+/** Several heartbeats. */
+const HALF_RESET_AFTER_MS = 500;
 /** The limits of waiting are 200 ms (schema.ts); a checkpoint and its retries take the rest. */
 const WAIT_MS_MAX = 1000;
 const WAIT_CALM_MS = 5000;
@@ -117,6 +119,7 @@ type SimHost = Host & {
   qemu: SimQemu | null;
   uplinkSocket: SimSocket | null;
   readonly counted: Counted;
+  readonly slow: { inputMs: number; outputMs: number };
   /** when something was last wrong with it */
   faultUntilMs: number;
 };
@@ -165,7 +168,7 @@ class World {
     for (const key of ['a>b', 'b>a']) {
       const route = this.sockets.route(...(key.split('>') as [string, string]));
       route.delayMs = die.pick([0.05, 0.3, 2]);
-      route.jitterMs = die.pick([0.05, 1]);
+      route.jitterMs = die.pick([0.05, 1, 10]);
     }
     for (const spec of this.mix.hosts) this.addClient(spec);
     this.record.onChange = (record, by) => this.recordChanged(record, by);
@@ -234,6 +237,7 @@ class World {
       qemu: null,
       uplinkSocket: null,
       counted: { uplinkIn: 0, uplinkOut: 0 },
+      slow: { inputMs: die.pick([0, 0, 1, 8]), outputMs: die.pick([0, 0, 0.5, 3]) },
       faultUntilMs: 0,
     };
     const plug = this.network.socketPort(`uplink-${side}`, quality, host.counted);
@@ -291,6 +295,7 @@ class World {
           sockets: this.sockets,
           host,
           mac: GUEST_MAC,
+          slow: host.slow,
           accel: own.chance(0.8) ? 'kvm' : 'tcg',
           makeGuest: (port) => new Guest(port, this.mix.guest),
           events: {
@@ -353,6 +358,8 @@ class World {
   private noted(host: SimHost, type: string, details: Readonly<Record<string, unknown>>): void {
     this.count(type);
     if (type === 'checkpoint.committed' && details.inexact !== undefined) this.count('inexact');
+    if (type === 'failover.done')
+      host.life?.audit.tookOver(details as { sentFrames: number; deliveredFrames: number });
     if (this.options.trace === undefined) return;
     const { pid: _, ...rest } = details;
     this.trace(`node-${host.side}`, `${type} ${JSON.stringify(rest)}`);
@@ -431,7 +438,7 @@ class World {
     if (record?.primary !== host.side)
       this.violation('one voice', `${host.side} speaks while the record is ${JSON.stringify(record)}`);
     const bound = record?.state === 'pair' && this.partner?.primary === host.qemu;
-    const said = bound ? (this.partner as Partner).said : null;
+    const said = bound ? (this.partner as Partner).said : (host.qemu?.said ?? null);
     for (let at = 4; at < bytes.length; ) {
       const end = at + get32(bytes, at - 4);
       host.counted.uplinkOut++;
@@ -514,6 +521,12 @@ class World {
       case 'crash-at':
         this.traps.push(what);
         return;
+      case 'kill-primary':
+        this.killPrimary(what.part, ms);
+        return;
+      case 'half-reset':
+        this.halfReset(what.lateMs, what.arbiterMs, ms);
+        return;
       case 'partition':
         this.cut('a>b', untilMs);
         this.cut('b>a', untilMs);
@@ -575,6 +588,46 @@ class World {
           });
         }
     }
+  }
+
+  /** A failover, wherever the service is by then; nothing where there is no partner. */
+  private killPrimary(part: 'node' | 'vm' | 'both' | 'host', ms: number): void {
+    const { record } = this.record.held;
+    if (record?.state !== 'pair') return;
+    const host = this.hosts[record.primary as Side];
+    if (part === 'host') {
+      this.crashHost(host, 1000 + ms);
+      return;
+    }
+    if (part !== 'node') host.qemu?.process.kill();
+    if (part !== 'vm') this.crash(host);
+  }
+
+  /**
+   * The link breaks for the secondary, and the primary hears nothing of it: for a while it had late answers, and now
+   * it has none, nor the arbiter's. What it may still say is by its lease only.
+   */
+  private halfReset(lateMs: number, arbiterMs: number, ms: number): void {
+    const { record } = this.record.held;
+    if (record?.state !== 'pair') return;
+    const primary = this.hosts[record.primary as Side];
+    const secondary = this.other(primary);
+    const back = this.sockets.route(secondary.name, primary.name);
+    const { delayMs } = back;
+    back.delayMs += lateMs;
+    this.loop.after(HALF_RESET_AFTER_MS, null, () => {
+      back.delayMs = delayMs;
+      const untilMs = this.loop.nowMs + ms;
+      this.markFault(primary, ms);
+      this.markFault(secondary, ms);
+      // What was late when it was sent still comes.
+      this.loop.after(lateMs, null, () => this.cut(`${secondary.name}>${primary.name}`, untilMs));
+      this.cut(`${primary.name}>${secondary.name}`, untilMs);
+      primary.arbiterWay.cutUntilMs = Math.max(primary.arbiterWay.cutUntilMs, this.loop.nowMs + arbiterMs);
+      for (const socket of this.sockets.between) {
+        for (const end of [socket, socket.peer]) if (end.host === secondary && end.isOpen) end.resetHere();
+      }
+    });
   }
 
   private unclog(route: Route): void {

@@ -44,13 +44,21 @@ export type Counted = {
 /** Each reader of a socket has a slab; peers that are just being greeted have theirs as well. */
 const IDLE_SLABS_MAX = 8;
 
+const SVM_INPUT = 'input of the secondary VM';
+const SVM_OUTPUT = 'output of the secondary VM';
+
 type Ledger = { name: string; difference: number };
+type Takeover = { sentFrames: number; deliveredFrames: number };
 
 export class Audit {
   slabsIdleMax = 0;
   private readonly inside: Insides;
   private readonly limits: Limits;
   private readonly ledgers = new Map<string, Ledger>();
+  /** of a promotion: the path before, how its ledgers stood, and what the node says that it did */
+  private before: { path: SecondaryPath; input: number | undefined; output: number | undefined } | null =
+    null;
+  private takeover: Takeover | null = null;
   private seen: { path: unknown; vm: unknown; uplink: unknown } = { path: null, vm: null, uplink: null };
 
   constructor(node: ColoNode, limits: Limits) {
@@ -66,6 +74,11 @@ export class Audit {
     return beyond === null ? null : ['bounded', beyond];
   }
 
+  /** The node says that it has been promoted, and how. */
+  tookOver(takeover: Takeover): void {
+    this.takeover = takeover;
+  }
+
   /* Accounting. */
 
   private unaccounted(qemu: SimQemu | null, counted: Counted): string | null {
@@ -73,6 +86,20 @@ export class Audit {
     const { path, secondaryPath, vmPort, uplink } = inside;
     const current = path ?? secondaryPath;
     if (current !== seen.path || vmPort.stream !== seen.vm || uplink.stream !== seen.uplink) {
+      const promoted =
+        path !== null &&
+        seen.path !== null &&
+        seen.vm === vmPort.stream &&
+        !('comparator' in (seen.path as object));
+      this.before = promoted
+        ? {
+            path: seen.path as SecondaryPath,
+            input: ledgers.get(SVM_INPUT)?.difference,
+            output: ledgers.get(SVM_OUTPUT)?.difference,
+          }
+        : seen.vm === vmPort.stream && seen.path === current
+          ? this.before
+          : null;
       ledgers.clear();
       this.seen = { path: current, vm: vmPort.stream, uplink: uplink.stream };
     }
@@ -84,18 +111,15 @@ export class Audit {
     if (path === null) {
       const { counters } = secondaryPath as SecondaryPath;
       return (
-        (toldAll ? this.same('input of the secondary VM', counters.inputFrames - qemu.heardFrames) : null) ??
+        (toldAll ? this.same(SVM_INPUT, counters.inputFrames - qemu.heardFrames) : null) ??
         (heardAll
-          ? this.same(
-              'output of the secondary VM',
-              qemu.saidFrames - counters.outputFrames - counters.droppedFrames,
-            )
+          ? this.same(SVM_OUTPUT, qemu.saidFrames - counters.outputFrames - counters.droppedFrames)
           : null)
       );
     }
     const { counters, comparator } = path;
-    let wrong: string | null = null;
-    if (toldAll)
+    let wrong = toldAll && heardAll ? this.acrossPromotion(path, qemu) : null;
+    if (wrong === null && toldAll)
       wrong = this.same(
         'input of the primary VM',
         counters.inputFrames - path.gated.frames - qemu.heardFrames,
@@ -119,6 +143,24 @@ export class Audit {
       else ledgers.set(name, { name, difference: missing });
     }
     return wrong;
+  }
+
+  /** What the SVM had said and not heard when it was promoted: all of it left, and all of it was delivered. */
+  private acrossPromotion(path: Path, qemu: SimQemu): string | null {
+    const { before, takeover } = this;
+    if (before === null || takeover === null) return null;
+    this.before = null;
+    const { input, output } = before;
+    const old = before.path.counters;
+    const heard = old.inputFrames + takeover.deliveredFrames + path.counters.inputFrames - path.gated.frames;
+    if (input !== undefined && heard - qemu.heardFrames !== input)
+      return `a promotion: ${heard - qemu.heardFrames - input} frames of input are not accounted for`;
+    const { comparator } = path;
+    const left = path.counters.releasedFrames + comparator.primary.frames + comparator.counters.malformed;
+    const known = old.outputFrames + old.droppedFrames + left - takeover.sentFrames;
+    if (output !== undefined && qemu.saidFrames - known !== output)
+      return `a promotion: ${qemu.saidFrames - known - output} frames of output are not accounted for`;
+    return null;
   }
 
   private same(name: string, difference: number): string | null {

@@ -1,6 +1,6 @@
 /**
  * Rule 1, seen from outside: whatever a protected primary writes to its uplink, its partner's VM has said, or holds in
- * the state that it was given.
+ * the state that it was given. A node that is alone has to have it from its own VM: a promotion sends nothing else.
  *
  * A plain model that shares nothing with src/compare. What each VM says is noted as it leaves the guest: of a TCP
  * connection how far its stream has got, counted from the VM's own first number, and the highest ACK; of a datagram a
@@ -27,7 +27,8 @@ const SYN = 2;
 const RST = 4;
 const ACK = 16;
 
-type Stream = { isn: number; end: number; ack: number };
+/** `content` is what was said since the last commit, from `from` on: no byte of it has to be the other VM's. */
+type Stream = { isn: number; end: number; ack: number; from: number; content: Uint8Array; length: number };
 
 /** What one frame says, read into one object. */
 const said = {
@@ -36,6 +37,8 @@ const said = {
   flags: 0,
   seq: 0,
   bytes: 0,
+  payloadAt: 0,
+  payloadEnd: 0,
   ack: 0,
   hash: 0,
 };
@@ -66,6 +69,8 @@ function read(bytes: Uint8Array, at: number, end: number): void {
     said.seq = get32(bytes, transport + 4);
     said.ack = get32(bytes, transport + 8);
     const ends = (said.flags & SYN ? 1 : 0) + (said.flags & FIN ? 1 : 0);
+    said.payloadAt = transport + header;
+    said.payloadEnd = last;
     said.bytes = last - transport - header + ends;
     return;
   }
@@ -83,6 +88,37 @@ function read(bytes: Uint8Array, at: number, end: number): void {
 
 type Snapshot = { streams: Map<number, Stream>; datagrams: Map<number, number>; count: number };
 
+const NO_CONTENT = new Uint8Array(0);
+
+function newStream(isn: number, end: number, ack: number): Stream {
+  return { isn, end, ack, from: end, content: NO_CONTENT, length: 0 };
+}
+
+/** Adds what is new in the frame that was just read. */
+function keep(stream: Stream, frame: Uint8Array): void {
+  const at = said.payloadAt + ((stream.end - said.seq) | 0);
+  if (at < said.payloadAt || at > said.payloadEnd) return;
+  const more = frame.subarray(at, said.payloadEnd);
+  if (stream.length + more.length > stream.content.length) {
+    const content = new Uint8Array(2 * (stream.length + more.length));
+    content.set(stream.content);
+    stream.content = content;
+  }
+  stream.content.set(more, stream.length);
+  stream.length += more.length;
+}
+
+/** Does the frame that was just read say the same bytes, as far as both have them? `place` is that of its first one. */
+function saysTheSame(stream: Stream, bytes: Uint8Array, place: number): boolean {
+  const ahead = ((stream.from - stream.isn) | 0) - place;
+  for (let i = Math.max(0, ahead); i < said.payloadEnd - said.payloadAt; i++) {
+    const at = i - ahead;
+    if (at >= stream.length) break;
+    if (stream.content[at] !== bytes[said.payloadAt + i]) return false;
+  }
+  return true;
+}
+
 /** What one VM has said, and what it was given as said. */
 export class SaidOutput {
   private streams = new Map<number, Stream>();
@@ -90,6 +126,8 @@ export class SaidOutput {
   private datagrams = new Map<number, number>();
   private count = 0;
   private given: Snapshot | null = null;
+  /** Nobody compares with what a primary said. */
+  private keepsContent = false;
 
   say(frame: Uint8Array): void {
     read(frame, 0, frame.length);
@@ -101,24 +139,29 @@ export class SaidOutput {
     const { flow, flags, seq, ack } = said;
     const end = (seq + said.bytes) | 0;
     const stream = this.streams.get(flow);
-    if ((flags & SYN) !== 0 && stream?.isn !== seq) this.streams.set(flow, { isn: seq, end, ack });
+    if ((flags & SYN) !== 0 && stream?.isn !== seq) this.streams.set(flow, newStream(seq, end, ack));
     else if (stream !== undefined) {
-      if (((end - stream.end) | 0) > 0) stream.end = end;
+      if (((end - stream.end) | 0) > 0) {
+        if (this.keepsContent) keep(stream, frame);
+        stream.end = end;
+      }
       if ((flags & ACK) !== 0 && ((ack - stream.ack) | 0) > 0) stream.ack = ack;
     }
   }
 
   /** Its state is taken now. */
   snapshot(): Snapshot {
+    this.keepsContent = false;
     const streams = new Map<number, Stream>();
-    for (const [flow, stream] of this.streams) streams.set(flow, { ...stream });
+    for (const [flow, { isn, end, ack }] of this.streams) streams.set(flow, newStream(isn, end, ack));
     return { streams, datagrams: this.datagrams, count: this.count };
   }
 
   /** It has another VM's whole state: what it said itself before is void. */
   become(state: Snapshot): void {
     this.streams = new Map();
-    for (const [flow, stream] of state.streams) this.streams.set(flow, { ...stream });
+    for (const [flow, { isn, end, ack }] of state.streams) this.streams.set(flow, newStream(isn, end, ack));
+    this.keepsContent = true;
     this.datagrams = new Map();
     this.count = 0;
     this.given = state;
@@ -140,13 +183,13 @@ export class OutputCommit {
   /** the first number of each; null if the guest opened it */
   private readonly shown = new Map<number, number | null>();
 
-  /** Every frame that is written to an uplink. `partner` is what the other VM has said, null if nobody has to. */
+  /** Every frame that is written to an uplink. `partner` is what the VM has said that has to have said it. */
   released(bytes: Uint8Array, at: number, end: number, partner: SaidOutput | null): string | null {
     read(bytes, at, end);
     if (said.kind === 'nothing') return null;
     if (said.kind === 'datagram') {
       if (partner === null || partner.hasDatagram(said.hash)) return null;
-      return 'a datagram was released that the secondary VM had not said';
+      return 'a datagram was released that the VM behind it has not said';
     }
     const { flow, flags, seq, ack } = said;
     if ((flags & RST) !== 0) return null;
@@ -155,13 +198,15 @@ export class OutputCommit {
     if (partner === null || isn === null || isn === undefined) return null;
     const stream = partner.stream(flow);
     if (stream === undefined)
-      return 'a segment was released of a connection that the secondary VM does not know';
+      return 'a segment was released of a connection that the VM behind it does not know';
     const place = (seq + said.bytes - isn) | 0;
     const has = (stream.end - stream.isn) | 0;
-    if (place > has) return `a stream was released up to ${place}, the secondary VM has said ${has}`;
+    if (place > has) return `a stream was released up to ${place}, the VM behind it has said ${has}`;
+    if ((flags & SYN) === 0 && !saysTheSame(stream, bytes, (seq - isn) | 0))
+      return 'a stream was released with other bytes than the VM behind it has said';
     const ahead = (ack - stream.ack) | 0;
     if ((flags & ACK) !== 0 && ahead > 0)
-      return `an ACK was released that is ${ahead} ahead of the secondary VM's`;
+      return `an ACK was released that is ${ahead} ahead of the VM behind it`;
     return null;
   }
 }
