@@ -14,6 +14,7 @@ export type Fault = {
     | { kind: 'crash-at'; part: 'node' | 'vm'; role: 'primary' | 'secondary'; phase: Phase }
     | { kind: 'kill-primary'; part: 'node' | 'vm' | 'both' | 'host' }
     | { kind: 'half-reset'; lateMs: number; arbiterMs: number }
+    | { kind: 'contest' }
     | { kind: 'partition' }
     | { kind: 'one-way'; from: Side }
     | { kind: 'clog'; bytesPerMs: number }
@@ -43,6 +44,7 @@ const HEAVY: readonly FaultKind[] = [
   'kill-primary',
   'half-reset',
   'half-reset',
+  'contest',
   'partition',
   'one-way',
   'link-reset',
@@ -87,6 +89,7 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
       return { atMs, ms, what: { kind, from: side } };
     case 'clog':
       return { atMs, ms, what: { kind, bytesPerMs: die.pick([5, 50, 500]) } };
+    case 'contest':
     case 'partition':
     case 'link-reset':
       return { atMs, ms, what: { kind } };

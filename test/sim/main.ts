@@ -1,10 +1,12 @@
 /**
- * The simulator's command: `npm run sim -- --seed 7`, `npm run sim -- --seeds 1..1000`. docs/simulator.md explains it.
+ * The simulator's command: `npm run sim -- --seed 7`, `npm run sim -- --seeds 1..1000`, `npm run sim -- --mutations`.
+ * docs/simulator.md explains it.
  */
 import { parseArgs } from 'node:util';
 import { TAP } from '../../src/datapath/tap.ts';
 import { PcapngWriter } from '../../src/observe/pcapng.ts';
 import { minimise, runMany } from './many.ts';
+import { proveCheckers } from './mutation/prove.ts';
 import { runWorld, type WorldResult } from './world.ts';
 
 const LEGEND = `
@@ -17,7 +19,8 @@ const LEGEND = `
           VIOLATION  a rule that was broken`;
 const PCAP_BYTES_MAX = 1 << 30;
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     seed: { type: 'string' },
     seeds: { type: 'string' },
@@ -25,10 +28,13 @@ const { values } = parseArgs({
     pcap: { type: 'string' },
     json: { type: 'boolean' },
     quiet: { type: 'boolean' },
+    mutations: { type: 'boolean' },
   },
 });
 
-if (values.seed !== undefined) await one(Number(values.seed));
+if (values.mutations === true) process.exitCode = await proveCheckers(positionals, values.json === true);
+else if (positionals.length > 0) throw new Error(`${positionals[0]}: names belong to --mutations`);
+else if (values.seed !== undefined) await one(Number(values.seed));
 else await many(values.seeds ?? '1..100');
 
 async function one(seed: number): Promise<void> {

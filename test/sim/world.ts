@@ -20,7 +20,7 @@ import { get32 } from './guest/packets.ts';
 import { Loop, Process } from './loop.ts';
 import { Network, type PortQuality } from './network.ts';
 import { Audit, type Counted } from './rules/audit.ts';
-import { OutputCommit, type SaidOutput } from './rules/output-commit.ts';
+import { OutputCommit, type Said, type SaidOutput } from './rules/output-commit.ts';
 import { ArbiterRecord, type ArbiterWay, SimArbiter } from './sim-arbiter.ts';
 import { type Consumed, type Phase, type SimQemu, simLauncher } from './sim-qemu.ts';
 import { type Host, type Route, type SimSocket, Sockets } from './sockets.ts';
@@ -57,6 +57,10 @@ const WORK_MS = 50_000;
 const PROGRESS_MS = 5000;
 const CHECK_MS = 50;
 const VIOLATIONS_MAX = 20;
+const ARBITER_MS_MAX = 30;
+const CONTEST_ARBITER_MS = 400;
+/** A promoted node writes what it kept at once; its VM needs a moment to be read. */
+const SHOWN_AFTER_MS = 100;
 /** Several heartbeats. */
 const HALF_RESET_AFTER_MS = 500;
 /** The limits of waiting are 200 ms (schema.ts); a checkpoint and its retries take the rest. */
@@ -119,6 +123,8 @@ type SimHost = Host & {
   qemu: SimQemu | null;
   uplinkSocket: SimSocket | null;
   readonly counted: Counted;
+  uplinkResets: number;
+  promotion: { qemu: SimQemu; said: Said; uplinkResets: number } | null;
   readonly slow: { inputMs: number; outputMs: number };
   /** when something was last wrong with it */
   faultUntilMs: number;
@@ -231,11 +237,13 @@ class World {
       up: true,
       unix: new Map(),
       config: configOf(side, other, die),
-      arbiterWay: { delayMsMax: die.pick([1, 5, 30]), cutUntilMs: 0, lossy: 0 },
+      arbiterWay: { delayMsMax: die.pick([1, 5, ARBITER_MS_MAX]), cutUntilMs: 0, lossy: 0 },
       quality,
       life: null,
       qemu: null,
       uplinkSocket: null,
+      uplinkResets: 0,
+      promotion: null,
       counted: { uplinkIn: 0, uplinkOut: 0 },
       slow: { inputMs: die.pick([0, 0, 1, 8]), outputMs: die.pick([0, 0, 0.5, 3]) },
       faultUntilMs: 0,
@@ -358,8 +366,10 @@ class World {
   private noted(host: SimHost, type: string, details: Readonly<Record<string, unknown>>): void {
     this.count(type);
     if (type === 'checkpoint.committed' && details.inexact !== undefined) this.count('inexact');
-    if (type === 'failover.done')
+    if (type === 'failover.done') {
+      this.promoted(host);
       host.life?.audit.tookOver(details as { sentFrames: number; deliveredFrames: number });
+    }
     if (this.options.trace === undefined) return;
     const { pid: _, ...rest } = details;
     this.trace(`node-${host.side}`, `${type} ${JSON.stringify(rest)}`);
@@ -394,6 +404,9 @@ class World {
   private recordChanged(record: PairRecord, by: string): void {
     this.trace('arbiter', `${JSON.stringify(record)} by ${by}`);
     this.count('generations');
+    this.checkVoices();
+    if (record.state === 'alone' && by === `node-${record.primary}`)
+      this.watchPromotion(this.hosts[record.primary as Side]);
     this.lineage(`${by} changed the record`, this.hosts[record.primary as Side]);
   }
 
@@ -446,6 +459,37 @@ class World {
       if (text !== null) this.violation('output commit', `${host.side}: ${text}`);
       at = end + 4;
     }
+  }
+
+  /** Also who has nothing to say just then must not be able to. */
+  private checkVoices(): void {
+    const { record } = this.record.held;
+    for (const host of Object.values(this.hosts)) {
+      const { life } = host;
+      if (life === null || record?.primary === host.side || !life.audit.maySpeak(life.process.now()))
+        continue;
+      this.violation('one voice', `${host.side} may speak while the record is ${JSON.stringify(record)}`);
+    }
+  }
+
+  /** The record has just been given to a secondary: what its VM has said is what clients will have been told. */
+  private watchPromotion(host: SimHost): void {
+    const { qemu } = host;
+    if (qemu === null || qemu.said !== this.partner?.said) return;
+    host.promotion = { qemu, said: qemu.said.sinceCommit(), uplinkResets: host.uplinkResets };
+  }
+
+  private promoted(host: SimHost): void {
+    const { promotion } = host;
+    host.promotion = null;
+    if (promotion === null) return;
+    this.loop.after(SHOWN_AFTER_MS, null, () => {
+      const gone = host.qemu !== promotion.qemu || host.uplinkResets !== promotion.uplinkResets;
+      if (gone || host.faultUntilMs > this.loop.nowMs - SHOWN_AFTER_MS || host.life?.audit.hasUplink !== true)
+        return;
+      const text = this.outputCommit.missing(promotion.said);
+      if (text !== null) this.violation('nothing lost', `${host.side}: ${text}`);
+    });
   }
 
   /** A secondary has a whole state: what its VM has said is what the primary may release. */
@@ -524,6 +568,18 @@ class World {
       case 'kill-primary':
         this.killPrimary(what.part, ms);
         return;
+      case 'contest': {
+        // Both ask the arbiter, and either may be first.
+        for (const { arbiterWay } of both) {
+          const { delayMsMax } = arbiterWay;
+          arbiterWay.delayMsMax = CONTEST_ARBITER_MS;
+          loop.at(untilMs + CONTEST_ARBITER_MS, null, () => {
+            arbiterWay.delayMsMax = Math.min(delayMsMax, ARBITER_MS_MAX);
+          });
+        }
+        for (const socket of this.sockets.between) if (socket.isOpen) socket.reset();
+        return;
+      }
       case 'half-reset':
         this.halfReset(what.lateMs, what.arbiterMs, ms);
         return;
@@ -641,6 +697,7 @@ class World {
   }
 
   private resetUplink(host: SimHost): void {
+    host.uplinkResets++;
     host.uplinkSocket?.reset();
   }
 
@@ -662,6 +719,7 @@ class World {
   /* Is all well? */
 
   private check(): void {
+    this.checkVoices();
     for (const client of this.clients) {
       for (const text of client.violations) this.violation('client', text);
     }

@@ -74,6 +74,16 @@ export class Audit {
     return beyond === null ? null : ['bounded', beyond];
   }
 
+  /** Would the node write to its uplink if it had something to say? */
+  maySpeak(nowMs: number): boolean {
+    const { path } = this.inside;
+    return path !== null && !path.fenced && nowMs < path.speakUntilMs;
+  }
+
+  get hasUplink(): boolean {
+    return this.inside.uplink.isOpen;
+  }
+
   /** The node says that it has been promoted, and how. */
   tookOver(takeover: Takeover): void {
     this.takeover = takeover;

@@ -119,6 +119,8 @@ function saysTheSame(stream: Stream, bytes: Uint8Array, place: number): boolean 
   return true;
 }
 
+export type Said = { ends: { flow: number; place: number }[]; datagrams: number[] };
+
 /** What one VM has said, and what it was given as said. */
 export class SaidOutput {
   private streams = new Map<number, Stream>();
@@ -167,6 +169,14 @@ export class SaidOutput {
     this.given = state;
   }
 
+  /** What it has said since it became a copy. */
+  sinceCommit(): Said {
+    const ends: Said['ends'] = [];
+    for (const [flow, { isn, end, from }] of this.streams)
+      if (((end - from) | 0) > 0) ends.push({ flow, place: (end - isn) | 0 });
+    return { ends, datagrams: [...this.datagrams.keys()] };
+  }
+
   stream(flow: number): Stream | undefined {
     return this.streams.get(flow);
   }
@@ -182,20 +192,29 @@ export class SaidOutput {
 export class OutputCommit {
   /** the first number of each; null if the guest opened it */
   private readonly shown = new Map<number, number | null>();
+  private readonly shownTo = new Map<number, number>();
+  private readonly datagrams = new Set<number>();
 
   /** Every frame that is written to an uplink. `partner` is what the VM has said that has to have said it. */
   released(bytes: Uint8Array, at: number, end: number, partner: SaidOutput | null): string | null {
     read(bytes, at, end);
     if (said.kind === 'nothing') return null;
     if (said.kind === 'datagram') {
+      this.datagrams.add(said.hash);
       if (partner === null || partner.hasDatagram(said.hash)) return null;
       return 'a datagram was released that the VM behind it has not said';
     }
     const { flow, flags, seq, ack } = said;
     if ((flags & RST) !== 0) return null;
-    if ((flags & SYN) !== 0) this.shown.set(flow, (flags & ACK) !== 0 ? seq : null);
+    if ((flags & SYN) !== 0) {
+      const first = (flags & ACK) !== 0 ? seq : null;
+      if (this.shown.get(flow) !== first) this.shownTo.set(flow, 0);
+      this.shown.set(flow, first);
+    }
     const isn = this.shown.get(flow);
-    if (partner === null || isn === null || isn === undefined) return null;
+    if (isn === null || isn === undefined) return null;
+    this.shownTo.set(flow, Math.max(this.shownTo.get(flow) ?? 0, (seq + said.bytes - isn) | 0));
+    if (partner === null) return null;
     const stream = partner.stream(flow);
     if (stream === undefined)
       return 'a segment was released of a connection that the VM behind it does not know';
@@ -207,6 +226,19 @@ export class OutputCommit {
     const ahead = (ack - stream.ack) | 0;
     if ((flags & ACK) !== 0 && ahead > 0)
       return `an ACK was released that is ${ahead} ahead of the VM behind it`;
+    return null;
+  }
+
+  /** Of what a promoted VM had said, clients have to be shown all. */
+  missing({ ends, datagrams }: Said): string | null {
+    for (const hash of datagrams)
+      if (!this.datagrams.has(hash)) return 'a datagram that the promoted VM had said was never released';
+    for (const { flow, place } of ends) {
+      const to = this.shownTo.get(flow);
+      // Where nothing was shown, the guest has opened it, or it is over.
+      if (to !== undefined && this.shown.get(flow) !== null && to < place)
+        return `the promoted VM had said a stream up to ${place}, clients were shown ${to}`;
+    }
     return null;
   }
 }
