@@ -12,6 +12,9 @@ export type Fault = {
     | { kind: 'node-crash' | 'vm-crash' | 'both-crash' | 'host-crash'; side: Side }
     | { kind: 'node-pause' | 'vm-pause'; side: Side }
     | { kind: 'crash-at'; part: 'node' | 'vm'; role: 'primary' | 'secondary'; phase: Phase }
+    | { kind: 'kill-primary'; part: 'node' | 'vm' | 'both' | 'host' }
+    | { kind: 'half-reset'; lateMs: number; arbiterMs: number }
+    | { kind: 'contest' }
     | { kind: 'partition' }
     | { kind: 'one-way'; from: Side }
     | { kind: 'clog'; bytesPerMs: number }
@@ -36,6 +39,12 @@ const HEAVY: readonly FaultKind[] = [
   'vm-pause',
   'crash-at',
   'crash-at',
+  'kill-primary',
+  'kill-primary',
+  'kill-primary',
+  'half-reset',
+  'half-reset',
+  'contest',
   'partition',
   'one-way',
   'link-reset',
@@ -70,10 +79,17 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
       const role = die.pick(['primary', 'secondary'] as const);
       return { atMs, ms: 0, what: { kind, part, role, phase: die.pick(PHASES) } };
     }
+    case 'kill-primary':
+      return { atMs, ms, what: { kind, part: die.pick(['node', 'vm', 'both', 'host'] as const) } };
+    case 'half-reset': {
+      const arbiterMs = die.pick([0, 100, 230, 250, 270, 300, 600]);
+      return { atMs, ms: 300 + ms, what: { kind, lateMs: die.pick([0, 30, 100]), arbiterMs } };
+    }
     case 'one-way':
       return { atMs, ms, what: { kind, from: side } };
     case 'clog':
       return { atMs, ms, what: { kind, bytesPerMs: die.pick([5, 50, 500]) } };
+    case 'contest':
     case 'partition':
     case 'link-reset':
       return { atMs, ms, what: { kind } };

@@ -1,10 +1,12 @@
 /**
- * The simulator's command: `npm run sim -- --seed 7`, `npm run sim -- --seeds 1..1000`. docs/simulator.md explains it.
+ * The simulator's command: `npm run sim -- --seed 7`, `npm run sim -- --seeds 1..1000`, `npm run sim -- --mutations`.
+ * docs/simulator.md explains it.
  */
 import { parseArgs } from 'node:util';
 import { TAP } from '../../src/datapath/tap.ts';
 import { PcapngWriter } from '../../src/observe/pcapng.ts';
 import { minimise, runMany } from './many.ts';
+import { proveCheckers } from './mutation/prove.ts';
 import { runWorld, type WorldResult } from './world.ts';
 
 const LEGEND = `
@@ -20,12 +22,14 @@ const WHOLE = /^\d{1,10}$/;
 const RANGE = /^(\d{1,10})\.\.(\d{1,10})$/;
 
 const { values, tasks } = readArguments();
-if (tasks.seed !== null) await one(tasks.seed, tasks.without);
+if (tasks.mutations !== null) process.exitCode = await proveCheckers(tasks.mutations, values.json === true);
+else if (tasks.seed !== null) await one(tasks.seed, tasks.without);
 else await many(...tasks.seeds);
 
 function readArguments() {
   try {
-    const { values } = parseArgs({
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
       options: {
         seed: { type: 'string' },
         seeds: { type: 'string' },
@@ -33,16 +37,20 @@ function readArguments() {
         pcap: { type: 'string' },
         json: { type: 'boolean' },
         quiet: { type: 'boolean' },
+        mutations: { type: 'boolean' },
       },
     });
-    return { values, tasks: readTasks(values) };
+    return { values, tasks: readTasks(values, positionals) };
   } catch (cause) {
     console.error(`sim: ${firstLine(cause instanceof Error ? cause.message : String(cause))}`);
     process.exit(2);
   }
 }
 
-function readTasks(given: { seed?: string; seeds?: string; without?: string; pcap?: string }) {
+function readTasks(
+  given: { seed?: string; seeds?: string; without?: string; pcap?: string; mutations?: boolean },
+  names: readonly string[],
+) {
   const { seed, seeds = '1..100', without, pcap } = given;
   if (seed !== undefined && given.seeds !== undefined) throw new Error('--seed or --seeds, not both');
   if (seed === undefined && (without !== undefined || pcap !== undefined)) {
@@ -57,7 +65,10 @@ function readTasks(given: { seed?: string; seeds?: string; without?: string; pca
   if (!places.every((place) => WHOLE.test(place))) {
     throw new Error(`--without ${without}: write the numbers of faults with commas between`);
   }
+  if (names.length > 0 && given.mutations !== true)
+    throw new Error(`${names[0]}: names belong to --mutations`);
   return {
+    mutations: given.mutations === true ? names : null,
     seed: seed === undefined ? null : Number(seed),
     seeds: [Number(range[1]), Number(range[2])] as const,
     without: new Set(places.map(Number)),

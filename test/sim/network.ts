@@ -47,7 +47,11 @@ export class Network {
   }
 
   /** A place for a node's uplink: whoever connects last has it. */
-  socketPort(name: string, quality: PortQuality): (stream: ByteStream) => void {
+  socketPort(
+    name: string,
+    quality: PortQuality,
+    counted: { uplinkIn: number },
+  ): (stream: ByteStream) => void {
     let current: ByteStream | null = null;
     const port: Port = {
       name,
@@ -55,7 +59,10 @@ export class Network {
       isClient: false,
       deliver: (frame) => {
         if (current === null || current.queuedBytes() > PORT_QUEUE_BYTES) this.counters.dropped++;
-        else current.write(framed(frame), () => {});
+        else {
+          counted.uplinkIn++;
+          current.write(framed(frame), () => {});
+        }
       },
     };
     this.ports.push(port);

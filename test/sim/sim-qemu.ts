@@ -14,6 +14,7 @@ import { FrameCutter, framed } from './frame-cutter.ts';
 import { Die } from './guest/die.ts';
 import type { Machine, MachinePort } from './guest/machine.ts';
 import { type Loop, Process } from './loop.ts';
+import { SaidOutput } from './rules/output-commit.ts';
 import type { Host, SimSocket, Sockets } from './sockets.ts';
 
 const MESSAGE = { ready: 0, request: 1, reply: 2, vmstateSend: 3, vmstateSize: 4, received: 5, loaded: 6 };
@@ -48,6 +49,8 @@ export type Phase = (typeof PHASES)[number];
 export type QemuEvents = {
   died(qemu: SimQemu, why: string): void;
   phase(qemu: SimQemu, phase: Phase): void;
+  /** Its state is copied as it is now. */
+  taken(qemu: SimQemu): void;
   /** The secondary has just replaced its own state, which had consumed `own`. */
   loaded(qemu: SimQemu, own: Consumed, theirs: Consumed, first: boolean): void;
   note(qemu: SimQemu, text: string): void;
@@ -60,6 +63,8 @@ export type QemuOptions = {
   die: Die;
   mac: Uint8Array;
   accel: 'kvm' | 'tcg';
+  /** How slow the guest is to take its input, and the node to take its output. */
+  slow: { inputMs: number; outputMs: number };
   /** Makes the guest; `incoming` ones start empty. */
   makeGuest(port: MachinePort): Machine;
   events: QemuEvents;
@@ -79,6 +84,10 @@ export class SimQemu {
   /** Its state is that of a service: it was booted, or it has got one. */
   hasState = false;
   consumed: Consumed = { frames: 0, digest: 0 };
+  /** Frames that came to its port and went from it. */
+  heardFrames = 0;
+  saidFrames = 0;
+  readonly said = new SaidOutput();
   private readonly options: QemuOptions;
   private readonly loop: Loop;
   private readonly die: Die;
@@ -157,6 +166,9 @@ export class SimQemu {
 
   private openVmPort(stream: ByteStream): void {
     this.vmStream = stream;
+    const socket = stream as SimSocket;
+    socket.readDelayMs = this.options.slow.inputMs;
+    socket.peer.readDelayMs = this.options.slow.outputMs;
     const buffer = new Uint8Array(NET_BUFFER_BYTES);
     stream.start({
       buffer: () => buffer,
@@ -171,6 +183,7 @@ export class SimQemu {
   }
 
   private hear(frame: Uint8Array): void {
+    this.heardFrames++;
     if (this.running) this.consume(frame);
     else this.standing.push(frame);
   }
@@ -182,7 +195,10 @@ export class SimQemu {
   }
 
   private say(frame: Uint8Array): void {
-    this.vmStream?.write(framed(frame), () => {});
+    if (this.vmStream === null) return;
+    this.saidFrames++;
+    this.said.say(frame);
+    this.vmStream.write(framed(frame), () => {});
   }
 
   private tick(): void {
@@ -308,6 +324,7 @@ export class SimQemu {
   }
 
   private state(): Uint8Array {
+    this.options.events.taken(this);
     const guest = this.guest.save();
     const all = new Uint8Array(12 + guest.length);
     const view = new DataView(all.buffer);

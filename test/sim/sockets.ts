@@ -60,6 +60,8 @@ export class SimSocket implements ByteStream {
   /** Sees what this end writes. */
   onWrite: ((bytes: Uint8Array) => void) | null = null;
   queuedBytesSeen = 0;
+  /** Its process is this slow to read, at most. */
+  readDelayMs = 0;
   private readonly loop: Loop;
   private readonly die: Die;
   /** from this end to the other one */
@@ -180,6 +182,11 @@ export class SimSocket implements ByteStream {
   reset(): void {
     this.breakDown();
     this.peer.breakDown();
+  }
+
+  /** It breaks under this end; the other one is told, unless the way there is cut. */
+  resetHere(): void {
+    this.breakDown();
   }
 
   /** The host is gone: nobody is told. */
@@ -320,6 +327,10 @@ export class SimSocket implements ByteStream {
 
   /** What has just come is read in the same instant, unless the process stands still or reads anyway. */
   private readAtOnce(): void {
+    if (this.readDelayMs > 0) {
+      this.readLater(0);
+      return;
+    }
     if (this.reading || this.paused || !this.open || this.sink === null) return;
     this.reading = true;
     this.loop.now(this.owner, this.readTurn);
@@ -329,7 +340,8 @@ export class SimSocket implements ByteStream {
     if (this.reading || this.paused || !this.open || this.sink === null) return;
     if (this.inboxBytes === 0 && (!this.ended || (this.refusing && this.peer.flights.length > 0))) return;
     this.reading = true;
-    this.loop.after(ms, this.owner, this.readTurn);
+    const slowMs = this.readDelayMs > 0 ? this.die.next() * this.readDelayMs : 0;
+    this.loop.after(ms + slowMs, this.owner, this.readTurn);
   }
 
   private readonly readTurn = (): void => {

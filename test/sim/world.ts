@@ -16,8 +16,11 @@ import type { Client, ClientHost } from './guest/client.ts';
 import { Die } from './guest/die.ts';
 import { Guest } from './guest/guest.ts';
 import { GUEST_MAC, makeMix } from './guest/mix.ts';
+import { get32 } from './guest/packets.ts';
 import { Loop, Process } from './loop.ts';
 import { Network, type PortQuality } from './network.ts';
+import { Audit, type Counted } from './rules/audit.ts';
+import { OutputCommit, type Said, type SaidOutput } from './rules/output-commit.ts';
 import { ArbiterRecord, type ArbiterWay, SimArbiter } from './sim-arbiter.ts';
 import { type Consumed, type Phase, type SimQemu, simLauncher } from './sim-qemu.ts';
 import { type Host, type Route, type SimSocket, Sockets } from './sockets.ts';
@@ -52,9 +55,18 @@ const RECOVERY_MS_MAX = 90_000;
 const WORK_MS = 50_000;
 /** Longer than any client rests. */
 const PROGRESS_MS = 5000;
-const CHECK_MS = 500;
+const CHECK_MS = 50;
 const LONG_STREAM_BYTES = 3000;
 const VIOLATIONS_MAX = 20;
+const ARBITER_MS_MAX = 30;
+const CONTEST_ARBITER_MS = 400;
+/** A promoted node writes what it kept at once; its VM needs a moment to be read. */
+const SHOWN_AFTER_MS = 100;
+/** Several heartbeats. */
+const HALF_RESET_AFTER_MS = 500;
+/** The limits of waiting are 200 ms (schema.ts); a checkpoint and its retries take the rest. */
+const WAIT_MS_MAX = 1000;
+const WAIT_CALM_MS = 5000;
 
 /** Small enough that little traffic reaches them. */
 const WORLD_LIMITS: Limits = {
@@ -101,7 +113,11 @@ type Life = {
   readonly process: Process;
   readonly node: ColoNode;
   readonly slabMemory: SlabMemory;
+  readonly audit: Audit;
 };
+
+/** The primary's VM, and what the one that got its state has said. */
+type Partner = { primary: SimQemu; said: SaidOutput };
 
 type SimHost = Host & {
   readonly side: Side;
@@ -111,6 +127,10 @@ type SimHost = Host & {
   life: Life | null;
   qemu: SimQemu | null;
   uplinkSocket: SimSocket | null;
+  readonly counted: Counted;
+  uplinkResets: number;
+  promotion: { qemu: SimQemu; said: Said; uplinkResets: number } | null;
+  readonly slow: { inputMs: number; outputMs: number };
   /** when something was last wrong with it */
   faultUntilMs: number;
 };
@@ -131,6 +151,10 @@ class World {
   private readonly violations: Violation[] = [];
   private readonly stats: Record<string, number> = {};
   private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
+  private readonly outputCommit = new OutputCommit();
+  /** what went with the state that was taken last */
+  private taken: ReturnType<SaidOutput['snapshot']> | null = null;
+  private partner: Partner | null = null;
   private booted = false;
   private covered = false;
   private injecting = false;
@@ -155,7 +179,7 @@ class World {
     for (const key of ['a>b', 'b>a']) {
       const route = this.sockets.route(...(key.split('>') as [string, string]));
       route.delayMs = die.pick([0.05, 0.3, 2]);
-      route.jitterMs = die.pick([0.05, 1]);
+      route.jitterMs = die.pick([0.05, 1, 10]);
     }
     for (const spec of this.mix.hosts) this.addClient(spec);
     this.record.onChange = (record, by) => this.recordChanged(record, by);
@@ -219,19 +243,23 @@ class World {
       up: true,
       unix: new Map(),
       config: configOf(side, other, die),
-      arbiterWay: { delayMsMax: die.pick([1, 5, 30]), cutUntilMs: 0, lossy: 0 },
+      arbiterWay: { delayMsMax: die.pick([1, 5, ARBITER_MS_MAX]), cutUntilMs: 0, lossy: 0 },
       quality,
       life: null,
       qemu: null,
       uplinkSocket: null,
+      uplinkResets: 0,
+      promotion: null,
+      counted: { uplinkIn: 0, uplinkOut: 0 },
+      slow: { inputMs: die.pick([0, 0, 1, 8]), outputMs: die.pick([0, 0, 0.5, 3]) },
       faultUntilMs: 0,
     };
-    const plug = this.network.socketPort(`uplink-${side}`, quality);
+    const plug = this.network.socketPort(`uplink-${side}`, quality, host.counted);
     host.unix.set('/net/uplink', {
       owner: this.outside,
       accept: (stream) => {
         const { peer } = stream as SimSocket;
-        peer.onWrite = () => this.spoke(host);
+        peer.onWrite = (bytes) => this.spoke(host, bytes);
         host.uplinkSocket = peer;
         plug(stream);
       },
@@ -281,11 +309,15 @@ class World {
           sockets: this.sockets,
           host,
           mac: GUEST_MAC,
+          slow: host.slow,
           accel: own.chance(0.8) ? 'kvm' : 'tcg',
           makeGuest: (port) => new Guest(port, this.mix.guest),
           events: {
             died: (qemu) => this.vmDied(host, qemu),
             phase: (qemu, phase) => this.reached(host, qemu, phase),
+            taken: (qemu) => {
+              this.taken = qemu.said.snapshot();
+            },
             loaded: (qemu, ownInput, theirs, first) => this.loaded(qemu, ownInput, theirs, first),
             note: (qemu, text) => this.trace(qemu.name, text),
           },
@@ -304,7 +336,7 @@ class World {
         limits: WORLD_LIMITS,
         slabMemory,
       });
-      const life = { process, node, slabMemory };
+      const life = { process, node, slabMemory, audit: new Audit(node, WORLD_LIMITS) };
       host.life = life;
       this.trace(process.name, 'starts');
       this.loop.after(0, process, () => {
@@ -343,6 +375,10 @@ class World {
   private noted(host: SimHost, type: string, details: Readonly<Record<string, unknown>>): void {
     this.count(type);
     if (type === 'checkpoint.committed' && details.inexact !== undefined) this.count('inexact');
+    if (type === 'failover.done') {
+      this.promoted(host);
+      host.life?.audit.tookOver(details as { sentFrames: number; deliveredFrames: number });
+    }
     if (this.options.trace === undefined) return;
     const { pid: _, ...rest } = details;
     this.trace(`node-${host.side}`, `${type} ${JSON.stringify(rest)}`);
@@ -377,6 +413,9 @@ class World {
   private recordChanged(record: PairRecord, by: string): void {
     this.trace('arbiter', `${JSON.stringify(record)} by ${by}`);
     this.count('generations');
+    this.checkVoices();
+    if (record.state === 'alone' && by === `node-${record.primary}`)
+      this.watchPromotion(this.hosts[record.primary as Side]);
     this.lineage(`${by} changed the record`, this.hosts[record.primary as Side]);
   }
 
@@ -416,16 +455,65 @@ class World {
   }
 
   /** Rule 2, seen from outside: who writes to the network is who the record names. */
-  private spoke(host: SimHost): void {
+  private spoke(host: SimHost, bytes: Uint8Array): void {
     const { record } = this.record.held;
-    if (record?.primary === host.side) return;
-    this.violation('one voice', `${host.side} speaks while the record is ${JSON.stringify(record)}`);
+    if (record?.primary !== host.side)
+      this.violation('one voice', `${host.side} speaks while the record is ${JSON.stringify(record)}`);
+    const bound = record?.state === 'pair' && this.partner?.primary === host.qemu;
+    const said = bound ? (this.partner as Partner).said : (host.qemu?.said ?? null);
+    for (let at = 4; at < bytes.length; ) {
+      const end = at + get32(bytes, at - 4);
+      host.counted.uplinkOut++;
+      const text = this.outputCommit.released(bytes, at, end, said);
+      if (text !== null) this.violation('output commit', `${host.side}: ${text}`);
+      at = end + 4;
+    }
+  }
+
+  /** Also who has nothing to say just then must not be able to. */
+  private checkVoices(): void {
+    const { record } = this.record.held;
+    for (const host of Object.values(this.hosts)) {
+      const { life } = host;
+      if (life === null || record?.primary === host.side || !life.audit.maySpeak(life.process.now()))
+        continue;
+      this.violation('one voice', `${host.side} may speak while the record is ${JSON.stringify(record)}`);
+    }
+  }
+
+  /** The record has just been given to a secondary: what its VM has said is what clients will have been told. */
+  private watchPromotion(host: SimHost): void {
+    const { qemu } = host;
+    if (qemu === null || qemu.said !== this.partner?.said) return;
+    host.promotion = { qemu, said: qemu.said.sinceCommit(), uplinkResets: host.uplinkResets };
+  }
+
+  private promoted(host: SimHost): void {
+    const { promotion } = host;
+    host.promotion = null;
+    if (promotion === null) return;
+    this.loop.after(SHOWN_AFTER_MS, null, () => {
+      const gone = host.qemu !== promotion.qemu || host.uplinkResets !== promotion.uplinkResets;
+      if (gone || host.faultUntilMs > this.loop.nowMs - SHOWN_AFTER_MS || host.life?.audit.hasUplink !== true)
+        return;
+      const text = this.outputCommit.missing(promotion.said);
+      if (text !== null) this.violation('nothing lost', `${host.side}: ${text}`);
+    });
+  }
+
+  /** A secondary has a whole state: what its VM has said is what the primary may release. */
+  private received(host: SimHost, qemu: SimQemu): void {
+    const primary = this.other(host).qemu;
+    if (this.taken === null) return;
+    qemu.said.become(this.taken);
+    this.partner = primary === null ? null : { primary, said: qemu.said };
   }
 
   /* Faults. */
 
   private reached(host: SimHost, qemu: SimQemu, phase: Phase): void {
     this.trace(qemu.name, `phase ${phase}`);
+    if (phase === 'received') this.received(host, qemu);
     const i = this.traps.findIndex((trap) => trap.phase === phase);
     if (i < 0) return;
     const [trap] = this.traps.splice(i, 1);
@@ -485,6 +573,24 @@ class World {
         return;
       case 'crash-at':
         this.traps.push(what);
+        return;
+      case 'kill-primary':
+        this.killPrimary(what.part, ms);
+        return;
+      case 'contest': {
+        // Both ask the arbiter, and either may be first.
+        for (const { arbiterWay } of both) {
+          const { delayMsMax } = arbiterWay;
+          arbiterWay.delayMsMax = CONTEST_ARBITER_MS;
+          loop.at(untilMs + CONTEST_ARBITER_MS, null, () => {
+            arbiterWay.delayMsMax = Math.min(delayMsMax, ARBITER_MS_MAX);
+          });
+        }
+        for (const socket of this.sockets.between) if (socket.isOpen) socket.reset();
+        return;
+      }
+      case 'half-reset':
+        this.halfReset(what.lateMs, what.arbiterMs, ms);
         return;
       case 'partition':
         this.cut('a>b', untilMs);
@@ -549,6 +655,46 @@ class World {
     }
   }
 
+  /** A failover, wherever the service is by then; nothing where there is no partner. */
+  private killPrimary(part: 'node' | 'vm' | 'both' | 'host', ms: number): void {
+    const { record } = this.record.held;
+    if (record?.state !== 'pair') return;
+    const host = this.hosts[record.primary as Side];
+    if (part === 'host') {
+      this.crashHost(host, 1000 + ms);
+      return;
+    }
+    if (part !== 'node') host.qemu?.process.kill();
+    if (part !== 'vm') this.crash(host);
+  }
+
+  /**
+   * The link breaks for the secondary, and the primary hears nothing of it: for a while it had late answers, and now
+   * it has none, nor the arbiter's. What it may still say is by its lease only.
+   */
+  private halfReset(lateMs: number, arbiterMs: number, ms: number): void {
+    const { record } = this.record.held;
+    if (record?.state !== 'pair') return;
+    const primary = this.hosts[record.primary as Side];
+    const secondary = this.other(primary);
+    const back = this.sockets.route(secondary.name, primary.name);
+    const { delayMs } = back;
+    back.delayMs += lateMs;
+    this.loop.after(HALF_RESET_AFTER_MS, null, () => {
+      back.delayMs = delayMs;
+      const untilMs = this.loop.nowMs + ms;
+      this.markFault(primary, ms);
+      this.markFault(secondary, ms);
+      // What was late when it was sent still comes.
+      this.loop.after(lateMs, null, () => this.cut(`${secondary.name}>${primary.name}`, untilMs));
+      this.cut(`${primary.name}>${secondary.name}`, untilMs);
+      primary.arbiterWay.cutUntilMs = Math.max(primary.arbiterWay.cutUntilMs, this.loop.nowMs + arbiterMs);
+      for (const socket of this.sockets.between) {
+        for (const end of [socket, socket.peer]) if (end.host === secondary && end.isOpen) end.resetHere();
+      }
+    });
+  }
+
   private unclog(route: Route): void {
     route.rate = Number.POSITIVE_INFINITY;
     route.busyUntilMs = 0;
@@ -560,6 +706,7 @@ class World {
   }
 
   private resetUplink(host: SimHost): void {
+    host.uplinkResets++;
     host.uplinkSocket?.reset();
   }
 
@@ -581,13 +728,38 @@ class World {
   /* Is all well? */
 
   private check(): void {
+    this.checkVoices();
     for (const client of this.clients) {
       for (const text of client.violations) this.violation('client', text);
     }
     for (const host of Object.values(this.hosts)) {
       const slabs = (host.life?.node as unknown as { slabs: SlabPool } | undefined)?.slabs;
       if (slabs !== undefined) this.stats.slabs = Math.max(this.stats.slabs ?? 0, slabs.inUse);
+      const { life } = host;
+      if (life === null) continue;
+      const wrong = life.audit.check(host.qemu, host.counted);
+      if (wrong !== null) this.violation(wrong[0], `${host.side}: ${wrong[1]}`);
+      this.stats.slabsIdle = Math.max(this.stats.slabsIdle ?? 0, life.audit.slabsIdleMax);
+      this.checkWait(host, life);
     }
+  }
+
+  /** Held output waits for its counterpart or for a checkpoint, and for nothing else. */
+  private checkWait(host: SimHost, { node }: Life): void {
+    const { phase, held } = node.status();
+    if (phase !== 'protected') return;
+    this.stats.heldMs = Math.max(
+      this.stats.heldMs ?? 0,
+      Math.round(this.isCalm(WAIT_CALM_MS) ? held.oldestMs : 0),
+    );
+    if (held.oldestMs > WAIT_MS_MAX && this.isCalm(WAIT_CALM_MS))
+      this.violation('waiting', `${host.side} has held a frame for ${held.oldestMs.toFixed(0)} ms`);
+  }
+
+  /** Nothing was wrong with either host for so long. */
+  private isCalm(ms: number): boolean {
+    const sinceMs = this.loop.nowMs - ms;
+    return Object.values(this.hosts).every((host) => host.faultUntilMs < sinceMs);
   }
 
   private get isProtected(): boolean {

@@ -1,6 +1,6 @@
 /**
- * `npm run sim -- mutations`: proves the checkers. Each deliberate fault (mutations.ts) has to be found within its number of seeds.
- * `NAME ...` runs only those; `--json` ends with one JSON object. Exit code 0 if all were found.
+ * `npm run sim -- --mutations [NAME ...]`: proves the checkers. Each deliberate fault (mutations.ts) has to be found within
+ * its number of seeds; `json` ends with one JSON object. Answers the exit code: 0 if all were found.
  */
 import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
@@ -11,7 +11,13 @@ const HOOK = new URL('./hook.ts', import.meta.url).href;
 const RUN = fileURLToPath(new URL('./run.ts', import.meta.url));
 
 type Found = { seeds: number; rule: string; text: string };
-type Outcome = { name: string; about: string; seedsMax: number; found: Found | null; failure: string | null };
+export type Outcome = {
+  name: string;
+  about: string;
+  seedsMax: number;
+  found: Found | null;
+  failure: string | null;
+};
 
 export async function proveCheckers(names: readonly string[], json: boolean): Promise<number> {
   for (const name of names) {
@@ -45,7 +51,7 @@ function line({ name, found, failure, seedsMax }: Outcome): string {
   return `${name.padEnd(32)} NOT FOUND in ${seedsMax} seeds${failure === null ? '' : `: ${failure}`}`;
 }
 
-function prove(mutation: Mutation): Promise<Outcome> {
+export function prove(mutation: Mutation): Promise<Outcome> {
   const { name, about, seedsMax } = mutation;
   return new Promise((resolve) => {
     const args = ['--disable-warning=ExperimentalWarning', '--import', HOOK, RUN, String(seedsMax)];
@@ -73,8 +79,3 @@ function prove(mutation: Mutation): Promise<Outcome> {
     });
   });
 }
-
-process.exitCode = await proveCheckers(
-  process.argv.slice(2).filter((arg) => !arg.startsWith('--')),
-  process.argv.includes('--json'),
-);

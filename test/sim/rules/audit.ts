@@ -1,0 +1,221 @@
+/**
+ * Looks at one node between two events: are its frames accounted for, its queues within their limits, its memory given
+ * back, and does output leave in time?
+ *
+ * Accounting: of each way through the node the world counts one end, and the node's counters and queues say what became
+ * of it. The difference of the two is some number when a path is first seen, and has to stay that number: a frame more
+ * was lost or repeated without being counted. It is looked at only when the sockets in between are empty.
+ */
+import type { PrimaryPath } from '../../../src/datapath/primary-path.ts';
+import type { SecondaryPath } from '../../../src/datapath/secondary-path.ts';
+import type { RunQueue } from '../../../src/frames/run-queue.ts';
+import type { SlabPool } from '../../../src/frames/slabs.ts';
+import type { FramePort } from '../../../src/io/frame-port.ts';
+import type { Limits } from '../../../src/limits.ts';
+import type { LinkChannel } from '../../../src/link/link-channel.ts';
+import type { ColoNode } from '../../../src/node/node.ts';
+import type { SimQemu } from '../sim-qemu.ts';
+import type { SimSocket } from '../sockets.ts';
+
+type Port = Omit<FramePort, never> & { stream: SimSocket | null };
+type Path = Omit<PrimaryPath, never> & {
+  gated: RunQueue;
+  early: readonly unknown[];
+  fenced: boolean;
+  link: (Omit<LinkChannel, never> & { frames: RunQueue }) | null;
+};
+
+/** What a node is made of. */
+type Insides = {
+  slabs: SlabPool;
+  uplink: Port;
+  vmPort: Port;
+  path: Path | null;
+  secondaryPath: SecondaryPath | null;
+};
+
+/** What the world has counted. */
+export type Counted = {
+  /** frames that were written to the node's uplink socket, and by it */
+  uplinkIn: number;
+  uplinkOut: number;
+};
+
+/** Each reader of a socket has a slab; peers that are just being greeted have theirs as well. */
+const IDLE_SLABS_MAX = 8;
+
+const SVM_INPUT = 'input of the secondary VM';
+const SVM_OUTPUT = 'output of the secondary VM';
+
+type Ledger = { name: string; difference: number };
+type Takeover = { sentFrames: number; deliveredFrames: number };
+
+export class Audit {
+  slabsIdleMax = 0;
+  private readonly inside: Insides;
+  private readonly limits: Limits;
+  private readonly ledgers = new Map<string, Ledger>();
+  /** of a promotion: the path before, how its ledgers stood, and what the node says that it did */
+  private before: { path: SecondaryPath; input: number | undefined; output: number | undefined } | null =
+    null;
+  private takeover: Takeover | null = null;
+  private seen: { path: unknown; vm: unknown; uplink: unknown } = { path: null, vm: null, uplink: null };
+
+  constructor(node: ColoNode, limits: Limits) {
+    this.inside = node as unknown as Insides;
+    this.limits = limits;
+  }
+
+  /** Answers what is wrong, as rule and text. */
+  check(qemu: SimQemu | null, counted: Counted): [rule: string, text: string] | null {
+    const text = this.unaccounted(qemu, counted);
+    if (text !== null) return ['accounting', text];
+    const beyond = this.beyondLimits();
+    return beyond === null ? null : ['bounded', beyond];
+  }
+
+  /** Would the node write to its uplink if it had something to say? */
+  maySpeak(nowMs: number): boolean {
+    const { path } = this.inside;
+    return path !== null && !path.fenced && nowMs < path.speakUntilMs;
+  }
+
+  get hasUplink(): boolean {
+    return this.inside.uplink.isOpen;
+  }
+
+  /** The node says that it has been promoted, and how. */
+  tookOver(takeover: Takeover): void {
+    this.takeover = takeover;
+  }
+
+  /* Accounting. */
+
+  private unaccounted(qemu: SimQemu | null, counted: Counted): string | null {
+    const { inside, seen, ledgers } = this;
+    const { path, secondaryPath, vmPort, uplink } = inside;
+    const current = path ?? secondaryPath;
+    if (current !== seen.path || vmPort.stream !== seen.vm || uplink.stream !== seen.uplink) {
+      const promoted =
+        path !== null &&
+        seen.path !== null &&
+        seen.vm === vmPort.stream &&
+        !('comparator' in (seen.path as object));
+      this.before = promoted
+        ? {
+            path: seen.path as SecondaryPath,
+            input: ledgers.get(SVM_INPUT)?.difference,
+            output: ledgers.get(SVM_OUTPUT)?.difference,
+          }
+        : seen.vm === vmPort.stream && seen.path === current
+          ? this.before
+          : null;
+      ledgers.clear();
+      this.seen = { path: current, vm: vmPort.stream, uplink: uplink.stream };
+    }
+    const vm = vmPort.stream;
+    const up = uplink.stream;
+    if (qemu === null || current === null || path?.fenced === true) return null;
+    const heardAll = vm !== null && vm.peer.unsentBytes() === 0;
+    const toldAll = vm !== null && vmPort.drained;
+    if (path === null) {
+      const { counters } = secondaryPath as SecondaryPath;
+      return (
+        (toldAll ? this.same(SVM_INPUT, counters.inputFrames - qemu.heardFrames) : null) ??
+        (heardAll
+          ? this.same(SVM_OUTPUT, qemu.saidFrames - counters.outputFrames - counters.droppedFrames)
+          : null)
+      );
+    }
+    const { counters, comparator } = path;
+    let wrong = toldAll && heardAll ? this.acrossPromotion(path, qemu) : null;
+    if (wrong === null && toldAll)
+      wrong = this.same(
+        'input of the primary VM',
+        counters.inputFrames - path.gated.frames - qemu.heardFrames,
+      );
+    if (wrong === null && heardAll) {
+      const known = counters.releasedFrames + comparator.primary.frames + comparator.counters.malformed;
+      wrong = this.same('output of the primary VM', qemu.saidFrames - known);
+    }
+    if (wrong === null && up !== null && up.peer.unsentBytes() === 0)
+      wrong = this.same(
+        'what the uplink hears',
+        counted.uplinkIn - counters.inputFrames - counters.foreignFrames,
+      );
+    // The node's own announcements are released by nobody: more may be written, but nothing may be missing.
+    if (wrong === null && up !== null) {
+      const missing = counters.releasedFrames - uplink.out.frames - counted.uplinkOut;
+      const name = 'what is released';
+      const ledger = ledgers.get(name);
+      if (ledger !== undefined && missing > ledger.difference)
+        wrong = `${name}: ${missing - ledger.difference} frames did not reach the uplink`;
+      else ledgers.set(name, { name, difference: missing });
+    }
+    return wrong;
+  }
+
+  /** What the SVM had said and not heard when it was promoted: all of it left, and all of it was delivered. */
+  private acrossPromotion(path: Path, qemu: SimQemu): string | null {
+    const { before, takeover } = this;
+    if (before === null || takeover === null) return null;
+    this.before = null;
+    const { input, output } = before;
+    const old = before.path.counters;
+    const heard = old.inputFrames + takeover.deliveredFrames + path.counters.inputFrames - path.gated.frames;
+    if (input !== undefined && heard - qemu.heardFrames !== input)
+      return `a promotion: ${heard - qemu.heardFrames - input} frames of input are not accounted for`;
+    const { comparator } = path;
+    const left = path.counters.releasedFrames + comparator.primary.frames + comparator.counters.malformed;
+    const known = old.outputFrames + old.droppedFrames + left - takeover.sentFrames;
+    if (output !== undefined && qemu.saidFrames - known !== output)
+      return `a promotion: ${qemu.saidFrames - known - output} frames of output are not accounted for`;
+    return null;
+  }
+
+  private same(name: string, difference: number): string | null {
+    const ledger = this.ledgers.get(name);
+    if (ledger === undefined) this.ledgers.set(name, { name, difference });
+    else if (ledger.difference !== difference)
+      return `${name}: ${difference - ledger.difference} frames are not accounted for`;
+    return null;
+  }
+
+  /* Limits. */
+
+  private beyondLimits(): string | null {
+    const { path, vmPort, uplink, slabs } = this.inside;
+    const { limits } = this;
+    // What a commit releases and what a gate lets through comes on top, at once.
+    const most = limits.unsentBytesMax + limits.gatedBytesMax + limits.heldSlabsMax * limits.slabBytes;
+    for (const port of [vmPort, uplink])
+      if (port.queuedBytes > most) return `${port.queuedBytes} bytes wait in ${port.name}'s socket`;
+    if (path !== null) {
+      const { primary, secondary } = path.comparator;
+      if (path.gated.bytes > limits.gatedBytesMax + 2 * limits.slabBytes)
+        return `${path.gated.bytes} bytes are gated`;
+      if (path.early.length > limits.earlyFramesMax) return `${path.early.length} frames came early`;
+      if (primary.frames + secondary.frames > limits.heldFramesMax)
+        return `${primary.frames} and ${secondary.frames} frames are held`;
+      if ((path.link?.queuedBytes ?? 0) > most)
+        return `${path.link?.queuedBytes} bytes wait in the link's socket`;
+    }
+    if (!this.holdsNothing()) return null;
+    this.slabsIdleMax = Math.max(this.slabsIdleMax, slabs.inUse);
+    return slabs.inUse > IDLE_SLABS_MAX ? `${slabs.inUse} slabs are in use though nothing is held` : null;
+  }
+
+  private holdsNothing(): boolean {
+    const { path, secondaryPath, vmPort, uplink } = this.inside;
+    if (secondaryPath !== null) return false;
+    for (const port of [vmPort, uplink]) if (port.out.runs > 0 || port.queuedBytes > 0) return false;
+    if (path === null) return true;
+    const { primary, secondary } = path.comparator;
+    return (
+      primary.frames + secondary.frames === 0 &&
+      path.gated.runs === 0 &&
+      path.early.length === 0 &&
+      (path.link === null || (path.link.frames.runs === 0 && path.link.queuedBytes === 0))
+    );
+  }
+}
