@@ -134,6 +134,16 @@ export class GuardedVm {
     return await connectRetrying(this.surroundings, path, this.process.signal);
   }
 
+  /** Whether QEMU's main loop answers within `msMax`. */
+  async answers(msMax: number): Promise<boolean> {
+    try {
+      await this.qmp.execute('query-status', undefined, { timeoutMs: msMax });
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   /** COLO's failover; when QEMU died of it, the error has QEMU's last words. */
   async failover(deadlineMs: number): Promise<void> {
     try {

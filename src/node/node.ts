@@ -47,6 +47,8 @@ const RETURN_MS_MAX = 10_000;
 /** Announcements can get lost: QEMU repeats its own at about the same times (qemu_announce_self). */
 const ANNOUNCE_AT_MS = [0, 50, 200, 450, 800];
 const FAILOVER_DEADLINE_MS = 2000;
+/** A question takes a QEMU half a millisecond; one that is busy breaking off a checkpoint, some more. */
+const VM_ANSWER_MS_MAX = 1000;
 
 const IGNORE_FRAMES = { frame() {}, batchEnd() {} };
 
@@ -306,6 +308,9 @@ export class ColoNode implements NodeControl {
           return { type: 'swapped', won, held };
         });
         return;
+      case 'checkVm':
+        void this.checkVm();
+        return;
       case 'bootVm':
         void this.bootVm();
         return;
@@ -376,6 +381,16 @@ export class ColoNode implements NodeControl {
   }
 
   /* Effects. */
+
+  private async checkVm(): Promise<void> {
+    const { vm } = this;
+    const entered = this.statesEntered;
+    const answers = vm !== null && (await vm.answers(VM_ANSWER_MS_MAX));
+    // Asked for a state that is over, it means nothing any more.
+    if (this.statesEntered !== entered) return;
+    if (!answers) this.events.emit('vm.silent', {});
+    this.dispatch({ type: answers ? 'vmAnswers' : 'vmSilent' });
+  }
 
   private async bootVm(): Promise<void> {
     await this.dropVm();

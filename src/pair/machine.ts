@@ -7,6 +7,9 @@
  * What it guarantees, with the arbiter's compare-and-swap: a node boots, goes on alone or takes over only after it has
  * won the change of the record that says so; and a secondary asks for that only after the lease that it had promised
  * is over. A node that loses is fenced: its output is dropped and its VM stopped.
+ *
+ * Nor does it ask to be the one that goes on before its VM has answered: when a VM dies, its migration stream is often
+ * the first thing to close, and that looks like a lost link. A node that won with a dead VM would end the service.
  */
 import type { Held, PairRecord } from './arbiter.ts';
 
@@ -54,12 +57,17 @@ export type PairEvent =
   | { type: 'takeoverAsked' }
   | { type: 'yielded' }
   | { type: 'vmLost'; message: string }
+  /** the answer to checkVm */
+  | { type: 'vmAnswers' }
+  | { type: 'vmSilent' }
   | { type: 'retry' }
   | { type: 'stop' };
 
 export type PairEffect =
   | { do: 'readRecord' }
   | { do: 'swap'; revision: number; record: PairRecord }
+  /** does this node's VM answer? */
+  | { do: 'checkVm' }
   | { do: 'bootVm' }
   /** let go of VM and link, then dial the peer as a candidate */
   | { do: 'becomeCandidate' }
@@ -274,8 +282,11 @@ function claiming(
     const mine = sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));
     if (mine) return claimed(pair, state, event.held);
     if (event.held.revision !== pair.held.revision) return lost(pair, state, event.held);
-    return [{ do: 'swap', revision: pair.held.revision, record: wanted(pair, state.purpose, state.peer) }];
+    return change(pair, state.purpose, state.peer);
   }
+  if (event.type === 'vmAnswers') return [swap(pair, state.purpose, state.peer)];
+  // It is about to be lost, or hangs. Meanwhile the other node may be the better one.
+  if (event.type === 'vmSilent') return [{ do: 'retryAfter', ms: RETRY_MS }];
   if (event.type !== 'swapped') return [];
   // A change that was made and then changed again by the other node gives no right any more. One that the arbiter
   // refuses because it stands already is this node's own, asked for before with an answer that got lost: nobody else
@@ -288,7 +299,16 @@ function claiming(
 
 function claim(pair: Pair, purpose: Purpose, peer: string | null, cause: string): PairEffect[] {
   pair.state = { name: 'claiming', purpose, peer, cause, linkLost: false };
-  return [{ do: 'swap', revision: pair.held.revision, record: wanted(pair, purpose, peer) }];
+  return change(pair, purpose, peer);
+}
+
+/** To go on as the only VM takes one that lives. */
+function change(pair: Pair, purpose: Purpose, peer: string | null): PairEffect[] {
+  return purpose === 'alone' || purpose === 'promote' ? [{ do: 'checkVm' }] : [swap(pair, purpose, peer)];
+}
+
+function swap(pair: Pair, purpose: Purpose, peer: string | null): PairEffect {
+  return { do: 'swap', revision: pair.held.revision, record: wanted(pair, purpose, peer) };
 }
 
 function wanted(pair: Pair, purpose: Purpose, peer: string | null): PairRecord {
@@ -344,6 +364,7 @@ function vmLost(pair: Pair, message: string): PairEffect[] {
     case 'candidate':
     case 'copying':
     case 'secondary':
+    case 'orphaned':
       return startAgain(pair);
     case 'fenced':
     case 'starting':

@@ -116,6 +116,31 @@ test('a planned takeover, a lost secondary and a paused primary leave clients al
   assert.equal(report.broken.count, 0);
 });
 
+// When a QEMU dies, its migration stream is often the first thing to close, and that looks like a lost link.
+test('a primary whose QEMU alone dies leaves the service to the secondary', async (t) => {
+  const stage = await protectedStage(t);
+  let [primary, secondary] = [stage.node('a'), stage.node('b')];
+  const stop = new AbortController();
+  const echo = new Echo({ target: stage.targets.echo, everyMs: 10, seed: 9, drainMs: 5000 });
+  const running = echo.run(stop.signal);
+  for (let deaths = 1; deaths <= 3; deaths++) {
+    await sleep(500);
+    const { pid } = (await primary.status()).vm;
+    assert.ok(pid !== null);
+    process.kill(pid, 'SIGKILL');
+    await secondary.until('takeover', (status) => status.phase === 'alone', TAKEOVER_MS_MAX);
+    await primary.stop();
+    if (deaths < 3) await stage.protect(secondary, primary);
+    [primary, secondary] = [secondary, primary];
+  }
+  await sleep(500);
+  stop.abort();
+  const report = await running;
+  t.diagnostic(`${report.echoed} echoes`);
+  assert.ok(report.ok, JSON.stringify({ ...report, findings: report.findings.kept.slice(0, 3) }));
+  assert.deepEqual([report.broken.count, report.unanswered], [0, 0]);
+});
+
 // A first copy that misses pages of a guest at work shows only when that copy has become the primary: it stalls,
 // answers wrong bytes, or dies.
 test('a guest at work is copied whole, each time', async (t) => {

@@ -104,7 +104,15 @@ const ROWS: Row[] = [
     'closeLink retryAfter',
   ],
   ['asks when its promise is over', orphaned, PAIR_BA, { type: 'leaseOver' }, 'orphaned', 'readRecord'],
-  ['may take over', orphaned, null, { type: 'record', held: held(PAIR_BA) }, 'claiming', 'swap'],
+  ['may take over', orphaned, null, { type: 'record', held: held(PAIR_BA) }, 'claiming', 'checkVm'],
+  [
+    'its copy died, too',
+    orphaned,
+    PAIR_BA,
+    { type: 'vmLost', message: '' },
+    'starting',
+    'closeLink retryAfter',
+  ],
   [
     'may not: the other went alone',
     orphaned,
@@ -131,8 +139,8 @@ const ROWS: Row[] = [
   ['the copy failed', syncing, ALONE_A, { type: 'syncFailed', message: '' }, 'alone', 'closeLink goAlone'],
   ['no peer, no copy', syncing, ALONE_A, linkLost, 'alone', 'closeLink goAlone'],
 
-  ['the secondary is gone', primary, PAIR_AB, linkLost, 'claiming', 'swap'],
-  ['told to do without', primary, PAIR_AB, { type: 'failover' }, 'claiming', 'closeLink swap'],
+  ['the secondary is gone, or its own VM', primary, PAIR_AB, linkLost, 'claiming', 'checkVm'],
+  ['told to do without', primary, PAIR_AB, { type: 'failover' }, 'claiming', 'closeLink checkVm'],
   ['yields', primary, PAIR_AB, { type: 'takeoverAsked' }, 'fenced', 'fence sendYielded retryAfter'],
   ['lost its VM', primary, PAIR_AB, { type: 'vmLost', message: '' }, 'stopped', 'closeLink exit'],
 
@@ -166,7 +174,18 @@ const ROWS: Row[] = [
     ALONE_A,
     { type: 'swapped', won: true, held: held(next(PAIR_AB), 8) },
     'claiming',
-    'swap',
+    'checkVm',
+  ],
+  ['its VM lives', claiming('alone'), PAIR_AB, { type: 'vmAnswers' }, 'claiming', 'swap'],
+  ['its VM lives, too', claiming('promote'), PAIR_BA, { type: 'vmAnswers' }, 'claiming', 'swap'],
+  ['its VM says nothing', claiming('alone'), PAIR_AB, { type: 'vmSilent' }, 'claiming', 'retryAfter'],
+  [
+    'its VM was dead',
+    claiming('alone'),
+    PAIR_AB,
+    { type: 'vmLost', message: '' },
+    'stopped',
+    'closeLink exit',
   ],
   [
     'goes alone',
@@ -224,7 +243,7 @@ const ROWS: Row[] = [
     PAIR_AB,
     { type: 'record', held: held(PAIR_AB) },
     'claiming',
-    'swap',
+    'checkVm',
   ],
   [
     'the change was made',
@@ -260,7 +279,12 @@ for (const [name, state, record, event, after, effects] of ROWS) {
 
 test('each claim asks for the next generation, from the revision that was read', () => {
   for (const [state, record, event, wanted] of [
-    [primary, PAIR_AB, linkLost, { generation: 4, state: 'alone', primary: 'a', secondary: null }],
+    [
+      claiming('alone'),
+      PAIR_AB,
+      { type: 'vmAnswers' },
+      { generation: 4, state: 'alone', primary: 'a', secondary: null },
+    ],
     [syncing, ALONE_A, { type: 'committed' }, { generation: 4, state: 'pair', primary: 'a', secondary: 'b' }],
   ] as const) {
     const effects = step(pairIn(state, record), event);

@@ -65,6 +65,9 @@ class ModelNode {
       case 'swap':
         world.ask({ node: this, swap: { revision: effect.revision, record: effect.record } });
         return;
+      case 'checkVm':
+        this.pending.push({ type: 'vmAnswers' });
+        return;
       case 'bootVm':
         this.hasVm = true;
         this.right = 'for-good';

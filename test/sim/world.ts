@@ -416,7 +416,16 @@ class World {
     this.checkVoices();
     if (record.state === 'alone' && by === `node-${record.primary}`)
       this.watchPromotion(this.hosts[record.primary as Side]);
+    this.ownVmDead(record);
     this.lineage(`${by} changed the record`, this.hosts[record.primary as Side]);
+  }
+
+  /** Whoever goes on alone must have what goes on, however many faults there are: the other's copy may be the last. */
+  private ownVmDead(record: PairRecord): void {
+    if (record.state !== 'alone' || !this.covered) return;
+    const qemu = this.hosts[record.primary as Side].qemu;
+    if (qemu?.process.alive === true) return;
+    this.violation('nothing lost', `${record.primary} has the record changed to alone, and its VM is dead`);
   }
 
   /** Does a VM live that may carry on? If there was one and now there is none, somebody must be to blame. */
