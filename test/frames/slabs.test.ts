@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { SlabPool } from '../../src/frames/slabs.ts';
+import { newSlabMemory, SlabPool } from '../../src/frames/slabs.ts';
 
 test('slabs are lent, counted, given back and lent again', () => {
   const pool = new SlabPool(64, 2);
@@ -36,4 +36,18 @@ test('one count too few or too many is a bug that shows', () => {
   pool.release(slab);
   assert.throws(() => pool.release(slab), { code: 'COLO_INVARIANT' });
   assert.throws(() => pool.retain(slab), { code: 'COLO_INVARIANT' });
+});
+
+test('a pool works in the memory that it is handed, whatever that held before', () => {
+  const memory = newSlabMemory(65_536, 2);
+  const before = new SlabPool(65_536, 2, memory);
+  before.buffer(before.acquire()).fill(7);
+  const pool = new SlabPool(65_536, 2, memory);
+  const [a, b] = [pool.acquire(), pool.acquire()];
+  assert.equal(pool.acquire(), -1);
+  assert.equal(pool.buffer(a)[0], 7);
+  pool.buffer(a).set([1, 2, 3], 0);
+  pool.buffer(b).set([1, 2, 3], 10);
+  assert.ok(pool.same(a, 0, b, 10, 3));
+  assert.ok(!pool.same(a, 0, b, 9, 3));
 });
