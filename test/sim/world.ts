@@ -251,7 +251,7 @@ class World {
       uplinkResets: 0,
       promotion: null,
       counted: { uplinkIn: 0, uplinkOut: 0 },
-      slow: { inputMs: die.pick([0, 0, 1, 8]), outputMs: die.pick([0, 0, 0.5, 3]) },
+      slow: { inputMs: die.pick([0, 0, 1, 8]), outputMs: die.pick([0, 0, 0.5, 20]) },
       faultUntilMs: 0,
     };
     const plug = this.network.socketPort(`uplink-${side}`, quality, host.counted);

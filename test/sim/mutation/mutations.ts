@@ -24,7 +24,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/compare/tcp.ts',
     find: 'if (verdict !== VERDICT.match) return;\n    noteReleased(',
     put: 'if (verdict === VERDICT.diverged) return;\n    noteReleased(',
-    seedsMax: 50,
+    seedsMax: 20,
   },
   {
     name: 'ack-early',
@@ -32,7 +32,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/compare/ack-rule.ts',
     find: 'return flow.svmAckKnown && seqWithinWindowBefore(ack, flow.svmAck);',
     put: 'return flow.svmAckKnown || ack === ack;',
-    seedsMax: 100,
+    seedsMax: 20,
   },
   {
     name: 'bytes-not-compared',
@@ -40,7 +40,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/frames/slabs.ts',
     find: 'return this.memory.sameBytes(slab * this.slabBytes + at, other * this.slabBytes + otherAt, length) === 1;',
     put: 'return length > 0 || slab + at + other + otherAt >= 0;',
-    seedsMax: 50,
+    seedsMax: 40,
   },
   {
     name: 'datagram-without-counterpart',
@@ -48,7 +48,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/compare/datagram.ts',
     find: '      words[id + WAITS] = WAITS_FOR.bytes;\n      return;',
     put: "      if ((words[id + FLAGS] & IN_PIECES) === 0) comparator.releaseHead(flow, 'match');\n      else comparator.releasePieces(flow);\n      continue;",
-    seedsMax: 100,
+    seedsMax: 20,
   },
   {
     name: 'output-ahead-of-commit',
@@ -56,7 +56,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/primary-barrier.ts',
     find: "    relay.pass('reply');\n",
     put: "    relay.pass('reply');\n    path.comparator.commit();\n",
-    seedsMax: 200,
+    seedsMax: 40,
   },
   {
     name: 'commit-loses-held-output',
@@ -64,7 +64,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/compare/comparator.ts',
     find: "      this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'commit');",
     put: "      if (released % 2 === 1) this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'commit');",
-    seedsMax: 50,
+    seedsMax: 20,
   },
   {
     name: 'gate-stays-open',
@@ -72,7 +72,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    if (!this.gateClosed) {\n      this.deliver(slab, at, length);',
     put: '    if (!this.gateClosed || length > 0) {\n      this.deliver(slab, at, length);',
-    seedsMax: 50,
+    seedsMax: 20,
   },
   {
     name: 'gate-loses-input',
@@ -80,7 +80,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    this.gated.push(slab, at, length);',
     put: '    if (length === 0) this.gated.push(slab, at, length);',
-    seedsMax: 50,
+    seedsMax: 20,
   },
   {
     name: 'primary-not-drained',
@@ -88,7 +88,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/primary-barrier.ts',
     find: '() => this.aborted !== null || path.inputDrained)',
     put: '() => true)',
-    seedsMax: 200,
+    seedsMax: 90,
   },
   {
     name: 'secondary-not-drained',
@@ -96,7 +96,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/secondary-barrier.ts',
     find: '() => this.path.inputDrained);',
     put: '() => true);',
-    seedsMax: 200,
+    seedsMax: 90,
   },
   {
     name: 'gated-not-awaited',
@@ -104,31 +104,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/primary-barrier.ts',
     find: "      this.step('gated'),\n",
     put: '',
-    seedsMax: 200,
-  },
-  {
-    name: 'old-output-in-new-epoch',
-    about: 'what the primary VM said before it stopped is compared with what the copy says',
-    file: 'src/checkpoint/primary-barrier.ts',
-    find: '() => this.aborted !== null || path.outputExhausted);',
-    put: '() => true);',
-    seedsMax: 300,
-  },
-  {
-    name: 'old-epoch-in-new',
-    about: 'what a secondary VM said before it was replaced counts as said by the copy',
-    file: 'src/datapath/primary-path.ts',
-    find: '    if (!this.comparing || epoch < this.epoch) return;',
-    put: '    if (!this.comparing) return;',
-    seedsMax: 300,
-  },
-  {
-    name: 'confirm-of-any-epoch',
-    about: 'the secondary lets go of output that nobody confirmed',
-    file: 'src/datapath/secondary-path.ts',
-    find: '    if (epoch === this.epoch) this.kept.confirm(from, to);',
-    put: '    if (epoch >= 0) this.kept.confirm(0, to + from);',
-    seedsMax: 300,
+    seedsMax: 20,
   },
   {
     name: 'kept-output-not-sent',
@@ -136,7 +112,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/secondary-path.ts',
     find: '      send(slab, at, length);\n',
     put: '',
-    seedsMax: 300,
+    seedsMax: 20,
   },
   {
     name: 'kept-output-outlives-commit',
@@ -144,7 +120,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/secondary-path.ts',
     find: '    this.translator.clear();\n    this.kept.clear();\n    this.epoch++;',
     put: '    this.translator.clear();\n    this.epoch++;',
-    seedsMax: 300,
+    seedsMax: 40,
   },
   {
     name: 'stale-offset',
@@ -152,7 +128,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/secondary-path.ts',
     find: '    this.translator.clear();\n    this.kept.clear();\n    this.epoch++;',
     put: '    this.kept.clear();\n    this.epoch++;',
-    seedsMax: 50,
+    seedsMax: 20,
   },
   {
     name: 'output-not-translated',
@@ -160,7 +136,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    this.offsets.output(bytes, at, length);\n    this.countReleased(length);',
     put: '    this.countReleased(length);',
-    seedsMax: 100,
+    seedsMax: 40,
   },
   {
     name: 'translation-not-carried-over',
@@ -168,15 +144,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/secondary-path.ts',
     find: '    takeover.lostConnections = this.translator.carryOver(this.offsets);',
     put: '    takeover.lostConnections = 0;',
-    seedsMax: 100,
-  },
-  {
-    name: 'translation-not-handed-on',
-    about: 'the next secondary does not learn the offsets of living connections',
-    file: 'src/node/primary-session.ts',
-    find: '    if (offsets.version === this.offsetsVersion) return;',
-    put: '    if (offsets.version >= 0) return;',
-    seedsMax: 300,
+    seedsMax: 40,
   },
   {
     name: 'lease-ignored',
@@ -184,7 +152,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    return !this.fenced && this.clock.now() < this.speakUntilMs;',
     put: '    return !this.fenced;',
-    seedsMax: 300,
+    seedsMax: 30,
   },
   {
     name: 'lease-from-the-answer',
@@ -192,7 +160,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/node/primary-session.ts',
     find: '    const untilMs = this.right.answered(number);\n',
     put: '    const untilMs = this.right.answered(number) && this.clock.now() + this.heartbeat.leaseMs;\n',
-    seedsMax: 1000,
+    seedsMax: 50,
   },
   {
     name: 'promise-broken',
@@ -200,7 +168,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/pair/lease.ts',
     find: '    return this.heardMs + this.leaseMs;',
     put: '    return this.heardMs;',
-    seedsMax: 300,
+    seedsMax: 30,
   },
   {
     name: 'promote-without-the-arbiter',
@@ -208,7 +176,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/pair/machine.ts',
     find: '  const stands = event.won && sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));',
     put: "  const stands = event.won || state.purpose === 'promote';",
-    seedsMax: 300,
+    seedsMax: 40,
   },
   {
     name: 'alone-without-the-arbiter',
@@ -216,7 +184,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/pair/machine.ts',
     find: '  const stands = event.won && sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));',
     put: "  const stands = event.won || state.purpose === 'alone';",
-    seedsMax: 300,
+    seedsMax: 60,
   },
   {
     name: 'input-not-mirrored',
@@ -224,7 +192,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    if (this.mirroring) this.link?.pushFrame(MESSAGE.input,',
     put: '    if (this.mirroring && length % 16 !== 0) this.link?.pushFrame(MESSAGE.input,',
-    seedsMax: 50,
+    seedsMax: 20,
   },
   {
     name: 'wait-for-ever',
@@ -232,7 +200,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/policy.ts',
     find: '    if (overdue !== null) return overdue;\n',
     put: '',
-    seedsMax: 50,
+    seedsMax: 90,
   },
   {
     name: 'match-not-confirmed',
@@ -240,15 +208,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/secondary-path.ts',
     find: '    if (epoch === this.epoch) this.kept.confirm(from, to);',
     put: '    if (epoch > this.epoch) this.kept.confirm(from, to);',
-    seedsMax: 300,
-  },
-  {
-    name: 'secondary-output-left-behind',
-    about: 'what the secondary VM said before it stopped counts for the next epoch',
-    file: 'src/checkpoint/secondary-barrier.ts',
-    find: '() => this.path.outputExhausted);',
-    put: '() => true);',
-    seedsMax: 300,
+    seedsMax: 20,
   },
   {
     name: 'slab-never-released',
@@ -256,7 +216,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/compare/held-frames.ts',
     find: '    this.slabs.release(words[id + SLAB]);',
     put: '    if (list.frames > 1) this.slabs.release(words[id + SLAB]);',
-    seedsMax: 100,
+    seedsMax: 20,
   },
   {
     name: 'input-twice',
@@ -264,7 +224,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/secondary-path.ts',
     find: '    this.vm.out.push(slab, at, length);\n  }',
     put: '    this.vm.out.push(slab, at, length);\n    if (this.counters.inputFrames % 50 === 0) this.vm.out.push(slab, at, length);\n  }',
-    seedsMax: 50,
+    seedsMax: 20,
   },
   {
     name: 'silent-input-forgotten',
@@ -272,6 +232,6 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/secondary-path.ts',
     find: '      this.vm.out.push(slab, at, length);\n      takeover.deliveredFrames++;',
     put: '      takeover.deliveredFrames++;',
-    seedsMax: 1000,
+    seedsMax: 20,
   },
 ];
