@@ -15,6 +15,7 @@ export type ArbiterWay = {
 export class ArbiterRecord {
   held: Held = { revision: 0, record: null };
   onChange: (record: PairRecord, by: string) => void = () => {};
+  onAsked: (record: PairRecord) => void = () => {};
 }
 
 const TIMEOUT_MS = 500;
@@ -37,6 +38,7 @@ export class SimArbiter implements Arbiter {
   }
 
   compareAndSwap(revision: number, record: PairRecord): Promise<Held & { won: boolean }> {
+    this.store.onAsked(record);
     return this.ask(() => {
       const won = this.store.held.revision === revision;
       if (won) {

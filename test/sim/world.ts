@@ -126,6 +126,8 @@ type SimHost = Host & {
   readonly quality: PortQuality;
   life: Life | null;
   qemu: SimQemu | null;
+  /** since this life of its node began */
+  vmDied: boolean;
   uplinkSocket: SimSocket | null;
   readonly counted: Counted;
   uplinkResets: number;
@@ -183,6 +185,7 @@ class World {
     }
     for (const spec of this.mix.hosts) this.addClient(spec);
     this.record.onChange = (record, by) => this.recordChanged(record, by);
+    this.record.onAsked = (record) => this.changeAsked(record);
   }
 
   run(): WorldResult {
@@ -246,6 +249,7 @@ class World {
       arbiterWay: { delayMsMax: die.pick([1, 5, ARBITER_MS_MAX]), cutUntilMs: 0, lossy: 0 },
       quality,
       life: null,
+      vmDied: false,
       qemu: null,
       uplinkSocket: null,
       uplinkResets: 0,
@@ -338,6 +342,7 @@ class World {
       });
       const life = { process, node, slabMemory, audit: new Audit(node, WORLD_LIMITS) };
       host.life = life;
+      host.vmDied = false;
       this.trace(process.name, 'starts');
       this.loop.after(0, process, () => {
         node.start().then(
@@ -388,6 +393,7 @@ class World {
 
   private vmStarted(host: SimHost, qemu: SimQemu): void {
     host.qemu = qemu;
+    host.vmDied = false;
     this.trace(qemu.name, `starts${qemu.incoming ? ', waiting for state' : ''}`);
     if (qemu.incoming) return;
     if (!this.booted) {
@@ -407,6 +413,7 @@ class World {
   private vmDied(host: SimHost, qemu: SimQemu): void {
     this.trace(qemu.name, 'dies');
     if (host.qemu === qemu) host.qemu = null;
+    host.vmDied = true;
     this.lineage(this.injecting ? null : `${host.side}'s node ended its VM`, host);
   }
 
@@ -416,16 +423,13 @@ class World {
     this.checkVoices();
     if (record.state === 'alone' && by === `node-${record.primary}`)
       this.watchPromotion(this.hosts[record.primary as Side]);
-    this.ownVmDead(record);
     this.lineage(`${by} changed the record`, this.hosts[record.primary as Side]);
   }
 
-  /** Whoever goes on alone must have what goes on, however many faults there are: the other's copy may be the last. */
-  private ownVmDead(record: PairRecord): void {
-    if (record.state !== 'alone' || !this.covered) return;
-    const qemu = this.hosts[record.primary as Side].qemu;
-    if (qemu?.process.alive === true) return;
-    this.violation('nothing lost', `${record.primary} has the record changed to alone, and its VM is dead`);
+  /** Whoever asks to go on alone must have what goes on, however many faults there are: the other's copy may be the last. */
+  private changeAsked(record: PairRecord): void {
+    if (record.state !== 'alone' || !this.covered || !this.hosts[record.primary as Side].vmDied) return;
+    this.violation('nothing lost', `${record.primary} asks to go on alone, and its VM is dead`);
   }
 
   /** Does a VM live that may carry on? If there was one and now there is none, somebody must be to blame. */
