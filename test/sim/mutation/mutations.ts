@@ -219,6 +219,14 @@ export const MUTATIONS: readonly Mutation[] = [
     seedsMax: 20,
   },
   {
+    name: 'secondary-output-left-behind',
+    about: 'what the secondary VM said before it stopped counts for the next epoch',
+    file: 'src/checkpoint/secondary-barrier.ts',
+    find: '() => this.path.outputExhausted);',
+    put: '() => true);',
+    seedsMax: 792,
+  },
+  {
     name: 'slab-never-released',
     about: 'a matched frame pins its memory for ever',
     file: 'src/compare/held-frames.ts',
