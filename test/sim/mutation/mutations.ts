@@ -147,6 +147,14 @@ export const MUTATIONS: readonly Mutation[] = [
     seedsMax: 40,
   },
   {
+    name: 'translation-not-handed-on',
+    about: 'the next secondary does not learn the offsets of living connections',
+    file: 'src/node/primary-session.ts',
+    find: '    if (offsets.version === this.offsetsVersion) return;',
+    put: '    if (offsets.version >= 0) return;',
+    seedsMax: 1000,
+  },
+  {
     name: 'lease-ignored',
     about: 'a primary speaks although its lease is over',
     file: 'src/datapath/primary-path.ts',
@@ -209,6 +217,14 @@ export const MUTATIONS: readonly Mutation[] = [
     find: '    if (epoch === this.epoch) this.kept.confirm(from, to);',
     put: '    if (epoch > this.epoch) this.kept.confirm(from, to);',
     seedsMax: 20,
+  },
+  {
+    name: 'secondary-output-left-behind',
+    about: 'what the secondary VM said before it stopped counts for the next epoch',
+    file: 'src/checkpoint/secondary-barrier.ts',
+    find: '() => this.path.outputExhausted);',
+    put: '() => true);',
+    seedsMax: 792,
   },
   {
     name: 'slab-never-released',
