@@ -115,9 +115,19 @@ function twoStreams(
   ];
 }
 
+/**
+ * Two VMs whose numbers differ by less than the stream is long, and whose bytes repeat: a segment of the one then looks
+ * like a later one of the other, and nothing in a recording can tell (docs/diff.md, limits).
+ */
+function undecidable({ bytes, pvm, svm }: { bytes: Uint8Array; pvm: Numbers; svm: Numbers }): boolean {
+  const apart = Math.abs((pvm.isn - svm.isn) | 0);
+  return apart !== 0 && apart <= bytes.length;
+}
+
 test('one stream, cut in two ways, with other numbers: all of it matches, at once or after the lag', () => {
   fc.assert(
     fc.property(anyPair, (pair) => {
+      fc.pre(!undecidable(pair));
       const { counts, findings } = play(twoStreams(pair, pair.bytes));
       assert.deepEqual([findings, counts.checkpoints, counts.heldAtEnd], [[], {}, 0]);
       assert.equal(counts.matched, 1 + pieces(pair.bytes, pair.pvmCuts).length);
@@ -129,6 +139,7 @@ test('one stream, cut in two ways, with other numbers: all of it matches, at onc
 test('one byte that differs is found where it is, once, and what follows matches', () => {
   fc.assert(
     fc.property(anyPair, fc.nat(), fc.integer({ min: 1, max: 255 }), (pair, where, change) => {
+      fc.pre(!undecidable(pair));
       const place = where % pair.bytes.length;
       const other = Uint8Array.from(pair.bytes);
       other[place] ^= change;
