@@ -113,7 +113,10 @@ export class SecondaryPath {
   primarySyn(epoch: number, slab: number, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.offsets.noteSyn(bytes, at, length);
-    if (epoch < this.epoch) return;
+    if (epoch < this.epoch) {
+      this.translator.olderPvmSyn(bytes, at, length);
+      return;
+    }
     if (this.translator.pvmSyn(bytes, at, length)) this.sendCorrectedSyns();
   }
 

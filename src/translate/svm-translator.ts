@@ -20,6 +20,10 @@
  * place may be crossed by that; the comparator then sees other bytes, and a checkpoint heals it. A port that the PVM uses and
  * where the SVM has another connection of its own is no obstacle: names are exchanged (connection-names.ts).
  *
+ * A connection that the guest opened before the last commit is none of these: both VMs have it under one port and number.
+ * Its SYN may be repeated by either, and the client's SYN-ACK may come late. So the PVM's latest SYNs are remembered past
+ * a commit (TOLD_MAX), and what speaks of one of them is left alone.
+ *
  * A connection whose SYN is signed (TCP MD5 or TCP-AO) is left alone and reported: whatever is changed breaks the
  * signature. It is its own again after a commit.
  *
@@ -69,6 +73,9 @@ const SIGNED = 64;
 const OF_SVM = KNOWS_SVM | SVM_STAMPED | SVM_OPENED | ECHOED;
 const OF_PVM = KNOWS_PVM | PVM_STAMPED;
 
+/** SYNs of the PVM that are remembered past a commit. Of an older one a repetition is taken for a new connection. */
+const TOLD_MAX = 1024;
+
 export class SvmTranslator {
   /**
    * A SYN-ACK for a port that nobody is known to use tells the PVM's port of the SVM's first unpaired SYN. Not to be used
@@ -90,6 +97,10 @@ export class SvmTranslator {
   /* By the PVM's name. */
   private readonly pvmIsn: Int32Array;
   private readonly pvmTs: Int32Array;
+  /* The SYNs by which the PVM opened connections, the latest in place of the oldest. */
+  private readonly toldPorts = new Int32Array(TOLD_MAX);
+  private readonly toldIsns = new Int32Array(TOLD_MAX);
+  private toldCount = 0;
   private readonly view = new PacketView();
   private readonly quote = new PacketView();
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
@@ -166,6 +177,11 @@ export class SvmTranslator {
     if (parsePacket(bytes, at, length, view) !== PACKET.tcp) return false;
     writeFlowKey(bytes, view, true, this.key);
     const found = names.find(this.key);
+    if (opensConnection(view.tcpFlags)) {
+      if (this.wasTold(view.seq)) {
+        if (found === NONE) return false;
+      } else this.noteTold();
+    }
     const name = found === NONE ? this.enter() : found;
     if (name === NONE) return false;
     if ((this.knows[name] & KNOWS_PVM) !== 0 && this.pvmIsn[name] === view.seq) return false;
@@ -192,6 +208,14 @@ export class SvmTranslator {
     }
     this.unpaired.add(this.key, name);
     return false;
+  }
+
+  /** The same of an epoch that is over: it comes late. */
+  olderPvmSyn(bytes: Uint8Array, at: number, length: number): void {
+    const { view } = this;
+    if (parsePacket(bytes, at, length, view) !== PACKET.tcp || !opensConnection(view.tcpFlags)) return;
+    writeFlowKey(bytes, view, true, this.key);
+    if (!this.wasTold(view.seq)) this.noteTold();
   }
 
   /** The SVM's input, in place. */
@@ -259,6 +283,20 @@ export class SvmTranslator {
     }
   }
 
+  /** The PVM opened the connection of this key, with this number. */
+  private wasTold(isn: number): boolean {
+    const ports = this.key[10];
+    for (let i = Math.min(this.toldCount, TOLD_MAX) - 1; i >= 0; i--)
+      if (this.toldIsns[i] === isn && this.toldPorts[i] === ports) return true;
+    return false;
+  }
+
+  private noteTold(): void {
+    const place = this.toldCount++ % TOLD_MAX;
+    this.toldPorts[place] = this.key[10];
+    this.toldIsns[place] = this.view.seq;
+  }
+
   private seqDelta(vm: number): number {
     return (this.pvmIsn[this.names.outer[vm]] - this.svmIsn[vm]) | 0;
   }
@@ -271,6 +309,7 @@ export class SvmTranslator {
 
   private learnSvmSyn(bytes: Uint8Array, found: number): number {
     const { view, names } = this;
+    if (found === NONE && opensConnection(view.tcpFlags) && this.wasTold(view.seq)) return NONE;
     const name = found === NONE ? this.enter() : found;
     if (name === NONE) return NONE;
     if ((this.knows[name] & KNOWS_SVM) !== 0 && this.svmIsn[name] === view.seq) return name;
@@ -319,7 +358,7 @@ export class SvmTranslator {
       return name;
     }
     const vm = answers && this.learnsPorts ? this.unpaired.first(this.key) : NONE;
-    if (!this.isUnpairedSvm(vm)) return name;
+    if (!this.isUnpairedSvm(vm) || this.wasTold((view.ack - 1) | 0)) return name;
     const outside = name === NONE ? this.enter() : name;
     if (outside !== NONE) this.learnPvm(bytes, vm, outside);
     return outside;

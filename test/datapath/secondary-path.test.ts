@@ -204,18 +204,24 @@ test('a connection that the guest opens on two ports is one connection, whicheve
 test('a SYN of the PVM that comes when its epoch is over is paired with nothing', () => {
   const pair = protectedPair();
   const before = pair.secondary.epoch - 1;
-  const frame = tcpFrame({
-    sourceMac: VM_MAC,
-    destinationMac: CLIENT_MAC,
-    source: VM_ADDRESS[4],
-    destination: CLIENT_ADDRESS[4],
-    flags: TCP_SYN,
-  });
-  const slab = pair.secondarySlabs.acquire();
-  frame.copy(pair.secondarySlabs.buffer(slab), 4);
-  pair.secondary.primarySyn(before, slab, 4, frame.length);
+  const tell = (epoch: number, seq: number) => {
+    const frame = tcpFrame({
+      sourceMac: VM_MAC,
+      destinationMac: CLIENT_MAC,
+      source: VM_ADDRESS[4],
+      destination: CLIENT_ADDRESS[4],
+      flags: TCP_SYN,
+      seq,
+    });
+    const slab = pair.secondarySlabs.acquire();
+    frame.copy(pair.secondarySlabs.buffer(slab), 4);
+    pair.secondary.primarySyn(epoch, slab, 4, frame.length);
+  };
+  tell(before, 1);
   assert.equal(pair.secondary.translator.size, 0, 'the commit has made it the SVM’s own');
-  pair.secondary.primarySyn(pair.secondary.epoch, slab, 4, frame.length);
+  tell(pair.secondary.epoch, 1);
+  assert.equal(pair.secondary.translator.size, 0, 'and its repetition too');
+  tell(pair.secondary.epoch, 2);
   assert.equal(pair.secondary.translator.size, 1);
 });
 

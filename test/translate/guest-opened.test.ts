@@ -234,6 +234,50 @@ test('where the PVM’s SYNs are told, an answer to an unknown port is for an ol
   becomes(sides.input, older, older);
 });
 
+const older = { isn: 5, ts: 50, port: 1001 };
+const newer = { isn: 6, ts: 60, port: 1002 };
+
+test('a client’s late answer to a connection from before the commit says nothing of a new one', () => {
+  for (const late of [false, true]) {
+    const translator = new SvmTranslator(1);
+    const sides = sidesOf(translator);
+    const syn = vmSyn(place, older);
+    if (!late) translator.pvmSyn(syn, 0, syn.length);
+    translator.clear();
+    if (late) translator.olderPvmSyn(syn, 0, syn.length);
+    becomes(sides.output, vmSyn(place, newer), vmSyn(place, newer));
+    becomes(sides.input, clientSyn(place, older), clientSyn(place, older));
+    translates(sides, place, newer, newer, { clientAt: 3, vmAt: 4, time: 5 });
+  }
+});
+
+test('a SYN from before the commit that either VM repeats is no counterpart of a new one', () => {
+  for (const repeats of ['PVM', 'SVM']) {
+    const translator = new SvmTranslator(1);
+    const sides = sidesOf(translator);
+    const tell = (vm: Opened) => {
+      const frame = vmSyn(place, vm);
+      return translator.pvmSyn(frame, 0, frame.length);
+    };
+    tell(older);
+    translator.clear();
+    const repeated = { ...older, ts: older.ts + 1000 };
+    const opened = { isn: 7, ts: 70, port: 1003 };
+    if (repeats === 'PVM') {
+      assert.equal(tell(repeated), false);
+      becomes(sides.output, vmSyn(place, newer), vmSyn(place, newer));
+      assert.equal(tell(opened), true);
+    } else {
+      becomes(sides.output, vmSyn(place, repeated), vmSyn(place, repeated));
+      assert.equal(tell(opened), false);
+      becomes(sides.output, vmSyn(place, newer), vmSyn(place, opened));
+    }
+    const exchange = { clientAt: 3, vmAt: 4, time: 5 };
+    translates(sides, place, opened, newer, exchange);
+    translates(sides, place, older, older, exchange);
+  }
+});
+
 test('a segment that is no SYN-ACK pairs nothing', () => {
   const translator = new SvmTranslator(1);
   const sides = sidesOf(translator);
