@@ -111,6 +111,8 @@ export class Audit {
           ? this.before
           : null;
       ledgers.clear();
+      // What a node said of an earlier promotion is not about the one to come, of which it speaks only when QEMU is done.
+      if (path === null) this.takeover = null;
       this.seen = { path: current, vm: vmPort.stream, uplink: uplink.stream };
     }
     const vm = vmPort.stream;
