@@ -509,7 +509,7 @@ class World {
       const gone = host.qemu !== promotion.qemu || host.uplinkResets !== promotion.uplinkResets;
       if (gone || host.faultUntilMs > this.loop.nowMs - SHOWN_AFTER_MS || host.life?.audit.hasUplink !== true)
         return;
-      const text = this.outputCommit.missing(promotion.said);
+      const text = this.outputCommit.missing(promotion.said, promotion.qemu.said);
       if (text !== null) this.violation('nothing lost', `${host.side}: ${text}`);
     });
   }

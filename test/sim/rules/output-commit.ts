@@ -119,7 +119,7 @@ function saysTheSame(stream: Stream, bytes: Uint8Array, place: number): boolean 
   return true;
 }
 
-export type Said = { ends: { flow: number; place: number }[]; datagrams: number[] };
+export type Said = { ends: { flow: number; isn: number; place: number }[]; datagrams: number[] };
 
 /** What one VM has said, and what it was given as said. */
 export class SaidOutput {
@@ -173,7 +173,7 @@ export class SaidOutput {
   sinceCommit(): Said {
     const ends: Said['ends'] = [];
     for (const [flow, { isn, end, from }] of this.streams)
-      if (((end - from) | 0) > 0) ends.push({ flow, place: (end - isn) | 0 });
+      if (((end - from) | 0) > 0) ends.push({ flow, isn, place: (end - isn) | 0 });
     return { ends, datagrams: [...this.datagrams.keys()] };
   }
 
@@ -229,11 +229,15 @@ export class OutputCommit {
     return null;
   }
 
-  /** Of what a promoted VM had said, clients have to be shown all. */
-  missing({ ends, datagrams }: Said): string | null {
+  /**
+   * Of what a promoted VM had said, clients have to be shown all. Where the VM has begun another connection on the same
+   * ports by `now`, the client was done with the one before, and what was shown is the new one's.
+   */
+  missing({ ends, datagrams }: Said, now: SaidOutput): string | null {
     for (const hash of datagrams)
       if (!this.datagrams.has(hash)) return 'a datagram that the promoted VM had said was never released';
-    for (const { flow, place } of ends) {
+    for (const { flow, isn, place } of ends) {
+      if (now.stream(flow)?.isn !== isn) continue;
       const to = this.shownTo.get(flow);
       // Where nothing was shown, the guest has opened it, or it is over.
       if (to !== undefined && this.shown.get(flow) !== null && to < place)
