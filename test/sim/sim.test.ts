@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { SimQemu } from './sim-qemu.ts';
 import { runWorld, type WorldResult } from './world.ts';
 
 /** Worlds that once broke a rule, or show much: each has its reason. */
@@ -25,6 +26,26 @@ test('the same seed is the same world', async () => {
   for (const log of lines) await runWorld(5, { trace: (line) => log.push(line) });
   assert.ok(lines[0].length > 100);
   assert.deepEqual(lines[0], lines[1]);
+});
+
+test('a QEMU that takes seconds to leave COLO is waited for: it has the last VM', async (t) => {
+  type Inside = { later(ms: number, run: () => void): void } & Record<string, () => void>;
+  let slow = 0;
+  const inside = SimQemu.prototype as unknown as Inside;
+  for (const name of ['primaryFailsOver', 'secondaryFailsOver']) {
+    const failsOver = inside[name];
+    t.mock.method(inside, name, function (this: Inside) {
+      slow++;
+      this.later(5000, () => failsOver.call(this));
+    });
+  }
+  const lines: string[] = [];
+  await runWorld(1, { trace: (line) => lines.push(line) });
+  assert.ok(slow > 0);
+  assert.deepEqual(
+    lines.filter((line) => line.includes('QEMU did not fail over')),
+    [],
+  );
 });
 
 test('worlds that nobody has seen yet', async (t) => {
