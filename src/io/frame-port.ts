@@ -21,6 +21,8 @@ export class FramePort {
   /** Some of what was written has left: there may be room again (see `queuedBytes`). */
   onWritten: () => void = () => {};
   readonly out: RunQueue;
+  /** Frames that were to leave while there was no stream. */
+  droppedFrames = 0;
   private readonly slabs: SlabPool;
   private readonly reader: FrameReader;
   private stream: ByteStream | null = null;
@@ -58,7 +60,7 @@ export class FramePort {
     if (this.out.runs === 0) return;
     const { stream } = this;
     if (stream === null) {
-      this.out.clear();
+      this.drop();
       return;
     }
     stream.cork();
@@ -136,7 +138,12 @@ export class FramePort {
     if (this.stream !== stream) return;
     this.stream = null;
     this.reader.close();
-    this.out.clear();
+    this.drop();
     this.onClosed(cause);
+  }
+
+  private drop(): void {
+    this.droppedFrames += this.out.frames;
+    this.out.clear();
   }
 }

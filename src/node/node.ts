@@ -191,7 +191,10 @@ export class ColoNode implements NodeControl {
         peerFrames: path?.counters.peerFrames ?? 0,
         malformedFrames: comparator?.counters.malformed ?? 0,
         droppedFrames:
-          (path?.counters.droppedFrames ?? 0) + (this.secondaryPath?.counters.droppedFrames ?? 0),
+          (path?.counters.droppedFrames ?? 0) +
+          (this.secondaryPath?.counters.droppedFrames ?? 0) +
+          this.uplink.droppedFrames +
+          this.vmPort.droppedFrames,
       },
       failover: this.failoverReport,
     };

@@ -18,7 +18,10 @@ import { type ControlType, MESSAGE, OFFSETS_PER_MESSAGE } from '../link/link-pro
 import { SpeakingRight } from '../pair/lease.ts';
 
 export type PrimarySessionEvents = {
-  /** The first checkpoint has committed: the peer has a copy. */
+  /**
+   * The first checkpoint is complete: the peer has a copy, and what came for the VM meanwhile is on its way to both. Before
+   * that, a secondary that was promoted would not have those frames from anywhere.
+   */
   firstCommit(): void;
   checkpoint(report: CheckpointReport, inexact: number): void;
   takeoverAsked(): void;
@@ -130,19 +133,18 @@ export class PrimarySession {
     if (barrier.isRunning)
       throw new ColoError('COLO_CHECKPOINT_RUNNING', 'a checkpoint is under way already');
     this.sendOffsets();
-    const first = reason === 'initial';
     let report: CheckpointReport;
     try {
       report = await barrier.run(reason, () => {
         // What the commit released may have ended connections that the map sent above still has.
         this.sendOffsets();
-        if (first) this.events.firstCommit();
       });
     } catch (cause) {
       // The gate is closed, and only the end of the session opens it again.
       this.finish(cause instanceof Error ? cause.message : String(cause));
       throw cause;
     }
+    if (reason === 'initial') this.events.firstCommit();
     this.policy.committed(this.clock.now(), report.totalMs);
     this.events.checkpoint(report, barrier.inexact);
     barrier.inexact = 0;

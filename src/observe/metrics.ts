@@ -185,7 +185,7 @@ export function createMetrics({ status, eventsUnwritten }: MetricsOptions): Metr
   );
   counter(
     'colo_dropped_frames_total',
-    'Frames dropped because a limit was reached or the node may not speak.',
+    'Frames dropped: the node may not speak, has no use for them yet, or the socket for them is not connected.',
     (set, s) => set(s.traffic.droppedFrames),
   );
 

@@ -52,8 +52,11 @@ export const BANDWIDTH_BYTES_PER_S = 2 ** 40;
  * into this, so a minute here would freeze a large guest for its whole first pass.
  */
 export const DOWNTIME_MS_MAX = 1000;
-/** So slow that the first pass cannot end while the guest stands; 0 would be no limit. */
-const BANDWIDTH_HELD_BYTES_PER_S = 1;
+/**
+ * So slow that the first pass cannot end while the guest stands: QEMU then sends one buffer (32 KiB) each 100 ms. It
+ * counts in whole bytes per 100 ms, and 0 of them means no limit, so that less than 10 is none at all.
+ */
+const BANDWIDTH_HELD_BYTES_PER_S = 10;
 export const FAILOVER_MS = 5000;
 /** Setting up takes milliseconds. */
 const SETUP_MS = 5000;

@@ -111,18 +111,29 @@ test('without a slab it stops reading, and goes on when there is one, unless it 
   assert.deepEqual(heard, ['x', '.']);
 });
 
-test('without a stream output goes nowhere and keeps nothing', () => {
-  const { slabs, port: one } = port();
+test('without a stream output goes nowhere, is counted, and keeps nothing', () => {
+  const { slabs, port: one, attach } = port();
   const slab = slabs.acquire();
   one.out.push(slab, 4, 3);
+  one.out.push(slab, 11, 5);
   slabs.release(slab);
   one.flush();
+  assert.equal(one.droppedFrames, 2);
   one.writeOwn(Buffer.alloc(10));
   assert.equal(one.out.runs, 0);
   assert.equal(slabs.inUse, 0);
   assert.equal(one.drained, true);
   assert.equal(one.exhausted, true);
   assert.equal(one.queuedBytes, 0);
+  attach();
+  const another = slabs.acquire();
+  one.out.push(another, 4, 3);
+  one.flush();
+  one.out.push(another, 11, 5);
+  slabs.release(another);
+  one.close();
+  assert.equal(one.droppedFrames, 3, 'what was written is not, what still waited is');
+  assert.equal(slabs.inUse, 0);
 });
 
 test('the handler can be exchanged between two frames', () => {

@@ -85,5 +85,8 @@ test('what a commit does to the map of offsets is told at once', async () => {
   all.svmQemu.write(u32(5), () => {});
   await all.pass();
   assert.equal(told(), before + 1);
+  assert.ok(!all.log.includes('first commit'), 'what came meanwhile is not on its way to both VMs yet');
+  all.svmQemu.write(u32(6), () => {});
+  await all.pass();
   assert.ok(all.log.includes('first commit'));
 });

@@ -138,7 +138,7 @@ test('under TCG the guest stands until QEMU has collected the dirty pages once, 
   };
   await vm.startMigration('/run/mig');
   assert.deepEqual(qemu.done, [
-    ['migrate-set-parameters', { 'max-bandwidth': 1 }],
+    ['migrate-set-parameters', { 'max-bandwidth': 10 }],
     ['stop', undefined],
     ['migrate', { uri: 'unix:/run/mig' }],
     ['cont', undefined],

@@ -26,6 +26,9 @@ const RETURN_PATH = [
 const VERSION = { major: 11, minor: 1, micro: 3, text: '11.1.3' };
 /** In the first copy: a piece of RAM, and the end with the state. */
 const PIECE = { ram: 0x10, state: 0x11 };
+/** max-bandwidth is counted in whole bytes per tick, 0 of them is no limit; what is sent is at least a buffer. */
+const TICKS_PER_S = 10;
+const BUFFER_BYTES = 32_768;
 const ANNOUNCE_AT_MS = [0, 50, 200, 450, 800];
 /** NET_BUFSIZE: what a guest that stands still takes in. */
 const NET_BUFFER_BYTES = 69_632;
@@ -81,6 +84,9 @@ export class SimQemu {
   readonly incoming: boolean;
   running = false;
   coloMode: ColoMode = 'none';
+  /** the one before this one, and why it ended: a failover's word */
+  private lastMode: ColoMode = 'none';
+  private endReason = 'none';
   /** Its state is that of a service: it was booted, or it has got one. */
   hasState = false;
   consumed: Consumed = { frames: 0, digest: 0 };
@@ -100,12 +106,15 @@ export class SimQemu {
   private standing: Uint8Array[] = [];
   private tickMissed = false;
   private migration: ByteStream | null = null;
+  /** From then on it can be yanked; in COLO also when the stream has broken already. */
+  private yankable = false;
   private migrationStatus = 'none';
+  private bandwidth = Number.POSITIVE_INFINITY;
   /** It is the source of the stream. */
   private outgoing = false;
   private input: Uint8Array = new Uint8Array(0);
   private expecting: 'pieces' | 'request' | 'send' | 'size' | 'nothing' = 'nothing';
-  private stage: 'idle' | 'requested' | 'stopped' | 'sending' | 'waiting' = 'idle';
+  private stage: 'idle' | 'finishing' | 'requested' | 'stopped' | 'waiting' | 'committed' = 'idle';
   private requestPending = false;
   private loading = false;
   private failoverAsked = false;
@@ -277,6 +286,8 @@ export class SimQemu {
     }
     if (this.migrationStatus === 'setup' || this.migrationStatus === 'active') {
       this.migrationStatus = 'failed';
+      this.yankable = false;
+      this.stage = 'idle';
       this.resume();
     }
   }
@@ -285,10 +296,12 @@ export class SimQemu {
   private migrate(path: string): void {
     this.migrationStatus = 'setup';
     this.outgoing = true;
+    this.yankable = true;
     this.later(0.2, () => {
       const listener = this.host.unix.get(path);
       if (listener === undefined || !listener.owner.alive) {
         this.migrationStatus = 'failed';
+        this.yankable = false;
         return;
       }
       this.openMigration(this.options.sockets.local(this.host, this.process, listener));
@@ -303,17 +316,20 @@ export class SimQemu {
     this.phase('copying');
     if (pieces > 0) {
       this.piece(PIECE.ram, new Uint8Array(this.die.within(100, 8000)));
-      this.later(this.die.within(1, 40), () => {
+      const perTick = Math.trunc(this.bandwidth / TICKS_PER_S);
+      const ms = perTick > 0 && perTick < BUFFER_BYTES ? 1000 / TICKS_PER_S : this.die.within(1, 40);
+      this.later(ms, () => {
         if (this.migration === migration) this.coloStarts(pieces - 1);
       });
       return;
     }
     this.halt();
+    this.stage = 'finishing';
     this.later(this.die.within(1, 20), () => {
       if (this.migration !== migration) return;
       this.piece(PIECE.state, this.state());
       this.expecting = 'request';
-      this.stage = 'waiting';
+      this.enterColo('primary');
       this.phase('copied');
     });
   }
@@ -416,11 +432,24 @@ export class SimQemu {
     });
   }
 
+  private enterColo(mode: ColoMode): void {
+    this.coloMode = mode;
+    this.endReason = 'none';
+    this.migrationStatus = 'colo';
+  }
+
+  private leaveColo(): void {
+    this.lastMode = this.coloMode;
+    this.coloMode = 'none';
+    this.endReason = 'request';
+    this.migrationStatus = 'completed';
+    this.yankable = false;
+  }
+
   private firstState(bytes: Uint8Array): void {
     this.loadState(bytes);
     this.hasState = true;
-    this.coloMode = 'secondary';
-    this.migrationStatus = 'colo';
+    this.enterColo('secondary');
     for (const message of RETURN_PATH) this.migration?.write(Uint8Array.from(message), () => {});
     this.send(MESSAGE.ready);
     this.expecting = 'request';
@@ -446,7 +475,7 @@ export class SimQemu {
 
   /** The primary: what comes from the secondary. */
   private takeBackward(word: number): boolean {
-    if (this.migrationStatus === 'active' && this.coloMode === 'none') {
+    if (this.stage === 'finishing') {
       // Return-path messages, then READY.
       if (word !== MESSAGE.ready) {
         const length = 4 + (word & 0xffff);
@@ -455,10 +484,7 @@ export class SimQemu {
         return true;
       }
       this.skip(4);
-      this.coloMode = 'primary';
-      this.migrationStatus = 'colo';
-      this.stage = 'idle';
-      this.resume();
+      this.goesOn();
       return true;
     }
     this.skip(4);
@@ -476,34 +502,38 @@ export class SimQemu {
           this.phase('state');
         });
       });
-    } else if (word === MESSAGE.loaded && this.stage === 'waiting') {
-      this.stage = 'idle';
-      this.resume();
+    } else if (word === MESSAGE.received && this.stage === 'waiting') {
+      this.stage = 'committed';
+      this.requestPending = false;
+    } else if (word === MESSAGE.loaded && this.stage === 'committed') {
+      this.goesOn();
       this.phase('loaded');
-      if (this.requestPending) {
-        this.requestPending = false;
-        this.inStream(this.die.next() * 2, () => this.requestCheckpoint());
-      }
-    } else if (word !== MESSAGE.received) {
-      throw new Error(`message ${word} from the secondary in stage ${this.stage}`);
-    }
+    } else throw new Error(`message ${word} from the secondary in stage ${this.stage}`);
     return true;
   }
 
+  private goesOn(): void {
+    this.stage = 'idle';
+    this.resume();
+    if (!this.requestPending) return;
+    this.requestPending = false;
+    this.inStream(this.die.next() * 2, () => this.requestCheckpoint());
+  }
+
+  /** One during a checkpoint is forgotten with RECEIVED, one after that brings the next checkpoint. */
   private requestCheckpoint(): void {
     if (this.coloMode !== 'primary' || this.migration === null) return;
     if (this.stage === 'idle') {
       this.stage = 'requested';
       this.send(MESSAGE.request);
-    } else if (this.die.chance(0.5)) this.requestPending = true;
+    } else this.requestPending = true;
   }
 
   private primaryFailsOver(): void {
     this.migration?.close();
     this.migration = null;
     this.later(1 + this.die.next() * 2, () => {
-      this.coloMode = 'none';
-      this.migrationStatus = 'completed';
+      this.leaveColo();
       this.stage = 'idle';
       this.requestPending = false;
       this.resume();
@@ -515,8 +545,7 @@ export class SimQemu {
     this.migration = null;
     this.failoverAsked = false;
     this.halt();
-    this.coloMode = 'none';
-    this.migrationStatus = 'completed';
+    this.leaveColo();
     this.later(0.3 + this.die.next(), () => {
       this.announce();
       this.resume();
@@ -540,9 +569,12 @@ export class SimQemu {
       case 'migrate-set-capabilities':
         return {};
       case 'migrate-set-parameters':
+        if (typeof args?.['max-bandwidth'] === 'number') this.bandwidth = args['max-bandwidth'];
         if (args?.['x-checkpoint-delay'] !== undefined) this.requestCheckpoint();
         return {};
       case 'migrate-incoming':
+        this.migrationStatus = 'setup';
+        this.yankable = true;
         this.listen(String(args?.uri).slice('unix:'.length), (stream) => {
           if (this.migration !== null) {
             stream.close();
@@ -562,10 +594,12 @@ export class SimQemu {
         this.halt();
         return {};
       case 'cont':
+        if (this.stage === 'finishing')
+          throw new QmpRefusedError(name, 'GenericError', 'Migration is not finalized yet');
         this.resume();
         return {};
       case 'query-colo-status':
-        return { mode: this.coloMode, 'last-mode': 'none', reason: 'none' };
+        return { mode: this.coloMode, 'last-mode': this.lastMode, reason: this.endReason };
       case 'x-colo-lost-heartbeat':
         if (this.coloMode === 'none')
           throw new QmpRefusedError(name, 'GenericError', 'VM is not in COLO mode');
@@ -574,10 +608,11 @@ export class SimQemu {
         else this.secondaryFailsOver();
         return {};
       case 'query-yank':
-        return this.migration === null ? [] : [{ type: 'migration' }];
+        return this.yankable ? [{ type: 'migration' }] : [];
       case 'yank':
-        if (this.migration === null) throw new QmpRefusedError(name, 'GenericError', 'Instance not found');
-        this.streamBroke();
+        if (!this.yankable) throw new QmpRefusedError(name, 'GenericError', 'Instance not found');
+        // One that only listens does not mind.
+        if (!this.incoming || this.migration !== null || this.coloMode !== 'none') this.streamBroke();
         return {};
       case 'quit':
         this.process.kill();
@@ -590,6 +625,7 @@ export class SimQemu {
   private runStatus(): string {
     if (this.incoming && !this.hasState) return 'inmigrate';
     if (this.running) return 'running';
+    if (this.stage === 'finishing') return 'finish-migrate';
     return this.coloMode === 'none' ? 'paused' : 'colo';
   }
 }

@@ -146,8 +146,9 @@ export class Audit {
         counted.uplinkIn - counters.inputFrames - counters.foreignFrames,
       );
     // The node's own announcements are released by nobody: more may be written, but nothing may be missing.
-    if (wrong === null && up !== null) {
-      const missing = counters.releasedFrames - uplink.out.frames - counted.uplinkOut;
+    if (wrong === null) {
+      const known = uplink.out.frames + uplink.droppedFrames + counted.uplinkOut;
+      const missing = counters.releasedFrames - known;
       const name = 'what is released';
       const ledger = ledgers.get(name);
       if (ledger !== undefined && missing > ledger.difference)
