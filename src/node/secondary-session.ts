@@ -24,6 +24,9 @@ export type SecondarySessionEvents = {
   closed(cause: string): void;
 };
 
+/** A dead process's sockets close within a millisecond or two. The lease that is waited for anyway is longer. */
+const LINK_END_MS_MAX = 50;
+
 export class SecondarySession {
   readonly link: LinkChannel;
   readonly promise: LeasePromise;
@@ -39,6 +42,7 @@ export class SecondarySession {
   private offered: Translation[] = [];
   private allOffered = false;
   private stopWatching: () => void = () => {};
+  private stopReading: () => void = () => {};
   private done = false;
   private told = false;
   private cause = '';
@@ -90,7 +94,7 @@ export class SecondarySession {
         request: () => {},
         closed: (cause) => {
           this.relay = null;
-          this.finish(cause === null ? 'migration stream closed' : cause.message);
+          this.readLinkToItsEnd(cause === null ? 'migration stream closed' : cause.message);
         },
       },
       this.limits,
@@ -172,12 +176,22 @@ export class SecondarySession {
     });
   }
 
+  /**
+   * A primary that dies closes both its streams, in any order. What it had put on the link before, mirrored input and the
+   * PVM's SYNs, the SVM and its translation need: the link ends the session, or the time for that does.
+   */
+  private readLinkToItsEnd(cause: string): void {
+    if (this.done || !this.link.isOpen) this.finish(cause);
+    else this.stopReading = this.timers.after(LINK_END_MS_MAX, () => this.finish(cause));
+  }
+
   /** The VM's last words may be that it has taken over a new state: who is told of the end must know that first. */
   private finish(cause: string): void {
     if (!this.done) {
       this.done = true;
       this.cause = cause;
       this.stopWatching();
+      this.stopReading();
       this.link.close();
       this.relay?.close();
     }

@@ -7,7 +7,7 @@ import { LeasePromise } from '../../src/pair/lease.ts';
 import type { Translation } from '../../src/translate/offset-map.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
-import { fakePair } from '../io/fake-stream.ts';
+import { fakePair, pumpAll } from '../io/fake-stream.ts';
 
 function translation(port: number): Translation {
   const key = new Array(FLOW_KEY_WORDS).fill(0);
@@ -18,16 +18,26 @@ function translation(port: number): Translation {
 function begun() {
   const paths = new TwoPaths();
   const time = new FakeTime();
+  const ended: string[] = [];
   const session = new SecondarySession({
     link: paths.secondaryLink,
     promise: new LeasePromise(1000, time.now()),
     clock: time,
     timers: time,
     silenceMsMax: 1000,
-    events: { syncAsked() {}, committed() {}, protected() {}, yielded() {}, closed() {} },
+    events: {
+      syncAsked() {},
+      committed() {},
+      protected() {},
+      yielded() {},
+      closed: (cause) => ended.push(cause),
+    },
   });
-  const begin = () => session.begin(paths.secondary, fakePair()[0], fakePair()[0]);
-  return { paths, begin };
+  const [, qemuNear] = fakePair();
+  const [peer, peerNear] = fakePair();
+  const begin = () => session.begin(paths.secondary, qemuNear, peerNear);
+  const pumpStreams = () => pumpAll(qemuNear, peerNear);
+  return { paths, time, begin, peer, pumpStreams, ended };
 }
 
 test('a map of offsets of which a part is missing leaves the one before in place', () => {
@@ -44,4 +54,24 @@ test('a map of offsets of which a part is missing leaves the one before in place
   assert.equal(offsets.size, 1, 'the primary may die now: those that it has not named would be lost');
   send(false, true, 3);
   assert.equal(offsets.size, 3);
+});
+
+test('the migration stream ends first: what lies on the link is read before anybody is told', async () => {
+  for (const linkEnds of [true, false]) {
+    const { paths, time, begin, peer, pumpStreams, ended } = begun();
+    begin();
+    paths.settle();
+    paths.primaryLink.send(MESSAGE.offsets, { first: true, last: true, offsets: [translation(1)] });
+    peer.close();
+    pumpStreams();
+    pumpStreams();
+    assert.deepEqual(ended, [], 'its last words lie unread');
+    paths.settle();
+    assert.equal(paths.secondary.offsets.size, 1);
+    if (linkEnds) {
+      paths.primaryLink.close();
+      paths.settle();
+    } else await time.pass(60);
+    assert.equal(ended.length, 1);
+  }
 });
