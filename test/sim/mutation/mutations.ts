@@ -184,7 +184,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/pair/machine.ts',
     find: '  const stands = sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));',
     put: "  const stands = state.purpose === 'promote' || sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));",
-    seedsMax: 40,
+    seedsMax: 1000,
   },
   {
     name: 'alone-without-the-arbiter',
