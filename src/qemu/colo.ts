@@ -17,6 +17,11 @@
  * starts a checkpoint when in COLO and does nothing otherwise. Requests that come during one are coalesced.
  * There is no event for a commit: the migration relay sees it.
  *
+ * QEMU says that it is in COLO some moments before its COLO thread has made what a request for a checkpoint and a
+ * failover touch; one that comes in between aborts it (qemu_event_set: `ev->initialized`, seen on 11.1), and the
+ * last VM with it. READY is no sign of more: it comes from the other QEMU. So a primary is asked for either only after
+ * the thread's first event: RESUME after MIGRATION `colo`, or COLO_EXIT, which a broken stream brings.
+ *
  * Failover: a COLO thread may hang in a read or a write on a dead peer, on old versions with the big QEMU lock
  * held, and then no ordinary command gets through. `yank` runs out of band and breaks the stream. It also kills
  * an incoming QEMU that has not yet reached COLO: that one had no complete state to go on from.
@@ -41,7 +46,7 @@ import { ColoError } from '../error.ts';
 import { type Clock, sleep, systemClock, systemTimers, type Timers } from '../io/clock.ts';
 import type { QemuCapabilities } from './capabilities.ts';
 import { checkUnixPath } from './command-line.ts';
-import { isObject, type JsonObject, type Qmp, QmpRefusedError } from './qmp.ts';
+import { isObject, type JsonObject, type Qmp, type QmpEvent, QmpRefusedError } from './qmp.ts';
 
 /** u32 milliseconds: 49.7 days. 0 would make QEMU's main loop spin. */
 export const CHECKPOINT_DELAY_OFF_MS = 4294967295;
@@ -75,6 +80,8 @@ export class ColoVm {
   readonly #capabilities: QemuCapabilities;
   readonly #clock: Clock;
   readonly #timers: Timers;
+  /** The primary's last `migrate`: not in COLO, in COLO by name, with a COLO thread that has begun. */
+  #thread: 'none' | 'named' | 'begun' = 'none';
 
   constructor(
     qmp: Qmp,
@@ -85,6 +92,7 @@ export class ColoVm {
     this.#capabilities = capabilities;
     this.#clock = time.clock;
     this.#timers = time.timers;
+    qmp.onEvent((event) => this.#onEvent(event));
   }
 
   /** Before listenIncoming or startMigration. Changes nothing in a VM that runs. */
@@ -122,6 +130,7 @@ export class ColoVm {
     if (!isOver(status)) {
       throw new ColoError('COLO_QEMU_STATE', `cannot start a migration: QEMU's last one is still ${status}`);
     }
+    this.#thread = 'none';
     if (this.#capabilities.accel === 'kvm') await this.#migrate(unixPath);
     else await this.#migrateFromStandstill(unixPath, options.deadlineMs ?? SETUP_MS);
   }
@@ -174,8 +183,21 @@ export class ColoVm {
     }
   }
 
-  /** The primary's side; returns when QEMU has been told. The checkpoint itself is seen in the relayed stream. */
-  async requestCheckpoint(): Promise<void> {
+  /**
+   * The primary's side, whose stream has brought READY; returns when QEMU has been told. The checkpoint itself is seen in
+   * the relayed stream.
+   */
+  async requestCheckpoint(options: { readonly deadlineMs?: number } = {}): Promise<void> {
+    if (!this.#hasBegun()) {
+      const deadlineMs = options.deadlineMs ?? SETUP_MS;
+      const failure = `QEMU has not begun COLO in ${deadlineMs} ms`;
+      const deadline = startDeadline(
+        this.#clock,
+        deadlineMs,
+        () => new ColoError('COLO_QEMU_STATE', failure),
+      );
+      while (!this.#hasBegun()) await sleep(this.#timers, Math.min(POLL_MS, deadline.remainingMs()));
+    }
     await this.#qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': CHECKPOINT_DELAY_OFF_MS });
   }
 
@@ -193,16 +215,17 @@ export class ColoVm {
     );
     try {
       if (await this.#hasMigrationStream(deadline)) await this.#yank(deadline);
-      let told = await this.#lostHeartbeat(deadline);
+      let told = false;
       for (;;) {
         // In this order: the mode turns to `none` while the VM is stopped, so that `running` before is no sign.
         const mode = field(await this.#ask('query-colo-status', deadline), 'mode') ?? 'none';
+        if (!told && (mode === 'secondary' || (mode === 'primary' && this.#hasBegun()))) {
+          told = await this.#lostHeartbeat(deadline);
+        }
         const status = field(await this.#ask('query-status', deadline), 'status') ?? '?';
         if (mode === 'none' && status === 'running') return;
         last = `COLO mode ${mode}, VM ${status}`;
         if (mode === 'none' && status === 'inmigrate') throw new Error('it never got a complete state');
-        // The first copy may have completed just after it refused.
-        if (mode !== 'none' && !told) told = await this.#lostHeartbeat(deadline);
         await sleep(this.#timers, Math.min(POLL_MS, deadline.remainingMs()));
       }
     } catch (error) {
@@ -250,6 +273,16 @@ export class ColoVm {
     } catch (error) {
       if (!(error instanceof ColoError && error.code === 'COLO_QMP_CLOSED')) throw error;
     }
+  }
+
+  #onEvent({ event, data }: QmpEvent): void {
+    if (event === 'MIGRATION' && data.status === 'colo') this.#thread = 'named';
+    else if (event === 'COLO_EXIT' || (event === 'RESUME' && this.#thread === 'named'))
+      this.#thread = 'begun';
+  }
+
+  #hasBegun(): boolean {
+    return this.#thread === 'begun';
   }
 
   async #waitUntilOver(deadline: Deadline): Promise<void> {

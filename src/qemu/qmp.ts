@@ -60,6 +60,8 @@ export interface Qmp {
   readonly version: QmpVersion;
   execute<T = unknown>(command: string, args?: JsonObject, options?: ExecuteOptions): Promise<T>;
   executeOob<T = unknown>(command: string, args?: JsonObject, options?: ExecuteOptions): Promise<T>;
+  /** Returns how to stop listening. */
+  onEvent(listener: (event: QmpEvent) => void): () => void;
 }
 
 export interface ConnectOptions {

@@ -41,6 +41,7 @@ export class FakeQemu {
       executeOob: () => Promise.reject(new Error('not used')),
       onEvent: (listener) => {
         this.onEvent = listener;
+        return () => {};
       },
       onClose: (listener) => {
         this.onClose = listener;

@@ -4,7 +4,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../../src/error.ts';
 import type { QemuCapabilities } from '../../src/qemu/capabilities.ts';
 import { ColoVm } from '../../src/qemu/colo.ts';
-import { type ExecuteOptions, type JsonObject, type Qmp, QmpRefusedError } from '../../src/qemu/qmp.ts';
+import {
+  type ExecuteOptions,
+  type JsonObject,
+  type Qmp,
+  type QmpEvent,
+  QmpRefusedError,
+} from '../../src/qemu/qmp.ts';
 
 const version = { major: 11, minor: 1, micro: 3, text: '11.1.3' };
 const capabilities: QemuCapabilities = { version, accel: 'tcg', returnPath: true, exitWithParent: true };
@@ -32,6 +38,23 @@ class FakeQemu implements Qmp {
     this.stream = false;
   };
   onMigrate = (): void => {};
+  private readonly listeners: ((event: QmpEvent) => void)[] = [];
+
+  onEvent(listener: (event: QmpEvent) => void): () => void {
+    this.listeners.push(listener);
+    return () => {};
+  }
+
+  say(event: string, data: JsonObject = {}): void {
+    for (const listener of this.listeners) listener({ event, data, timestampUs: 0 });
+  }
+
+  /** A primary in COLO whose thread runs. */
+  inColo(): void {
+    this.mode = 'primary';
+    this.say('MIGRATION', { status: 'colo' });
+    this.say('RESUME');
+  }
 
   async execute<T>(command: string, args?: JsonObject, options?: ExecuteOptions): Promise<T> {
     if (this.hangs.has(command)) {
@@ -197,8 +220,40 @@ test('waitForColo: reached, ended otherwise, too late', async () => {
 
 test('a checkpoint is one command', async () => {
   const { qemu, vm } = make();
+  qemu.inColo();
   await vm.requestCheckpoint();
   assert.deepEqual(qemu.done, [['migrate-set-parameters', { 'x-checkpoint-delay': 4294967295 }]]);
+});
+
+test('no checkpoint and no failover is asked for between MIGRATION `colo` and the first word of the COLO thread', async () => {
+  for (const event of ['RESUME', 'COLO_EXIT']) {
+    for (const verb of ['requestCheckpoint', 'failover'] as const) {
+      const { qemu, vm } = make(kvm);
+      await vm.startMigration('/run/mig');
+      // The guest that stood for the first collection goes on: that is not the COLO thread.
+      qemu.say('RESUME');
+      qemu.mode = 'primary';
+      qemu.say('MIGRATION', { status: 'colo' });
+      const done = vm[verb]();
+      await sleep(20);
+      assert.deepEqual(qemu.verbs, ['migrate'], verb);
+      qemu.say(event);
+      await done;
+      assert.equal(qemu.verbs.length, 2, `${verb} after ${event}`);
+    }
+  }
+});
+
+test('the COLO thread of the pair before does not speak for the next one', async () => {
+  const { qemu, vm } = make(kvm);
+  qemu.inColo();
+  await vm.failover();
+  await vm.startMigration('/run/mig');
+  qemu.mode = 'primary';
+  const failure = { code: 'COLO_QEMU_STATE', message: /has not begun COLO in 30 ms/ };
+  await assert.rejects(vm.requestCheckpoint({ deadlineMs: 30 }), failure);
+  await assert.rejects(vm.failover({ deadlineMs: 30 }), { code: 'COLO_QEMU_FAILOVER' });
+  assert.deepEqual(qemu.verbs, ['x-colo-lost-heartbeat', 'migrate']);
 });
 
 test('failover yanks first, and returns only when the VM runs on its own', async () => {
@@ -222,7 +277,7 @@ test('failover does not take `running` for done while COLO is on', async () => {
 
 test('failover without a stream, and when COLO has ended already', async () => {
   const { qemu, vm } = make();
-  qemu.mode = 'primary';
+  qemu.inColo();
   await vm.failover();
   assert.deepEqual(qemu.verbs, ['x-colo-lost-heartbeat']);
   await vm.failover();
@@ -231,7 +286,7 @@ test('failover without a stream, and when COLO has ended already', async () => {
 
 test('failover when the stream goes between question and yank', async () => {
   const { qemu, vm } = make();
-  qemu.mode = 'primary';
+  qemu.inColo();
   const original = qemu.executeOob.bind(qemu);
   qemu.executeOob = async <T>(command: string, args?: JsonObject): Promise<T> =>
     command === 'query-yank' ? ([{ type: 'migration' }] as T) : await original<T>(command, args);
@@ -242,9 +297,7 @@ test('failover when the stream goes between question and yank', async () => {
 test('failover when COLO begins just after it refused', async () => {
   const { qemu, vm } = make();
   Object.assign(qemu, { stream: true, run: 'finish-migrate' });
-  setTimeout(() => {
-    qemu.mode = 'primary';
-  }, 20);
+  setTimeout(() => qemu.inColo(), 20);
   await vm.failover();
   assert.deepEqual(qemu.verbs, ['yank', 'x-colo-lost-heartbeat']);
 });
@@ -252,7 +305,8 @@ test('failover when COLO begins just after it refused', async () => {
 test('failover of a hung QEMU keeps its deadline', async () => {
   for (const command of ['x-colo-lost-heartbeat', 'query-status', 'query-colo-status']) {
     const { qemu, vm } = make();
-    Object.assign(qemu, { mode: 'primary', stream: true });
+    qemu.inColo();
+    qemu.stream = true;
     qemu.hangs.add(command);
     const started = performance.now();
     await assert.rejects(vm.failover({ deadlineMs: 60 }), { code: 'COLO_QEMU_FAILOVER' });

@@ -9,7 +9,13 @@ import { ColoError } from '../../src/error.ts';
 import type { ByteStream } from '../../src/io/byte-stream.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../../src/qemu/launcher.ts';
 import type { QemuExit } from '../../src/qemu/process.ts';
-import { type ExecuteOptions, type JsonObject, QMP_TIMEOUT_MS, QmpRefusedError } from '../../src/qemu/qmp.ts';
+import {
+  type ExecuteOptions,
+  type JsonObject,
+  QMP_TIMEOUT_MS,
+  type QmpEvent,
+  QmpRefusedError,
+} from '../../src/qemu/qmp.ts';
 import { FrameCutter, framed } from './frame-cutter.ts';
 import { Die } from './guest/die.ts';
 import type { Machine, MachinePort } from './guest/machine.ts';
@@ -29,6 +35,8 @@ const PIECE = { ram: 0x10, state: 0x11 };
 /** max-bandwidth is counted in whole bytes per tick, 0 of them is no limit; what is sent is at least a buffer. */
 const TICKS_PER_S = 10;
 const BUFFER_BYTES = 32_768;
+/** Microseconds, unless the host is busy. */
+const THREAD_BEGINS_MS_MAX = 8;
 const ANNOUNCE_AT_MS = [0, 50, 200, 450, 800];
 /** NET_BUFSIZE: what a guest that stands still takes in. */
 const NET_BUFFER_BYTES = 69_632;
@@ -87,6 +95,9 @@ export class SimQemu {
   /** the one before this one, and why it ended: a failover's word */
   private lastMode: ColoMode = 'none';
   private endReason = 'none';
+  /** In COLO, the primary's thread has begun: before, a request or a failover aborts QEMU (colo.ts). */
+  private threadBegun = false;
+  readonly eventListeners = new Set<(event: string, data: JsonObject) => void>();
   /** Its state is that of a service: it was booted, or it has got one. */
   hasState = false;
   consumed: Consumed = { frames: 0, digest: 0 };
@@ -222,6 +233,7 @@ export class SimQemu {
   private resume(): void {
     if (this.running) return;
     this.running = true;
+    this.emit('RESUME');
     const { standing } = this;
     this.standing = [];
     for (const frame of standing) this.consume(frame);
@@ -278,7 +290,12 @@ export class SimQemu {
     this.migration?.close();
     this.migration = null;
     this.options.events.note(this, `migration stream broke (${this.coloMode}, ${this.stage})`);
-    if (this.coloMode !== 'none') return;
+    if (this.coloMode !== 'none') {
+      // In the middle of a checkpoint, or before the first, the thread reads and finds out; else at the next one.
+      if (this.threadBegun && this.stage !== 'idle')
+        this.emit('COLO_EXIT', { mode: 'primary', reason: 'error' });
+      return;
+    }
     if (this.incoming && !this.hasState) {
       // An incoming QEMU that never got its state ends.
       this.process.kill();
@@ -331,7 +348,24 @@ export class SimQemu {
       this.expecting = 'request';
       this.enterColo('primary');
       this.phase('copied');
+      this.later(this.die.next() * THREAD_BEGINS_MS_MAX, () => this.threadBegins());
     });
+  }
+
+  private threadBegins(): void {
+    this.threadBegun = true;
+    this.endReason = 'none';
+    if (this.migration === null) this.emit('COLO_EXIT', { mode: 'primary', reason: 'error' });
+    else while (this.takeMessage());
+  }
+
+  private emit(event: string, data: JsonObject = {}): void {
+    for (const listener of this.eventListeners) listener(event, data);
+  }
+
+  /** Nothing that a node does may bring QEMU to this. */
+  private abort(): never {
+    throw new Error('QEMU was touched before its COLO thread began, and aborts');
   }
 
   private piece(kind: number, bytes: Uint8Array): void {
@@ -434,8 +468,10 @@ export class SimQemu {
 
   private enterColo(mode: ColoMode): void {
     this.coloMode = mode;
-    this.endReason = 'none';
+    this.threadBegun = false;
+    if (mode === 'secondary') this.endReason = 'none';
     this.migrationStatus = 'colo';
+    this.emit('MIGRATION', { status: 'colo' });
   }
 
   private leaveColo(): void {
@@ -476,6 +512,7 @@ export class SimQemu {
   /** The primary: what comes from the secondary. */
   private takeBackward(word: number): boolean {
     if (this.stage === 'finishing') {
+      if (this.coloMode === 'primary' && !this.threadBegun) return false;
       // Return-path messages, then READY.
       if (word !== MESSAGE.ready) {
         const length = 4 + (word & 0xffff);
@@ -522,7 +559,9 @@ export class SimQemu {
 
   /** One during a checkpoint is forgotten with RECEIVED, one after that brings the next checkpoint. */
   private requestCheckpoint(): void {
-    if (this.coloMode !== 'primary' || this.migration === null) return;
+    if (this.coloMode !== 'primary') return;
+    if (!this.threadBegun) this.abort();
+    if (this.migration === null) return;
     if (this.stage === 'idle') {
       this.stage = 'requested';
       this.send(MESSAGE.request);
@@ -603,7 +642,12 @@ export class SimQemu {
       case 'x-colo-lost-heartbeat':
         if (this.coloMode === 'none')
           throw new QmpRefusedError(name, 'GenericError', 'VM is not in COLO mode');
-        if (this.coloMode === 'primary') this.primaryFailsOver();
+        if (this.coloMode === 'primary' && !this.threadBegun) {
+          // A failover before this one has left its mark, which only the thread takes away.
+          if (this.endReason === 'request')
+            throw new QmpRefusedError(name, 'GenericError', 'COLO failover is already activated');
+          this.abort();
+        } else if (this.coloMode === 'primary') this.primaryFailsOver();
         else if (this.loading) this.failoverAsked = true;
         else this.secondaryFailsOver();
         return {};
@@ -722,7 +766,14 @@ function handleOf(node: Process, qemu: SimQemu, withParent: () => void): Running
 /** One QMP connection: commands take a moment there and back, and QEMU may be gone in between. */
 function qmpOf(node: Process, qemu: SimQemu): QmpConnection {
   const listeners = new Set<() => void>();
+  const eventListeners = new Set<(event: QmpEvent) => void>();
   let closed = false;
+  const onEvent = (event: string, data: JsonObject): void => {
+    node.loop.after(0.2, node, () => {
+      if (!closed) for (const listener of eventListeners) listener({ event, data, timestampUs: 0 });
+    });
+  };
+  qemu.eventListeners.add(onEvent);
   const pending = new Set<(cause: Error) => void>();
   const gone = () => new ColoError('COLO_QMP_CLOSED', 'QMP: QEMU closed the connection');
   const end = () => {
@@ -768,6 +819,10 @@ function qmpOf(node: Process, qemu: SimQemu): QmpConnection {
     version: VERSION,
     execute: ask,
     executeOob: ask,
+    onEvent: (listener) => {
+      eventListeners.add(listener);
+      return () => eventListeners.delete(listener);
+    },
     onClose: (listener) => {
       listeners.add(listener);
       return () => listeners.delete(listener);

@@ -13,7 +13,7 @@ import { ColoError } from '../../../src/error.ts';
 import { sleep } from '../../../src/io/clock.ts';
 import type { Surroundings } from '../../../src/io/surroundings.ts';
 import { queryCapabilities } from '../../../src/qemu/capabilities.ts';
-import { ColoVm } from '../../../src/qemu/colo.ts';
+import { CHECKPOINT_DELAY_OFF_MS, ColoVm } from '../../../src/qemu/colo.ts';
 import { buildCommandLine } from '../../../src/qemu/command-line.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../../../src/qemu/launcher.ts';
 import { QmpRefusedError } from '../../../src/qemu/qmp.ts';
@@ -142,6 +142,8 @@ class Script {
     await this.look('nobody listens', { primary: vm });
 
     let pair = await this.begin(vm, false);
+    // A busy machine's QEMU may take a while to see that its stream has gone.
+    await this.over(vm);
     await this.look('under way', pair);
     await kill(pair.secondary);
     await this.look('the secondary has died', { primary: vm });
@@ -185,7 +187,9 @@ class Script {
     for (const during of ['ready', 'request', 'reply', 'received', 'loaded']) {
       if (during !== 'ready') await vm.colo.requestCheckpoint();
       await this.passUntil(pair, during);
-      for (let i = 0; i < 2; i++) await vm.colo.requestCheckpoint();
+      // By hand: before READY the verb waits, and QEMU need not.
+      for (let i = 0; i < 2; i++)
+        await vm.qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': CHECKPOINT_DELAY_OFF_MS });
       await this.calm(pair);
       let further = 0;
       while (pair.stream.waiting.length > 0) {
@@ -385,6 +389,15 @@ class Script {
     } catch (error) {
       if (error instanceof QmpRefusedError) this.fact(`${what}: refused`);
       else this.fact(`${what}: ${error instanceof ColoError ? error.code : String(error)}`);
+    }
+  }
+
+  /** Until no migration is under way. */
+  private async over(vm: Vm): Promise<void> {
+    for (let ms = 0; ms < DEADLINE_MS; ms += POLL_MS) {
+      const { status } = await vm.qmp.execute<{ status?: string }>('query-migrate');
+      if (status !== 'setup' && status !== 'active') return;
+      await this.sleep(POLL_MS);
     }
   }
 
