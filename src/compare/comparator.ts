@@ -123,6 +123,11 @@ export class Comparator {
   /** held frames that were looked at in search of one: bounded per frame, whatever the VMs send */
   visits = 0;
   readonly vnet: boolean;
+  /**
+   * The secondary knows every SYN of the PVM and says its VM's own in the PVM's number: then a SYN of the PVM leaves only
+   * against one with that number, which proves that the secondary could go on with the connection (rule 1).
+   */
+  synsTranslated = false;
   private readonly primaryFragments: Fragments;
   private readonly secondaryFragments: Fragments;
   private evictAt = 0;

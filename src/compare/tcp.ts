@@ -103,7 +103,11 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
   if (flow.svmSyns === 0) return waitFor(comparator, id, WAITS_FOR.bytes);
   // A new connection. Whatever the SVM said before its own SYN belongs to an older one on the same ports.
   while (!isSyn(words[flow.secondary.head + FLAGS])) dropHead(comparator, flow);
+  if (comparator.synsTranslated) dropUntranslatedSyns(comparator, flow, words[id + SEQ]);
   const syn = flow.secondary.head;
+  // What the client is told of the PVM's number, only a secondary that knows it could go on with.
+  if (comparator.synsTranslated && words[syn + SEQ] !== words[id + SEQ])
+    return waitFor(comparator, id, WAITS_FOR.bytes);
   const contrary = ((words[syn + FLAGS] ^ words[id + FLAGS]) & TCP_ACK) !== 0;
   if (contrary || words[syn + SETTLES] !== words[id + SETTLES])
     return comparator.diverged(flow, id, 'diverged-flags');
@@ -116,6 +120,15 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
   else becomeData(comparator, flow, syn);
   adoptQueue(comparator, flow);
   return VERDICT.match;
+}
+
+/** The SVM's SYN that left before the PVM's was known is said again, in the PVM's number: the later one counts. */
+function dropUntranslatedSyns(comparator: Comparator, flow: ComparedFlow, seq: number): void {
+  const { words } = comparator.frames;
+  while (flow.svmSyns > 1 && words[flow.secondary.head + SEQ] !== seq) {
+    dropHead(comparator, flow);
+    while (!isSyn(words[flow.secondary.head + FLAGS])) dropHead(comparator, flow);
+  }
 }
 
 /** A SYN with data, which is agreed: what is left of it is data, at its place in the client's sequence space. */

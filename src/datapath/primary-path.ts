@@ -108,6 +108,7 @@ export class PrimaryPath {
       diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
+    this.comparator.synsTranslated = true;
     this.uplink.handler = {
       frame: (slab, at, length) => this.onInput(slab, at, length),
       batchEnd: () => this.onInputEnd(),

@@ -51,6 +51,8 @@ export class SecondaryPath {
   private standing = false;
   /** taken over or discarded */
   private over = false;
+  /** SYNs that are kept are not in the PVM's numbers yet: once for all that one read has told of */
+  private synsToCorrect = false;
   private nowMs = -1;
 
   constructor(options: {
@@ -117,7 +119,7 @@ export class SecondaryPath {
       this.translator.olderPvmSyn(bytes, at, length);
       return;
     }
-    if (this.translator.pvmSyn(bytes, at, length)) this.sendCorrectedSyns();
+    if (this.translator.pvmSyn(bytes, at, length)) this.synsToCorrect = true;
   }
 
   confirm(epoch: number, from: number, to: number): void {
@@ -125,6 +127,7 @@ export class SecondaryPath {
   }
 
   linkBatchEnd(): void {
+    if (this.synsToCorrect) this.sendCorrectedSyns();
     this.vm.flush();
     if (this.link.queuedBytes < this.limits.unsentBytesMax) this.resumeVm();
     this.nowMs = -1;
@@ -231,10 +234,12 @@ export class SecondaryPath {
   }
 
   /**
-   * A SYN that has left under the SVM's own port is seen by nobody who waits for it under the PVM's: it is sent again.
+   * A SYN that has left in the SVM's own number, or under its own port, is no counterpart of the PVM's: it is sent again.
+   * By its number the primary knows that this node knows the PVM's, and lets that one out.
    * In place: should the first one still wait in a socket, it is sent corrected twice, which is as good.
    */
   private sendCorrectedSyns(): void {
+    this.synsToCorrect = false;
     const frames: [index: number, slab: number, at: number, length: number][] = [];
     this.kept.forEach((index, slab, at, length) => {
       if (this.translator.correctSyn(this.slabs.buffer(slab), at, length))

@@ -8,10 +8,10 @@
  *
  * What is learnt, and from what:
  * - the SVM's ISN from its own SYN or SYN-ACK on the way out;
- * - the PVM's from the PVM's SYN or SYN-ACK, which the primary sends over the link before it may release it, and so
- *   before the client can answer. Should it be missing (the primary died in between, and the client's answer comes in
- *   through this host's uplink), from the first ACK of the client, which acknowledges exactly PVM ISN + 1 and echoes
- *   the PVM's TSval. When the guest opened the connection, that is the client's SYN-ACK.
+ * - the PVM's from the PVM's SYN or SYN-ACK, which the primary sends over the link. It releases it only when the SVM's
+ *   has come back in the PVM's number (`Comparator.synsTranslated`), so no client answers a number that is not known here.
+ *   Where nobody tells of it (drop-in, recordings), from the first ACK of the client, which acknowledges exactly
+ *   PVM ISN + 1 and echoes the PVM's TSval. When the guest opened the connection, that is the client's SYN-ACK.
  * A SYN that is repeated has a later TSval; the first one of each VM counts, for those were sent at the same point.
  *
  * Which SYN of the PVM belongs to which of the SVM? That of the same ports. If there is none, and the guest opened the
@@ -169,8 +169,8 @@ export class SvmTranslator {
   }
 
   /**
-   * The PVM's SYN or SYN-ACK, as the primary passed it on. Answers whether a SYN of the SVM, which has left under its own
-   * port, now has another one: it has to be corrected, for nobody would see the counterpart in it.
+   * The PVM's SYN or SYN-ACK, as the primary passed it on. Answers whether a SYN of the SVM, which has left in its own
+   * number or under its own port, now has another one: it has to be corrected, for nobody would see the counterpart in it.
    */
   pvmSyn(bytes: Uint8Array, at: number, length: number): boolean {
     const { view, names } = this;
@@ -198,7 +198,7 @@ export class SvmTranslator {
     this.noteSigned(bytes, name);
     if (this.isUnpairedSvm(name)) {
       this.pair(name, name);
-      return false;
+      return this.seqDelta(name) !== 0 && (this.knows[name] & SIGNED) === 0;
     }
     if (!opensConnection(view.tcpFlags) || (this.knows[name] & SIGNED) !== 0) return false;
     const vm = this.unpaired.first(this.key);

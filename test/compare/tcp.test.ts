@@ -15,6 +15,36 @@ function opened(): Rig {
 
 const data = (seq: number, text: string, ack = 501, flags = ACK) => tcp({ seq, ack, flags, text });
 
+test('where SYNs are translated, one of the PVM waits for one with its number', () => {
+  const syn = (seq: number, flags = SYN | ACK) => tcp({ flags, seq, ack: flags === SYN ? 0 : 501 });
+  for (const primaryFirst of [true, false]) {
+    const rig = new Rig();
+    rig.comparator.synsTranslated = true;
+    if (primaryFirst) rig.pvm(syn(1000));
+    // Sent twice before the secondary knew.
+    assert.equal(rig.svm(syn(7000)), 0);
+    assert.equal(rig.svm(syn(7000)), 0);
+    if (!primaryFirst) assert.equal(rig.pvm(syn(1000)), 0);
+    assert.equal(rig.svm(syn(1000)), 1);
+    rig.assertConfirmed(3);
+    assert.equal(rig.svm(data(1001, 'hello')), 0);
+    assert.equal(rig.pvm(data(1001, 'hello')), 1);
+    // Agreed once, it is repeated freely, in a simultaneous open with an ACK.
+    assert.equal(rig.pvm(syn(1000)), 1);
+    assert.deepEqual(rig.diverged, []);
+  }
+});
+
+test('without one it leaves with the checkpoint', () => {
+  const rig = new Rig();
+  rig.comparator.synsTranslated = true;
+  rig.svm(tcp({ flags: SYN | ACK, seq: 7000, ack: 501 }));
+  rig.pvm(tcp({ flags: SYN | ACK, seq: 1000, ack: 501 }));
+  assert.equal(rig.held, 1);
+  assert.equal(rig.commit(), 1);
+  rig.assertEmpty();
+});
+
 /*
  * The property: one stream, cut in two ways. The model knows only which positions of the stream the SVM has
  * produced and what it has acknowledged; from that alone follows what must have left, and what must not.

@@ -234,3 +234,26 @@ test('a barrier that comes to its end after the takeover holds the port of nobod
   pair.settle();
   assert.equal(pair.svm.near.unreadBytes(), 0);
 });
+
+test('a SYN of the PVM leaves only when the secondary knows its number', () => {
+  for (const clientOpens of [true, false]) {
+    const c: Connection = { ...place, clientOpens };
+    const [pvm, svm] = [
+      { isn: 1000, ts: 10, port: 80 },
+      { isn: 2000, ts: 20, port: 80 },
+    ];
+    const pair = protectedPair();
+    // The way to the secondary is cut, the way back is not.
+    pair.linkStreams[0].stalled = true;
+    pair.svm.write(vmSyn(c, svm));
+    pair.pvm.write(vmSyn(c, pvm));
+    pair.settle();
+    assert.deepEqual(pair.client.frames(), [], 'nobody could go on with this connection');
+    pair.linkStreams[0].unstall();
+    pair.settle();
+    assert.deepEqual(pair.client.frames(), [vmSyn(c, pvm)]);
+    assert.equal(pair.primary.comparator.secondary.frames, 0);
+    assert.equal(pair.secondary.keptFrames, 0);
+    pair.assertNoLeak();
+  }
+});
