@@ -55,6 +55,12 @@ export const LIMITS = {
   /** VM state on its way from socket to socket: 16 slabs, 4 MiB, keep both ends busy. */
   pipeSlabBytes: 256 * KIB,
   pipeSlabsMax: 16,
+  /**
+   * Given to the uplink's socket at once, and nothing more before all of it was taken: what the kernel had no room for
+   * leaves whenever there is, without a look at the clock. More than a socket's buffer (net.core.wmem_default, 208 KiB),
+   * so that one write fills it.
+   */
+  uplinkWriteBytesMax: 256 * KIB,
   /** A socket that takes nothing while so much waits for it: its source is paused. */
   unsentBytesMax: 8 * MIB,
 } as const;

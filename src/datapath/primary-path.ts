@@ -8,7 +8,9 @@
  * other numbers; `offsets` translates at the uplink's edge, in place, on the way in and at release.
  *
  * May this node speak? `speakUntilMs` is the end of what it can prove by its own clock (pair/lease.ts). After it,
- * released frames stay in the uplink's queue; `fence` drops them for good.
+ * released frames stay in the uplink's queue; `fence` drops them for good. The clock is asked before each write. What
+ * a write leaves in this process because the socket is full would leave later, unasked: when the process was paused,
+ * before any of its code runs. So a write is short, and the next one waits until the socket has taken all of it.
  *
  * Gate: while a checkpoint is drained and taken, input is kept back, in order, and delivered to both VMs afterwards.
  *
@@ -75,6 +77,7 @@ export class PrimaryPath {
   private uplinkHeld = false;
   private vmHeld = false;
   private readingRest = false;
+  private sending = false;
   private inputIndex = 0;
   /** Output of the epoch after this one, which overtook word of the commit. */
   private early: EarlyFrame[] = [];
@@ -118,7 +121,7 @@ export class PrimaryPath {
       batchEnd: () => this.onOutputEnd(),
     };
     this.uplink.onWritten = () => {
-      this.confirmSent();
+      this.sendOut();
       this.regulate();
     };
     this.vm.onWritten = () => this.regulate();
@@ -294,13 +297,22 @@ export class PrimaryPath {
   private onOutputEnd(): void {
     // What the secondary must know before the client can answer goes first.
     this.link?.flush();
-    if (this.maySpeak()) {
-      this.uplink.flush();
-      this.confirmSent();
-    }
+    this.sendOut();
     this.regulate();
     if (this.offsets.size > 0) this.offsets.sweep(this.batchNow());
     this.nowMs = -1;
+  }
+
+  /** As much as the uplink's socket takes; the rest follows from `onWritten`. */
+  private sendOut(): void {
+    const { uplink } = this;
+    // A stream may say within a write that some of it has left.
+    if (this.sending) return;
+    this.sending = true;
+    while (uplink.out.runs > 0 && uplink.queuedBytes === 0 && this.maySpeak())
+      uplink.flush(this.limits.uplinkWriteBytesMax);
+    this.sending = false;
+    this.confirmSent();
   }
 
   /** The secondary keeps its frame until the client's copy is out of this process: this node may die in between. */
@@ -324,7 +336,8 @@ export class PrimaryPath {
     const outputFull =
       !this.fenced &&
       !this.readingRest &&
-      (this.uplink.queuedBytes >= this.limits.unsentBytesMax || this.pressure() !== null);
+      (this.uplink.queuedBytes + this.uplink.out.bytes >= this.limits.unsentBytesMax ||
+        this.pressure() !== null);
     if (outputFull !== this.vmHeld) {
       this.vmHeld = outputFull;
       if (outputFull) this.vm.hold();

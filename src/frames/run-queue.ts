@@ -15,6 +15,7 @@ export class RunQueue {
   private starts: number[] = [];
   private ends: number[] = [];
   private tags: number[] = [];
+  private frameCounts: number[] = [];
 
   constructor(slabs: SlabPool, runBytesMax: number, framing: Framing = 'plain') {
     this.slabs = slabs;
@@ -40,6 +41,7 @@ export class RunQueue {
       end - this.starts[last] <= this.runBytesMax
     ) {
       this.ends[last] = end;
+      this.frameCounts[last]++;
       return;
     }
     this.slabs.retain(slab);
@@ -47,6 +49,7 @@ export class RunQueue {
     this.starts.push(start);
     this.ends.push(end);
     this.tags.push(tag);
+    this.frameCounts.push(1);
   }
 
   /** Hands out every run with the count it holds: the taker releases the slab. */
@@ -57,9 +60,31 @@ export class RunQueue {
     this.starts = [];
     this.ends = [];
     this.tags = [];
+    this.frameCounts = [];
     this.bytes = 0;
     this.frames = 0;
     for (let i = 0; i < slabIds.length; i++) take(slabIds[i], starts[i], ends[i], tags[i]);
+  }
+
+  /** As `drain`, but no more than `bytesMax` bytes, and at least one run. */
+  drainSome(bytesMax: number, take: (slab: number, start: number, end: number, tag: number) => void): void {
+    if (this.bytes <= bytesMax) {
+      this.drain(take);
+      return;
+    }
+    let runs = 0;
+    let bytes = 0;
+    do {
+      bytes += this.ends[runs] - this.starts[runs];
+      this.frames -= this.frameCounts[runs++];
+    } while (runs < this.runs && bytes + this.ends[runs] - this.starts[runs] <= bytesMax);
+    this.bytes -= bytes;
+    const slabIds = this.slabIds.splice(0, runs);
+    const starts = this.starts.splice(0, runs);
+    const ends = this.ends.splice(0, runs);
+    const tags = this.tags.splice(0, runs);
+    this.frameCounts.splice(0, runs);
+    for (let i = 0; i < runs; i++) take(slabIds[i], starts[i], ends[i], tags[i]);
   }
 
   clear(): void {

@@ -18,7 +18,7 @@ export class FramePort {
   readonly name: string;
   handler: FrameHandler;
   onClosed: (cause: Error | null) => void = () => {};
-  /** Some of what was written has left: there may be room again (see `queuedBytes`). */
+  /** Some of what was written has left, or never will: there may be room again (see `queuedBytes`). */
   onWritten: () => void = () => {};
   readonly out: RunQueue;
   /** Frames that were to leave while there was no stream. */
@@ -55,8 +55,8 @@ export class FramePort {
     return this.stream !== null;
   }
 
-  /** Writes what `out` has gathered. */
-  flush(): void {
+  /** Writes what `out` has gathered, or its beginning: no more than `bytesMax` bytes, but at least one run. */
+  flush(bytesMax = Number.POSITIVE_INFINITY): void {
     if (this.out.runs === 0) return;
     const { stream } = this;
     if (stream === null) {
@@ -64,7 +64,7 @@ export class FramePort {
       return;
     }
     stream.cork();
-    this.out.drain((slab, start, end) => {
+    this.out.drainSome(bytesMax, (slab, start, end) => {
       stream.write(this.slabs.buffer(slab).subarray(start, end), () => {
         this.slabs.release(slab);
         this.onWritten();
@@ -139,6 +139,7 @@ export class FramePort {
     this.stream = null;
     this.reader.close();
     this.drop();
+    this.onWritten();
     this.onClosed(cause);
   }
 

@@ -161,6 +161,83 @@ test('the secondary keeps what an uplink that is full has not taken', () => {
   pair.assertNoLeak();
 });
 
+test('what the uplink has no room for waits where the lease can still stop it, and leaves with the next one', () => {
+  const pair = new TwoPaths();
+  pair.client.near.stalled = true;
+  for (const text of ['under way', 'second', 'third']) {
+    pair.pvm.say(text);
+    pair.settle();
+  }
+  pair.primary.speakUntilMs = 0;
+  pair.client.near.unstall();
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['under way']);
+  pair.primary.speakUntilMs = Number.POSITIVE_INFINITY;
+  pair.primary.flush();
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['second', 'third']);
+  pair.client.near.stalled = true;
+  pair.pvm.say('fourth');
+  pair.settle();
+  pair.pvm.say('fifth');
+  pair.settle();
+  pair.client.near.unstall();
+  pair.settle();
+  assert.deepEqual(pair.client.heard(), ['fourth', 'fifth'], 'room is reason enough to go on');
+  pair.assertNoLeak();
+});
+
+/** Lets the VM say more than may wait for the uplink; answers what it said. */
+function flood(pair: TwoPaths): string[] {
+  const said: string[] = [];
+  for (let bytes = 0; bytes < LIMITS.unsentBytesMax + 1e6; bytes += 50_000) {
+    said.push(`${said.length} `.padEnd(50_000, '.'));
+    pair.pvm.say(said.at(-1) ?? '');
+    if (said.length % 5 === 0) pair.settle();
+  }
+  pair.settle();
+  return said;
+}
+
+test('a full uplink is given one short write at a time, stops the VM, and both go on when there is room', () => {
+  const pair = new TwoPaths();
+  pair.client.near.stalled = true;
+  const said = flood(pair);
+  assert.ok(pair.pvm.near.paused, 'what waits here counts as well');
+  const most = LIMITS.uplinkWriteBytesMax;
+  for (let last = -1; pair.client.near.queuedBytes() !== last; ) {
+    last = pair.client.near.queuedBytes();
+    assert.ok(last <= most, `${last} bytes were given to a socket at once`);
+    pair.client.near.unstall();
+    pair.client.near.stalled = true;
+    pair.settle();
+  }
+  pair.client.near.unstall();
+  pair.settle();
+  assert.ok(!pair.pvm.near.paused);
+  const heard = pair.client.heard();
+  assert.equal(heard.length, said.length);
+  assert.ok(heard.every((text, i) => text === said[i]));
+  pair.assertNoLeak();
+});
+
+test('a VM that waits for a lease goes on with it, and one that waits for an uplink when that is gone', () => {
+  const pair = new TwoPaths();
+  pair.primary.speakUntilMs = 0;
+  flood(pair);
+  assert.ok(pair.pvm.near.paused);
+  assert.equal(pair.client.near.queuedBytes(), 0);
+  pair.primary.speakUntilMs = Number.POSITIVE_INFINITY;
+  pair.primary.flush();
+  assert.ok(!pair.pvm.near.paused);
+  pair.settle();
+  pair.primary.speakUntilMs = 0;
+  flood(pair);
+  assert.ok(pair.pvm.near.paused);
+  pair.ports.uplink.close();
+  assert.ok(!pair.pvm.near.paused);
+});
+
 test('a fence drops what waits and what comes, for good', () => {
   const pair = protectedPair();
   pair.primary.speakUntilMs = 0;

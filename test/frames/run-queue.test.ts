@@ -69,3 +69,27 @@ test('clear lets go of the slabs', () => {
   assert.equal(pool.inUse, 0);
   assert.equal(runs.runs, 0);
 });
+
+test('some of it: from the front, as many runs as fit and at least one, and the accounts of the rest are right', () => {
+  const { pool, runs, drained } = queue(28);
+  const slab = pool.acquire();
+  for (const at of [4, 18, 100, 200, 300]) runs.push(slab, at, 10);
+  assert.deepEqual([runs.runs, runs.frames, runs.bytes], [4, 5, 70]);
+  const some = (bytesMax: number) => {
+    const starts: number[] = [];
+    runs.drainSome(bytesMax, (taken, start) => {
+      starts.push(start);
+      pool.release(taken);
+    });
+    return starts;
+  };
+  assert.deepEqual(some(1), [0]);
+  assert.deepEqual([runs.runs, runs.frames, runs.bytes], [3, 3, 42]);
+  assert.deepEqual(some(28), [96, 196]);
+  assert.deepEqual([runs.runs, runs.frames, runs.bytes], [1, 1, 14]);
+  assert.deepEqual(some(14), [296]);
+  assert.deepEqual([runs.runs, runs.frames, runs.bytes], [0, 0, 0]);
+  assert.deepEqual(drained(), []);
+  pool.release(slab);
+  assert.equal(pool.inUse, 0);
+});

@@ -83,6 +83,7 @@ const WORLD_LIMITS: Limits = {
   passedOnMax: 512,
   gatedBytesMax: 512 * 1024,
   earlyFramesMax: 512,
+  uplinkWriteBytesMax: 16 * 1024,
   unsentBytesMax: 512 * 1024,
   pipeSlabBytes: 64 * 1024,
   pipeSlabsMax: 4,
