@@ -16,6 +16,8 @@ const PORT_QUEUE_BYTES = 256 * 1024;
 
 export type PortQuality = { delayMs: number; jitterMs: number; loss: number; duplication: number };
 
+type Trouble = Omit<PortQuality, 'delayMs'>;
+
 type Port = {
   readonly name: string;
   readonly quality: PortQuality;
@@ -27,7 +29,10 @@ export class Network {
   readonly counters = { frames: 0, lost: 0, dropped: 0, duplicated: 0 };
   /** Every frame, when it is heard from a port. */
   tap: ((port: string, frame: Uint8Array) => void) | null = null;
-  readonly ports: Port[] = [];
+  private readonly ports: Port[] = [];
+  /** What is wrong with the whole network now; the last one to have come holds, and each ends by itself. */
+  private readonly troubles: Trouble[] = [];
+  private readonly own = new Map<Port, PortQuality>();
   private readonly loop: Loop;
   private readonly die: Die;
   private readonly learns: boolean;
@@ -37,6 +42,25 @@ export class Network {
     this.loop = loop;
     this.die = die;
     this.learns = learns;
+  }
+
+  /** Every port is like this until `untilMs`. */
+  trouble(trouble: Trouble, untilMs: number): void {
+    this.troubles.push(trouble);
+    this.loop.at(untilMs, null, () => {
+      this.troubles.splice(this.troubles.indexOf(trouble), 1);
+      this.settle();
+    });
+    this.settle();
+  }
+
+  private settle(): void {
+    const trouble = this.troubles.at(-1);
+    for (const port of this.ports) {
+      const own = this.own.get(port) ?? { ...port.quality };
+      this.own.set(port, own);
+      Object.assign(port.quality, own, trouble);
+    }
   }
 
   /** Where a client is plugged in; answers how it sends. */

@@ -637,15 +637,10 @@ class World {
         host?.life?.process.loop.after(0, null, () => this.resetUplink(hosts[what.side]));
         return;
       case 'bad-network':
-        for (const port of this.network.ports) {
-          const { loss, duplication, jitterMs } = port.quality;
-          Object.assign(port.quality, {
-            loss: what.loss,
-            duplication: what.duplication,
-            jitterMs: what.jitterMs,
-          });
-          loop.at(untilMs, null, () => Object.assign(port.quality, { loss, duplication, jitterMs }));
-        }
+        this.network.trouble(
+          { loss: what.loss, duplication: what.duplication, jitterMs: what.jitterMs },
+          untilMs,
+        );
         return;
       case 'command':
         for (const one of both) {
