@@ -102,12 +102,10 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
   if ((words[id + FLAGS] & SIGNED) !== 0) return comparator.diverged(flow, id, 'diverged-signed');
   if (flow.svmSyns === 0) return waitFor(comparator, id, WAITS_FOR.bytes);
   // A new connection. Whatever the SVM said before its own SYN belongs to an older one on the same ports.
-  while (!isSyn(words[flow.secondary.head + FLAGS])) dropHead(comparator, flow);
-  if (comparator.synsTranslated) dropUntranslatedSyns(comparator, flow, words[id + SEQ]);
-  const syn = flow.secondary.head;
-  // What the client is told of the PVM's number, only a secondary that knows it could go on with.
-  if (comparator.synsTranslated && words[syn + SEQ] !== words[id + SEQ])
+  dropToSyn(comparator, flow);
+  if (comparator.synsTranslated && !dropToSynWithSeq(comparator, flow, words[id + SEQ]))
     return waitFor(comparator, id, WAITS_FOR.bytes);
+  const syn = flow.secondary.head;
   const contrary = ((words[syn + FLAGS] ^ words[id + FLAGS]) & TCP_ACK) !== 0;
   if (contrary || words[syn + SETTLES] !== words[id + SETTLES])
     return comparator.diverged(flow, id, 'diverged-flags');
@@ -122,13 +120,25 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
   return VERDICT.match;
 }
 
-/** The SVM's SYN that left before the PVM's was known is said again, in the PVM's number: the later one counts. */
-function dropUntranslatedSyns(comparator: Comparator, flow: ComparedFlow, seq: number): void {
+/** The SVM has said a SYN: it comes to the head of what it said. */
+function dropToSyn(comparator: Comparator, flow: ComparedFlow): void {
   const { words } = comparator.frames;
-  while (flow.svmSyns > 1 && words[flow.secondary.head + SEQ] !== seq) {
+  while (!isSyn(words[flow.secondary.head + FLAGS])) dropHead(comparator, flow);
+}
+
+/**
+ * The same with the SVM's last SYN, or an earlier one with that number. An SVM's SYN that left before the PVM's was known
+ * is said again in the PVM's number, so the later one counts. Only a secondary that knows the number, as a SYN with it
+ * proves, could go on with what the client is told.
+ */
+function dropToSynWithSeq(comparator: Comparator, flow: ComparedFlow, seq: number): boolean {
+  const { words } = comparator.frames;
+  while (words[flow.secondary.head + SEQ] !== seq) {
+    if (flow.svmSyns === 1) return false;
     dropHead(comparator, flow);
-    while (!isSyn(words[flow.secondary.head + FLAGS])) dropHead(comparator, flow);
+    dropToSyn(comparator, flow);
   }
+  return true;
 }
 
 /** A SYN with data, which is agreed: what is left of it is data, at its place in the client's sequence space. */
