@@ -52,32 +52,19 @@ export class RunQueue {
     this.frameCounts.push(1);
   }
 
-  /** Hands out every run with the count it holds: the taker releases the slab. */
-  drain(take: (slab: number, start: number, end: number, tag: number) => void): void {
-    const { slabIds, starts, ends, tags } = this;
-    if (slabIds.length === 0) return;
-    this.slabIds = [];
-    this.starts = [];
-    this.ends = [];
-    this.tags = [];
-    this.frameCounts = [];
-    this.bytes = 0;
-    this.frames = 0;
-    for (let i = 0; i < slabIds.length; i++) take(slabIds[i], starts[i], ends[i], tags[i]);
-  }
-
-  /** As `drain`, but no more than `bytesMax` bytes, and at least one run. */
-  drainSome(bytesMax: number, take: (slab: number, start: number, end: number, tag: number) => void): void {
-    if (this.bytes <= bytesMax) {
-      this.drain(take);
-      return;
-    }
+  /** Hands out every run with the count it holds: the taker releases the slab. Of `bytesMax` bytes, but at least one. */
+  drain(
+    take: (slab: number, start: number, end: number, tag: number) => void,
+    bytesMax = Number.POSITIVE_INFINITY,
+  ): void {
     let runs = 0;
     let bytes = 0;
-    do {
-      bytes += this.ends[runs] - this.starts[runs];
-      this.frames -= this.frameCounts[runs++];
-    } while (runs < this.runs && bytes + this.ends[runs] - this.starts[runs] <= bytesMax);
+    for (; runs < this.runs; runs++) {
+      const length = this.ends[runs] - this.starts[runs];
+      if (runs > 0 && bytes + length > bytesMax) break;
+      bytes += length;
+      this.frames -= this.frameCounts[runs];
+    }
     this.bytes -= bytes;
     const slabIds = this.slabIds.splice(0, runs);
     const starts = this.starts.splice(0, runs);

@@ -65,12 +65,12 @@ export class FramePort {
       return;
     }
     stream.cork();
-    this.out.drainSome(bytesMax, (slab, start, end) => {
+    this.out.drain((slab, start, end) => {
       stream.write(this.slabs.buffer(slab).subarray(start, end), () => {
         this.slabs.release(slab);
         this.onWritten();
       });
-    });
+    }, bytesMax);
     stream.uncork();
   }
 

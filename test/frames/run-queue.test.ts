@@ -77,10 +77,10 @@ test('some of it: from the front, as many runs as fit and at least one, and the 
   assert.deepEqual([runs.runs, runs.frames, runs.bytes], [4, 5, 70]);
   const some = (bytesMax: number) => {
     const starts: number[] = [];
-    runs.drainSome(bytesMax, (taken, start) => {
+    runs.drain((taken, start) => {
       starts.push(start);
       pool.release(taken);
-    });
+    }, bytesMax);
     return starts;
   };
   assert.deepEqual(some(1), [0]);
