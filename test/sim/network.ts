@@ -20,7 +20,9 @@ type Trouble = Omit<PortQuality, 'delayMs'>;
 
 type Port = {
   readonly name: string;
+  /** as it is now, and as it is without trouble */
   readonly quality: PortQuality;
+  readonly own: PortQuality;
   readonly isClient: boolean;
   deliver(frame: Uint8Array): void;
 };
@@ -32,7 +34,6 @@ export class Network {
   private readonly ports: Port[] = [];
   /** What is wrong with the whole network now; the last one to have come holds, and each ends by itself. */
   private readonly troubles: Trouble[] = [];
-  private readonly own = new Map<Port, PortQuality>();
   private readonly loop: Loop;
   private readonly die: Die;
   private readonly learns: boolean;
@@ -56,30 +57,29 @@ export class Network {
 
   private settle(): void {
     const trouble = this.troubles.at(-1);
-    for (const port of this.ports) {
-      const own = this.own.get(port) ?? { ...port.quality };
-      this.own.set(port, own);
-      Object.assign(port.quality, own, trouble);
-    }
+    for (const port of this.ports) Object.assign(port.quality, port.own, trouble);
   }
 
   /** Where a client is plugged in; answers how it sends. */
-  plug(name: string, quality: PortQuality, machine: () => Machine): (frame: Uint8Array) => void {
-    const port: Port = { name, quality, isClient: true, deliver: (frame) => machine().receive(frame) };
+  plug(name: string, own: PortQuality, machine: () => Machine): (frame: Uint8Array) => void {
+    const port: Port = {
+      name,
+      quality: { ...own },
+      own,
+      isClient: true,
+      deliver: (frame) => machine().receive(frame),
+    };
     this.ports.push(port);
     return (frame) => this.heard(port, frame);
   }
 
   /** A place for a node's uplink: whoever connects last has it. */
-  socketPort(
-    name: string,
-    quality: PortQuality,
-    counted: { uplinkIn: number },
-  ): (stream: ByteStream) => void {
+  socketPort(name: string, own: PortQuality, counted: { uplinkIn: number }): (stream: ByteStream) => void {
     let current: ByteStream | null = null;
     const port: Port = {
       name,
-      quality,
+      quality: { ...own },
+      own,
       isClient: false,
       deliver: (frame) => {
         if (current === null || current.queuedBytes() > PORT_QUEUE_BYTES) this.counters.dropped++;

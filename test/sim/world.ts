@@ -18,7 +18,7 @@ import { Guest } from './guest/guest.ts';
 import { GUEST_MAC, makeMix } from './guest/mix.ts';
 import { get32 } from './guest/packets.ts';
 import { Loop, Process } from './loop.ts';
-import { Network, type PortQuality } from './network.ts';
+import { Network } from './network.ts';
 import { Audit, type Counted } from './rules/audit.ts';
 import { OutputCommit, type Said, type SaidOutput } from './rules/output-commit.ts';
 import { ArbiterRecord, type ArbiterWay, SimArbiter } from './sim-arbiter.ts';
@@ -124,7 +124,6 @@ type SimHost = Host & {
   readonly side: Side;
   readonly config: NodeConfig;
   readonly arbiterWay: ArbiterWay;
-  readonly quality: PortQuality;
   life: Life | null;
   qemu: SimQemu | null;
   /** since this life of its node began */
@@ -248,7 +247,6 @@ class World {
       unix: new Map(),
       config: configOf(side, other, die),
       arbiterWay: { delayMsMax: die.pick([1, 5, ARBITER_MS_MAX]), cutUntilMs: 0, lossy: 0 },
-      quality,
       life: null,
       vmDied: false,
       qemu: null,
