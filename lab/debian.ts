@@ -8,7 +8,7 @@ import { ColoError } from '../src/error.ts';
 import { cacheFolder, diskFull, progress, withLock } from './cache.ts';
 import { type RunResult, run } from './process.ts';
 
-type Suite = 'bookworm' | 'trixie' | 'trixie-backports';
+export type Suite = 'bookworm' | 'trixie' | 'trixie-backports';
 
 export type PackageFetch = {
   /** What the progress lines call it. */

@@ -9,7 +9,8 @@ import { checkServices } from './check.ts';
 import { type GuestImage, installGuest } from './guest/image.ts';
 import { type Network, startNetwork } from './network.ts';
 import { removeWorkFolder, startChild, stopChild, workFolder } from './process.ts';
-import { installPasst, installQemu, type QemuInstall } from './qemu.ts';
+import { installPasst } from './program.ts';
+import { installQemu, type QemuInstall } from './qemu.ts';
 import { nicArguments, untilReady, vmArguments } from './vm.ts';
 
 const HELP = `npm run lab -- COMMAND

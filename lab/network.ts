@@ -15,7 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../src/error.ts';
 import { progress } from './cache.ts';
 import { startChild, stopChild } from './process.ts';
-import { installPasst, type Program } from './qemu.ts';
+import { installPasst, type Program } from './program.ts';
 import { endWithParent, HOST_FROM_GUEST, NIC, PORTS } from './vm.ts';
 
 /** Ports of this host that lead to the guest's services. */

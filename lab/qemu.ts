@@ -1,17 +1,11 @@
-/**
- * Which QEMU and which passt the lab runs: the machine's own QEMU if it is new enough, else a private one from
- * Debian's packages that is started through its own dynamic loader, so that the machine's libraries do not matter.
- */
-import { existsSync, readdirSync } from 'node:fs';
+/** Which QEMU the lab runs: the machine's own if it is new enough, else a private one. */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError } from '../src/error.ts';
 import { workingAccelerator } from './accelerator.ts';
-import { cached } from './cache.ts';
-import { fetchPackages } from './debian.ts';
 import { run } from './process.ts';
+import { libraryFolder, type Program, throughLoader, unpackPackages } from './program.ts';
 
-/** A program with the start of its command line, and what it wants in its environment. */
-export type Program = { readonly command: string[]; readonly env: Record<string, string> };
 export type Accelerator = 'kvm' | 'tcg';
 export type QemuInstall = Program & {
   readonly version: string;
@@ -22,7 +16,6 @@ export type QemuInstall = Program & {
 
 /** Older ones deadlock their primary under TCG (docs/qemu.md), and the lab must work without KVM. */
 const VERSION_MIN = [11, 1] as const;
-const RECIPE = 1;
 
 let installed: Promise<QemuInstall> | undefined;
 
@@ -65,19 +58,12 @@ async function privateQemu(): Promise<Found> {
 }
 
 async function unpackQemu(name: string, suite: 'bookworm' | 'trixie-backports'): Promise<Found> {
-  const folder = await cached({
+  const folder = await unpackPackages({
+    what: 'QEMU',
     name,
-    recipe: RECIPE,
     megabytes: 350,
-    build: async (into) => {
-      await fetchPackages({
-        what: 'QEMU',
-        suite,
-        architecture: architecture(),
-        packages: ['qemu-system-x86', 'qemu-utils'],
-        into,
-      });
-    },
+    suite,
+    packages: ['qemu-system-x86', 'qemu-utils'],
   });
   const binary = join(folder, 'usr/bin/qemu-system-x86_64');
   const data = ['usr/share/qemu', 'usr/share/seabios', 'usr/lib/ipxe/qemu'];
@@ -87,25 +73,6 @@ async function unpackQemu(name: string, suite: 'bookworm' | 'trixie-backports'):
     version: '',
     imageCommand: throughLoader(folder, join(folder, 'usr/bin/qemu-img')),
   };
-}
-
-/** passt gives the lab's network IPv6 without root; QEMU's own user networking forwards IPv4 only. */
-export async function installPasst(): Promise<Program> {
-  const folder = await cached({
-    name: 'passt',
-    recipe: RECIPE,
-    megabytes: 60,
-    build: async (into) => {
-      await fetchPackages({
-        what: 'passt',
-        suite: 'trixie-backports',
-        architecture: architecture(),
-        packages: ['passt'],
-        into,
-      });
-    },
-  });
-  return { command: throughLoader(folder, join(folder, 'usr/bin/passt')), env: {} };
 }
 
 async function versionOf(program: Program): Promise<string> {
@@ -125,31 +92,4 @@ function isNewEnough(version: string): boolean {
 async function onPath(name: string): Promise<string | null> {
   const folders = (process.env.PATH ?? '').split(':').filter((folder) => folder !== '');
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path)) ?? null;
-}
-
-function throughLoader(root: string, binary: string): string[] {
-  const libraries = libraryFolder();
-  // Debian 12's packages still have some of them below /lib.
-  const folders = [libraries, libraries.replace(/^usr\//, '')].map((path) => join(root, path));
-  const loader = folders
-    .filter((folder) => existsSync(folder))
-    .flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)))
-    .find((path) => /\/ld-linux[^/]*\.so\.[0-9]$/.test(path));
-  if (loader === undefined)
-    throw new ColoError('COLO_SETUP_QEMU', `no dynamic loader in ${folders.join(', ')}`);
-  const paths = [...folders, join(root, libraries, 'pulseaudio')];
-  return [loader, '--library-path', paths.join(':'), binary];
-}
-
-function architecture(): 'amd64' | 'arm64' {
-  if (process.arch === 'x64') return 'amd64';
-  if (process.arch === 'arm64') return 'arm64';
-  throw new ColoError(
-    'COLO_SETUP_QEMU',
-    `no Debian packages known for ${process.arch}; install QEMU 11.1 or later`,
-  );
-}
-
-function libraryFolder(): string {
-  return `usr/lib/${architecture() === 'amd64' ? 'x86_64' : 'aarch64'}-linux-gnu`;
 }

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { Program } from '../../lab/qemu.ts';
+import type { Program } from '../../lab/program.ts';
 import { ColoError } from '../../src/error.ts';
 
 export type Sockets = { readonly primary: string; readonly secondary: string; readonly out: string };

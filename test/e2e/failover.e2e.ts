@@ -11,6 +11,7 @@ import { ConnectOut, OutListener } from '../../lab/clients/connect-out.ts';
 import { Echo } from '../../lab/clients/echo.ts';
 import type { LabNode } from '../../lab/pair.ts';
 import { Stage } from '../../lab/stage.ts';
+import { readFields } from '../../lab/tshark.ts';
 import { HOST_FROM_GUEST } from '../../lab/vm.ts';
 import { CAPTURE_INTERFACES } from '../../src/observe/pcapng.ts';
 
@@ -188,6 +189,21 @@ test('a capture holds both VMs, the input and what was released, each frame with
     assert.ok((packets[index] ?? 0) > 0, `no frame on ${name}`);
   });
   assert.ok((comments.match ?? 0) > 0);
+  // Wireshark sees the same.
+  const rows = await readFields(file, ['frame.interface_name', 'frame.comment', '_ws.malformed']);
+  assert.equal(
+    rows.length,
+    packets.reduce((sum, count) => sum + count, 0),
+  );
+  CAPTURE_INTERFACES.forEach((name, index) => {
+    assert.equal(rows.filter(([at]) => at === name).length, packets[index], name);
+  });
+  const matched = rows.filter(([at, comment]) => at === CAPTURE_INTERFACES[3] && comment === 'match');
+  assert.equal(matched.length, comments.match);
+  assert.deepEqual(
+    rows.filter(([, comment, malformed]) => comment === '' || malformed !== ''),
+    [],
+  );
 });
 
 /** Frames per interface, and how often each comment of the "released" interface occurs. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -170,10 +170,6 @@ test('a disk that stands still bounds what waits', async () => {
 });
 
 test('a real full disk', async () => {
-  if (!existsSync('/dev/full')) {
-    console.log('NOT CHECKED: this machine has no /dev/full');
-    return;
-  }
   const log = new EventLog({ path: '/dev/full', node: 'a', now });
   log.emit('one');
   await log.close();

@@ -12,7 +12,7 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../../lab/process.ts';
-import type { Program } from '../../../lab/qemu.ts';
+import type { Program } from '../../../lab/program.ts';
 import { DropInCompare } from '../../../src/dropin/compare.ts';
 import { NotifySource } from '../../../src/dropin/notify.ts';
 import { systemTimers } from '../../../src/io/clock.ts';

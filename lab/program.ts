@@ -1,0 +1,77 @@
+/**
+ * Programs from Debian's packages, in the cache and nowhere else: each is started through the dynamic loader that came
+ * with it, so that the machine's libraries do not matter.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { ColoError } from '../src/error.ts';
+import { cached } from './cache.ts';
+import { fetchPackages, type Suite } from './debian.ts';
+
+/** A program with the start of its command line, and what it wants in its environment. */
+export type Program = { readonly command: string[]; readonly env: Record<string, string> };
+
+type Wanted = {
+  /** What the progress lines call it. */
+  readonly what: string;
+  /** of its folder in the cache */
+  readonly name: string;
+  /** that have to be free */
+  readonly megabytes: number;
+  readonly suite: Suite;
+  readonly packages: readonly string[];
+};
+
+const RECIPE = 1;
+
+/** passt gives the lab's network IPv6 without root; QEMU's own user networking forwards IPv4 only. */
+export function installPasst(): Promise<Program> {
+  return fetchProgram('passt', 60);
+}
+
+/** A reader of captures that shares nothing with their writer. */
+export function installTshark(): Promise<Program> {
+  return fetchProgram('tshark', 450);
+}
+
+async function fetchProgram(name: string, megabytes: number): Promise<Program> {
+  const wanted = { what: name, name, megabytes, suite: 'trixie-backports', packages: [name] } as const;
+  const folder = await unpackPackages(wanted);
+  return { command: throughLoader(folder, join(folder, 'usr/bin', name)), env: {} };
+}
+
+/** Returns the folder in which the packages, and all that they need, lie as on a root file system. */
+export function unpackPackages({ what, name, megabytes, suite, packages }: Wanted): Promise<string> {
+  return cached({
+    name,
+    recipe: RECIPE,
+    megabytes,
+    build: async (into) => {
+      await fetchPackages({ what, suite, architecture: architecture(), packages, into });
+    },
+  });
+}
+
+export function throughLoader(root: string, binary: string): string[] {
+  const libraries = libraryFolder();
+  // Debian 12's packages still have some of them below /lib.
+  const folders = [libraries, libraries.replace(/^usr\//, '')].map((path) => join(root, path));
+  const loader = folders
+    .filter((folder) => existsSync(folder))
+    .flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)))
+    .find((path) => /\/ld-linux[^/]*\.so\.[0-9]$/.test(path));
+  if (loader === undefined)
+    throw new ColoError('COLO_SETUP_PROGRAM', `no dynamic loader in ${folders.join(', ')}`);
+  const paths = [...folders, join(root, libraries, 'pulseaudio')];
+  return [loader, '--library-path', paths.join(':'), binary];
+}
+
+function architecture(): 'amd64' | 'arm64' {
+  if (process.arch === 'x64') return 'amd64';
+  if (process.arch === 'arm64') return 'arm64';
+  throw new ColoError('COLO_SETUP_PROGRAM', `no Debian packages known for ${process.arch}`);
+}
+
+export function libraryFolder(): string {
+  return `usr/lib/${architecture() === 'amd64' ? 'x86_64' : 'aarch64'}-linux-gnu`;
+}
