@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../src/error.ts';
 import { progress } from './cache.ts';
+import { startGuestOnly } from './guest-only.ts';
 import { startChild, stopChild } from './process.ts';
 import { installPasst, type Program } from './program.ts';
 import { endWithParent, HOST_FROM_GUEST, NIC, PORTS } from './vm.ts';
@@ -42,8 +43,9 @@ export type NetworkOptions = {
   /** Left out of the result, with a word on stderr, where passt cannot run. */
   readonly ipv6: boolean;
   /**
-   * Nothing gets out but answers to forwarded ports. For whoever puts frames of its own on the hub: user networking
-   * hears them too, takes them for the guest's, and would send them on into the host's network.
+   * For whoever puts frames of its own on the hub: user networking hears them too, takes them for the guest's, and would
+   * send them on into the host's network. QEMU's then lets nothing out but answers to forwarded ports, and passt
+   * hears the guest only.
    */
   readonly closed?: boolean;
 };
@@ -109,12 +111,22 @@ async function startWithPasst(options: NetworkOptions, passt: Program): Promise<
       args.push(option, `${forwards.host}/${forwards[name]}:${port}`);
     }
   }
-  const netdev = `stream,server=off,addr.type=unix,addr.path=${socket}`;
+  const filtered = options.closed === true ? `${socket}-guest` : null;
+  const filter = filtered === null ? null : await startGuestOnly(filtered, socket);
+  const netdev = `stream,server=off,addr.type=unix,addr.path=${filtered ?? socket}`;
   const passtStart = { what: 'passt', program: passt, args, sockets: [socket] };
-  return assemble([passtStart, { what: 'the hub (QEMU)', ...hub(options, netdev) }], uplinkPaths(options), {
-    v4,
-    v6,
-  });
+  const hubStart = { what: 'the hub (QEMU)', ...hub(options, netdev) };
+  try {
+    const network = await assemble([passtStart, hubStart], uplinkPaths(options), { v4, v6 });
+    const stop = async (): Promise<void> => {
+      await filter?.close();
+      await network.stop();
+    };
+    return { ...network, stop };
+  } catch (error) {
+    await filter?.close();
+    throw error;
+  }
 }
 
 type Start = { what: string; program: Program; args: string[]; sockets: string[] };
