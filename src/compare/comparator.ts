@@ -96,8 +96,6 @@ const OVERDUE_SCAN_MAX = 256;
 const EVICT_SCAN_MAX = 64;
 /** Flows looked at for one that is over, whenever a new one comes: more than come. */
 const SWEEP_SCAN = 8;
-/** With fewer flows the table is in the caches anyway. */
-const AHEAD_FLOWS_MIN = 4096;
 /** Segments with one of these have more to them than their place in the stream. */
 const RARE = TCP_SYN | TCP_RST | TCP_URG;
 
@@ -180,15 +178,6 @@ export class Comparator {
     // Behind another held frame it can only leave after that one.
     if (first) this.advance(flow);
     else this.checkShare(flow.primary);
-  }
-
-  /** PVM frames come soon, this one among them. False when so few flows are known that it is no use to say so. */
-  primaryAhead(slab: number, at: number, length: number): boolean {
-    return this.ahead(slab, at, length, this.secondary);
-  }
-
-  secondaryAhead(slab: number, at: number, length: number): boolean {
-    return this.ahead(slab, at, length, this.primary);
   }
 
   /** An SVM frame; `index` is its number in the epoch. */
@@ -584,17 +573,6 @@ export class Comparator {
     const { flowFramesMax, flowBytesMax } = this.limits;
     if (queue.framesBehind < flowFramesMax - 1 && queue.bytesBehind < flowBytesMax) return false;
     this.shareReached = true;
-    return true;
-  }
-
-  private ahead(slab: number, at: number, length: number, other: ArrivalList): boolean {
-    if (this.table.size < AHEAD_FLOWS_MIN) return false;
-    // The other side's oldest frame will say which flow it is (flowOf).
-    if (other.oldest !== NONE) return true;
-    const skip = this.vnet ? vnetBytes(this.slabs.buffer(slab), at) : 0;
-    if (!parseQuickTcp(this.slabs.view(slab), at + skip, length - skip, this.view)) return true;
-    writeFlowKey(this.slabs.buffer(slab), this.view, true, this.key);
-    this.table.touch(this.key);
     return true;
   }
 

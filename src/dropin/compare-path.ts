@@ -82,12 +82,10 @@ export class ComparePath {
     this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing, this.limits);
     const primary = {
       frame: (slab: number, at: number, length: number) => this.primaryFrame(slab, at, length),
-      ahead: (slab: number, at: number, length: number) => this.comparator.primaryAhead(slab, at, length),
       batchEnd: () => this.batchEnd(),
     };
     const secondary = {
       frame: (slab: number, at: number, length: number) => this.secondaryFrame(slab, at, length),
-      ahead: (slab: number, at: number, length: number) => this.comparator.secondaryAhead(slab, at, length),
       batchEnd: () => this.batchEnd(),
     };
     this.primaryIn = new FramePort('primary-in', this.slabs, primary, framing);

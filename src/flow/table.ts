@@ -21,8 +21,6 @@ const ROW_SHIFT = 4;
 export class FlowTable {
   readonly flowsMax: number;
   size = 0;
-  /** What `touch` read last, of no use to anybody: without it the loads would be optimized away. */
-  touched = 0;
   private readonly seed: number;
   private readonly mask: number;
   private readonly slots: Int32Array;
@@ -57,15 +55,6 @@ export class FlowTable {
   /** As `find`, for whoever has a guess: the id of a flow that is in the table, or -1. */
   findNear(key: Int32Array, guess: number): number {
     return guess >= 0 && this.sameKey(guess, key) ? guess : this.find(key);
-  }
-
-  /**
-   * For a key that is looked up soon: asks the memory for what the look-up will look at. Touching several keys one
-   * after the other, their cache misses overlap, while in look-ups each waits for the one before it.
-   */
-  touch(key: Int32Array): void {
-    const id = this.slots[(this.hash(key, 0) & this.mask) << SLOT_SHIFT] - 1;
-    this.touched = id < 0 ? id : this.rows[(id << ROW_SHIFT) + 1];
   }
 
   /** Adds a key that is not there; -1 when the table is full. */

@@ -34,19 +34,12 @@ export function vnetBytes(bytes: Uint8Array, at: number): number {
 export type FrameHandler = {
   /** One frame; retain the slab to keep it beyond this call. */
   frame(slab: number, at: number, length: number): void;
-  /**
-   * Called for several frames in a row before the first of them is handed on: a chance to have what they need near.
-   * False when that is not worth while now.
-   */
-  ahead?(slab: number, at: number, length: number): boolean;
   /** Everything that one read brought has been handed on. */
   batchEnd(): void;
 };
 
 /** A read into less than this is not worth a system call. */
 const READ_BYTES_MIN = 16 * 1024;
-/** Frames that are looked at ahead: more cache misses than that do not overlap anyway. */
-const AHEAD_FRAMES = 16;
 
 export class FrameReader {
   readonly frameBytesMax: number;
@@ -91,9 +84,7 @@ export class FrameReader {
     const slab = this.slab;
     const buffer = this.slabs.buffer(slab);
     const { prefixBytes } = this;
-    let seenUntil = this.handler.ahead === undefined ? this.filled : this.parsed;
     while (this.filled - this.parsed >= prefixBytes) {
-      if (this.parsed >= seenUntil) seenUntil = this.lookAhead(buffer);
       const length = readU32(buffer, this.parsed);
       if (length === 0 || length > this.frameBytesMax) {
         throw new ColoError(
@@ -120,20 +111,6 @@ export class FrameReader {
     this.slab = -1;
     this.parsed = 0;
     this.filled = 0;
-  }
-
-  /** Shows the next frames, as far as they are whole. Returns where to look again. */
-  private lookAhead(buffer: Uint8Array): number {
-    const { handler, slab, prefixBytes, filled } = this;
-    let from = this.parsed;
-    for (let seen = 0; seen < AHEAD_FRAMES && filled - from >= prefixBytes; seen++) {
-      const length = readU32(buffer, from);
-      const at = from + prefixBytes;
-      if (length === 0 || length > filled - at) break;
-      if (!handler.ahead?.(slab, at, length)) return filled;
-      from = at + length;
-    }
-    return from > this.parsed ? from : filled;
   }
 
   private roomIsShort(): boolean {

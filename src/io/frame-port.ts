@@ -35,7 +35,6 @@ export class FramePort {
     this.out = new RunQueue(slabs, slabs.slabBytes, framing);
     const forward: FrameHandler = {
       frame: (slab, at, length) => this.handler.frame(slab, at, length),
-      ahead: (slab, at, length) => this.handler.ahead?.(slab, at, length) ?? false,
       batchEnd: () => this.handler.batchEnd(),
     };
     this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, forward, framing);

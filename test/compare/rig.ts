@@ -96,7 +96,7 @@ export class Rig {
     );
   }
 
-  place(frame: Buffer): number {
+  private place(frame: Buffer): number {
     const slab = this.pool.acquire();
     assert.ok(slab >= 0, 'the rig ran out of slabs');
     this.pool.buffer(slab).writeUInt32BE(frame.length);

@@ -52,35 +52,6 @@ test('a stream split at any byte gives the same frames', () => {
   }
 });
 
-test('looks ahead at whole frames only, each once, before it is handed on, and as long as that is worth while', () => {
-  for (const worthWhile of [true, false]) {
-    const pool = new SlabPool(SLAB_BYTES, 4);
-    const seen: string[] = [];
-    const reader = new FrameReader(pool, FRAME_BYTES_MAX, {
-      ahead: (slab, at, length) => {
-        seen.push(`ahead ${pool.buffer(slab)[at]} ${length}`);
-        return worthWhile;
-      },
-      frame: (slab, at, length) => {
-        seen.push(`frame ${pool.buffer(slab)[at]} ${length}`);
-      },
-      batchEnd: () => seen.push('end'),
-    });
-    const frames = Array.from({ length: 40 }, (_, i) => Buffer.alloc(5 + i, i + 1));
-    const stream = framed(...frames);
-    feed({ reader }, stream.subarray(0, stream.length - 1));
-    const looked = seen.filter((one) => one.startsWith('ahead'));
-    const whole = frames.slice(0, -1).map((frame) => `ahead ${frame[0]} ${frame.length}`);
-    assert.deepEqual(looked, worthWhile ? whole : whole.slice(0, 1));
-    for (const one of looked) {
-      assert.ok(seen.indexOf(one) < seen.indexOf(one.replace('ahead', 'frame')), one);
-    }
-    feed({ reader }, stream.subarray(stream.length - 1));
-    assert.equal(seen.filter((one) => one.startsWith('frame')).length, frames.length);
-    reader.close();
-  }
-});
-
 test('a long stream in random pieces crosses slabs, and every frame lies in one piece', () => {
   fc.assert(
     fc.property(
