@@ -35,7 +35,6 @@ import {
   ACK,
   type ArrivalList,
   AT,
-  clearQueue,
   DATAGRAM_BYTES,
   emptyArrivalList,
   FLAGS,
@@ -115,7 +114,8 @@ export class Comparator {
   private readonly slabs: SlabPool;
   private readonly sink: ComparatorSink;
   private readonly table: FlowTable;
-  private readonly flows: (ComparedFlow | undefined)[] = [];
+  /** stands at the flow in question */
+  private readonly flow: ComparedFlow;
   private readonly view = new PacketView();
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
   /** flows that are TCP connections */
@@ -148,6 +148,7 @@ export class Comparator {
     this.sink = sink;
     this.frames = new HeldFrames(limits.heldFramesMax, slabs);
     this.table = new FlowTable(limits.flowsMax, hashSeed);
+    this.flow = new ComparedFlow(limits.flowsMax);
     this.primaryFragments = new Fragments(this.frames, hashSeed, limits);
     this.secondaryFragments = new Fragments(this.frames, hashSeed, limits);
   }
@@ -164,7 +165,7 @@ export class Comparator {
     if (!tcp && this.isPrimaryDone(slab, at, length, nowMs)) return;
     if ((view.tcpFlags & TCP_SYN) !== 0) this.sink.primarySyn(slab, at, length);
     const flowId = this.flowOf(bytes, this.secondary, nowMs);
-    const flow = flowId === NONE ? null : this.flows[flowId]!;
+    const flow = flowId === NONE ? null : this.flow.moveTo(flowId);
     const first = flow !== null && flow.primary.head === NONE;
     if (first && tcp && pairWithSecondary(this, flow, view, slab, at, length)) return;
     const id = this.frames.add(this.primary, slab, at, length, nowMs);
@@ -191,7 +192,7 @@ export class Comparator {
       this.counters.secondaryDropped++;
       return;
     }
-    const flow = this.flows[flowId]!;
+    const flow = this.flow.moveTo(flowId);
     if (tcp && flow.secondary.head === NONE && pairWithPrimary(this, flow, view, slab, index)) return;
     const end = (view.seq + view.seqLength) | 0;
     const rare = (view.tcpFlags & RARE) !== 0;
@@ -220,15 +221,15 @@ export class Comparator {
     while (this.secondary.oldest !== NONE) {
       const id = this.secondary.oldest;
       const flowId = frames.words[id + FLOW];
-      if (flowId !== NONE) clearQueue(this.flows[flowId]!.secondary);
+      if (flowId !== NONE) this.flow.moveTo(flowId).secondary.clear();
       frames.remove(this.secondary, id);
     }
     while (this.primary.oldest !== NONE) {
       const id = this.primary.oldest;
       const flowId = frames.words[id + FLOW];
       if (flowId !== NONE) {
-        const flow = this.flows[flowId]!;
-        clearQueue(flow.primary);
+        const flow = this.flow.moveTo(flowId);
+        flow.primary.clear();
         if (flow.tcp) {
           noteCommitted(
             flow,
@@ -243,8 +244,9 @@ export class Comparator {
       frames.remove(this.primary, id);
       released++;
     }
-    for (const [id, flow] of this.flows.entries()) {
-      if (flow === undefined) continue;
+    for (let id = 0; id < this.table.idsEnd; id++) {
+      const flow = this.flow.moveTo(id);
+      if (!flow.used) continue;
       flow.diverged = false;
       noteCopied(flow);
       if (flow.closed) this.forgetFlow(id);
@@ -261,7 +263,6 @@ export class Comparator {
       while (list.oldest !== NONE) this.frames.remove(list, list.oldest);
     }
     this.table.clear();
-    this.flows.length = 0;
     this.tcpFlows = 0;
     this.evictAt = 0;
     this.endEpoch();
@@ -282,7 +283,7 @@ export class Comparator {
       const flowId = this.flowOf(bytes, this.secondary, nowMs);
       if (flowId !== NONE) {
         const end = (view.seq + view.seqLength) | 0;
-        noteCommitted(this.flows[flowId]!, view.tcpFlags, dataSeq(view), end, view.ack);
+        noteCommitted(this.flow.moveTo(flowId), view.tcpFlags, dataSeq(view), end, view.ack);
       }
     }
     this.sink.release(slab, at, length, 'alone');
@@ -469,7 +470,7 @@ export class Comparator {
         this.flowless = true;
         return;
       }
-      const flow = this.flows[flowId]!;
+      const flow = this.flow.moveTo(flowId);
       this.frames.enqueue(flow.primary, head);
       this.checkShare(flow.primary);
       this.advance(flow);
@@ -492,7 +493,7 @@ export class Comparator {
     const flowId = this.datagramFlow(head, this.slabs.buffer(slab), nowMs);
     // Without a flow its frames stay held until the commit that makes room for one.
     if (flowId === NONE) return;
-    const flow = this.flows[flowId]!;
+    const flow = this.flow.moveTo(flowId);
     this.frames.enqueue(flow.secondary, head);
     this.checkShare(flow.secondary);
     if (flow.primary.head !== NONE) this.advance(flow);
@@ -586,7 +587,7 @@ export class Comparator {
       id = this.newFlow(nowMs);
       if (id === NONE) return NONE;
     }
-    this.flows[id]!.lastSeenMs = nowMs;
+    this.flow.moveTo(id).lastSeenMs = nowMs;
     return id;
   }
 
@@ -598,7 +599,7 @@ export class Comparator {
     const id = this.table.insert(this.key);
     if (id === NONE) return NONE;
     const tcp = this.view.kind === PACKET.tcp;
-    this.flows[id] = new ComparedFlow(tcp);
+    this.flow.moveTo(id).begin(tcp);
     if (tcp) this.tcpFlows++;
     return id;
   }
@@ -606,16 +607,19 @@ export class Comparator {
   /** Makes room in a full table, if any flow that is looked at may be spared. */
   private evictOne(nowMs: number): void {
     let oldest = NONE;
+    let oldestMs = this.limits.flowQuietMsMin;
     for (let seen = 0; seen < EVICT_SCAN_MAX; seen++) {
       const id = this.nextFlow();
-      const flow = this.flows[id]!;
+      const flow = this.flow.moveTo(id);
       if (!flow.empty) continue;
       if (flow.expendable) {
         oldest = id;
         break;
       }
-      if (nowMs - flow.lastSeenMs < this.limits.flowQuietMsMin) continue;
-      if (oldest === NONE || flow.lastSeenMs < this.flows[oldest]!.lastSeenMs) oldest = id;
+      const idleMs = flow.idleMs(nowMs);
+      if (idleMs < oldestMs) continue;
+      oldest = id;
+      oldestMs = idleMs;
     }
     if (oldest === NONE) return;
     this.counters.flowsEvicted++;
@@ -628,9 +632,9 @@ export class Comparator {
     const halfFull = this.table.size * 2 >= this.table.flowsMax;
     for (let seen = 0; seen < SWEEP_SCAN; seen++) {
       const id = this.nextFlow();
-      const flow = this.flows[id];
-      if (flow === undefined || !flow.empty || flow.pendingAckIndex !== NONE) continue;
-      const idleMs = nowMs - flow.lastSeenMs;
+      const flow = this.flow.moveTo(id);
+      if (!flow.used || !flow.empty || flow.pendingAckIndex !== NONE) continue;
+      const idleMs = flow.idleMs(nowMs);
       const over = flow.closed || (flow.finReleased && idleMs >= flowClosedMsMax);
       if (!over && !(halfFull && idleMs >= flowIdleMsMax)) continue;
       this.counters.flowsEvicted++;
@@ -639,14 +643,15 @@ export class Comparator {
   }
 
   private nextFlow(): number {
-    this.evictAt = this.evictAt + 1 < this.flows.length ? this.evictAt + 1 : 0;
+    this.evictAt = this.evictAt + 1 < this.table.idsEnd ? this.evictAt + 1 : 0;
     return this.evictAt;
   }
 
   private forgetFlow(id: number): void {
-    if (this.flows[id]!.tcp) this.tcpFlows--;
+    const flow = this.flow.moveTo(id);
+    if (flow.tcp) this.tcpFlows--;
+    flow.end();
     this.table.remove(id);
-    this.flows[id] = undefined;
   }
 }
 

@@ -48,22 +48,60 @@ export const IN_PIECES = 0x200;
 /** In FLAGS: an ICMP error. */
 export const QUOTES = 0x400;
 
+/* The columns of a queue: those of a frame's way through it, and what only a longer one needs. */
+const HEAD = 0;
+const TAIL = 1;
+const FRAMES_BEHIND = 16;
+const BYTES_BEHIND = 17;
+
 /**
- * One side's frames of one flow, first in first out. What is behind the head is counted, so that a queue that
- * never has more than one frame costs no counting.
+ * One side's frames of one flow, first in first out, as numbers in the flow's row (flow-state.ts). What is behind the
+ * head is counted, so that a queue that never has more than one frame costs no counting.
  */
-export type FrameQueue = { head: number; tail: number; framesBehind: number; bytesBehind: number };
+export class FrameQueue {
+  /** where in `words` the queue is */
+  at = 0;
+  private readonly words: Int32Array;
 
-export function emptyQueue(): FrameQueue {
-  return { head: NONE, tail: NONE, framesBehind: 0, bytesBehind: 0 };
-}
+  constructor(words: Int32Array) {
+    this.words = words;
+  }
 
-/** Forgets what is in a queue, whose frames are let go of elsewhere. */
-export function clearQueue(queue: FrameQueue): void {
-  queue.head = NONE;
-  queue.tail = NONE;
-  queue.framesBehind = 0;
-  queue.bytesBehind = 0;
+  get head(): number {
+    return this.words[this.at + HEAD];
+  }
+  set head(id: number) {
+    this.words[this.at + HEAD] = id;
+  }
+
+  get tail(): number {
+    return this.words[this.at + TAIL];
+  }
+  set tail(id: number) {
+    this.words[this.at + TAIL] = id;
+  }
+
+  get framesBehind(): number {
+    return this.words[this.at + FRAMES_BEHIND];
+  }
+  set framesBehind(frames: number) {
+    this.words[this.at + FRAMES_BEHIND] = frames;
+  }
+
+  get bytesBehind(): number {
+    return this.words[this.at + BYTES_BEHIND];
+  }
+  set bytesBehind(bytes: number) {
+    this.words[this.at + BYTES_BEHIND] = bytes;
+  }
+
+  /** Forgets what is in the queue, whose frames are let go of elsewhere. */
+  clear(): void {
+    this.head = NONE;
+    this.tail = NONE;
+    this.framesBehind = 0;
+    this.bytesBehind = 0;
+  }
 }
 
 /** All frames of one side, in order of arrival. */

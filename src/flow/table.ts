@@ -21,14 +21,15 @@ const ROW_SHIFT = 4;
 export class FlowTable {
   readonly flowsMax: number;
   size = 0;
+  /** Every id is below: as many flows as there ever were at a time. */
+  idsEnd = 0;
   private readonly seed: number;
   private readonly mask: number;
   private readonly slots: Int32Array;
   private readonly rows: Int32Array;
-  /** Ids below `idsGiven` that were given back. */
+  /** Ids below `idsEnd` that were given back. */
   private readonly freeIds: Int32Array;
   private freeCount = 0;
-  private idsGiven = 0;
 
   constructor(flowsMax: number, seed: number) {
     this.flowsMax = flowsMax;
@@ -60,7 +61,7 @@ export class FlowTable {
   /** Adds a key that is not there; -1 when the table is full. */
   insert(key: Int32Array): number {
     if (this.size === this.flowsMax) return -1;
-    const id = this.freeCount > 0 ? this.freeIds[--this.freeCount] : this.idsGiven++;
+    const id = this.freeCount > 0 ? this.freeIds[--this.freeCount] : this.idsEnd++;
     const hash = this.hash(key, 0);
     this.rows.set(key, id << ROW_SHIFT);
     let slot = hash & this.mask;
@@ -90,7 +91,7 @@ export class FlowTable {
   clear(): void {
     if (this.size > 0) this.slots.fill(0);
     this.freeCount = 0;
-    this.idsGiven = 0;
+    this.idsEnd = 0;
     this.size = 0;
   }
 
