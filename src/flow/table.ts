@@ -5,16 +5,14 @@
  * deletion shifts the following entries back, so there are no tombstones and look-ups stay short.
  * Ids are dense and reused; whoever owns the table keeps his state in arrays indexed by id.
  *
- * With many flows a look-up costs what it misses in the caches: one line for the slot, which has the whole hash
- * beside the id, and one for the key. Memory of flows that never were is never touched, and so costs nothing.
+ * With many flows a look-up costs what it misses in the caches: one line for the slot, which has what is left of the
+ * hash above the id, and one for the key. Memory of flows that never were is never touched, and so costs nothing.
  *
  * Limits: `flowsMax` flows; `insert` then answers -1 and the owner decides (evict an idle one, or checkpoint).
  * The hash is seeded, so that nobody outside can aim flows at one slot.
  */
 import { FLOW_KEY_WORDS } from './key.ts';
 
-/** A slot is two words: flow id + 1, or 0 when it is free; and the hash of its key. */
-const SLOT_SHIFT = 1;
 /** A key's row is as long as a cache line. */
 const ROW_SHIFT = 4;
 
@@ -25,7 +23,9 @@ export class FlowTable {
   idsEnd = 0;
   private readonly seed: number;
   private readonly mask: number;
+  /** Flow id + 1, and above it (`idMask`) bits of its key's hash; 0 when the slot is free. */
   private readonly slots: Int32Array;
+  private readonly idMask: number;
   private readonly rows: Int32Array;
   /** Ids below `idsEnd` that were given back. */
   private readonly freeIds: Int32Array;
@@ -37,19 +37,22 @@ export class FlowTable {
     let slots = 16;
     while (slots < flowsMax * 2) slots *= 2;
     this.mask = slots - 1;
-    this.slots = new Int32Array(slots << SLOT_SHIFT);
+    this.slots = new Int32Array(slots);
+    this.idMask = (1 << (32 - Math.clz32(flowsMax))) - 1;
     this.rows = new Int32Array(flowsMax << ROW_SHIFT);
     this.freeIds = new Int32Array(flowsMax);
   }
 
   /** The flow's id, or -1. */
   find(key: Int32Array): number {
-    const { slots, mask } = this;
+    const { slots, mask, idMask } = this;
     const hash = this.hash(key, 0);
     for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
-      const id = slots[slot << SLOT_SHIFT] - 1;
-      if (id < 0) return -1;
-      if (slots[(slot << SLOT_SHIFT) + 1] === hash && this.sameKey(id, key)) return id;
+      const entry = slots[slot];
+      if (entry === 0) return -1;
+      if (((entry ^ hash) & ~idMask) !== 0) continue;
+      const id = (entry & idMask) - 1;
+      if (this.sameKey(id, key)) return id;
     }
   }
 
@@ -65,25 +68,24 @@ export class FlowTable {
     const hash = this.hash(key, 0);
     this.rows.set(key, id << ROW_SHIFT);
     let slot = hash & this.mask;
-    while (this.slots[slot << SLOT_SHIFT] !== 0) slot = (slot + 1) & this.mask;
-    this.fill(slot, id + 1, hash);
+    while (this.slots[slot] !== 0) slot = (slot + 1) & this.mask;
+    this.slots[slot] = (hash & ~this.idMask) | (id + 1);
     this.size++;
     return id;
   }
 
   remove(id: number): void {
-    const { slots, mask } = this;
-    let hole = this.hash(this.rows, id << ROW_SHIFT) & mask;
-    while (slots[hole << SLOT_SHIFT] !== id + 1) hole = (hole + 1) & mask;
-    for (let slot = (hole + 1) & mask; slots[slot << SLOT_SHIFT] !== 0; slot = (slot + 1) & mask) {
-      const hash = slots[(slot << SLOT_SHIFT) + 1];
+    const { slots, mask, idMask } = this;
+    let hole = this.homeOf(id);
+    while ((slots[hole] & idMask) !== id + 1) hole = (hole + 1) & mask;
+    for (let slot = (hole + 1) & mask; slots[slot] !== 0; slot = (slot + 1) & mask) {
       // The entry may fill the hole unless its home lies cyclically after the hole.
-      if (((slot - (hash & mask)) & mask) >= ((slot - hole) & mask)) {
-        this.fill(hole, slots[slot << SLOT_SHIFT], hash);
-        hole = slot;
-      }
+      const home = this.homeOf((slots[slot] & idMask) - 1);
+      if (((slot - home) & mask) < ((slot - hole) & mask)) continue;
+      slots[hole] = slots[slot];
+      hole = slot;
     }
-    this.fill(hole, 0, 0);
+    slots[hole] = 0;
     this.freeIds[this.freeCount++] = id;
     this.size--;
   }
@@ -103,14 +105,13 @@ export class FlowTable {
   /** Visits every flow's id; the visitor must not insert or remove. */
   forEach(visit: (id: number) => void): void {
     for (let slot = 0; slot <= this.mask; slot++) {
-      const id = this.slots[slot << SLOT_SHIFT] - 1;
-      if (id >= 0) visit(id);
+      if (this.slots[slot] !== 0) visit((this.slots[slot] & this.idMask) - 1);
     }
   }
 
-  private fill(slot: number, value: number, hash: number): void {
-    this.slots[slot << SLOT_SHIFT] = value;
-    this.slots[(slot << SLOT_SHIFT) + 1] = hash;
+  /** Where a look-up of the flow begins. */
+  private homeOf(id: number): number {
+    return this.hash(this.rows, id << ROW_SHIFT) & this.mask;
   }
 
   private sameKey(id: number, key: Int32Array): boolean {
