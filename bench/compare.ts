@@ -11,7 +11,7 @@ import { ColoError } from '../src/error.ts';
 import { type BenchResult, tableHead, tableRow } from './bench.ts';
 import { memory } from './compare/memory.ts';
 import { colocompare, FLOOR, OURS, type Peer } from './compare/peers.ts';
-import { measureShape, type Row, rateTable } from './compare/rates.ts';
+import { rateTable, ShapeRates } from './compare/rates.ts';
 import type { Shape } from './compare/shape.ts';
 import { fullSpeedMinute, latency } from './compare/steady.ts';
 
@@ -20,7 +20,7 @@ const USAGE = `usage: npm run bench -- compare [--rounds N] [--only TEXT] [--ste
 All of it: a table of rates, then a minute at full speed (garbage collection, heap), latency at half speed, and what
 flows and held frames cost in memory. It takes about 12 minutes, and wants two processors to itself.
 
-  --rounds N     measurements of each rate, of which the median counts (default 3; each costs 3 minutes)
+  --rounds N     rounds over all shapes; the median of each rate counts (default 3; each costs 3 minutes)
   --only TEXT    the table alone, and of it only the shapes whose key has TEXT in it, e.g. 1448-16-v4
   --steady       all but the table: about 2 minutes
   --seconds N    how long the minute is (default 60)
@@ -85,16 +85,22 @@ async function rates(
   options: { rounds: number; only: string },
   say: (line: string) => void,
 ): Promise<Part> {
-  const rows = new Map<string, Row>();
+  const shapes = new Map<string, ShapeRates>();
   for (const [key, shape] of Object.entries(SHAPES)) {
-    if (!key.includes(options.only)) continue;
-    const row = await measureShape(shape, peers, { rounds: options.rounds, forMs: FOR_MS });
-    rows.set(key, row);
-    const [head, ...lines] = rateTable([row], peers);
-    if (rows.size === 1) say(head);
-    for (const line of lines) say(line);
+    if (key.includes(options.only)) shapes.set(key, new ShapeRates(shape, peers));
   }
-  const rate = (key: string, peer: Peer): number => rows.get(key)?.kPairsPerS[peer.name] ?? Number.NaN;
+  for (let round = 1; round <= options.rounds; round++) {
+    say(`round ${round} of ${options.rounds}${round === 1 ? '' : ', medians so far'}`);
+    const [head] = rateTable([], peers);
+    say(head);
+    for (const shape of shapes.values()) {
+      await shape.round(FOR_MS);
+      for (const line of rateTable([shape.row], peers).slice(1)) say(line);
+    }
+    say('');
+  }
+  const rows = Object.fromEntries([...shapes].map(([key, { row }]) => [key, row]));
+  const rate = (key: string, peer: Peer): number => rows[key]?.kPairsPerS[peer.name] ?? Number.NaN;
   const best = (key: string): number => Math.max(...qemus.map((peer) => rate(key, peer)));
   const claims = [
     claim(
@@ -123,8 +129,7 @@ async function rates(
       0.5,
     ),
   ].filter(({ ratio }) => Number.isFinite(ratio));
-  say('');
-  return { rows: Object.fromEntries(rows), claims };
+  return { rows, claims };
 }
 
 function claim(text: string, ratio: number, least: number): Claim {
@@ -160,8 +165,9 @@ async function latencies(qemu: Peer, say: (line: string) => void): Promise<Part>
   };
   const half: Record<string, number> = {};
   for (const peer of [FLOOR, qemu, OURS]) {
-    const row = await measureShape(MIDDLE, [peer], { rounds: 1, forMs: FOR_MS });
-    half[peer.name] = (row.kPairsPerS[peer.name] ?? 0) * 500;
+    const rates = new ShapeRates(MIDDLE, [peer]);
+    await rates.round(FOR_MS);
+    half[peer.name] = (rates.row.kPairsPerS[peer.name] ?? 0) * 500;
   }
   say(tableHead('latency at half of its own full speed, ms'));
   for (const peer of [FLOOR, qemu, OURS]) await measure(peer, peer.name, half[peer.name]);

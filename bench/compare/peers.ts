@@ -1,6 +1,6 @@
 /** The programs that are measured: each listens on three unix sockets and answers as a comparator does. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -24,8 +24,8 @@ export const COLLECT_SIGNAL = 'SIGWINCH';
 
 const COLO = fileURLToPath(new URL('../../bin/colo', import.meta.url));
 const CLI = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
-/** As in bin/colo, which cannot be told to say more. */
-const HEAP_FLAGS = ['--min-semi-space-size=16', '--no-parallel-scavenge', '--initial-old-space-size=128'];
+/** Those of bin/colo, which cannot be told to say more. */
+const V8_FLAGS = /^v8='(.*)'$/m.exec(readFileSync(COLO, 'utf8'))?.[1].split(' ') ?? [];
 const RELAY = fileURLToPath(new URL('./relay.ts', import.meta.url));
 const START_MS_MAX = 20_000;
 
@@ -39,7 +39,7 @@ export const OURS: Peer = {
 export const OURS_TRACED: Peer = {
   ...OURS,
   argv: (sockets, vnet) => [
-    ...[process.execPath, ...HEAP_FLAGS, '--trace-gc', `--heapsnapshot-signal=${COLLECT_SIGNAL}`],
+    ...[process.execPath, ...V8_FLAGS, '--trace-gc', `--heapsnapshot-signal=${COLLECT_SIGNAL}`],
     ...['--disable-warning=ExperimentalWarning', CLI],
     ...compareArguments(sockets, vnet),
   ],

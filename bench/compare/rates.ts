@@ -1,4 +1,7 @@
-/** Full speed: every peer with every shape, in turns, so that a busy machine is busy for all of them. */
+/**
+ * Full speed: every peer with every shape, in turns. A machine's neighbours come and go, and with them a third of its
+ * speed: rounds over all shapes spread each shape's measurements over the whole time, so that their medians can be compared.
+ */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,37 +21,48 @@ export type Row = {
 
 const RUN_UP_MS = 700;
 
-export async function measureShape(
-  shape: Shape,
-  peers: readonly Peer[],
-  options: { rounds: number; forMs: number },
-): Promise<Row> {
-  const rates: Record<string, Rate[]> = {};
-  const complaints: Record<string, string> = {};
-  for (let round = 0; round < options.rounds; round++) {
-    for (const peer of peers) {
-      if (!peer.takes(shape) || complaints[peer.name] !== undefined) continue;
+/** The rates of one shape, so many rounds as are asked for. A peer that complained is not asked again. */
+export class ShapeRates {
+  private readonly shape: Shape;
+  private readonly peers: readonly Peer[];
+  private readonly rates: Record<string, Rate[]> = {};
+  private readonly complaints: Record<string, string> = {};
+
+  constructor(shape: Shape, peers: readonly Peer[]) {
+    this.shape = shape;
+    this.peers = peers;
+  }
+
+  async round(forMs: number): Promise<void> {
+    for (const peer of this.peers) {
+      if (!peer.takes(this.shape) || this.complaints[peer.name] !== undefined) continue;
       try {
-        rates[peer.name] ??= [];
-        rates[peer.name].push(await measure(shape, peer, options.forMs));
+        const rate = await measure(this.shape, peer, forMs);
+        this.rates[peer.name] ??= [];
+        this.rates[peer.name].push(rate);
       } catch (error) {
         if (!(error instanceof ColoError)) throw error;
-        complaints[peer.name] = error.message;
+        this.complaints[peer.name] = error.message;
       }
     }
   }
-  const median = (peer: Peer, figure: (rate: Rate) => number): number | null => {
-    const all = rates[peer.name] ?? [];
-    return all.length === 0 || complaints[peer.name] !== undefined ? null : spread(all.map(figure)).p50;
-  };
-  const byPeer = (figure: (rate: Rate) => number): Record<string, number | null> =>
-    Object.fromEntries(peers.map((peer) => [peer.name, median(peer, figure)]));
-  return {
-    shape,
-    kPairsPerS: byPeer((rate) => rate.pairsPerS / 1000),
-    gbitPerS: byPeer((rate) => rate.gbitPerS),
-    complaints,
-  };
+
+  get row(): Row {
+    const byPeer = (figure: (rate: Rate) => number): Record<string, number | null> =>
+      Object.fromEntries(this.peers.map((peer) => [peer.name, this.median(peer, figure)]));
+    return {
+      shape: this.shape,
+      kPairsPerS: byPeer((rate) => rate.pairsPerS / 1000),
+      gbitPerS: byPeer((rate) => rate.gbitPerS),
+      complaints: this.complaints,
+    };
+  }
+
+  private median(peer: Peer, figure: (rate: Rate) => number): number | null {
+    const all = this.rates[peer.name] ?? [];
+    if (all.length === 0 || this.complaints[peer.name] !== undefined) return null;
+    return spread(all.map(figure)).p50;
+  }
 }
 
 async function measure(shape: Shape, peer: Peer, forMs: number): Promise<Rate> {
