@@ -1,9 +1,10 @@
 /** The programs that are measured: each listens on three unix sockets and answers as a comparator does. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { startChild, stopChild } from '../../lab/process.ts';
 import type { Program } from '../../lab/program.ts';
 import { ColoError } from '../../src/error.ts';
 
@@ -97,8 +98,7 @@ export async function startPeer(
     secondary: join(folder, 'secondary'),
     out: join(folder, 'out'),
   };
-  const [command, ...args] = peer.argv(sockets, options.vnet);
-  const child = spawn(command, args, {
+  const child = startChild(peer.argv(sockets, options.vnet), {
     cwd: folder,
     stdio: ['ignore', options.onOutput === undefined ? 'ignore' : 'pipe', 'pipe'],
     env: { ...process.env, ...peer.env },
@@ -108,11 +108,7 @@ export async function startPeer(
     complaint = (complaint + text).slice(-500);
   });
   if (options.onOutput !== undefined) child.stdout?.setEncoding('utf8').on('data', options.onOutput);
-  const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const stop = async (): Promise<void> => {
-    child.kill('SIGKILL');
-    await gone;
-  };
+  const stop = (): Promise<void> => stopChild(child);
   for (const end = performance.now() + START_MS_MAX; ; await sleep(20)) {
     if (Object.values(sockets).every((path) => existsSync(path))) return { child, sockets, stop };
     const ended = child.exitCode !== null || child.signalCode !== null;

@@ -2,9 +2,7 @@
  * Full speed: every peer with every shape, in turns. A machine's neighbours come and go, and with them a third of its
  * speed: rounds over all shapes spread each shape's measurements over the whole time, so that their medians can be compared.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { removeWorkFolder, workFolder } from '../../lab/process.ts';
 import { ColoError } from '../../src/error.ts';
 import { spread } from '../bench.ts';
 import { Load, type Rate } from './load.ts';
@@ -76,7 +74,7 @@ export async function withLoad<T>(
   options: { onOutput?: (text: string) => void; batchPairsMax?: number },
   work: (load: Load, running: RunningPeer) => Promise<T>,
 ): Promise<T> {
-  const folder = mkdtempSync(join(tmpdir(), 'colo-bench-'));
+  const folder = workFolder();
   try {
     const running = await startPeer(peer, folder, { vnet: shape.vnet, ...options });
     try {
@@ -90,7 +88,7 @@ export async function withLoad<T>(
       await running.stop();
     }
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    removeWorkFolder(folder);
   }
 }
 
