@@ -106,15 +106,31 @@ function explainStep(
     .filter((other): other is Said => other.who !== 'checkpoint' && other.flow === said.flow);
   const leftBefore = new Set(qemu.slice(0, step).flatMap(({ left }) => left));
   const waiting = now.filter(({ who, name }) => who === 'pvm' && !leftBefore.has(name));
+  if (said.quoted !== undefined) return explainError(said, now, waiting, qemu[step], ours[step]);
   if (said.tcp === undefined) return explainDatagram(said, now, waiting);
   const tcp = { seen, now, waiting, q: qemu[step], o: ours[step], ...asks };
   return Object.entries(TCP).flatMap(([name, holds]) => (holds(tcp) ? [name] : []));
 }
 
 function explainDatagram(said: Said, now: Said[], waiting: Said[]): string[] {
-  if (waiting.length >= 2) return [said.flow === 'icmp' ? 'icmp-newest-first' : 'udp-newest-first'];
+  if (waiting.length >= 2) return [said.flow.startsWith('icmp') ? 'icmp-newest-first' : 'udp-newest-first'];
   const ahead = now.filter(({ who }) => who === 'svm').length;
   return ahead >= 2 ? ['datagram-any-order'] : [];
+}
+
+function explainError(said: Said, now: Said[], waiting: Said[], q: Effect, o: Effect): string[] {
+  const passes = said.who === 'pvm' && q.left.join() === said.name && !q.asked;
+  if (said.quoted?.version === 6) return passes ? ['ipv6-uncompared'] : [];
+  if (said.quoted?.tags?.length) return passes ? ['vlan-uncompared'] : [];
+  const quotedOtherwise =
+    q.asked && !o.asked && now.some((a) => now.some((b) => a.who !== b.who && sameButQuote(a, b)));
+  return [...(quotedOtherwise ? ['quote-compared'] : []), ...explainDatagram(said, now, waiting)];
+}
+
+/** Two errors that say the same about one packet, and quote it differently. */
+function sameButQuote({ quoted: a }: Said, { quoted: b }: Said): boolean {
+  const same = a?.kind === b?.kind && a?.seq === b?.seq && a?.code === b?.code;
+  return same && JSON.stringify(a) !== JSON.stringify(b);
 }
 
 type TcpFacts = {
