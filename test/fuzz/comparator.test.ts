@@ -123,6 +123,8 @@ class World {
       : tcpFrame({ ...way, sourcePort: 80, seq: this.goodSeq, ack: 1, payload });
     if (frame[23] === 6) this.goodSeq += payload.length;
     const number = this.pvmFrames;
+    const { counters } = this.comparator;
+    const before = counters.secondaryDropped;
     if (dice.chance(2)) {
       this.pvm(frame);
       this.svm(frame);
@@ -130,7 +132,12 @@ class World {
       this.svm(frame);
       this.pvm(frame);
     }
-    assert.ok(this.left.has(number) || this.full, `a well-behaved flow waits: ${frame.toString('hex')}`);
+    // Where nothing could be forgotten for the SVM's frame, a moment later something may be for the PVM's.
+    const dropped = counters.secondaryDropped > before;
+    assert.ok(
+      this.left.has(number) || this.full || dropped,
+      `a well-behaved flow waits: ${frame.toString('hex')}`,
+    );
   }
 
   close(): void {

@@ -174,7 +174,9 @@ const TCP: Record<string, (facts: TcpFacts) => boolean> = {
   'overlap-misaligned': (facts) =>
     (qemuAlone(facts) || unsaid(facts)) && SIDES.some((side) => overlaps(bySide(facts.seen, side))),
   'gap-misaligned': (facts) => (qemuAlone(facts) || unsaid(facts)) && hasGap(facts.now),
-  'secondary-syn-waits': (facts) => qemuAlone(facts) && synAlone(facts.now),
+  'secondary-syn-waits': (facts) =>
+    synAlone(facts.now) &&
+    (qemuAlone(facts) || early(facts).some((said) => uncovered(beforeSyn(facts), tcpOf(said)))),
   'hole-waits': (facts) =>
     early(facts).some((said) => behindHole(facts, tcpOf(said))) ||
     (qemuAlone(facts) && facts.waiting.some((said) => behindHole(facts, tcpOf(said)))),
@@ -275,6 +277,15 @@ function onlyOrdered({ seen, q, o }: TcpFacts): boolean {
 function synAlone(now: Said[]): boolean {
   const syns = (side: 'pvm' | 'svm') => bySide(now, side).filter(({ flags }) => (flags & SYN) !== 0).length;
   return syns('svm') > syns('pvm');
+}
+
+/** What was known before the SVM began it. */
+function beforeSyn(facts: TcpFacts): TcpFacts {
+  const { seen, now } = facts;
+  const begun = now.findIndex(
+    ({ who, tcp }) => who === 'svm' && tcp !== undefined && (tcp.flags & SYN) !== 0,
+  );
+  return { ...facts, seen: seen.slice(0, seen.length - (now.length - begun)), now: now.slice(0, begun) };
 }
 
 /** The PVM has said something and not the byte before the segment, since it last began or ended a connection. */
