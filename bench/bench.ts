@@ -31,6 +31,20 @@ export function spread(values: readonly number[]): Spread {
   };
 }
 
+/** Of several runs, each quantile's median: what one disturbance does to a run is not in it. */
+export function medianOf(runs: readonly Spread[]): Spread {
+  const median = (figure: keyof Spread): number => spread(runs.map((run) => run[figure])).p50;
+  return {
+    count: median('count'),
+    min: median('min'),
+    p50: median('p50'),
+    p90: median('p90'),
+    p99: median('p99'),
+    p999: median('p999'),
+    max: median('max'),
+  };
+}
+
 export function tableHead(title: string): string {
   const columns = ['count', 'min', 'p50', 'p90', 'p99', 'p99.9', 'max'];
   return `${title.padEnd(TITLE)}${columns.map((name) => name.padStart(COLUMN)).join('')}`;

@@ -8,21 +8,23 @@
 import { parseArgs } from 'node:util';
 import { installOldQemu, installQemu } from '../lab/qemu.ts';
 import { ColoError } from '../src/error.ts';
-import { type BenchResult, tableHead, tableRow } from './bench.ts';
+import { type BenchResult, medianOf, tableHead, tableRow } from './bench.ts';
+import { LATE_MS } from './compare/load.ts';
 import { memory } from './compare/memory.ts';
 import { colocompare, FLOOR, OURS, type Peer } from './compare/peers.ts';
 import { rateTable, ShapeRates } from './compare/rates.ts';
 import type { Shape } from './compare/shape.ts';
-import { fullSpeedMinute, latency } from './compare/steady.ts';
+import { fullSpeedMinute, type Latency, latency } from './compare/steady.ts';
 
-const USAGE = `usage: npm run bench -- compare [--rounds N] [--only TEXT] [--steady] [--seconds N]
+const USAGE = `usage: npm run bench -- compare [--rounds N] [--only TEXT] [--steady | --latency] [--seconds N]
 
 All of it: a table of rates, then a minute at full speed (garbage collection, heap), latency at half speed, and what
-flows and held frames cost in memory. It takes about 12 minutes, and wants two processors to itself.
+flows and held frames cost in memory. It takes about 14 minutes, and wants two processors to itself.
 
   --rounds N     rounds over all shapes; the median of each rate counts (default 3; each costs 3 minutes)
   --only TEXT    the table alone, and of it only the shapes whose key has TEXT in it, e.g. 1448-16-v4
-  --steady       all but the table: about 2 minutes
+  --steady       all but the table: about 4 minutes
+  --latency      latency alone: about 2 minutes
   --seconds N    how long the minute is (default 60)
 
 Exit codes: 0 every claim held, 1 one did not, 2 wrong usage.
@@ -67,6 +69,10 @@ export async function compareBench(args: string[], say: (line: string) => void):
     Object.assign(result, figures);
     result.claims.push(...claims);
   };
+  if (options.latency) {
+    add(await latencies(qemus[1], say));
+    return result;
+  }
   if (!options.steady) add(await rates(peers, qemus, options, say));
   if (options.only === '') {
     add(await steady(options.seconds, say));
@@ -157,22 +163,40 @@ async function steady(seconds: number, say: (line: string) => void): Promise<Par
 }
 
 async function latencies(qemu: Peer, say: (line: string) => void): Promise<Part> {
-  const latency_ms: Record<string, unknown> = {};
-  const measure = async (peer: Peer, name: string, pairsPerS: number): Promise<void> => {
-    const ms = await latency(MIDDLE, peer, pairsPerS, LATENCY_FOR_MS);
-    latency_ms[name] = { pairsPerS, ...ms };
-    say(tableRow(`  ${name}, ${(pairsPerS / 1000).toFixed(0)} k pairs/s`, ms));
-  };
   const half: Record<string, number> = {};
   for (const peer of [FLOOR, qemu, OURS]) {
     const rates = new ShapeRates(MIDDLE, [peer]);
     await rates.round(FOR_MS);
-    half[peer.name] = (rates.row.kPairsPerS[peer.name] ?? 0) * 500;
+    const { kPairsPerS, complaints } = rates.row;
+    const rate = kPairsPerS[peer.name];
+    if (rate === null) throw new ColoError('COLO_BENCH_PEER', `${peer.name}: ${complaints[peer.name]}`);
+    half[peer.name] = rate * 500;
   }
-  say(tableHead('latency at half of its own full speed, ms'));
-  for (const peer of [FLOOR, qemu, OURS]) await measure(peer, peer.name, half[peer.name]);
-  say(tableHead("the same at half of QEMU's full speed, ms"));
-  await measure(OURS, `${OURS.name} as ${qemu.name}`, half[qemu.name]);
+  const rows = [
+    ...[FLOOR, qemu, OURS].map((peer) => ({ peer, pairsPerS: half[peer.name] })),
+    ...[FLOOR, OURS].map((peer) => ({ peer, pairsPerS: half[qemu.name] })),
+  ].map((row) => ({ ...row, runs: [] as Latency[] }));
+  for (let round = 0; round < LATENCY_ROUNDS; round++) {
+    for (const { peer, pairsPerS, runs } of rows)
+      runs.push(await latency(MIDDLE, peer, pairsPerS, LATENCY_FOR_MS));
+  }
+  say(
+    tableHead(`latency at half of its own and of QEMU's full speed, ms; medians of ${LATENCY_ROUNDS} runs`),
+  );
+  const latency_ms = rows.map(({ peer, pairsPerS, runs }) => {
+    const name = `${peer.name}, ${(pairsPerS / 1000).toFixed(0)} k pairs/s`;
+    const median = medianOf(runs.map(({ took }) => took));
+    const p999 = runs.map(({ took }) => took.p999);
+    const count = (which: 'late' | 'lateForWantOfProcessor') =>
+      runs.reduce((sum, run) => sum + run[which], 0);
+    const [late, starved] = [count('late'), count('lateForWantOfProcessor')];
+    say(tableRow(`  ${name}`, median));
+    say(`    p99.9 of each run: ${p999.map((ms) => ms.toFixed(1)).join(' ')}`);
+    say(
+      `    later than ${LATE_MS} ms: ${late}, of which ${starved} would not have been had a processor been free`,
+    );
+    return { name: peer.name, pairsPerS, median, p999, late, lateForWantOfProcessor: starved };
+  });
   return { latency_ms, claims: [] };
 }
 
@@ -189,15 +213,17 @@ async function footprint(say: (line: string) => void): Promise<Part> {
 
 /** Two full collections of one unchanging heap differ by as much: code comes and goes. */
 const HEAP_NOISE_MB = 1;
-const LATENCY_FOR_MS = 5000;
+const LATENCY_FOR_MS = 3000;
+const LATENCY_ROUNDS = 5;
 
 function readOptions(
   args: string[],
-): { rounds: number; only: string; steady: boolean; seconds: number } | null {
+): { rounds: number; only: string; steady: boolean; latency: boolean; seconds: number } | null {
   const known = {
     rounds: { type: 'string', default: '3' },
     only: { type: 'string', default: '' },
     steady: { type: 'boolean', default: false },
+    latency: { type: 'boolean', default: false },
     seconds: { type: 'string', default: '60' },
     help: { type: 'boolean', short: 'h', default: false },
   } as const;
@@ -213,7 +239,9 @@ function readOptions(
       throw new Error(
         `--only: there is no shape with ${values.only}; choose from ${Object.keys(SHAPES).join(', ')}`,
       );
-    return { rounds: number('rounds'), only: values.only, steady: values.steady, seconds: number('seconds') };
+    const { only, steady, latency } = values;
+    if (steady && latency) throw new Error('--steady and --latency: choose one');
+    return { rounds: number('rounds'), only, steady, latency, seconds: number('seconds') };
   } catch (error) {
     throw new ColoError('COLO_USAGE', (error as Error).message, { cause: error });
   }

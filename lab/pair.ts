@@ -15,6 +15,8 @@ import { startChild, stopChild } from './process.ts';
 
 const CLI = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
 const POLL_MS = 10;
+/** Less than a checkpoint takes. */
+const CHECKPOINT_AGAIN_MS = 2;
 const REQUEST_MS_MAX = 30_000;
 
 export type PairOptions = {
@@ -126,6 +128,19 @@ export class LabNode {
       call.on('timeout', () => call.destroy(new Error('no answer')));
       call.end(body === undefined ? undefined : JSON.stringify(body));
     });
+  }
+
+  /** Takes a checkpoint. One that is under way is another: it is waited for. */
+  async checkpoint(): Promise<void> {
+    for (;;) {
+      try {
+        await this.ask('POST', '/checkpoint');
+        return;
+      } catch (cause) {
+        if ((cause as ColoError).code !== 'COLO_CHECKPOINT_RUNNING') throw cause;
+        await sleep(CHECKPOINT_AGAIN_MS);
+      }
+    }
   }
 
   events(): NodeEvent[] {

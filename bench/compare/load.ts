@@ -6,6 +6,14 @@ import type { Sockets } from './peers.ts';
 import type { Shape } from './shape.ts';
 import { type Batch, Traffic } from './traffic.ts';
 
+/** Milliseconds from a batch's write to its last frame's return. */
+export type Paced = {
+  readonly tookMs: readonly number[];
+  /** took longer than LATE_MS; and those that would not have, had nobody waited for a processor */
+  readonly late: number;
+  readonly lateForWantOfProcessor: number;
+};
+
 export type Rate = {
   readonly pairsPerS: number;
   readonly gbitPerS: number;
@@ -15,6 +23,7 @@ export type Rate = {
 const BATCHES = 4;
 /** Bytes that may be inside the comparator: what it holds, its sockets, ours. */
 const OUTSTANDING_BYTES_MAX = 4 * 1024 * 1024;
+export const LATE_MS = 3;
 const STALL_MS_MAX = 10_000;
 /** QEMU takes under two seconds for 100 000 flows. */
 const MEET_MS_MAX = 5000;
@@ -78,31 +87,41 @@ export class Load {
   }
 
   /**
-   * So many pairs per second, in small batches, a millisecond apart. Resolves with how long each took to come out whole, in
-   * milliseconds.
+   * So many pairs per second, in small batches, a millisecond apart. `waitedMs`: how long a processor has been waited for
+   * so far.
    */
-  async paced(options: { pairsPerS: number; forMs: number }): Promise<number[]> {
+  async paced(options: { pairsPerS: number; forMs: number; waitedMs: () => number }): Promise<Paced> {
     const tookMs: number[] = [];
-    const waiting: { untilBytes: number; sentMs: number }[] = [];
+    let late = 0;
+    let lateForWantOfProcessor = 0;
+    const waiting: { untilBytes: number; sentMs: number; waitedMs: number }[] = [];
     this.onReceived = () => {
       const nowMs = performance.now();
-      while (waiting.length > 0 && waiting[0].untilBytes <= this.receivedBytes)
-        tookMs.push(nowMs - (waiting.shift()?.sentMs ?? nowMs));
+      while (waiting.length > 0 && waiting[0].untilBytes <= this.receivedBytes) {
+        const { sentMs, waitedMs } = waiting.shift()!;
+        const took = nowMs - sentMs;
+        tookMs.push(took);
+        if (took <= LATE_MS) continue;
+        late++;
+        if (took - (options.waitedMs() - waitedMs) <= LATE_MS) lateForWantOfProcessor++;
+      }
     };
     const startMs = performance.now();
     const startPairs = this.sentPairs;
     for (let nowMs = startMs; nowMs - startMs < options.forMs; nowMs = performance.now()) {
       const due = startPairs + (options.pairsPerS * (nowMs - startMs)) / 1000;
+      const waitedMs = options.waitedMs();
       while (this.sentPairs < due) {
         const batch = this.traffic.next();
         if (batch === null) break;
         this.sendBatch(batch);
-        waiting.push({ untilBytes: this.sentPairs * this.traffic.wireBytes, sentMs: performance.now() });
+        const untilBytes = this.sentPairs * this.traffic.wireBytes;
+        waiting.push({ untilBytes, sentMs: performance.now(), waitedMs });
       }
       await sleep(1);
     }
     await this.settle();
-    return tookMs;
+    return { tookMs, late, lateForWantOfProcessor };
   }
 
   /** Frames of the primary alone: they are held. */

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../../src/error.ts';
 import { type Spread, spread } from '../bench.ts';
 import { COLLECT_SIGNAL, OURS_TRACED, type Peer } from './peers.ts';
+import { ProcessorWaits } from './processor-waits.ts';
 import { withLoad } from './rates.ts';
 import type { Shape } from './shape.ts';
 
@@ -69,12 +70,23 @@ export async function fullSpeedMinute(shape: Shape, seconds: number): Promise<Mi
 
 /** How often a batch goes out, at most: its frames go together, as those of one read of the VM's socket do. */
 const BATCHES_PER_S = 2000;
+const SETTLED_MS = 100;
+
+export type Latency = {
+  readonly took: Spread;
+  readonly late: number;
+  readonly lateForWantOfProcessor: number;
+};
 
 /** Milliseconds from the write of a batch on both sides to its last frame's return. */
-export async function latency(shape: Shape, peer: Peer, pairsPerS: number, forMs: number): Promise<Spread> {
+export async function latency(shape: Shape, peer: Peer, pairsPerS: number, forMs: number): Promise<Latency> {
   const batchPairsMax = Math.max(1, Math.floor(pairsPerS / BATCHES_PER_S));
-  return await withLoad(shape, peer, { batchPairsMax }, async (load) => {
+  return await withLoad(shape, peer, { batchPairsMax }, async (load, { child }) => {
     await load.rate({ runUpMs: 500, forMs: 200 });
-    return spread(await load.paced({ pairsPerS, forMs }));
+    // What was still on its way is not paced.
+    await sleep(SETTLED_MS);
+    const waits = new ProcessorWaits(child.pid!);
+    const { tookMs, ...counts } = await load.paced({ pairsPerS, forMs, waitedMs: () => waits.ms() });
+    return { took: spread(tookMs), ...counts };
   });
 }

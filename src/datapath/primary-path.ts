@@ -135,10 +135,7 @@ export class PrimaryPath {
       this.keepEarly(slab, at, length, index);
       return;
     }
-    if (!this.comparing || epoch < this.epoch) return;
-    this.counters.peerFrames++;
-    this.tap?.(TAP.secondaryVm, this.slabs.buffer(slab), at, length, `epoch ${epoch} index ${index}`);
-    this.comparator.secondaryFrame(slab, at, length, index, this.batchNow());
+    if (this.comparing && epoch === this.epoch) this.onPeerOutput(index, slab, at, length);
   }
 
   peerBatchEnd(): void {
@@ -195,9 +192,9 @@ export class PrimaryPath {
     this.inputIndex = 0;
     const early = this.early;
     this.early = [];
-    for (const frame of early) {
-      this.comparator.secondaryFrame(frame.slab, frame.at, frame.length, frame.index, this.batchNow());
-      this.slabs.release(frame.slab);
+    for (const { index, slab, at, length } of early) {
+      this.onPeerOutput(index, slab, at, length);
+      this.slabs.release(slab);
     }
     this.onOutputEnd();
     return released;
@@ -292,6 +289,14 @@ export class PrimaryPath {
     if (this.fenced) return;
     if (this.comparing) this.comparator.primaryFrame(slab, at, length, this.batchNow());
     else this.comparator.passAlone(slab, at, length, this.batchNow());
+  }
+
+  /** Of the SVM, in this epoch. */
+  private onPeerOutput(index: number, slab: number, at: number, length: number): void {
+    this.counters.peerFrames++;
+    if (this.tap !== null)
+      this.tap(TAP.secondaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch} index ${index}`);
+    this.comparator.secondaryFrame(slab, at, length, index, this.batchNow());
   }
 
   private onOutputEnd(): void {

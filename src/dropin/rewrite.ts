@@ -3,6 +3,7 @@
  * in VLANs, with SACK and timestamps. Frames are rewrite-path.ts's, checkpoints and the takeover svm-watch.ts's.
  */
 import type { Endpoint } from '../endpoint.ts';
+import { describeFlowKey } from '../flow/key.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import type { Timers } from '../io/clock.ts';
 import type { ConnectQmp } from './qmp-keeper.ts';
@@ -52,6 +53,7 @@ export class DropInRewrite {
       phase: endpoints.qmp === null ? 'following' : 'waiting',
       hashSeed,
     });
+    this.path.translator.onSigned = (key) => event('translate.signed', { flow: describeFlowKey(key) });
     const events = {
       up: (place: string) => event('stream.up', { place }),
       down: (place: string, cause: string) => event('stream.down', { place, cause }),

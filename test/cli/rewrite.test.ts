@@ -12,6 +12,7 @@ import {
   fromClient,
   fromVm,
   handshakeAck,
+  signed,
   vmSyn,
 } from '../translate/connection.ts';
 import { DropInProcess, Listener, Peer } from './dropin-process.ts';
@@ -98,4 +99,33 @@ test('colo rewrite follows an SVM through a checkpoint and a failover', async (t
     checkpoints: 1,
   });
   assert.deepEqual(readdirSync(folder), ['out'], 'only what others have made is left');
+});
+
+test('colo rewrite leaves a signed connection alone, and says so once', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'colo-rewrite-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const colo = new DropInProcess(
+    t,
+    'rewrite',
+    ...['--in', `unix-listen:${folder}/in`, '--guest-in', `unix-listen:${folder}/gi`],
+    ...['--guest-out', `unix-listen:${folder}/go`, '--out', `unix-listen:${folder}/out`],
+  );
+  await colo.until('rewrite.started');
+  const [guestOut, out] = await Promise.all(
+    ['go', 'out'].map((name) => Peer.connect(t, { path: join(folder, name) })),
+  );
+  await colo.until('stream.up', 2);
+  const bare: Connection = { ...CONNECTION, version: 4, stamped: false };
+  const frames = [
+    signed(vmSyn(bare, SVM), 19),
+    signed(vmSyn(bare, SVM), 19),
+    vmSyn({ ...bare, clientPort: 40001 }, SVM),
+  ];
+  guestOut.say(...frames);
+  for (const frame of frames) assert.equal((await out.next()).toString('hex'), frame.toString('hex'));
+  await colo.stop();
+  assert.deepEqual(
+    colo.of('translate.signed').map(({ flow }) => flow),
+    ['tcp 10.0.2.15:80 <-> 10.0.2.2:40000'],
+  );
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { TAP } from '../../src/datapath/tap.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { CLIENT_MAC, udpFrame } from '../frames.ts';
 import { outputFrame, TwoPaths } from './two-paths.ts';
@@ -95,9 +96,17 @@ test('output of the next epoch that overtakes the commit is kept for it', () => 
   pair.svm.say('of the old epoch');
   pair.settle();
   pair.commitSecondary();
+  const seen: string[] = [];
+  pair.primary.tap = (point, bytes, at, length, comment) => {
+    if (point === TAP.secondaryVm)
+      seen.push(`${Buffer.from(bytes).toString('latin1', at + 42, at + length)}: ${comment}`);
+  };
+  const before = pair.primary.counters.peerFrames;
   pair.svm.say('early');
   pair.settle();
   pair.primary.commit(pair.primaryLink);
+  assert.deepEqual(seen, ['early: epoch 2 index 0'], 'captured as what it is');
+  assert.equal(pair.primary.counters.peerFrames, before + 1);
   pair.primary.openGate();
   pair.pvm.say('early');
   pair.settle();

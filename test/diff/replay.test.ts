@@ -47,11 +47,11 @@ function play(steps: Step[], options: { limits?: Limits; findingsMax?: number; t
   return { replay, counts: replay.finish(), pvm, svm, findings: replay.findings };
 }
 
-const opening = (pvm: Numbers = PVM, svm: Numbers = SVM): Step[] => [
-  { ms: 0, who: 'client', frame: clientSyn(c, pvm) },
-  { ms: 1, who: 'pvm', frame: vmSyn(c, pvm) },
-  { ms: 2, who: 'svm', frame: vmSyn(c, svm) },
-  { ms: 3, who: 'client', frame: handshakeAck(c, pvm) },
+const opening = (pvm: Numbers = PVM, svm: Numbers = SVM, of = c): Step[] => [
+  { ms: 0, who: 'client', frame: clientSyn(of, pvm) },
+  { ms: 1, who: 'pvm', frame: vmSyn(of, pvm) },
+  { ms: 2, who: 'svm', frame: vmSyn(of, svm) },
+  { ms: 3, who: 'client', frame: handshakeAck(of, pvm) },
 ];
 
 const says = (
@@ -360,17 +360,71 @@ test('limits: a primary far ahead, and a secondary far ahead, cost checkpoints a
   assert.equal(secondary.counts.secondaryUnmatched, 12 * 16);
 });
 
-test('many slabs: frames that are kept for long are copied out of theirs', () => {
+test('many slabs: frames that are kept for long are copied out of theirs, and said again from there', () => {
   const limits = { ...LIMITS, slabBytes: 4096, slabsMax: 80 };
-  const steps = opening();
-  // One ACK ahead keeps a frame of each flow, for good.
-  for (let i = 0; i < 400; i++) {
-    const text = `${i} `.repeat(200);
-    steps.push(datagram('pvm', 10 + i, text), datagram('svm', 10 + i + 0.5, text));
-    steps.push({ ms: 10 + i, who: 'svm', frame: fromVm(c, SVM, { clientAt: 2 + i, vmAt: 1, time: 1 }) });
-  }
+  const steps: Step[] = [];
+  const connections = Array.from({ length: 100 }, (_, i) => ({ ...c, clientPort: 41000 + i }));
+  const ack = (who: 'pvm' | 'svm', ms: number, i: number): Step => ({
+    ms,
+    who,
+    frame: fromVm(connections[i], who === 'pvm' ? PVM : SVM, { clientAt: 2, vmAt: 1, time: 1 }),
+  });
+  // An ACK ahead keeps one frame of each connection, and what is said between them fills a slab.
+  connections.forEach((one, i) => {
+    const ms = 10 * i;
+    const text = `${i} `.repeat(1000);
+    steps.push(
+      ...opening(PVM, SVM, one).map((step) => ({ ...step, ms: ms + step.ms })),
+      ack('svm', ms + 4, i),
+      datagram('pvm', ms + 5, text),
+      datagram('svm', ms + 6, text),
+    );
+  });
+  steps.push(datagram('pvm', 1500, 'this'), datagram('svm', 1501, 'that'));
+  connections.forEach((_, i) => {
+    steps.push(ack('pvm', 1600, i));
+  });
   const { counts, findings } = play(steps, { limits });
-  assert.deepEqual([counts.matched, findings], [401, []]);
+  assert.deepEqual(
+    findings.map(({ reason }) => reason),
+    ['diverged-bytes'],
+  );
+  assert.deepEqual([counts.checkpoints, counts.matched], [{ 'diverged-bytes': 1 }, 300]);
+});
+
+test('a SYN that the secondary said under another port than the primary is known by the right one after a checkpoint', () => {
+  const opens = { ...c, clientOpens: false, clientPort: 443 };
+  const { counts, findings } = play([
+    { ms: 0, who: 'svm', frame: vmSyn(opens, { ...SVM, port: 1002 }) },
+    { ms: 10, who: 'pvm', frame: vmSyn(opens, { ...PVM, port: 1001 }) },
+    { ms: 500, who: 'client', frame: clientSyn(opens, { ...PVM, port: 1001 }) },
+    { ms: 9000, who: 'client', frame: clientSyn(opens, { ...PVM, port: 1001 }) },
+  ]);
+  assert.deepEqual(
+    findings.map(({ reason, flow }) => [reason, flow]),
+    [['wait-primary', 'tcp 10.0.2.15:1001 <-> 10.0.2.2:443']],
+  );
+  assert.deepEqual(counts.checkpoints, { 'wait-primary': 1 }, 'and nobody waits for the wrong port');
+});
+
+test('an ACK ahead is not given up because something else that the secondary said was', () => {
+  const ack = (who: 'pvm' | 'svm', ms: number): Step => ({
+    ms,
+    who,
+    frame: fromVm(c, who === 'pvm' ? PVM : SVM, { clientAt: 50, vmAt: 1, time: 1 }),
+  });
+  const { counts, findings } = play([
+    ...opening(),
+    ack('svm', 100),
+    datagram('svm', 100, 'nobody asked'),
+    ack('pvm', 9000),
+    { ms: 60_000, who: 'client', frame: clientSyn(c, PVM) },
+  ]);
+  assert.deepEqual(
+    findings.map(({ reason, flow }) => [reason, flow]),
+    [['wait-secondary', 'udp 10.0.2.15:53 <-> 10.0.2.2:5000']],
+  );
+  assert.deepEqual([counts.secondaryUnmatched, counts.matched, counts.waits.maxMs], [1, 2, 1]);
 });
 
 test('malformed and harmless frames are counted, not compared', () => {

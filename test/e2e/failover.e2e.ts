@@ -178,7 +178,7 @@ test('a capture holds both VMs, the input and what was released, each frame with
   const client = new Echo({ target: stage.targets.echo, everyMs: 20, seed: 3 });
   const running = client.run(stop.signal);
   await sleep(1000);
-  await a.ask('POST', '/checkpoint');
+  await a.checkpoint();
   stop.abort();
   await running;
   await a.ask('DELETE', '/capture');

@@ -14,7 +14,7 @@ import { randomTheme, render, traffic } from '../compare/oracle/traffic.ts';
 import type { Dice } from '../dice.ts';
 import { CLIENT_MAC, tcpFrame, udpFrame, VM_MAC } from '../frames.ts';
 import { fuzz } from './cases.ts';
-import { anyDatagram, cutUp, hostileFrame, mutate } from './hostile.ts';
+import { anyDatagram, cutUp, hostileFrame, mutate, twoErrors } from './hostile.ts';
 import { OutputCommit, read } from './output-commit.ts';
 import { isPiece, Pieces, type Whole } from './pieces.ts';
 
@@ -123,6 +123,8 @@ class World {
       : tcpFrame({ ...way, sourcePort: 80, seq: this.goodSeq, ack: 1, payload });
     if (frame[23] === 6) this.goodSeq += payload.length;
     const number = this.pvmFrames;
+    const { counters } = this.comparator;
+    const before = counters.secondaryDropped;
     if (dice.chance(2)) {
       this.pvm(frame);
       this.svm(frame);
@@ -130,7 +132,12 @@ class World {
       this.svm(frame);
       this.pvm(frame);
     }
-    assert.ok(this.left.has(number) || this.full, `a well-behaved flow waits: ${frame.toString('hex')}`);
+    // Where nothing could be forgotten for the SVM's frame, a moment later something may be for the PVM's.
+    const dropped = counters.secondaryDropped > before;
+    assert.ok(
+      this.left.has(number) || this.full || dropped,
+      `a well-behaved flow waits: ${frame.toString('hex')}`,
+    );
   }
 
   close(): void {
@@ -265,6 +272,22 @@ test('datagrams that two VMs cut differently', async () => {
     world.close();
   });
   assert.ok(left > 1000, 'hardly any datagram was matched');
+});
+
+test('errors about one packet that two VMs quote differently', async () => {
+  let left = 0;
+  await fuzz(800, (dice) => {
+    const world = new World();
+    for (let errors = 1 + dice.roll(12); errors > 0; errors--) {
+      const [pvm, svm] = twoErrors(dice);
+      for (const side of dice.chance(2) ? (['pvm', 'svm'] as const) : (['svm', 'pvm'] as const))
+        world[side](side === 'pvm' ? pvm : svm);
+      if (dice.chance(3) || world.full) world.commit();
+    }
+    left += world.matched;
+    world.close();
+  });
+  assert.ok(left > 1000, `hardly any error was matched: ${left}`);
 });
 
 test('two VMs that say nearly the same, and hostile frames among it', async () => {

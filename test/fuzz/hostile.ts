@@ -3,7 +3,7 @@
  * then lies about lengths, cuts, overlaps and noise. Addresses, ports and sequence numbers come from a few, so that the
  * frames meet in one flow and one place of a stream.
  */
-import type { Dice } from '../dice.ts';
+import { Dice } from '../dice.ts';
 import {
   ACK,
   CLIENT_MAC,
@@ -30,13 +30,14 @@ import {
 const CLIENTS = { 4: ['10.0.2.2', '10.0.2.3'], 6: ['fd00::2', 'fd00::3'] } as const;
 const VMS = { 4: ['10.0.2.15'], 6: ['fd00::15'] } as const;
 const PORTS = [40000, 40001];
+const VM_PORTS = [80, 80, 80, 80, 80, 80, 80, 81];
 const STREAM = 'the quick brown fox jumps over the lazy dog and runs away with the spoon';
 const ETHER_TYPES = [
   0x0800, 0x86dd, 0x0806, 0x8035, 0x88cc, 0x8100, 0x88a8, 0x88b5, 0x8847, 0x0000, 0xffff, 60,
 ];
 
 type Version = 4 | 6;
-type Way = LinkLayer & { version: Version; source: string; destination: string };
+type Way = LinkLayer & { version: Version; source: string; destination: string; fromVm: boolean };
 
 /** A frame that the VM sends, or that is sent to it. */
 export function hostileFrame(dice: Dice, fromVm = true): Buffer {
@@ -49,6 +50,7 @@ function way(dice: Dice, fromVm: boolean): Way {
   const [vm, client] = [dice.pick(VMS[version]), dice.pick(CLIENTS[version])];
   return {
     version,
+    fromVm,
     ...(fromVm
       ? { source: vm, destination: client, sourceMac: VM_MAC, destinationMac: CLIENT_MAC }
       : { source: client, destination: vm, sourceMac: CLIENT_MAC, destinationMac: VM_MAC }),
@@ -73,6 +75,7 @@ const KINDS: ((dice: Dice, way: Way) => Buffer)[] = [
   udp,
   udp,
   icmp,
+  icmpError,
   other,
   fragment,
   plain,
@@ -87,8 +90,7 @@ function tcp(dice: Dice, way: Way): Buffer {
   if (payload.length > 0 && dice.chance(12)) payload[dice.roll(payload.length)] ^= 0x20;
   return tcpFrame({
     ...way,
-    sourcePort: 80,
-    destinationPort: dice.pick(PORTS),
+    ...ports(dice, way),
     seq: base + from,
     ack: dice.chance(10) ? dice.roll(2 ** 32) : 0x7fffffff + dice.roll(6),
     flags: flags(dice),
@@ -96,6 +98,11 @@ function tcp(dice: Dice, way: Way): Buffer {
     payload,
     extensions: extensions(dice),
   });
+}
+
+function ports(dice: Dice, { fromVm }: Way): { sourcePort: number; destinationPort: number } {
+  const [vm, client] = [dice.pick(VM_PORTS), dice.pick(PORTS)];
+  return fromVm ? { sourcePort: vm, destinationPort: client } : { sourcePort: client, destinationPort: vm };
 }
 
 function flags(dice: Dice): number {
@@ -136,11 +143,67 @@ function udp(dice: Dice, way: Way): Buffer {
 }
 
 function icmp(dice: Dice, way: Way): Buffer {
-  const type =
-    way.version === 4 ? dice.pick([0, 3, 8, 11]) : dice.pick([1, 3, 128, 129, 131, 134, 135, 136, 143]);
-  // An error quotes the packet that it is about, cut anywhere.
-  const quoted = ipv4({ protocol: 17 }, Buffer.alloc(8)).subarray(0, dice.roll(29));
-  return icmpFrame({ ...way, type, id: dice.roll(2), sequence: dice.roll(3), payload: quoted });
+  const type = way.version === 4 ? dice.pick([0, 8]) : dice.pick([128, 129, 131, 134, 135, 136, 143]);
+  return icmpFrame({
+    ...way,
+    type,
+    id: dice.roll(2),
+    sequence: dice.roll(3),
+    payload: dice.bytes(dice.roll(9)),
+  });
+}
+
+/** About a packet that came the other way, which it quotes, cut anywhere, with lengths that may lie. */
+function icmpError(dice: Dice, way: Way): Buffer {
+  return errorAbout(dice, way, packetBack(dice, way));
+}
+
+/** Two VMs' errors about one packet, of which each quotes as much as it likes, and which may have changed on its way to one. */
+export function twoErrors(dice: Dice): [Buffer, Buffer] {
+  const one = way(dice, true);
+  const packet = packetBack(dice, one);
+  const other = Buffer.from(packet);
+  if (dice.chance(2)) setByte(other, dice.roll(Math.min(other.length, 60)), dice.roll(256));
+  const seed = dice.roll(2 ** 32);
+  const [a, b] = [new Dice(seed), new Dice(dice.chance(4) ? seed + 1 : seed)];
+  return [errorAbout(a, one, packet), errorAbout(b, one, other)];
+}
+
+/** What is said the other way, from its IP header on. */
+function packetBack(dice: Dice, way: Way): Buffer {
+  const back: Way = {
+    ...way,
+    fromVm: !way.fromVm,
+    source: way.destination,
+    destination: way.source,
+    tags: [],
+    padTo: 0,
+  };
+  const says = dice.pick([tcp, tcp, tcp, udp, icmp, other, fragment]);
+  return says(dice, back).subarray(14);
+}
+
+function errorAbout(dice: Dice, way: Way, packet: Buffer): Buffer {
+  const headerBytes = way.version === 4 ? 20 : 40;
+  const cut = dice.chance(3)
+    ? dice.roll(packet.length + 1)
+    : headerBytes + dice.pick([8, 12, 20, 28, 32, packet.length]);
+  let quote = Buffer.from(packet.subarray(0, cut));
+  // Lengths, header lengths, protocol and fragment offset of what is quoted; TCP's header length.
+  if (dice.chance(4)) {
+    const at = dice.pick(way.version === 4 ? [0, 2, 3, 6, 7, 9, 32] : [0, 4, 5, 6, 40, 41, 52]);
+    setByte(quote, at, dice.pick([0, 1, 6, 40, 44, 0x45, 0x4f, 0x60, 0xf0, 0xff, dice.roll(256)]));
+  }
+  let lengths = 0;
+  if (dice.chance(4)) {
+    // RFC 4884: padded, told how long, and with more behind it.
+    if (!dice.chance(4)) quote = Buffer.concat([quote, Buffer.alloc(Math.max(0, 128 - quote.length))]);
+    const units = dice.chance(3) ? dice.roll(256) : Math.floor(quote.length / (way.version === 4 ? 4 : 8));
+    lengths = way.version === 4 ? units : units << 8;
+    quote = Buffer.concat([quote, Buffer.from([0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 16, 1])]);
+  }
+  const type = dice.pick(way.version === 4 ? [3, 3, 4, 5, 11, 12] : [1, 1, 2, 3, 4, 100]);
+  return icmpFrame({ ...way, type, code: dice.roll(3), id: lengths, sequence: dice.roll(2), payload: quote });
 }
 
 function other(dice: Dice, way: Way): Buffer {
@@ -190,6 +253,7 @@ export function anyDatagram(dice: Dice): Datagram {
 export function cutUp(dice: Dice, { version, protocol, body }: Datagram, id: number): Buffer[] {
   const way: Way = {
     version,
+    fromVm: true,
     source: VMS[version][0],
     destination: CLIENTS[version][0],
     sourceMac: VM_MAC,

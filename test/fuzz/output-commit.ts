@@ -5,6 +5,7 @@
  * A PVM frame may leave before a checkpoint if the SVM has said as much since the last one:
  * - a datagram (whatever is compared whole): the same bytes in the same flow, at least as often; in fragments it counts
  *   when all of them are there (pieces.ts);
+ * - an ICMP error: one that says the same of the same packet (quoted.ts), at least as often;
  * - a byte of a TCP stream: the same byte at the same place, or the client was sent that place before;
  * - an acknowledgement: as high a one in the same flow, or the client was told as much before;
  * - SYN, FIN, RST: the same flag, at the same place where it has one.
@@ -13,6 +14,7 @@ import { COMPARE_AS, compareAs } from '../../src/compare/classes.ts';
 import { FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { ACK, FIN, RST, SYN } from '../frames.ts';
+import { saidOfQuoted } from './quoted.ts';
 
 export type Said = { flow: string; harmless: boolean; bytes: string; tcp: Tcp | null };
 type Tcp = { flags: number; seq: number; ack: number; payload: Buffer };
@@ -28,12 +30,11 @@ export function read(frame: Buffer, gso = false): Said | null {
   return {
     flow: key.join(),
     harmless: compareAs(view) === COMPARE_AS.harmless,
-    bytes: isIcmpError(view) ? payload.toString('latin1', 0, 2) : payload.toString('latin1'),
+    bytes: isIcmpError(view) ? saidOfQuoted(payload) : payload.toString('latin1'),
     tcp: kind === PACKET.tcp ? { flags, seq, ack, payload } : null,
   };
 }
 
-/** What it quotes may differ in places (docs/comparison.md): here its type and code have to do. */
 function isIcmpError({ kind, icmpType }: PacketView): boolean {
   if (kind === PACKET.icmpv6) return icmpType < 128;
   return kind === PACKET.icmp && [3, 4, 5, 11, 12].includes(icmpType);

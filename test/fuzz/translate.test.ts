@@ -6,64 +6,158 @@ import { OffsetMap } from '../../src/translate/offset-map.ts';
 import { SvmTranslator } from '../../src/translate/svm-translator.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import type { Dice } from '../dice.ts';
-import { internetChecksum, u32 } from '../frames.ts';
+import { internetChecksum, RST, u32 } from '../frames.ts';
+import { vmSyn } from '../translate/connection.ts';
+import { quoting } from '../translate/quotes.ts';
 import { fuzz } from './cases.ts';
 import { hostileFrame } from './hostile.ts';
+import { type QuotedTcp, quotedTcp } from './quoted.ts';
 
 const AROUND = 64;
 const SMALL: Limits = { ...LIMITS, translationsMax: 8 };
 
 type Translate = (bytes: Uint8Array, at: number, length: number) => void;
+/** What is translated of a frame: its own segment, or the one that it quotes. */
+type Segment = QuotedTcp & { vmPort: 0 | 2; quoted: boolean };
 
 /** Translates a frame among other bytes, and looks at what has become of it. */
-function apply(dice: Dice, frame: Buffer, translate: Translate): void {
+function apply(dice: Dice, frame: Buffer, fromVm: boolean, translate: Translate): Buffer {
   const bytes = Buffer.concat([dice.bytes(AROUND), frame, dice.bytes(AROUND)]);
   const before = Buffer.from(bytes);
   const view = new PacketView();
-  const kind = parsePacket(before, AROUND, frame.length, view);
+  parsePacket(before, AROUND, frame.length, view);
   translate(bytes, AROUND, frame.length);
-  if (kind !== PACKET.tcp) {
-    assert.ok(bytes.equals(before), `not TCP, and changed: ${frame.toString('hex')}`);
-    return;
-  }
-  // Ports, data offset, flags, window, urgent pointer and payload stay.
-  const mayChange = (at: number) => {
-    const inHeader = at - view.l4;
-    return (
-      (inHeader >= 4 && inHeader < 12) ||
-      inHeader === 16 ||
-      inHeader === 17 ||
-      (inHeader >= 20 && at < view.payload)
-    );
-  };
+  const hex = frame.toString('hex');
+  const segment = segmentOf(before, view, fromVm);
   for (let at = 0; at < bytes.length; at++) {
-    if (bytes[at] !== before[at]) assert.ok(mayChange(at), `byte ${at - AROUND} of ${frame.toString('hex')}`);
+    if (bytes[at] === before[at]) continue;
+    assert.ok(segment !== null, `nothing to translate, and changed: ${hex}`);
+    const ofError = segment.quoted && (at === view.l4 + 2 || at === view.l4 + 3);
+    assert.ok(ofError || mayChange(before, segment, at), `byte ${at - AROUND} of ${hex}`);
   }
-  assert.equal(
-    checksumHolds(bytes, view),
-    checksumHolds(before, view),
-    `checksum of ${frame.toString('hex')}`,
+  assert.deepEqual(sums(bytes, view, segment), sums(before, view, segment), `checksums of ${hex}`);
+  return bytes.subarray(AROUND, AROUND + frame.length);
+}
+
+function segmentOf(bytes: Buffer, view: PacketView, fromVm: boolean): Segment | null {
+  const { kind, l4, end } = view;
+  if (kind === PACKET.malformed) return null;
+  if (kind === PACKET.tcp)
+    return { l4, end, sourceAt: view.sourceAt, whole: true, vmPort: fromVm ? 0 : 2, quoted: false };
+  const quote = quotedTcp(bytes, view);
+  // An error is about a segment of the other direction.
+  return quote === null ? null : { ...quote, vmPort: fromVm ? 2 : 0, quoted: true };
+}
+
+/** The VM's port, sequence numbers, checksum and options may; the client's port, lengths, flags, window and payload not. */
+function mayChange(bytes: Buffer, { l4, end, vmPort }: Segment, at: number): boolean {
+  const place = at - l4;
+  const options = l4 + 12 < end ? (bytes[l4 + 12] >> 4) * 4 : 0;
+  return (
+    at < end &&
+    (place === vmPort ||
+      place === vmPort + 1 ||
+      (place >= 4 && place < 12) ||
+      place === 16 ||
+      place === 17 ||
+      (place >= 20 && place < options))
   );
 }
 
-function checksumHolds(bytes: Buffer, { sourceAt, ipVersion, l4, end }: PacketView): boolean {
-  const addresses = bytes.subarray(sourceAt, sourceAt + (ipVersion === 4 ? 8 : 32));
-  const pseudo = Buffer.concat([addresses, u32(end - l4, 6)]);
-  const sum = internetChecksum(pseudo, bytes.subarray(l4, end));
-  return sum === 0 || sum === 0xffff;
+/** Which checksums hold: the error's own, and that of a segment which is all there. */
+function sums(bytes: Buffer, view: PacketView, segment: Segment | null): boolean[] {
+  const holds = (protocol: number, sourceAt: number, l4: number, end: number): boolean => {
+    const addresses = bytes.subarray(sourceAt, sourceAt + (view.ipVersion === 4 ? 8 : 32));
+    const pseudo = protocol === 1 ? Buffer.alloc(0) : Buffer.concat([addresses, u32(end - l4, protocol)]);
+    const sum = internetChecksum(pseudo, bytes.subarray(l4, end));
+    return sum === 0 || sum === 0xffff;
+  };
+  if (segment === null) return [];
+  const { l4, end, sourceAt, whole, quoted } = segment;
+  return [
+    ...(quoted ? [holds(view.protocol, view.sourceAt, view.l4, view.end)] : []),
+    ...(whole && l4 + 18 <= end ? [holds(6, sourceAt, l4, end)] : []),
+  ];
+}
+
+/** Connections on the ports that hostile frames have; each VM has its own numbers, and of some that it opens its own port. */
+function begin(dice: Dice, translator: SvmTranslator): void {
+  for (const version of [4, 6] as const) {
+    for (const clientPort of [40000, 40001]) {
+      if (dice.chance(4)) continue;
+      const clientOpens = dice.chance(2);
+      const c = {
+        version,
+        tags: [],
+        stamped: dice.chance(2),
+        clientOpens,
+        clientIsn: 0x7fffffff,
+        clientPort,
+      };
+      const numbers = (port: number) => ({ isn: dice.roll(2 ** 32), ts: dice.roll(2 ** 32), port });
+      const pvm = vmSyn(c, numbers(80));
+      const svm = vmSyn(c, numbers(clientOpens || dice.chance(2) ? 80 : 81));
+      if (dice.chance(2)) translator.pvmSyn(pvm, 0, pvm.length);
+      translator.output(svm, 0, svm.length);
+      translator.pvmSyn(pvm, 0, pvm.length);
+    }
+  }
+}
+
+function byKey(map: OffsetMap): unknown[] {
+  return map.export().sort((a, b) => (a.key.join() < b.key.join() ? -1 : 1));
+}
+
+/** Bytes of a quoted TCP header: never the half of a number, and no acknowledgement without the flag that it counts. */
+const CUTS = [4, 8, 20, 40];
+
+/** An error about a segment that has just been translated comes back with what it was before. False if nothing had to be. */
+function comesBack(dice: Dice, was: Buffer, is: Buffer, fromVm: boolean, translate: Translate): boolean {
+  const view = new PacketView();
+  if (parsePacket(was, 0, was.length, view) !== PACKET.tcp) return false;
+  // With the VM's reset an offset ends.
+  if (fromVm && (view.tcpFlags & RST) !== 0) return false;
+  const { l3, l4, ipVersion } = view;
+  const tcpBytes = dice.pick(CUTS);
+  const errorAbout = (frame: Buffer): Buffer => {
+    const untagged = Buffer.concat([frame.subarray(0, 12), frame.subarray(l3 - 2)]);
+    const version = ipVersion === 4 ? 4 : 6;
+    const ipOptions = l4 - l3 - (version === 4 ? 20 : 40);
+    const error = quoting(untagged, !fromVm, { version, ipOptions, tcpBytes });
+    return Buffer.concat([frame.subarray(0, l3), error.subarray(14)]);
+  };
+  const back = apply(dice, errorAbout(is), !fromVm, translate);
+  assert.equal(named(back), named(errorAbout(was)), `${tcpBytes} bytes of ${was.toString('hex')}`);
+  return named(errorAbout(is)) !== named(back);
+}
+
+/** What an error quotes of a segment, up to the acknowledgement. */
+function named(error: Buffer): string {
+  const view = new PacketView();
+  parsePacket(error, 0, error.length, view);
+  const quote = quotedTcp(error, view);
+  assert.ok(quote !== null);
+  return error.toString('hex', quote.l4, Math.min(quote.end, quote.l4 + 12));
 }
 
 test('an SVM translator that hears anything in any order', async () => {
+  let came = 0;
   await fuzz(600, (dice) => {
     const translator = new SvmTranslator(dice.roll(100), SMALL);
+    const output: Translate = (bytes, at, length) => translator.output(bytes, at, length);
+    const input: Translate = (bytes, at, length) => translator.input(bytes, at, length);
+    begin(dice, translator);
     for (let steps = dice.roll(60); steps > 0; steps--) {
       const fromVm = dice.chance(2);
       const frame = hostileFrame(dice, fromVm);
-      if (dice.chance(4)) apply(dice, frame, (bytes, at, length) => translator.pvmSyn(bytes, at, length));
+      if (dice.chance(4))
+        apply(dice, frame, true, (bytes, at, length) => translator.pvmSyn(bytes, at, length));
       else if (dice.chance(8))
-        apply(dice, frame, (bytes, at, length) => translator.correctSyn(bytes, at, length));
-      else if (fromVm) apply(dice, frame, (bytes, at, length) => translator.output(bytes, at, length));
-      else apply(dice, frame, (bytes, at, length) => translator.input(bytes, at, length));
+        apply(dice, frame, true, (bytes, at, length) => translator.correctSyn(bytes, at, length));
+      else {
+        const is = apply(dice, frame, fromVm, fromVm ? output : input);
+        if (comesBack(dice, frame, is, fromVm, fromVm ? input : output)) came++;
+      }
       assert.ok(translator.size <= SMALL.translationsMax);
       if (dice.chance(40)) translator.clear();
     }
@@ -73,12 +167,15 @@ test('an SVM translator that hears anything in any order', async () => {
     translator.clear();
     assert.equal(translator.size, 0);
   });
+  assert.ok(came > 100, `hardly any error was about a segment that was translated: ${came}`);
 });
 
 test('an offset map with connections of the same few addresses', async () => {
+  let came = 0;
   await fuzz(600, (dice) => {
     const translator = new SvmTranslator(1, SMALL);
-    for (let i = 0; i < 40; i++) {
+    begin(dice, translator);
+    for (let i = dice.roll(40); i > 0; i--) {
       const syn = hostileFrame(dice, true);
       translator.pvmSyn(syn, 0, syn.length);
       const other = hostileFrame(dice, true);
@@ -88,20 +185,25 @@ test('an offset map with connections of the same few addresses', async () => {
     }
     const offsets = new OffsetMap(1, SMALL);
     translator.carryOver(offsets);
+    const sent = new OffsetMap(2, SMALL);
+    sent.import(offsets.export());
+    assert.deepEqual(byKey(sent), byKey(offsets));
+    // A map that is sent does not tell what clients have seen of the VM's clock: this one knows.
     const copy = new OffsetMap(2, SMALL);
-    copy.import(offsets.export());
+    translator.carryOver(copy);
+    const output: Translate = (bytes, at, length) => offsets.output(bytes, at, length);
+    const input: Translate = (bytes, at, length) => offsets.input(bytes, at, length);
     for (let steps = dice.roll(60); steps > 0; steps--) {
       const fromVm = dice.chance(2);
       const frame = hostileFrame(dice, fromVm);
       const other = Buffer.from(frame);
       if (fromVm) copy.output(other, 0, other.length);
       else copy.input(other, 0, other.length);
-      apply(dice, frame, (bytes, at, length) => {
-        if (fromVm) offsets.output(bytes, at, length);
-        else offsets.input(bytes, at, length);
-        assert.ok(other.equals(bytes.subarray(at, at + length)), 'the other node translates otherwise');
-      });
+      const is = apply(dice, frame, fromVm, fromVm ? output : input);
+      assert.ok(other.equals(is), 'the other node translates otherwise');
       assert.equal(copy.size, offsets.size);
+      if (comesBack(dice, frame, is, fromVm, fromVm ? input : output)) came++;
     }
   });
+  assert.ok(came > 100, `hardly any error was about a segment that was translated: ${came}`);
 });

@@ -146,6 +146,19 @@ export function handshakeAck(c: Connection, vm: Numbers): Buffer {
   return fromClient(c, vm, { clientAt: 1, vmAt: 1, time: 0 });
 }
 
+/** An untagged IPv4 SYN without timestamps, with TCP MD5 (19) or TCP-AO (29) as its last option. */
+export function signed(frame: Buffer, kind: 19 | 29): Buffer {
+  const bytes = Buffer.concat([
+    frame.subarray(0, 54),
+    Buffer.from([kind, 18]),
+    Buffer.alloc(16, 9),
+    Buffer.from([1, 1]),
+  ]);
+  bytes[46] = 0xa0;
+  bytes.writeUInt16BE(60, 16);
+  return bytes;
+}
+
 export type Rewrite = (bytes: Buffer, at: number, length: number) => void;
 
 /** Rewrites a copy of `frame` inside a larger buffer, and compares all of it with `expected`. */

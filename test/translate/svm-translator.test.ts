@@ -29,6 +29,7 @@ import {
   handshakeAck,
   type Numbers,
   type Rewrite,
+  signed,
   vmSyn,
 } from './connection.ts';
 
@@ -381,21 +382,8 @@ test('a segment that does not acknowledge says nothing of the ISN, nor does one 
   becomes(input, handshakeAck(connection, pvm), handshakeAck(connection, svm));
 });
 
-/** MD5 (19) and TCP-AO (29) as options of a SYN. */
-function signed(frame: Buffer, kind: number): Buffer {
-  const bytes = Buffer.concat([
-    frame.subarray(0, 54),
-    Buffer.from([kind, 18]),
-    Buffer.alloc(16, 9),
-    Buffer.from([1, 1]),
-  ]);
-  bytes[46] = 0xa0;
-  bytes.writeUInt16BE(60, 16);
-  return bytes;
-}
-
 test('a signed connection is left alone, and reported once', () => {
-  for (const kind of [19, 29]) {
+  for (const kind of [19, 29] as const) {
     for (const pvmFirst of [true, false]) {
       const bare = { ...connection, stamped: false };
       const syn = (vm: Numbers) => signed(vmSyn(bare, vm), kind);

@@ -193,6 +193,25 @@ export const DEVIATIONS: Record<string, Deviation> = {
     qemu: ['pvm A', 'svm A: asks', 'checkpoint: A leaves'],
     ours: ['pvm A', 'svm A: A leaves', 'checkpoint'],
   },
+  'quote-compared': {
+    script: (v) => [
+      pvm('A', v.error({ seq: 100, ack: 50, id: 1 })),
+      svm('A', v.error({ seq: 100, ack: 50, id: 2 })),
+      CHECKPOINT,
+      pvm('B', v.error({ seq: 200, ack: 51 })),
+      svm('B', v.error({ seq: 200, ack: 50 })),
+      CHECKPOINT,
+      pvm('C', v.error({ seq: 300, ack: 52 })),
+      svm('C', v.error({ seq: 300, ack: 52, tcpBytes: 8 })),
+      CHECKPOINT,
+    ],
+    qemu: ['A', 'B', 'C'].flatMap((name) => [
+      `pvm ${name}`,
+      `svm ${name}: asks`,
+      `checkpoint: ${name} leaves`,
+    ]),
+    ours: ['A', 'B', 'C'].flatMap((name) => [`pvm ${name}`, `svm ${name}: ${name} leaves`, 'checkpoint']),
+  },
   'ack-wrap-uncovered': {
     script: (v) => [
       ...both('A', v.tcp({ seq: 100, ack: 0xfffffff0, text: 'hello' })),

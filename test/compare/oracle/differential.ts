@@ -19,7 +19,9 @@ export async function differ(qemu: Judge, ours: Judge, traffic: Traffic): Promis
   const text = traffic
     .map((said, i) => {
       const what =
-        said.who === 'checkpoint' ? '' : ` ${said.flow} ${JSON.stringify(said.tcp ?? said.datagram)}`;
+        said.who === 'checkpoint'
+          ? ''
+          : ` ${said.flow} ${JSON.stringify(said.tcp ?? said.quoted ?? said.datagram)}`;
       return `${String(i).padStart(3)} ${left[i]} | ${right[i]}${what}`;
     })
     .join('\n');

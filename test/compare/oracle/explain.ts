@@ -106,15 +106,31 @@ function explainStep(
     .filter((other): other is Said => other.who !== 'checkpoint' && other.flow === said.flow);
   const leftBefore = new Set(qemu.slice(0, step).flatMap(({ left }) => left));
   const waiting = now.filter(({ who, name }) => who === 'pvm' && !leftBefore.has(name));
+  if (said.quoted !== undefined) return explainError(said, now, waiting, qemu[step], ours[step]);
   if (said.tcp === undefined) return explainDatagram(said, now, waiting);
   const tcp = { seen, now, waiting, q: qemu[step], o: ours[step], ...asks };
   return Object.entries(TCP).flatMap(([name, holds]) => (holds(tcp) ? [name] : []));
 }
 
 function explainDatagram(said: Said, now: Said[], waiting: Said[]): string[] {
-  if (waiting.length >= 2) return [said.flow === 'icmp' ? 'icmp-newest-first' : 'udp-newest-first'];
+  if (waiting.length >= 2) return [said.flow.startsWith('icmp') ? 'icmp-newest-first' : 'udp-newest-first'];
   const ahead = now.filter(({ who }) => who === 'svm').length;
   return ahead >= 2 ? ['datagram-any-order'] : [];
+}
+
+function explainError(said: Said, now: Said[], waiting: Said[], q: Effect, o: Effect): string[] {
+  const passes = said.who === 'pvm' && q.left.join() === said.name && !q.asked;
+  if (said.quoted?.version === 6) return passes ? ['ipv6-uncompared'] : [];
+  if (said.quoted?.tags?.length) return passes ? ['vlan-uncompared'] : [];
+  const quotedOtherwise =
+    q.asked && !o.asked && now.some((a) => now.some((b) => a.who !== b.who && sameButQuote(a, b)));
+  return [...(quotedOtherwise ? ['quote-compared'] : []), ...explainDatagram(said, now, waiting)];
+}
+
+/** Two errors that say the same about one packet, and quote it differently. */
+function sameButQuote({ quoted: a }: Said, { quoted: b }: Said): boolean {
+  const same = a?.kind === b?.kind && a?.seq === b?.seq && a?.code === b?.code;
+  return same && JSON.stringify(a) !== JSON.stringify(b);
 }
 
 type TcpFacts = {
@@ -158,7 +174,9 @@ const TCP: Record<string, (facts: TcpFacts) => boolean> = {
   'overlap-misaligned': (facts) =>
     (qemuAlone(facts) || unsaid(facts)) && SIDES.some((side) => overlaps(bySide(facts.seen, side))),
   'gap-misaligned': (facts) => (qemuAlone(facts) || unsaid(facts)) && hasGap(facts.now),
-  'secondary-syn-waits': (facts) => qemuAlone(facts) && synAlone(facts.now),
+  'secondary-syn-waits': (facts) =>
+    synAlone(facts.now) &&
+    (qemuAlone(facts) || early(facts).some((said) => uncovered(beforeSyn(facts), tcpOf(said)))),
   'hole-waits': (facts) =>
     early(facts).some((said) => behindHole(facts, tcpOf(said))) ||
     (qemuAlone(facts) && facts.waiting.some((said) => behindHole(facts, tcpOf(said)))),
@@ -259,6 +277,15 @@ function onlyOrdered({ seen, q, o }: TcpFacts): boolean {
 function synAlone(now: Said[]): boolean {
   const syns = (side: 'pvm' | 'svm') => bySide(now, side).filter(({ flags }) => (flags & SYN) !== 0).length;
   return syns('svm') > syns('pvm');
+}
+
+/** What was known before the SVM began it. */
+function beforeSyn(facts: TcpFacts): TcpFacts {
+  const { seen, now } = facts;
+  const begun = now.findIndex(
+    ({ who, tcp }) => who === 'svm' && tcp !== undefined && (tcp.flags & SYN) !== 0,
+  );
+  return { ...facts, seen: seen.slice(0, seen.length - (now.length - begun)), now: now.slice(0, begun) };
 }
 
 /** The PVM has said something and not the byte before the segment, since it last began or ended a connection. */

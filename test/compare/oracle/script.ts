@@ -9,6 +9,7 @@ import {
   ethernet,
   icmpFrame,
   ipv4,
+  ipv6,
   type TcpSegment,
   tcpFrame,
   type UdpDatagram,
@@ -48,6 +49,26 @@ export function freshClient(): string {
   return `10.${64 + ((clients >> 16) & 63)}.${(clients >> 8) & 255}.${clients & 255}`;
 }
 
+/** What an error quotes. Two VMs may differ in all but `kind` and `seq`, in where it lies, and in the error's `code`. */
+export type Quoted = {
+  version?: 4 | 6;
+  tags?: { id: number }[];
+  code?: number;
+  kind?: 'tcp' | 'udp' | 'echo';
+  seq?: number;
+  ack?: number;
+  id?: number;
+  hops?: number;
+  /** how much of a TCP segment is quoted; all when absent */
+  tcpBytes?: number;
+};
+
+/** The same client's IPv6 address. */
+function sixOf(client: string): string {
+  const [, b, c, d] = client.split('.').map(Number);
+  return `fd00::${b.toString(16)}:${((c << 8) | d).toString(16)}`;
+}
+
 /** Frames of the VM to one client. */
 export class Voice {
   readonly client: string;
@@ -78,6 +99,38 @@ export class Voice {
 
   echo(sequence: number, text = 'ping'): Buffer {
     return icmpFrame({ ...this.way, type: 0, id: 7, sequence, payload: Buffer.from(text) });
+  }
+
+  /** The VM cannot deliver what a client sent, and quotes it. */
+  error(about: Quoted): Buffer {
+    const { version = 4, id = 1, hops = 64, tcpBytes, tags = [], kind = 'tcp', seq = 0, ack = 0 } = about;
+    const [client, vm] = version === 4 ? [this.client, VM_ADDRESS[4]] : [sixOf(this.client), VM_ADDRESS[6]];
+    const sent = { version, source: client, destination: vm };
+    const payload = Buffer.from(`packet ${seq}`);
+    const frame = {
+      tcp: () => tcpFrame({ ...sent, sourcePort: 40000, destinationPort: 80, seq, ack, payload }),
+      udp: () => udpFrame({ ...sent, sourcePort: 5000, destinationPort: 53, payload }),
+      echo: () => icmpFrame({ ...sent, type: version === 4 ? 8 : 128, id: 7, sequence: seq, payload }),
+    }[kind]();
+    const bytes = frame.subarray(version === 4 ? 34 : 54);
+    const protocol = { tcp: 6, udp: 17, echo: version === 4 ? 1 : 58 }[kind];
+    const body = kind === 'tcp' ? bytes.subarray(0, tcpBytes) : bytes;
+    // The header says how long the whole packet was.
+    const quote =
+      version === 4
+        ? ipv4({ ...sent, protocol, id, ttl: hops }, bytes).subarray(0, 20 + body.length)
+        : ipv6({ ...sent, next: protocol, hopLimit: hops }, bytes).subarray(0, 40 + body.length);
+    return icmpFrame({
+      sourceMac: VM_MAC,
+      destinationMac: CLIENT_MAC,
+      version,
+      source: vm,
+      destination: client,
+      tags,
+      type: version === 4 ? 3 : 1,
+      code: about.code ?? 1,
+      payload: quote,
+    });
   }
 
   /** Any IPv4 protocol. */

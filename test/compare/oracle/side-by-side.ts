@@ -37,6 +37,7 @@ function about(frame: Buffer): string {
     const checksum = frame.readUInt16BE(40) === 0 ? ' without checksum' : '';
     return `port ${frame.readUInt16BE(36)} ${text(frame.subarray(42, end))}${checksum}${padding}${cut}`;
   }
+  if (protocol === 1 && frame[34] === 3) return `error about ${aboutQuoted(frame.subarray(42, end))}`;
   if (protocol === 1) return `echo reply ${frame.readUInt16BE(40)}`;
   return `IP protocol ${protocol}, id ${frame.readUInt16BE(18)} ${text(frame.subarray(34, end))}`;
 }
@@ -54,6 +55,13 @@ function aboutTcp(frame: Buffer, end: number): string {
     ...names.flatMap(([flag, name]) => ((flags & flag) !== 0 ? [name] : [])),
     ...(end > 54 ? [text(frame.subarray(54, end))] : []),
   ].join(' ');
+}
+
+/** A quoted TCP segment. */
+function aboutQuoted(packet: Buffer): string {
+  const id = `id ${packet.readUInt16BE(4)}`;
+  const seq = `seq ${packet.readUInt32BE(24)}`;
+  return packet.length < 40 ? `${seq}, ${id}, cut` : `${seq} ack ${packet.readUInt32BE(28)}, ${id}`;
 }
 
 function text(bytes: Buffer): string {

@@ -4,7 +4,7 @@
  */
 import type { Dice } from '../../dice.ts';
 import { ACK, FIN, RST, SYN } from '../../frames.ts';
-import { CHECKPOINT, pvm, type Script, svm, type Voice } from './script.ts';
+import { CHECKPOINT, pvm, type Quoted, type Script, svm, type Voice } from './script.ts';
 
 export type Tcp = { seq: number; ack: number; flags: number; text: string };
 export type Said = {
@@ -13,6 +13,7 @@ export type Said = {
   readonly flow: string;
   readonly tcp?: Tcp;
   readonly datagram?: string;
+  readonly quoted?: Quoted;
 };
 export type Traffic = readonly (Said | { readonly who: 'checkpoint' })[];
 
@@ -25,6 +26,8 @@ export type Theme = {
   losses: boolean;
   flags: boolean;
   bursts: boolean;
+  /** an error quotes its packet as each VM likes, in VLANs and IPv6 too */
+  quotes: boolean;
   flowsMax: number;
 };
 
@@ -36,6 +39,7 @@ export const PLAIN: Theme = {
   losses: false,
   flags: false,
   bursts: false,
+  quotes: false,
   flowsMax: 1,
 };
 
@@ -49,17 +53,20 @@ export function randomTheme(dice: Dice): Theme {
     losses: some(),
     flags: some(),
     bursts: some(),
+    quotes: dice.chance(2),
     flowsMax: 1 + dice.roll(3),
   };
 }
 
 export function traffic(dice: Dice, theme: Theme): Traffic {
   const names = { next: 1 };
-  const flows = Array.from({ length: theme.flowsMax }, (_, i) =>
-    dice.chance(2)
-      ? new TcpTalk(dice, theme, names, `tcp ${40000 + i}`)
-      : new DatagramTalk(dice, theme, names, i === 0 && dice.chance(3) ? 'icmp' : `udp ${5000 + i}`),
-  );
+  const flows = Array.from({ length: theme.flowsMax }, (_, i) => {
+    if (dice.chance(2)) return new TcpTalk(dice, theme, names, `tcp ${40000 + i}`);
+    // To QEMU all ICMP to one client is one flow.
+    if (i > 0 || dice.chance(2)) return new DatagramTalk(dice, theme, names, `udp ${5000 + i}`);
+    const kinds = theme.quotes ? ['icmp', ...ERRORS, 'icmp-error', 'icmp-error'] : ['icmp', 'icmp-error'];
+    return new DatagramTalk(dice, theme, names, dice.pick(kinds));
+  });
   const said: (Said | { who: 'checkpoint' })[] = [];
   const steps = 4 + dice.roll(24);
   while (said.length < steps) {
@@ -70,6 +77,9 @@ export function traffic(dice: Dice, theme: Theme): Traffic {
   }
   return [...said, { who: 'checkpoint' }];
 }
+
+/** ICMP errors, where they go. QEMU compares those of the first kind only. */
+const ERRORS = ['icmp-error', 'icmp-error6', 'icmp-error vlan'];
 
 type Names = { next: number };
 
@@ -206,7 +216,28 @@ class DatagramTalk {
     if (theme.losses && dice.chance(8)) this.at[who]++;
     const other = who === 'svm' && dice.chance(30) ? '?' : '';
     const name = `${String.fromCharCode(who === 'pvm' ? 80 : 83)}${this.names.next++}`;
+    if (this.flow.startsWith('icmp-error'))
+      return { who, name, flow: this.flow, quoted: this.error(who, this.at[who]++, other !== '') };
     return { who, name, flow: this.flow, datagram: `${other}${this.at[who]++}` };
+  }
+
+  private error(who: 'pvm' | 'svm', seq: number, other: boolean): Quoted {
+    const { dice, theme } = this;
+    const kind = (['tcp', 'tcp', 'udp', 'echo'] as const)[seq % 4];
+    const said: Quoted = {
+      kind,
+      seq,
+      code: other ? 2 : 1,
+      version: this.flow.endsWith('6') ? 6 : 4,
+      tags: this.flow.endsWith('vlan') ? [{ id: 7 }] : [],
+    };
+    if (!theme.quotes || who === 'pvm' || dice.chance(2)) return said;
+    const change: Quoted = dice.pick([
+      { id: 2 },
+      { hops: 63 },
+      ...(kind === 'tcp' ? [{ ack: 1 + dice.roll(9) }, { tcpBytes: 8 }, { tcpBytes: 20 }] : []),
+    ]);
+    return { ...said, ...change };
   }
 }
 
@@ -222,6 +253,7 @@ export function render(traffic: Traffic, voice: Voice): Script {
 function frameOf(said: Said, voice: Voice): Buffer {
   const port = Number(said.flow.split(' ')[1]);
   if (said.tcp !== undefined) return voice.tcp({ ...said.tcp, destinationPort: port });
+  if (said.quoted !== undefined) return voice.error(said.quoted);
   if (said.flow === 'icmp') return voice.echo(1, said.datagram);
   return voice.udp(said.datagram ?? '', { destinationPort: port });
 }
