@@ -736,8 +736,9 @@ class World {
 
   private check(): void {
     this.checkVoices();
-    for (const client of this.clients) {
-      for (const text of client.violations) this.violation('client', text);
+    for (const host of this.clients) {
+      for (const { name, violations } of host.clients)
+        for (const text of violations) this.violation('client', `${name}: ${text}`);
     }
     for (const host of Object.values(this.hosts)) {
       const slabs = (host.life?.node as unknown as { slabs: SlabPool } | undefined)?.slabs;
