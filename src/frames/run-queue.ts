@@ -57,6 +57,10 @@ export class RunQueue {
     take: (slab: number, start: number, end: number, tag: number) => void,
     bytesMax = Number.POSITIVE_INFINITY,
   ): void {
+    if (this.slabIds.length === 1) {
+      this.drainOne(take);
+      return;
+    }
     let runs = 0;
     let bytes = 0;
     for (; runs < this.runs; runs++) {
@@ -72,6 +76,18 @@ export class RunQueue {
     const tags = this.tags.splice(0, runs);
     this.frameCounts.splice(0, runs);
     for (let i = 0; i < runs; i++) take(slabIds[i], starts[i], ends[i], tags[i]);
+  }
+
+  /** The common case, without a list of its own for each of the columns. */
+  private drainOne(take: (slab: number, start: number, end: number, tag: number) => void): void {
+    const slab = this.slabIds.pop() as number;
+    const start = this.starts.pop() as number;
+    const end = this.ends.pop() as number;
+    const tag = this.tags.pop() as number;
+    this.frameCounts.pop();
+    this.frames = 0;
+    this.bytes = 0;
+    take(slab, start, end, tag);
   }
 
   clear(): void {

@@ -10,22 +10,30 @@ export class CheckpointHistory {
   private readonly byReason: Partial<Record<CheckpointReason, number>> = {};
   private readonly pauses: number[] = [];
   private last: CheckpointReport | null = null;
+  /** Worked out when it is first asked for: status is, far more often than there are checkpoints. */
+  private quantiles: NodeStatus['checkpoints']['pauseMs'] | null = null;
 
   add(report: CheckpointReport): void {
     this.pauses[this.count % PAUSES_KEPT] = report.pauseMs;
     this.count++;
     this.byReason[report.reason] = (this.byReason[report.reason] ?? 0) + 1;
     this.last = report;
+    this.quantiles = null;
   }
 
   summary(): NodeStatus['checkpoints'] {
-    const sorted = [...this.pauses].sort((a, b) => a - b);
+    this.quantiles ??= this.quantilesNow();
     return {
       count: this.count,
       byReason: { ...this.byReason },
-      pauseMs: { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99) },
+      pauseMs: { ...this.quantiles },
       last: this.last,
     };
+  }
+
+  private quantilesNow(): NodeStatus['checkpoints']['pauseMs'] {
+    const sorted = [...this.pauses].sort((a, b) => a - b);
+    return { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99) };
   }
 }
 

@@ -60,6 +60,7 @@ export class PrimarySession {
   private readyForCopy: () => void = () => {};
   private gotMigrationChannel: (stream: ByteStream) => void = () => {};
   private readonly cancels = new Set<() => void>();
+  private cancelPoll: () => void = () => {};
 
   constructor(options: {
     link: LinkChannel;
@@ -247,12 +248,12 @@ export class PrimarySession {
   }
 
   /** Asks the policy again and again, often while something is held. */
-  private poll(): void {
+  private readonly poll = (): void => {
     if (this.done) return;
     this.consider();
     const holding = this.path.comparator.primary.frames > 0 || this.path.comparator.secondary.frames > 0;
-    this.later(holding ? POLL_MS : IDLE_POLL_MS, () => this.poll());
-  }
+    this.cancelPoll = this.timers.after(holding ? POLL_MS : IDLE_POLL_MS, this.poll);
+  };
 
   private consider(): void {
     if (this.done || !this.protecting || this.isCheckpointing) return;
@@ -297,6 +298,7 @@ export class PrimarySession {
   private finish(cause: string): void {
     if (this.done) return;
     this.done = true;
+    this.cancelPoll();
     for (const cancel of this.cancels) cancel();
     this.barrier?.abort(new ColoError('COLO_LINK_CLOSED', cause));
     this.relay?.close();

@@ -36,6 +36,7 @@ test('counts by reason, quantiles by nearest rank, and the last one', () => {
 test('pauses of long ago are forgotten, counts are not', () => {
   const history = new CheckpointHistory();
   for (let i = 1; i <= 1000; i++) history.add(report(i, 'interval', 100));
+  assert.deepEqual(history.summary().pauseMs, { p50: 100, p99: 100 });
   for (let i = 1; i <= 1000; i++) history.add(report(i, 'interval', 5));
   assert.equal(history.summary().count, 2000);
   assert.deepEqual(history.summary().pauseMs, { p50: 5, p99: 5 });

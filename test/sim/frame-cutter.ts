@@ -1,6 +1,6 @@
 /** QEMU's stream framing as the far ends of a node's ports do it: `[u32 length][frame]`, with a copy per frame. */
 
-import { newFrame } from './guest/packets.ts';
+import { copyBytes, get32, newFrame, put, put32 } from './guest/packets.ts';
 
 export class FrameCutter {
   private readonly frame: (frame: Uint8Array) => void;
@@ -10,20 +10,28 @@ export class FrameCutter {
     this.frame = frame;
   }
 
-  feed(bytes: Uint8Array): void {
+  /** The first `bytes` of a buffer; nothing of it is kept. */
+  feed(buffer: Uint8Array, bytes: number): void {
     const { pending } = this;
-    const all = newFrame(pending.length + bytes.length);
-    all.set(pending);
-    all.set(bytes, pending.length);
-    let at = 0;
-    while (at + 4 <= all.length) {
-      const length = (all[at] << 24) | (all[at + 1] << 16) | (all[at + 2] << 8) | all[at + 3];
-      if (length <= 0 || length > 69_632) throw new Error(`a frame of ${length} bytes on a port`);
-      if (at + 4 + length > all.length) break;
-      this.frame(all.subarray(at + 4, at + 4 + length));
-      at += 4 + length;
+    let all = buffer;
+    let end = bytes;
+    if (pending.length > 0) {
+      end += pending.length;
+      all = new Uint8Array(end);
+      all.set(pending);
+      copyBytes(buffer, 0, all, pending.length, bytes);
     }
-    this.pending = at === all.length ? EMPTY : all.subarray(at);
+    let at = 0;
+    while (at + 4 <= end) {
+      const length = get32(all, at);
+      if (length <= 0 || length > 69_632) throw new Error(`a frame of ${length} bytes on a port`);
+      if (at + 4 + length > end) break;
+      const frame = newFrame(length);
+      copyBytes(all, at + 4, frame, 0, length);
+      at += 4 + length;
+      this.frame(frame);
+    }
+    this.pending = at === end ? EMPTY : all.slice(at, end);
   }
 }
 
@@ -31,10 +39,7 @@ const EMPTY = new Uint8Array(0);
 
 export function framed(frame: Uint8Array): Uint8Array {
   const out = newFrame(4 + frame.length);
-  out[0] = frame.length >>> 24;
-  out[1] = frame.length >>> 16;
-  out[2] = frame.length >>> 8;
-  out[3] = frame.length;
-  out.set(frame, 4);
+  put32(out, 0, frame.length);
+  put(out, 4, frame);
   return out;
 }

@@ -79,6 +79,8 @@ export class Loop {
 
   private runLater(owner: Process | null): void {
     const { later } = this;
+    // Setting a length is dear, and mostly there is nothing.
+    if (later.length === 0) return;
     for (let i = 0; i < later.length; i++) this.guarded(owner, later[i]);
     later.length = 0;
   }

@@ -37,7 +37,8 @@ export class Network {
   private readonly loop: Loop;
   private readonly die: Die;
   private readonly learns: boolean;
-  private readonly places = new Map<string, Port>();
+  /** Where each source was heard last; there are few. */
+  private readonly places: { readonly mac: Uint8Array; port: Port }[] = [];
 
   constructor(loop: Loop, die: Die, learns: boolean) {
     this.loop = loop;
@@ -96,7 +97,7 @@ export class Network {
       const buffer = new Uint8Array(65536);
       stream.start({
         buffer: () => buffer,
-        read: (bytes) => cutter.feed(buffer.subarray(0, bytes)),
+        read: (bytes) => cutter.feed(buffer, bytes),
         closed: () => {
           if (current === stream) current = null;
         },
@@ -109,14 +110,28 @@ export class Network {
     this.tap?.(from.name, frame);
     let only: Port | undefined;
     if (this.learns) {
-      this.places.set(macAt(frame, 6), from);
-      only = (frame[0] & 1) === 0 ? this.places.get(macAt(frame, 0)) : undefined;
+      const place = this.placeOf(frame, 6);
+      if (place !== undefined) place.port = from;
+      else this.places.push({ mac: frame.slice(6, 12), port: from });
+      only = (frame[0] & 1) === 0 ? this.placeOf(frame, 0)?.port : undefined;
     }
     if (only === from) return;
     for (const port of this.ports) {
       if (port === from || (only !== undefined && port !== only)) continue;
       this.send(from, port, frame);
     }
+  }
+
+  /** Of the MAC at that place in a frame. */
+  private placeOf(frame: Uint8Array, at: number): { port: Port } | undefined {
+    for (const place of this.places) {
+      const { mac } = place;
+      let i = 5;
+      // They differ at the end.
+      while (i >= 0 && mac[i] === frame[at + i]) i--;
+      if (i < 0) return place;
+    }
+    return undefined;
   }
 
   private send(from: Port, to: Port, frame: Uint8Array): void {
@@ -146,10 +161,4 @@ function chance(die: Die, probability: number): boolean {
 
 function isTcp(frame: Uint8Array): boolean {
   return frame[12] === 0x08 ? frame[23] === 6 : frame[20] === 6;
-}
-
-function macAt(frame: Uint8Array, at: number): string {
-  let text = '';
-  for (let i = at; i < at + 6; i++) text += String.fromCharCode(frame[i]);
-  return text;
 }

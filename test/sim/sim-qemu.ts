@@ -193,7 +193,7 @@ export class SimQemu {
     stream.start({
       buffer: () => buffer,
       read: (bytes) => {
-        this.cutter.feed(buffer.subarray(0, bytes));
+        this.cutter.feed(buffer, bytes);
         if (!this.running) stream.pause();
       },
       closed: () => {

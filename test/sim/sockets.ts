@@ -15,6 +15,7 @@ import type { ByteStream, StreamSink } from '../../src/io/byte-stream.ts';
 import type { StreamListener } from '../../src/io/socket-stream.ts';
 import type { Transports } from '../../src/io/surroundings.ts';
 import type { Die } from './guest/die.ts';
+import { copyBytes } from './guest/packets.ts';
 import type { Loop, Process } from './loop.ts';
 
 /** What lies between two sockets, in one direction. */
@@ -49,9 +50,6 @@ const TCP_BUFFER_BYTES = 400 * 1024;
 type Waiting = { bytes: Uint8Array; done: () => void };
 /** What is under way: bytes, or with none the end. All that is sent in one instant arrives in one. */
 type Flight = { readonly sentMs: number; readonly atMs: number; bytes: number };
-
-/** Below that a loop is quicker than `set`. */
-const LOOP_BYTES_MAX = 80;
 
 export class SimSocket implements ByteStream {
   peer!: SimSocket;
@@ -291,7 +289,7 @@ export class SimSocket implements ByteStream {
       this.inboxAt = 0;
       this.inboxEnd = stored;
     }
-    copy(bytes, 0, this.inbox, this.inboxEnd, length);
+    copyBytes(bytes, 0, this.inbox, this.inboxEnd, length);
     this.inboxEnd += length;
   }
 
@@ -360,7 +358,7 @@ export class SimSocket implements ByteStream {
     const most = Math.min(view.length, this.inboxBytes);
     // Most reads bring all there is.
     const bytes = most > 1 && this.die.next() < 0.1 ? this.die.within(1, most) : most;
-    copy(this.inbox, this.inboxAt, view, 0, bytes);
+    copyBytes(this.inbox, this.inboxAt, view, 0, bytes);
     this.dropInbox(bytes);
     const { peer } = this;
     peer.takenBytes -= bytes;
@@ -504,11 +502,6 @@ export class Sockets {
     }
     return route;
   }
-}
-
-function copy(from: Uint8Array, at: number, to: Uint8Array, toAt: number, bytes: number): void {
-  if (bytes > LOOP_BYTES_MAX) to.set(bytes === from.length ? from : from.subarray(at, at + bytes), toAt);
-  else for (let i = 0; i < bytes; i++) to[toAt + i] = from[at + i];
 }
 
 function join(a: SimSocket, b: SimSocket): void {

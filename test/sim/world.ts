@@ -736,8 +736,9 @@ class World {
 
   private check(): void {
     this.checkVoices();
-    for (const client of this.clients) {
-      for (const text of client.violations) this.violation('client', text);
+    for (const host of this.clients) {
+      for (const { name, violations } of host.clients)
+        for (const text of violations) this.violation('client', `${name}: ${text}`);
     }
     for (const host of Object.values(this.hosts)) {
       const slabs = (host.life?.node as unknown as { slabs: SlabPool } | undefined)?.slabs;
@@ -753,20 +754,20 @@ class World {
 
   /** Held output waits for its counterpart or for a checkpoint, and for nothing else. */
   private checkWait(host: SimHost, { node }: Life): void {
+    // A status is dear.
+    if (this.stats.heldMs !== undefined && !this.isCalm(WAIT_CALM_MS)) return;
     const { phase, held } = node.status();
     if (phase !== 'protected') return;
-    this.stats.heldMs = Math.max(
-      this.stats.heldMs ?? 0,
-      Math.round(this.isCalm(WAIT_CALM_MS) ? held.oldestMs : 0),
-    );
-    if (held.oldestMs > WAIT_MS_MAX && this.isCalm(WAIT_CALM_MS))
+    const calm = this.isCalm(WAIT_CALM_MS);
+    this.stats.heldMs = Math.max(this.stats.heldMs ?? 0, Math.round(calm ? held.oldestMs : 0));
+    if (held.oldestMs > WAIT_MS_MAX && calm)
       this.violation('waiting', `${host.side} has held a frame for ${held.oldestMs.toFixed(0)} ms`);
   }
 
   /** Nothing was wrong with either host for so long. */
   private isCalm(ms: number): boolean {
     const sinceMs = this.loop.nowMs - ms;
-    return Object.values(this.hosts).every((host) => host.faultUntilMs < sinceMs);
+    return this.hosts.a.faultUntilMs < sinceMs && this.hosts.b.faultUntilMs < sinceMs;
   }
 
   private get isProtected(): boolean {

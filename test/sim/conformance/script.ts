@@ -268,7 +268,7 @@ class Script {
     });
     port.start({
       buffer: () => buffer,
-      read: (bytes) => cutter.feed(buffer.subarray(0, bytes)),
+      read: (bytes) => cutter.feed(buffer, bytes),
       closed: () => {},
     });
     return vm;

@@ -1,4 +1,5 @@
 /** Bytes in, bytes out, first in first out; what is inside can be read at any place. Grows as needed. */
+import { copyBytes } from './packets.ts';
 import type { Archive } from './state.ts';
 
 const EMPTY = new Uint8Array(0);
@@ -10,7 +11,7 @@ export class ByteQueue {
 
   push(from: Uint8Array, at: number, length: number): void {
     if (this.#head + this.length + length > this.#bytes.length) this.#makeRoom(length);
-    this.#bytes.set(from.subarray(at, at + length), this.#head + this.length);
+    copyBytes(from, at, this.#bytes, this.#head + this.length, length);
     this.length += length;
   }
 
@@ -25,14 +26,21 @@ export class ByteQueue {
     return this.#bytes.subarray(this.#head + at, this.#head + at + length);
   }
 
+  copyTo(to: Uint8Array, toAt: number, at: number, length: number): void {
+    copyBytes(this.#bytes, this.#head + at, to, toAt, length);
+  }
+
   /** Where a byte is found first, or -1. */
   indexOf(byte: number): number {
-    return this.view(0, this.length).indexOf(byte);
+    const end = this.#head + this.length;
+    for (let at = this.#head; at < end; at++) if (this.#bytes[at] === byte) return at - this.#head;
+    return -1;
   }
 
   archive(a: Archive): void {
-    const bytes = a.bytes(this.view(0, this.length));
-    if (bytes.length === this.length && bytes.buffer === this.#bytes.buffer) return;
+    const all = this.length === 0 ? EMPTY : this.view(0, this.length);
+    const bytes = a.bytes(all);
+    if (bytes === all) return;
     this.#bytes = bytes;
     this.#head = 0;
     this.length = bytes.length;

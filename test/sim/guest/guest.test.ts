@@ -26,6 +26,7 @@ function runMix(seed: number, link: LinkOptions, everyMs: number): { guest: Gues
   const port = network.port(seed + 1);
   let guest = new Guest(port, mix.guest);
   port.plug(guest);
+  const follower = new Guest({ ...port, send: () => {}, wake: () => {}, random: () => 0 }, mix.guest);
   const hosts = mix.hosts.map((spec, i) => {
     const hostPort = network.port(seed + 100 + i);
     const host = spec.make(hostPort);
@@ -36,6 +37,12 @@ function runMix(seed: number, link: LinkOptions, everyMs: number): { guest: Gues
   for (let now = everyMs; now < 600_000 && !done(); now += everyMs) {
     network.run(now, done);
     const state = guest.save();
+    // What connections were archived as before is what they are archived as afresh, ...
+    for (const connection of guest.stack.connections) connection.archived = null;
+    assert.deepEqual(guest.save(), state);
+    // ... and a guest that is loaded again and again has kept nothing that is over.
+    follower.load(state);
+    assert.deepEqual(follower.save(), state);
     // The same port draws on, so the copy's die differs from what the old one's would have been.
     port.random();
     guest = new Guest(port, mix.guest);

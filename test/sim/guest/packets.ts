@@ -43,6 +43,18 @@ export function get32(bytes: Uint8Array, at: number): number {
   return (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
 }
 
+/** A call of `set` with a view of its own costs more than a short loop. */
+const LOOP_BYTES_MAX = 80;
+
+export function copyBytes(from: Uint8Array, at: number, to: Uint8Array, toAt: number, bytes: number): void {
+  if (bytes > LOOP_BYTES_MAX) to.set(bytes === from.length ? from : from.subarray(at, at + bytes), toAt);
+  else for (let i = 0; i < bytes; i++) to[toAt + i] = from[at + i];
+}
+
+export function put(to: Uint8Array, at: number, bytes: Uint8Array): void {
+  copyBytes(bytes, 0, to, at, bytes.length);
+}
+
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
@@ -99,7 +111,7 @@ export function ipFrame(
 ): Uint8Array {
   const at = transportAt(destination);
   const frame = newFrame(at + transportBytes);
-  frame.set(mac, 6);
+  put(frame, 6, mac);
   if (destination.length === 4) {
     put16(frame, 12, ETHER_IPV4);
     frame[14] = 0x45;
@@ -108,8 +120,8 @@ export function ipFrame(
     frame[20] = 0x40;
     frame[22] = hopLimit;
     frame[23] = protocol;
-    frame.set(source, 26);
-    frame.set(destination, 30);
+    put(frame, 26, source);
+    put(frame, 30, destination);
     put16(frame, 24, ~sum16(frame, 14, 34, 0));
   } else {
     put16(frame, 12, ETHER_IPV6);
@@ -117,8 +129,8 @@ export function ipFrame(
     put16(frame, 18, transportBytes);
     frame[20] = protocol;
     frame[21] = hopLimit;
-    frame.set(source, 22);
-    frame.set(destination, 38);
+    put(frame, 22, source);
+    put(frame, 38, destination);
   }
   return frame;
 }

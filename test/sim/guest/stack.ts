@@ -23,6 +23,7 @@ import {
   PROTOCOL_ICMPV6,
   PROTOCOL_TCP,
   PROTOCOL_UDP,
+  put,
   put16,
   put32,
   READ,
@@ -142,11 +143,7 @@ export class Stack implements TcpHost {
   }
 
   archive(a: Archive): void {
-    const connections = a.list([...this.#connections.values()], (item) => {
-      const connection = item ?? new TcpConnection(this);
-      connection.archive(a);
-      return connection;
-    });
+    const connections = a.list([...this.#connections.values()], (item) => this.#archiveConnection(a, item));
     this.#connections.clear();
     this.#byPorts.clear();
     this.#busy.length = 0;
@@ -162,6 +159,17 @@ export class Stack implements TcpHost {
       asked: a.number(neighbour?.asked ?? 0),
       waiting: a.list(neighbour?.waiting ?? [], (frame) => a.bytes(frame ?? UNKNOWN_MAC)),
     }));
+  }
+
+  /** Most are in TIME_WAIT, and as they were at the checkpoint before. */
+  #archiveConnection(a: Archive, item: TcpConnection | undefined): TcpConnection {
+    const known = item ?? this.#connections.get(a.peek(0));
+    if (known !== undefined && known.archived !== null && a.repeat(known.archived)) return known;
+    const connection = item ?? new TcpConnection(this);
+    const { place } = a;
+    connection.archive(a);
+    if (connection.over) connection.archived = a.since(place);
+    return connection;
   }
 
   // --- for the application -------------------------------------------------------------------------------------
@@ -295,6 +303,7 @@ export class Stack implements TcpHost {
   }
 
   touch(connection: TcpConnection): void {
+    connection.archived = null;
     if (!this.#touched.includes(connection)) this.#touched.push(connection);
   }
 
@@ -401,7 +410,7 @@ export class Stack implements TcpHost {
     // An old entry is used, and refreshed at the side.
     const stale = now >= neighbour.knownAtMs + NEIGHBOUR_STALE_MS;
     if (stale && now >= neighbour.askedAtMs + ASK_EVERY_MS) this.#ask(neighbour);
-    frame.set(neighbour.mac, 0);
+    put(frame, 0, neighbour.mac);
     this.port.send(frame);
   }
 

@@ -12,11 +12,22 @@ export interface Archive {
   list<T>(items: readonly T[], each: (item: T | undefined) => T): T[];
   /** In the order of the keys, so that equal maps give equal bytes. */
   map<V>(map: ReadonlyMap<string, V>, each: (value: V | undefined) => V): Map<string, V>;
+  /** The number that is next, when loading; `value` when saving. */
+  peek(value: number): number;
+  /** Saves `record` as it is; when loading, passes over it if that is what comes next. Did it? */
+  repeat(record: Uint8Array): boolean;
+  /** How far it has come, and a copy of all from such a place on. */
+  readonly place: number;
+  since(place: number): Uint8Array;
 }
 
+/** A state is saved at each checkpoint, and one at a time. */
+let scratch = new Uint8Array(64 * 1024);
+let scratchView = new DataView(scratch.buffer);
+
 export class Saver implements Archive {
-  #bytes = new Uint8Array(4096);
-  #view = new DataView(this.#bytes.buffer);
+  #bytes = scratch;
+  #view = scratchView;
   #length = 0;
 
   result(): Uint8Array {
@@ -68,6 +79,25 @@ export class Saver implements Archive {
     return map as Map<string, V>;
   }
 
+  peek(value: number): number {
+    return value;
+  }
+
+  repeat(record: Uint8Array): boolean {
+    this.#reserve(record.length);
+    this.#bytes.set(record, this.#length);
+    this.#length += record.length;
+    return true;
+  }
+
+  get place(): number {
+    return this.#length;
+  }
+
+  since(place: number): Uint8Array {
+    return this.#bytes.slice(place, this.#length);
+  }
+
   #count(value: number): void {
     this.#reserve(4);
     this.#view.setUint32(this.#length, value);
@@ -79,8 +109,10 @@ export class Saver implements Archive {
     if (needed <= this.#bytes.length) return;
     const larger = new Uint8Array(Math.max(needed, 2 * this.#bytes.length));
     larger.set(this.#bytes.subarray(0, this.#length));
-    this.#bytes = larger;
-    this.#view = new DataView(larger.buffer);
+    scratch = larger;
+    scratchView = new DataView(larger.buffer);
+    this.#bytes = scratch;
+    this.#view = scratchView;
   }
 }
 
@@ -138,6 +170,27 @@ export class Loader implements Archive {
       map.set(key, each(undefined));
     }
     return map;
+  }
+
+  peek(): number {
+    return this.#view.getFloat64(this.#at);
+  }
+
+  repeat(record: Uint8Array): boolean {
+    const bytes = this.#bytes;
+    const at = this.#at;
+    if (at + record.length > bytes.length) return false;
+    for (let i = 0; i < record.length; i++) if (record[i] !== bytes[at + i]) return false;
+    this.#at += record.length;
+    return true;
+  }
+
+  get place(): number {
+    return this.#at;
+  }
+
+  since(place: number): Uint8Array {
+    return this.#bytes.slice(place, this.#at);
   }
 
   #count(): number {

@@ -166,6 +166,8 @@ export class TcpConnection {
   state: TcpState = TCP_STATE.closed;
   /** Why it is closed, if not in order. */
   error = '';
+  /** What it was archived as, if it has not been touched since. The stack's. */
+  archived: Uint8Array | null = null;
 
   #iss = 0;
   #una = 0;
@@ -852,7 +854,7 @@ export class TcpConnection {
       for (let i = 0; i < blocks.length; i++) put32(frame, o + 2 + 4 * i, blocks[i]);
       o += 2 + 4 * blocks.length;
     }
-    if (length > 0) frame.set(this.#out.view(at, length), o);
+    if (length > 0) this.#out.copyTo(frame, o, at, length);
     this.#host.transmit(this, frame);
   }
 
@@ -875,6 +877,6 @@ export class TcpConnection {
 }
 
 function nops(frame: Uint8Array, at: number, count: number): number {
-  frame.fill(1, at, at + count);
-  return at + count;
+  for (const end = at + count; at < end; at++) frame[at] = 1;
+  return at;
 }
