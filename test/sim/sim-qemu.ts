@@ -804,7 +804,7 @@ function qmpOf(node: Process, qemu: SimQemu): QmpConnection {
           settle();
         });
       };
-      node.loop.after(0.2, qemu.process, () => {
+      const carryOut = () => {
         try {
           const value = qemu.command(name, args) as T;
           answer(() => resolve(value));
@@ -812,7 +812,8 @@ function qmpOf(node: Process, qemu: SimQemu): QmpConnection {
           if (!(cause instanceof QmpRefusedError)) throw cause;
           answer(() => reject(cause));
         }
-      });
+      };
+      node.act(() => node.loop.after(0.2, qemu.process, carryOut));
     });
   };
   return {
