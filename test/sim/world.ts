@@ -81,6 +81,7 @@ const HALF_RESET_AFTER_MS = 500;
 /** The limits of waiting are 200 ms (schema.ts); a checkpoint and its retries take the rest. */
 const WAIT_MS_MAX = 1000;
 const WAIT_CALM_MS = 5000;
+const STARVED_MS = 15_000;
 
 /** Small enough that little traffic reaches them. */
 const WORLD_LIMITS: Limits = {
@@ -904,6 +905,19 @@ class World {
       if (wrong !== null) this.violation(wrong[0], `${host.side}: ${wrong[1]}`);
       this.stats.slabsIdle = Math.max(this.stats.slabsIdle ?? 0, life.audit.slabsIdleMax);
       this.checkWait(host, life);
+    }
+    this.checkClients();
+  }
+
+  /** Retransmissions may be seconds apart; then whoever is not done gets on. */
+  private checkClients(): void {
+    const sinceMs = this.loop.nowMs - STARVED_MS;
+    for (const { clients } of this.clients) {
+      for (const client of clients) {
+        if (client.lastProgressMs >= sinceMs || client.finished()) continue;
+        if (!this.isCalm(STARVED_MS) || !this.isProtected) return;
+        this.violation('liveness', `${client.name} has got nowhere for ${STARVED_MS} ms, and all is well`);
+      }
     }
   }
 

@@ -152,7 +152,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/node/primary-session.ts',
     find: '    if (offsets.version === this.offsetsVersion) return;',
     put: '    if (offsets.version >= 0) return;',
-    seedsMax: 1000,
+    seedsMax: 700,
   },
   {
     name: 'lease-ignored',
@@ -224,7 +224,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/secondary-barrier.ts',
     find: '() => this.path.outputExhausted);',
     put: '() => true);',
-    seedsMax: 792,
+    seedsMax: 500,
   },
   {
     name: 'slab-never-released',
@@ -264,7 +264,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    this.comparator.synsTranslated = true;\n',
     put: '',
-    seedsMax: 1000,
+    seedsMax: 300,
   },
   {
     name: 'clock-asked-once',
@@ -272,7 +272,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    while (uplink.out.runs > 0 && uplink.queuedBytes === 0 && this.maySpeak())',
     put: '    if (this.maySpeak()) while (uplink.out.runs > 0 && uplink.queuedBytes === 0)',
-    seedsMax: 1000,
+    seedsMax: 200,
   },
   {
     name: 'write-without-limit',
@@ -280,7 +280,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '      uplink.flush(this.limits.uplinkWriteBytesMax);',
     put: '      uplink.flush();',
-    seedsMax: 100,
+    seedsMax: 40,
   },
   {
     name: 'own-claim-not-recognised',
@@ -288,7 +288,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/pair/machine.ts',
     find: '    if (mine) return claimed(pair, state, event.held);',
     put: "    if (mine && state.purpose !== 'promote') return claimed(pair, state, event.held);",
-    seedsMax: 1000,
+    seedsMax: 60,
   },
   {
     name: 'rest-not-read',
@@ -296,6 +296,14 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/primary-barrier.ts',
     find: '    path.readRest();\n',
     put: '',
-    seedsMax: 100,
+    seedsMax: 200,
+  },
+  {
+    name: 'not-announced-again',
+    about: 'the network takes a late frame of the old primary for the place of the VM',
+    file: 'src/node/node.ts',
+    find: 'and says nothing more.\n    this.announce(path);',
+    put: 'and says nothing more.',
+    seedsMax: 1000,
   },
 ];
