@@ -684,6 +684,9 @@ export class ColoNode implements NodeControl {
     this.primarySession = session;
     this.events.emit('link.up', { peer: hello.node, peerGeneration: hello.generation });
     this.dispatch({ type: 'linkUp', peer: hello.node });
+    // A former primary that was paused may have woken in the middle of a write, after the takeover was announced: the
+    // network then sends to its port. By now it has read the record, and says nothing more.
+    this.announce(path);
   }
 
   private noteCheckpoint(report: CheckpointReport, inexact: number): void {

@@ -38,7 +38,7 @@ export interface QemuFacts {
   readonly runWithKeys: readonly string[];
 }
 
-const COMMANDS_NEEDED = [
+export const COMMANDS_NEEDED = [
   'migrate',
   'migrate-incoming',
   'migrate-set-capabilities',

@@ -4,6 +4,12 @@ import { PHASES, type Phase } from './sim-qemu.ts';
 
 export type Side = 'a' | 'b';
 
+/** How a primary is lost to its secondary. */
+export type Broken = 'node' | 'vm' | 'both' | 'host';
+
+/** Who says much at once. */
+export type Bursting = 'primary' | 'secondary' | 'vms' | 'clients';
+
 export type Fault = {
   readonly atMs: number;
   /** how long it lasts, where it lasts */
@@ -11,8 +17,11 @@ export type Fault = {
   readonly what:
     | { kind: 'node-crash' | 'vm-crash' | 'both-crash' | 'host-crash'; side: Side }
     | { kind: 'node-pause' | 'vm-pause'; side: Side }
+    | { kind: 'mute-primary'; part: Broken; afterMs: number }
+    | { kind: 'stalled-write'; skip: number; long: boolean }
     | { kind: 'crash-at'; part: 'node' | 'vm'; role: 'primary' | 'secondary'; phase: Phase }
-    | { kind: 'kill-primary'; part: 'node' | 'vm' | 'both' | 'host' }
+    | { kind: 'kill-primary'; part: Broken }
+    | { kind: 'lost-claim'; part: Broken | 'link'; lost: 'request' | 'answer'; times: number }
     | { kind: 'half-reset'; lateMs: number; arbiterMs: number }
     | { kind: 'contest' }
     | { kind: 'partition' }
@@ -23,6 +32,8 @@ export type Fault = {
     | { kind: 'arbiter-lossy'; side: Side }
     | { kind: 'uplink-reset'; side: Side }
     | { kind: 'bad-network'; loss: number; duplication: number; jitterMs: number }
+    | { kind: 'burst-at'; phase: Phase; who: Bursting; datagrams: number; bytes: number; own: boolean }
+    | { kind: 'flood'; connections: number; atOnce: number }
     | { kind: 'command'; command: 'failover' | 'checkpoint' | 'protect' };
 };
 
@@ -42,6 +53,10 @@ const HEAVY: readonly FaultKind[] = [
   'kill-primary',
   'kill-primary',
   'kill-primary',
+  'lost-claim',
+  'mute-primary',
+  'stalled-write',
+  'stalled-write',
   'half-reset',
   'half-reset',
   'contest',
@@ -55,9 +70,16 @@ const LIGHT: readonly FaultKind[] = [
   'arbiter-lossy',
   'uplink-reset',
   'bad-network',
+  'burst-at',
+  'burst-at',
+  'flood',
   'command',
   'command',
 ];
+
+const CHECKPOINT_PHASES = PHASES.filter((phase) => phase !== 'copying' && phase !== 'copied');
+/** One of the VMs runs then. */
+const TALKING_PHASES = ['request', 'reply', 'loaded'] as const;
 
 export function planFaults(die: Die, fromMs: number, untilMs: number): Fault[] {
   const heavy = die.within(3, 6);
@@ -81,10 +103,35 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
     }
     case 'kill-primary':
       return { atMs, ms, what: { kind, part: die.pick(['node', 'vm', 'both', 'host'] as const) } };
+    case 'lost-claim': {
+      const part = die.pick(['node', 'vm', 'both', 'host', 'link', 'link'] as const);
+      const lost = die.pick(['request', 'answer'] as const);
+      return { atMs, ms: 2000 + ms, what: { kind, part, lost, times: die.pick([1, 1, 2]) } };
+    }
+    case 'mute-primary': {
+      const part = die.pick(['node', 'host'] as const);
+      return { atMs, ms: 2000 + ms, what: { kind, part, afterMs: die.pick([5, 20, 100]) } };
+    }
+    case 'stalled-write':
+      return { atMs, ms: 300 + ms, what: { kind, skip: die.pick([0, 0, 3, 20]), long: die.chance(0.5) } };
     case 'half-reset': {
       const arbiterMs = die.pick([0, 100, 230, 250, 270, 300, 600]);
       return { atMs, ms: 300 + ms, what: { kind, lateMs: die.pick([0, 30, 100]), arbiterMs } };
     }
+    case 'burst-at': {
+      const who = die.pick(['primary', 'secondary', 'vms', 'vms', 'clients'] as const);
+      const datagrams = die.pick([20, 100, 300]);
+      const bytes = die.pick([16, 200, 1400]);
+      const own = die.chance(0.5);
+      const phase = die.pick(who === 'clients' ? CHECKPOINT_PHASES : TALKING_PHASES);
+      return { atMs, ms, what: { kind, phase, who, datagrams, bytes, own } };
+    }
+    case 'flood':
+      return {
+        atMs,
+        ms: 0,
+        what: { kind, connections: die.pick([50, 150, 300]), atOnce: die.pick([10, 50, 150]) },
+      };
     case 'one-way':
       return { atMs, ms, what: { kind, from: side } };
     case 'clog':

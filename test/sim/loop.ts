@@ -122,6 +122,8 @@ function before(a: Event, b: Event): boolean {
 
 /** One turn of a process's event loop that has nothing else to do. */
 const TURN_MS = 0.1;
+/** What was begun comes before anything else that waited. */
+const FIRST_MS = 1e-6;
 const WALL_MS = 1_700_000_000_000;
 
 /** A process: a clock of its own, timers, and everything that is lost when it dies. */
@@ -133,6 +135,10 @@ export class Process implements Clock, Timers {
   goesOnAtMs = 0;
   /** Told when it dies: the kernel closes what it had open. */
   readonly onDeath = new Set<() => void>();
+  /** What it does to the world as soon as it goes on. */
+  private readonly held: (() => void)[] = [];
+  /** The step in which it stopped in the middle of its own code, the rest of which runs as if later. */
+  private stoppedIn = -1;
   private readonly die: Die;
   private readonly bornMs: number;
   private readonly offsetMs: number;
@@ -149,7 +155,7 @@ export class Process implements Clock, Timers {
   }
 
   now(): number {
-    return this.offsetMs + (this.loop.nowMs - this.bornMs) * this.rate;
+    return this.offsetMs + (this.presentMs - this.bornMs) * this.rate;
   }
 
   wall(): number {
@@ -159,7 +165,7 @@ export class Process implements Clock, Timers {
   after(ms: number, call: () => void): () => void {
     // As Node counts: whole milliseconds, at least one, and a little late.
     const whole = Math.max(1, Math.trunc(ms));
-    const event = this.loop.after(whole / this.rate + this.die.next() * 0.2, this, call);
+    const event = this.loop.at(this.presentMs + whole / this.rate + this.die.next() * 0.2, this, call);
     return () => {
       event.run = null;
     };
@@ -173,6 +179,40 @@ export class Process implements Clock, Timers {
   pause(ms: number): void {
     this.goesOnAtMs = Math.max(this.goesOnAtMs, this.loop.nowMs + ms);
   }
+
+  /** The same from within its own code: what the rest of that does, it does when it goes on. */
+  stopHere(ms: number): void {
+    this.pause(ms);
+    this.stoppedIn = this.loop.steps;
+  }
+
+  /** Something that this process does to the world: at once, unless it stands still. */
+  act(run: () => void): void {
+    if (this.goesOnAtMs <= this.loop.nowMs) run();
+    else if (this.held.push(run) === 1) this.loop.at(this.goesOnAtMs - FIRST_MS, null, this.goOn);
+  }
+
+  /** It has done something in its code that the world does not know yet. */
+  get isMidway(): boolean {
+    return this.held.length > 0;
+  }
+
+  /** In the world's milliseconds, as this process sees it. */
+  private get presentMs(): number {
+    const { nowMs, steps } = this.loop;
+    return this.stoppedIn === steps ? Math.max(nowMs, this.goesOnAtMs) : nowMs;
+  }
+
+  private readonly goOn = (): void => {
+    const { loop } = this;
+    if (!this.alive) return;
+    if (this.goesOnAtMs - FIRST_MS > loop.nowMs) {
+      loop.at(this.goesOnAtMs - FIRST_MS, null, this.goOn);
+      return;
+    }
+    this.goesOnAtMs = loop.nowMs;
+    for (const run of this.held.splice(0)) run();
+  };
 
   kill(): void {
     if (!this.alive) return;

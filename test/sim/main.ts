@@ -2,8 +2,10 @@
  * The simulator's command: `npm run sim -- --seed 7`, `npm run sim -- --seeds 1..1000`, `npm run sim -- --mutations`.
  * docs/simulator.md explains it.
  */
+import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { TAP } from '../../src/datapath/tap.ts';
+import type { AppendFile } from '../../src/observe/append-file.ts';
 import { PcapngWriter } from '../../src/observe/pcapng.ts';
 import { minimise, runMany } from './many.ts';
 import { proveCheckers } from './mutation/prove.ts';
@@ -81,7 +83,7 @@ async function one(seed: number, without: ReadonlySet<number>): Promise<void> {
   const pcap =
     values.pcap === undefined
       ? null
-      : new PcapngWriter({ path: values.pcap, bytesMax: PCAP_BYTES_MAX, onEnd: () => {} });
+      : new PcapngWriter({ path: values.pcap, bytesMax: PCAP_BYTES_MAX, onEnd: () => {}, open: openFile });
   const result = await runWorld(seed, {
     without,
     ...(quiet ? {} : { trace: (line) => console.log(line) }),
@@ -103,6 +105,25 @@ async function one(seed: number, without: ReadonlySet<number>): Promise<void> {
   if (values.json === true) console.log(JSON.stringify(result));
   else report(result);
   process.exitCode = result.violations.length === 0 ? 0 : 1;
+}
+
+/** A world runs in one turn of the event loop: what is written later than at once would not fit into any buffer. */
+function openFile(path: string): AppendFile {
+  const fd = openSync(path, 'wx', 0o600);
+  return {
+    append(bytes, length, done) {
+      for (let at = 0; at < length; ) at += writeSync(fd, bytes, at, length - at);
+      done(null, length);
+    },
+    truncate(length, done) {
+      ftruncateSync(fd, length);
+      done(null);
+    },
+    close(done) {
+      closeSync(fd);
+      done();
+    },
+  };
 }
 
 async function many(from: number, to: number): Promise<void> {

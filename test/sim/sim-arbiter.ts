@@ -12,10 +12,14 @@ export type ArbiterWay = {
   lossy: number;
 };
 
+/** Which way of a question does not get through, if any. */
+export type Lost = 'request' | 'answer' | null;
+
 export class ArbiterRecord {
   held: Held = { revision: 0, record: null };
   onChange: (record: PairRecord, by: string) => void = () => {};
-  onAsked: (record: PairRecord) => void = () => {};
+  /** Told of each change that is asked for; answers what is lost of that one. */
+  onAsked: (record: PairRecord) => Lost = () => null;
 }
 
 const TIMEOUT_MS = 500;
@@ -38,7 +42,7 @@ export class SimArbiter implements Arbiter {
   }
 
   compareAndSwap(revision: number, record: PairRecord): Promise<Held & { won: boolean }> {
-    this.store.onAsked(record);
+    const lost = this.store.onAsked(record);
     return this.ask(() => {
       const won = this.store.held.revision === revision;
       if (won) {
@@ -46,11 +50,11 @@ export class SimArbiter implements Arbiter {
         this.store.onChange(record, this.owner.name);
       }
       return { ...this.store.held, won };
-    });
+    }, lost);
   }
 
   /** The question arrives, or not; is carried out; and the answer arrives, or not. */
-  private ask<T>(carryOut: () => T): Promise<T> {
+  private ask<T>(carryOut: () => T, surelyLost: Lost = null): Promise<T> {
     const { owner, way, die } = this;
     const { loop } = owner;
     return new Promise((resolve, reject) => {
@@ -60,10 +64,10 @@ export class SimArbiter implements Arbiter {
         );
       const there = die.next() * way.delayMsMax;
       const back = die.next() * way.delayMsMax;
-      const lost = way.lossy > 0 && die.next() < way.lossy;
-      const lostThere = lost && die.next() < 0.5;
+      const lost = surelyLost !== null || (way.lossy > 0 && die.next() < way.lossy);
+      const lostThere = surelyLost === 'request' || (surelyLost === null && lost && die.next() < 0.5);
       // Once sent, it is on its way even if the node dies.
-      loop.after(there, null, () => {
+      const arrive = () => {
         if (way.cutUntilMs > loop.nowMs || lostThere) {
           fail();
           return;
@@ -73,7 +77,8 @@ export class SimArbiter implements Arbiter {
           if (way.cutUntilMs > loop.nowMs || lost) fail();
           else loop.after(0, owner, () => resolve(answer));
         });
-      });
+      };
+      owner.act(() => loop.after(there, null, arrive));
     });
   }
 }

@@ -7,6 +7,7 @@
  */
 import { ColoError } from '../../src/error.ts';
 import type { ByteStream } from '../../src/io/byte-stream.ts';
+import { COMMANDS_NEEDED } from '../../src/qemu/capabilities.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../../src/qemu/launcher.ts';
 import type { QemuExit } from '../../src/qemu/process.ts';
 import {
@@ -600,7 +601,7 @@ export class SimQemu {
       case 'query-migrate-capabilities':
         return [{ capability: 'x-colo', state: false }];
       case 'query-commands':
-        return COMMANDS.map((one) => ({ name: one }));
+        return COMMANDS_NEEDED.map((one) => ({ name: one }));
       case 'query-command-line-options':
         return [{ option: 'run-with', parameters: [{ name: 'exit-with-parent' }] }];
       case 'query-status':
@@ -673,20 +674,6 @@ export class SimQemu {
     return this.coloMode === 'none' ? 'paused' : 'colo';
   }
 }
-
-const COMMANDS = [
-  'migrate',
-  'migrate-incoming',
-  'migrate-set-capabilities',
-  'migrate-set-parameters',
-  'query-colo-status',
-  'query-migrate',
-  'query-status',
-  'query-yank',
-  'quit',
-  'x-colo-lost-heartbeat',
-  'yank',
-];
 
 /** FNV-1a over what no translation touches: Ethernet and the start of the IP header, and the length. */
 function inputDigest(digest: number, frame: Uint8Array): number {
@@ -804,7 +791,7 @@ function qmpOf(node: Process, qemu: SimQemu): QmpConnection {
           settle();
         });
       };
-      node.loop.after(0.2, qemu.process, () => {
+      const carryOut = () => {
         try {
           const value = qemu.command(name, args) as T;
           answer(() => resolve(value));
@@ -812,7 +799,8 @@ function qmpOf(node: Process, qemu: SimQemu): QmpConnection {
           if (!(cause instanceof QmpRefusedError)) throw cause;
           answer(() => reject(cause));
         }
-      });
+      };
+      node.act(() => node.loop.after(0.2, qemu.process, carryOut));
     });
   };
   return {

@@ -55,8 +55,10 @@ export class SimSocket implements ByteStream {
   peer!: SimSocket;
   readonly owner: Process;
   readonly host: Host;
-  /** Sees what this end writes. */
+  /** Sees what this end writes, and which of it in one call to the kernel. */
   onWrite: ((bytes: Uint8Array) => void) | null = null;
+  onCork: (() => void) | null = null;
+  onUncork: (() => void) | null = null;
   queuedBytesSeen = 0;
   /** Its process is this slow to read, at most. */
   readDelayMs = 0;
@@ -75,6 +77,8 @@ export class SimSocket implements ByteStream {
   private waiting: Waiting[] = [];
   private waitingAt = 0;
   private waitingBytes = 0;
+  /** written by a process that stands still in the middle of it */
+  private midwayBytes = 0;
   /** taken from us and not yet read by the peer */
   private takenBytes = 0;
   private lastArrivalMs = 0;
@@ -109,11 +113,26 @@ export class SimSocket implements ByteStream {
     else this.resume();
   }
 
-  cork(): void {}
+  cork(): void {
+    this.onCork?.();
+  }
 
-  uncork(): void {}
+  uncork(): void {
+    if (this.onUncork !== null) this.owner.act(this.onUncork);
+  }
 
   write(bytes: Uint8Array, done: () => void): void {
+    if (this.owner.goesOnAtMs <= this.loop.nowMs) this.writeNow(bytes, done);
+    else {
+      this.midwayBytes += bytes.length;
+      this.owner.act(() => {
+        this.midwayBytes -= bytes.length;
+        this.writeNow(bytes, done);
+      });
+    }
+  }
+
+  private writeNow(bytes: Uint8Array, done: () => void): void {
     if (!this.open || this.peer.refusing) {
       done();
       return;
@@ -148,11 +167,12 @@ export class SimSocket implements ByteStream {
   }
 
   unsentBytes(): number {
-    return this.waitingBytes + this.takenBytes;
+    return this.midwayBytes + this.waitingBytes + this.takenBytes;
   }
 
   queuedBytes(): number {
-    return this.waitingBytes;
+    // Of what is written midway, the kernel will take what it has room for.
+    return this.waitingBytes + Math.max(0, this.takenBytes + this.midwayBytes - this.bufferBytes);
   }
 
   get isOpen(): boolean {
@@ -172,6 +192,14 @@ export class SimSocket implements ByteStream {
 
   close(): void {
     if (!this.open) return;
+    if (this.midwayBytes > 0) {
+      this.owner.act(() => this.close());
+      return;
+    }
+    this.shut();
+  }
+
+  private shut(): void {
     this.hangUp();
     if (this.sink !== null) this.tellClosed();
   }
@@ -198,7 +226,7 @@ export class SimSocket implements ByteStream {
     if (!this.open) return;
     this.failure = new Error('read ECONNRESET');
     this.dropInbox(this.inboxBytes);
-    this.close();
+    this.shut();
   }
 
   /** The end of our side; what was taken still arrives. */
@@ -267,8 +295,8 @@ export class SimSocket implements ByteStream {
   private readonly land = (): void => {
     const { route, loop, flights } = this;
     if (route.cutUntilMs > loop.nowMs) {
-      // TCP sends again, after a time that has doubled a few times.
-      if (route.cutUntilMs < Number.POSITIVE_INFINITY)
+      // TCP sends again, after a time that has doubled a few times, unless its host is gone.
+      if (!this.vanished && route.cutUntilMs < Number.POSITIVE_INFINITY)
         loop.at(route.cutUntilMs + this.die.next() * 400, null, this.land);
       return;
     }

@@ -11,7 +11,7 @@ import { newSlabMemory, type SlabMemory, type SlabPool } from '../../src/frames/
 import { LIMITS, type Limits } from '../../src/limits.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import type { PairRecord } from '../../src/pair/arbiter.ts';
-import { describeFault, type Fault, planFaults, type Side } from './faults.ts';
+import { type Broken, describeFault, type Fault, planFaults, type Side } from './faults.ts';
 import type { Client, ClientHost } from './guest/client.ts';
 import { Die } from './guest/die.ts';
 import { Guest } from './guest/guest.ts';
@@ -21,7 +21,7 @@ import { Loop, Process } from './loop.ts';
 import { Network } from './network.ts';
 import { Audit, type Counted } from './rules/audit.ts';
 import { OutputCommit, type Said, type SaidOutput } from './rules/output-commit.ts';
-import { ArbiterRecord, type ArbiterWay, SimArbiter } from './sim-arbiter.ts';
+import { ArbiterRecord, type ArbiterWay, type Lost, SimArbiter } from './sim-arbiter.ts';
 import { type Consumed, type Phase, type SimQemu, simLauncher } from './sim-qemu.ts';
 import { type Host, type Route, type SimSocket, Sockets } from './sockets.ts';
 
@@ -62,29 +62,46 @@ const ARBITER_MS_MAX = 30;
 const CONTEST_ARBITER_MS = 400;
 /** A promoted node writes what it kept at once; its VM needs a moment to be read. */
 const SHOWN_AFTER_MS = 100;
+/** A primary that has nothing to say for so long is not stopped any more. */
+const STALL_WITHIN_MS = 3000;
+/** Held until the commit, and then more than one write takes. */
+const LONG_WRITE: BurstAt = {
+  kind: 'burst-at',
+  phase: 'reply',
+  who: 'primary',
+  datagrams: 60,
+  bytes: 1400,
+  own: true,
+};
+/** Handshakes are under way. */
+const MUTE_CONNECTIONS = 20;
+const MUTE_WITHIN_MS = 20;
 /** Several heartbeats. */
 const HALF_RESET_AFTER_MS = 500;
 /** The limits of waiting are 200 ms (schema.ts); a checkpoint and its retries take the rest. */
 const WAIT_MS_MAX = 1000;
 const WAIT_CALM_MS = 5000;
+const STARVED_MS = 15_000;
 
 /** Small enough that little traffic reaches them. */
 const WORLD_LIMITS: Limits = {
   ...LIMITS,
   slabBytes: 128 * 1024,
   slabsMax: 64,
-  heldSlabsMax: 24,
+  heldSlabsMax: 12,
   heldFramesMax: 2048,
-  heldFramesCheckpoint: 1024,
-  heldSecondaryMax: 512,
-  flowsMax: 1024,
+  heldFramesCheckpoint: 512,
+  heldSecondaryMax: 256,
+  flowFramesMax: 192,
+  flowBytesMax: 1152 * 1024,
+  flowsMax: 96,
   translationsMax: 512,
   silentUplinkBytesMax: 256 * 1024,
   passedOnMax: 512,
-  gatedBytesMax: 512 * 1024,
-  earlyFramesMax: 512,
+  gatedBytesMax: 128 * 1024,
+  earlyFramesMax: 128,
   uplinkWriteBytesMax: 16 * 1024,
-  unsentBytesMax: 512 * 1024,
+  unsentBytesMax: 128 * 1024,
   pipeSlabBytes: 64 * 1024,
   pipeSlabsMax: 4,
 };
@@ -120,22 +137,31 @@ type Life = {
 /** The primary's VM, and what the one that got its state has said. */
 type Partner = { primary: SimQemu; said: SaidOutput };
 
+/** One call to the kernel; `said` is what it was compared with, if the process stood still before it. */
+type UplinkWrite = { bytes: number; runs: number; said: SaidOutput | null };
+
 type SimHost = Host & {
   readonly side: Side;
   readonly config: NodeConfig;
   readonly arbiterWay: ArbiterWay;
   life: Life | null;
   qemu: SimQemu | null;
+  /** what runs in it */
+  guest: Guest | null;
   /** since this life of its node began */
   vmDied: boolean;
   uplinkSocket: SimSocket | null;
   readonly counted: Counted;
   uplinkResets: number;
+  /** under way now */
+  write: UplinkWrite | null;
   promotion: { qemu: SimQemu; said: Said; uplinkResets: number } | null;
   readonly slow: { inputMs: number; outputMs: number };
   /** when something was last wrong with it */
   faultUntilMs: number;
 };
+
+type BurstAt = Extract<Fault['what'], { kind: 'burst-at' }>;
 
 class World {
   private readonly seed: number;
@@ -153,6 +179,14 @@ class World {
   private readonly violations: Violation[] = [];
   private readonly stats: Record<string, number> = {};
   private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
+  /** what is lost of the next claims to be promoted */
+  private lostClaims: { lost: Lost; left: number; untilMs: number } = { lost: null, left: 0, untilMs: 0 };
+  private readonly bursts: (BurstAt & { untilMs: number })[] = [];
+  /**
+   * The next primary that writes to its uplink, but so many times, stops between its look at the clock and the write;
+   * `long`: when it has more to say than one write takes.
+   */
+  private stall: { ms: number; skip: number; long: boolean; untilMs: number } | null = null;
   private readonly outputCommit = new OutputCommit();
   /** what went with the state that was taken last */
   private taken: ReturnType<SaidOutput['snapshot']> | null = null;
@@ -250,8 +284,10 @@ class World {
       life: null,
       vmDied: false,
       qemu: null,
+      guest: null,
       uplinkSocket: null,
       uplinkResets: 0,
+      write: null,
       promotion: null,
       counted: { uplinkIn: 0, uplinkOut: 0 },
       slow: { inputMs: die.pick([0, 0, 1, 8]), outputMs: die.pick([0, 0, 0.5, 20]) },
@@ -262,7 +298,12 @@ class World {
       owner: this.outside,
       accept: (stream) => {
         const { peer } = stream as SimSocket;
+        host.write = null;
         peer.onWrite = (bytes) => this.spoke(host, bytes);
+        peer.onCork = () => this.aboutToWrite(host);
+        peer.onUncork = () => {
+          host.write = null;
+        };
         host.uplinkSocket = peer;
         plug(stream);
       },
@@ -314,7 +355,10 @@ class World {
           mac: GUEST_MAC,
           slow: host.slow,
           accel: own.chance(0.8) ? 'kvm' : 'tcg',
-          makeGuest: (port) => new Guest(port, this.mix.guest),
+          makeGuest: (port) => {
+            host.guest = new Guest(port, this.mix.guest);
+            return host.guest;
+          },
           events: {
             died: (qemu) => this.vmDied(host, qemu),
             phase: (qemu, phase) => this.reached(host, qemu, phase),
@@ -379,6 +423,8 @@ class World {
   private noted(host: SimHost, type: string, details: Readonly<Record<string, unknown>>): void {
     this.count(type);
     if (type === 'checkpoint.committed' && details.inexact !== undefined) this.count('inexact');
+    if (type === 'checkpoint.committed' && String(details.reason).startsWith('limit'))
+      this.count(`checkpoints for ${details.reason}`);
     if (type === 'failover.done') {
       this.promoted(host);
       host.life?.audit.tookOver(details as { sentFrames: number; deliveredFrames: number });
@@ -413,6 +459,9 @@ class World {
     this.trace(qemu.name, 'dies');
     if (host.qemu === qemu) host.qemu = null;
     host.vmDied = true;
+    const { record } = this.record.held;
+    if (!this.injecting && this.covered && record?.state === 'alone' && record.primary === host.side)
+      this.violation('nothing lost', `${host.side} is alone by the record, and its node ended its VM`);
     this.lineage(this.injecting ? null : `${host.side}'s node ended its VM`, host);
   }
 
@@ -426,9 +475,18 @@ class World {
   }
 
   /** Whoever asks to go on alone must have what goes on, however many faults there are: the other's copy may be the last. */
-  private changeAsked(record: PairRecord): void {
-    if (record.state !== 'alone' || !this.covered || !this.hosts[record.primary as Side].vmDied) return;
-    this.violation('nothing lost', `${record.primary} asks to go on alone, and its VM is dead`);
+  private changeAsked(record: PairRecord): Lost {
+    if (record.state !== 'alone') return null;
+    if (this.covered && this.hosts[record.primary as Side].vmDied)
+      this.violation('nothing lost', `${record.primary} asks to go on alone, and its VM is dead`);
+    const { held } = this.record;
+    const { lostClaims } = this;
+    const promotion = held.record?.state === 'pair' && held.record.secondary === record.primary;
+    if (!promotion || lostClaims.left === 0 || this.loop.nowMs > lostClaims.untilMs) return null;
+    lostClaims.left--;
+    this.count(`claims whose ${lostClaims.lost} was lost`);
+    this.trace('fault', `the ${lostClaims.lost} of ${record.primary}'s claim is lost`);
+    return lostClaims.lost;
   }
 
   /** Does a VM live that may carry on? If there was one and now there is none, somebody must be to blame. */
@@ -466,13 +524,46 @@ class World {
     );
   }
 
-  /** Rule 2, seen from outside: who writes to the network is who the record names. */
+  /** The node has looked at its clock. */
+  private aboutToWrite(host: SimHost): void {
+    // Of one that stands still, what comes after is another write.
+    if (host.write !== null) return;
+    host.write = { bytes: 0, runs: 0, said: null };
+    const { stall } = this;
+    const { record } = this.record.held;
+    if (stall === null || record?.state !== 'pair' || record.primary !== host.side) return;
+    const releasedBytes = host.life?.audit.releasedBytes ?? 0;
+    if (this.loop.nowMs > stall.untilMs) this.stall = null;
+    else if (stall.long && releasedBytes <= WORLD_LIMITS.uplinkWriteBytesMax) return;
+    else if (stall.skip > 0) stall.skip--;
+    else {
+      this.stall = null;
+      this.count(stall.long ? 'stalled long writes' : 'stalled writes');
+      this.trace('fault', `${host.side} stops before a write to its uplink for ${stall.ms} ms`);
+      this.markFault(host, stall.ms);
+      host.write.said = this.partner?.said ?? null;
+      host.life?.process.stopHere(stall.ms);
+    }
+  }
+
+  /**
+   * Rule 2, seen from outside: who writes to the network is who the record names. A process that stood still before a
+   * write may make that one late, which is short, and was true when it was decided.
+   */
   private spoke(host: SimHost, bytes: Uint8Array): void {
     const { record } = this.record.held;
-    if (record?.primary !== host.side)
+    const { write } = host;
+    const late = record?.primary !== host.side;
+    if (late && write?.said == null)
       this.violation('one voice', `${host.side} speaks while the record is ${JSON.stringify(record)}`);
+    else if (late && write?.bytes === 0) this.count('late writes');
+    if (write !== null) {
+      write.bytes += bytes.length;
+      if (++write.runs > 1 && write.bytes > WORLD_LIMITS.uplinkWriteBytesMax)
+        this.violation('one voice', `${host.side} gives ${write.bytes} bytes to its uplink at once`);
+    }
     const bound = record?.state === 'pair' && this.partner?.primary === host.qemu;
-    const said = bound ? (this.partner as Partner).said : (host.qemu?.said ?? null);
+    const said = write?.said ?? (bound ? (this.partner as Partner).said : (host.qemu?.said ?? null));
     for (let at = 4; at < bytes.length; ) {
       const end = at + get32(bytes, at - 4);
       host.counted.uplinkOut++;
@@ -526,6 +617,8 @@ class World {
   private reached(host: SimHost, qemu: SimQemu, phase: Phase): void {
     this.trace(qemu.name, `phase ${phase}`);
     if (phase === 'received') this.received(host, qemu);
+    for (const burst of this.bursts)
+      if (burst.phase === phase && burst.untilMs >= this.loop.nowMs) this.burst(burst);
     const i = this.traps.findIndex((trap) => trap.phase === phase);
     if (i < 0) return;
     const [trap] = this.traps.splice(i, 1);
@@ -583,11 +676,34 @@ class World {
         // A VM that takes no input for so long gets its checkpoint all the same.
         if (ms > 1000) this.inexactUntilMs = untilMs + 5000;
         return;
+      case 'stalled-write':
+        this.stall = { ...what, ms, untilMs: loop.nowMs + STALL_WITHIN_MS };
+        if (!what.long) return;
+        this.bursts.push({ ...LONG_WRITE, untilMs: loop.nowMs + STALL_WITHIN_MS });
+        this.command('checkpoint');
+        return;
       case 'crash-at':
         this.traps.push(what);
         return;
       case 'kill-primary':
         this.killPrimary(what.part, ms);
+        return;
+      case 'mute-primary':
+        this.mutePrimary(what, ms);
+        return;
+      case 'lost-claim':
+        this.lostClaims = { lost: what.lost, left: what.times, untilMs };
+        if (what.part === 'link') {
+          this.cut('a>b', untilMs);
+          this.cut('b>a', untilMs);
+        } else this.killPrimary(what.part, ms);
+        return;
+      case 'burst-at':
+        this.bursts.push({ ...what, untilMs });
+        this.command('checkpoint');
+        return;
+      case 'flood':
+        this.mix.flood.flood(what.connections, what.atOnce);
         return;
       case 'contest': {
         // Both ask the arbiter, and either may be first.
@@ -641,29 +757,49 @@ class World {
         );
         return;
       case 'command':
-        for (const one of both) {
-          const { life } = one;
-          if (life === null) continue;
-          loop.after(0, life.process, () => {
-            const { node } = life;
-            (what.command === 'failover'
-              ? one.side === this.record.held.record?.primary
-                ? node.failover()
-                : Promise.resolve()
-              : what.command === 'checkpoint'
-                ? node.checkpoint()
-                : node.protect()
-            ).then(
-              () => {},
-              (cause: unknown) => this.trace(life.process.name, `${what.command}: ${String(cause)}`),
-            );
-          });
-        }
+        this.command(what.command);
+    }
+  }
+
+  /** An operator's, to both nodes. */
+  private command(command: Extract<Fault['what'], { kind: 'command' }>['command']): void {
+    for (const { side, life } of Object.values(this.hosts)) {
+      if (life === null) continue;
+      this.loop.after(0, life.process, () => {
+        const { node } = life;
+        (command === 'failover'
+          ? side === this.record.held.record?.primary
+            ? node.failover()
+            : Promise.resolve()
+          : command === 'checkpoint'
+            ? node.checkpoint()
+            : node.protect()
+        ).then(
+          () => {},
+          (cause: unknown) => this.trace(life.process.name, `${command}: ${String(cause)}`),
+        );
+      });
+    }
+  }
+
+  /** The moment has come at which somebody is to say much. */
+  private burst({ who, datagrams, bytes, own }: BurstAt): void {
+    const primary = this.record.held.record?.primary;
+    this.count(`bursts of ${who}`);
+    if (who === 'clients') {
+      this.loop.after(0, null, () => this.mix.burst.ask(datagrams, bytes));
+      return;
+    }
+    for (const { side, qemu, guest } of Object.values(this.hosts)) {
+      if (qemu === null || (who !== 'vms' && (who === 'primary') !== (side === primary))) continue;
+      this.loop.after(0, qemu.process, () => {
+        if (qemu.running) guest?.burst(datagrams, bytes, own);
+      });
     }
   }
 
   /** A failover, wherever the service is by then; nothing where there is no partner. */
-  private killPrimary(part: 'node' | 'vm' | 'both' | 'host', ms: number): void {
+  private killPrimary(part: Broken, ms: number): void {
     const { record } = this.record.held;
     if (record?.state !== 'pair') return;
     const host = this.hosts[record.primary as Side];
@@ -673,6 +809,27 @@ class World {
     }
     if (part !== 'node') host.qemu?.process.kill();
     if (part !== 'vm') this.crash(host);
+  }
+
+  /**
+   * Connections begin; what the primary says of them does not reach the secondary, while what that says still comes; and
+   * then the primary dies.
+   */
+  private mutePrimary({ part, afterMs }: Extract<Fault['what'], { kind: 'mute-primary' }>, ms: number): void {
+    const { record } = this.record.held;
+    if (record?.state !== 'pair') return;
+    const { primary, secondary } = record;
+    this.mix.flood.flood(MUTE_CONNECTIONS, MUTE_CONNECTIONS);
+    this.loop.after(this.die.next() * MUTE_WITHIN_MS, null, () => {
+      this.cut(`${primary}>${secondary}`, this.loop.nowMs + ms);
+      this.loop.after(afterMs, null, () => {
+        if (this.record.held.record?.primary !== primary) return;
+        this.injecting = true;
+        this.count('muted primaries');
+        this.killPrimary(part, ms);
+        this.injecting = false;
+      });
+    });
   }
 
   /**
@@ -745,10 +902,23 @@ class World {
       if (slabs !== undefined) this.stats.slabs = Math.max(this.stats.slabs ?? 0, slabs.inUse);
       const { life } = host;
       if (life === null) continue;
-      const wrong = life.audit.check(host.qemu, host.counted);
+      const wrong = life.process.isMidway ? null : life.audit.check(host.qemu, host.counted);
       if (wrong !== null) this.violation(wrong[0], `${host.side}: ${wrong[1]}`);
       this.stats.slabsIdle = Math.max(this.stats.slabsIdle ?? 0, life.audit.slabsIdleMax);
       this.checkWait(host, life);
+    }
+    this.checkClients();
+  }
+
+  /** Retransmissions may be seconds apart; then whoever is not done gets on. */
+  private checkClients(): void {
+    const sinceMs = this.loop.nowMs - STARVED_MS;
+    for (const { clients } of this.clients) {
+      for (const client of clients) {
+        if (client.lastProgressMs >= sinceMs || client.finished()) continue;
+        if (!this.isCalm(STARVED_MS) || !this.isProtected) return;
+        this.violation('liveness', `${client.name} has got nowhere for ${STARVED_MS} ms, and all is well`);
+      }
     }
   }
 

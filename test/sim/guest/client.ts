@@ -47,6 +47,7 @@ export class ClientHost implements Machine {
   readonly port: MachinePort;
   readonly clients: readonly Client[];
   readonly #byConnection = new Map<number, Client>();
+  readonly #cameAbout = new Set<number>();
   readonly #byListener = new Map<number, Client>();
   readonly #byUdpPort = new Map<number, Client>();
   readonly #byEchoId = new Map<number, Client>();
@@ -127,9 +128,15 @@ export class ClientHost implements Machine {
   }
 
   #onTcp(connection: TcpConnection): void {
-    const client = this.#byConnection.get(connection.id) ?? this.#byListener.get(connection.localPort);
+    // As with accept(): one that never came about is nobody's, its SYN may have been late.
+    if (connection.established) this.#cameAbout.add(connection.id);
+    const client =
+      this.#byConnection.get(connection.id) ??
+      (this.#cameAbout.has(connection.id) ? this.#byListener.get(connection.localPort) : undefined);
     client?.onTcp?.(connection);
-    if (connection.closed) this.#byConnection.delete(connection.id);
+    if (!connection.closed) return;
+    this.#byConnection.delete(connection.id);
+    this.#cameAbout.delete(connection.id);
   }
 
   #sleep(): void {

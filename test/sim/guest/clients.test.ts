@@ -2,9 +2,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Alarm } from './alarm.ts';
+import { BURST_PORT, burstPayload } from './burst.ts';
+import { BurstClient } from './burst-client.ts';
 import { type Client, ClientHost } from './client.ts';
 import { PingClient, UdpCounterClient, UdpEchoClient } from './datagram-clients.ts';
 import { DialServer } from './dial-server.ts';
+import { FloodClient } from './flood-client.ts';
 import { ConnectOutClient, CounterClient, LogClient, TimeClient, TokenClient } from './line-clients.ts';
 import { GUEST_ADDRESS4, GUEST_MAC } from './mix.ts';
 import { Network } from './net.ts';
@@ -21,6 +24,9 @@ type Lies = {
   /** Lines that are said on a connection to the client. */
   dial?: string[];
   tcp?: (connection: TcpConnection) => void;
+  burst?: Uint8Array[];
+  /** A connection that it began is forgotten at once. */
+  forgets?: boolean;
 };
 
 const CLIENT_ADDRESS: Address = Uint8Array.of(10, 0, 2, 101);
@@ -101,6 +107,14 @@ function found(client: Client, lies: Lies, corrupt?: (frame: Uint8Array) => void
     stack.connect(CLIENT_ADDRESS, 9000).write(encode(lies.dial.map((line) => `${line}\n`).join('')));
     finish();
   }
+  if (lies.forgets === true) {
+    stack.connect(CLIENT_ADDRESS, 9000);
+    stack.settle();
+    for (const connection of stack.connections) connection.close();
+    finish();
+  }
+  for (const payload of lies.burst ?? []) stack.sendUdp(CLIENT_ADDRESS, 4007, BURST_PORT, payload);
+  if (client instanceof FloodClient) client.flood(3, 2);
   network.run(5000);
   return client.violations.join('\n');
 }
@@ -247,4 +261,47 @@ test('the ping client', () => {
   };
   assert.match(found(ping(), {}, otherBytes), /wrong bytes in the answer/);
   assert.match(found(ping(), {}, otherSequence), /ping 0 came back as 1/);
+});
+
+test('a burst in which a number stands for two contents is found out', () => {
+  const burst = [burstPayload(0, 5, 100), burstPayload(1, 5, 100), burstPayload(1, 5, 100)];
+  assert.equal(found(new BurstClient('client', GUEST_ADDRESS4), { burst }), '');
+  burst.push(burstPayload(1, 6, 100));
+  assert.match(found(new BurstClient('client', GUEST_ADDRESS4), { burst }), /1 was said with two contents/);
+});
+
+test('a burst with wrong bytes is found out', () => {
+  const payload = burstPayload(0, 5, 100);
+  payload[60] ^= 1;
+  const violations = found(new BurstClient('client', GUEST_ADDRESS4), { burst: [payload] });
+  assert.match(violations, /wrong bytes in a burst/);
+});
+
+test('a flood that is answered is done, and one with wrong bytes or broken connections is found out', () => {
+  const flood = () => new FloodClient('client', GUEST_ADDRESS4);
+  const echoes = (connection: TcpConnection) => {
+    if (connection.input.length > 0)
+      connection.write(connection.input.view(0, connection.input.length).slice());
+    connection.consume(connection.input.length);
+    if (connection.finished) connection.close();
+  };
+  const client = flood();
+  assert.equal(found(client, { tcp: echoes }), '');
+  assert.equal(client.stats['short connections'], 3);
+  assert.ok(client.finished());
+  const wrong = (connection: TcpConnection) => {
+    if (connection.input.length > 0) connection.write(new Uint8Array(connection.input.length));
+    connection.consume(connection.input.length);
+  };
+  assert.match(found(flood(), { tcp: wrong }), /wrong bytes on a short connection/);
+  const breaks = (connection: TcpConnection) => {
+    if (connection.input.length > 0) connection.abort();
+  };
+  assert.match(found(flood(), { tcp: breaks }), /a short connection reset by the peer/);
+});
+
+test('a connection that never came about is not told of', () => {
+  const server = new DialServer({ name: 'client', port: 9000, lines: 1 });
+  assert.equal(found(server, { forgets: true }), '');
+  assert.equal(server.stats.connections, undefined);
 });

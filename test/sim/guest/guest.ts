@@ -11,12 +11,14 @@
  * | 4004 tcp | download: `get SEED OFFSET LENGTH`, answered by so many bytes of a pattern |
  * | 4005 tcp | tokens: `login` hands out a random one, `use TOKEN` answers `ok <uses>` or `denied` |
  * | 4006 tcp | time: `time` answers microseconds that only grow |
+ * | 4007 udp | says much at once when the world wants it (`burst`) |
  *
  * Where two real VMs differ, two guests of equal state do too: they draw processing delays (and with them the order of
  * answers), tokens, times, ports and all that TCP leaves open from their own dice. What they have told somebody is
  * state, and so equal after a checkpoint.
  */
 import { Alarm } from './alarm.ts';
+import { BURST_PORT, burstPayload } from './burst.ts';
 import type { Machine, MachinePort } from './machine.ts';
 import { type Address, fromHex, type Mac } from './packets.ts';
 import { Stack } from './stack.ts';
@@ -35,6 +37,9 @@ export const SERVICE = {
   time: 4006,
 } as const;
 
+const BURST_SERVICE = 4007;
+const BURST_PATTERNS = 1000;
+
 export interface GuestOptions {
   readonly mac: Mac;
   readonly address4: Address;
@@ -49,6 +54,8 @@ export interface GuestOptions {
     readonly everyMs: number;
     readonly lines: number;
   };
+  /** Who hears its bursts. */
+  readonly burstTo?: Address;
 }
 
 /** What the guest knows of one connection, beside the stack. */
@@ -94,6 +101,7 @@ export class Guest implements Machine {
   #lastTime = 0;
   #dialAt: number;
   #dialled = 0;
+  #burstNumber = 0;
 
   constructor(port: MachinePort, options: GuestOptions) {
     this.#port = port;
@@ -143,6 +151,18 @@ export class Guest implements Machine {
   /** From now on it consumes and says nothing, as a guest whose kernel has died. */
   crash(): void {
     this.#crashed = true;
+  }
+
+  /** Says so many numbered datagrams in one instant; `own`: not what another guest of equal state would say. */
+  burst(datagrams: number, bytes: number, own: boolean): void {
+    const { burstTo } = this.#options;
+    if (burstTo === undefined || this.#crashed) return;
+    for (let i = 0; i < datagrams; i++) {
+      const number = this.#burstNumber++;
+      const pattern = own ? Math.floor(this.#port.random() * BURST_PATTERNS) : 0;
+      this.stack.sendUdp(burstTo, BURST_SERVICE, BURST_PORT, burstPayload(number, pattern, bytes));
+    }
+    this.#sleep();
   }
 
   save(): Uint8Array {
@@ -195,6 +215,7 @@ export class Guest implements Machine {
     this.#lastTime = a.number(this.#lastTime);
     this.#dialAt = a.number(this.#dialAt);
     this.#dialled = a.number(this.#dialled);
+    this.#burstNumber = a.number(this.#burstNumber);
   }
 
   #sleep(): void {

@@ -1,8 +1,10 @@
 /** A plausible guest with its clients, from a seed: which services are used, how much, how the stacks behave. */
+import { BurstClient } from './burst-client.ts';
 import { type Client, ClientHost, type ClientHostOptions } from './client.ts';
 import { PingClient, UdpCounterClient, UdpEchoClient } from './datagram-clients.ts';
 import { DialServer } from './dial-server.ts';
 import { Die } from './die.ts';
+import { FloodClient } from './flood-client.ts';
 import type { GuestOptions } from './guest.ts';
 import {
   ConnectOutClient,
@@ -34,6 +36,9 @@ export interface Mix {
   /** Both VMs of a pair are made with these. */
   readonly guest: GuestOptions;
   readonly hosts: readonly HostSpec[];
+  /** They live on the first host and do nothing until they are told to. */
+  readonly burst: BurstClient;
+  readonly flood: FloodClient;
 }
 
 export interface HostSpec {
@@ -66,8 +71,12 @@ export function makeMix(options: MixOptions): Mix {
     tcp: tcpOptions(die),
     delayMsMax: die.pick([0, 0.2, 1, 5]),
     ...(dials ? { dial: { address, port: DIAL_PORT, everyMs, lines } } : {}),
+    burstTo: die.chance(0.5) ? own.address4 : own.address6,
   };
-  return { guest, hosts: specs };
+  const burst = new BurstClient('burst', die.chance(0.5) ? GUEST_ADDRESS4 : GUEST_ADDRESS6);
+  const flood = new FloodClient('flood', die.chance(0.5) ? GUEST_ADDRESS4 : GUEST_ADDRESS6);
+  lists[0].push(burst, flood);
+  return { guest, hosts: specs, burst, flood };
 }
 
 const DIAL_PORT = 9000;

@@ -84,6 +84,11 @@ export class Audit {
     return this.inside.uplink.isOpen;
   }
 
+  /** What waits to be written to the uplink. */
+  get releasedBytes(): number {
+    return this.inside.uplink.out.bytes;
+  }
+
   /** The node says that it has been promoted, and how. */
   tookOver(takeover: Takeover): void {
     this.takeover = takeover;
