@@ -3,7 +3,7 @@
  * is slow all slabs fill up and the source is not read until one is free.
  */
 
-import { SlabPool } from '../frames/slabs.ts';
+import { SEPARATE_SLABS, SlabPool } from '../frames/slabs.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 
@@ -24,7 +24,7 @@ export class BytePipe {
     onClosed: (cause: Error | null) => void,
     limits: Limits = LIMITS,
   ) {
-    this.slabs = new SlabPool(limits.pipeSlabBytes, limits.pipeSlabsMax);
+    this.slabs = new SlabPool(limits.pipeSlabBytes, limits.pipeSlabsMax, SEPARATE_SLABS);
     this.from = from;
     this.to = to;
     this.inspect = inspect;

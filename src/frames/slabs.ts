@@ -7,19 +7,27 @@
  * Limits: `slabsMax` slabs, allocated as they are first needed and never given back. `acquire` answers -1 when all
  * are in use: the reader then stops reading (back-pressure), and the owner forces a checkpoint, which frees most.
  */
-import { invariant } from '../error.ts';
+import { InvariantError, invariant } from '../error.ts';
 import { type SameBytes, sameBytesIn } from './same-bytes.ts';
 
 const WASM_PAGE_BYTES = 64 * 1024;
 
 /** One memory for all slabs of a pool, so that ranges of two can be compared in it. Untouched pages cost nothing. */
-export type SlabMemory = { readonly buffer: ArrayBuffer; readonly sameBytes: SameBytes };
+export type SlabMemory = { readonly buffer: ArrayBuffer | null; readonly sameBytes: SameBytes };
 
 export function newSlabMemory(slabBytes: number, slabsMax: number): SlabMemory {
   const pages = Math.ceil((slabBytes * slabsMax) / WASM_PAGE_BYTES);
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
   return { buffer: memory.buffer, sameBytes: sameBytesIn(memory) };
 }
+
+/** For slabs whose bytes are only passed on: each has memory of its own, and no address space is set aside. */
+export const SEPARATE_SLABS: SlabMemory = {
+  buffer: null,
+  sameBytes: () => {
+    throw new InvariantError('slabs that have no memory in common were compared');
+  },
+};
 
 export class SlabPool {
   readonly slabBytes: number;
@@ -47,8 +55,11 @@ export class SlabPool {
     if (id === undefined) {
       if (this.buffers.length === this.slabsMax) return -1;
       id = this.buffers.length;
-      this.buffers.push(Buffer.from(this.memory.buffer, id * this.slabBytes, this.slabBytes));
-      this.views.push(new DataView(this.memory.buffer, id * this.slabBytes, this.slabBytes));
+      const shared = this.memory.buffer;
+      const memory = shared ?? new ArrayBuffer(this.slabBytes);
+      const at = shared === null ? 0 : id * this.slabBytes;
+      this.buffers.push(Buffer.from(memory, at, this.slabBytes));
+      this.views.push(new DataView(memory, at, this.slabBytes));
     }
     this.counts[id] = 1;
     this.inUse++;
