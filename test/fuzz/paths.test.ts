@@ -18,7 +18,7 @@ import { type FakeStream, fakePair } from '../io/fake-stream.ts';
 import { fuzz } from './cases.ts';
 import { hostileFrame } from './hostile.ts';
 import { read } from './output-commit.ts';
-import { quotedTcp } from './quoted.ts';
+import { beginsTcp, quotedTcp } from './quoted.ts';
 
 const SMALL: Limits = {
   ...LIMITS,
@@ -83,11 +83,12 @@ class Outside {
   }
 }
 
-/** A TCP segment, or an error that quotes one. */
+/** A TCP segment, the beginning of one, or an error that quotes one. */
 function mayChange(frame: Buffer): boolean {
   const view = new PacketView();
   const kind = parsePacket(frame, 0, frame.length, view);
-  return kind === PACKET.tcp || (kind !== PACKET.malformed && quotedTcp(frame, view) !== null);
+  if (kind === PACKET.malformed) return false;
+  return kind === PACKET.tcp || beginsTcp(frame, view) || quotedTcp(frame, view) !== null;
 }
 
 for (const framing of ['plain', 'vnet'] as const) {

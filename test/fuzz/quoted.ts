@@ -1,10 +1,23 @@
-/** What an ICMP error quotes, read plainly: a second opinion that shares nothing with src/wire/icmp-quote.ts and src/compare/quote.ts. */
+/**
+ * TCP where it is no whole segment: in a first fragment, and quoted by an ICMP error. Read plainly: a second opinion that
+ * shares nothing with src/wire/icmp-quote.ts and src/compare/quote.ts.
+ */
 import type { PacketView } from '../../src/wire/packet.ts';
 
 const TCP = 6;
 const UDP = [17, 136];
 const ICMP = [1, 58];
 const MESSAGE_BYTES = 8;
+
+/** Is it the first fragment of a segment, with the whole header? */
+export function beginsTcp(
+  bytes: Buffer,
+  { fragment, fragmentOffset, protocol, l4, end }: PacketView,
+): boolean {
+  if (!fragment || fragmentOffset !== 0 || protocol !== TCP || l4 + 20 > end) return false;
+  const headerBytes = (bytes[l4 + 12] >> 4) * 4;
+  return headerBytes >= 20 && l4 + headerBytes <= end;
+}
 
 /** The TCP segment that an error quotes: where it and its IP addresses lie, and where the quote ends. All of it? */
 export type QuotedTcp = { l4: number; end: number; sourceAt: number; whole: boolean };

@@ -11,7 +11,7 @@ import { vmSyn } from '../translate/connection.ts';
 import { quoting } from '../translate/quotes.ts';
 import { fuzz } from './cases.ts';
 import { hostileFrame } from './hostile.ts';
-import { type QuotedTcp, quotedTcp } from './quoted.ts';
+import { beginsTcp, type QuotedTcp, quotedTcp } from './quoted.ts';
 
 const AROUND = 64;
 const SMALL: Limits = { ...LIMITS, translationsMax: 8 };
@@ -42,8 +42,11 @@ function apply(dice: Dice, frame: Buffer, fromVm: boolean, translate: Translate)
 function segmentOf(bytes: Buffer, view: PacketView, fromVm: boolean): Segment | null {
   const { kind, l4, end } = view;
   if (kind === PACKET.malformed) return null;
-  if (kind === PACKET.tcp)
-    return { l4, end, sourceAt: view.sourceAt, whole: true, vmPort: fromVm ? 0 : 2, quoted: false };
+  if (kind === PACKET.tcp || beginsTcp(bytes, view)) {
+    // The checksum of a segment in fragments covers the others too.
+    const whole = !view.fragment;
+    return { l4, end, sourceAt: view.sourceAt, whole, vmPort: fromVm ? 0 : 2, quoted: false };
+  }
   const quote = quotedTcp(bytes, view);
   // An error is about a segment of the other direction.
   return quote === null ? null : { ...quote, vmPort: fromVm ? 2 : 0, quoted: true };

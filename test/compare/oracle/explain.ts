@@ -30,9 +30,9 @@ export function partings(traffic: Traffic, qemu: readonly Effect[], ours: readon
       return;
     }
     const { flow } = said;
-    // Ours asks once for each checkpoint; that it let something go shows that it saw no difference here.
-    const asksDiffer = q.asked !== o.asked && (!oursAsked || o.left.length > 0);
     const leftDiffer = q.left.join() !== o.left.join();
+    // Ours asks once for each checkpoint; that it let more go than QEMU shows that it saw no difference here.
+    const asksDiffer = q.asked !== o.asked && (!oursAsked || (leftDiffer && o.left.length > 0));
     if (!parted.has(flow) && (asksDiffer || leftDiffer)) {
       const what = `${flow}: ${describe(q)} against ${describe(o)}`;
       found.push({
@@ -165,7 +165,8 @@ const TCP: Record<string, (facts: TcpFacts) => boolean> = {
     early(facts).some((said) => tcpOf(said).text === '' && uncovered(facts, tcpOf(said))),
   'fin-ignored': (facts) => early(facts).some((said) => flagAlone(facts, tcpOf(said), FIN)),
   'rst-ignored': (facts) => early(facts).some((said) => isReset(tcpOf(said)) && moreResets(facts)),
-  'syn-ignored': (facts) => early(facts).some((said) => flagAlone(facts, tcpOf(said), SYN)),
+  'syn-ignored': (facts) =>
+    early(facts).some((said) => flagAlone(facts, tcpOf(said), SYN) || leftOnOtherSyn(facts, tcpOf(said))),
   'lone-ack-waits': (facts) => late(facts).some((said) => tcpOf(said).text === ''),
   'lone-retransmission-waits': (facts) =>
     late(facts).some((said) => tcpOf(said).text !== '' && isRepeated(facts, said)),
@@ -211,6 +212,12 @@ function uncovered({ seen, now }: TcpFacts, { flags, ack }: Tcp): boolean {
 function flagAlone({ now }: TcpFacts, segment: Tcp, flag: number): boolean {
   if ((segment.flags & flag) === 0) return false;
   return bySide(now, 'svm').every((other) => (other.flags & flag) === 0 || end(other) !== end(segment));
+}
+
+/** Has a SYN left on the frame of the SVM that came just now, which is none, or is one with ACK where this has none? */
+function leftOnOtherSyn({ now }: TcpFacts, { flags }: Tcp): boolean {
+  const last = now.at(-1);
+  return (flags & SYN) !== 0 && last?.who === 'svm' && ((flags ^ tcpOf(last).flags) & (SYN | ACK)) !== 0;
 }
 
 /** Has the PVM said all of its bytes before? */
