@@ -73,6 +73,8 @@ const LONG_WRITE: BurstAt = {
   bytes: 1400,
   own: true,
 };
+/** Of 1400 bytes: more than the socket takes. */
+const UPLINK_FULL_DATAGRAMS = 250;
 /** Handshakes are under way. */
 const MUTE_CONNECTIONS = 20;
 const MUTE_WITHIN_MS = 20;
@@ -691,6 +693,9 @@ class World {
       case 'mute-primary':
         this.mutePrimary(what, ms);
         return;
+      case 'uplink-stall':
+        this.stallUplink(what, ms);
+        return;
       case 'lost-claim':
         this.lostClaims = { lost: what.lost, left: what.times, untilMs };
         if (what.part === 'link') {
@@ -829,6 +834,23 @@ class World {
         this.killPrimary(part, ms);
         this.injecting = false;
       });
+    });
+  }
+
+  /** Nobody takes what the primary says, which is much; it may die with what waits. */
+  private stallUplink({ dies, afterMs }: Extract<Fault['what'], { kind: 'uplink-stall' }>, ms: number): void {
+    const { record } = this.record.held;
+    if (record?.state !== 'pair') return;
+    const host = this.hosts[record.primary as Side];
+    this.network.stall(`uplink-${host.side}`, this.loop.nowMs + ms);
+    this.burst({ ...LONG_WRITE, who: 'vms', datagrams: UPLINK_FULL_DATAGRAMS, own: false });
+    if (dies === 'nothing') return;
+    this.loop.after(afterMs, null, () => {
+      if (this.record.held.record?.primary !== host.side) return;
+      if ((host.life?.audit.releasedBytes ?? 0) > 0) this.count('primaries that died with output waiting');
+      this.injecting = true;
+      this.killPrimary(dies, ms);
+      this.injecting = false;
     });
   }
 
