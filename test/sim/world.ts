@@ -73,6 +73,9 @@ const LONG_WRITE: BurstAt = {
   bytes: 1400,
   own: true,
 };
+/** A network that hands on what a node said long after another has taken over is beyond what the pair can heal. */
+const UPLINK_STALL_MS_MAX = 800;
+const UPLINK_AFTER_DEATH_MS = 50;
 /** Of 1400 bytes: more than the socket takes. */
 const UPLINK_FULL_DATAGRAMS = 250;
 /** Handshakes are under way. */
@@ -842,7 +845,8 @@ class World {
     const { record } = this.record.held;
     if (record?.state !== 'pair') return;
     const host = this.hosts[record.primary as Side];
-    this.network.stall(`uplink-${host.side}`, this.loop.nowMs + ms);
+    const stallMs = dies === 'nothing' ? Math.min(ms, UPLINK_STALL_MS_MAX) : afterMs + UPLINK_AFTER_DEATH_MS;
+    this.network.stall(`uplink-${host.side}`, this.loop.nowMs + stallMs);
     this.burst({ ...LONG_WRITE, who: 'vms', datagrams: UPLINK_FULL_DATAGRAMS, own: false });
     if (dies === 'nothing') return;
     this.loop.after(afterMs, null, () => {
