@@ -18,6 +18,7 @@ export type Fault = {
     | { kind: 'node-crash' | 'vm-crash' | 'both-crash' | 'host-crash'; side: Side }
     | { kind: 'node-pause' | 'vm-pause'; side: Side }
     | { kind: 'mute-primary'; part: Broken; afterMs: number }
+    | { kind: 'uplink-stall'; dies: Broken | 'nothing'; afterMs: number }
     | { kind: 'stalled-write'; skip: number; long: boolean }
     | { kind: 'crash-at'; part: 'node' | 'vm'; role: 'primary' | 'secondary'; phase: Phase }
     | { kind: 'kill-primary'; part: Broken }
@@ -55,6 +56,7 @@ const HEAVY: readonly FaultKind[] = [
   'kill-primary',
   'lost-claim',
   'mute-primary',
+  'uplink-stall',
   'stalled-write',
   'stalled-write',
   'half-reset',
@@ -111,6 +113,10 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
     case 'mute-primary': {
       const part = die.pick(['node', 'host'] as const);
       return { atMs, ms: 2000 + ms, what: { kind, part, afterMs: die.pick([5, 20, 100]) } };
+    }
+    case 'uplink-stall': {
+      const dies = die.pick(['nothing', 'node', 'vm', 'host'] as const);
+      return { atMs, ms: 400 + ms, what: { kind, dies, afterMs: die.pick([50, 100, 200]) } };
     }
     case 'stalled-write':
       return { atMs, ms: 300 + ms, what: { kind, skip: die.pick([0, 0, 3, 20]), long: die.chance(0.5) } };

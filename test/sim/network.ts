@@ -25,6 +25,8 @@ type Port = {
   readonly own: PortQuality;
   readonly isClient: boolean;
   deliver(frame: Uint8Array): void;
+  /** Nothing is read from it until then. */
+  stall?(untilMs: number): void;
 };
 
 export class Network {
@@ -54,6 +56,11 @@ export class Network {
       this.settle();
     });
     this.settle();
+  }
+
+  /** Nothing is read from that node's uplink until `untilMs`. */
+  stall(name: string, untilMs: number): void {
+    this.ports.find((port) => port.name === name)?.stall?.(untilMs);
   }
 
   private settle(): void {
@@ -88,6 +95,12 @@ export class Network {
           counted.uplinkIn++;
           current.write(framed(frame), () => {});
         }
+      },
+      stall: (untilMs) => {
+        // Also what a node that dies has left in it comes then.
+        const stream = current;
+        stream?.pause();
+        this.loop.at(untilMs, null, () => stream?.resume());
       },
     };
     this.ports.push(port);

@@ -73,6 +73,11 @@ const LONG_WRITE: BurstAt = {
   bytes: 1400,
   own: true,
 };
+/** A network that hands on what a node said long after another has taken over is beyond what the pair can heal. */
+const UPLINK_STALL_MS_MAX = 800;
+const UPLINK_AFTER_DEATH_MS = 50;
+/** Of 1400 bytes: more than the socket takes. */
+const UPLINK_FULL_DATAGRAMS = 250;
 /** Handshakes are under way. */
 const MUTE_CONNECTIONS = 20;
 const MUTE_WITHIN_MS = 20;
@@ -691,6 +696,9 @@ class World {
       case 'mute-primary':
         this.mutePrimary(what, ms);
         return;
+      case 'uplink-stall':
+        this.stallUplink(what, ms);
+        return;
       case 'lost-claim':
         this.lostClaims = { lost: what.lost, left: what.times, untilMs };
         if (what.part === 'link') {
@@ -829,6 +837,24 @@ class World {
         this.killPrimary(part, ms);
         this.injecting = false;
       });
+    });
+  }
+
+  /** Nobody takes what the primary says, which is much; it may die with what waits. */
+  private stallUplink({ dies, afterMs }: Extract<Fault['what'], { kind: 'uplink-stall' }>, ms: number): void {
+    const { record } = this.record.held;
+    if (record?.state !== 'pair') return;
+    const host = this.hosts[record.primary as Side];
+    const stallMs = dies === 'nothing' ? Math.min(ms, UPLINK_STALL_MS_MAX) : afterMs + UPLINK_AFTER_DEATH_MS;
+    this.network.stall(`uplink-${host.side}`, this.loop.nowMs + stallMs);
+    this.burst({ ...LONG_WRITE, who: 'vms', datagrams: UPLINK_FULL_DATAGRAMS, own: false });
+    if (dies === 'nothing') return;
+    this.loop.after(afterMs, null, () => {
+      if (this.record.held.record?.primary !== host.side) return;
+      if ((host.life?.audit.releasedBytes ?? 0) > 0) this.count('primaries that died with output waiting');
+      this.injecting = true;
+      this.killPrimary(dies, ms);
+      this.injecting = false;
     });
   }
 

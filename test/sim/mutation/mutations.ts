@@ -264,7 +264,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    this.comparator.synsTranslated = true;\n',
     put: '',
-    seedsMax: 300,
+    seedsMax: 1000,
   },
   {
     name: 'clock-asked-once',
@@ -296,7 +296,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/primary-barrier.ts',
     find: '    path.readRest();\n',
     put: '',
-    seedsMax: 200,
+    seedsMax: 250,
   },
   {
     name: 'not-announced-again',
@@ -304,6 +304,14 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/node/node.ts',
     find: 'and says nothing more.\n    this.announce(path);',
     put: 'and says nothing more.',
+    seedsMax: 1000,
+  },
+  {
+    name: 'confirmed-before-sent',
+    about: 'the secondary forgets what still waits in the primary, which may die with it',
+    file: 'src/datapath/primary-path.ts',
+    find: '    if (!this.fenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)',
+    put: '    if (!this.fenced)',
     seedsMax: 1000,
   },
 ];

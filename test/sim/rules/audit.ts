@@ -84,7 +84,7 @@ export class Audit {
     return this.inside.uplink.isOpen;
   }
 
-  /** What waits to be written to the uplink. */
+  /** What is released, waits in this process, and is not yet given to the uplink's socket. */
   get releasedBytes(): number {
     return this.inside.uplink.out.bytes;
   }
