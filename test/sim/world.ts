@@ -8,22 +8,24 @@
 import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
 import { InvariantError } from '../../src/error.ts';
 import { newSlabMemory, type SlabMemory, type SlabPool } from '../../src/frames/slabs.ts';
-import { LIMITS, type Limits } from '../../src/limits.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import type { PairRecord } from '../../src/pair/arbiter.ts';
-import { type Broken, describeFault, type Fault, planFaults, type Side } from './faults.ts';
+import { describeFault, type Fault, planFaults, type Side } from './faults.ts';
 import type { Client, ClientHost } from './guest/client.ts';
 import { Die } from './guest/die.ts';
 import { Guest } from './guest/guest.ts';
 import { GUEST_MAC, makeMix } from './guest/mix.ts';
 import { get32 } from './guest/packets.ts';
+import { Injector } from './injector.ts';
 import { Loop, Process } from './loop.ts';
 import { Network } from './network.ts';
-import { Audit, type Counted } from './rules/audit.ts';
-import { OutputCommit, type Said, type SaidOutput } from './rules/output-commit.ts';
-import { ArbiterRecord, type ArbiterWay, type Lost, SimArbiter } from './sim-arbiter.ts';
+import { Audit } from './rules/audit.ts';
+import { OutputCommit, type SaidOutput } from './rules/output-commit.ts';
+import { ArbiterRecord, type Lost, SimArbiter } from './sim-arbiter.ts';
+import { ARBITER_MS_MAX, type Life, type SimHost } from './sim-host.ts';
 import { type Consumed, type Phase, type SimQemu, simLauncher } from './sim-qemu.ts';
-import { type Host, type Route, type SimSocket, Sockets } from './sockets.ts';
+import { type SimSocket, Sockets } from './sockets.ts';
+import { WORLD_LIMITS } from './world-limits.ts';
 
 export type WorldOptions = {
   /** Faults (by their place in the plan) that are left out. */
@@ -58,58 +60,12 @@ const PROGRESS_MS = 5000;
 const CHECK_MS = 50;
 const LONG_STREAM_BYTES = 3000;
 const VIOLATIONS_MAX = 20;
-const ARBITER_MS_MAX = 30;
-const CONTEST_ARBITER_MS = 400;
 /** A promoted node writes what it kept at once; its VM needs a moment to be read. */
 const SHOWN_AFTER_MS = 100;
-/** A primary that has nothing to say for so long is not stopped any more. */
-const STALL_WITHIN_MS = 3000;
-/** Held until the commit, and then more than one write takes. */
-const LONG_WRITE: BurstAt = {
-  kind: 'burst-at',
-  phase: 'reply',
-  who: 'primary',
-  datagrams: 60,
-  bytes: 1400,
-  own: true,
-};
-/** A network that hands on what a node said long after another has taken over is beyond what the pair can heal. */
-const UPLINK_STALL_MS_MAX = 800;
-const UPLINK_AFTER_DEATH_MS = 50;
-/** Of 1400 bytes: more than the socket takes. */
-const UPLINK_FULL_DATAGRAMS = 250;
-/** Handshakes are under way. */
-const MUTE_CONNECTIONS = 20;
-const MUTE_WITHIN_MS = 20;
-/** Several heartbeats. */
-const HALF_RESET_AFTER_MS = 500;
 /** The limits of waiting are 200 ms (schema.ts); a checkpoint and its retries take the rest. */
 const WAIT_MS_MAX = 1000;
 const WAIT_CALM_MS = 5000;
 const STARVED_MS = 15_000;
-
-/** Small enough that little traffic reaches them. */
-const WORLD_LIMITS: Limits = {
-  ...LIMITS,
-  slabBytes: 128 * 1024,
-  slabsMax: 64,
-  heldSlabsMax: 12,
-  heldFramesMax: 2048,
-  heldFramesCheckpoint: 512,
-  heldSecondaryMax: 256,
-  flowFramesMax: 192,
-  flowBytesMax: 1152 * 1024,
-  flowsMax: 96,
-  translationsMax: 512,
-  silentUplinkBytesMax: 256 * 1024,
-  passedOnMax: 512,
-  gatedBytesMax: 128 * 1024,
-  earlyFramesMax: 128,
-  uplinkWriteBytesMax: 16 * 1024,
-  unsentBytesMax: 128 * 1024,
-  pipeSlabBytes: 64 * 1024,
-  pipeSlabsMax: 4,
-};
 
 /** Runs one world. It needs the microtask queue to itself, so it begins in a turn of its own. */
 export function runWorld(seed: number, options: WorldOptions = {}): Promise<WorldResult> {
@@ -132,41 +88,8 @@ export function runWorld(seed: number, options: WorldOptions = {}): Promise<Worl
 /** Not in use: getting memory afresh costs more than a node's whole start. */
 const slabMemories: SlabMemory[] = [];
 
-type Life = {
-  readonly process: Process;
-  readonly node: ColoNode;
-  readonly slabMemory: SlabMemory;
-  readonly audit: Audit;
-};
-
 /** The primary's VM, and what the one that got its state has said. */
 type Partner = { primary: SimQemu; said: SaidOutput };
-
-/** One call to the kernel; `said` is what it was compared with, if the process stood still before it. */
-type UplinkWrite = { bytes: number; runs: number; said: SaidOutput | null };
-
-type SimHost = Host & {
-  readonly side: Side;
-  readonly config: NodeConfig;
-  readonly arbiterWay: ArbiterWay;
-  life: Life | null;
-  qemu: SimQemu | null;
-  /** what runs in it */
-  guest: Guest | null;
-  /** since this life of its node began */
-  vmDied: boolean;
-  uplinkSocket: SimSocket | null;
-  readonly counted: Counted;
-  uplinkResets: number;
-  /** under way now */
-  write: UplinkWrite | null;
-  promotion: { qemu: SimQemu; said: Said; uplinkResets: number } | null;
-  readonly slow: { inputMs: number; outputMs: number };
-  /** when something was last wrong with it */
-  faultUntilMs: number;
-};
-
-type BurstAt = Extract<Fault['what'], { kind: 'burst-at' }>;
 
 class World {
   private readonly seed: number;
@@ -183,23 +106,13 @@ class World {
   private readonly faults: Fault[];
   private readonly violations: Violation[] = [];
   private readonly stats: Record<string, number> = {};
-  private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
-  /** what is lost of the next claims to be promoted */
-  private lostClaims: { lost: Lost; left: number; untilMs: number } = { lost: null, left: 0, untilMs: 0 };
-  private readonly bursts: (BurstAt & { untilMs: number })[] = [];
-  /**
-   * The next primary that writes to its uplink, but so many times, stops between its look at the clock and the write;
-   * `long`: when it has more to say than one write takes.
-   */
-  private stall: { ms: number; skip: number; long: boolean; untilMs: number } | null = null;
   private readonly outputCommit = new OutputCommit();
   /** what went with the state that was taken last */
   private taken: ReturnType<SaidOutput['snapshot']> | null = null;
   private partner: Partner | null = null;
   private booted = false;
   private covered = false;
-  private injecting = false;
-  private inexactUntilMs = 0;
+  private readonly injector: Injector;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -223,6 +136,19 @@ class World {
       route.jitterMs = die.pick([0.05, 1, 10]);
     }
     for (const spec of this.mix.hosts) this.addClient(spec);
+    this.injector = new Injector({
+      loop: this.loop,
+      die,
+      sockets: this.sockets,
+      network: this.network,
+      record: this.record,
+      hosts: this.hosts,
+      mix: this.mix,
+      start: (host, afterMs) => this.start(host, afterMs),
+      ended: (host, life, how) => this.ended(host, life, how),
+      trace: (who, what) => this.trace(who, what),
+      count: (what) => this.count(what),
+    });
     this.record.onChange = (record, by) => this.recordChanged(record, by);
     this.record.onAsked = (record) => this.changeAsked(record);
   }
@@ -232,11 +158,7 @@ class World {
     this.start(this.hosts.b, this.die.within(0, 1500));
     this.faults.forEach((fault, i) => {
       if (this.options.without?.has(i) !== true)
-        this.loop.at(fault.atMs, null, () => {
-          this.injecting = true;
-          this.inject(fault);
-          this.injecting = false;
-        });
+        this.loop.at(fault.atMs, null, () => this.injector.inject(fault));
     });
     const endMs = FAULTS_UNTIL_MS + RECOVERY_MS_MAX;
     for (let checkMs = CHECK_MS; this.violations.length === 0; checkMs += CHECK_MS) {
@@ -412,12 +334,6 @@ class World {
     if (host.up) this.start(host, this.die.within(300, 3000));
   }
 
-  private crash(host: SimHost): void {
-    const { life } = host;
-    if (life === null) return;
-    this.ended(host, life, 'killed');
-  }
-
   private thrown(owner: Process | null, cause: unknown): void {
     this.violation(
       cause instanceof InvariantError ? 'assertion' : 'exception',
@@ -465,9 +381,9 @@ class World {
     if (host.qemu === qemu) host.qemu = null;
     host.vmDied = true;
     const { record } = this.record.held;
-    if (!this.injecting && this.covered && record?.state === 'alone' && record.primary === host.side)
+    if (!this.injector.injecting && this.covered && record?.state === 'alone' && record.primary === host.side)
       this.violation('nothing lost', `${host.side} is alone by the record, and its node ended its VM`);
-    this.lineage(this.injecting ? null : `${host.side}'s node ended its VM`, host);
+    this.lineage(this.injector.injecting ? null : `${host.side}'s node ended its VM`, host);
   }
 
   private recordChanged(record: PairRecord, by: string): void {
@@ -484,14 +400,7 @@ class World {
     if (record.state !== 'alone') return null;
     if (this.covered && this.hosts[record.primary as Side].vmDied)
       this.violation('nothing lost', `${record.primary} asks to go on alone, and its VM is dead`);
-    const { held } = this.record;
-    const { lostClaims } = this;
-    const promotion = held.record?.state === 'pair' && held.record.secondary === record.primary;
-    if (!promotion || lostClaims.left === 0 || this.loop.nowMs > lostClaims.untilMs) return null;
-    lostClaims.left--;
-    this.count(`claims whose ${lostClaims.lost} was lost`);
-    this.trace('fault', `the ${lostClaims.lost} of ${record.primary}'s claim is lost`);
-    return lostClaims.lost;
+    return this.injector.lostOfClaim(record);
   }
 
   /** Does a VM live that may carry on? If there was one and now there is none, somebody must be to blame. */
@@ -519,7 +428,7 @@ class World {
   private loaded(qemu: SimQemu, own: Consumed, theirs: Consumed, first: boolean): void {
     this.count('checkpoints loaded');
     if (first || (own.frames === theirs.frames && own.digest === theirs.digest)) return;
-    if (this.loop.nowMs < this.inexactUntilMs) {
+    if (this.loop.nowMs < this.injector.inexactUntilMs) {
       this.count('inexact, excused');
       return;
     }
@@ -534,21 +443,7 @@ class World {
     // Of one that stands still, what comes after is another write.
     if (host.write !== null) return;
     host.write = { bytes: 0, runs: 0, said: null };
-    const { stall } = this;
-    const { record } = this.record.held;
-    if (stall === null || record?.state !== 'pair' || record.primary !== host.side) return;
-    const releasedBytes = host.life?.audit.releasedBytes ?? 0;
-    if (this.loop.nowMs > stall.untilMs) this.stall = null;
-    else if (stall.long && releasedBytes <= WORLD_LIMITS.uplinkWriteBytesMax) return;
-    else if (stall.skip > 0) stall.skip--;
-    else {
-      this.stall = null;
-      this.count(stall.long ? 'stalled long writes' : 'stalled writes');
-      this.trace('fault', `${host.side} stops before a write to its uplink for ${stall.ms} ms`);
-      this.markFault(host, stall.ms);
-      host.write.said = this.partner?.said ?? null;
-      host.life?.process.stopHere(stall.ms);
-    }
+    this.injector.aboutToWrite(host, this.partner?.said ?? null);
   }
 
   /**
@@ -622,297 +517,11 @@ class World {
   private reached(host: SimHost, qemu: SimQemu, phase: Phase): void {
     this.trace(qemu.name, `phase ${phase}`);
     if (phase === 'received') this.received(host, qemu);
-    for (const burst of this.bursts)
-      if (burst.phase === phase && burst.untilMs >= this.loop.nowMs) this.burst(burst);
-    const i = this.traps.findIndex((trap) => trap.phase === phase);
-    if (i < 0) return;
-    const [trap] = this.traps.splice(i, 1);
-    const { record } = this.record.held;
-    const isPrimary = record?.primary === host.side;
-    const victim = (trap.role === 'primary') === isPrimary ? host : this.other(host);
-    // What both streams bring while a node stands still, it sees in whatever order.
-    if (this.die.chance(0.5)) this.other(victim).life?.process.pause(this.die.within(2, 30));
-    this.loop.after(this.die.next() * 2, null, () => {
-      this.injecting = true;
-      this.trace('fault', `crash ${trap.part} ${victim.side} at ${phase}`);
-      this.markFault(victim, 0);
-      if (trap.part === 'node') this.crash(victim);
-      else victim.qemu?.process.kill();
-      this.injecting = false;
-    });
+    this.injector.reached(host, phase);
   }
 
   private other(host: SimHost): SimHost {
     return host.side === 'a' ? this.hosts.b : this.hosts.a;
-  }
-
-  private markFault(host: SimHost, ms: number): void {
-    host.faultUntilMs = Math.max(host.faultUntilMs, this.loop.nowMs + ms);
-  }
-
-  private inject(fault: Fault): void {
-    const { what, ms } = fault;
-    const { loop, hosts } = this;
-    this.count('faults');
-    this.trace('fault', describeFault(fault));
-    const untilMs = loop.nowMs + ms;
-    const both = Object.values(hosts);
-    const host = 'side' in what ? hosts[what.side] : null;
-    for (const one of host === null ? both : [host]) this.markFault(one, ms);
-    switch (what.kind) {
-      case 'node-crash':
-        this.crash(hosts[what.side]);
-        return;
-      case 'vm-crash':
-        host?.qemu?.process.kill();
-        return;
-      case 'both-crash':
-        host?.qemu?.process.kill();
-        this.crash(hosts[what.side]);
-        return;
-      case 'host-crash':
-        this.crashHost(hosts[what.side], ms);
-        return;
-      case 'node-pause':
-        host?.life?.process.pause(ms);
-        return;
-      case 'vm-pause':
-        host?.qemu?.process.pause(ms);
-        // A VM that takes no input for so long gets its checkpoint all the same.
-        if (ms > 1000) this.inexactUntilMs = untilMs + 5000;
-        return;
-      case 'stalled-write':
-        this.stall = { ...what, ms, untilMs: loop.nowMs + STALL_WITHIN_MS };
-        if (!what.long) return;
-        this.bursts.push({ ...LONG_WRITE, untilMs: loop.nowMs + STALL_WITHIN_MS });
-        this.command('checkpoint');
-        return;
-      case 'crash-at':
-        this.traps.push(what);
-        return;
-      case 'kill-primary':
-        this.killPrimary(what.part, ms);
-        return;
-      case 'mute-primary':
-        this.mutePrimary(what, ms);
-        return;
-      case 'uplink-stall':
-        this.stallUplink(what, ms);
-        return;
-      case 'lost-claim':
-        this.lostClaims = { lost: what.lost, left: what.times, untilMs };
-        if (what.part === 'link') {
-          this.cut('a>b', untilMs);
-          this.cut('b>a', untilMs);
-        } else this.killPrimary(what.part, ms);
-        return;
-      case 'burst-at':
-        this.bursts.push({ ...what, untilMs });
-        this.command('checkpoint');
-        return;
-      case 'flood':
-        this.mix.flood.flood(what.connections, what.atOnce);
-        return;
-      case 'contest': {
-        // Both ask the arbiter, and either may be first.
-        for (const { arbiterWay } of both) {
-          const { delayMsMax } = arbiterWay;
-          arbiterWay.delayMsMax = CONTEST_ARBITER_MS;
-          loop.at(untilMs + CONTEST_ARBITER_MS, null, () => {
-            arbiterWay.delayMsMax = Math.min(delayMsMax, ARBITER_MS_MAX);
-          });
-        }
-        for (const socket of this.sockets.between) if (socket.isOpen) socket.reset();
-        return;
-      }
-      case 'half-reset':
-        this.halfReset(what.lateMs, what.arbiterMs, ms);
-        return;
-      case 'partition':
-        this.cut('a>b', untilMs);
-        this.cut('b>a', untilMs);
-        return;
-      case 'one-way':
-        this.cut(what.from === 'a' ? 'a>b' : 'b>a', untilMs);
-        return;
-      case 'clog':
-        for (const route of this.sockets.routes.values()) {
-          route.rate = what.bytesPerMs;
-          loop.at(untilMs, null, () => this.unclog(route));
-        }
-        return;
-      case 'link-reset':
-        for (const socket of this.sockets.between) if (socket.isOpen) socket.reset();
-        return;
-      case 'arbiter-cut':
-        hosts[what.side].arbiterWay.cutUntilMs = untilMs;
-        return;
-      case 'arbiter-lossy': {
-        const { arbiterWay } = hosts[what.side];
-        arbiterWay.lossy = 0.5;
-        loop.at(untilMs, null, () => {
-          arbiterWay.lossy = 0;
-        });
-        return;
-      }
-      case 'uplink-reset':
-        host?.life?.process.loop.after(0, null, () => this.resetUplink(hosts[what.side]));
-        return;
-      case 'bad-network':
-        this.network.trouble(
-          { loss: what.loss, duplication: what.duplication, jitterMs: what.jitterMs },
-          untilMs,
-        );
-        return;
-      case 'command':
-        this.command(what.command);
-    }
-  }
-
-  /** An operator's, to both nodes. */
-  private command(command: Extract<Fault['what'], { kind: 'command' }>['command']): void {
-    for (const { side, life } of Object.values(this.hosts)) {
-      if (life === null) continue;
-      this.loop.after(0, life.process, () => {
-        const { node } = life;
-        (command === 'failover'
-          ? side === this.record.held.record?.primary
-            ? node.failover()
-            : Promise.resolve()
-          : command === 'checkpoint'
-            ? node.checkpoint()
-            : node.protect()
-        ).then(
-          () => {},
-          (cause: unknown) => this.trace(life.process.name, `${command}: ${String(cause)}`),
-        );
-      });
-    }
-  }
-
-  /** The moment has come at which somebody is to say much. */
-  private burst({ who, datagrams, bytes, own }: BurstAt): void {
-    const primary = this.record.held.record?.primary;
-    this.count(`bursts of ${who}`);
-    if (who === 'clients') {
-      this.loop.after(0, null, () => this.mix.burst.ask(datagrams, bytes));
-      return;
-    }
-    for (const { side, qemu, guest } of Object.values(this.hosts)) {
-      if (qemu === null || (who !== 'vms' && (who === 'primary') !== (side === primary))) continue;
-      this.loop.after(0, qemu.process, () => {
-        if (qemu.running) guest?.burst(datagrams, bytes, own);
-      });
-    }
-  }
-
-  /** A failover, wherever the service is by then; nothing where there is no partner. */
-  private killPrimary(part: Broken, ms: number): void {
-    const { record } = this.record.held;
-    if (record?.state !== 'pair') return;
-    const host = this.hosts[record.primary as Side];
-    if (part === 'host') {
-      this.crashHost(host, 1000 + ms);
-      return;
-    }
-    if (part !== 'node') host.qemu?.process.kill();
-    if (part !== 'vm') this.crash(host);
-  }
-
-  /**
-   * Connections begin; what the primary says of them does not reach the secondary, while what that says still comes; and
-   * then the primary dies.
-   */
-  private mutePrimary({ part, afterMs }: Extract<Fault['what'], { kind: 'mute-primary' }>, ms: number): void {
-    const { record } = this.record.held;
-    if (record?.state !== 'pair') return;
-    const { primary, secondary } = record;
-    this.mix.flood.flood(MUTE_CONNECTIONS, MUTE_CONNECTIONS);
-    this.loop.after(this.die.next() * MUTE_WITHIN_MS, null, () => {
-      this.cut(`${primary}>${secondary}`, this.loop.nowMs + ms);
-      this.loop.after(afterMs, null, () => {
-        if (this.record.held.record?.primary !== primary) return;
-        this.injecting = true;
-        this.count('muted primaries');
-        this.killPrimary(part, ms);
-        this.injecting = false;
-      });
-    });
-  }
-
-  /** Nobody takes what the primary says, which is much; it may die with what waits. */
-  private stallUplink({ dies, afterMs }: Extract<Fault['what'], { kind: 'uplink-stall' }>, ms: number): void {
-    const { record } = this.record.held;
-    if (record?.state !== 'pair') return;
-    const host = this.hosts[record.primary as Side];
-    const stallMs = dies === 'nothing' ? Math.min(ms, UPLINK_STALL_MS_MAX) : afterMs + UPLINK_AFTER_DEATH_MS;
-    this.network.stall(`uplink-${host.side}`, this.loop.nowMs + stallMs);
-    this.burst({ ...LONG_WRITE, who: 'vms', datagrams: UPLINK_FULL_DATAGRAMS, own: false });
-    if (dies === 'nothing') return;
-    this.loop.after(afterMs, null, () => {
-      if (this.record.held.record?.primary !== host.side) return;
-      if ((host.life?.audit.releasedBytes ?? 0) > 0) this.count('primaries that died with output waiting');
-      this.injecting = true;
-      this.killPrimary(dies, ms);
-      this.injecting = false;
-    });
-  }
-
-  /**
-   * The link breaks for the secondary, and the primary hears nothing of it: for a while it had late answers, and now
-   * it has none, nor the arbiter's. What it may still say is by its lease only.
-   */
-  private halfReset(lateMs: number, arbiterMs: number, ms: number): void {
-    const { record } = this.record.held;
-    if (record?.state !== 'pair') return;
-    const primary = this.hosts[record.primary as Side];
-    const secondary = this.other(primary);
-    const back = this.sockets.route(secondary.name, primary.name);
-    const { delayMs } = back;
-    back.delayMs += lateMs;
-    this.loop.after(HALF_RESET_AFTER_MS, null, () => {
-      back.delayMs = delayMs;
-      const untilMs = this.loop.nowMs + ms;
-      this.markFault(primary, ms);
-      this.markFault(secondary, ms);
-      // What was late when it was sent still comes.
-      this.loop.after(lateMs, null, () => this.cut(`${secondary.name}>${primary.name}`, untilMs));
-      this.cut(`${primary.name}>${secondary.name}`, untilMs);
-      primary.arbiterWay.cutUntilMs = Math.max(primary.arbiterWay.cutUntilMs, this.loop.nowMs + arbiterMs);
-      for (const socket of this.sockets.between) {
-        for (const end of [socket, socket.peer]) if (end.host === secondary && end.isOpen) end.resetHere();
-      }
-    });
-  }
-
-  private unclog(route: Route): void {
-    route.rate = Number.POSITIVE_INFINITY;
-    route.busyUntilMs = 0;
-  }
-
-  private cut(key: string, untilMs: number): void {
-    const route = this.sockets.routes.get(key);
-    if (route !== undefined) route.cutUntilMs = Math.max(route.cutUntilMs, untilMs);
-  }
-
-  private resetUplink(host: SimHost): void {
-    host.uplinkResets++;
-    host.uplinkSocket?.reset();
-  }
-
-  /** No word to anybody; the peer's packets lead nowhere until it is up again. */
-  private crashHost(host: SimHost, ms: number): void {
-    host.up = false;
-    for (const socket of this.sockets.between) {
-      for (const end of [socket, socket.peer]) if (end.host === host && end.isOpen) end.vanish();
-    }
-    const { life } = host;
-    host.qemu?.process.kill();
-    if (life !== null) this.ended(host, life, 'host without power');
-    this.loop.after(ms, null, () => {
-      host.up = true;
-      this.start(host, this.die.within(300, 2000));
-    });
   }
 
   /* Is all well? */

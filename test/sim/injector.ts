@@ -1,0 +1,419 @@
+/**
+ * Makes things go wrong, as they were planned (faults.ts): at their time, or at the moment that they wait for, which the
+ * world tells of: a phase of a checkpoint, a write to an uplink, a claim.
+ */
+import type { PairRecord } from '../../src/pair/arbiter.ts';
+import { type Broken, describeFault, type Fault, type Side } from './faults.ts';
+import type { Die } from './guest/die.ts';
+import type { Mix } from './guest/mix.ts';
+import type { Loop } from './loop.ts';
+import type { Network } from './network.ts';
+import type { SaidOutput } from './rules/output-commit.ts';
+import type { ArbiterRecord, Lost } from './sim-arbiter.ts';
+import { ARBITER_MS_MAX, type Life, type SimHost } from './sim-host.ts';
+import type { Phase } from './sim-qemu.ts';
+import type { Route, Sockets } from './sockets.ts';
+import { WORLD_LIMITS } from './world-limits.ts';
+
+const CONTEST_ARBITER_MS = 400;
+/** A primary that has nothing to say for so long is not stopped any more. */
+const STALL_WITHIN_MS = 3000;
+/** Held until the commit, and then more than one write takes. */
+const LONG_WRITE: BurstAt = {
+  kind: 'burst-at',
+  phase: 'reply',
+  who: 'primary',
+  datagrams: 60,
+  bytes: 1400,
+  own: true,
+};
+/** A network that hands on what a node said long after another has taken over is beyond what the pair can heal. */
+const UPLINK_STALL_MS_MAX = 800;
+const UPLINK_AFTER_DEATH_MS = 50;
+/** Of 1400 bytes: more than the socket takes. */
+const UPLINK_FULL_DATAGRAMS = 250;
+/** Handshakes are under way. */
+const MUTE_CONNECTIONS = 20;
+const MUTE_WITHIN_MS = 20;
+/** Several heartbeats. */
+const HALF_RESET_AFTER_MS = 500;
+
+type BurstAt = Extract<Fault['what'], { kind: 'burst-at' }>;
+
+/** What of a world faults reach. */
+export type Scene = {
+  readonly loop: Loop;
+  readonly die: Die;
+  readonly sockets: Sockets;
+  readonly network: Network;
+  readonly record: ArbiterRecord;
+  readonly hosts: Readonly<Record<Side, SimHost>>;
+  readonly mix: Mix;
+  start(host: SimHost, afterMs: number): void;
+  ended(host: SimHost, life: Life, how: string): void;
+  trace(who: string, what: string): void;
+  count(what: string): void;
+};
+
+export class Injector {
+  /** Whatever ends just now is ended by a fault, not by a node. */
+  injecting = false;
+  /** Until then a checkpoint may be inexact. */
+  inexactUntilMs = 0;
+  private readonly scene: Scene;
+  private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
+  /** what is lost of the next claims to be promoted */
+  private lostClaims: { lost: Lost; left: number; untilMs: number } = { lost: null, left: 0, untilMs: 0 };
+  private readonly bursts: (BurstAt & { untilMs: number })[] = [];
+  /**
+   * The next primary that writes to its uplink, but so many times, stops between its look at the clock and the write;
+   * `long`: when it has more to say than one write takes.
+   */
+  private stall: { ms: number; skip: number; long: boolean; untilMs: number } | null = null;
+
+  constructor(scene: Scene) {
+    this.scene = scene;
+  }
+
+  inject(fault: Fault): void {
+    this.asAFault(() => this.strike(fault));
+  }
+
+  private strike(fault: Fault): void {
+    const { what, ms } = fault;
+    const { loop, hosts } = this.scene;
+    this.scene.count('faults');
+    this.scene.trace('fault', describeFault(fault));
+    const untilMs = loop.nowMs + ms;
+    const both = Object.values(hosts);
+    const host = 'side' in what ? hosts[what.side] : null;
+    for (const one of host === null ? both : [host]) this.markFault(one, ms);
+    switch (what.kind) {
+      case 'node-crash':
+        this.crash(hosts[what.side]);
+        return;
+      case 'vm-crash':
+        host?.qemu?.process.kill();
+        return;
+      case 'both-crash':
+        host?.qemu?.process.kill();
+        this.crash(hosts[what.side]);
+        return;
+      case 'host-crash':
+        this.crashHost(hosts[what.side], ms);
+        return;
+      case 'node-pause':
+        host?.life?.process.pause(ms);
+        return;
+      case 'vm-pause':
+        host?.qemu?.process.pause(ms);
+        // A VM that takes no input for so long gets its checkpoint all the same.
+        if (ms > 1000) this.inexactUntilMs = untilMs + 5000;
+        return;
+      case 'stalled-write':
+        this.stall = { ...what, ms, untilMs: loop.nowMs + STALL_WITHIN_MS };
+        if (!what.long) return;
+        this.bursts.push({ ...LONG_WRITE, untilMs: loop.nowMs + STALL_WITHIN_MS });
+        this.command('checkpoint');
+        return;
+      case 'crash-at':
+        this.traps.push(what);
+        return;
+      case 'kill-primary':
+        this.killPrimary(what.part, ms);
+        return;
+      case 'mute-primary':
+        this.mutePrimary(what, ms);
+        return;
+      case 'uplink-stall':
+        this.stallUplink(what, ms);
+        return;
+      case 'lost-claim':
+        this.lostClaims = { lost: what.lost, left: what.times, untilMs };
+        if (what.part === 'link') {
+          this.cut('a>b', untilMs);
+          this.cut('b>a', untilMs);
+        } else this.killPrimary(what.part, ms);
+        return;
+      case 'burst-at':
+        this.bursts.push({ ...what, untilMs });
+        this.command('checkpoint');
+        return;
+      case 'flood':
+        this.scene.mix.flood.flood(what.connections, what.atOnce);
+        return;
+      case 'contest': {
+        // Both ask the arbiter, and either may be first.
+        for (const { arbiterWay } of both) {
+          const { delayMsMax } = arbiterWay;
+          arbiterWay.delayMsMax = CONTEST_ARBITER_MS;
+          loop.at(untilMs + CONTEST_ARBITER_MS, null, () => {
+            arbiterWay.delayMsMax = Math.min(delayMsMax, ARBITER_MS_MAX);
+          });
+        }
+        for (const socket of this.scene.sockets.between) if (socket.isOpen) socket.reset();
+        return;
+      }
+      case 'half-reset':
+        this.halfReset(what.lateMs, what.arbiterMs, ms);
+        return;
+      case 'partition':
+        this.cut('a>b', untilMs);
+        this.cut('b>a', untilMs);
+        return;
+      case 'one-way':
+        this.cut(what.from === 'a' ? 'a>b' : 'b>a', untilMs);
+        return;
+      case 'clog':
+        for (const route of this.scene.sockets.routes.values()) {
+          route.rate = what.bytesPerMs;
+          loop.at(untilMs, null, () => this.unclog(route));
+        }
+        return;
+      case 'link-reset':
+        for (const socket of this.scene.sockets.between) if (socket.isOpen) socket.reset();
+        return;
+      case 'arbiter-cut':
+        hosts[what.side].arbiterWay.cutUntilMs = untilMs;
+        return;
+      case 'arbiter-lossy': {
+        const { arbiterWay } = hosts[what.side];
+        arbiterWay.lossy = 0.5;
+        loop.at(untilMs, null, () => {
+          arbiterWay.lossy = 0;
+        });
+        return;
+      }
+      case 'uplink-reset':
+        host?.life?.process.loop.after(0, null, () => this.resetUplink(hosts[what.side]));
+        return;
+      case 'bad-network':
+        this.scene.network.trouble(
+          { loss: what.loss, duplication: what.duplication, jitterMs: what.jitterMs },
+          untilMs,
+        );
+        return;
+      case 'command':
+        this.command(what.command);
+    }
+  }
+
+  /** A VM is at a phase of a checkpoint. */
+  reached(host: SimHost, phase: Phase): void {
+    const { loop, die, record } = this.scene;
+    for (const burst of this.bursts)
+      if (burst.phase === phase && burst.untilMs >= loop.nowMs) this.burst(burst);
+    const i = this.traps.findIndex((trap) => trap.phase === phase);
+    if (i < 0) return;
+    const [trap] = this.traps.splice(i, 1);
+    const isPrimary = record.held.record?.primary === host.side;
+    const victim = (trap.role === 'primary') === isPrimary ? host : this.other(host);
+    // What both streams bring while a node stands still, it sees in whatever order.
+    if (die.chance(0.5)) this.other(victim).life?.process.pause(die.within(2, 30));
+    loop.after(die.next() * 2, null, () => {
+      this.scene.trace('fault', `crash ${trap.part} ${victim.side} at ${phase}`);
+      this.markFault(victim, 0);
+      this.asAFault(() => {
+        if (trap.part === 'node') this.crash(victim);
+        else victim.qemu?.process.kill();
+      });
+    });
+  }
+
+  /** A node has looked at its clock and is about to write to its uplink, where `said` is what it was compared with. */
+  aboutToWrite(host: SimHost, said: SaidOutput | null): void {
+    const { stall } = this;
+    const { loop, record } = this.scene;
+    const held = record.held.record;
+    if (stall === null || host.write === null || held?.state !== 'pair' || held.primary !== host.side) return;
+    const releasedBytes = host.life?.audit.releasedBytes ?? 0;
+    if (loop.nowMs > stall.untilMs) this.stall = null;
+    else if (stall.long && releasedBytes <= WORLD_LIMITS.uplinkWriteBytesMax) return;
+    else if (stall.skip > 0) stall.skip--;
+    else {
+      this.stall = null;
+      this.scene.count(stall.long ? 'stalled long writes' : 'stalled writes');
+      this.scene.trace('fault', `${host.side} stops before a write to its uplink for ${stall.ms} ms`);
+      this.markFault(host, stall.ms);
+      host.write.said = said;
+      host.life?.process.stopHere(stall.ms);
+    }
+  }
+
+  /** What is lost of a node's wish to change the record. */
+  lostOfClaim(record: PairRecord): Lost {
+    const { loop } = this.scene;
+    const held = this.scene.record.held.record;
+    const { lostClaims } = this;
+    const promotion = held?.state === 'pair' && held.secondary === record.primary;
+    if (!promotion || lostClaims.left === 0 || loop.nowMs > lostClaims.untilMs) return null;
+    lostClaims.left--;
+    this.scene.count(`claims whose ${lostClaims.lost} was lost`);
+    this.scene.trace('fault', `the ${lostClaims.lost} of ${record.primary}'s claim is lost`);
+    return lostClaims.lost;
+  }
+
+  /** An operator's, to both nodes. */
+  private command(command: Extract<Fault['what'], { kind: 'command' }>['command']): void {
+    for (const { side, life } of Object.values(this.scene.hosts)) {
+      if (life === null) continue;
+      this.scene.loop.after(0, life.process, () => {
+        const { node } = life;
+        (command === 'failover'
+          ? side === this.scene.record.held.record?.primary
+            ? node.failover()
+            : Promise.resolve()
+          : command === 'checkpoint'
+            ? node.checkpoint()
+            : node.protect()
+        ).then(
+          () => {},
+          (cause: unknown) => this.scene.trace(life.process.name, `${command}: ${String(cause)}`),
+        );
+      });
+    }
+  }
+
+  /** The moment has come at which somebody is to say much. */
+  private burst({ who, datagrams, bytes, own }: BurstAt): void {
+    const primary = this.scene.record.held.record?.primary;
+    this.scene.count(`bursts of ${who}`);
+    if (who === 'clients') {
+      this.scene.loop.after(0, null, () => this.scene.mix.burst.ask(datagrams, bytes));
+      return;
+    }
+    for (const { side, qemu, guest } of Object.values(this.scene.hosts)) {
+      if (qemu === null || (who !== 'vms' && (who === 'primary') !== (side === primary))) continue;
+      this.scene.loop.after(0, qemu.process, () => {
+        if (qemu.running) guest?.burst(datagrams, bytes, own);
+      });
+    }
+  }
+
+  /** A failover, wherever the service is by then; nothing where there is no partner. */
+  private killPrimary(part: Broken, ms: number): void {
+    const { record } = this.scene.record.held;
+    if (record?.state !== 'pair') return;
+    const host = this.scene.hosts[record.primary as Side];
+    if (part === 'host') {
+      this.crashHost(host, 1000 + ms);
+      return;
+    }
+    if (part !== 'node') host.qemu?.process.kill();
+    if (part !== 'vm') this.crash(host);
+  }
+
+  /**
+   * Connections begin; what the primary says of them does not reach the secondary, while what that says still comes; and
+   * then the primary dies.
+   */
+  private mutePrimary({ part, afterMs }: Extract<Fault['what'], { kind: 'mute-primary' }>, ms: number): void {
+    const { record } = this.scene.record.held;
+    if (record?.state !== 'pair') return;
+    const { primary, secondary } = record;
+    this.scene.mix.flood.flood(MUTE_CONNECTIONS, MUTE_CONNECTIONS);
+    this.scene.loop.after(this.scene.die.next() * MUTE_WITHIN_MS, null, () => {
+      this.cut(`${primary}>${secondary}`, this.scene.loop.nowMs + ms);
+      this.scene.loop.after(afterMs, null, () => {
+        if (this.scene.record.held.record?.primary !== primary) return;
+        this.scene.count('muted primaries');
+        this.asAFault(() => this.killPrimary(part, ms));
+      });
+    });
+  }
+
+  /** Nobody takes what the primary says, which is much; it may die with what waits. */
+  private stallUplink({ dies, afterMs }: Extract<Fault['what'], { kind: 'uplink-stall' }>, ms: number): void {
+    const { record } = this.scene.record.held;
+    if (record?.state !== 'pair') return;
+    const host = this.scene.hosts[record.primary as Side];
+    const stallMs = dies === 'nothing' ? Math.min(ms, UPLINK_STALL_MS_MAX) : afterMs + UPLINK_AFTER_DEATH_MS;
+    this.scene.network.stall(`uplink-${host.side}`, this.scene.loop.nowMs + stallMs);
+    this.burst({ ...LONG_WRITE, who: 'vms', datagrams: UPLINK_FULL_DATAGRAMS, own: false });
+    if (dies === 'nothing') return;
+    this.scene.loop.after(afterMs, null, () => {
+      if (this.scene.record.held.record?.primary !== host.side) return;
+      if ((host.life?.audit.releasedBytes ?? 0) > 0)
+        this.scene.count('primaries that died with output waiting');
+      this.asAFault(() => this.killPrimary(dies, ms));
+    });
+  }
+
+  /**
+   * The link breaks for the secondary, and the primary hears nothing of it: for a while it had late answers, and now
+   * it has none, nor the arbiter's. What it may still say is by its lease only.
+   */
+  private halfReset(lateMs: number, arbiterMs: number, ms: number): void {
+    const { record } = this.scene.record.held;
+    if (record?.state !== 'pair') return;
+    const primary = this.scene.hosts[record.primary as Side];
+    const secondary = this.other(primary);
+    const back = this.scene.sockets.route(secondary.name, primary.name);
+    const { delayMs } = back;
+    back.delayMs += lateMs;
+    this.scene.loop.after(HALF_RESET_AFTER_MS, null, () => {
+      back.delayMs = delayMs;
+      const untilMs = this.scene.loop.nowMs + ms;
+      this.markFault(primary, ms);
+      this.markFault(secondary, ms);
+      // What was late when it was sent still comes.
+      this.scene.loop.after(lateMs, null, () => this.cut(`${secondary.name}>${primary.name}`, untilMs));
+      this.cut(`${primary.name}>${secondary.name}`, untilMs);
+      primary.arbiterWay.cutUntilMs = Math.max(
+        primary.arbiterWay.cutUntilMs,
+        this.scene.loop.nowMs + arbiterMs,
+      );
+      for (const socket of this.scene.sockets.between) {
+        for (const end of [socket, socket.peer]) if (end.host === secondary && end.isOpen) end.resetHere();
+      }
+    });
+  }
+
+  private unclog(route: Route): void {
+    route.rate = Number.POSITIVE_INFINITY;
+    route.busyUntilMs = 0;
+  }
+
+  private cut(key: string, untilMs: number): void {
+    const route = this.scene.sockets.routes.get(key);
+    if (route !== undefined) route.cutUntilMs = Math.max(route.cutUntilMs, untilMs);
+  }
+
+  private resetUplink(host: SimHost): void {
+    host.uplinkResets++;
+    host.uplinkSocket?.reset();
+  }
+
+  /** No word to anybody; the peer's packets lead nowhere until it is up again. */
+  private crashHost(host: SimHost, ms: number): void {
+    host.up = false;
+    for (const socket of this.scene.sockets.between) {
+      for (const end of [socket, socket.peer]) if (end.host === host && end.isOpen) end.vanish();
+    }
+    const { life } = host;
+    host.qemu?.process.kill();
+    if (life !== null) this.scene.ended(host, life, 'host without power');
+    this.scene.loop.after(ms, null, () => {
+      host.up = true;
+      this.scene.start(host, this.scene.die.within(300, 2000));
+    });
+  }
+
+  private crash(host: SimHost): void {
+    if (host.life !== null) this.scene.ended(host, host.life, 'killed');
+  }
+
+  private other(host: SimHost): SimHost {
+    return this.scene.hosts[host.side === 'a' ? 'b' : 'a'];
+  }
+
+  private markFault(host: SimHost, ms: number): void {
+    host.faultUntilMs = Math.max(host.faultUntilMs, this.scene.loop.nowMs + ms);
+  }
+
+  private asAFault(strike: () => void): void {
+    this.injecting = true;
+    strike();
+    this.injecting = false;
+  }
+}

@@ -1,0 +1,25 @@
+/** A node's limits in a world. */
+import { LIMITS, type Limits } from '../../src/limits.ts';
+
+/** Small enough that little traffic reaches them. */
+export const WORLD_LIMITS: Limits = {
+  ...LIMITS,
+  slabBytes: 128 * 1024,
+  slabsMax: 64,
+  heldSlabsMax: 12,
+  heldFramesMax: 2048,
+  heldFramesCheckpoint: 512,
+  heldSecondaryMax: 256,
+  flowFramesMax: 192,
+  flowBytesMax: 1152 * 1024,
+  flowsMax: 96,
+  translationsMax: 512,
+  silentUplinkBytesMax: 256 * 1024,
+  passedOnMax: 512,
+  gatedBytesMax: 128 * 1024,
+  earlyFramesMax: 128,
+  uplinkWriteBytesMax: 16 * 1024,
+  unsentBytesMax: 128 * 1024,
+  pipeSlabBytes: 64 * 1024,
+  pipeSlabsMax: 4,
+};
