@@ -77,7 +77,7 @@ export class PrimaryBarrier {
     return this.running;
   }
 
-  /** A phase was reached: told by the relay ('request' and QEMU's messages) and by the link ('gated'). */
+  /** A phase was reached: told by the relay ('request' and QEMU's messages) and by the link (`gated`). */
   reached(step: Step): void {
     this.progress++;
     const resume = this.waiting.get(step);
@@ -86,6 +86,12 @@ export class PrimaryBarrier {
       this.waiting.delete(step);
       resume();
     }
+  }
+
+  /** The secondary has given its VM all input; `drained`: and that has read it. */
+  gated(drained: boolean): void {
+    if (!drained) this.inexact++;
+    this.reached('gated');
   }
 
   /** The link or a QEMU is gone: a running checkpoint rejects, and no other begins. */

@@ -1,7 +1,7 @@
 /**
  * The epoch barrier, secondary side.
  *
- * GATE: everything before it has been written to the SVM; answer GATED when the SVM has read it all.
+ * GATE: everything before it has been written to the SVM; answer GATED when the SVM has read it all, or that it has not.
  * REPLY: the SVM has stopped; read what it still said, send it, and only then pass REPLY on. Until RECEIVED no more of
  * it is read: QEMU goes on after RECEIVED without waiting, and the SVM's next word belongs to the next epoch.
  * RECEIVED: the SVM owns the PVM's state. This is the commit: from here on this node's SVM is what the client knows.
@@ -52,8 +52,8 @@ export class SecondaryBarrier {
   async gate(epoch: number): Promise<void> {
     this.path.endOfEpoch(epoch);
     this.path.linkBatchEnd();
-    await until(this.clock, this.timers, DRAIN_MS_MAX, () => this.path.inputDrained);
-    this.link.send(MESSAGE.gated, { epoch });
+    const drained = await until(this.clock, this.timers, DRAIN_MS_MAX, () => this.path.inputDrained);
+    this.link.send(MESSAGE.gated, { epoch, drained });
   }
 
   async message(relay: MigrationRelay, message: ReverseMessage): Promise<void> {

@@ -80,7 +80,7 @@ export function isHello(body: unknown): body is Hello {
 export type ControlBodies = {
   [MESSAGE.hello]: Hello;
   [MESSAGE.gate]: { epoch: number };
-  [MESSAGE.gated]: { epoch: number };
+  [MESSAGE.gated]: { epoch: number; drained: boolean };
   /** A large map takes several messages, and replaces the one before when the last has come. */
   [MESSAGE.offsets]: { first: boolean; last: boolean; offsets: Translation[] };
   [MESSAGE.startSync]: { generation: number };

@@ -218,7 +218,7 @@ export class PrimarySession {
   }
 
   private onControl(type: ControlType, body: unknown): void {
-    if (type === MESSAGE.gated) this.barrier?.reached('gated');
+    if (type === MESSAGE.gated) this.barrier?.gated((body as { drained: boolean }).drained);
     else if (type === MESSAGE.syncReady) this.readyForCopy();
     else if (type === MESSAGE.takeover) this.events.takeoverAsked();
     else if (type === MESSAGE.failed) {

@@ -82,9 +82,9 @@ test('each side gets the other’s HELLO and the channel', async () => {
       confirm() {},
       batchEnd() {},
     };
-    channel.send(MESSAGE.gated, { epoch: 5 });
+    channel.send(MESSAGE.gated, { epoch: 5, drained: true });
   });
-  assert.deepEqual(said, [MESSAGE.gated, { epoch: 5 }]);
+  assert.deepEqual(said, [MESSAGE.gated, { epoch: 5, drained: true }]);
   channel.close();
   await close();
 });

@@ -18,7 +18,8 @@ async function copied(requestCheckpoint: () => Promise<void>) {
   const [svmQemu, hop] = fakePair();
   const log: string[] = [];
   paths.onControl = (side, type, body) => {
-    if (side === 'secondary' && type === MESSAGE.gate) paths.secondaryLink.send(MESSAGE.gated, { epoch: 0 });
+    if (side === 'secondary' && type === MESSAGE.gate)
+      paths.secondaryLink.send(MESSAGE.gated, { epoch: 0, drained: true });
     if (side === 'secondary' && type === MESSAGE.offsets)
       log.push(`offsets ${(body as { offsets: unknown[] }).offsets.length}`);
   };

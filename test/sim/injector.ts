@@ -370,6 +370,9 @@ export class Injector {
   }
 
   private unclog(route: Route): void {
+    // What was sent before comes as slowly as it was to.
+    const lateMs = route.busyUntilMs - this.scene.loop.nowMs;
+    if (lateMs > 0) for (const host of Object.values(this.scene.hosts)) this.markFault(host, lateMs);
     route.rate = Number.POSITIVE_INFINITY;
     route.busyUntilMs = 0;
   }

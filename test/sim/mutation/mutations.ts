@@ -99,6 +99,14 @@ export const MUTATIONS: readonly Mutation[] = [
     seedsMax: 90,
   },
   {
+    name: 'undrained-not-said',
+    about: 'a secondary whose VM has not taken its input in time says that it has',
+    file: 'src/checkpoint/secondary-barrier.ts',
+    find: '{ epoch, drained }',
+    put: '{ epoch, drained: true }',
+    seedsMax: 400,
+  },
+  {
     name: 'gated-not-awaited',
     about: 'a checkpoint does not wait for the word of the secondary',
     file: 'src/checkpoint/primary-barrier.ts',
