@@ -18,6 +18,8 @@ import { WORLD_LIMITS } from './world-limits.ts';
 const CONTEST_ARBITER_MS = 400;
 /** A primary that has nothing to say for so long is not stopped any more. */
 const STALL_WITHIN_MS = 3000;
+/** A burst may ask for the next checkpoint, and so for the next burst. */
+const BURSTS = 3;
 /** Held until the commit, and then more than one write takes. */
 const LONG_WRITE: BurstAt = {
   kind: 'burst-at',
@@ -64,7 +66,7 @@ export class Injector {
   private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
   /** what is lost of the next claims to be promoted */
   private lostClaims: { lost: Lost; left: number; untilMs: number } = { lost: null, left: 0, untilMs: 0 };
-  private readonly bursts: (BurstAt & { untilMs: number })[] = [];
+  private readonly bursts: (BurstAt & { untilMs: number; left: number })[] = [];
   /**
    * The next primary that writes to its uplink, but so many times, stops between its look at the clock and the write;
    * `long`: when it has more to say than one write takes.
@@ -113,7 +115,7 @@ export class Injector {
       case 'stalled-write':
         this.stall = { ...what, ms, untilMs: loop.nowMs + STALL_WITHIN_MS };
         if (!what.long) return;
-        this.bursts.push({ ...LONG_WRITE, untilMs: loop.nowMs + STALL_WITHIN_MS });
+        this.bursts.push({ ...LONG_WRITE, untilMs: loop.nowMs + STALL_WITHIN_MS, left: BURSTS });
         this.command('checkpoint');
         return;
       case 'crash-at':
@@ -136,7 +138,7 @@ export class Injector {
         } else this.killPrimary(what.part, ms);
         return;
       case 'burst-at':
-        this.bursts.push({ ...what, untilMs });
+        this.bursts.push({ ...what, untilMs, left: BURSTS });
         this.command('checkpoint');
         return;
       case 'flood':
@@ -201,8 +203,11 @@ export class Injector {
   /** A VM is at a phase of a checkpoint. */
   reached(host: SimHost, phase: Phase): void {
     const { loop, die, record } = this.scene;
-    for (const burst of this.bursts)
-      if (burst.phase === phase && burst.untilMs >= loop.nowMs) this.burst(burst);
+    for (const burst of this.bursts) {
+      if (burst.phase !== phase || burst.untilMs < loop.nowMs || burst.left === 0) continue;
+      burst.left--;
+      this.burst(burst);
+    }
     const i = this.traps.findIndex((trap) => trap.phase === phase);
     if (i < 0) return;
     const [trap] = this.traps.splice(i, 1);
