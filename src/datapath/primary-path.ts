@@ -105,8 +105,7 @@ export class PrimaryPath {
     this.gated = new RunQueue(options.slabs, options.slabs.slabBytes);
     const sink: ComparatorSink = {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),
-      primarySyn: (slab, at, length) =>
-        this.link?.pushFrame(MESSAGE.primarySyn, this.epoch, 0, slab, at, length),
+      primarySyn: (slab, at, length) => this.tellSyn(slab, at, length),
       confirm: (index) => this.link?.pushConfirm(this.epoch, index),
       diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
     };
@@ -356,6 +355,13 @@ export class PrimaryPath {
     this.countReleased(length);
     if (this.tap !== null) this.tap(TAP.released, bytes, at, length, cause);
     this.uplink.out.push(slab, at, length);
+  }
+
+  /** The secondary hears the PVM's own numbers: release may translate the frame, where it lies, before the link is written. */
+  private tellSyn(slab: number, at: number, length: number): void {
+    const type = MESSAGE.primarySyn;
+    if (this.offsets.size === 0) this.link?.pushFrame(type, this.epoch, 0, slab, at, length);
+    else this.link?.sendFrame(type, this.epoch, 0, this.slabs.buffer(slab).subarray(at, at + length));
   }
 
   private countReleased(length: number): void {

@@ -112,6 +112,19 @@ export class LinkChannel {
     this.frames.push(slab, at, length, index);
   }
 
+  /** As `pushFrame`, but a copy and at once: for a frame that is changed where it lies before it is written. */
+  sendFrame(type: MessageType, epoch: number, index: number, frame: Uint8Array): void {
+    this.flush();
+    const bodyBytes = FRAMES_HEADER_BYTES + LENGTH_PREFIX_BYTES + frame.length;
+    const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + bodyBytes);
+    writeHeader(message, type, bodyBytes);
+    writeI32(message, 8, epoch);
+    writeI32(message, 12, index);
+    writeI32(message, 16, frame.length);
+    message.set(frame, 20);
+    this.write(message);
+  }
+
   /** Queues word that the SVM's frame `index` needs no keeping, until `flushConfirms`. */
   pushConfirm(epoch: number, index: number): void {
     if (epoch !== this.confirmedEpoch) this.dropConfirms();

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TAP } from '../../src/datapath/tap.ts';
+import { FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
 import { LIMITS } from '../../src/limits.ts';
+import { PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { CLIENT_MAC, udpFrame } from '../frames.ts';
+import { type Connection, vmSyn } from '../translate/connection.ts';
 import { outputFrame, TwoPaths } from './two-paths.ts';
 
 function protectedPair(): TwoPaths {
@@ -395,4 +398,31 @@ test('a fenced node keeps nothing of what the SVM still says', () => {
   pair.svm.say('goes on');
   pair.settle();
   assert.equal(pair.primary.comparator.secondary.frames, 0);
+});
+
+test('the secondary hears a SYN that the VM repeats after a failover in the VM’s own numbers', () => {
+  const c: Connection = {
+    version: 4,
+    tags: [],
+    stamped: false,
+    clientOpens: true,
+    clientIsn: 500,
+    clientPort: 40000,
+  };
+  const [said, told] = [vmSyn(c, { isn: 1000, ts: 0 }), vmSyn(c, { isn: 5000, ts: 0 })];
+  const view = new PacketView();
+  parsePacket(said, 0, said.length, view, false);
+  const key = new Int32Array(FLOW_KEY_WORDS);
+  writeFlowKey(said, view, true, key);
+  const pair = new TwoPaths();
+  for (const path of [pair.primary, pair.secondary])
+    path.offsets.import([{ key: [...key], vmIsn: 1000, seqDelta: 4000, tsDelta: 0, clientPort: 80 }]);
+  pair.checkpoint();
+  // The SVM is first, so that the PVM's leaves at once, and the link is not written before.
+  pair.svm.write(said);
+  pair.settle();
+  pair.pvm.write(said);
+  pair.settle();
+  assert.deepEqual(pair.client.frames(), [told]);
+  assert.equal(pair.secondary.offsets.size, 1, 'a SYN with another number would have ended the connection');
 });
