@@ -9,6 +9,7 @@ const KEPT: ReadonlyMap<number, string> = new Map([
   [2, 'three promotions'],
   [373, "a late write makes the network take the old primary's port for the VM's"],
   [910002820, 'a VM repeats a SYN-ACK between two failovers'],
+  [920003830, 'a migration channel of an earlier try has ended before it is used'],
 ]);
 /** CPU time that new worlds may take: a slow machine tries fewer. */
 const FRESH_MS = 10_000;

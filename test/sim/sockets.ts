@@ -109,8 +109,13 @@ export class SimSocket implements ByteStream {
   start(sink: StreamSink): void {
     this.sink = sink;
     this.view = null;
-    if (!this.open) this.tellClosed();
-    else this.resume();
+    if (this.open) {
+      this.resume();
+      return;
+    }
+    // As a real one tells each that starts it.
+    this.closedTold = false;
+    this.tellClosed();
   }
 
   cork(): void {
