@@ -102,6 +102,8 @@ class World {
   private readonly outside: Process;
   private readonly hosts: Record<Side, SimHost>;
   private readonly clients: ClientHost[] = [];
+  /** of these, those whose network loses frames */
+  private readonly lossy = new Set<ClientHost>();
   private readonly mix: ReturnType<typeof makeMix>;
   private readonly faults: Fault[];
   private readonly violations: Violation[] = [];
@@ -262,6 +264,7 @@ class World {
     };
     host = spec.make(port);
     this.clients.push(host);
+    if (quality.loss > 0) this.lossy.add(host);
   }
 
   /* Nodes. */
@@ -556,11 +559,12 @@ class World {
     this.checkClients();
   }
 
-  /** Retransmissions may be seconds apart; then whoever is not done gets on. */
+  /** Retransmissions may be seconds apart; then whoever is not done gets on, unless one after the other was lost. */
   private checkClients(): void {
     const sinceMs = this.loop.nowMs - STARVED_MS;
-    for (const { clients } of this.clients) {
-      for (const client of clients) {
+    for (const host of this.clients) {
+      if (this.lossy.has(host)) continue;
+      for (const client of host.clients) {
         if (client.lastProgressMs >= sinceMs || client.finished()) continue;
         if (!this.isCalm(STARVED_MS) || !this.isProtected) return;
         this.violation('liveness', `${client.name} has got nowhere for ${STARVED_MS} ms, and all is well`);
