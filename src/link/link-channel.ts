@@ -115,14 +115,10 @@ export class LinkChannel {
   /** As `pushFrame`, but a copy and at once: for a frame that is changed where it lies before it is written. */
   sendFrame(type: MessageType, epoch: number, index: number, frame: Uint8Array): void {
     this.flush();
-    const bodyBytes = FRAMES_HEADER_BYTES + LENGTH_PREFIX_BYTES + frame.length;
-    const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + bodyBytes);
-    writeHeader(message, type, bodyBytes);
-    writeI32(message, 8, epoch);
-    writeI32(message, 12, index);
-    writeI32(message, 16, frame.length);
-    message.set(frame, 20);
-    this.write(message);
+    const copy = Buffer.alloc(LENGTH_PREFIX_BYTES + frame.length);
+    writeI32(copy, 0, frame.length);
+    copy.set(frame, LENGTH_PREFIX_BYTES);
+    this.write(Buffer.concat([framesHeader(type, epoch, index, copy.length), copy]));
   }
 
   /** Queues word that the SVM's frame `index` needs no keeping, until `flushConfirms`. */
@@ -199,11 +195,7 @@ export class LinkChannel {
     const type = this.framesType;
     const epoch = this.framesEpoch;
     this.frames.drain((slab, start, end, index) => {
-      const header = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES);
-      writeHeader(header, type, FRAMES_HEADER_BYTES + end - start);
-      writeI32(header, 8, epoch);
-      writeI32(header, 12, index);
-      this.write(header);
+      this.write(framesHeader(type, epoch, index, end - start));
       this.stream.write(this.slabs.buffer(slab).subarray(start, end), () => {
         this.slabs.release(slab);
         this.onWritten();
@@ -305,6 +297,15 @@ export class LinkChannel {
 function writeHeader(message: Buffer, type: MessageType, bodyBytes: number): void {
   writeI32(message, 0, MESSAGE_HEADER_BYTES + bodyBytes);
   message[4] = type;
+}
+
+/** What lies before `bytes` bytes of frames. */
+function framesHeader(type: MessageType, epoch: number, index: number, bytes: number): Buffer {
+  const header = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES);
+  writeHeader(header, type, FRAMES_HEADER_BYTES + bytes);
+  writeI32(header, 8, epoch);
+  writeI32(header, 12, index);
+  return header;
 }
 
 function parseBody(buffer: Buffer, at: number, end: number, type: number): unknown {
