@@ -1,27 +1,14 @@
 /** The network is told again where the VM is when the former primary comes back: it may have spoken late. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseNodeConfig } from '../../src/config/node-config.ts';
 import type { Hello } from '../../src/link/link-protocol.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import { announcements } from '../../src/pair/announce.ts';
 import type { Pair } from '../../src/pair/machine.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
+import { CONFIG } from './config-of-b.ts';
 
-const MAC = '52:54:00:12:34:56';
-const CONFIG = parseNodeConfig(
-  `
-node: b
-pair: test
-link: { listen: "tcp-listen:b:7000", peer: "tcp:a:7000" }
-uplink: "unix:/net/uplink"
-arbiter: { directory: /arbiter }
-vm: { command: [qemu], args: [], mac: "${MAC}", addresses: ["10.0.2.15"] }
-runDirectory: /run/b
-`,
-  '/node.yaml',
-);
 const HELLO = { channel: 'data', node: 'a', role: 'candidate', generation: 3 } as Hello;
 const never = () => new Promise<never>(() => {});
 
@@ -51,7 +38,7 @@ test('a candidate that connects has the addresses announced', async () => {
   inside.acceptChannel(paths.primaryLink, HELLO);
   assert.equal(inside.pair.state.name, 'syncing');
   await time.pass(900);
-  const frames = announcements(MAC, ['10.0.2.15']);
+  const frames = announcements('52:54:00:12:34:56', ['10.0.2.15']);
   assert.equal(said.length, 5 * frames.length);
   assert.deepEqual(said.slice(0, frames.length), frames);
 });

@@ -1,7 +1,6 @@
 /** A first copy that is done, or fails, when its session has ended: the next session's copy goes on. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseNodeConfig } from '../../src/config/node-config.ts';
 import { ColoError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import type { ByteStream } from '../../src/io/byte-stream.ts';
@@ -13,19 +12,8 @@ import type { Pair } from '../../src/pair/machine.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { fakePair, pumpAll } from '../io/fake-stream.ts';
+import { CONFIG } from './config-of-b.ts';
 
-const CONFIG = parseNodeConfig(
-  `
-node: b
-pair: test
-link: { listen: "tcp-listen:b:7000", peer: "tcp:a:7000" }
-uplink: "unix:/net/uplink"
-arbiter: { directory: /arbiter }
-vm: { command: [qemu], args: [], mac: "52:54:00:12:34:56", addresses: ["10.0.2.15"] }
-runDirectory: /run/b
-`,
-  '/node.yaml',
-);
 const never = () => new Promise<never>(() => {});
 const failure = new ColoError('COLO_QEMU_EXITED', 'QEMU ended');
 
