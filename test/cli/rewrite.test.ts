@@ -7,26 +7,20 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fakeQmp } from '../qemu/fake-qmp.ts';
 import {
+  CONNECTION,
   type Connection,
   clientSyn,
   fromClient,
   fromVm,
   handshakeAck,
+  PVM,
+  SVM,
   signed,
   vmSyn,
 } from '../translate/connection.ts';
 import { DropInProcess, Listener, Peer } from './dropin-process.ts';
 
-const PVM = { isn: 0x1000, ts: 5000 };
-const SVM = { isn: 0xfff00000, ts: 900 };
-const CONNECTION: Connection = {
-  version: 6,
-  tags: [],
-  stamped: true,
-  clientOpens: true,
-  clientIsn: 7,
-  clientPort: 40000,
-};
+const CONNECTION_6: Connection = { ...CONNECTION, version: 6 };
 const EXCHANGE = { clientAt: 9, vmAt: 5, time: 3, payload: Buffer.from('data') };
 
 test('colo rewrite follows an SVM through a checkpoint and a failover', async (t) => {
@@ -66,8 +60,8 @@ test('colo rewrite follows an SVM through a checkpoint and a failover', async (t
     await passes(guestOut, out, vmSyn(c, SVM), vmSyn(c, SVM));
     await passes(client, guestIn, handshakeAck(c, PVM), handshakeAck(c, SVM));
   };
-  await open(CONNECTION);
-  await passes(guestOut, out, fromVm(CONNECTION, SVM, EXCHANGE), fromVm(CONNECTION, PVM, EXCHANGE));
+  await open(CONNECTION_6);
+  await passes(guestOut, out, fromVm(CONNECTION_6, SVM, EXCHANGE), fromVm(CONNECTION_6, PVM, EXCHANGE));
 
   const timestamp = { seconds: 0, microseconds: 0 };
   status = 'colo';
@@ -76,9 +70,14 @@ test('colo rewrite follows an SVM through a checkpoint and a failover', async (t
   status = 'running';
   qmp.send({ event: 'RESUME', data: {}, timestamp });
   await colo.until('checkpoint.seen');
-  await passes(client, guestIn, fromClient(CONNECTION, PVM, EXCHANGE), fromClient(CONNECTION, PVM, EXCHANGE));
+  await passes(
+    client,
+    guestIn,
+    fromClient(CONNECTION_6, PVM, EXCHANGE),
+    fromClient(CONNECTION_6, PVM, EXCHANGE),
+  );
 
-  const living = { ...CONNECTION, clientPort: 40001 };
+  const living = { ...CONNECTION_6, clientPort: 40001 };
   await open(living);
   mode = 'none';
   qmp.send({ event: 'STOP', data: {}, timestamp }, { event: 'RESUME', data: {}, timestamp });
@@ -115,7 +114,7 @@ test('colo rewrite leaves a signed connection alone, and says so once', async (t
     ['go', 'out'].map((name) => Peer.connect(t, { path: join(folder, name) })),
   );
   await colo.until('stream.up', 2);
-  const bare: Connection = { ...CONNECTION, version: 4, stamped: false };
+  const bare: Connection = { ...CONNECTION_6, version: 4, stamped: false };
   const frames = [
     signed(vmSyn(bare, SVM), 19),
     signed(vmSyn(bare, SVM), 19),

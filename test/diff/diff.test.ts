@@ -3,8 +3,18 @@ import { test } from 'node:test';
 import type { Record } from '../capture/captures.ts';
 import { enhancedPacket, interfaceBlock, pcap, pcapng, section } from '../capture/captures.ts';
 import { arpFrame } from '../frames.ts';
-import { clientSyn, fromClient, fromVm, handshakeAck, type Numbers, vmSyn } from '../translate/connection.ts';
-import { answer, at, CONNECTION, compare, PVM, question, START_MS, SVM, written } from './recordings.ts';
+import {
+  CONNECTION,
+  clientSyn,
+  fromClient,
+  fromVm,
+  handshakeAck,
+  type Numbers,
+  PVM,
+  SVM,
+  vmSyn,
+} from '../translate/connection.ts';
+import { answer, at, compare, question, START_MS, written } from './recordings.ts';
 
 const c = CONNECTION;
 

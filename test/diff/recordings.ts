@@ -7,7 +7,6 @@ import { type DiffOptions, diffCaptures } from '../../src/diff/diff.ts';
 import type { DiffReport } from '../../src/diff/report.ts';
 import { pcap, type Record } from '../capture/captures.ts';
 import { CLIENT_ADDRESS, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
-import type { Connection, Numbers } from '../translate/connection.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-diff-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -18,17 +17,6 @@ export function written(bytes: Uint8Array, name = `${++count}.pcap`): string {
   writeFileSync(path, bytes);
   return path;
 }
-
-export const PVM: Numbers = { isn: 0x1000, ts: 5000 };
-export const SVM: Numbers = { isn: 0xfff0_0000, ts: 900 };
-export const CONNECTION: Connection = {
-  version: 4,
-  tags: [],
-  stamped: true,
-  clientOpens: true,
-  clientIsn: 7,
-  clientPort: 40000,
-};
 
 export const START_MS = 1_800_000_000_000;
 

@@ -5,8 +5,18 @@ import { Replay } from '../../src/diff/replay.ts';
 import type { SideCounts } from '../../src/diff/report.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
 import { ACK, FIN, type TcpSegment } from '../frames.ts';
-import { clientSyn, fromClient, fromVm, handshakeAck, type Numbers, vmSyn } from '../translate/connection.ts';
-import { answer, CONNECTION, PVM, SVM } from './recordings.ts';
+import {
+  CONNECTION,
+  clientSyn,
+  fromClient,
+  fromVm,
+  handshakeAck,
+  type Numbers,
+  PVM,
+  SVM,
+  vmSyn,
+} from '../translate/connection.ts';
+import { answer } from './recordings.ts';
 
 const c = CONNECTION;
 type Step = { ms: number; who: 'pvm' | 'svm' | 'client'; frame: Buffer };

@@ -11,6 +11,7 @@ import {
   anyConnection,
   anyExchange,
   anyNumbers,
+  CONNECTION,
   type Connection,
   clientSyn,
   type Exchange,
@@ -18,6 +19,8 @@ import {
   fromVm,
   handshakeAck,
   type Numbers,
+  PVM,
+  SVM,
   vmSyn,
 } from '../translate/connection.ts';
 import { quoting } from '../translate/quotes.ts';
@@ -119,16 +122,6 @@ function unframedVnet(bytes: Buffer): Buffer[] {
 }
 
 const exchanges = fc.array(anyExchange, { minLength: 1, maxLength: 4 });
-const PVM = { isn: 0x1000, ts: 5000 };
-const SVM = { isn: 0xfff00000, ts: 900 };
-const CONNECTION: Connection = {
-  version: 4,
-  tags: [],
-  stamped: true,
-  clientOpens: true,
-  clientIsn: 7,
-  clientPort: 40000,
-};
 const EXCHANGE: Exchange = {
   clientAt: 9,
   vmAt: 5,

@@ -27,6 +27,18 @@ export type Connection = {
   clientPort: number;
 };
 
+/** One of each, where any would do. */
+export const PVM: Numbers = { isn: 0x1000, ts: 5000 };
+export const SVM: Numbers = { isn: 0xfff0_0000, ts: 900 };
+export const CONNECTION: Connection = {
+  version: 4,
+  tags: [],
+  stamped: true,
+  clientOpens: true,
+  clientIsn: 7,
+  clientPort: 40000,
+};
+
 /** A segment in the middle of a connection; positions count from the ISNs, times from the SYNs' TSval. */
 export type Exchange = {
   flags?: number;

@@ -9,10 +9,13 @@ import {
   anyExchange,
   anyNumbers,
   becomes,
+  CONNECTION,
   type Connection,
   fromClient,
   fromVm,
   type Numbers,
+  PVM,
+  SVM,
   vmSyn,
 } from './connection.ts';
 import { type QuoteOptions, quoting } from './quotes.ts';
@@ -78,21 +81,11 @@ test('in IPv4, IPv6 and VLANs, both ways, however much is quoted', () => {
   );
 });
 
-const PVM = { isn: 0x1000, ts: 5000 };
-const SVM = { isn: 0xfff00000, ts: 900 };
-const connection: Connection = {
-  version: 4,
-  tags: [],
-  stamped: true,
-  clientOpens: true,
-  clientIsn: 7,
-  clientPort: 40000,
-};
 const exchange = { clientAt: 9, vmAt: 5, time: 3, payload: Buffer.from('data') };
 
 test('a quote whose lengths lie is believed as far as it goes, and no further', () => {
   for (const version of [4, 6] as const) {
-    const c = { ...connection, version };
+    const c = { ...CONNECTION, version };
     const options = { version };
     const l3 = 14 + (version === 4 ? 20 : 40) + 8;
     const headerBytes = version === 4 ? 20 : 40;
