@@ -17,7 +17,7 @@
  */
 
 import { invariant } from '../error.ts';
-import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, ofOneFlow, writeFlowKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -57,7 +57,7 @@ import {
   WAITS,
   WAITS_FOR,
 } from './held-frames.ts';
-import { pairWithPrimary, pairWithSecondary } from './lockstep.ts';
+import { isPlainData, pairUnheld, pairWithPrimary, pairWithSecondary } from './lockstep.ts';
 import {
   acceptSecondaryTcp,
   advanceTcp,
@@ -81,6 +81,9 @@ export type ComparatorSink = {
 
 export type WaitLimits = { dataMs: number; ackMs: number; secondaryMs: number };
 export type Overdue = 'wait-primary' | 'wait-secondary' | null;
+/** Who has to go the way of a single frame, before anything else of its side: bits of what `pairOff` answers. */
+export const APART = { none: 0, primary: 1, secondary: 2, both: 3 } as const;
+export type Apart = (typeof APART)[keyof typeof APART];
 export type Pressure =
   | 'limit-frames'
   | 'limit-bytes'
@@ -117,6 +120,8 @@ export class Comparator {
   /** stands at the flow in question */
   private readonly flow: ComparedFlow;
   private readonly view = new PacketView();
+  /** of a PVM frame, where one of the SVM is in `view` */
+  private readonly primaryView = new PacketView();
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
   /** flows that are TCP connections */
   tcpFlows = 0;
@@ -212,6 +217,36 @@ export class Comparator {
       if (rare) noteQueued(flow, view.tcpFlags);
     }
     if (flow.primary.head !== NONE) this.advance(flow);
+  }
+
+  /**
+   * A frame of each VM (the PVM's first), of which neither was handed in before: if they are segments that pair off, both
+   * are done. The other answers leave everything as it was, but for what the SVM's ACK has said.
+   */
+  pairOff(
+    slab: number,
+    at: number,
+    length: number,
+    svmSlab: number,
+    svmAt: number,
+    svmLength: number,
+    nowMs: number,
+  ): Apart {
+    const { view, primaryView } = this;
+    if (this.parse(svmSlab, svmAt, svmLength) !== PACKET.tcp || !isPlainData(view)) return APART.secondary;
+    const svmBytes = this.slabs.buffer(svmSlab);
+    const flowId = this.knownFlowOf(svmBytes, this.primary);
+    if (flowId === NONE) return APART.both;
+    const flow = this.flow.moveTo(flowId);
+    // One side is ahead: the other goes on until it has caught up.
+    if (flow.primary.head !== NONE) return APART.secondary;
+    if (flow.secondary.head !== NONE) return APART.primary;
+    if (this.parse(slab, at, length, primaryView) !== PACKET.tcp || !isPlainData(primaryView))
+      return APART.primary;
+    if (!ofOneFlow(this.slabs.buffer(slab), primaryView, svmBytes, view)) return APART.primary;
+    if (!pairUnheld(this, flow, primaryView, slab, at, length, view, svmSlab)) return APART.both;
+    flow.lastSeenMs = nowMs;
+    return APART.none;
   }
 
   /** The SVM now equals the PVM: everything held leaves, in order of arrival. Returns how many frames. */
@@ -334,10 +369,15 @@ export class Comparator {
     );
   }
 
-  /** The same for a frame that is not held. */
+  /** The same for frames of which one is held. */
   sameAsHeld(id: number, slab: number, at: number, bytes: number): boolean {
     const { words } = this.frames;
     return this.slabs.same(words[id + SLAB], words[id + PAYLOAD], slab, at, bytes);
+  }
+
+  /** The same for frames that are not held. */
+  sameUnheld(slab: number, at: number, other: number, otherAt: number, bytes: number): boolean {
+    return this.slabs.same(slab, at, other, otherAt, bytes);
   }
 
   releaseUnheld(slab: number, at: number, length: number): void {
@@ -535,8 +575,8 @@ export class Comparator {
   }
 
   /** A virtio-net header is neither part of the packet nor compared: only the driver beside the VM sees it. */
-  private parse(slab: number, at: number, length: number): PacketKind {
-    const { slabs, view } = this;
+  private parse(slab: number, at: number, length: number, view = this.view): PacketKind {
+    const { slabs } = this;
     const bytes = slabs.buffer(slab);
     const skip = this.vnet ? vnetBytes(bytes, at) : 0;
     if (parseQuickTcp(slabs.view(slab), at + skip, length - skip, view)) return PACKET.tcp;
@@ -579,16 +619,21 @@ export class Comparator {
 
   /** The flow of the frame in the view, made when it is new; NONE when there is no room for another. */
   private flowOf(bytes: Uint8Array, other: ArrivalList, nowMs: number): number {
-    writeFlowKey(bytes, this.view, true, this.key);
-    // Two VMs in step speak of the same flows in the same order: no need to look it up twice.
-    const guess = other.oldest === NONE ? NONE : this.frames.words[other.oldest + FLOW];
-    let id = this.table.findNear(this.key, guess);
+    let id = this.knownFlowOf(bytes, other);
     if (id === NONE) {
       id = this.newFlow(nowMs);
       if (id === NONE) return NONE;
     }
     this.flow.moveTo(id).lastSeenMs = nowMs;
     return id;
+  }
+
+  /** The same for flows that there are; leaves the key. */
+  private knownFlowOf(bytes: Uint8Array, other: ArrivalList): number {
+    writeFlowKey(bytes, this.view, true, this.key);
+    // Two VMs in step speak of the same flows in the same order: no need to look it up twice.
+    const guess = other.oldest === NONE ? NONE : this.frames.words[other.oldest + FLOW];
+    return this.table.findNear(this.key, guess);
   }
 
   private newFlow(nowMs: number): number {

@@ -66,7 +66,30 @@ export function pairWithPrimary(
   return true;
 }
 
-function isPlainData(view: PacketView): boolean {
+/** A segment of each VM, of the flow and neither of them held, which nothing of it waits before. True when the PVM's has left. */
+export function pairUnheld(
+  comparator: Comparator,
+  flow: ComparedFlow,
+  primary: PacketView,
+  slab: number,
+  at: number,
+  length: number,
+  secondary: PacketView,
+  secondarySlab: number,
+): boolean {
+  const { seq, payload, payloadBytes } = secondary;
+  if (!isReleasedUpTo(flow, seq) || primary.seq !== seq || primary.payloadBytes !== payloadBytes)
+    return false;
+  if (!comparator.sameUnheld(slab, primary.payload, secondarySlab, payload, payloadBytes)) return false;
+  noteSvmAck(flow, secondary.ack);
+  if (!ackMayLeave(flow, primary.ack)) return false;
+  advanceTo(comparator, flow, seqAdd(seq, payloadBytes), primary.ack);
+  comparator.releaseUnheld(slab, at, length);
+  settleBytes(comparator, flow, 0, TCP_ACK, secondary.ack);
+  return true;
+}
+
+export function isPlainData(view: PacketView): boolean {
   return view.payloadBytes > 0 && (view.tcpFlags & (SPECIAL | TCP_ACK)) === TCP_ACK;
 }
 
@@ -79,15 +102,17 @@ function isCounterpart(
 ): boolean {
   const { words } = comparator.frames;
   return (
-    flow.positioned &&
-    !flow.diverged &&
-    flow.verified === view.seq &&
-    flow.released === view.seq &&
+    isReleasedUpTo(flow, view.seq) &&
     words[other + SEQ] === view.seq &&
     words[other + PAYLOAD_BYTES] === view.payloadBytes &&
     (words[other + FLAGS] & (SPECIAL | TCP_ACK)) === TCP_ACK &&
     comparator.sameAsHeld(other, slab, view.payload, view.payloadBytes)
   );
+}
+
+/** The client has all that both VMs have said, and `seq` comes next. */
+function isReleasedUpTo(flow: ComparedFlow, seq: number): boolean {
+  return flow.positioned && !flow.diverged && flow.verified === seq && flow.released === seq;
 }
 
 /** Both VMs have said the bytes up to `end`, and the client gets them now, with this ACK. */

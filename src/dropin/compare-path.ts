@@ -17,11 +17,12 @@
  * network without a cable: the PVM's own protocols repeat it.
  */
 import { Comparator, type Overdue, type Pressure, type WaitLimits } from '../compare/comparator.ts';
+import { Turn } from '../compare/turn.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import { SlabPool } from '../frames/slabs.ts';
-import type { Clock } from '../io/clock.ts';
+import type { Clock, Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 
@@ -29,8 +30,6 @@ type KeptFrame = { slab: number; at: number; length: number };
 
 export type ComparePathEvents = {
   diverged(flow: string, reason: DivergenceReason): void;
-  /** A batch has been worked through: something may be due. */
-  batchEnd(): void;
 };
 
 export class ComparePath {
@@ -49,6 +48,10 @@ export class ComparePath {
   private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly clock: Clock;
+  private readonly timers: Pick<Timers, 'soon'>;
+  /** Empty while nothing is compared. */
+  private readonly turn: Turn;
+  private turnEndComes = false;
   private readonly events: ComparePathEvents;
   private comparing: boolean;
   private standing = false;
@@ -62,12 +65,14 @@ export class ComparePath {
     framing: Framing;
     comparing: boolean;
     clock: Clock;
+    timers: Pick<Timers, 'soon'>;
     hashSeed: number;
     events: ComparePathEvents;
     limits?: Limits;
   }) {
     const { framing } = options;
     this.clock = options.clock;
+    this.timers = options.timers;
     this.events = options.events;
     this.comparing = options.comparing;
     this.limits = options.limits ?? LIMITS;
@@ -80,6 +85,7 @@ export class ComparePath {
         this.events.diverged(describeFlowKey(key), reason),
     };
     this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing, this.limits);
+    this.turn = new Turn(this.comparator, this.slabs, this.limits.turnFramesMax);
     const primary = {
       frame: (slab: number, at: number, length: number) => this.primaryFrame(slab, at, length),
       batchEnd: () => this.batchEnd(),
@@ -105,6 +111,7 @@ export class ComparePath {
 
   /** The PVM has stopped. */
   stand(): void {
+    this.endTurn();
     this.standing = true;
   }
 
@@ -116,6 +123,7 @@ export class ComparePath {
 
   /** The PVM runs on: what has not been committed goes on as it was. */
   runOn(): void {
+    this.endTurn();
     if (!this.standing && !this.paused) return;
     this.standing = false;
     this.paused = false;
@@ -125,6 +133,7 @@ export class ComparePath {
 
   /** A checkpoint has made both VMs equal: what was held leaves, in order. Returns how many frames. */
   commit(): number {
+    this.endTurn();
     const released = this.comparator.commit();
     this.comparing = true;
     this.standing = true;
@@ -134,6 +143,7 @@ export class ComparePath {
 
   /** There is no secondary: what was held leaves, and what comes leaves at once. Returns how many were held. */
   goAlone(): number {
+    this.endTurn();
     const released = this.comparator.commit();
     this.comparing = false;
     this.standing = true;
@@ -151,13 +161,14 @@ export class ComparePath {
 
   close(): void {
     for (const port of [this.primaryIn, this.secondaryIn, this.out]) port.close();
+    this.turn.clear();
     this.comparator.discard();
     for (const { slab } of this.early.splice(0)) this.slabs.release(slab);
   }
 
   private primaryFrame(slab: number, at: number, length: number): void {
     this.counters.primaryFrames++;
-    if (this.comparing) this.comparator.primaryFrame(slab, at, length, this.batchNow());
+    if (this.comparing) this.turn.primaryFrame(slab, at, length, this.batchNow());
     else this.comparator.passAlone(slab, at, length, this.batchNow());
   }
 
@@ -165,7 +176,7 @@ export class ComparePath {
     this.counters.secondaryFrames++;
     if (!this.comparing) return;
     if (!this.standing) {
-      this.comparator.secondaryFrame(slab, at, length, 0, this.batchNow());
+      this.turn.secondaryFrame(slab, at, length, this.batchNow());
       return;
     }
     if (this.early.length >= this.limits.earlyFramesMax) {
@@ -197,7 +208,19 @@ export class ComparePath {
     this.out.flush();
     this.regulate();
     this.nowMs = -1;
-    this.events.batchEnd();
+    if (this.turn.isEmpty || this.turnEndComes) return;
+    this.turnEndComes = true;
+    this.timers.soon(() => {
+      this.turnEndComes = false;
+      this.endTurn();
+    });
+  }
+
+  /** What was read since the turn began is compared now. */
+  private endTurn(): void {
+    if (this.turn.isEmpty) return;
+    this.turn.work(this.batchNow());
+    this.batchEnd();
   }
 
   private regulate(): void {
@@ -211,7 +234,8 @@ export class ComparePath {
     // The SVM may be ahead by as much as its socket holds, too.
     // One read may bring thousands of small frames: stopping at half keeps them below the limit.
     const secondaryAhead =
-      this.comparing && this.comparator.secondary.frames >= this.limits.heldSecondaryMax / 2;
+      this.comparing &&
+      this.comparator.secondary.frames + this.turn.secondaryFrames >= this.limits.heldSecondaryMax / 2;
     const secondaryHeld = this.paused || secondaryAhead;
     if (secondaryHeld !== this.secondaryHeld) {
       this.secondaryHeld = secondaryHeld;

@@ -78,6 +78,7 @@ export class DropInCompare {
       framing: endpoints.framing,
       comparing: options.comparing,
       clock: options.clock,
+      timers,
       hashSeed: options.hashSeed,
       events: {
         diverged: (flow, reason) => {
@@ -85,7 +86,6 @@ export class DropInCompare {
           this.waitsFor = flow;
           this.hurry();
         },
-        batchEnd: () => {},
       },
     });
     const events = {

@@ -49,6 +49,23 @@ export function writeFlowKey(bytes: Uint8Array, view: PacketView, fromVm: boolea
   }
 }
 
+/** Are two TCP segments that a VM sent of one flow? Answers as their keys would. */
+export function ofOneFlow(
+  bytes: Uint8Array,
+  view: PacketView,
+  otherBytes: Uint8Array,
+  other: PacketView,
+): boolean {
+  if (view.sourcePort !== other.sourcePort || view.destinationPort !== other.destinationPort) return false;
+  if (view.vlan !== other.vlan || view.ipVersion !== other.ipVersion) return false;
+  // The destination's address follows the source's.
+  const addressBytes = view.ipVersion === 4 ? 8 : 32;
+  for (let at = 0; at < addressBytes; at += 4) {
+    if (readI32(bytes, view.sourceAt + at) !== readI32(otherBytes, other.sourceAt + at)) return false;
+  }
+  return true;
+}
+
 /** For people: "tcp 10.0.2.15:80 <-> 10.0.2.2:40112 vlan 100.7", the VM first. Off the fast path. */
 export function describeFlowKey(key: ArrayLike<number>): string {
   const kind = key[1] >>> 24;

@@ -26,6 +26,13 @@ export class FakeTime implements Clock, Timers {
     this.soonCalls.push(call);
   }
 
+  /** The current events have been handled. */
+  turn(): void {
+    const calls = this.soonCalls;
+    this.soonCalls = [];
+    for (const call of calls) call();
+  }
+
   get waiting(): number {
     return this.timers.length + this.soonCalls.length;
   }
@@ -35,9 +42,7 @@ export class FakeTime implements Clock, Timers {
     const endMs = this.nowMs + ms;
     for (;;) {
       await settled();
-      const calls = this.soonCalls;
-      this.soonCalls = [];
-      for (const call of calls) call();
+      this.turn();
       const due = this.timers.filter(({ atMs }) => atMs <= this.nowMs);
       this.timers = this.timers.filter(({ atMs }) => atMs > this.nowMs);
       for (const { call } of due) call();

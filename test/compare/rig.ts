@@ -25,7 +25,7 @@ export class Rig {
   readonly diverged: string[] = [];
   nowMs = 0;
   private svmIndex = 0;
-  private readonly prefixBytes: number;
+  readonly prefixBytes: number;
 
   constructor(slabBytes = 2048, slabsMax = 1024, limits: Partial<Limits> = {}, framing: Framing = 'plain') {
     this.prefixBytes = prefixBytesOf(framing);
@@ -96,7 +96,8 @@ export class Rig {
     );
   }
 
-  private place(frame: Buffer): number {
+  /** A slab of its own for a frame, which lies at `prefixBytes`. */
+  place(frame: Buffer): number {
     const slab = this.pool.acquire();
     assert.ok(slab >= 0, 'the rig ran out of slabs');
     this.pool.buffer(slab).writeUInt32BE(frame.length);

@@ -24,8 +24,9 @@ class Rig {
       framing,
       comparing,
       clock: this.time,
+      timers: this.time,
       hashSeed: 1,
-      events: { diverged: (flow, reason) => this.diverged.push(`${reason} ${flow}`), batchEnd: () => {} },
+      events: { diverged: (flow, reason) => this.diverged.push(`${reason} ${flow}`) },
       limits: { ...LIMITS, ...limits },
     });
     for (const port of [this.path.primaryIn, this.path.secondaryIn, this.path.out]) this.join(port);
@@ -53,7 +54,7 @@ class Rig {
   }
 
   pump(bytesMax?: number): void {
-    while ([...this.near.values()].map((stream) => stream.pump(bytesMax)).includes(true));
+    while ([...this.near.values()].map((stream) => stream.pump(bytesMax)).includes(true)) this.time.turn();
   }
 
   pvm(...frames: Buffer[]): Buffer[] {

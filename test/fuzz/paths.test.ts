@@ -32,6 +32,7 @@ const SMALL: Limits = {
   flowIdleMsMax: 1e9,
   translationsMax: 16,
   earlyFramesMax: 32,
+  turnFramesMax: 24,
   flowFramesMax: 48,
   fragmentedDatagramsMax: 8,
   fragmentsPerDatagramMax: 8,
@@ -94,12 +95,14 @@ function mayChange(frame: Buffer): boolean {
 for (const framing of ['plain', 'vnet'] as const) {
   test(`compare, ${framing}: every frame of the PVM leaves once, in order of its flow, whatever becomes of checkpoints`, async () => {
     await fuzz(120, (dice) => {
+      const turnEnds: (() => void)[] = [];
       const path = new ComparePath({
         framing,
         comparing: dice.chance(2),
         clock: { now: () => 0, wall: () => 0 },
+        timers: { soon: (call) => turnEnds.push(call) },
         hashSeed: 1,
-        events: { diverged: () => {}, batchEnd: () => {} },
+        events: { diverged: () => {} },
         limits: SMALL,
       });
       const [primary, secondary, out] = [path.primaryIn, path.secondaryIn, path.out].map(
@@ -112,6 +115,7 @@ for (const framing of ['plain', 'vnet'] as const) {
         for (const { near } of dice.chance(2) ? [primary, secondary] : [secondary, primary]) {
           for (let reads = dice.roll(4); reads > 0; reads--) near.pump(1 + dice.roll(READ_BYTES_MAX));
         }
+        if (!dice.chance(3)) for (const end of turnEnds.splice(0)) end();
         if (path.pressure() !== null) path.commit();
         while (out.near.pump());
         heard.push(...out.heard().map((frame) => frame.toString('hex')));

@@ -1,0 +1,250 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { APART } from '../../src/compare/comparator.ts';
+import { Turn } from '../../src/compare/turn.ts';
+import { LIMITS } from '../../src/limits.ts';
+import { TCP_ACK, TCP_SYN } from '../../src/wire/tcp.ts';
+import { Dice } from '../dice.ts';
+import { tcpFrame } from '../frames.ts';
+import { Voice } from './oracle/script.ts';
+import { randomTheme, render, traffic } from './oracle/traffic.ts';
+import { Rig, tcp, udp } from './rig.ts';
+
+const FRAMES_MAX = 8;
+/** So that making one costs little. */
+const SMALL = { heldFramesMax: 1024, flowsMax: 256 };
+
+/** A comparator that hears turns, and one that hears the same frames, one by one, in the order that the turns chose. */
+class TwoRigs {
+  readonly rig = new Rig(2048, 256, SMALL);
+  readonly single = new Rig(2048, 256, SMALL);
+  pairs = 0;
+  private readonly turn: Turn;
+  private readonly frames = new Map<number, Buffer>();
+
+  constructor() {
+    const { comparator } = this.rig;
+    const hears = {
+      pairOff: (...args: Parameters<typeof comparator.pairOff>) => {
+        const apart = comparator.pairOff(...args);
+        if (apart !== APART.none) return apart;
+        this.pairs++;
+        this.single.pvm(this.frames.get(args[0])!);
+        this.single.svm(this.frames.get(args[3])!);
+        return apart;
+      },
+      primaryFrame: (...args: Parameters<typeof comparator.primaryFrame>) => {
+        comparator.primaryFrame(...args);
+        this.single.pvm(this.frames.get(args[0])!);
+      },
+      secondaryFrame: (...args: Parameters<typeof comparator.secondaryFrame>) => {
+        comparator.secondaryFrame(...args);
+        this.single.svm(this.frames.get(args[0])!);
+      },
+    };
+    this.turn = new Turn(hears, this.rig.pool, FRAMES_MAX);
+  }
+
+  pvm(...frames: Buffer[]): this {
+    for (const frame of frames)
+      this.add(frame, (slab, at) => this.turn.primaryFrame(slab, at, frame.length, 0));
+    return this;
+  }
+
+  svm(...frames: Buffer[]): this {
+    for (const frame of frames)
+      this.add(frame, (slab, at) => this.turn.secondaryFrame(slab, at, frame.length, 0));
+    return this;
+  }
+
+  /** Ends the turn; answers what left in it. */
+  end(): Buffer[] {
+    const before = this.rig.released.length;
+    this.turn.work(0);
+    assert.ok(this.turn.isEmpty);
+    this.assertSame();
+    return this.rig.released.slice(before).map(({ bytes }) => bytes);
+  }
+
+  commit(): void {
+    this.end();
+    this.rig.commit();
+    this.single.commit();
+    this.assertSame();
+  }
+
+  close(): void {
+    this.commit();
+    this.rig.assertEmpty();
+  }
+
+  private add(frame: Buffer, keep: (slab: number, at: number) => void): void {
+    const { rig } = this;
+    const slab = rig.place(frame);
+    this.frames.set(slab, frame);
+    keep(slab, rig.prefixBytes);
+    rig.pool.release(slab);
+  }
+
+  private assertSame(): void {
+    const { rig, single } = this;
+    assert.deepEqual(rig.released, single.released);
+    assert.deepEqual(rig.diverged, single.diverged);
+    assert.deepEqual(rig.comparator.counters, single.comparator.counters);
+    for (const side of ['primary', 'secondary'] as const)
+      assert.deepEqual(rig.comparator[side].frames, single.comparator[side].frames, side);
+  }
+}
+
+/** Both VMs' word on a connection, up to its first data at 1001. */
+function connected(flow = {}): TwoRigs {
+  const two = new TwoRigs();
+  const syn = tcp({ seq: 1000, ack: 500, flags: TCP_SYN | TCP_ACK, ...flow });
+  two.pvm(syn).svm(syn);
+  assert.deepEqual(two.end(), [syn]);
+  return two;
+}
+
+const data = (seq: number, text: string, more = {}) => tcp({ seq, ack: 500, flags: TCP_ACK, text, ...more });
+
+test('segments that are the same on both sides leave in order, and none of them is ever held', () => {
+  const two = connected();
+  const frames = [data(1001, 'one'), data(1004, 'two'), data(1007, 'three')];
+  assert.deepEqual(
+    two
+      .pvm(...frames)
+      .svm(...frames)
+      .end(),
+    frames,
+  );
+  assert.equal(two.pairs, 3);
+  const more = [data(1012, 'four'), data(1016, 'five')];
+  assert.deepEqual(
+    two
+      .svm(...more)
+      .pvm(...more)
+      .end(),
+    more,
+    'whoever was read first',
+  );
+  assert.equal(two.pairs, 5);
+  two.close();
+});
+
+test('IP ids, timestamps and windows differ between the VMs all the time', () => {
+  const two = connected();
+  const stamps = (value: number) => ({ options: Buffer.from([1, 1, 8, 10, 0, 0, 0, value, 0, 0, 0, 1]) });
+  two
+    .pvm(data(1001, 'one', { ...stamps(7), window: 100 }))
+    .svm(data(1001, 'one', { ...stamps(9), window: 200 }));
+  assert.equal(two.end().length, 1);
+  assert.equal(two.pairs, 1);
+  two.close();
+});
+
+test('bare ACKs and datagrams that one side says in between do not part what belongs together', () => {
+  const two = connected();
+  const [one, next, last] = [data(1001, 'one'), data(1004, 'two'), data(1007, 'three')];
+  const ack = tcp({ seq: 1004, ack: 500, flags: TCP_ACK });
+  two.pvm(one, ack, next, udp('x'), last).svm(udp('y'), one, next, ack, ack, last);
+  const left = two.end();
+  assert.equal(two.pairs, 3);
+  assert.deepEqual(
+    left.filter((frame) => ![ack, udp('x')].some((other) => other.equals(frame))),
+    [one, next, last],
+  );
+  two.close();
+});
+
+for (const ahead of ['pvm', 'svm'] as const) {
+  const behind = ahead === 'pvm' ? 'svm' : 'pvm';
+  test(`where the ${ahead} was ahead in the turn before, the ${behind} catches up, and then they pair off again`, () => {
+    const two = connected();
+    const frames = Array.from({ length: 6 }, (_, i) => data(1001 + i, `${i}`));
+    two[ahead](...frames.slice(0, 2));
+    assert.deepEqual(two.end(), []);
+    two[ahead](...frames.slice(2))[behind](...frames);
+    assert.deepEqual(two.end(), frames);
+    assert.equal(two.pairs, 4);
+    two.close();
+  });
+}
+
+test('other bytes, another length, an ACK that the SVM has not said: nothing leaves that would not alone', () => {
+  for (const [pvm, svm, left] of [
+    [data(1001, 'left'), data(1001, 'lift'), 0],
+    [data(1001, 'left'), data(1001, 'le'), 0],
+    [data(1001, 'left'), data(1002, 'eft'), 0],
+    [data(1001, 'left', { ack: 600 }), data(1001, 'left', { ack: 599 }), 0],
+    [data(1001, 'left', { ack: 599 }), data(1001, 'left', { ack: 600 }), 1],
+    [data(1001, 'left', { destinationPort: 1 }), data(1001, 'left'), 0],
+    [data(1001, 'left', { destination: '10.0.2.9' }), data(1001, 'left'), 0],
+    [data(1001, 'left', { tags: [{ id: 5 }] }), data(1001, 'left'), 0],
+  ] as const) {
+    const two = connected();
+    assert.equal(two.pvm(pvm).svm(svm).end().length, left);
+    two.close();
+  }
+});
+
+test('IPv6 and VLANs pair off too; addresses that differ in their last byte alone do not', () => {
+  const six = {
+    version: 6,
+    source: 'fd00::15',
+    destination: 'fd00::2',
+    sourcePort: 80,
+    destinationPort: 40000,
+  } as const;
+  const say = (fields: object) => tcpFrame({ ...six, ack: 500, flags: TCP_ACK, ...fields });
+  const two = new TwoRigs();
+  const syn = say({ seq: 1000, flags: TCP_SYN | TCP_ACK, tags: [{ id: 9 }] });
+  two.pvm(syn).svm(syn).end();
+  const one = say({ seq: 1001, payload: Buffer.from('one'), tags: [{ id: 9 }] });
+  assert.deepEqual(two.pvm(one).svm(one).end(), [one]);
+  assert.equal(two.pairs, 1);
+  const next = { seq: 1004, payload: Buffer.from('two'), tags: [{ id: 9 }] };
+  two.pvm(say({ ...next, destination: 'fd00::3' })).svm(say(next));
+  assert.deepEqual(two.end(), []);
+  two.close();
+});
+
+test('more than its limit is worked through before the turn ends, and loses nothing', () => {
+  const two = connected();
+  const frames = Array.from({ length: 3 * FRAMES_MAX + 1 }, (_, i) => data(1001 + i, 'x'));
+  two.pvm(...frames).svm(...frames);
+  two.end();
+  assert.equal(two.rig.released.length, 1 + frames.length);
+  two.close();
+});
+
+test('forgotten, nothing of it is compared, and its slabs are free', () => {
+  const rig = new Rig();
+  const turn = new Turn(rig.comparator, rig.pool, LIMITS.turnFramesMax);
+  for (const frame of [udp('a'), udp('b')]) {
+    const slab = rig.place(frame);
+    turn.primaryFrame(slab, rig.prefixBytes, frame.length, 0);
+    turn.secondaryFrame(slab, rig.prefixBytes, frame.length, 0);
+    rig.pool.release(slab);
+  }
+  assert.equal(rig.pool.inUse, 2);
+  turn.clear();
+  turn.work(0);
+  assert.deepEqual(rig.released, []);
+  rig.assertEmpty();
+});
+
+test('random scripts in random turns: as if every frame had been handed in by itself', () => {
+  let pairs = 0;
+  for (let seed = 1; seed <= 1500; seed++) {
+    const dice = new Dice(seed);
+    const two = new TwoRigs();
+    for (const step of render(traffic(dice, randomTheme(dice)), new Voice())) {
+      if (step.who === 'checkpoint') two.commit();
+      else two[step.who](step.frame);
+      if (dice.chance(5)) two.end();
+    }
+    two.close();
+    pairs += two.pairs;
+  }
+  assert.ok(pairs > 900, `only ${pairs} pairs`);
+});
