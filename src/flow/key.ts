@@ -28,12 +28,12 @@ export function writeFlowKey(bytes: Uint8Array, view: PacketView, fromVm: boolea
     key[10] = 0;
     return;
   }
-  const local = fromVm ? view.sourceAt : view.destinationAt;
-  const remote = fromVm ? view.destinationAt : view.sourceAt;
   if (view.ipVersion === 4) {
-    key[2] = readI32(bytes, local);
-    key[6] = readI32(bytes, remote);
+    key[2] = fromVm ? view.source4 : view.destination4;
+    key[6] = fromVm ? view.destination4 : view.source4;
   } else {
+    const local = fromVm ? view.sourceAt : view.destinationAt;
+    const remote = fromVm ? view.destinationAt : view.sourceAt;
     for (let word = 0; word < 4; word++) {
       key[2 + word] = readI32(bytes, local + 4 * word);
       key[6 + word] = readI32(bytes, remote + 4 * word);
@@ -58,9 +58,9 @@ export function ofOneFlow(
 ): boolean {
   if (view.sourcePort !== other.sourcePort || view.destinationPort !== other.destinationPort) return false;
   if (view.vlan !== other.vlan || view.ipVersion !== other.ipVersion) return false;
+  if (view.ipVersion === 4) return view.source4 === other.source4 && view.destination4 === other.destination4;
   // The destination's address follows the source's.
-  const addressBytes = view.ipVersion === 4 ? 8 : 32;
-  for (let at = 0; at < addressBytes; at += 4) {
+  for (let at = 0; at < 32; at += 4) {
     if (readI32(bytes, view.sourceAt + at) !== readI32(otherBytes, other.sourceAt + at)) return false;
   }
   return true;

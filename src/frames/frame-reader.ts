@@ -83,9 +83,10 @@ export class FrameReader {
     this.filled += bytes;
     const slab = this.slab;
     const buffer = this.slabs.buffer(slab);
+    const view = this.slabs.view(slab);
     const { prefixBytes } = this;
     while (this.filled - this.parsed >= prefixBytes) {
-      const length = readU32(buffer, this.parsed);
+      const length = view.getUint32(this.parsed);
       if (length === 0 || length > this.frameBytesMax) {
         throw new ColoError(
           'COLO_STREAM_FRAMING',

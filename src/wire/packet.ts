@@ -51,6 +51,9 @@ export class PacketView {
   end = 0;
   sourceAt = 0;
   destinationAt = 0;
+  /** IPv4 addresses */
+  source4 = 0;
+  destination4 = 0;
   sourcePort = 0;
   destinationPort = 0;
   /** ICMP type and echo id; the id is 0 for anything but echo */
@@ -139,6 +142,8 @@ function parseIpv4(
   view.protocol = bytes[l3 + IPV4.protocol];
   view.sourceAt = l3 + IPV4.source;
   view.destinationAt = l3 + IPV4.destination;
+  view.source4 = readI32(bytes, view.sourceAt);
+  view.destination4 = readI32(bytes, view.destinationAt);
   view.end = l3 + totalLength;
   const fragment = readU16(bytes, l3 + IPV4.fragment);
   if ((fragment & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK)) !== 0) {

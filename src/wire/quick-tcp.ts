@@ -32,6 +32,8 @@ export function parseQuickTcp(bytes: DataView, at: number, length: number, view:
     view.etherType = 0x0800;
     view.sourceAt = l3 + 12;
     view.destinationAt = l3 + 16;
+    view.source4 = bytes.getInt32(l3 + 12);
+    view.destination4 = bytes.getInt32(l3 + 16);
   } else if (kind >>> 12 === IPV6) {
     if (length < ETHERNET_BYTES + IPV6_BYTES + TCP_BYTES || bytes.getUint8(l3 + 6) !== TCP_PROTOCOL)
       return false;
