@@ -247,6 +247,13 @@ export class ComparedFlow {
     return this.primary.head === NONE && this.secondary.head === NONE;
   }
 
+  /** The client has all that both VMs have said, and `seq` comes next. */
+  isReleasedUpTo(seq: number): boolean {
+    const { words, row } = this;
+    if ((words[row + STATE] & (POSITIONED | DIVERGED)) !== POSITIONED) return false;
+    return words[row + VERIFIED] === seq && words[row + RELEASED] === seq;
+  }
+
   /** An RST has ended it, or it has not begun. */
   get closed(): boolean {
     return (this.words[this.row + STATE] & (IS_TCP | POSITIONED)) === IS_TCP;

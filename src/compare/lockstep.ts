@@ -78,8 +78,7 @@ export function pairUnheld(
   secondarySlab: number,
 ): boolean {
   const { seq, payload, payloadBytes } = secondary;
-  if (!isReleasedUpTo(flow, seq) || primary.seq !== seq || primary.payloadBytes !== payloadBytes)
-    return false;
+  if (!flow.isReleasedUpTo(seq) || primary.seq !== seq || primary.payloadBytes !== payloadBytes) return false;
   if (!comparator.sameUnheld(slab, primary.payload, secondarySlab, payload, payloadBytes)) return false;
   noteSvmAck(flow, secondary.ack);
   if (!ackMayLeave(flow, primary.ack)) return false;
@@ -102,17 +101,12 @@ function isCounterpart(
 ): boolean {
   const { words } = comparator.frames;
   return (
-    isReleasedUpTo(flow, view.seq) &&
+    flow.isReleasedUpTo(view.seq) &&
     words[other + SEQ] === view.seq &&
     words[other + PAYLOAD_BYTES] === view.payloadBytes &&
     (words[other + FLAGS] & (SPECIAL | TCP_ACK)) === TCP_ACK &&
     comparator.sameAsHeld(other, slab, view.payload, view.payloadBytes)
   );
-}
-
-/** The client has all that both VMs have said, and `seq` comes next. */
-function isReleasedUpTo(flow: ComparedFlow, seq: number): boolean {
-  return flow.positioned && !flow.diverged && flow.verified === seq && flow.released === seq;
 }
 
 /** Both VMs have said the bytes up to `end`, and the client gets them now, with this ACK. */

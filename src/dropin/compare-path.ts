@@ -10,6 +10,8 @@
  * aside (`stand`) and compared after the commit, which comes when the PVM is about to run (`commit`). Without that,
  * the SVM's first answers after a checkpoint would be forgotten, and each would cost the next checkpoint.
  *
+ * What is read is compared at the end of the event loop's turn (compare/turn.ts), or before an epoch begins or ends.
+ *
  * Alone (before COLO has begun and after it has ended) everything of the PVM leaves at once.
  *
  * Limits: a stream is read as long as there is room behind it. Failure: a stream that ends in mid-frame loses that
@@ -20,7 +22,7 @@ import { Comparator, type Overdue, type Pressure, type WaitLimits } from '../com
 import { Turn } from '../compare/turn.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import { describeFlowKey } from '../flow/key.ts';
-import type { Framing } from '../frames/frame-reader.ts';
+import type { FrameHandler, Framing } from '../frames/frame-reader.ts';
 import { SlabPool } from '../frames/slabs.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
@@ -86,16 +88,8 @@ export class ComparePath {
     };
     this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing, this.limits);
     this.turn = new Turn(this.comparator, this.slabs, this.limits.turnFramesMax);
-    const primary = {
-      frame: (slab: number, at: number, length: number) => this.primaryFrame(slab, at, length),
-      batchEnd: () => this.batchEnd(),
-    };
-    const secondary = {
-      frame: (slab: number, at: number, length: number) => this.secondaryFrame(slab, at, length),
-      batchEnd: () => this.batchEnd(),
-    };
-    this.primaryIn = new FramePort('primary-in', this.slabs, primary, framing);
-    this.secondaryIn = new FramePort('secondary-in', this.slabs, secondary, framing);
+    this.primaryIn = new FramePort('primary-in', this.slabs, new FromPrimary(this), framing);
+    this.secondaryIn = new FramePort('secondary-in', this.slabs, new FromSecondary(this), framing);
     // Nothing is expected from there; what comes is read and forgotten.
     this.out = new FramePort('out', this.slabs, { frame: () => {}, batchEnd: () => {} }, framing);
     this.out.onWritten = () => this.regulate();
@@ -166,13 +160,15 @@ export class ComparePath {
     for (const { slab } of this.early.splice(0)) this.slabs.release(slab);
   }
 
-  private primaryFrame(slab: number, at: number, length: number): void {
+  /* For the two inputs' ports. */
+
+  primaryFrame(slab: number, at: number, length: number): void {
     this.counters.primaryFrames++;
     if (this.comparing) this.turn.primaryFrame(slab, at, length, this.batchNow());
     else this.comparator.passAlone(slab, at, length, this.batchNow());
   }
 
-  private secondaryFrame(slab: number, at: number, length: number): void {
+  secondaryFrame(slab: number, at: number, length: number): void {
     this.counters.secondaryFrames++;
     if (!this.comparing) return;
     if (!this.standing) {
@@ -185,6 +181,18 @@ export class ComparePath {
     }
     this.slabs.retain(slab);
     this.early.push({ slab, at, length });
+  }
+
+  batchEnd(): void {
+    this.out.flush();
+    this.regulate();
+    this.nowMs = -1;
+    if (this.turn.isEmpty || this.turnEndComes) return;
+    this.turnEndComes = true;
+    this.timers.soon(() => {
+      this.turnEndComes = false;
+      this.endTurn();
+    });
   }
 
   private replayEarly(): void {
@@ -202,18 +210,6 @@ export class ComparePath {
     this.counters.releasedFrames++;
     this.counters.releasedBytes += length;
     this.out.out.push(slab, at, length);
-  }
-
-  private batchEnd(): void {
-    this.out.flush();
-    this.regulate();
-    this.nowMs = -1;
-    if (this.turn.isEmpty || this.turnEndComes) return;
-    this.turnEndComes = true;
-    this.timers.soon(() => {
-      this.turnEndComes = false;
-      this.endTurn();
-    });
   }
 
   /** What was read since the turn began is compared now. */
@@ -247,5 +243,39 @@ export class ComparePath {
   private batchNow(): number {
     if (this.nowMs < 0) this.nowMs = this.clock.now();
     return this.nowMs;
+  }
+}
+
+/* A class for each input: of what a reader calls for every frame, V8 makes one piece only where types tell it which. */
+
+class FromPrimary implements FrameHandler {
+  private readonly path: ComparePath;
+
+  constructor(path: ComparePath) {
+    this.path = path;
+  }
+
+  frame(slab: number, at: number, length: number): void {
+    this.path.primaryFrame(slab, at, length);
+  }
+
+  batchEnd(): void {
+    this.path.batchEnd();
+  }
+}
+
+class FromSecondary implements FrameHandler {
+  private readonly path: ComparePath;
+
+  constructor(path: ComparePath) {
+    this.path = path;
+  }
+
+  frame(slab: number, at: number, length: number): void {
+    this.path.secondaryFrame(slab, at, length);
+  }
+
+  batchEnd(): void {
+    this.path.batchEnd();
   }
 }

@@ -43,8 +43,9 @@ const READ_BYTES_MIN = 16 * 1024;
 
 export class FrameReader {
   readonly frameBytesMax: number;
+  /** may be exchanged at any time */
+  handler: FrameHandler;
   private readonly slabs: SlabPool;
-  private readonly handler: FrameHandler;
   private readonly framing: Framing;
   private readonly prefixBytes: number;
   private slab = -1;

@@ -16,7 +16,6 @@ import type { ByteStream } from './byte-stream.ts';
 
 export class FramePort {
   readonly name: string;
-  handler: FrameHandler;
   onClosed: (cause: Error | null) => void = () => {};
   /** Some of what was written has left, or never will: there may be room again (see `queuedBytes`). */
   onWritten: () => void = () => {};
@@ -31,13 +30,16 @@ export class FramePort {
   constructor(name: string, slabs: SlabPool, handler: FrameHandler, framing: Framing = 'plain') {
     this.name = name;
     this.slabs = slabs;
-    this.handler = handler;
     this.out = new RunQueue(slabs, slabs.slabBytes, framing);
-    const forward: FrameHandler = {
-      frame: (slab, at, length) => this.handler.frame(slab, at, length),
-      batchEnd: () => this.handler.batchEnd(),
-    };
-    this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, forward, framing);
+    this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, handler, framing);
+  }
+
+  /** Who hears what is read. */
+  get handler(): FrameHandler {
+    return this.reader.handler;
+  }
+  set handler(handler: FrameHandler) {
+    this.reader.handler = handler;
   }
 
   attach(stream: ByteStream): void {
