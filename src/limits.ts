@@ -19,8 +19,8 @@ export const LIMITS = {
   heldSlabsMax: 256,
   /** PVM and SVM frames held at once: 24 bytes of columns each, and more than any receive window needs. */
   heldFramesMax: 65536,
-  /** Of each VM's, kept for the end of one turn of the event loop: as many as one read of 64-byte frames brings. */
-  turnFramesMax: 4096,
+  /** Of each VM's, not compared yet: twice what a read brings of small frames, so that one side may be ahead by a read. */
+  turnFramesMax: 8192,
   /** Half of heldFramesMax: leaves as many frames for what arrives while the forced checkpoint runs. */
   heldFramesCheckpoint: 32768,
   /** Of those, the SVM's: a quarter, so that an SVM that runs far ahead never takes the place of PVM output. */

@@ -1,14 +1,15 @@
 /**
- * What both VMs have said in one turn of the event loop, worked through at its end.
+ * What both VMs say in one turn of the event loop, compared at its end.
  *
- * Goal: two VMs in step say the same within one turn when there is much to say. Their segments then pair off where they
- * lie (`Comparator.pairOff`), and neither is held, looked up and let go of by itself. Whatever does not pair off goes the
- * way of a single frame, in the order of its side; between the sides there is none.
+ * Goal: two VMs in step say the same within a turn or two when there is much to say. Their segments then pair off where
+ * they lie (`Comparator.pairOff`), and neither is held, looked up and let go of by itself. Whatever does not pair off goes
+ * the way of a single frame, in the order of its side; between the sides there is none.
  *
- * One side may be ahead of the other from the turn before. What it said then is held, and of such a flow the side
- * that is behind goes on alone until it has caught up.
+ * One side is read further than the other. What it has said beyond waits, where there is so much of it that this may pay,
+ * for as long as turns let something pair off, and a few without. Then it is held, and of such a flow the side that is
+ * behind goes on alone until it has caught up.
  *
- * Limits: so many frames of a side; one more, and everything is worked through at once.
+ * Limits: so many frames of a side; one more, and everything is handed on at once. So many turns.
  */
 import type { SlabPool } from '../frames/slabs.ts';
 import { APART, type Comparator } from './comparator.ts';
@@ -19,14 +20,20 @@ const AT = 1;
 const LENGTH = 2;
 const ROW_WORDS = 3;
 
+/** Less is not worth waiting for. */
+const WAITING_FRAMES_MIN = 16;
+/** A turn in which the other side was silent takes some 20 microseconds. */
+const SILENT_TURNS_MAX = 4;
+
 /** One side's frames, in order of arrival. */
 class Said {
   readonly words: Int32Array;
   /** first place that is free */
   end = 0;
   private readonly slabs: SlabPool;
-  /** a slab is held once, however many of its frames are here */
-  private readonly slabIds: number[] = [];
+  /** a slab is held once, however many of its frames follow each other */
+  private slabIds: number[] = [];
+  private emptySlabIds: number[] = [];
 
   constructor(framesMax: number, slabs: SlabPool) {
     this.words = new Int32Array(framesMax * ROW_WORDS);
@@ -42,20 +49,38 @@ class Said {
   }
 
   add(slab: number, at: number, length: number): void {
-    const { words, end, slabIds } = this;
-    if (end === 0 || words[end - ROW_WORDS + SLAB] !== slab) {
-      this.slabs.retain(slab);
-      slabIds.push(slab);
-    }
+    const { words, end } = this;
+    if (end === 0 || words[end - ROW_WORDS + SLAB] !== slab) this.hold(slab);
     words[end + SLAB] = slab;
     words[end + AT] = at;
     words[end + LENGTH] = length;
     this.end = end + ROW_WORDS;
   }
 
-  clear(): void {
-    this.end = 0;
-    while (this.slabIds.length > 0) this.slabs.release(this.slabIds.pop() as number);
+  /** Of what lies from `from` on: where that ends which must not wait for another turn. */
+  dueEnd(from: number, mayWait: boolean): number {
+    return mayWait && this.end - from >= WAITING_FRAMES_MIN * ROW_WORDS ? from : this.end;
+  }
+
+  /** Lets go of what lies before `from`. */
+  drop(from: number): void {
+    const { words, end, slabIds } = this;
+    this.slabIds = this.emptySlabIds;
+    this.emptySlabIds = slabIds;
+    let last = -1;
+    for (let at = from; at < end; at += ROW_WORDS) {
+      if (words[at + SLAB] === last) continue;
+      last = words[at + SLAB];
+      this.hold(last);
+    }
+    while (slabIds.length > 0) this.slabs.release(slabIds.pop() as number);
+    words.copyWithin(0, from, end);
+    this.end = end - from;
+  }
+
+  private hold(slab: number): void {
+    this.slabs.retain(slab);
+    this.slabIds.push(slab);
   }
 }
 
@@ -65,6 +90,7 @@ export class Turn {
   private readonly comparator: Compares;
   private readonly primary: Said;
   private readonly secondary: Said;
+  private silentTurns = 0;
 
   constructor(comparator: Compares, slabs: SlabPool, framesMax: number) {
     this.comparator = comparator;
@@ -81,20 +107,39 @@ export class Turn {
   }
 
   primaryFrame(slab: number, at: number, length: number, nowMs: number): void {
-    if (this.primary.full) this.work(nowMs);
+    if (this.primary.full) this.handOn(nowMs);
     this.primary.add(slab, at, length);
   }
 
   secondaryFrame(slab: number, at: number, length: number, nowMs: number): void {
-    if (this.secondary.full) this.work(nowMs);
+    if (this.secondary.full) this.handOn(nowMs);
     this.secondary.add(slab, at, length);
   }
 
-  /** Hands everything to the comparator. */
-  work(nowMs: number): void {
+  /** The turn ends. */
+  end(nowMs: number): void {
+    this.work(true, nowMs);
+  }
+
+  /** Everything is compared now. */
+  handOn(nowMs: number): void {
+    this.work(false, nowMs);
+  }
+
+  /** Forgets everything: nothing of it is compared. */
+  clear(): void {
+    this.primary.drop(this.primary.end);
+    this.secondary.drop(this.secondary.end);
+  }
+
+  /** Pairs off what does. The rest goes the way of a single frame, unless it may wait. */
+  private work(mayWait: boolean, nowMs: number): void {
     const { comparator, primary, secondary } = this;
     const pvm = primary.words;
     const svm = secondary.words;
+    // Where both have spoken and nothing pairs off, nothing will.
+    const oneSpoke = primary.end === 0 || secondary.end === 0;
+    let paired = false;
     let p = 0;
     let s = 0;
     while (p < primary.end && s < secondary.end) {
@@ -107,20 +152,18 @@ export class Turn {
         svm[s + LENGTH],
         nowMs,
       );
+      if (apart === APART.none) paired = true;
       if ((apart & APART.primary) !== 0) this.givePrimary(p, nowMs);
       if ((apart & APART.secondary) !== 0) this.giveSecondary(s, nowMs);
       if (apart !== APART.secondary) p += ROW_WORDS;
       if (apart !== APART.primary) s += ROW_WORDS;
     }
-    for (; p < primary.end; p += ROW_WORDS) this.givePrimary(p, nowMs);
-    for (; s < secondary.end; s += ROW_WORDS) this.giveSecondary(s, nowMs);
-    this.clear();
-  }
-
-  /** Forgets everything: nothing of it is compared. */
-  clear(): void {
-    this.primary.clear();
-    this.secondary.clear();
+    this.silentTurns = paired ? 0 : this.silentTurns + 1;
+    const waits = mayWait && (paired || (oneSpoke && this.silentTurns < SILENT_TURNS_MAX));
+    for (const end = primary.dueEnd(p, waits); p < end; p += ROW_WORDS) this.givePrimary(p, nowMs);
+    for (const end = secondary.dueEnd(s, waits); s < end; s += ROW_WORDS) this.giveSecondary(s, nowMs);
+    primary.drop(p);
+    secondary.drop(s);
   }
 
   private givePrimary(p: number, nowMs: number): void {

@@ -105,7 +105,7 @@ export class ComparePath {
 
   /** The PVM has stopped. */
   stand(): void {
-    this.endTurn();
+    this.handOn();
     this.standing = true;
   }
 
@@ -117,7 +117,7 @@ export class ComparePath {
 
   /** The PVM runs on: what has not been committed goes on as it was. */
   runOn(): void {
-    this.endTurn();
+    this.handOn();
     if (!this.standing && !this.paused) return;
     this.standing = false;
     this.paused = false;
@@ -127,7 +127,7 @@ export class ComparePath {
 
   /** A checkpoint has made both VMs equal: what was held leaves, in order. Returns how many frames. */
   commit(): number {
-    this.endTurn();
+    this.handOn();
     const released = this.comparator.commit();
     this.comparing = true;
     this.standing = true;
@@ -137,7 +137,7 @@ export class ComparePath {
 
   /** There is no secondary: what was held leaves, and what comes leaves at once. Returns how many were held. */
   goAlone(): number {
-    this.endTurn();
+    this.handOn();
     const released = this.comparator.commit();
     this.comparing = false;
     this.standing = true;
@@ -184,14 +184,13 @@ export class ComparePath {
   }
 
   batchEnd(): void {
-    this.out.flush();
-    this.regulate();
-    this.nowMs = -1;
+    this.settle();
     if (this.turn.isEmpty || this.turnEndComes) return;
     this.turnEndComes = true;
     this.timers.soon(() => {
       this.turnEndComes = false;
-      this.endTurn();
+      this.turn.end(this.batchNow());
+      this.batchEnd();
     });
   }
 
@@ -212,11 +211,17 @@ export class ComparePath {
     this.out.out.push(slab, at, length);
   }
 
-  /** What was read since the turn began is compared now. */
-  private endTurn(): void {
+  /** All that was read is compared now. */
+  private handOn(): void {
     if (this.turn.isEmpty) return;
-    this.turn.work(this.batchNow());
-    this.batchEnd();
+    this.turn.handOn(this.batchNow());
+    this.settle();
+  }
+
+  private settle(): void {
+    this.out.flush();
+    this.regulate();
+    this.nowMs = -1;
   }
 
   private regulate(): void {

@@ -60,14 +60,14 @@ class TwoRigs {
   /** Ends the turn; answers what left in it. */
   end(): Buffer[] {
     const before = this.rig.released.length;
-    this.turn.work(0);
-    assert.ok(this.turn.isEmpty);
+    this.turn.end(0);
     this.assertSame();
     return this.rig.released.slice(before).map(({ bytes }) => bytes);
   }
 
   commit(): void {
-    this.end();
+    this.turn.handOn(0);
+    assert.ok(this.turn.isEmpty);
     this.rig.commit();
     this.single.commit();
     this.assertSame();
@@ -228,7 +228,7 @@ test('forgotten, nothing of it is compared, and its slabs are free', () => {
   }
   assert.equal(rig.pool.inUse, 2);
   turn.clear();
-  turn.work(0);
+  turn.handOn(0);
   assert.deepEqual(rig.released, []);
   rig.assertEmpty();
 });

@@ -54,7 +54,8 @@ class Rig {
   }
 
   pump(bytesMax?: number): void {
-    while ([...this.near.values()].map((stream) => stream.pump(bytesMax)).includes(true)) this.time.turn();
+    const read = (): boolean => [...this.near.values()].map((stream) => stream.pump(bytesMax)).includes(true);
+    while (read() || this.time.waiting > 0) this.time.turn();
   }
 
   pvm(...frames: Buffer[]): Buffer[] {
