@@ -164,6 +164,7 @@ export class Turn {
     for (const end = secondary.dueEnd(s, waits); s < end; s += ROW_WORDS) this.giveSecondary(s, nowMs);
     primary.drop(p);
     secondary.drop(s);
+    if (this.isEmpty) this.silentTurns = 0;
   }
 
   private givePrimary(p: number, nowMs: number): void {

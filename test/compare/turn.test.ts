@@ -10,14 +10,14 @@ import { Voice } from './oracle/script.ts';
 import { randomTheme, render, traffic } from './oracle/traffic.ts';
 import { Rig, tcp, udp } from './rig.ts';
 
-const FRAMES_MAX = 8;
+const FRAMES_MAX = 64;
 /** So that making one costs little. */
 const SMALL = { heldFramesMax: 1024, flowsMax: 256 };
 
 /** A comparator that hears turns, and one that hears the same frames, one by one, in the order that the turns chose. */
 class TwoRigs {
-  readonly rig = new Rig(2048, 256, SMALL);
-  readonly single = new Rig(2048, 256, SMALL);
+  readonly rig = new Rig(512, 512, SMALL);
+  readonly single = new Rig(512, 512, SMALL);
   pairs = 0;
   private readonly turn: Turn;
   private readonly frames = new Map<number, Buffer>();
@@ -90,6 +90,7 @@ class TwoRigs {
     const { rig, single } = this;
     assert.deepEqual(rig.released, single.released);
     assert.deepEqual(rig.diverged, single.diverged);
+    assert.equal(rig.confirmed.length, single.confirmed.length);
     assert.deepEqual(rig.comparator.counters, single.comparator.counters);
     for (const side of ['primary', 'secondary'] as const)
       assert.deepEqual(rig.comparator[side].frames, single.comparator[side].frames, side);
@@ -169,6 +170,49 @@ for (const ahead of ['pvm', 'svm'] as const) {
     two.close();
   });
 }
+
+/** More than is held at once when the other side has not said it yet. */
+const MANY = Array.from({ length: 20 }, (_, i) => data(1001 + i, 'x'));
+
+test('much that one VM says ahead of the other waits for its counterpart, but not for long', () => {
+  for (const silentTurns of [1, 2, 3]) {
+    const two = connected();
+    two.pvm(...MANY);
+    for (let turn = 0; turn < silentTurns; turn++) two.end();
+    assert.equal(two.rig.held, 0);
+    assert.deepEqual(two.svm(...MANY).end(), MANY);
+    assert.equal(two.pairs, MANY.length);
+    two.close();
+  }
+  const two = connected();
+  two.pvm(...MANY);
+  for (let turn = 0; turn < 4; turn++) two.end();
+  assert.equal(two.rig.held, MANY.length);
+  two.close();
+});
+
+test('while turns let something pair off, the rest waits as long as it takes', () => {
+  const two = connected();
+  two.pvm(...MANY, ...MANY.map((_, i) => data(1021 + i, 'y')));
+  for (const frame of MANY) assert.deepEqual(two.svm(frame).end(), [frame]);
+  assert.equal(two.rig.held, 0);
+  assert.equal(two.pairs, MANY.length);
+  two.close();
+});
+
+test('what will not pair off, or is little, is held at once', () => {
+  const two = connected();
+  two.pvm(...MANY.slice(0, 15)).end();
+  assert.equal(two.rig.held, 15);
+  two.close();
+  const other = connected();
+  other
+    .pvm(...MANY)
+    .svm(udp('something else'))
+    .end();
+  assert.equal(other.rig.held, MANY.length);
+  other.close();
+});
 
 test('other bytes, another length, an ACK that the SVM has not said: nothing leaves that would not alone', () => {
   for (const [pvm, svm, left] of [
