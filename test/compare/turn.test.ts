@@ -143,6 +143,14 @@ test('IP ids, timestamps and windows differ between the VMs all the time', () =>
   two.close();
 });
 
+test('what both VMs acknowledge may be new', () => {
+  const two = connected();
+  const frames = [data(1001, 'one', { ack: 510 }), data(1004, 'two', { ack: 520 })];
+  assert.deepEqual(two.pvm(...frames).svm(...frames).end(), frames);
+  assert.equal(two.pairs, 2);
+  two.close();
+});
+
 test('bare ACKs and datagrams that one side says in between do not part what belongs together', () => {
   const two = connected();
   const [one, next, last] = [data(1001, 'one'), data(1004, 'two'), data(1007, 'three')];
@@ -219,6 +227,7 @@ test('other bytes, another length, an ACK that the SVM has not said: nothing lea
     [data(1001, 'left'), data(1001, 'lift'), 0],
     [data(1001, 'left'), data(1001, 'le'), 0],
     [data(1001, 'left'), data(1002, 'eft'), 0],
+    [data(1003, 'left'), data(1001, 'left'), 0],
     [data(1001, 'left', { ack: 600 }), data(1001, 'left', { ack: 599 }), 0],
     [data(1001, 'left', { ack: 599 }), data(1001, 'left', { ack: 600 }), 1],
     [data(1001, 'left', { destinationPort: 1 }), data(1001, 'left'), 0],

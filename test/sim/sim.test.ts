@@ -7,7 +7,7 @@ import { runWorld, type WorldResult } from './world.ts';
 const KEPT: ReadonlyMap<number, string> = new Map([
   [1, 'both copies are lost and the service starts afresh'],
   [2, 'three promotions'],
-  [373, "a late write makes the network take the old primary's port for the VM's"],
+  [174, "a late write makes the network take the old primary's port for the VM's"],
   [910002820, 'a VM repeats a SYN-ACK between two failovers'],
   [920003830, 'a migration channel of an earlier try has ended before it is used'],
 ]);
