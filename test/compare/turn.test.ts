@@ -146,7 +146,13 @@ test('IP ids, timestamps and windows differ between the VMs all the time', () =>
 test('what both VMs acknowledge may be new', () => {
   const two = connected();
   const frames = [data(1001, 'one', { ack: 510 }), data(1004, 'two', { ack: 520 })];
-  assert.deepEqual(two.pvm(...frames).svm(...frames).end(), frames);
+  assert.deepEqual(
+    two
+      .pvm(...frames)
+      .svm(...frames)
+      .end(),
+    frames,
+  );
   assert.equal(two.pairs, 2);
   two.close();
 });
@@ -268,6 +274,26 @@ test('more than its limit is worked through before the turn ends, and loses noth
   two.end();
   assert.equal(two.rig.released.length, 1 + frames.length);
   two.close();
+});
+
+test('a flow that pairs off is no idle one', () => {
+  const rig = new Rig(512, 16, { heldFramesMax: 64, flowsMax: 4, flowIdleMsMax: 100 });
+  const turn = new Turn(rig.comparator, rig.pool, 4);
+  const say = (frame: Buffer, nowMs: number): void => {
+    for (const side of ['primaryFrame', 'secondaryFrame'] as const) {
+      const slab = rig.place(frame);
+      turn[side](slab, rig.prefixBytes, frame.length, nowMs);
+      rig.pool.release(slab);
+    }
+    turn.end(nowMs);
+  };
+  say(data(1001, 'one'), 0);
+  say(data(1004, 'two'), 90);
+  for (const port of [1, 2]) say(data(1, 'x', { destinationPort: port }), 110);
+  assert.equal(rig.comparator.counters.flowsEvicted, 0);
+  say(data(1, 'x', { destinationPort: 3 }), 190);
+  assert.equal(rig.comparator.counters.flowsEvicted, 1, 'and one that says nothing is');
+  rig.assertEmpty();
 });
 
 test('forgotten, nothing of it is compared, and its slabs are free', () => {
