@@ -10,7 +10,7 @@
  * aside (`stand`) and compared after the commit, which comes when the PVM is about to run (`commit`). Without that,
  * the SVM's first answers after a checkpoint would be forgotten, and each would cost the next checkpoint.
  *
- * What is read is compared at the end of the event loop's turn (compare/turn.ts), or before an epoch begins or ends.
+ * What is read is compared at the end of the event loop's turn (compare/turn.ts), or before an epoch ends.
  *
  * Alone (before COLO has begun and after it has ended) everything of the PVM leaves at once.
  *
@@ -105,7 +105,6 @@ export class ComparePath {
 
   /** The PVM has stopped. */
   stand(): void {
-    this.handOn();
     this.standing = true;
   }
 
@@ -117,7 +116,6 @@ export class ComparePath {
 
   /** The PVM runs on: what has not been committed goes on as it was. */
   runOn(): void {
-    this.handOn();
     if (!this.standing && !this.paused) return;
     this.standing = false;
     this.paused = false;

@@ -58,6 +58,12 @@ class Rig {
     while (read() || this.time.waiting > 0) this.time.turn();
   }
 
+  /** What is said now is read, and the turn goes on. */
+  read(port: FramePort, ...frames: Buffer[]): void {
+    this.write(port, framed(...frames));
+    while (this.near.get(port)!.pump());
+  }
+
   pvm(...frames: Buffer[]): Buffer[] {
     this.write(this.path.primaryIn, framed(...frames));
     this.pump();
@@ -131,6 +137,34 @@ test('what the SVM says while the PVM stands belongs to the time after the check
   assert.deepEqual(rig.heard(), [udp('left')]);
   assert.deepEqual(rig.pvm(udp('after')), [udp('after')]);
   rig.close();
+});
+
+test('what was read before an epoch ends belongs to it, also in the middle of a turn', () => {
+  const rig = new Rig();
+  const { primaryIn, secondaryIn } = rig.path;
+  rig.read(primaryIn, udp('a'));
+  assert.equal(rig.path.commit(), 1);
+  rig.pump();
+  assert.deepEqual(rig.heard(), [udp('a')]);
+  rig.read(primaryIn, udp('b'));
+  rig.read(secondaryIn, udp('b'));
+  rig.path.stand();
+  rig.pump();
+  assert.deepEqual(rig.heard(), [udp('b')]);
+  rig.read(primaryIn, udp('c'));
+  assert.equal(rig.path.goAlone(), 1);
+  rig.pump();
+  assert.deepEqual(rig.heard(), [udp('c')]);
+  rig.close();
+});
+
+test('closed in the middle of a turn, it lets go of everything', () => {
+  const rig = new Rig();
+  rig.read(rig.path.primaryIn, udp('a'));
+  rig.read(rig.path.secondaryIn, udp('a'));
+  rig.close();
+  rig.time.turn();
+  assert.deepEqual(rig.heard(), []);
 });
 
 test('a pause that is no checkpoint: nothing is read until that is known, and nothing is forgotten', () => {
