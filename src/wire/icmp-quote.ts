@@ -8,7 +8,7 @@
 import { readU16 } from './bytes.ts';
 import { IP_PROTOCOL, IPV4, IPV4_OFFSET_MASK } from './ipv4.ts';
 import { IPV6, IPV6_EXTENSION_HEADERS_MAX } from './ipv6.ts';
-import { PACKET, type PacketView } from './packet.ts';
+import { PACKET, type PacketView, readIpv4Addresses } from './packet.ts';
 import { TCP } from './tcp.ts';
 
 const ICMP_UNREACHABLE = 3;
@@ -77,8 +77,7 @@ function ipv4Payload(bytes: Uint8Array, quote: PacketView): number {
   const headerBytes = (bytes[l3] & 0x0f) << 2;
   if (headerBytes < IPV4.headerBytesMin || bytes[l3 + IPV4.protocol] !== IP_PROTOCOL.tcp) return -1;
   if ((readU16(bytes, l3 + IPV4.fragment) & IPV4_OFFSET_MASK) !== 0) return -1;
-  quote.sourceAt = l3 + IPV4.source;
-  quote.destinationAt = l3 + IPV4.destination;
+  readIpv4Addresses(bytes, l3, quote);
   quote.end = Math.min(quote.end, l3 + readU16(bytes, l3 + IPV4.totalLength));
   return l3 + headerBytes;
 }

@@ -51,7 +51,7 @@ export class PacketView {
   end = 0;
   sourceAt = 0;
   destinationAt = 0;
-  /** IPv4 addresses */
+  /** IPv4 addresses, 0 in any other packet */
   source4 = 0;
   destination4 = 0;
   sourcePort = 0;
@@ -93,6 +93,8 @@ export function parsePacket(
   view.ipVersion = 0;
   view.protocol = 0;
   view.fragment = false;
+  view.source4 = 0;
+  view.destination4 = 0;
   view.sourcePort = 0;
   view.destinationPort = 0;
   view.icmpType = 0;
@@ -140,10 +142,7 @@ function parseIpv4(
   if (totalLength < headerBytes || l3 + totalLength > frameEnd) return PACKET.malformed;
   view.ipVersion = 4;
   view.protocol = bytes[l3 + IPV4.protocol];
-  view.sourceAt = l3 + IPV4.source;
-  view.destinationAt = l3 + IPV4.destination;
-  view.source4 = readI32(bytes, view.sourceAt);
-  view.destination4 = readI32(bytes, view.destinationAt);
+  readIpv4Addresses(bytes, l3, view);
   view.end = l3 + totalLength;
   const fragment = readU16(bytes, l3 + IPV4.fragment);
   if ((fragment & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK)) !== 0) {
@@ -154,6 +153,13 @@ function parseIpv4(
     if (!isSoundFragment(view, view.end - l3 - headerBytes)) return PACKET.malformed;
   }
   return parseTransport(bytes, l3 + headerBytes, view);
+}
+
+export function readIpv4Addresses(bytes: Uint8Array, l3: number, view: PacketView): void {
+  view.sourceAt = l3 + IPV4.source;
+  view.destinationAt = l3 + IPV4.destination;
+  view.source4 = readI32(bytes, view.sourceAt);
+  view.destination4 = readI32(bytes, view.destinationAt);
 }
 
 /** Every fragment but the last has whole units of eight bytes, and no datagram is longer than its length can say. */

@@ -43,6 +43,8 @@ export function parseQuickTcp(bytes: DataView, at: number, length: number, view:
     view.etherType = 0x86dd;
     view.sourceAt = l3 + 8;
     view.destinationAt = l3 + 24;
+    view.source4 = 0;
+    view.destination4 = 0;
   } else return false;
   const offsetAndFlags = bytes.getUint16(l4 + 12);
   const payload = l4 + ((offsetAndFlags >>> 12) << 2);

@@ -64,6 +64,8 @@ test('a TCP segment, byte by byte', () => {
       l4: 34,
       end: 58,
       sourceAt: 26,
+      source4: 0x0a000202,
+      destination4: 0x0a00020f,
       destinationAt: 30,
       sourcePort: 40000,
       destinationPort: 80,
