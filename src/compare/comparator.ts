@@ -10,8 +10,8 @@
  * arrival, forget the SVM's frames); `overdue` (asked by whoever owns the clock: has anything waited too long?).
  *
  * Limits: limits.ts. Full columns or a full flow table never lose PVM output: a frame without a flow is held
- * until the next commit, and `pressure` says that one is due. Only SVM frames may be dropped (the PVM's counterpart
- * then waits, and a checkpoint heals it). A full table forgets a flow of which nothing is held: if it goes on, it is
+ * until the next commit, and `pressure` says that one is due. Only SVM frames may be dropped: the PVM's counterpart
+ * then waits, and a checkpoint, which is due too, heals it. A full table forgets a flow of which nothing is held: if it goes on, it is
  * one first seen in its middle. Those go first that have least to say: datagrams, connections that are over or half
  * open. So a flood of new flows costs the flood's, not the established ones'.
  */
@@ -136,7 +136,10 @@ export class Comparator {
   private readonly primaryFragments: Fragments;
   private readonly secondaryFragments: Fragments;
   private evictAt = 0;
+  /** a PVM frame is held without a flow */
   private flowless = false;
+  /** of the SVM there is a frame without one: the PVM's waits in vain */
+  private svmFlowless = false;
   private fragmentsFull = false;
   private shareReached = false;
 
@@ -195,6 +198,7 @@ export class Comparator {
     const flowId = this.flowOf(bytes, this.primary, nowMs);
     if (flowId === NONE) {
       this.counters.secondaryDropped++;
+      this.svmFlowless = true;
       return;
     }
     const flow = this.flow.moveTo(flowId);
@@ -349,7 +353,7 @@ export class Comparator {
       return 'limit-frames';
     if (this.secondary.frames >= this.limits.heldSecondaryMax) return 'limit-frames';
     if (this.slabs.inUse >= this.limits.heldSlabsMax) return 'limit-bytes';
-    if (this.flowless) return 'limit-flows';
+    if (this.flowless || this.svmFlowless) return 'limit-flows';
     if (this.shareReached) return 'limit-share';
     if (this.fragmentsFull) return 'limit-fragments';
     return null;
@@ -462,6 +466,7 @@ export class Comparator {
     this.primaryFragments.clear();
     this.secondaryFragments.clear();
     this.flowless = false;
+    this.svmFlowless = false;
     this.shareReached = false;
     this.fragmentsFull = false;
   }
@@ -531,8 +536,11 @@ export class Comparator {
     if (fate !== FRAGMENT.complete) return;
     const head = this.secondaryFragments.take(this.key);
     const flowId = this.datagramFlow(head, this.slabs.buffer(slab), nowMs);
-    // Without a flow its frames stay held until the commit that makes room for one.
-    if (flowId === NONE) return;
+    if (flowId === NONE) {
+      // Its frames stay held until the commit that makes room for a flow.
+      this.svmFlowless = true;
+      return;
+    }
     const flow = this.flow.moveTo(flowId);
     this.frames.enqueue(flow.secondary, head);
     this.checkShare(flow.secondary);

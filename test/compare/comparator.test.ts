@@ -158,6 +158,7 @@ test('a full flow table forgets a flow of which nothing is held; without one, it
   assert.equal(rig.comparator.pressure(), null);
   assert.equal(rig.svm(fromClient(frame, flowsMax)), 0);
   assert.equal(rig.comparator.counters.secondaryDropped, 1);
+  assert.equal(rig.comparator.pressure(), 'limit-flows', 'what the PVM says there waits in vain');
   assert.equal(rig.pvm(frame), 0);
   assert.equal(rig.comparator.pressure(), 'limit-flows');
   assert.equal(rig.svm(fromClient(frame, 0)), 1, 'flows with a place go on');

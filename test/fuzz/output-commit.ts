@@ -7,7 +7,8 @@
  *   when all of them are there (pieces.ts);
  * - an ICMP error: one that says the same of the same packet (quoted.ts), at least as often;
  * - a byte of a TCP stream: the same byte at the same place, or the client was sent that place before;
- * - an acknowledgement: as high a one in the same flow, or the client was told as much before;
+ * - an acknowledgement: the same or as high a one in the same flow, or the client was told as much before. (Another
+ *   connection may have begun in between, with whose numbers those before have nothing to do: none is higher than others.)
  * - SYN, FIN, RST: the same flag, at the same place where it has one.
  */
 import { COMPARE_AS, compareAs } from '../../src/compare/classes.ts';
@@ -46,6 +47,7 @@ class Flow {
   readonly bytes = new Set<string>();
   readonly fins = new Set<number>();
   readonly syns = new Set<boolean>();
+  readonly acks = new Set<number>();
   resets = 0;
   svmAck: number | null = null;
   /** of the client: sent and told up to here */
@@ -72,11 +74,15 @@ export class OutputCommit {
       tcp.payload.forEach((byte, place) => {
         flow.bytes.add(`SYN ${place} ${byte}`);
       });
+      if ((tcp.flags & FIN) !== 0) flow.bytes.add(`SYN ${tcp.payload.length} FIN`);
     }
     if ((tcp.flags & FIN) !== 0) flow.fins.add(last(tcp));
     if ((tcp.flags & SYN) !== 0) flow.syns.add((tcp.flags & ACK) !== 0);
     if ((tcp.flags & RST) !== 0) flow.resets++;
-    else if ((tcp.flags & ACK) !== 0) flow.svmAck = later(flow.svmAck, tcp.ack);
+    else if ((tcp.flags & ACK) !== 0) {
+      flow.acks.add(tcp.ack);
+      flow.svmAck = later(flow.svmAck, tcp.ack);
+    }
   }
 
   /** A frame has left without a checkpoint: why it should not have, or null. */
@@ -112,8 +118,8 @@ export class OutputCommit {
   private segment(flow: Flow, tcp: Tcp): string | null {
     const { flags, payload } = tcp;
     if ((flags & RST) !== 0) return flow.resets-- > 0 ? null : 'the SVM has not reset the connection';
-    if ((flags & ACK) !== 0 && !reaches(later(flow.svmAck, flow.told), tcp.ack))
-      return 'the SVM has not acknowledged as much';
+    const acknowledged = flow.acks.has(tcp.ack) || reaches(later(flow.svmAck, flow.told), tcp.ack);
+    if ((flags & ACK) !== 0 && !acknowledged) return 'the SVM has not acknowledged as much';
     if ((flags & SYN) !== 0 && !flow.syns.has((flags & ACK) !== 0) && !flow.sentSyns.has(tcp.seq))
       return 'the SVM has not begun this connection';
     const unsaid = payload.findIndex((byte, i) => {
@@ -122,7 +128,8 @@ export class OutputCommit {
       return !flow.bytes.has(`${place >>> 0} ${byte}`) && !reaches(flow.sent, (place + 1) | 0);
     });
     if (unsaid >= 0) return `the SVM has not said byte ${unsaid} of the segment`;
-    if ((flags & FIN) !== 0 && !flow.fins.has(last(tcp)) && !reaches(flow.sent, last(tcp)))
+    const sameFin = (flags & SYN) !== 0 && flow.bytes.has(`SYN ${payload.length} FIN`);
+    if ((flags & FIN) !== 0 && !sameFin && !flow.fins.has(last(tcp)) && !reaches(flow.sent, last(tcp)))
       return 'the SVM has not ended the stream here';
     return null;
   }
