@@ -19,7 +19,7 @@ import { fullSpeedMinute, type Latency, latency } from './compare/steady.ts';
 const USAGE = `usage: npm run bench -- compare [--rounds N] [--only TEXT] [--steady | --latency] [--seconds N]
 
 All of it: a table of rates, then a minute at full speed (garbage collection, heap), latency at half speed, and what
-flows and held frames cost in memory. It takes about 14 minutes, and wants two processors to itself.
+flows and held frames cost in memory. It takes about 11 minutes, and wants two processors to itself.
 
   --rounds N     rounds over all shapes; the median of each rate counts (default 3; each costs 3 minutes)
   --only TEXT    the table alone, and of it only the shapes whose key has TEXT in it, e.g. 1448-16-v4
@@ -63,8 +63,10 @@ export async function compareBench(args: string[], say: (line: string) => void):
   const peers = [FLOOR, ...qemus, OURS];
   const result = { ok: true, claims: [] as Claim[] };
   const add = ({ claims, ...figures }: Part): void => {
-    for (const { text, ratio, least, holds } of claims)
-      say(`${text}: ${ratio.toFixed(2)}${holds ? ', holds' : ` (needs ${least}), DOES NOT HOLD`}`);
+    for (const { text, ratio, least, holds, floor } of claims) {
+      const bound = floor === undefined ? '' : `; the floor itself is at ${floor.toFixed(2)}`;
+      say(`${text}: ${ratio.toFixed(2)}${holds ? ', holds' : ` (needs ${least}${bound}), DOES NOT HOLD`}`);
+    }
     say('');
     Object.assign(result, figures);
     result.claims.push(...claims);
@@ -82,7 +84,8 @@ export async function compareBench(args: string[], say: (line: string) => void):
   return { ...result, ok: result.claims.every(({ holds }) => holds) };
 }
 
-type Claim = { text: string; ratio: number; least: number; holds: boolean };
+/** `floor`: what ratio the relay has, where that bounds ours. */
+type Claim = { text: string; ratio: number; least: number; holds: boolean; floor?: number };
 type Part = { claims: Claim[]; [figure: string]: unknown };
 
 async function rates(
@@ -109,11 +112,14 @@ async function rates(
   const rate = (key: string, peer: Peer): number => rows[key]?.kPairsPerS[peer.name] ?? Number.NaN;
   const best = (key: string): number => Math.max(...qemus.map((peer) => rate(key, peer)));
   const claims = [
-    claim(
-      '1448 bytes, 16 flows: at least 10 times QEMU 11.1',
-      rate('1448-16-v4', OURS) / rate('1448-16-v4', qemus[1]),
-      10,
-    ),
+    {
+      ...claim(
+        '1448 bytes, 16 flows: at least 10 times QEMU 11.1',
+        rate('1448-16-v4', OURS) / rate('1448-16-v4', qemus[1]),
+        10,
+      ),
+      floor: rate('1448-16-v4', FLOOR) / rate('1448-16-v4', qemus[1]),
+    },
     claim(
       '1448 bytes, 16 flows: at least 0.65 of the floor',
       rate('1448-16-v4', OURS) / rate('1448-16-v4', FLOOR),
@@ -166,7 +172,7 @@ async function latencies(qemu: Peer, say: (line: string) => void): Promise<Part>
   const half: Record<string, number> = {};
   for (const peer of [FLOOR, qemu, OURS]) {
     const rates = new ShapeRates(MIDDLE, [peer]);
-    await rates.round(FOR_MS);
+    for (let round = 0; round < LATENCY_RATE_ROUNDS; round++) await rates.round(FOR_MS);
     const { kPairsPerS, complaints } = rates.row;
     const rate = kPairsPerS[peer.name];
     if (rate === null) throw new ColoError('COLO_BENCH_PEER', `${peer.name}: ${complaints[peer.name]}`);
@@ -214,6 +220,7 @@ async function footprint(say: (line: string) => void): Promise<Part> {
 /** Two full collections of one unchanging heap differ by as much: code comes and goes. */
 const HEAP_NOISE_MB = 1;
 const LATENCY_FOR_MS = 3000;
+const LATENCY_RATE_ROUNDS = 3;
 const LATENCY_ROUNDS = 5;
 
 function readOptions(
