@@ -11,9 +11,9 @@
  *
  * Limits: limits.ts. Full columns or a full flow table never lose PVM output: a frame without a flow is held
  * until the next commit, and `pressure` says that one is due. Only SVM frames may be dropped: the PVM's counterpart
- * then waits, and a checkpoint, which is due too, heals it. A full table forgets a flow of which nothing is held: if it goes on, it is
- * one first seen in its middle. Those go first that have least to say: datagrams, connections that are over or half
- * open. So a flood of new flows costs the flood's, not the established ones'.
+ * then waits, and a checkpoint, which is due too, heals it. A full table forgets a flow of which nothing is held: if it
+ * goes on, it is one first seen in its middle. Those go first that have least to say: datagrams, connections that are
+ * over or half open. So a flood of new flows costs the flood's, not the established ones'.
  */
 
 import { invariant } from '../error.ts';
@@ -349,11 +349,20 @@ export class Comparator {
 
   /** Is a limit near enough that a checkpoint should free things? */
   pressure(): Pressure {
+    return this.svmFlowless ? 'limit-flows' : this.fullness();
+  }
+
+  /** Should no more of the PVM's output be read until then? */
+  get full(): boolean {
+    return this.fullness() !== null;
+  }
+
+  private fullness(): Pressure {
     if (this.primary.frames + this.secondary.frames >= this.limits.heldFramesCheckpoint)
       return 'limit-frames';
     if (this.secondary.frames >= this.limits.heldSecondaryMax) return 'limit-frames';
     if (this.slabs.inUse >= this.limits.heldSlabsMax) return 'limit-bytes';
-    if (this.flowless || this.svmFlowless) return 'limit-flows';
+    if (this.flowless) return 'limit-flows';
     if (this.shareReached) return 'limit-share';
     if (this.fragmentsFull) return 'limit-fragments';
     return null;

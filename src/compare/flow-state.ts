@@ -247,10 +247,10 @@ export class ComparedFlow {
     return this.primary.head === NONE && this.secondary.head === NONE;
   }
 
-  /** The client has all that both VMs have said, and `seq` comes next. */
+  /** The client has all that both VMs have said, `seq` comes next, and nothing is urgent. */
   isReleasedUpTo(seq: number): boolean {
     const { words, row } = this;
-    if ((words[row + STATE] & (POSITIONED | DIVERGED)) !== POSITIONED) return false;
+    if ((words[row + STATE] & (POSITIONED | DIVERGED | SVM_URGENT_KNOWN)) !== POSITIONED) return false;
     return words[row + VERIFIED] === seq && words[row + RELEASED] === seq;
   }
 

@@ -3,9 +3,9 @@
  *
  * It takes data segments of an established connection that pair off one to one, and does in one go what tcp.ts does
  * in several: nothing is decided here that would not be decided there. What it does not take (returns false) goes
- * the general way, and finds the flow untouched.
+ * the general way, and finds the flow as it was, but for the SVM's ACK, which counts there too.
  *
- * Whichever segment comes second is not held: it is compared where it lies.
+ * A segment that finds its counterpart here is not held: it is compared where it lies.
  */
 import { seqAdd, seqAtOrBefore } from '../flow/sequence.ts';
 import type { PacketView } from '../wire/packet.ts';
@@ -66,7 +66,7 @@ export function pairWithPrimary(
   return true;
 }
 
-/** A segment of each VM, of the flow and neither of them held, which nothing of it waits before. True when the PVM's has left. */
+/** A segment of each VM, both unheld, in a flow of which nothing is held. True when the PVM's has left. */
 export function pairUnheld(
   comparator: Comparator,
   flow: ComparedFlow,

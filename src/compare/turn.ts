@@ -1,5 +1,5 @@
 /**
- * What both VMs say in one turn of the event loop, compared at its end.
+ * What both VMs say in one turn of the event loop, compared at its end, or soon after.
  *
  * Goal: two VMs in step say the same within a turn or two when there is much to say. Their segments then pair off where
  * they lie (`Comparator.pairOff`), and neither is held, looked up and let go of by itself. Whatever does not pair off goes
@@ -7,9 +7,10 @@
  *
  * One side is read further than the other. What it has said beyond waits, where there is so much of it that this may pay,
  * for as long as turns let something pair off, and a few without. Then it is held, and of such a flow the side that is
- * behind goes on alone until it has caught up.
+ * behind goes on alone until it has caught up. Nothing waits here while the other side holds frames, which may need it.
  *
- * Limits: so many frames of a side; one more, and everything is handed on at once. So many turns.
+ * Limits: so many frames of a side; one more, and everything is handed on at once. So many turns, so many milliseconds: a
+ * frame that need not wait for the other side at all is no later than that.
  */
 import type { SlabPool } from '../frames/slabs.ts';
 import { APART, type Comparator } from './comparator.ts';
@@ -18,12 +19,15 @@ import { APART, type Comparator } from './comparator.ts';
 const SLAB = 0;
 const AT = 1;
 const LENGTH = 2;
-const ROW_WORDS = 3;
+/** when it was read, ms */
+const SINCE = 3;
+const ROW_WORDS = 4;
 
 /** Less is not worth waiting for. */
 const WAITING_FRAMES_MIN = 16;
 /** A turn in which the other side was silent takes some 20 microseconds. */
 const SILENT_TURNS_MAX = 4;
+const WAITING_MS_MAX = 2;
 
 /** One side's frames, in order of arrival. */
 class Said {
@@ -48,18 +52,21 @@ class Said {
     return this.end / ROW_WORDS;
   }
 
-  add(slab: number, at: number, length: number): void {
+  add(slab: number, at: number, length: number, nowMs: number): void {
     const { words, end } = this;
     if (end === 0 || words[end - ROW_WORDS + SLAB] !== slab) this.hold(slab);
     words[end + SLAB] = slab;
     words[end + AT] = at;
     words[end + LENGTH] = length;
+    words[end + SINCE] = nowMs;
     this.end = end + ROW_WORDS;
   }
 
   /** Of what lies from `from` on: where that ends which must not wait for another turn. */
-  dueEnd(from: number, mayWait: boolean): number {
-    return mayWait && this.end - from >= WAITING_FRAMES_MIN * ROW_WORDS ? from : this.end;
+  dueEnd(from: number, mayWait: boolean, nowMs: number): number {
+    const { words, end } = this;
+    if (!mayWait || end - from < WAITING_FRAMES_MIN * ROW_WORDS) return end;
+    return nowMs - words[from + SINCE] < WAITING_MS_MAX ? from : end;
   }
 
   /** Lets go of what lies before `from`. */
@@ -84,7 +91,7 @@ class Said {
   }
 }
 
-type Compares = Pick<Comparator, 'pairOff' | 'primaryFrame' | 'secondaryFrame'>;
+type Compares = Pick<Comparator, 'pairOff' | 'primaryFrame' | 'secondaryFrame' | 'primary' | 'secondary'>;
 
 export class Turn {
   private readonly comparator: Compares;
@@ -102,18 +109,22 @@ export class Turn {
     return this.primary.end === 0 && this.secondary.end === 0;
   }
 
+  get primaryFrames(): number {
+    return this.primary.frames;
+  }
+
   get secondaryFrames(): number {
     return this.secondary.frames;
   }
 
   primaryFrame(slab: number, at: number, length: number, nowMs: number): void {
     if (this.primary.full) this.handOn(nowMs);
-    this.primary.add(slab, at, length);
+    this.primary.add(slab, at, length, nowMs);
   }
 
   secondaryFrame(slab: number, at: number, length: number, nowMs: number): void {
     if (this.secondary.full) this.handOn(nowMs);
-    this.secondary.add(slab, at, length);
+    this.secondary.add(slab, at, length, nowMs);
   }
 
   /** The turn ends. */
@@ -160,8 +171,10 @@ export class Turn {
     }
     this.silentTurns = paired ? 0 : this.silentTurns + 1;
     const waits = mayWait && (paired || (oneSpoke && this.silentTurns < SILENT_TURNS_MAX));
-    for (const end = primary.dueEnd(p, waits); p < end; p += ROW_WORDS) this.givePrimary(p, nowMs);
-    for (const end = secondary.dueEnd(s, waits); s < end; s += ROW_WORDS) this.giveSecondary(s, nowMs);
+    const primaryEnd = primary.dueEnd(p, waits && comparator.secondary.frames === 0, nowMs);
+    for (; p < primaryEnd; p += ROW_WORDS) this.givePrimary(p, nowMs);
+    const secondaryEnd = secondary.dueEnd(s, waits && comparator.primary.frames === 0, nowMs);
+    for (; s < secondaryEnd; s += ROW_WORDS) this.giveSecondary(s, nowMs);
     primary.drop(p);
     secondary.drop(s);
     if (this.isEmpty) this.silentTurns = 0;

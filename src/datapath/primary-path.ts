@@ -341,7 +341,7 @@ export class PrimaryPath {
       !this.fenced &&
       !this.readingRest &&
       (this.uplink.queuedBytes + this.uplink.out.bytes >= this.limits.unsentBytesMax ||
-        this.pressure() !== null);
+        (this.comparing && this.comparator.full));
     if (outputFull !== this.vmHeld) {
       this.vmHeld = outputFull;
       if (outputFull) this.vm.hold();

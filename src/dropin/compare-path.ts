@@ -10,7 +10,7 @@
  * aside (`stand`) and compared after the commit, which comes when the PVM is about to run (`commit`). Without that,
  * the SVM's first answers after a checkpoint would be forgotten, and each would cost the next checkpoint.
  *
- * What is read is compared at the end of the event loop's turn (compare/turn.ts), or before an epoch ends.
+ * What is read is compared at the end of the event loop's turn or soon after (compare/turn.ts), and before an epoch ends.
  *
  * Alone (before COLO has begun and after it has ended) everything of the PVM leaves at once.
  *
@@ -117,6 +117,8 @@ export class ComparePath {
   /** The PVM runs on: what has not been committed goes on as it was. */
   runOn(): void {
     if (!this.standing && !this.paused) return;
+    // The SVM said it before what was kept aside.
+    this.handOn();
     this.standing = false;
     this.paused = false;
     this.replayEarly();
@@ -223,7 +225,7 @@ export class ComparePath {
   }
 
   private regulate(): void {
-    const full = this.pressure() !== null;
+    const full = this.comparing && this.isFull();
     const primaryHeld = this.paused || full || this.out.queuedBytes >= this.limits.unsentBytesMax;
     if (primaryHeld !== this.primaryHeld) {
       this.primaryHeld = primaryHeld;
@@ -241,6 +243,13 @@ export class ComparePath {
       if (secondaryHeld) this.secondaryIn.hold();
       else this.secondaryIn.unhold();
     }
+  }
+
+  /** What waits to be compared will be held, if it does not pair off. */
+  private isFull(): boolean {
+    const { comparator, turn, limits } = this;
+    const frames = comparator.primary.frames + comparator.secondary.frames + turn.primaryFrames;
+    return comparator.full || frames >= limits.heldFramesCheckpoint;
   }
 
   private batchNow(): number {

@@ -88,14 +88,13 @@ export class FrameReader {
     const { prefixBytes } = this;
     while (this.filled - this.parsed >= prefixBytes) {
       const length = view.getUint32(this.parsed);
-      if (length === 0 || length > this.frameBytesMax) {
-        throw new ColoError(
-          'COLO_STREAM_FRAMING',
-          `a frame of ${length} bytes was announced (1 to ${this.frameBytesMax} are possible): the stream is out of step`,
-        );
-      }
       const at = this.parsed + prefixBytes;
-      if (this.framing === 'vnet') checkVnetBytes(vnetBytes(buffer, at), length);
+      const vnet = this.framing === 'vnet' ? vnetBytes(buffer, at) : 0;
+      if (length === 0 || length > this.frameBytesMax || vnet > Math.min(VNET_HEADER_BYTES_MAX, length)) {
+        // What came before it has been handed on, and is worth its end.
+        this.handler.batchEnd();
+        throw outOfStep(length, this.frameBytesMax, vnet);
+      }
       if (this.filled - at < length) break;
       this.parsed = at + length;
       this.handler.frame(slab, at, length);
@@ -124,10 +123,10 @@ export class FrameReader {
   }
 }
 
-function checkVnetBytes(vnet: number, length: number): void {
-  if (vnet <= VNET_HEADER_BYTES_MAX && vnet <= length) return;
-  throw new ColoError(
-    'COLO_STREAM_FRAMING',
-    `a virtio-net header of ${vnet} bytes was announced in a frame of ${length} (${VNET_HEADER_BYTES_MAX} are possible): do both ends agree on vnet_hdr_support?`,
-  );
+function outOfStep(length: number, lengthMax: number, vnet: number): ColoError {
+  const why =
+    length === 0 || length > lengthMax
+      ? `a frame of ${length} bytes was announced (1 to ${lengthMax} are possible): the stream is out of step`
+      : `a virtio-net header of ${vnet} bytes was announced in a frame of ${length} (${VNET_HEADER_BYTES_MAX} are possible): do both ends agree on vnet_hdr_support?`;
+  return new ColoError('COLO_STREAM_FRAMING', why);
 }

@@ -35,9 +35,6 @@ export class FramePort {
   }
 
   /** Who hears what is read. */
-  get handler(): FrameHandler {
-    return this.reader.handler;
-  }
   set handler(handler: FrameHandler) {
     this.reader.handler = handler;
   }

@@ -51,7 +51,7 @@ export class PacketView {
   end = 0;
   sourceAt = 0;
   destinationAt = 0;
-  /** IPv4 addresses, 0 in any other packet */
+  /** IPv4 addresses; void in any other packet */
   source4 = 0;
   destination4 = 0;
   sourcePort = 0;

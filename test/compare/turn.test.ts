@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { APART } from '../../src/compare/comparator.ts';
 import { Turn } from '../../src/compare/turn.ts';
 import { LIMITS } from '../../src/limits.ts';
-import { TCP_ACK, TCP_SYN } from '../../src/wire/tcp.ts';
+import { TCP_ACK, TCP_SYN, TCP_URG } from '../../src/wire/tcp.ts';
 import { Dice } from '../dice.ts';
 import { tcpFrame } from '../frames.ts';
 import { Voice } from './oracle/script.ts';
@@ -19,12 +19,15 @@ class TwoRigs {
   readonly rig = new Rig(512, 512, SMALL);
   readonly single = new Rig(512, 512, SMALL);
   pairs = 0;
+  nowMs = 0;
   private readonly turn: Turn;
   private readonly frames = new Map<number, Buffer>();
 
   constructor() {
     const { comparator } = this.rig;
     const hears = {
+      primary: comparator.primary,
+      secondary: comparator.secondary,
       pairOff: (...args: Parameters<typeof comparator.pairOff>) => {
         const apart = comparator.pairOff(...args);
         if (apart !== APART.none) return apart;
@@ -47,20 +50,20 @@ class TwoRigs {
 
   pvm(...frames: Buffer[]): this {
     for (const frame of frames)
-      this.add(frame, (slab, at) => this.turn.primaryFrame(slab, at, frame.length, 0));
+      this.add(frame, (slab, at) => this.turn.primaryFrame(slab, at, frame.length, this.nowMs));
     return this;
   }
 
   svm(...frames: Buffer[]): this {
     for (const frame of frames)
-      this.add(frame, (slab, at) => this.turn.secondaryFrame(slab, at, frame.length, 0));
+      this.add(frame, (slab, at) => this.turn.secondaryFrame(slab, at, frame.length, this.nowMs));
     return this;
   }
 
   /** Ends the turn; answers what left in it. */
   end(): Buffer[] {
     const before = this.rig.released.length;
-    this.turn.end(0);
+    this.turn.end(this.nowMs);
     this.assertSame();
     return this.rig.released.slice(before).map(({ bytes }) => bytes);
   }
@@ -185,6 +188,16 @@ for (const ahead of ['pvm', 'svm'] as const) {
   });
 }
 
+test('where the SVM has said that something further on is urgent, the PVM has to say so too', () => {
+  const two = connected();
+  two.pvm(data(1001, 'abc')).svm(data(1001, 'abc', { flags: TCP_ACK | TCP_URG, urgent: 6 }));
+  assert.deepEqual(two.end(), [data(1001, 'abc')]);
+  two.pvm(data(1004, 'def')).svm(data(1004, 'def'));
+  assert.deepEqual(two.end(), []);
+  assert.deepEqual(two.rig.diverged, ['diverged-flags tcp 10.0.2.15:80 <-> 10.0.2.2:40000']);
+  two.close();
+});
+
 /** More than is held at once when the other side has not said it yet. */
 const MANY = Array.from({ length: 20 }, (_, i) => data(1001 + i, 'x'));
 
@@ -205,14 +218,33 @@ test('much that one VM says ahead of the other waits for its counterpart, but no
   two.close();
 });
 
-test('while turns let something pair off, the rest waits as long as it takes', () => {
+test('while turns let something pair off, the rest waits for so many milliseconds', () => {
   const two = connected();
   two.pvm(...MANY, ...MANY.map((_, i) => data(1021 + i, 'y')));
   for (const frame of MANY) assert.deepEqual(two.svm(frame).end(), [frame]);
   assert.equal(two.rig.held, 0);
   assert.equal(two.pairs, MANY.length);
+  two.nowMs = 1;
+  assert.deepEqual(two.svm(data(1021, 'y')).end(), [data(1021, 'y')]);
+  assert.equal(two.rig.held, 0);
+  two.nowMs = 2;
+  assert.deepEqual(two.svm(data(1022, 'y')).end(), [data(1022, 'y')]);
+  assert.equal(two.rig.held, 18);
   two.close();
 });
+
+for (const [ahead, behind] of [
+  ['svm', 'pvm'],
+  ['pvm', 'svm'],
+] as const) {
+  test(`what the ${ahead} has said beyond does not wait while the ${behind}'s frames are held, which may need it`, () => {
+    const two = connected();
+    two[behind](udp('x'), MANY[0])[ahead](...MANY, udp('x'));
+    assert.equal(two.end().length, 2);
+    assert.equal(two.pairs, 1);
+    two.close();
+  });
+}
 
 test('what will not pair off, or is little, is held at once', () => {
   const two = connected();

@@ -158,6 +158,27 @@ test('what was read before an epoch ends belongs to it, also in the middle of a 
   rig.close();
 });
 
+test('where no checkpoint was taken, what the SVM said before the PVM stood is compared before what it said then', () => {
+  const rig = new Rig();
+  const before = Array.from({ length: 20 }, (_, i) => udp(`${i}`));
+  rig.read(rig.path.secondaryIn, ...before);
+  rig.path.stand();
+  rig.read(rig.path.secondaryIn, udp('then'));
+  rig.path.runOn();
+  assert.deepEqual(rig.pvm(...before, udp('then')), [...before, udp('then')]);
+  assert.deepEqual(rig.diverged, []);
+  rig.close();
+});
+
+test('what lies before a frame of impossible length is compared', () => {
+  const rig = new Rig();
+  rig.pvm(udp('a'));
+  rig.write(rig.path.secondaryIn, Buffer.concat([framed(udp('a')), Buffer.alloc(4)]));
+  rig.pump();
+  assert.deepEqual(rig.heard(), [udp('a')]);
+  rig.close();
+});
+
 test('closed in the middle of a turn, it lets go of everything', () => {
   const rig = new Rig();
   rig.read(rig.path.primaryIn, udp('a'));
