@@ -6,7 +6,7 @@
  * the way of a single frame, in the order of its side; between the sides there is none.
  *
  * One side is read further than the other. What it has said beyond waits, where there is so much of it that this may pay,
- * for as long as turns let something pair off, and a few without. Then it is held, and of such a flow the side that is
+ * for as long as turns let something leave, and a few without. Then it is held, and of such a flow the side that is
  * behind goes on alone until it has caught up. Nothing waits here while the other side holds frames, which may need it.
  *
  * Limits: so many frames of a side; one more, and everything is handed on at once. So many turns, so many milliseconds: a
@@ -27,7 +27,7 @@ const ROW_WORDS = 4;
 const WAITING_FRAMES_MIN = 16;
 /** A turn in which the other side was silent takes some 20 microseconds. */
 const SILENT_TURNS_MAX = 4;
-const WAITING_MS_MAX = 2;
+const WAITING_MS_MAX = 10;
 
 /** One side's frames, in order of arrival. */
 class Said {
@@ -148,8 +148,8 @@ export class Turn {
     const { comparator, primary, secondary } = this;
     const pvm = primary.words;
     const svm = secondary.words;
-    // Where both have spoken and nothing pairs off, nothing will.
     const oneSpoke = primary.end === 0 || secondary.end === 0;
+    const heldBefore = comparator.primary.frames + comparator.secondary.frames;
     let paired = false;
     let p = 0;
     let s = 0;
@@ -169,8 +169,10 @@ export class Turn {
       if (apart !== APART.secondary) p += ROW_WORDS;
       if (apart !== APART.primary) s += ROW_WORDS;
     }
-    this.silentTurns = paired ? 0 : this.silentTurns + 1;
-    const waits = mayWait && (paired || (oneSpoke && this.silentTurns < SILENT_TURNS_MAX));
+    // Where both have spoken to no effect, they do not speak of the same.
+    const goesOn = paired || comparator.primary.frames + comparator.secondary.frames < heldBefore;
+    this.silentTurns = goesOn ? 0 : this.silentTurns + 1;
+    const waits = mayWait && (goesOn || (oneSpoke && this.silentTurns < SILENT_TURNS_MAX));
     const primaryEnd = primary.dueEnd(p, waits && comparator.secondary.frames === 0, nowMs);
     for (; p < primaryEnd; p += ROW_WORDS) this.givePrimary(p, nowMs);
     const secondaryEnd = secondary.dueEnd(s, waits && comparator.primary.frames === 0, nowMs);
