@@ -19,7 +19,7 @@ import { APART, type Comparator } from './comparator.ts';
 const SLAB = 0;
 const AT = 1;
 const LENGTH = 2;
-/** when it was read, ms */
+/** when it was read, ms, wrapping after 49 days: for differences */
 const SINCE = 3;
 const ROW_WORDS = 4;
 
@@ -66,7 +66,7 @@ class Said {
   dueEnd(from: number, mayWait: boolean, nowMs: number): number {
     const { words, end } = this;
     if (!mayWait || end - from < WAITING_FRAMES_MIN * ROW_WORDS) return end;
-    return nowMs - words[from + SINCE] < WAITING_MS_MAX ? from : end;
+    return (nowMs - words[from + SINCE]) >>> 0 < WAITING_MS_MAX ? from : end;
   }
 
   /** Lets go of what lies before `from`. */

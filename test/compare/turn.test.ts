@@ -220,14 +220,16 @@ test('much that one VM says ahead of the other waits for its counterpart, but no
 
 test('while turns let something pair off, the rest waits for so many milliseconds', () => {
   const two = connected();
+  const startMs = 2 ** 31 - 5;
+  two.nowMs = startMs;
   two.pvm(...MANY, ...MANY.map((_, i) => data(1021 + i, 'y')));
   for (const frame of MANY) assert.deepEqual(two.svm(frame).end(), [frame]);
   assert.equal(two.rig.held, 0);
   assert.equal(two.pairs, MANY.length);
-  two.nowMs = 9;
+  two.nowMs = startMs + 9;
   assert.deepEqual(two.svm(data(1021, 'y')).end(), [data(1021, 'y')]);
   assert.equal(two.rig.held, 0);
-  two.nowMs = 10;
+  two.nowMs = startMs + 10;
   assert.deepEqual(two.svm(data(1022, 'y')).end(), [data(1022, 'y')]);
   assert.equal(two.rig.held, 18);
   two.close();
