@@ -78,6 +78,7 @@ export class PrimaryPath {
   private vmHeld = false;
   private readingRest = false;
   private sending = false;
+  private lossesSeen: number;
   private inputIndex = 0;
   /** Output of the epoch after this one, which overtook word of the commit. */
   private early: EarlyFrame[] = [];
@@ -98,6 +99,7 @@ export class PrimaryPath {
     this.slabs = options.slabs;
     this.vm = options.vm;
     this.uplink = options.uplink;
+    this.lossesSeen = options.uplink.losses;
     this.clock = options.clock;
     this.offsets = options.offsets;
     this.events = options.events;
@@ -321,6 +323,11 @@ export class PrimaryPath {
 
   /** The secondary keeps its frame until the client's copy is out of this process: this node may die in between. */
   private confirmSent(): void {
+    if (this.uplink.losses !== this.lossesSeen) {
+      // What the uplink lost no client has heard. Unconfirmed, the secondary keeps it until the next checkpoint.
+      this.lossesSeen = this.uplink.losses;
+      this.link?.dropConfirms();
+    }
     if (!this.fenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)
       this.link?.flushConfirms();
   }

@@ -14,8 +14,8 @@ export interface ByteStream {
   /** Several writes between cork and uncork leave in one system call where the transport can. */
   cork(): void;
   uncork(): void;
-  /** `done` is called when the bytes may be overwritten, also when the stream closed first. */
-  write(bytes: Uint8Array, done: () => void): void;
+  /** `done` is called when the bytes may be overwritten; `taken` is false when the stream closed before it had taken all. */
+  write(bytes: Uint8Array, done: (taken: boolean) => void): void;
   pause(): void;
   resume(): void;
   /** Bytes that lie in the kernel and were not yet read by us. */

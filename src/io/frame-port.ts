@@ -22,6 +22,8 @@ export class FramePort {
   readonly out: RunQueue;
   /** Frames that were to leave while there was no stream. */
   droppedFrames = 0;
+  /** Grows whenever something that was to leave is lost. */
+  losses = 0;
   private readonly slabs: SlabPool;
   private readonly reader: FrameReader;
   private stream: ByteStream | null = null;
@@ -64,7 +66,8 @@ export class FramePort {
     }
     stream.cork();
     this.out.drain((slab, start, end) => {
-      stream.write(this.slabs.buffer(slab).subarray(start, end), () => {
+      stream.write(this.slabs.buffer(slab).subarray(start, end), (taken) => {
+        if (!taken) this.losses++;
         this.slabs.release(slab);
         this.onWritten();
       });
@@ -143,6 +146,7 @@ export class FramePort {
   }
 
   private drop(): void {
+    if (this.out.frames > 0) this.losses++;
     this.droppedFrames += this.out.frames;
     this.out.clear();
   }

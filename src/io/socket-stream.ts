@@ -54,12 +54,12 @@ class SocketStream implements ByteStream {
     this.socket.uncork();
   }
 
-  write(bytes: Uint8Array, done: () => void): void {
+  write(bytes: Uint8Array, done: (taken: boolean) => void): void {
     if (this.ended || this.socket.destroyed) {
-      done();
+      done(false);
       return;
     }
-    this.socket.write(bytes, done);
+    this.socket.write(bytes, (error) => done(!error));
   }
 
   pause(): void {

@@ -392,6 +392,33 @@ test('what was taken back is not confirmed: the secondary sends it', () => {
   assert.equal(pair.secondary.keptFrames, 1);
 });
 
+test('what the uplink lost is not confirmed: the secondary keeps it until the next checkpoint', () => {
+  for (const answers of [['answer'], ['answer', 'that waited behind it']]) {
+    const pair = protectedPair();
+    pair.client.near.stalled = true;
+    for (const answer of answers) {
+      pair.pvm.say(answer);
+      pair.svm.say(answer);
+      pair.settle();
+    }
+    pair.client.near.close();
+    pair.settle();
+    assert.equal(pair.secondary.keptFrames, answers.length);
+    pair.checkpoint();
+    assert.equal(pair.secondary.keptFrames, 0);
+  }
+});
+
+test('what is released while there is no uplink is not confirmed either', () => {
+  const pair = protectedPair();
+  pair.client.near.close();
+  pair.settle();
+  pair.pvm.say('answer');
+  pair.svm.say('answer');
+  pair.settle();
+  assert.equal(pair.secondary.keptFrames, 1);
+});
+
 test('a fenced node keeps nothing of what the SVM still says', () => {
   const pair = protectedPair();
   pair.primary.fence();

@@ -16,7 +16,7 @@ export class FakeStream implements ByteStream {
   /** it takes no more from its peer */
   refusing = false;
   private endTold = false;
-  private waiting: { bytes: Uint8Array; done: () => void }[] = [];
+  private waiting: { bytes: Uint8Array; done: (taken: boolean) => void }[] = [];
 
   start(sink: StreamSink): void {
     this.sink = sink;
@@ -31,10 +31,10 @@ export class FakeStream implements ByteStream {
     this.corks--;
   }
 
-  write(bytes: Uint8Array, done: () => void): void {
+  write(bytes: Uint8Array, done: (taken: boolean) => void): void {
     this.writes++;
     if (!this.open) {
-      done();
+      done(false);
       return;
     }
     this.waiting.push({ bytes, done });
@@ -49,7 +49,7 @@ export class FakeStream implements ByteStream {
     for (const { bytes, done } of waiting) {
       const { peer } = this;
       if (peer?.open && !peer.refusing) peer.inbox = Buffer.concat([peer.inbox, bytes]);
-      done();
+      done(true);
     }
   }
 
@@ -80,7 +80,7 @@ export class FakeStream implements ByteStream {
   close(): void {
     if (!this.open) return;
     this.open = false;
-    for (const { done } of this.waiting) done();
+    for (const { done } of this.waiting) done(false);
     this.waiting = [];
     this.inbox = Buffer.alloc(0);
   }

@@ -59,11 +59,12 @@ for (const end of ends) {
   test(`${end}: a stream that refuses still reads what was written before, and the peer cannot write more`, async () => {
     const both = await connection();
     // Before anybody reads: the bytes lie in the kernel.
-    const written = new Promise<void>((resolve) => both[other].write(Buffer.from('last words'), resolve));
-    await written;
+    const written = new Promise<boolean>((resolve) => both[other].write(Buffer.from('last words'), resolve));
+    assert.equal(await written, true);
     both[end].refuse();
     const told = collect(both[other]);
-    await new Promise<void>((resolve) => both[other].write(Buffer.from('too late'), resolve));
+    const late = new Promise<boolean>((resolve) => both[other].write(Buffer.from('too late'), resolve));
+    assert.equal(await late, false);
     const got = collect(both[end]);
     await until('the end', () => got.closed.length === 1 && told.closed.length === 1);
     assert.equal(got.bytes.toString(), 'last words');

@@ -9,6 +9,7 @@ const KEPT: ReadonlyMap<number, string> = new Map([
   [2, 'three promotions'],
   [174, "a late write makes the network take the old primary's port for the VM's"],
   [910002820, 'a VM repeats a SYN-ACK between two failovers'],
+  [960021409, 'an uplink loses what it has not taken, and then the primary dies'],
   [920003830, 'a migration channel of an earlier try has ended before it is used'],
 ]);
 /** CPU time that new worlds may take: a slow machine tries fewer. */

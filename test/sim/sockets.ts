@@ -47,7 +47,7 @@ const READ_AGAIN_MS = 0.005;
 const UNIX_BUFFER_BYTES = 200 * 1024;
 const TCP_BUFFER_BYTES = 400 * 1024;
 
-type Waiting = { bytes: Uint8Array; done: () => void };
+type Waiting = { bytes: Uint8Array; done: (taken: boolean) => void };
 /** What is under way: bytes, or with none the end. All that is sent in one instant arrives in one. */
 type Flight = { readonly sentMs: number; readonly atMs: number; bytes: number };
 
@@ -126,7 +126,7 @@ export class SimSocket implements ByteStream {
     if (this.onUncork !== null) this.owner.act(this.onUncork);
   }
 
-  write(bytes: Uint8Array, done: () => void): void {
+  write(bytes: Uint8Array, done: (taken: boolean) => void): void {
     if (this.owner.goesOnAtMs <= this.loop.nowMs) this.writeNow(bytes, done);
     else {
       this.midwayBytes += bytes.length;
@@ -137,15 +137,15 @@ export class SimSocket implements ByteStream {
     }
   }
 
-  private writeNow(bytes: Uint8Array, done: () => void): void {
+  private writeNow(bytes: Uint8Array, done: (taken: boolean) => void): void {
     if (!this.open || this.peer.refusing) {
-      done();
+      done(false);
       return;
     }
     this.onWrite?.(bytes);
     if (this.waitingBytes === 0 && this.takenBytes + bytes.length <= this.bufferBytes) {
       this.send(bytes, bytes.length);
-      this.loop.afterwards(done);
+      this.loop.afterwards(() => done(true));
       return;
     }
     this.waiting.push({ bytes, done });
@@ -243,7 +243,7 @@ export class SimSocket implements ByteStream {
     this.waiting = [];
     this.waitingBytes = 0;
     this.loop.afterwards(() => {
-      for (let i = waitingAt; i < waiting.length; i++) waiting[i].done();
+      for (let i = waitingAt; i < waiting.length; i++) waiting[i].done(false);
     });
     this.leftUnread = this.inboxBytes > 0;
     this.dropInbox(this.inboxBytes);
@@ -262,7 +262,7 @@ export class SimSocket implements ByteStream {
         return;
       }
       this.waitingAt++;
-      this.loop.afterwards(done);
+      this.loop.afterwards(() => done(true));
     }
     if (this.waitingAt === this.waiting.length && this.waitingAt > 0) {
       this.waiting = [];

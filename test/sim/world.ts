@@ -117,6 +117,8 @@ class World {
   private lastWasInexact = false;
   private booted = false;
   private covered = false;
+  /** when it last started afresh */
+  private serviceSinceMs = 0;
   private readonly injector: Injector;
 
   constructor(seed: number, options: WorldOptions) {
@@ -381,6 +383,7 @@ class World {
       return;
     }
     this.count('cold starts');
+    this.serviceSinceMs = this.loop.nowMs;
     if (this.covered) {
       this.violation('nothing lost', `${host.side} starts its VM afresh while a copy of the service lives`);
       return;
@@ -562,6 +565,7 @@ class World {
   /** Retransmissions may be seconds apart; then whoever is not done gets on, unless one after the other was lost. */
   private checkClients(): void {
     const sinceMs = this.loop.nowMs - STARVED_MS;
+    if (this.serviceSinceMs > sinceMs) return;
     for (const host of this.clients) {
       if (this.lossy.has(host)) continue;
       for (const client of host.clients) {
