@@ -17,19 +17,19 @@ export const LIMITS = {
   slabsMax: 512,
   /** Of those, held output may pin 256 (64 MiB) before a checkpoint is forced: the rest keeps input flowing. */
   heldSlabsMax: 256,
-  /** PVM and SVM frames held at once: 24 bytes of columns each, and more than any receive window needs. */
+  /** PVM and SVM frames held at once: 64 bytes of columns each, and more than any receive window needs. */
   heldFramesMax: 65536,
-  /** Of each VM's, not compared yet: twice what a read brings of small frames, so that one side may be ahead by a read. */
-  turnFramesMax: 8192,
   /** Half of heldFramesMax: leaves as many frames for what arrives while the forced checkpoint runs. */
   heldFramesCheckpoint: 32768,
   /** Of those, the SVM's: a quarter, so that an SVM that runs far ahead never takes the place of PVM output. */
   heldSecondaryMax: 16384,
+  /** Of each VM's, read and not compared yet: more than the four thousand that a read brings of the smallest, twice over. */
+  turnFramesMax: 8192,
   /** Of one flow's frames on one side: three quarters of heldSecondaryMax, so that the others keep a quarter. */
   flowFramesMax: 12288,
   /** And of their bytes: three quarters of what heldSlabsMax slabs have. */
   flowBytesMax: 48 * MIB,
-  /** Flows known at once: 11 words of key and a small object each, about 25 MB when full. */
+  /** Flows known at once: 64 bytes of key, 8 of slots and 128 of state each, 25 MiB when full. */
   flowsMax: 131072,
   /** A flow that said nothing for so long may be forgotten when the table is half full. */
   flowIdleMsMax: 120_000,

@@ -349,16 +349,16 @@ export class Comparator {
 
   /** Is a limit near enough that a checkpoint should free things? */
   pressure(): Pressure {
-    return this.svmFlowless ? 'limit-flows' : this.fullness();
+    return this.svmFlowless ? 'limit-flows' : this.fullness(0);
   }
 
-  /** Should no more of the PVM's output be read until then? */
-  get full(): boolean {
-    return this.fullness() !== null;
+  /** Should no more of the PVM's output be read until then? `read` frames of it were, and are yet to be handed in. */
+  isFull(read: number): boolean {
+    return this.fullness(read) !== null;
   }
 
-  private fullness(): Pressure {
-    if (this.primary.frames + this.secondary.frames >= this.limits.heldFramesCheckpoint)
+  private fullness(read: number): Pressure {
+    if (this.primary.frames + this.secondary.frames + read >= this.limits.heldFramesCheckpoint)
       return 'limit-frames';
     if (this.secondary.frames >= this.limits.heldSecondaryMax) return 'limit-frames';
     if (this.slabs.inUse >= this.limits.heldSlabsMax) return 'limit-bytes';

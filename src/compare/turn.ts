@@ -36,8 +36,7 @@ class Said {
   end = 0;
   private readonly slabs: SlabPool;
   /** a slab is held once, however many of its frames follow each other */
-  private slabIds: number[] = [];
-  private emptySlabIds: number[] = [];
+  private readonly slabIds: number[] = [];
 
   constructor(framesMax: number, slabs: SlabPool) {
     this.words = new Int32Array(framesMax * ROW_WORDS);
@@ -71,16 +70,15 @@ class Said {
 
   /** Lets go of what lies before `from`. */
   drop(from: number): void {
-    const { words, end, slabIds } = this;
-    this.slabIds = this.emptySlabIds;
-    this.emptySlabIds = slabIds;
+    const { words, end } = this;
+    const held = this.slabIds.length;
     let last = -1;
     for (let at = from; at < end; at += ROW_WORDS) {
       if (words[at + SLAB] === last) continue;
       last = words[at + SLAB];
       this.hold(last);
     }
-    while (slabIds.length > 0) this.slabs.release(slabIds.pop() as number);
+    for (const slab of this.slabIds.splice(0, held)) this.slabs.release(slab);
     words.copyWithin(0, from, end);
     this.end = end - from;
   }

@@ -78,7 +78,6 @@ export class PrimaryPath {
   private vmHeld = false;
   private readingRest = false;
   private sending = false;
-  private lossesSeen: number;
   private inputIndex = 0;
   /** Output of the epoch after this one, which overtook word of the commit. */
   private early: EarlyFrame[] = [];
@@ -99,7 +98,6 @@ export class PrimaryPath {
     this.slabs = options.slabs;
     this.vm = options.vm;
     this.uplink = options.uplink;
-    this.lossesSeen = options.uplink.losses;
     this.clock = options.clock;
     this.offsets = options.offsets;
     this.events = options.events;
@@ -125,6 +123,8 @@ export class PrimaryPath {
       this.sendOut();
       this.regulate();
     };
+    // No client has heard it. Unconfirmed, the secondary keeps it until the next checkpoint.
+    this.uplink.onLost = () => this.link?.dropConfirms();
     this.vm.onWritten = () => this.regulate();
   }
 
@@ -323,11 +323,6 @@ export class PrimaryPath {
 
   /** The secondary keeps its frame until the client's copy is out of this process: this node may die in between. */
   private confirmSent(): void {
-    if (this.uplink.losses !== this.lossesSeen) {
-      // What the uplink lost no client has heard. Unconfirmed, the secondary keeps it until the next checkpoint.
-      this.lossesSeen = this.uplink.losses;
-      this.link?.dropConfirms();
-    }
     if (!this.fenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)
       this.link?.flushConfirms();
   }
@@ -348,7 +343,7 @@ export class PrimaryPath {
       !this.fenced &&
       !this.readingRest &&
       (this.uplink.queuedBytes + this.uplink.out.bytes >= this.limits.unsentBytesMax ||
-        (this.comparing && this.comparator.full));
+        (this.comparing && this.comparator.isFull(0)));
     if (outputFull !== this.vmHeld) {
       this.vmHeld = outputFull;
       if (outputFull) this.vm.hold();

@@ -225,7 +225,7 @@ export class ComparePath {
   }
 
   private regulate(): void {
-    const full = this.comparing && this.isFull();
+    const full = this.comparing && this.comparator.isFull(this.turn.primaryFrames);
     const primaryHeld = this.paused || full || this.out.queuedBytes >= this.limits.unsentBytesMax;
     if (primaryHeld !== this.primaryHeld) {
       this.primaryHeld = primaryHeld;
@@ -243,13 +243,6 @@ export class ComparePath {
       if (secondaryHeld) this.secondaryIn.hold();
       else this.secondaryIn.unhold();
     }
-  }
-
-  /** What waits to be compared will be held, if it does not pair off. */
-  private isFull(): boolean {
-    const { comparator, turn, limits } = this;
-    const frames = comparator.primary.frames + comparator.secondary.frames + turn.primaryFrames;
-    return comparator.full || frames >= limits.heldFramesCheckpoint;
   }
 
   private batchNow(): number {

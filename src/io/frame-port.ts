@@ -19,11 +19,11 @@ export class FramePort {
   onClosed: (cause: Error | null) => void = () => {};
   /** Some of what was written has left, or never will: there may be room again (see `queuedBytes`). */
   onWritten: () => void = () => {};
+  /** Something that was to leave never will. `onWritten` follows. */
+  onLost: () => void = () => {};
   readonly out: RunQueue;
   /** Frames that were to leave while there was no stream. */
   droppedFrames = 0;
-  /** Grows whenever something that was to leave is lost. */
-  losses = 0;
   private readonly slabs: SlabPool;
   private readonly reader: FrameReader;
   private stream: ByteStream | null = null;
@@ -67,7 +67,7 @@ export class FramePort {
     stream.cork();
     this.out.drain((slab, start, end) => {
       stream.write(this.slabs.buffer(slab).subarray(start, end), (taken) => {
-        if (!taken) this.losses++;
+        if (!taken) this.onLost();
         this.slabs.release(slab);
         this.onWritten();
       });
@@ -146,7 +146,7 @@ export class FramePort {
   }
 
   private drop(): void {
-    if (this.out.frames > 0) this.losses++;
+    if (this.out.frames > 0) this.onLost();
     this.droppedFrames += this.out.frames;
     this.out.clear();
   }

@@ -726,6 +726,7 @@ export class ColoNode implements NodeControl {
     for (const port of [this.uplink, this.vmPort]) {
       port.handler = IGNORE_FRAMES;
       port.onWritten = () => {};
+      port.onLost = () => {};
     }
     await vm?.stop();
   }

@@ -87,6 +87,8 @@ function ipv6Payload(bytes: Uint8Array, quote: PacketView): number {
   if (l3 + IPV6.headerBytes > quote.end || bytes[l3] >> 4 !== 6) return -1;
   quote.sourceAt = l3 + IPV6.source;
   quote.destinationAt = l3 + IPV6.destination;
+  quote.source4 = 0;
+  quote.destination4 = 0;
   quote.end = Math.min(quote.end, l3 + IPV6.headerBytes + readU16(bytes, l3 + IPV6.payloadLength));
   let next = bytes[l3 + IPV6.nextHeader];
   let at = l3 + IPV6.headerBytes;

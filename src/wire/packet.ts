@@ -51,7 +51,7 @@ export class PacketView {
   end = 0;
   sourceAt = 0;
   destinationAt = 0;
-  /** IPv4 addresses; void in any other packet */
+  /** IPv4 addresses, 0 in any other packet */
   source4 = 0;
   destination4 = 0;
   sourcePort = 0;
@@ -155,6 +155,7 @@ function parseIpv4(
   return parseTransport(bytes, l3 + headerBytes, view);
 }
 
+/** Where they are and what, of an IPv4 header at `l3` whose length was checked. */
 export function readIpv4Addresses(bytes: Uint8Array, l3: number, view: PacketView): void {
   view.sourceAt = l3 + IPV4.source;
   view.destinationAt = l3 + IPV4.destination;

@@ -159,9 +159,9 @@ test('a full flow table forgets a flow of which nothing is held; without one, it
   assert.equal(rig.svm(fromClient(frame, flowsMax)), 0);
   assert.equal(rig.comparator.counters.secondaryDropped, 1);
   assert.equal(rig.comparator.pressure(), 'limit-flows', 'what the PVM says there waits in vain');
-  assert.equal(rig.comparator.full, false, 'but what it says elsewhere does not');
+  assert.equal(rig.comparator.isFull(0), false, 'but what it says elsewhere does not');
   assert.equal(rig.pvm(frame), 0);
-  assert.equal(rig.comparator.full, true);
+  assert.equal(rig.comparator.isFull(0), true);
   assert.equal(rig.svm(fromClient(frame, 0)), 1, 'flows with a place go on');
   assert.equal(rig.pvm(fromClient(frame, flowsMax)), 0, 'none overtakes what is held without one');
   assert.equal(rig.pvm(fromClient(frame, flowsMax)), 0, 'nor when there is room for it again');

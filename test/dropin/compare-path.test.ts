@@ -300,6 +300,18 @@ test('a PVM that floods is stopped at the limit, asks for a checkpoint by it, an
   rig.close();
 });
 
+test('what waits for the end of a turn counts as held: the PVM is not read beyond the limit', () => {
+  const rig = new Rig({ limits: { heldFramesMax: 64, heldFramesCheckpoint: 16 } });
+  const { primaryIn } = rig.path;
+  rig.write(primaryIn, framed(...Array.from({ length: 40 }, (_, i) => udp(`${i}`))));
+  while (rig.near.get(primaryIn)!.pump(200));
+  assert.equal(rig.path.comparator.primary.frames, 0);
+  assert.ok(rig.unread(primaryIn) > 0, 'it has to wait');
+  rig.pump(200);
+  assert.equal(rig.path.pressure(), 'limit-frames');
+  rig.close();
+});
+
 test('an SVM that runs ahead is not read beyond half of its limit', () => {
   const rig = new Rig({ limits: { heldSecondaryMax: 32 } });
   const { path } = rig;
