@@ -12,7 +12,7 @@ import {
   udpFrame,
   VM_ADDRESS,
 } from '../frames.ts';
-import { Rig } from './rig.ts';
+import { Rig, udp } from './rig.ts';
 
 type Piece = { from: number; to: number };
 type Datagram = { version: 4 | 6; protocol?: number; id: number; body: Buffer };
@@ -291,5 +291,21 @@ test('discard lets go of fragments too', () => {
   rig.svm(fragment(datagram(1), HALVES[1]));
   rig.comparator.discard();
   assert.equal(rig.released.length, 0);
+  rig.assertEmpty();
+});
+
+test('a datagram of the SVM in fragments whose flow finds no room asks for a checkpoint', () => {
+  const flowsMax = 4;
+  const rig = new Rig(2048, 64, { flowsMax });
+  for (let port = 1; port <= flowsMax; port++) rig.pvm(udp('held', port));
+  const body = udpBody(4, 'more than fits in eight bytes');
+  const datagram = { version: 4, id: 7, body } as const;
+  rig.svm(fragment(datagram, { from: 0, to: 16 }));
+  assert.equal(rig.comparator.pressure(), null, 'it may yet be found not to be whole');
+  rig.svm(fragment(datagram, { from: 16, to: body.length }));
+  assert.equal(rig.comparator.pressure(), 'limit-flows');
+  assert.equal(rig.comparator.isFull(0), false);
+  assert.equal(rig.commit(), flowsMax);
+  assert.equal(rig.comparator.pressure(), null);
   rig.assertEmpty();
 });
