@@ -8,7 +8,7 @@
  *
  * A connection that breaks is counted and the worker goes on with another one.
  */
-import { ColoError } from '../../src/error.ts';
+import { ColoError, messageOf } from '../../src/error.ts';
 import { Findings } from './findings.ts';
 import { Arrivals } from './gaps.ts';
 import { LineConnection } from './lines.ts';
@@ -249,7 +249,7 @@ export async function counterStats(target: Target, timeoutMs = 10_000): Promise<
     line = await connection.ask('stats', timeoutMs);
     await connection.close(timeoutMs);
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     throw new ColoError('COLO_LAB_CLIENT', `no statistics from the counter at ${name(target)}: ${why}`, {
       cause: error,
     });

@@ -7,6 +7,7 @@
  */
 import { connect, type OnReadOpts, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
+import { messageOf } from '../../src/error.ts';
 import { Findings } from './findings.ts';
 
 /** Monotonic milliseconds. All clients whose figures are compared must share one. */
@@ -51,7 +52,7 @@ const KIND_BY_CODE: Readonly<Record<string, BreakKind>> = {
 export function brokenBy(error: unknown): BrokenConnection {
   if (error instanceof BrokenConnection) return error;
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   return new BrokenConnection(KIND_BY_CODE[code] ?? 'error', message);
 }
 

@@ -3,9 +3,10 @@
  * is slow all slabs fill up and the source is not read until one is free.
  */
 
-import { SEPARATE_SLABS, SlabPool } from '../frames/slabs.ts';
+import { NO_SLAB, SEPARATE_SLABS, SlabPool } from '../frames/slabs.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import type { SlabId } from '../units.ts';
 
 export class BytePipe {
   bytes = 0;
@@ -15,7 +16,7 @@ export class BytePipe {
   /** Sees every read before it is passed on; answers false to keep it back. */
   private readonly inspect: (bytes: Uint8Array) => boolean;
   private readonly onClosed: (cause: Error | null) => void;
-  private slab = -1;
+  private slab: SlabId = NO_SLAB;
 
   constructor(
     from: ByteStream,
@@ -51,7 +52,7 @@ export class BytePipe {
     const view = this.slabs.buffer(slab).subarray(0, bytes);
     if (!this.inspect(view)) return;
     this.bytes += bytes;
-    this.slab = -1;
-    this.to.write(view, () => this.slabs.release(slab));
+    this.slab = NO_SLAB;
+    this.to.write(view, () => this.slabs.unref(slab));
   }
 }

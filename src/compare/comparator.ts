@@ -22,6 +22,7 @@ import { FlowTable } from '../flow/table.ts';
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import type { SlabId } from '../units.ts';
 import { readU16 } from '../wire/bytes.ts';
 import { PACKET, type PacketKind, PacketView, parseDatagram, parsePacket } from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
@@ -70,9 +71,9 @@ import { type DivergenceReason, type ReleaseCause, VERDICT, type Verdict } from 
 
 export type ComparatorSink = {
   /** A PVM frame may leave. Its slab is held until this call returns. */
-  release(slab: number, at: number, length: number, cause: ReleaseCause): void;
+  release(slab: SlabId, at: number, length: number, cause: ReleaseCause): void;
   /** A SYN or SYN-ACK of the PVM, before it can be released: the secondary translates by it. */
-  primarySyn(slab: number, at: number, length: number): void;
+  primarySyn(slab: SlabId, at: number, length: number): void;
   /** The client has what this SVM frame said. */
   confirm(index: number): void;
   /** First difference of a flow since the last commit. */
@@ -166,7 +167,7 @@ export class Comparator {
   }
 
   /** A PVM frame: released now, held, or (only if its lengths lie) dropped and counted. */
-  primaryFrame(slab: number, at: number, length: number, nowMs: number): void {
+  primaryFrame(slab: SlabId, at: number, length: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
     const tcp = this.parse(slab, at, length) === PACKET.tcp;
@@ -190,7 +191,7 @@ export class Comparator {
   }
 
   /** An SVM frame; `index` is its number in the epoch. */
-  secondaryFrame(slab: number, at: number, length: number, index: number, nowMs: number): void {
+  secondaryFrame(slab: SlabId, at: number, length: number, index: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
     const tcp = this.parse(slab, at, length) === PACKET.tcp;
@@ -228,10 +229,10 @@ export class Comparator {
    * are done. The other answers leave everything as it was, but for what the SVM's ACK has said.
    */
   pairOff(
-    slab: number,
+    slab: SlabId,
     at: number,
     length: number,
-    svmSlab: number,
+    svmSlab: SlabId,
     svmAt: number,
     svmLength: number,
     nowMs: number,
@@ -279,7 +280,12 @@ export class Comparator {
           );
         }
       }
-      this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'commit');
+      this.sink.release(
+        frames.words[id + SLAB] as SlabId,
+        frames.words[id + AT],
+        frames.words[id + LENGTH],
+        'commit',
+      );
       frames.remove(this.primary, id);
       released++;
     }
@@ -311,7 +317,7 @@ export class Comparator {
    * Alone, there is nothing to compare with: the frame leaves. What it says is remembered all the same,
    * so that the comparator knows every stream's place when the VM is protected again.
    */
-  passAlone(slab: number, at: number, length: number, nowMs: number): void {
+  passAlone(slab: SlabId, at: number, length: number, nowMs: number): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
     if (this.parse(slab, at, length) === PACKET.malformed) {
@@ -374,26 +380,26 @@ export class Comparator {
   samePayload(id: number, offset: number, other: number, otherOffset: number, bytes: number): boolean {
     const { words } = this.frames;
     return this.slabs.same(
-      words[id + SLAB],
+      words[id + SLAB] as SlabId,
       words[id + PAYLOAD] + offset,
-      words[other + SLAB],
+      words[other + SLAB] as SlabId,
       words[other + PAYLOAD] + otherOffset,
       bytes,
     );
   }
 
   /** The same for frames of which one is held. */
-  sameAsHeld(id: number, slab: number, at: number, bytes: number): boolean {
+  sameAsHeld(id: number, slab: SlabId, at: number, bytes: number): boolean {
     const { words } = this.frames;
-    return this.slabs.same(words[id + SLAB], words[id + PAYLOAD], slab, at, bytes);
+    return this.slabs.same(words[id + SLAB] as SlabId, words[id + PAYLOAD], slab, at, bytes);
   }
 
   /** The same for frames that are not held. */
-  sameUnheld(slab: number, at: number, other: number, otherAt: number, bytes: number): boolean {
+  sameUnheld(slab: SlabId, at: number, other: SlabId, otherAt: number, bytes: number): boolean {
     return this.slabs.same(slab, at, other, otherAt, bytes);
   }
 
-  releaseUnheld(slab: number, at: number, length: number): void {
+  releaseUnheld(slab: SlabId, at: number, length: number): void {
     this.counters.matched++;
     this.sink.release(slab, at, length, 'match');
   }
@@ -402,7 +408,12 @@ export class Comparator {
     const { frames } = this;
     const id = frames.dequeue(flow.primary);
     this.counters.matched++;
-    this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], cause);
+    this.sink.release(
+      frames.words[id + SLAB] as SlabId,
+      frames.words[id + AT],
+      frames.words[id + LENGTH],
+      cause,
+    );
     frames.remove(this.primary, id);
   }
 
@@ -412,7 +423,12 @@ export class Comparator {
     for (let id = frames.dequeue(flow.primary); id !== NONE; ) {
       const next = frames.words[id + PIECE];
       this.counters.matched++;
-      this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'match');
+      this.sink.release(
+        frames.words[id + SLAB] as SlabId,
+        frames.words[id + AT],
+        frames.words[id + LENGTH],
+        'match',
+      );
       frames.remove(this.primary, id);
       id = next;
     }
@@ -428,14 +444,14 @@ export class Comparator {
     }
   }
 
-  bytesOf(slab: number): Uint8Array {
+  bytesOf(slab: SlabId): Uint8Array {
     return this.slabs.buffer(slab);
   }
 
   /** Where in a held frame's payload its incomplete checksum lies, or -1. */
   partialChecksumIn(id: number): number {
     const { words } = this.frames;
-    const bytes = this.slabs.buffer(words[id + SLAB]);
+    const bytes = this.slabs.buffer(words[id + SLAB] as SlabId);
     const at = words[id + AT];
     const field = partialChecksumAt(bytes, at, words[id + LENGTH], vnetBytes(bytes, at));
     return field < words[id + PAYLOAD] ? -1 : field - words[id + PAYLOAD];
@@ -481,7 +497,7 @@ export class Comparator {
   }
 
   /** A PVM frame that is not TCP: is it one that no flow has to be found for? */
-  private isPrimaryDone(slab: number, at: number, length: number, nowMs: number): boolean {
+  private isPrimaryDone(slab: SlabId, at: number, length: number, nowMs: number): boolean {
     if (this.view.kind === PACKET.malformed) {
       this.counters.malformed++;
       return true;
@@ -494,7 +510,7 @@ export class Comparator {
     return as === COMPARE_AS.harmless || as === COMPARE_AS.pieces;
   }
 
-  private isSecondaryDone(slab: number, at: number, length: number, index: number, nowMs: number): boolean {
+  private isSecondaryDone(slab: SlabId, at: number, length: number, index: number, nowMs: number): boolean {
     const malformed = this.view.kind === PACKET.malformed;
     const as = compareAs(this.view);
     if (malformed || as === COMPARE_AS.harmless) this.sink.confirm(index);
@@ -507,7 +523,7 @@ export class Comparator {
     if ((this.view.tcpFlags & TCP_URG) !== 0) noteSvmUrgent(flow, urgentEnd(bytes, this.view));
   }
 
-  private primaryFragment(slab: number, at: number, length: number, nowMs: number): void {
+  private primaryFragment(slab: SlabId, at: number, length: number, nowMs: number): void {
     const id = this.frames.add(this.primary, slab, at, length, nowMs);
     invariant(id !== NONE, 'PVM frames kept coming while all held frames were in use');
     this.describeFragment(id);
@@ -531,7 +547,7 @@ export class Comparator {
     }
   }
 
-  private secondaryFragment(slab: number, at: number, length: number, index: number, nowMs: number): void {
+  private secondaryFragment(slab: SlabId, at: number, length: number, index: number, nowMs: number): void {
     const full = this.secondary.frames >= this.limits.heldSecondaryMax;
     const id = full ? NONE : this.frames.add(this.secondary, slab, at, length, nowMs);
     if (id === NONE) {
@@ -566,7 +582,7 @@ export class Comparator {
     words[id + SEQ] = view.fragmentOffset;
     words[id + SEQ_END] = view.fragmentOffset + view.payloadBytes;
     words[id + WAITS] = WAITS_FOR.bytes;
-    writeFlowKey(this.slabs.buffer(words[id + SLAB]), view, true, this.key);
+    writeFlowKey(this.slabs.buffer(words[id + SLAB] as SlabId), view, true, this.key);
     this.key[FLOW_KEY_WORDS - 1] = view.fragmentId;
   }
 
@@ -577,7 +593,7 @@ export class Comparator {
   private datagramFlow(head: number, bytes: Uint8Array, nowMs: number): number {
     const { view } = this;
     const { words } = this.frames;
-    const first = this.slabs.buffer(words[head + SLAB]);
+    const first = this.slabs.buffer(words[head + SLAB] as SlabId);
     let total = 0;
     for (let id = head; id !== NONE; id = words[id + PIECE]) total += words[id + PAYLOAD_BYTES];
     const l4 = words[head + PAYLOAD];
@@ -592,7 +608,7 @@ export class Comparator {
   }
 
   /** A virtio-net header is neither part of the packet nor compared: only the driver beside the VM sees it. */
-  private parse(slab: number, at: number, length: number, view = this.view): PacketKind {
+  private parse(slab: SlabId, at: number, length: number, view = this.view): PacketKind {
     const { slabs } = this;
     const bytes = slabs.buffer(slab);
     const skip = this.vnet ? vnetBytes(bytes, at) : 0;
@@ -618,7 +634,7 @@ export class Comparator {
   private describeRare(id: number): void {
     const { view } = this;
     const { words } = this.frames;
-    const bytes = this.slabs.buffer(words[id + SLAB]);
+    const bytes = this.slabs.buffer(words[id + SLAB] as SlabId);
     if ((view.tcpFlags & TCP_URG) !== 0) words[id + INDEX] = urgentEnd(bytes, view);
     if ((view.tcpFlags & TCP_SYN) === 0) return;
     words[id + SEQ] = dataSeq(view);

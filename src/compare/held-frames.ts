@@ -8,6 +8,7 @@
 
 import { invariant } from '../error.ts';
 import type { SlabPool } from '../frames/slabs.ts';
+import type { SlabId } from '../units.ts';
 
 export const NONE = -1;
 
@@ -130,12 +131,12 @@ export class HeldFrames {
   }
 
   /** Holds a frame and its slab; NONE when the rows are full. */
-  add(list: ArrivalList, slab: number, at: number, length: number, nowMs: number): number {
+  add(list: ArrivalList, slab: SlabId, at: number, length: number, nowMs: number): number {
     const { words } = this;
     const id = this.firstFree;
     if (id === NONE) return NONE;
     this.firstFree = words[id + NEXT];
-    this.slabs.retain(slab);
+    this.slabs.ref(slab);
     this.sinceMs[id >> ROW_SHIFT] = nowMs;
     words[id + SLAB] = slab;
     words[id + AT] = at;
@@ -164,7 +165,7 @@ export class HeldFrames {
     else words[newer + OLDER] = older;
     list.frames--;
     list.bytes -= words[id + LENGTH];
-    this.slabs.release(words[id + SLAB]);
+    this.slabs.unref(words[id + SLAB] as SlabId);
     words[id + NEXT] = this.firstFree;
     this.firstFree = id;
   }

@@ -8,6 +8,7 @@
  * A segment that finds its counterpart here is not held: it is compared where it lies.
  */
 import { seqAdd, seqAtOrBefore } from '../flow/sequence.ts';
+import type { SlabId } from '../units.ts';
 import type { PacketView } from '../wire/packet.ts';
 import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
 import { ackMayLeave, noteSvmAck } from './ack-rule.ts';
@@ -23,7 +24,7 @@ export function pairWithSecondary(
   comparator: Comparator,
   flow: ComparedFlow,
   view: PacketView,
-  slab: number,
+  slab: SlabId,
   at: number,
   length: number,
 ): boolean {
@@ -46,7 +47,7 @@ export function pairWithPrimary(
   comparator: Comparator,
   flow: ComparedFlow,
   view: PacketView,
-  slab: number,
+  slab: SlabId,
   index: number,
 ): boolean {
   const other = flow.primary.head;
@@ -71,11 +72,11 @@ export function pairUnheld(
   comparator: Comparator,
   flow: ComparedFlow,
   primary: PacketView,
-  slab: number,
+  slab: SlabId,
   at: number,
   length: number,
   secondary: PacketView,
-  secondarySlab: number,
+  secondarySlab: SlabId,
 ): boolean {
   const { seq, payload, payloadBytes } = secondary;
   if (!flow.isReleasedUpTo(seq) || primary.seq !== seq || primary.payloadBytes !== payloadBytes) return false;
@@ -96,7 +97,7 @@ function isCounterpart(
   comparator: Comparator,
   flow: ComparedFlow,
   view: PacketView,
-  slab: number,
+  slab: SlabId,
   other: number,
 ): boolean {
   const { words } = comparator.frames;

@@ -7,6 +7,8 @@
  * ICMP's id and the rest of a UDP datagram are compared, and not: length, identification, hop limit and checksums, what
  * comes behind TCP's sequence number, and, for TCP, how much is quoted.
  */
+
+import type { SlabId } from '../units.ts';
 import { ICMP_QUOTE } from '../wire/icmp.ts';
 import { IP_PROTOCOL, IPV4 } from '../wire/ipv4.ts';
 import { IPV6 } from '../wire/ipv6.ts';
@@ -99,5 +101,5 @@ function quotedProtocol(comparator: Comparator, id: number): number {
 
 function quotedByte(comparator: Comparator, id: number, at: number): number {
   const { words } = comparator.frames;
-  return comparator.bytesOf(words[id + SLAB])[words[id + PAYLOAD] + ICMP_QUOTE + at];
+  return comparator.bytesOf(words[id + SLAB] as SlabId)[words[id + PAYLOAD] + ICMP_QUOTE + at];
 }

@@ -12,7 +12,8 @@
  * Limits: so many frames of a side; one more, and everything is handed on at once. So many turns, so many milliseconds: a
  * frame that need not wait for the other side at all is no later than that.
  */
-import type { SlabPool } from '../frames/slabs.ts';
+import { NO_SLAB, type SlabPool } from '../frames/slabs.ts';
+import type { SlabId } from '../units.ts';
 import { APART, type Comparator } from './comparator.ts';
 
 /* The columns of a kept frame. */
@@ -36,7 +37,7 @@ class Said {
   end = 0;
   private readonly slabs: SlabPool;
   /** a slab is held once, however many of its frames follow each other */
-  private readonly slabIds: number[] = [];
+  private readonly slabIds: SlabId[] = [];
 
   constructor(framesMax: number, slabs: SlabPool) {
     this.words = new Int32Array(framesMax * ROW_WORDS);
@@ -51,7 +52,7 @@ class Said {
     return this.end / ROW_WORDS;
   }
 
-  add(slab: number, at: number, length: number, nowMs: number): void {
+  add(slab: SlabId, at: number, length: number, nowMs: number): void {
     const { words, end } = this;
     if (end === 0 || words[end - ROW_WORDS + SLAB] !== slab) this.hold(slab);
     words[end + SLAB] = slab;
@@ -72,19 +73,19 @@ class Said {
   drop(from: number): void {
     const { words, end } = this;
     const held = this.slabIds.length;
-    let last = -1;
+    let last: SlabId = NO_SLAB;
     for (let at = from; at < end; at += ROW_WORDS) {
       if (words[at + SLAB] === last) continue;
-      last = words[at + SLAB];
+      last = words[at + SLAB] as SlabId;
       this.hold(last);
     }
-    for (const slab of this.slabIds.splice(0, held)) this.slabs.release(slab);
+    for (const slab of this.slabIds.splice(0, held)) this.slabs.unref(slab);
     words.copyWithin(0, from, end);
     this.end = end - from;
   }
 
-  private hold(slab: number): void {
-    this.slabs.retain(slab);
+  private hold(slab: SlabId): void {
+    this.slabs.ref(slab);
     this.slabIds.push(slab);
   }
 }
@@ -115,12 +116,12 @@ export class Turn {
     return this.secondary.frames;
   }
 
-  primaryFrame(slab: number, at: number, length: number, nowMs: number): void {
+  primaryFrame(slab: SlabId, at: number, length: number, nowMs: number): void {
     if (this.primary.full) this.handOn(nowMs);
     this.primary.add(slab, at, length, nowMs);
   }
 
-  secondaryFrame(slab: number, at: number, length: number, nowMs: number): void {
+  secondaryFrame(slab: SlabId, at: number, length: number, nowMs: number): void {
     if (this.secondary.full) this.handOn(nowMs);
     this.secondary.add(slab, at, length, nowMs);
   }
@@ -153,10 +154,10 @@ export class Turn {
     let s = 0;
     while (p < primary.end && s < secondary.end) {
       const apart = comparator.pairOff(
-        pvm[p + SLAB],
+        pvm[p + SLAB] as SlabId,
         pvm[p + AT],
         pvm[p + LENGTH],
-        svm[s + SLAB],
+        svm[s + SLAB] as SlabId,
         svm[s + AT],
         svm[s + LENGTH],
         nowMs,
@@ -182,11 +183,11 @@ export class Turn {
 
   private givePrimary(p: number, nowMs: number): void {
     const { words } = this.primary;
-    this.comparator.primaryFrame(words[p + SLAB], words[p + AT], words[p + LENGTH], nowMs);
+    this.comparator.primaryFrame(words[p + SLAB] as SlabId, words[p + AT], words[p + LENGTH], nowMs);
   }
 
   private giveSecondary(s: number, nowMs: number): void {
     const { words } = this.secondary;
-    this.comparator.secondaryFrame(words[s + SLAB], words[s + AT], words[s + LENGTH], 0, nowMs);
+    this.comparator.secondaryFrame(words[s + SLAB] as SlabId, words[s + AT], words[s + LENGTH], 0, nowMs);
   }
 }

@@ -7,7 +7,7 @@ import { dirname, join, resolve } from 'node:path';
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { type Endpoint, UNIX_PATH_BYTES_MAX, unixPathProblem } from '../endpoint.ts';
-import { ColoError } from '../error.ts';
+import { ColoError, messageOf } from '../error.ts';
 import { nearestName } from './nearest.ts';
 import { nodeConfigSchema } from './schema.ts';
 
@@ -251,5 +251,5 @@ const errorText = (error: unknown): string => {
   if (code === 'ENOENT') return 'there is no such file';
   if (code === 'EACCES') return 'this user may not read it';
   if (code === 'EISDIR') return 'it is a directory';
-  return oneLine(error instanceof Error ? error.message : String(error));
+  return oneLine(messageOf(error));
 };

@@ -5,11 +5,12 @@
  * Frames are numbered from 0 in each epoch. Confirmations come in ranges, mostly in order. A commit forgets all.
  * Limit: the comparator holds the same frames on the primary and forces a checkpoint long before this grows large.
  */
-import type { SlabPool } from '../frames/slabs.ts';
+import { NO_SLAB, type SlabPool } from '../frames/slabs.ts';
+import type { SlabId } from '../units.ts';
 
 export class KeptOutput {
   private readonly slabs: SlabPool;
-  private slab: number[] = [];
+  private slab: SlabId[] = [];
   private at: number[] = [];
   private length: number[] = [];
   /** index of the first frame in the arrays */
@@ -30,8 +31,8 @@ export class KeptOutput {
     return this.slab.length - this.first;
   }
 
-  add(slab: number, at: number, length: number): number {
-    this.slabs.retain(slab);
+  add(slab: SlabId, at: number, length: number): number {
+    this.slabs.ref(slab);
     this.slab.push(slab);
     this.at.push(at);
     this.length.push(length);
@@ -43,25 +44,25 @@ export class KeptOutput {
     const last = Math.min(to - this.base, this.slab.length - 1);
     for (let i = Math.max(from - this.base, this.first); i <= last; i++) {
       if (this.slab[i] < 0) continue;
-      this.slabs.release(this.slab[i]);
-      this.slab[i] = -1;
+      this.slabs.unref(this.slab[i]);
+      this.slab[i] = NO_SLAB;
     }
     while (this.first < this.slab.length && this.slab[this.first] < 0) this.first++;
     if (this.first >= 4096) this.compact();
   }
 
   /** Hands out what was not confirmed, in order, and forgets it. */
-  drain(take: (slab: number, at: number, length: number) => void): void {
+  drain(take: (slab: SlabId, at: number, length: number) => void): void {
     for (let i = this.first; i < this.slab.length; i++) {
       if (this.slab[i] < 0) continue;
       take(this.slab[i], this.at[i], this.length[i]);
-      this.slabs.release(this.slab[i]);
+      this.slabs.unref(this.slab[i]);
     }
     this.reset();
   }
 
   /** Visits what was not confirmed, in order; the visitor must not add or confirm. */
-  forEach(visit: (index: number, slab: number, at: number, length: number) => void): void {
+  forEach(visit: (index: number, slab: SlabId, at: number, length: number) => void): void {
     for (let i = this.first; i < this.slab.length; i++)
       if (this.slab[i] >= 0) visit(this.base + i, this.slab[i], this.at[i], this.length[i]);
   }

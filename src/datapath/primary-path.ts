@@ -35,6 +35,7 @@ import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
+import type { SlabId } from '../units.ts';
 import { InputFilter } from './input-filter.ts';
 import { TAP, type Tap } from './tap.ts';
 
@@ -43,7 +44,7 @@ export type PrimaryPathEvents = {
   diverged(flow: string, reason: DivergenceReason): void;
 };
 
-type EarlyFrame = { slab: number; at: number; length: number; index: number };
+type EarlyFrame = { slab: SlabId; at: number; length: number; index: number };
 
 export class PrimaryPath {
   readonly counters = {
@@ -129,7 +130,7 @@ export class PrimaryPath {
   }
 
   /** The link's frames of this epoch's SVM output, and of the next one's when they overtook the commit. */
-  peerFrame(epoch: number, index: number, slab: number, at: number, length: number): void {
+  peerFrame(epoch: number, index: number, slab: SlabId, at: number, length: number): void {
     // Nobody would let go of it any more.
     if (this.fenced) return;
     if (epoch > this.epoch) {
@@ -152,7 +153,7 @@ export class PrimaryPath {
     this.gateClosed = false;
     this.gated.drain((slab, start, end) => {
       this.forEachFrame(slab, start, end, (at, length) => this.deliver(slab, at, length));
-      this.slabs.release(slab);
+      this.slabs.unref(slab);
     });
     this.onInputEnd();
   }
@@ -195,7 +196,7 @@ export class PrimaryPath {
     this.early = [];
     for (const { index, slab, at, length } of early) {
       this.onPeerOutput(index, slab, at, length);
-      this.slabs.release(slab);
+      this.slabs.unref(slab);
     }
     this.onOutputEnd();
     return released;
@@ -231,7 +232,7 @@ export class PrimaryPath {
   }
 
   /** Sends what this VM said before it was the one VM (a promotion). The frame is in the client's numbers. */
-  sendAsIs(slab: number, at: number, length: number): void {
+  sendAsIs(slab: SlabId, at: number, length: number): void {
     this.countReleased(length);
     this.tap?.(TAP.released, this.slabs.buffer(slab), at, length, 'promotion');
     this.uplink.out.push(slab, at, length);
@@ -255,7 +256,7 @@ export class PrimaryPath {
     this.onOutputEnd();
   }
 
-  private onInput(slab: number, at: number, length: number): void {
+  private onInput(slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     if (!this.filter.accepts(bytes, at, length)) {
       this.counters.foreignFrames++;
@@ -272,7 +273,7 @@ export class PrimaryPath {
     this.gated.push(slab, at, length);
   }
 
-  private deliver(slab: number, at: number, length: number): void {
+  private deliver(slab: SlabId, at: number, length: number): void {
     this.offsets.input(this.slabs.buffer(slab), at, length);
     this.vm.out.push(slab, at, length);
     if (this.mirroring) this.link?.pushFrame(MESSAGE.input, this.epoch, this.inputIndex++, slab, at, length);
@@ -284,7 +285,7 @@ export class PrimaryPath {
     this.regulate();
   }
 
-  private onOutput(slab: number, at: number, length: number): void {
+  private onOutput(slab: SlabId, at: number, length: number): void {
     if (this.tap !== null)
       this.tap(TAP.primaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch}`);
     if (this.fenced) return;
@@ -293,7 +294,7 @@ export class PrimaryPath {
   }
 
   /** Of the SVM, in this epoch. */
-  private onPeerOutput(index: number, slab: number, at: number, length: number): void {
+  private onPeerOutput(index: number, slab: SlabId, at: number, length: number): void {
     this.counters.peerFrames++;
     if (this.tap !== null)
       this.tap(TAP.secondaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch} index ${index}`);
@@ -336,8 +337,8 @@ export class PrimaryPath {
         (this.link?.queuedBytes ?? 0) >= this.limits.unsentBytesMax);
     if (inputFull !== this.uplinkHeld) {
       this.uplinkHeld = inputFull;
-      if (inputFull) this.uplink.hold();
-      else this.uplink.unhold();
+      if (inputFull) this.uplink.pauseReading();
+      else this.uplink.resumeReading();
     }
     const outputFull =
       !this.fenced &&
@@ -346,12 +347,12 @@ export class PrimaryPath {
         (this.comparing && this.comparator.isFull(0)));
     if (outputFull !== this.vmHeld) {
       this.vmHeld = outputFull;
-      if (outputFull) this.vm.hold();
-      else this.vm.unhold();
+      if (outputFull) this.vm.pauseReading();
+      else this.vm.resumeReading();
     }
   }
 
-  private release(slab: number, at: number, length: number, cause: ReleaseCause): void {
+  private release(slab: SlabId, at: number, length: number, cause: ReleaseCause): void {
     const bytes = this.slabs.buffer(slab);
     this.offsets.output(bytes, at, length);
     this.countReleased(length);
@@ -360,7 +361,7 @@ export class PrimaryPath {
   }
 
   /** The secondary hears the PVM's own numbers: release may translate the frame, where it lies, before the link is written. */
-  private tellSyn(slab: number, at: number, length: number): void {
+  private tellSyn(slab: SlabId, at: number, length: number): void {
     const type = MESSAGE.primarySyn;
     if (this.offsets.size === 0) this.link?.pushFrame(type, this.epoch, 0, slab, at, length);
     else this.link?.sendFrame(type, this.epoch, 0, this.slabs.buffer(slab).subarray(at, at + length));
@@ -381,20 +382,20 @@ export class PrimaryPath {
     return this.nowMs;
   }
 
-  private keepEarly(slab: number, at: number, length: number, index: number): void {
+  private keepEarly(slab: SlabId, at: number, length: number, index: number): void {
     // Beyond the limit the frame is not kept: its PVM counterpart waits, and a checkpoint heals it.
     if (this.early.length >= this.limits.earlyFramesMax) return;
-    this.slabs.retain(slab);
+    this.slabs.ref(slab);
     this.early.push({ slab, at, length, index });
   }
 
   private dropEarly(): void {
-    for (const frame of this.early) this.slabs.release(frame.slab);
+    for (const frame of this.early) this.slabs.unref(frame.slab);
     this.early = [];
   }
 
   private forEachFrame(
-    slab: number,
+    slab: SlabId,
     start: number,
     end: number,
     visit: (at: number, length: number) => void,

@@ -22,6 +22,7 @@ import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
+import type { SlabId } from '../units.ts';
 import { InputFilter } from './input-filter.ts';
 import { KeptOutput } from './kept-output.ts';
 import { SilentInput } from './silent-input.ts';
@@ -99,7 +100,7 @@ export class SecondaryPath {
   }
 
   /** A mirrored client frame. */
-  input(slab: number, at: number, length: number): void {
+  input(slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.counters.inputFrames++;
     this.tap?.(TAP.uplinkIn, bytes, at, length, 'mirrored');
@@ -112,7 +113,7 @@ export class SecondaryPath {
    * The PVM's SYN or SYN-ACK. One of an epoch that is over comes late, on another connection than word of the commit:
    * the SVM has that connection already, and would pair the next one that it opens to the same place with it.
    */
-  primarySyn(epoch: number, slab: number, at: number, length: number): void {
+  primarySyn(epoch: number, slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.offsets.noteSyn(bytes, at, length);
     if (epoch < this.epoch) {
@@ -155,7 +156,7 @@ export class SecondaryPath {
     // A barrier may come to this point when the session has ended and the port is another path's.
     if (this.standing || this.over) return;
     this.standing = true;
-    this.vm.hold();
+    this.vm.pauseReading();
   }
 
   /** The primary says which epoch is about to end: before the first commit this is how the numbers are agreed. */
@@ -177,7 +178,7 @@ export class SecondaryPath {
    * The SVM is the one VM now. Both ports go to whoever is given them next; what was kept leaves through `send`, in the
    * client's numbers, and what the SVM has not heard goes to it. Afterwards `offsets` maps the SVM's numbers.
    */
-  takeOver(send: (slab: number, at: number, length: number) => void): Takeover {
+  takeOver(send: (slab: SlabId, at: number, length: number) => void): Takeover {
     const takeover: Takeover = { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 };
     this.translator.learnsPorts = true;
     this.silent.drain((slab, at, length) => {
@@ -213,14 +214,14 @@ export class SecondaryPath {
     this.resumeVm();
   }
 
-  private onHeard(slab: number, at: number, length: number): void {
+  private onHeard(slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     if (!this.active || !this.filter.accepts(bytes, at, length)) return;
     this.offsets.input(bytes, at, length);
     this.silent.heard(slab, at, length, this.clock.now());
   }
 
-  private onOutput(slab: number, at: number, length: number): void {
+  private onOutput(slab: SlabId, at: number, length: number): void {
     if (!this.active) {
       this.counters.droppedFrames++;
       return;
@@ -240,7 +241,7 @@ export class SecondaryPath {
    */
   private sendCorrectedSyns(): void {
     this.synsToCorrect = false;
-    const frames: [index: number, slab: number, at: number, length: number][] = [];
+    const frames: [index: number, slab: SlabId, at: number, length: number][] = [];
     this.kept.forEach((index, slab, at, length) => {
       if (this.translator.correctSyn(this.slabs.buffer(slab), at, length))
         frames.push([index, slab, at, length]);
@@ -256,7 +257,7 @@ export class SecondaryPath {
     this.link.flush();
     if (!this.vmHeld && !this.readingRest && this.link.queuedBytes >= this.limits.unsentBytesMax) {
       this.vmHeld = true;
-      this.vm.hold();
+      this.vm.pauseReading();
     }
   }
 
@@ -264,13 +265,13 @@ export class SecondaryPath {
     this.readingRest = false;
     if (!this.standing) return;
     this.standing = false;
-    this.vm.unhold();
+    this.vm.resumeReading();
   }
 
   private resumeVm(): void {
     if (!this.vmHeld) return;
     this.vmHeld = false;
-    this.vm.unhold();
+    this.vm.resumeReading();
   }
 
   private batchNow(): number {

@@ -9,13 +9,14 @@
  * Limits: LIMITS.silentUplinkBytesMax, -MsMax and passedOnMax; the oldest go first (a TCP client would repeat them).
  */
 
-import type { SlabPool } from '../frames/slabs.ts';
+import { NO_SLAB, type SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import type { SlabId } from '../units.ts';
 
 export class SilentInput {
   private readonly slabs: SlabPool;
   private readonly limits: Limits;
-  private slab: number[] = [];
+  private slab: SlabId[] = [];
   private at: number[] = [];
   private length: number[] = [];
   private hash: number[] = [];
@@ -41,10 +42,10 @@ export class SilentInput {
     return count;
   }
 
-  heard(slab: number, at: number, length: number, nowMs: number): void {
+  heard(slab: SlabId, at: number, length: number, nowMs: number): void {
     const hash = hashBytes(this.slabs.buffer(slab), at, length);
     if (this.cameAhead(hash, nowMs)) return;
-    this.slabs.retain(slab);
+    this.slabs.ref(slab);
     this.slab.push(slab);
     this.at.push(at);
     this.length.push(length);
@@ -76,11 +77,11 @@ export class SilentInput {
   }
 
   /** Hands out what the SVM never got, in order, and forgets it. */
-  drain(take: (slab: number, at: number, length: number) => void): void {
+  drain(take: (slab: SlabId, at: number, length: number) => void): void {
     for (let i = this.first; i < this.slab.length; i++) {
       if (this.slab[i] < 0) continue;
       take(this.slab[i], this.at[i], this.length[i]);
-      this.slabs.release(this.slab[i]);
+      this.slabs.unref(this.slab[i]);
     }
     this.slab = [];
     this.at = [];
@@ -117,8 +118,8 @@ export class SilentInput {
   private forget(i: number): void {
     if (this.slab[i] < 0) return;
     this.bytes -= this.length[i];
-    this.slabs.release(this.slab[i]);
-    this.slab[i] = -1;
+    this.slabs.unref(this.slab[i]);
+    this.slab[i] = NO_SLAB;
   }
 
   private compact(): void {

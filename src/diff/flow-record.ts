@@ -1,6 +1,7 @@
 /** What a replay remembers of one flow. Sequence numbers are the primary VM's. */
 import { describeFlowKey } from '../flow/key.ts';
 import { seqBefore, seqDiff } from '../flow/sequence.ts';
+import type { SlabId } from '../units.ts';
 import { TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { RecentPayloads } from './recent-payloads.ts';
 import type { Finding } from './report.ts';
@@ -12,7 +13,7 @@ export type HeldFrame = {
   /** by the clock of its own file, and by the one that both are merged by */
   fileMs: number;
   sinceMs: number;
-  slab: number;
+  slab: SlabId;
   at: number;
   length: number;
   /** the secondary's: its number for the comparator; and its bytes when it has left its slab */

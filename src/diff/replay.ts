@@ -25,9 +25,10 @@ import { invariant } from '../error.ts';
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
 import { seqAtOrBefore, seqDiff, seqMax } from '../flow/sequence.ts';
 import { FlowTable } from '../flow/table.ts';
-import { SlabPool } from '../frames/slabs.ts';
+import { NO_SLAB, SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
+import type { SlabId } from '../units.ts';
 import { readI32 } from '../wire/bytes.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP, TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
@@ -95,7 +96,7 @@ export class Replay {
   /** by index, in order of arrival */
   private readonly kept = new Map<number, HeldFrame>();
   private readonly waits = new WaitHistogram();
-  private slab = -1;
+  private slab: SlabId = NO_SLAB;
   private filled = 0;
   private nextIndex = 0;
   private nowMs = Number.NEGATIVE_INFINITY;
@@ -423,7 +424,7 @@ export class Replay {
   /** Copies a frame into the slab that is being filled; where it is now. */
   private place({ bytes, at, length }: FrameBytes): number {
     if (this.slab < 0 || this.filled + length > this.slabs.slabBytes) {
-      if (this.slab >= 0) this.slabs.release(this.slab);
+      if (this.slab >= 0) this.slabs.unref(this.slab);
       if (this.slabs.inUse >= KEPT_SLABS_MAX) this.moveOut();
       this.slab = this.slabs.acquire();
       invariant(this.slab >= 0, 'held output pinned all slabs without a checkpoint being asked for');
@@ -435,13 +436,13 @@ export class Replay {
     return to;
   }
 
-  private placeKey(slab: number, at: number): number {
+  private placeKey(slab: SlabId, at: number): number {
     return slab * this.slabs.slabBytes + at;
   }
 
   private keep(frame: HeldFrame): void {
     frame.index = this.nextIndex++;
-    this.slabs.retain(frame.slab);
+    this.slabs.ref(frame.slab);
     this.kept.set(frame.index, frame);
     frame.flow.secondaryKept.add(frame);
   }
@@ -449,10 +450,10 @@ export class Replay {
   private forget(frame: HeldFrame): void {
     this.kept.delete(frame.index);
     frame.flow.secondaryKept.delete(frame);
-    if (frame.bytes === null) this.slabs.release(frame.slab);
+    if (frame.bytes === null) this.slabs.unref(frame.slab);
   }
 
-  private onRelease(slab: number, at: number, cause: string): void {
+  private onRelease(slab: SlabId, at: number, cause: string): void {
     const key = this.placeKey(slab, at);
     const frame = this.held.get(key);
     if (frame === undefined) return;
@@ -670,7 +671,7 @@ export class Replay {
       frame.at = this.place({ bytes: frame.bytes, at: 0, length: frame.length });
       frame.slab = this.slab;
       frame.bytes = null;
-      this.slabs.retain(frame.slab);
+      this.slabs.ref(frame.slab);
     }
     const { slab, at, length, index, flow } = frame;
     if (this.translating) this.translator.correctSyn(this.slabs.buffer(slab), at, length);
@@ -687,7 +688,7 @@ export class Replay {
         frame.at,
         frame.at + frame.length,
       );
-      this.slabs.release(frame.slab);
+      this.slabs.unref(frame.slab);
     }
   }
 

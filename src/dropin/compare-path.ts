@@ -27,8 +27,9 @@ import { SlabPool } from '../frames/slabs.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import type { SlabId } from '../units.ts';
 
-type KeptFrame = { slab: number; at: number; length: number };
+type KeptFrame = { slab: SlabId; at: number; length: number };
 
 export type ComparePathEvents = {
   diverged(flow: string, reason: DivergenceReason): void;
@@ -80,7 +81,7 @@ export class ComparePath {
     this.limits = options.limits ?? LIMITS;
     this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
     const sink = {
-      release: (slab: number, at: number, length: number) => this.release(slab, at, length),
+      release: (slab: SlabId, at: number, length: number) => this.release(slab, at, length),
       primarySyn: () => {},
       confirm: () => {},
       diverged: (key: Int32Array, reason: DivergenceReason) =>
@@ -157,18 +158,18 @@ export class ComparePath {
     for (const port of [this.primaryIn, this.secondaryIn, this.out]) port.close();
     this.turn.clear();
     this.comparator.discard();
-    for (const { slab } of this.early.splice(0)) this.slabs.release(slab);
+    for (const { slab } of this.early.splice(0)) this.slabs.unref(slab);
   }
 
   /* For the two inputs' ports. */
 
-  primaryFrame(slab: number, at: number, length: number): void {
+  primaryFrame(slab: SlabId, at: number, length: number): void {
     this.counters.primaryFrames++;
     if (this.comparing) this.turn.primaryFrame(slab, at, length, this.batchNow());
     else this.comparator.passAlone(slab, at, length, this.batchNow());
   }
 
-  secondaryFrame(slab: number, at: number, length: number): void {
+  secondaryFrame(slab: SlabId, at: number, length: number): void {
     this.counters.secondaryFrames++;
     if (!this.comparing) return;
     if (!this.standing) {
@@ -179,7 +180,7 @@ export class ComparePath {
       this.counters.lateFrames++;
       return;
     }
-    this.slabs.retain(slab);
+    this.slabs.ref(slab);
     this.early.push({ slab, at, length });
   }
 
@@ -197,11 +198,11 @@ export class ComparePath {
   private replayEarly(): void {
     for (const { slab, at, length } of this.early.splice(0)) {
       if (this.comparing) this.comparator.secondaryFrame(slab, at, length, 0, this.batchNow());
-      this.slabs.release(slab);
+      this.slabs.unref(slab);
     }
   }
 
-  private release(slab: number, at: number, length: number): void {
+  private release(slab: SlabId, at: number, length: number): void {
     if (!this.out.isOpen) {
       this.counters.droppedFrames++;
       return;
@@ -229,8 +230,8 @@ export class ComparePath {
     const primaryHeld = this.paused || full || this.out.queuedBytes >= this.limits.unsentBytesMax;
     if (primaryHeld !== this.primaryHeld) {
       this.primaryHeld = primaryHeld;
-      if (primaryHeld) this.primaryIn.hold();
-      else this.primaryIn.unhold();
+      if (primaryHeld) this.primaryIn.pauseReading();
+      else this.primaryIn.resumeReading();
     }
     // The SVM may be ahead by as much as its socket holds, too.
     // One read may bring thousands of small frames: stopping at half keeps them below the limit.
@@ -240,8 +241,8 @@ export class ComparePath {
     const secondaryHeld = this.paused || secondaryAhead;
     if (secondaryHeld !== this.secondaryHeld) {
       this.secondaryHeld = secondaryHeld;
-      if (secondaryHeld) this.secondaryIn.hold();
-      else this.secondaryIn.unhold();
+      if (secondaryHeld) this.secondaryIn.pauseReading();
+      else this.secondaryIn.resumeReading();
     }
   }
 
@@ -260,7 +261,7 @@ class FromPrimary implements FrameHandler {
     this.path = path;
   }
 
-  frame(slab: number, at: number, length: number): void {
+  frame(slab: SlabId, at: number, length: number): void {
     this.path.primaryFrame(slab, at, length);
   }
 
@@ -276,7 +277,7 @@ class FromSecondary implements FrameHandler {
     this.path = path;
   }
 
-  frame(slab: number, at: number, length: number): void {
+  frame(slab: SlabId, at: number, length: number): void {
     this.path.secondaryFrame(slab, at, length);
   }
 

@@ -12,6 +12,7 @@ import { SlabPool } from '../frames/slabs.ts';
 import type { Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
 import { LIMITS } from '../limits.ts';
+import type { SlabId } from '../units.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
 import { StreamKeeper } from './stream-keeper.ts';
 
@@ -31,7 +32,7 @@ export class NotifySource implements CheckpointSource {
   constructor(endpoint: Endpoint, framing: Framing, timers: Timers, events: CheckpointEvents) {
     this.events = events;
     const handler = {
-      frame: (slab: number, at: number, length: number) => this.onMessage(slab, at, length),
+      frame: (slab: SlabId, at: number, length: number) => this.onMessage(slab, at, length),
       batchEnd: () => {},
     };
     this.port = new FramePort('notify', this.slabs, handler, framing);
@@ -59,7 +60,7 @@ export class NotifySource implements CheckpointSource {
     await this.keeper.close();
   }
 
-  private onMessage(slab: number, at: number, length: number): void {
+  private onMessage(slab: SlabId, at: number, length: number): void {
     const message = this.slabs.buffer(slab).toString('latin1', at, at + length);
     if (message === COMMITTED) this.events.committed();
     else if (message === INIT) this.say(INIT_REPLY);

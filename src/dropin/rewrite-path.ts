@@ -24,12 +24,13 @@ import { FramePort } from '../io/frame-port.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
+import type { SlabId } from '../units.ts';
 import { readU16, writeU16 } from '../wire/bytes.ts';
 import { partialChecksumAt } from '../wire/virtio-net.ts';
 
 export type RewritePhase = 'waiting' | 'following' | 'alone';
 
-type KeptFrame = { slab: number; at: number; length: number };
+type KeptFrame = { slab: SlabId; at: number; length: number };
 
 export class RewritePath {
   readonly in: FramePort;
@@ -60,11 +61,11 @@ export class RewritePath {
     this.translator = new SvmTranslator(hashSeed, this.limits);
     this.offsets = new OffsetMap(hashSeed, this.limits);
     const input = {
-      frame: (slab: number, at: number, length: number) => this.onInput(slab, at, length),
+      frame: (slab: SlabId, at: number, length: number) => this.onInput(slab, at, length),
       batchEnd: () => this.onInputEnd(),
     };
     const output = {
-      frame: (slab: number, at: number, length: number) => this.onOutput(slab, at, length),
+      frame: (slab: SlabId, at: number, length: number) => this.onOutput(slab, at, length),
       batchEnd: () => this.onOutputEnd(),
     };
     // Nothing is expected from the places that are written to; what comes is read and forgotten.
@@ -136,22 +137,22 @@ export class RewritePath {
 
   close(): void {
     for (const port of [this.in, this.guestIn, this.guestOut, this.out]) port.close();
-    for (const { slab } of this.kept.splice(0)) this.slabs.release(slab);
+    for (const { slab } of this.kept.splice(0)) this.slabs.unref(slab);
     this.keptBytes = 0;
   }
 
-  private onInput(slab: number, at: number, length: number): void {
+  private onInput(slab: SlabId, at: number, length: number): void {
     this.counters.inputFrames++;
     if (!this.standing) {
       this.deliver(slab, at, length);
       return;
     }
-    this.slabs.retain(slab);
+    this.slabs.ref(slab);
     this.kept.push({ slab, at, length });
     this.keptBytes += length;
   }
 
-  private deliver(slab: number, at: number, length: number): void {
+  private deliver(slab: SlabId, at: number, length: number): void {
     if (this.now === 'waiting' || !this.guestIn.isOpen) {
       this.counters.droppedInput++;
       return;
@@ -160,7 +161,7 @@ export class RewritePath {
     this.guestIn.out.push(slab, at, length);
   }
 
-  private onOutput(slab: number, at: number, length: number): void {
+  private onOutput(slab: SlabId, at: number, length: number): void {
     this.counters.outputFrames++;
     if (this.standing || this.now === 'waiting' || !this.out.isOpen) {
       this.counters.droppedOutput++;
@@ -187,14 +188,14 @@ export class RewritePath {
     this.keptBytes = 0;
     for (const { slab, at, length } of this.kept.splice(0)) {
       this.deliver(slab, at, length);
-      this.slabs.release(slab);
+      this.slabs.unref(slab);
     }
     this.guestIn.flush();
     this.regulate();
   }
 
   /** In place. What a driver has yet to complete of a checksum has no sequence number in it, and stays. */
-  private translate(slab: number, frameAt: number, frameBytes: number, way: Way): void {
+  private translate(slab: SlabId, frameAt: number, frameBytes: number, way: Way): void {
     const bytes = this.slabs.buffer(slab);
     const skip = this.vnet ? vnetBytes(bytes, frameAt) : 0;
     const partialAt = this.vnet ? partialChecksumAt(bytes, frameAt, frameBytes, skip) : -1;
@@ -213,14 +214,14 @@ export class RewritePath {
       this.keptBytes >= this.limits.gatedBytesMax || this.guestIn.queuedBytes >= this.limits.unsentBytesMax;
     if (full !== this.inHeld) {
       this.inHeld = full;
-      if (full) this.in.hold();
-      else this.in.unhold();
+      if (full) this.in.pauseReading();
+      else this.in.resumeReading();
     }
     const held = (this.standing && this.cut) || this.out.queuedBytes >= this.limits.unsentBytesMax;
     if (held !== this.guestOutHeld) {
       this.guestOutHeld = held;
-      if (held) this.guestOut.hold();
-      else this.guestOut.unhold();
+      if (held) this.guestOut.pauseReading();
+      else this.guestOut.resumeReading();
     }
   }
 }

@@ -11,8 +11,9 @@
  * COLO_STREAM_FRAMING; nothing after that point is believed.
  */
 import { ColoError } from '../error.ts';
+import type { SlabId } from '../units.ts';
 import { readU32 } from '../wire/bytes.ts';
-import type { SlabPool } from './slabs.ts';
+import { NO_SLAB, type SlabPool } from './slabs.ts';
 
 export const LENGTH_PREFIX_BYTES = 4;
 const VNET_PREFIX_BYTES = 8;
@@ -33,7 +34,7 @@ export function vnetBytes(bytes: Uint8Array, at: number): number {
 
 export type FrameHandler = {
   /** One frame; retain the slab to keep it beyond this call. */
-  frame(slab: number, at: number, length: number): void;
+  frame(slab: SlabId, at: number, length: number): void;
   /** Everything that one read brought has been handed on. */
   batchEnd(): void;
 };
@@ -48,7 +49,7 @@ export class FrameReader {
   private readonly slabs: SlabPool;
   private readonly framing: Framing;
   private readonly prefixBytes: number;
-  private slab = -1;
+  private slab: SlabId = NO_SLAB;
   /** [parsed, filled) are bytes of a frame that is not complete yet */
   private parsed = 0;
   private filled = 0;
@@ -70,7 +71,7 @@ export class FrameReader {
       if (this.slab >= 0) {
         if (partial > 0)
           this.slabs.buffer(this.slab).copy(this.slabs.buffer(next), 0, this.parsed, this.filled);
-        this.slabs.release(this.slab);
+        this.slabs.unref(this.slab);
       }
       this.slab = next;
       this.parsed = 0;
@@ -108,8 +109,8 @@ export class FrameReader {
   }
 
   close(): void {
-    if (this.slab >= 0) this.slabs.release(this.slab);
-    this.slab = -1;
+    if (this.slab >= 0) this.slabs.unref(this.slab);
+    this.slab = NO_SLAB;
     this.parsed = 0;
     this.filled = 0;
   }

@@ -2,6 +2,8 @@
  * Frames on their way out, gathered into runs: neighbours in one slab leave as one piece of memory, with the
  * prefixes that already lie between them. Each run holds one count of its slab until it is written.
  */
+
+import type { SlabId } from '../units.ts';
 import { type Framing, prefixBytesOf } from './frame-reader.ts';
 import type { SlabPool } from './slabs.ts';
 
@@ -11,7 +13,7 @@ export class RunQueue {
   frames = 0;
   private readonly runBytesMax: number;
   private readonly prefixBytes: number;
-  private slabIds: number[] = [];
+  private slabIds: SlabId[] = [];
   private starts: number[] = [];
   private ends: number[] = [];
   private tags: number[] = [];
@@ -28,7 +30,7 @@ export class RunQueue {
   }
 
   /** Adds the frame at (slab, at, length), whose prefix lies before it. A run keeps its first frame's `tag`. */
-  push(slab: number, at: number, length: number, tag = 0): void {
+  push(slab: SlabId, at: number, length: number, tag = 0): void {
     const start = at - this.prefixBytes;
     const end = at + length;
     this.bytes += end - start;
@@ -44,7 +46,7 @@ export class RunQueue {
       this.frameCounts[last]++;
       return;
     }
-    this.slabs.retain(slab);
+    this.slabs.ref(slab);
     this.slabIds.push(slab);
     this.starts.push(start);
     this.ends.push(end);
@@ -54,7 +56,7 @@ export class RunQueue {
 
   /** Hands out every run with the count it holds: the taker releases the slab. Of `bytesMax` bytes, but at least one. */
   drain(
-    take: (slab: number, start: number, end: number, tag: number) => void,
+    take: (slab: SlabId, start: number, end: number, tag: number) => void,
     bytesMax = Number.POSITIVE_INFINITY,
   ): void {
     if (this.slabIds.length === 1) {
@@ -79,8 +81,8 @@ export class RunQueue {
   }
 
   /** The common case, without a list of its own for each of the columns. */
-  private drainOne(take: (slab: number, start: number, end: number, tag: number) => void): void {
-    const slab = this.slabIds.pop() as number;
+  private drainOne(take: (slab: SlabId, start: number, end: number, tag: number) => void): void {
+    const slab = this.slabIds.pop() as SlabId;
     const start = this.starts.pop() as number;
     const end = this.ends.pop() as number;
     const tag = this.tags.pop() as number;
@@ -91,6 +93,6 @@ export class RunQueue {
   }
 
   clear(): void {
-    this.drain((slab) => this.slabs.release(slab));
+    this.drain((slab) => this.slabs.unref(slab));
   }
 }

@@ -4,11 +4,15 @@
  * Goal: no allocation and no copy per frame. A slab is a large reused buffer; a frame is (slab id, offset, length).
  * Whoever keeps a frame retains its slab and releases it later; a slab whose count reaches zero is read into again.
  *
- * Limits: `slabsMax` slabs, allocated as they are first needed and never given back. `acquire` answers -1 when all
+ * Limits: `slabsMax` slabs, allocated as they are first needed and never given back. `acquire` returns NO_SLAB when all
  * are in use: the reader then stops reading (back-pressure), and the owner forces a checkpoint, which frees most.
  */
 import { InvariantError, invariant } from '../error.ts';
+import type { SlabId } from '../units.ts';
 import { type SameBytes, sameBytesIn } from './same-bytes.ts';
+
+/** In place of a slab where there is none. */
+export const NO_SLAB = -1 as SlabId;
 
 const WASM_PAGE_BYTES = 64 * 1024;
 
@@ -38,7 +42,7 @@ export class SlabPool {
   private readonly views: DataView[] = [];
   private readonly memory: SlabMemory;
   private readonly counts: Int32Array;
-  private readonly free: number[] = [];
+  private readonly free: SlabId[] = [];
   private readonly waiters: (() => void)[] = [];
 
   /** A `memory` that is handed in must be large enough, and in no other pool's use. */
@@ -49,12 +53,12 @@ export class SlabPool {
     this.memory = memory;
   }
 
-  /** A slab with count 1, or -1 when none is left. */
-  acquire(): number {
+  /** A slab with count 1, or NO_SLAB when all are in use. */
+  acquire(): SlabId {
     let id = this.free.pop();
     if (id === undefined) {
-      if (this.buffers.length === this.slabsMax) return -1;
-      id = this.buffers.length;
+      if (this.buffers.length === this.slabsMax) return NO_SLAB;
+      id = this.buffers.length as SlabId;
       const shared = this.memory.buffer;
       const memory = shared ?? new ArrayBuffer(this.slabBytes);
       const at = shared === null ? 0 : id * this.slabBytes;
@@ -66,27 +70,27 @@ export class SlabPool {
     return id;
   }
 
-  buffer(id: number): Buffer {
+  buffer(id: SlabId): Buffer {
     return this.buffers[id];
   }
 
   /** The same bytes as `buffer`. */
-  view(id: number): DataView {
+  view(id: SlabId): DataView {
     return this.views[id];
   }
 
   /** Are `length` bytes of two slabs the same? */
-  same(slab: number, at: number, other: number, otherAt: number, length: number): boolean {
+  same(slab: SlabId, at: number, other: SlabId, otherAt: number, length: number): boolean {
     return this.memory.sameBytes(slab * this.slabBytes + at, other * this.slabBytes + otherAt, length) === 1;
   }
 
-  retain(id: number): void {
-    invariant(this.counts[id] > 0, 'a slab was retained after its last release');
+  ref(id: SlabId): void {
+    invariant(this.counts[id] > 0, 'a slab was referenced after its last unref');
     this.counts[id]++;
   }
 
-  release(id: number): void {
-    invariant(this.counts[id] > 0, 'a slab was released too often');
+  unref(id: SlabId): void {
+    invariant(this.counts[id] > 0, 'a slab was unreferenced too often');
     if (--this.counts[id] > 0) return;
     this.inUse--;
     this.free.push(id);

@@ -68,7 +68,7 @@ export class FramePort {
     this.out.drain((slab, start, end) => {
       stream.write(this.slabs.buffer(slab).subarray(start, end), (taken) => {
         if (!taken) this.onLost();
-        this.slabs.release(slab);
+        this.slabs.unref(slab);
         this.onWritten();
       });
     }, bytesMax);
@@ -95,11 +95,11 @@ export class FramePort {
   }
 
   /** Stops reading; every hold needs one unhold. */
-  hold(): void {
+  pauseReading(): void {
     if (this.holds++ === 0) this.stream?.pause();
   }
 
-  unhold(): void {
+  resumeReading(): void {
     if (--this.holds === 0) this.stream?.resume();
   }
 
@@ -114,7 +114,7 @@ export class FramePort {
     const buffer = this.reader.buffer();
     if (buffer === null) {
       this.holds++;
-      this.slabs.whenFree(() => this.unhold());
+      this.slabs.whenFree(() => this.resumeReading());
     }
     return buffer;
   }

@@ -9,6 +9,7 @@ import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
 import { LIMITS } from '../limits.ts';
+import type { SlabId } from '../units.ts';
 import { readU32, writeI32 } from '../wire/bytes.ts';
 import {
   type ControlBodies,
@@ -25,7 +26,7 @@ export type LinkHandler = {
   heartbeat(number: number): void;
   heartbeatAck(number: number): void;
   /** One frame of an input, output or primarySyn message. */
-  frame(type: MessageType, epoch: number, index: number, slab: number, at: number, length: number): void;
+  frame(type: MessageType, epoch: number, index: number, slab: SlabId, at: number, length: number): void;
   confirm(epoch: number, from: number, to: number): void;
   batchEnd(): void;
 };
@@ -102,7 +103,7 @@ export class LinkChannel {
   }
 
   /** Queues a frame; frames of one kind and epoch that lie side by side become one message. */
-  pushFrame(type: MessageType, epoch: number, index: number, slab: number, at: number, length: number): void {
+  pushFrame(type: MessageType, epoch: number, index: number, slab: SlabId, at: number, length: number): void {
     if (!this.open) return;
     if (type !== this.framesType || epoch !== this.framesEpoch) {
       this.flushFrames();
@@ -197,7 +198,7 @@ export class LinkChannel {
     this.frames.drain((slab, start, end, index) => {
       this.write(framesHeader(type, epoch, index, end - start));
       this.stream.write(this.slabs.buffer(slab).subarray(start, end), () => {
-        this.slabs.release(slab);
+        this.slabs.unref(slab);
         this.onWritten();
       });
     });
@@ -217,7 +218,7 @@ export class LinkChannel {
     }
   }
 
-  private onMessage(slab: number, at: number, length: number): void {
+  private onMessage(slab: SlabId, at: number, length: number): void {
     const handler = this.listener;
     if (!this.open) return;
     const buffer = this.slabs.buffer(slab);
@@ -268,7 +269,7 @@ export class LinkChannel {
     }
   }
 
-  private onFrames(handler: LinkHandler, type: MessageType, slab: number, body: number, end: number): void {
+  private onFrames(handler: LinkHandler, type: MessageType, slab: SlabId, body: number, end: number): void {
     const buffer = this.slabs.buffer(slab);
     if (body + FRAMES_HEADER_BYTES > end) throw garbled('a frame message without its header');
     const epoch = readU32(buffer, body);

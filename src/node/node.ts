@@ -14,7 +14,7 @@ import type { CheckpointReport } from '../checkpoint/report.ts';
 import type { NodeConfig } from '../config/node-config.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import { SecondaryPath } from '../datapath/secondary-path.ts';
-import { ColoError } from '../error.ts';
+import { ColoError, messageOf } from '../error.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import { type SlabMemory, SlabPool } from '../frames/slabs.ts';
 import { type Clock, sleep, type Timers } from '../io/clock.ts';
@@ -380,7 +380,7 @@ export class ColoNode implements NodeControl {
     question().then(
       (event) => this.dispatch(event),
       (cause: unknown) => {
-        const message = cause instanceof Error ? cause.message : String(cause);
+        const message = messageOf(cause);
         this.events.emit('arbiter.failed', { message });
         this.dispatch({ type: 'arbiterFailed', message });
       },
@@ -794,8 +794,4 @@ export class ColoNode implements NodeControl {
 /** What a node ends with: the message and the code to look it up by. */
 function errorText(cause: unknown): string {
   return cause instanceof ColoError ? `${cause.code}: ${cause.message}` : messageOf(cause);
-}
-
-function messageOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }

@@ -9,7 +9,7 @@ import type { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PrimaryBarrier } from '../checkpoint/primary-barrier.ts';
 import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { PrimaryPath } from '../datapath/primary-path.ts';
-import { ColoError } from '../error.ts';
+import { ColoError, messageOf } from '../error.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
@@ -142,7 +142,7 @@ export class PrimarySession {
       });
     } catch (cause) {
       // The gate is closed, and only the end of the session opens it again.
-      this.finish(cause instanceof Error ? cause.message : String(cause));
+      this.finish(messageOf(cause));
       throw cause;
     }
     if (reason === 'initial') this.events.firstCommit();
@@ -265,7 +265,7 @@ export class PrimarySession {
   private start(reason: CheckpointReason): void {
     if (this.done || this.isCheckpointing) return;
     this.checkpoint(reason).catch((cause: unknown) => {
-      this.finish(cause instanceof Error ? cause.message : String(cause));
+      this.finish(messageOf(cause));
     });
   }
 

@@ -7,6 +7,7 @@
 import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import { SecondaryBarrier } from '../checkpoint/secondary-barrier.ts';
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
+import { messageOf } from '../error.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
@@ -128,7 +129,7 @@ export class SecondarySession {
     switch (type) {
       case MESSAGE.gate:
         this.barrier?.gate((body as ControlBodies[typeof MESSAGE.gate]).epoch).catch((cause: unknown) => {
-          this.finish(cause instanceof Error ? cause.message : String(cause));
+          this.finish(messageOf(cause));
         });
         return;
       case MESSAGE.offsets:

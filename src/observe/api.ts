@@ -16,7 +16,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { dirname, isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
-import { ColoError } from '../error.ts';
+import { ColoError, messageOf } from '../error.ts';
 import { removeStaleSocket } from '../io/unix-socket.ts';
 import type { EventLog } from './event-log.ts';
 import type { Metrics } from './metrics.ts';
@@ -204,7 +204,7 @@ function sendError(response: ServerResponse, error: unknown): void {
     sendJson(response, status, { code: error.code, message: error.message });
     return;
   }
-  const message = `the node failed at this: ${error instanceof Error ? error.message : String(error)}`;
+  const message = `the node failed at this: ${messageOf(error)}`;
   sendJson(response, 500, { code: 'COLO_API_INTERNAL', message: `${message}; please report it` });
 }
 

@@ -12,7 +12,7 @@ import { randomUUID } from 'node:crypto';
 import { link, mkdir, open, readdir, readFile, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { ColoError } from '../error.ts';
+import { ColoError, messageOf } from '../error.ts';
 import type { Arbiter, Held, PairRecord } from './arbiter.ts';
 
 const recordSchema = z.strictObject({
@@ -94,7 +94,7 @@ export class DirectoryArbiter implements Arbiter {
 
   private unreachable(cause: unknown): ColoError {
     if (cause instanceof ColoError) return cause;
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = messageOf(cause);
     return new ColoError(
       'COLO_ARBITER_UNREACHABLE',
       `the arbiter's directory ${this.directory} cannot be used: ${why}; nobody can take over until it can`,

@@ -159,11 +159,11 @@ test('the phases, one after the other, each held until it is safe', async () => 
 
   // The SVM stops, and its last words go before REPLY.
   paths.svm.say('last words');
-  paths.ports.svm.hold();
+  paths.ports.svm.pauseReading();
   all.svmQemu.write(u32(2), () => {});
   await all.pass();
   assert.equal(all.told(all.pvmQemu), '', 'they have not been read');
-  paths.ports.svm.unhold();
+  paths.ports.svm.resumeReading();
   await all.pass();
   assert.equal(paths.primary.comparator.secondary.frames, 1, 'they belong to the old epoch');
   assert.equal(all.told(all.pvmQemu), '00000002');
@@ -286,13 +286,13 @@ test('an abort while the PVM’s last output is read commits nothing', async () 
   await all.pass();
   all.svmQemu.write(u32(2), () => {});
   await all.pass();
-  all.paths.ports.pvm.hold();
+  all.paths.ports.pvm.pauseReading();
   all.paths.pvm.say('unread');
   all.svmQemu.write(u32(5), () => {});
   await all.pass();
   all.barrier.abort(new ColoError('COLO_LINK_CLOSED', 'cable'));
   await rejected;
-  all.paths.ports.pvm.unhold();
+  all.paths.ports.pvm.resumeReading();
   await all.pass();
   assert.equal(committed, 0);
   assert.equal(all.paths.primary.epoch, 0);
@@ -382,7 +382,7 @@ test('last words of the SVM that cannot be read end the checkpoint instead of pa
   run.catch(() => {});
   all.pvmQemu.write(u32(1), () => {});
   await all.pass();
-  all.paths.ports.svm.hold();
+  all.paths.ports.svm.pauseReading();
   all.paths.svm.say('unread');
   all.svmQemu.write(u32(2), () => {});
   await all.pass(1200);

@@ -5,6 +5,7 @@ import { describeFlowKey } from '../../src/flow/key.ts';
 import { type Framing, prefixBytesOf } from '../../src/frames/frame-reader.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
+import type { SlabId } from '../../src/units.ts';
 import {
   CLIENT_ADDRESS,
   CLIENT_MAC,
@@ -50,7 +51,7 @@ export class Rig {
     const before = this.released.length;
     const slab = this.place(frame);
     this.comparator.primaryFrame(slab, this.prefixBytes, frame.length, this.nowMs);
-    this.pool.release(slab);
+    this.pool.unref(slab);
     return this.released.length - before;
   }
 
@@ -59,14 +60,14 @@ export class Rig {
     const before = this.released.length;
     const slab = this.place(frame);
     this.comparator.secondaryFrame(slab, this.prefixBytes, frame.length, this.svmIndex++, this.nowMs);
-    this.pool.release(slab);
+    this.pool.unref(slab);
     return this.released.length - before;
   }
 
   alone(frame: Buffer): void {
     const slab = this.place(frame);
     this.comparator.passAlone(slab, this.prefixBytes, frame.length, this.nowMs);
-    this.pool.release(slab);
+    this.pool.unref(slab);
   }
 
   commit(): number {
@@ -97,7 +98,7 @@ export class Rig {
   }
 
   /** A slab of its own for a frame, which lies at `prefixBytes`. */
-  place(frame: Buffer): number {
+  place(frame: Buffer): SlabId {
     const slab = this.pool.acquire();
     assert.ok(slab >= 0, 'the rig ran out of slabs');
     this.pool.buffer(slab).writeUInt32BE(frame.length);
@@ -106,7 +107,7 @@ export class Rig {
     return slab;
   }
 
-  private copy(slab: number, at: number, length: number): Buffer {
+  private copy(slab: SlabId, at: number, length: number): Buffer {
     return Buffer.from(this.pool.buffer(slab).subarray(at, at + length));
   }
 }

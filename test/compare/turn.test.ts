@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { APART } from '../../src/compare/comparator.ts';
 import { Turn } from '../../src/compare/turn.ts';
 import { LIMITS } from '../../src/limits.ts';
+import type { SlabId } from '../../src/units.ts';
 import { TCP_ACK, TCP_SYN, TCP_URG } from '../../src/wire/tcp.ts';
 import { Dice } from '../dice.ts';
 import { tcpFrame } from '../frames.ts';
@@ -85,12 +86,12 @@ class TwoRigs {
     this.rig.assertEmpty();
   }
 
-  private add(frame: Buffer, keep: (slab: number, at: number) => void): void {
+  private add(frame: Buffer, keep: (slab: SlabId, at: number) => void): void {
     const { rig } = this;
     const slab = rig.place(frame);
     this.frames.set(slab, frame);
     keep(slab, rig.prefixBytes);
-    rig.pool.release(slab);
+    rig.pool.unref(slab);
   }
 
   private assertSame(): void {
@@ -306,7 +307,7 @@ test('a flow that pairs off is no idle one', () => {
     for (const side of ['primaryFrame', 'secondaryFrame'] as const) {
       const slab = rig.place(frame);
       turn[side](slab, rig.prefixBytes, frame.length, nowMs);
-      rig.pool.release(slab);
+      rig.pool.unref(slab);
     }
     turn.end(nowMs);
   };
@@ -326,7 +327,7 @@ test('forgotten, nothing of it is compared, and its slabs are free', () => {
     const slab = rig.place(frame);
     turn.primaryFrame(slab, rig.prefixBytes, frame.length, 0);
     turn.secondaryFrame(slab, rig.prefixBytes, frame.length, 0);
-    rig.pool.release(slab);
+    rig.pool.unref(slab);
   }
   assert.equal(rig.pool.inUse, 2);
   turn.clear();

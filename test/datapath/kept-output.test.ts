@@ -14,7 +14,7 @@ test('what was not confirmed comes out once and in order, whatever order the con
       for (let i = 0; i < frames; i++) {
         const slab = pool.acquire();
         assert.equal(kept.add(slab, i, 1), i);
-        pool.release(slab);
+        pool.unref(slab);
         expected.add(i);
       }
       for (const [from, more] of ranges) {
@@ -46,7 +46,7 @@ test('numbers go on when confirmed frames are forgotten, and old confirmations d
   const left: number[] = [];
   kept.drain((_slab, at) => left.push(at));
   assert.deepEqual(left, [9995, 9996, 9997, 9998, 9999]);
-  pool.release(slab);
+  pool.unref(slab);
   assert.equal(pool.inUse, 0);
 });
 
@@ -55,7 +55,7 @@ test('clear forgets without handing out', () => {
   const slab = pool.acquire();
   const kept = new KeptOutput(pool);
   kept.add(slab, 0, 1);
-  pool.release(slab);
+  pool.unref(slab);
   kept.clear();
   assert.equal(kept.frames, 0);
   assert.equal(pool.inUse, 0);

@@ -260,7 +260,7 @@ test('a stream that says within a write that some of it has left changes no orde
       slabs.buffer(slab).set(frame, at);
       out.push(slab, at, frame.length);
     }
-    slabs.release(slab);
+    slabs.unref(slab);
   }
   assert.ok(out.bytes > 3 * LIMITS.uplinkWriteBytesMax);
   const expected = out.frames;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FlowRecord, type HeldFrame, isAhead, isBareAck } from '../../src/diff/flow-record.ts';
 import { FLOW_KEY_WORDS } from '../../src/flow/key.ts';
+import { NO_SLAB } from '../../src/frames/slabs.ts';
 import { ACK, FIN, RST, SYN } from '../frames.ts';
 
 const record = (tcp = true): FlowRecord => new FlowRecord(1, new Int32Array(FLOW_KEY_WORDS), tcp);
@@ -10,7 +11,7 @@ const frame = (flow: FlowRecord, rest: Partial<HeldFrame>): HeldFrame => ({
   number: 1,
   fileMs: 0,
   sinceMs: 0,
-  slab: 0,
+  slab: NO_SLAB,
   at: 0,
   length: 0,
   index: 0,

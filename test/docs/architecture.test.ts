@@ -11,7 +11,7 @@ import { ROOT, readDoc } from './tables.ts';
 
 /** Lowest first. Folders of one line may import each other. */
 const LAYERS = [
-  ['error.ts', 'limits.ts', 'wasm.d.ts'],
+  ['error.ts', 'limits.ts', 'units.ts', 'wasm.d.ts'],
   ['endpoint.ts'],
   ['wire'],
   ['flow'],

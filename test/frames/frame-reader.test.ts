@@ -106,7 +106,7 @@ test('without a free slab there is nowhere to read to, and later there is, with 
   feed(state, first);
   assert.equal(reader.buffer(), null, 'the slab is nearly full and there is no other');
   assert.equal(reader.buffer(), null);
-  for (const slab of others) pool.release(slab);
+  for (const slab of others) pool.unref(slab);
   feed(state, stream.subarray(first.length, 2 * SLAB_BYTES));
   feed(state, stream.subarray(2 * SLAB_BYTES));
   assert.deepEqual(state.frames, [...FRAMES, ...FRAMES, ...FRAMES]);

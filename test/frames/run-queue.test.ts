@@ -10,7 +10,7 @@ function queue(runBytesMax = 1000) {
     const all: number[][] = [];
     runs.drain((slab, start, end, tag) => {
       all.push([slab, start, end, tag]);
-      pool.release(slab);
+      pool.unref(slab);
     });
     return all;
   };
@@ -27,7 +27,7 @@ test('neighbours become one run, with the tag of the first', () => {
   assert.equal(runs.bytes, 83);
   assert.deepEqual(drained(), [[slab, 0, 83, 7]]);
   assert.equal(runs.bytes, 0);
-  pool.release(slab);
+  pool.unref(slab);
   assert.equal(pool.inUse, 0, 'one count for each run');
 });
 
@@ -53,7 +53,7 @@ test('what is pushed while a drain is under way waits for the next', () => {
   const slab = pool.acquire();
   runs.push(slab, 4, 10);
   runs.drain((taken) => {
-    pool.release(taken);
+    pool.unref(taken);
     runs.push(slab, 18, 10);
   });
   assert.deepEqual(drained(), [[slab, 14, 28, 0]]);
@@ -64,7 +64,7 @@ test('clear lets go of the slabs', () => {
   const slab = pool.acquire();
   runs.push(slab, 4, 10);
   runs.push(slab, 500, 10);
-  pool.release(slab);
+  pool.unref(slab);
   runs.clear();
   assert.equal(pool.inUse, 0);
   assert.equal(runs.runs, 0);
@@ -79,7 +79,7 @@ test('some of it: from the front, as many runs as fit and at least one, and the 
     const starts: number[] = [];
     runs.drain((taken, start) => {
       starts.push(start);
-      pool.release(taken);
+      pool.unref(taken);
     }, bytesMax);
     return starts;
   };
@@ -90,6 +90,6 @@ test('some of it: from the front, as many runs as fit and at least one, and the 
   assert.deepEqual(some(14), [296]);
   assert.deepEqual([runs.runs, runs.frames, runs.bytes], [0, 0, 0]);
   assert.deepEqual(drained(), []);
-  pool.release(slab);
+  pool.unref(slab);
   assert.equal(pool.inUse, 0);
 });

@@ -8,10 +8,10 @@ test('slabs are lent, counted, given back and lent again', () => {
   const b = pool.acquire();
   assert.equal(pool.acquire(), -1);
   assert.equal(pool.inUse, 2);
-  pool.retain(a);
-  pool.release(a);
+  pool.ref(a);
+  pool.unref(a);
   assert.equal(pool.inUse, 2);
-  pool.release(a);
+  pool.unref(a);
   assert.equal(pool.inUse, 1);
   assert.equal(pool.acquire(), a);
   assert.equal(pool.buffer(b).length, 64);
@@ -23,19 +23,19 @@ test('a waiter is told once, when a slab is free', () => {
   const told: string[] = [];
   pool.whenFree(() => told.push('first'));
   pool.whenFree(() => told.push('second'));
-  pool.release(slab);
+  pool.unref(slab);
   assert.deepEqual(told, ['first']);
-  pool.release(pool.acquire());
-  pool.release(pool.acquire());
+  pool.unref(pool.acquire());
+  pool.unref(pool.acquire());
   assert.deepEqual(told, ['first', 'second']);
 });
 
 test('one count too few or too many is a bug that shows', () => {
   const pool = new SlabPool(64, 1);
   const slab = pool.acquire();
-  pool.release(slab);
-  assert.throws(() => pool.release(slab), { code: 'COLO_INVARIANT' });
-  assert.throws(() => pool.retain(slab), { code: 'COLO_INVARIANT' });
+  pool.unref(slab);
+  assert.throws(() => pool.unref(slab), { code: 'COLO_INVARIANT' });
+  assert.throws(() => pool.ref(slab), { code: 'COLO_INVARIANT' });
 });
 
 test('a pool works in the memory that it is handed, whatever that held before', () => {

@@ -9,6 +9,7 @@ import { Comparator } from '../../src/compare/comparator.ts';
 import type { ReleaseCause } from '../../src/compare/verdict.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
+import type { SlabId } from '../../src/units.ts';
 import { Voice } from '../compare/oracle/script.ts';
 import { randomTheme, render, traffic } from '../compare/oracle/traffic.ts';
 import type { Dice } from '../dice.ts';
@@ -61,7 +62,7 @@ class World {
 
   constructor() {
     const sink = {
-      release: (slab: number, _at: number, _length: number, cause: ReleaseCause) =>
+      release: (slab: SlabId, _at: number, _length: number, cause: ReleaseCause) =>
         this.onRelease(slab, cause),
       primarySyn: () => {},
       confirm: (index: number) => {
@@ -143,7 +144,7 @@ class World {
     while (this.comparator.frames.add(this.comparator.primary, slab, PREFIX_BYTES, 1, 0) >= 0) rows++;
     assert.equal(rows, SMALL.heldFramesMax, 'rows for held frames');
     this.comparator.discard();
-    this.pool.release(slab);
+    this.pool.unref(slab);
     assert.equal(this.pool.inUse, 0);
   }
 
@@ -163,7 +164,7 @@ class World {
     return this.pvmFrames - this.left.size;
   }
 
-  private place(frame: Buffer, number: number): { slab: number; number: number } {
+  private place(frame: Buffer, number: number): { slab: SlabId; number: number } {
     const slab = this.pool.acquire();
     assert.ok(slab >= 0, 'no slab left, and no checkpoint was asked for');
     const buffer = this.pool.buffer(slab);
@@ -173,15 +174,15 @@ class World {
     return { slab, number };
   }
 
-  private done(slab: number): void {
-    this.pool.release(slab);
+  private done(slab: SlabId): void {
+    this.pool.unref(slab);
     assert.equal(this.held, this.outstanding, 'a PVM frame is held or has left');
     const { primary, secondary } = this.comparator;
     assert.ok(this.pool.inUse <= primary.frames + secondary.frames, 'a slab is kept for no held frame');
     assert.ok(secondary.frames <= SMALL.heldSecondaryMax);
   }
 
-  private onRelease(slab: number, cause: ReleaseCause): void {
+  private onRelease(slab: SlabId, cause: ReleaseCause): void {
     const { number, frame } = this.inSlab.get(slab) as Known;
     const hex = frame.toString('hex');
     assert.ok(number >= 0, `a frame of the SVM left: ${hex}`);

@@ -5,6 +5,7 @@ import { ColoError, InvariantError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LinkChannel } from '../../src/link/link-channel.ts';
 import { MESSAGE } from '../../src/link/link-protocol.ts';
+import type { SlabId } from '../../src/units.ts';
 import type { Dice } from '../dice.ts';
 import { u32 } from '../frames.ts';
 import { fakePair, framed } from '../io/fake-stream.ts';
@@ -49,7 +50,7 @@ test('a hostile peer', async () => {
       assert.ok(cause instanceof ColoError && !(cause instanceof InvariantError), String(cause));
       codes.add(cause.code);
     };
-    const inside = (slab: number, at: number, length: number) => {
+    const inside = (slab: SlabId, at: number, length: number) => {
       assert.ok(length > 0 && at >= 0 && at + length <= slabs.slabBytes, `${at} ${length}`);
       assert.equal(slabs.buffer(slab).readUInt32BE(at - 4), length, 'the length before the frame');
     };

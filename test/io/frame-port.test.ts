@@ -34,7 +34,7 @@ test('frames in, frames out', () => {
   text('out', 'again').copy(slabs.buffer(slab));
   one.out.push(slab, 4, 3);
   one.out.push(slab, 11, 5);
-  slabs.release(slab);
+  slabs.unref(slab);
   assert.equal(one.drained, false);
   one.flush();
   assert.deepEqual(unframed(far.inbox).map(String), ['out', 'again']);
@@ -81,9 +81,9 @@ test('a stream out of step is closed with its code', () => {
 test('holds count, also over a stream’s end', () => {
   const { port: one, heard, attach } = port();
   const first = attach();
-  one.hold();
-  one.hold();
-  one.unhold();
+  one.pauseReading();
+  one.pauseReading();
+  one.resumeReading();
   first.far.write(text('x'), () => {});
   assert.equal(first.near.pump(), false);
   assert.equal(one.exhausted, false);
@@ -91,7 +91,7 @@ test('holds count, also over a stream’s end', () => {
   const second = attach();
   second.far.write(text('y'), () => {});
   assert.equal(second.near.pump(), false, 'still held');
-  one.unhold();
+  one.resumeReading();
   second.near.pump();
   assert.deepEqual(heard, ['y', '.']);
   assert.equal(one.exhausted, true);
@@ -103,10 +103,10 @@ test('without a slab it stops reading, and goes on when there is one, unless it 
   const { near, far } = attach();
   far.write(text('x'), () => {});
   assert.equal(near.pump(), false);
-  one.hold();
-  slabs.release(taken);
+  one.pauseReading();
+  slabs.unref(taken);
   assert.equal(near.pump(), false, 'held');
-  one.unhold();
+  one.resumeReading();
   near.pump();
   assert.deepEqual(heard, ['x', '.']);
 });
@@ -116,7 +116,7 @@ test('without a stream output goes nowhere, is counted, and keeps nothing', () =
   const slab = slabs.acquire();
   one.out.push(slab, 4, 3);
   one.out.push(slab, 11, 5);
-  slabs.release(slab);
+  slabs.unref(slab);
   one.flush();
   assert.equal(one.droppedFrames, 2);
   one.writeOwn(Buffer.alloc(10));
@@ -130,7 +130,7 @@ test('without a stream output goes nowhere, is counted, and keeps nothing', () =
   one.out.push(another, 4, 3);
   one.flush();
   one.out.push(another, 11, 5);
-  slabs.release(another);
+  slabs.unref(another);
   one.close();
   assert.equal(one.droppedFrames, 3, 'what was written is not, what still waited is');
   assert.equal(slabs.inUse, 0);
@@ -161,7 +161,7 @@ test('what waits for the kernel is counted, and its slabs come back when the str
   near.stalled = true;
   const slab = slabs.acquire();
   one.out.push(slab, 4, 3);
-  slabs.release(slab);
+  slabs.unref(slab);
   one.flush();
   assert.equal(one.queuedBytes, 7);
   assert.equal(slabs.inUse, 1);

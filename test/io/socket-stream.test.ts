@@ -8,6 +8,7 @@ import { SlabPool } from '../../src/frames/slabs.ts';
 import type { ByteStream } from '../../src/io/byte-stream.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
 import { connectStream, listenStream } from '../../src/io/socket-stream.ts';
+import type { SlabId } from '../../src/units.ts';
 import { framed } from './fake-stream.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'colo-stream-'));
@@ -199,12 +200,12 @@ for (const end of ends) {
 test('a port under a full pool holds the stream back and loses no frame', async () => {
   const both = await connection();
   const pool = new SlabPool(128 * 1024, 3);
-  const kept: number[] = [];
+  const kept: SlabId[] = [];
   let frames = 0;
   const port = new FramePort('port', pool, {
     frame: (slab, at) => {
       assert.equal(pool.buffer(slab).readUInt32BE(at), frames++);
-      pool.retain(slab);
+      pool.ref(slab);
       kept.push(slab);
     },
     batchEnd: () => {},
@@ -222,10 +223,10 @@ test('a port under a full pool holds the stream back and loses no frame', async 
     await new Promise((resolve) => setTimeout(resolve, 2));
     if (frames > before) continue;
     assert.ok(stalls++ < 1000);
-    for (const slab of kept.splice(0)) pool.release(slab);
+    for (const slab of kept.splice(0)) pool.unref(slab);
   }
   assert.ok(stalls > 1, 'the pool was full at times');
-  for (const slab of kept) pool.release(slab);
+  for (const slab of kept) pool.unref(slab);
   port.close();
   assert.equal(pool.inUse, 0);
   both.dialled.close();

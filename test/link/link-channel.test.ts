@@ -66,7 +66,7 @@ function conversation(): { bytes: Buffer; log: string[] } {
   channel.pushFrame(MESSAGE.primarySyn, 4, 0, one.slab, one.at, one.length);
   channel.flush();
   channel.sendHeartbeat(MESSAGE.heartbeatAck, 0xffffffff);
-  slabs.release(one.slab);
+  slabs.unref(one.slab);
   assert.equal(slabs.inUse, 0, 'what was sent is let go');
   return {
     bytes: far.inbox,
@@ -264,7 +264,7 @@ test('a closed channel takes nothing and keeps no slab', () => {
   channel.pushFrame(MESSAGE.input, 0, 1, frame.slab, frame.at, frame.length);
   channel.send(MESSAGE.takeover, {});
   channel.sendHeartbeat(MESSAGE.heartbeat, 1);
-  slabs.release(frame.slab);
+  slabs.unref(frame.slab);
   assert.equal(slabs.inUse, 0);
 });
 
@@ -276,7 +276,7 @@ test('without a free slab nothing is read, and later nothing is lost', () => {
   far.write(bytes, () => {});
   assert.equal(near.pump(), false);
   assert.equal(near.paused, true);
-  slabs.release(taken);
+  slabs.unref(taken);
   near.pump();
   assert.deepEqual(log, expected);
 });
@@ -287,7 +287,7 @@ test('a slab that is free after the end wakes nobody', () => {
   assert.equal(near.sink?.buffer(), null);
   channel.close();
   near.paused = true;
-  slabs.release(taken);
+  slabs.unref(taken);
   assert.equal(near.paused, true);
 });
 

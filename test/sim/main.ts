@@ -5,6 +5,7 @@
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { TAP } from '../../src/datapath/tap.ts';
+import { messageOf } from '../../src/error.ts';
 import type { AppendFile } from '../../src/observe/append-file.ts';
 import { PcapngWriter } from '../../src/observe/pcapng.ts';
 import { minimise, runMany } from './many.ts';
@@ -44,7 +45,7 @@ function readArguments() {
     });
     return { values, tasks: readTasks(values, positionals) };
   } catch (cause) {
-    console.error(`sim: ${firstLine(cause instanceof Error ? cause.message : String(cause))}`);
+    console.error(`sim: ${firstLine(messageOf(cause))}`);
     process.exit(2);
   }
 }

@@ -62,8 +62,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'commit-loses-held-output',
     about: 'a checkpoint throws away what it should release',
     file: 'src/compare/comparator.ts',
-    find: "      this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'commit');",
-    put: "      if (released % 2 === 1) this.sink.release(frames.words[id + SLAB], frames.words[id + AT], frames.words[id + LENGTH], 'commit');",
+    find: "this.sink.release(\n        frames.words[id + SLAB] as SlabId,\n        frames.words[id + AT],\n        frames.words[id + LENGTH],\n        'commit',\n      );",
+    put: "if (released % 2 === 1)\n        this.sink.release(\n        frames.words[id + SLAB] as SlabId,\n        frames.words[id + AT],\n        frames.words[id + LENGTH],\n        'commit',\n      );",
     seedsMax: 20,
   },
   {
@@ -230,8 +230,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'slab-never-released',
     about: 'a matched frame pins its memory for ever',
     file: 'src/compare/held-frames.ts',
-    find: '    this.slabs.release(words[id + SLAB]);',
-    put: '    if (list.frames > 1) this.slabs.release(words[id + SLAB]);',
+    find: '    this.slabs.unref(words[id + SLAB] as SlabId);',
+    put: '    if (list.frames > 1) this.slabs.unref(words[id + SLAB] as SlabId);',
     seedsMax: 20,
   },
   {
