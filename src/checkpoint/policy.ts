@@ -9,6 +9,7 @@
  */
 import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
+import type { Instant } from '../units.ts';
 import type { CheckpointReason } from './report.ts';
 
 export type PolicyLimits = {
@@ -44,14 +45,14 @@ export class CheckpointPolicy {
   }
 
   /** A checkpoint committed at `nowMs` and took `totalMs`. */
-  committed(nowMs: number, totalMs: number): void {
+  committed(nowMs: Instant, totalMs: number): void {
     this.lastMs = nowMs;
     this.divergence = null;
     this.costMs += (totalMs - this.costMs) * SMOOTHING;
   }
 
   /** Why a checkpoint is due now, or null. */
-  due(nowMs: number, overdue: Overdue, pressure: Pressure): CheckpointReason | null {
+  due(nowMs: Instant, overdue: Overdue, pressure: Pressure): CheckpointReason | null {
     if (this.divergence !== null) return this.divergence;
     if (pressure !== null) return pressure;
     if (overdue !== null) return overdue;

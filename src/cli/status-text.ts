@@ -1,11 +1,12 @@
 /** What `colo status` shows a person: one line per subject, no wider than 80 columns. */
 import type { NodeStatus } from '../observe/status.ts';
+import type { Instant } from '../units.ts';
 import { formatBytes, formatCount, formatMs, safe } from './output.ts';
 
 const WIDTH = 80;
 const LABEL_WIDTH = 12;
 
-export function statusText(status: NodeStatus, nowMs: number): string {
+export function statusText(status: NodeStatus, nowMs: Instant): string {
   const { peer, vm, checkpoints, held, flows, divergences, traffic, failover } = status;
   const rows: [string, string][] = [];
   const row = (label: string, ...parts: (string | null)[]): void => {
@@ -107,5 +108,5 @@ function reasonLines({ checkpoints }: NodeStatus): string[] {
   return lines;
 }
 
-const ago = (atMs: number, nowMs: number): string => `${formatMs(Math.max(0, nowMs - atMs))} ago`;
+const ago = (atMs: number, nowMs: Instant): string => `${formatMs(Math.max(0, nowMs - atMs))} ago`;
 const cut = (line: string): string => (line.length <= WIDTH ? line : `${line.slice(0, WIDTH - 3)}...`);

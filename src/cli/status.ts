@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { ColoError } from '../error.ts';
 import type { NodeStatus } from '../observe/status.ts';
+import type { Instant } from '../units.ts';
 import { NodeClient } from './client.ts';
 import { controlSocket, type NodeOptions, withNodeOptions } from './options.ts';
 import { print, printJson } from './output.ts';
@@ -19,7 +20,7 @@ export function statusCommand(): Command {
       const client = new NodeClient(controlSocket(options), options.timeout);
       const look = (): Promise<NodeStatus> => client.call<NodeStatus>('GET', '/status');
       const show = (status: NodeStatus): void =>
-        options.json === true ? printJson(status) : print(statusText(status, Date.now()));
+        options.json === true ? printJson(status) : print(statusText(status, Date.now() as Instant));
       const first = await look();
       if (options.watch !== true) {
         show(first);

@@ -22,7 +22,7 @@ import { FlowTable } from '../flow/table.ts';
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { SlabId } from '../units.ts';
+import type { Instant, SlabId } from '../units.ts';
 import { readU16 } from '../wire/bytes.ts';
 import { PACKET, type PacketKind, PacketView, parseDatagram, parsePacket } from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
@@ -58,6 +58,7 @@ import {
   WAITS,
   WAITS_FOR,
 } from './held-frames.ts';
+import { LESSON, type Lesson } from './lesson.ts';
 import { isPlainData, pairUnheld, pairWithPrimary, pairWithSecondary } from './lockstep.ts';
 import {
   acceptSecondaryTcp,
@@ -72,8 +73,8 @@ import { type DivergenceReason, type ReleaseCause, VERDICT, type Verdict } from 
 export type ComparatorSink = {
   /** A PVM frame may leave. Its slab is held until this call returns. */
   release(slab: SlabId, at: number, length: number, cause: ReleaseCause): void;
-  /** A SYN or SYN-ACK of the PVM, before it can be released: the secondary translates by it. */
-  primarySyn(slab: SlabId, at: number, length: number): void;
+  /** A PVM frame that chooses a value, before it is released: the secondary maps its VM's own value to it. */
+  teach(lesson: Lesson, slab: SlabId, at: number, length: number): void;
   /** The client has what this SVM frame said. */
   confirm(index: number): void;
   /** First difference of a flow since the last commit. */
@@ -133,7 +134,7 @@ export class Comparator {
    * The secondary knows every SYN of the PVM and says its VM's own in the PVM's number: then a SYN of the PVM leaves only
    * against one with that number, which proves that the secondary could go on with the connection (rule 1).
    */
-  synsTranslated = false;
+  taught = false;
   private readonly primaryFragments: Fragments;
   private readonly secondaryFragments: Fragments;
   private evictAt = 0;
@@ -167,12 +168,12 @@ export class Comparator {
   }
 
   /** A PVM frame: released now, held, or (only if its lengths lie) dropped and counted. */
-  primaryFrame(slab: SlabId, at: number, length: number, nowMs: number): void {
+  primaryFrame(slab: SlabId, at: number, length: number, nowMs: Instant): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
     const tcp = this.parse(slab, at, length) === PACKET.tcp;
     if (!tcp && this.isPrimaryDone(slab, at, length, nowMs)) return;
-    if ((view.tcpFlags & TCP_SYN) !== 0) this.sink.primarySyn(slab, at, length);
+    if ((view.tcpFlags & TCP_SYN) !== 0) this.sink.teach(LESSON.tcpSyn, slab, at, length);
     const flowId = this.flowOf(bytes, this.secondary, nowMs);
     const flow = flowId === NONE ? null : this.flow.moveTo(flowId);
     const first = flow !== null && flow.primary.head === NONE;
@@ -191,7 +192,7 @@ export class Comparator {
   }
 
   /** An SVM frame; `index` is its number in the epoch. */
-  secondaryFrame(slab: SlabId, at: number, length: number, index: number, nowMs: number): void {
+  secondaryFrame(slab: SlabId, at: number, length: number, index: number, nowMs: Instant): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
     const tcp = this.parse(slab, at, length) === PACKET.tcp;
@@ -235,7 +236,7 @@ export class Comparator {
     svmSlab: SlabId,
     svmAt: number,
     svmLength: number,
-    nowMs: number,
+    nowMs: Instant,
   ): Apart {
     const { view, primaryView } = this;
     if (this.parse(svmSlab, svmAt, svmLength) !== PACKET.tcp || !isPlainData(view)) return APART.secondary;
@@ -317,7 +318,7 @@ export class Comparator {
    * Alone, there is nothing to compare with: the frame leaves. What it says is remembered all the same,
    * so that the comparator knows every stream's place when the VM is protected again.
    */
-  passAlone(slab: SlabId, at: number, length: number, nowMs: number): void {
+  passAlone(slab: SlabId, at: number, length: number, nowMs: Instant): void {
     const { view } = this;
     const bytes = this.slabs.buffer(slab);
     if (this.parse(slab, at, length) === PACKET.malformed) {
@@ -335,7 +336,7 @@ export class Comparator {
   }
 
   /** Has held output waited longer than it should? */
-  overdue(nowMs: number, limits: WaitLimits): Overdue {
+  overdue(nowMs: Instant, limits: WaitLimits): Overdue {
     const { frames } = this;
     let id = this.primary.oldest;
     for (let seen = 0; id !== NONE && seen < OVERDUE_SCAN_MAX; seen++, id = frames.newerThan(id)) {
@@ -349,7 +350,7 @@ export class Comparator {
   }
 
   /** How long the oldest held PVM frame has waited. */
-  oldestWaitMs(nowMs: number): number {
+  oldestWaitMs(nowMs: Instant): number {
     return this.primary.oldest === NONE ? 0 : nowMs - this.frames.since(this.primary.oldest);
   }
 
@@ -497,7 +498,7 @@ export class Comparator {
   }
 
   /** A PVM frame that is not TCP: is it one that no flow has to be found for? */
-  private isPrimaryDone(slab: SlabId, at: number, length: number, nowMs: number): boolean {
+  private isPrimaryDone(slab: SlabId, at: number, length: number, nowMs: Instant): boolean {
     if (this.view.kind === PACKET.malformed) {
       this.counters.malformed++;
       return true;
@@ -510,7 +511,7 @@ export class Comparator {
     return as === COMPARE_AS.harmless || as === COMPARE_AS.pieces;
   }
 
-  private isSecondaryDone(slab: SlabId, at: number, length: number, index: number, nowMs: number): boolean {
+  private isSecondaryDone(slab: SlabId, at: number, length: number, index: number, nowMs: Instant): boolean {
     const malformed = this.view.kind === PACKET.malformed;
     const as = compareAs(this.view);
     if (malformed || as === COMPARE_AS.harmless) this.sink.confirm(index);
@@ -523,7 +524,7 @@ export class Comparator {
     if ((this.view.tcpFlags & TCP_URG) !== 0) noteSvmUrgent(flow, urgentEnd(bytes, this.view));
   }
 
-  private primaryFragment(slab: SlabId, at: number, length: number, nowMs: number): void {
+  private primaryFragment(slab: SlabId, at: number, length: number, nowMs: Instant): void {
     const id = this.frames.add(this.primary, slab, at, length, nowMs);
     invariant(id !== NONE, 'PVM frames kept coming while all held frames were in use');
     this.describeFragment(id);
@@ -547,7 +548,7 @@ export class Comparator {
     }
   }
 
-  private secondaryFragment(slab: SlabId, at: number, length: number, index: number, nowMs: number): void {
+  private secondaryFragment(slab: SlabId, at: number, length: number, index: number, nowMs: Instant): void {
     const full = this.secondary.frames >= this.limits.heldSecondaryMax;
     const id = full ? NONE : this.frames.add(this.secondary, slab, at, length, nowMs);
     if (id === NONE) {
@@ -590,7 +591,7 @@ export class Comparator {
    * The flow of a complete datagram, which is that of the same datagram in one frame (but for TCP, whose segments in
    * fragments are compared whole). The view is that of its last fragment to come, in `bytes`.
    */
-  private datagramFlow(head: number, bytes: Uint8Array, nowMs: number): number {
+  private datagramFlow(head: number, bytes: Uint8Array, nowMs: Instant): number {
     const { view } = this;
     const { words } = this.frames;
     const first = this.slabs.buffer(words[head + SLAB] as SlabId);
@@ -651,7 +652,7 @@ export class Comparator {
   }
 
   /** The flow of the frame in the view, made when it is new; NONE when there is no room for another. */
-  private flowOf(bytes: Uint8Array, other: ArrivalList, nowMs: number): number {
+  private flowOf(bytes: Uint8Array, other: ArrivalList, nowMs: Instant): number {
     let id = this.knownFlowOf(bytes, other);
     if (id === NONE) {
       id = this.newFlow(nowMs);
@@ -669,7 +670,7 @@ export class Comparator {
     return this.table.findNear(this.key, guess);
   }
 
-  private newFlow(nowMs: number): number {
+  private newFlow(nowMs: Instant): number {
     // What comes behind a frame without a flow must not overtake it.
     if (this.flowless) return NONE;
     if (this.table.size === this.table.flowsMax) this.evictOne(nowMs);
@@ -683,7 +684,7 @@ export class Comparator {
   }
 
   /** Makes room in a full table, if any flow that is looked at may be spared. */
-  private evictOne(nowMs: number): void {
+  private evictOne(nowMs: Instant): void {
     let oldest = NONE;
     let oldestMs = this.limits.flowQuietMsMin;
     for (let seen = 0; seen < EVICT_SCAN_MAX; seen++) {
@@ -705,7 +706,7 @@ export class Comparator {
   }
 
   /** Forgets connections that are over, and when the table is half full those that say nothing. */
-  private sweep(nowMs: number): void {
+  private sweep(nowMs: Instant): void {
     const { flowClosedMsMax, flowIdleMsMax } = this.limits;
     const halfFull = this.table.size * 2 >= this.table.flowsMax;
     for (let seen = 0; seen < SWEEP_SCAN; seen++) {

@@ -8,6 +8,8 @@
  * A row is read and written through a `ComparedFlow`, which stands at one row at a time: `moveTo` another, and what
  * was said of the one before must not be used any more. All numbers are int32; sequence numbers are the client's.
  */
+
+import type { Instant } from '../units.ts';
 import { FrameQueue, NONE } from './held-frames.ts';
 
 /* The columns of a row. The queues have theirs at 0 to 3 and 16 to 19. */
@@ -87,11 +89,11 @@ export class ComparedFlow {
   }
 
   /** When its last frame came, ms, wrapping after 49 days: for differences (`idleMs`). */
-  set lastSeenMs(nowMs: number) {
+  set lastSeenMs(nowMs: Instant) {
     this.words[this.row + LAST_SEEN] = nowMs;
   }
 
-  idleMs(nowMs: number): number {
+  idleMs(nowMs: Instant): number {
     return (nowMs - this.words[this.row + LAST_SEEN]) >>> 0;
   }
 

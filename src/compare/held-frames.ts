@@ -8,7 +8,7 @@
 
 import { invariant } from '../error.ts';
 import type { SlabPool } from '../frames/slabs.ts';
-import type { SlabId } from '../units.ts';
+import type { Instant, SlabId } from '../units.ts';
 
 export const NONE = -1;
 
@@ -131,7 +131,7 @@ export class HeldFrames {
   }
 
   /** Holds a frame and its slab; NONE when the rows are full. */
-  add(list: ArrivalList, slab: SlabId, at: number, length: number, nowMs: number): number {
+  add(list: ArrivalList, slab: SlabId, at: number, length: number, nowMs: Instant): number {
     const { words } = this;
     const id = this.firstFree;
     if (id === NONE) return NONE;

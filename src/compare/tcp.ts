@@ -103,7 +103,7 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
   if (flow.svmSyns === 0) return waitFor(comparator, id, WAITS_FOR.bytes);
   // A new connection. Whatever the SVM said before its own SYN belongs to an older one on the same ports.
   dropToSyn(comparator, flow);
-  if (comparator.synsTranslated && !dropToSynWithSeq(comparator, flow, words[id + SEQ]))
+  if (comparator.taught && !dropToSynWithSeq(comparator, flow, words[id + SEQ]))
     return waitFor(comparator, id, WAITS_FOR.bytes);
   const syn = flow.secondary.head;
   const contrary = ((words[syn + FLAGS] ^ words[id + FLAGS]) & TCP_ACK) !== 0;

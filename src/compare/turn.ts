@@ -13,7 +13,7 @@
  * frame that need not wait for the other side at all is no later than that.
  */
 import { NO_SLAB, type SlabPool } from '../frames/slabs.ts';
-import type { SlabId } from '../units.ts';
+import type { Instant, SlabId } from '../units.ts';
 import { APART, type Comparator } from './comparator.ts';
 
 /* The columns of a kept frame. */
@@ -52,7 +52,7 @@ class Said {
     return this.end / ROW_WORDS;
   }
 
-  add(slab: SlabId, at: number, length: number, nowMs: number): void {
+  add(slab: SlabId, at: number, length: number, nowMs: Instant): void {
     const { words, end } = this;
     if (end === 0 || words[end - ROW_WORDS + SLAB] !== slab) this.hold(slab);
     words[end + SLAB] = slab;
@@ -63,7 +63,7 @@ class Said {
   }
 
   /** Of what lies from `from` on: where that ends which must not wait for another turn. */
-  dueEnd(from: number, mayWait: boolean, nowMs: number): number {
+  dueEnd(from: number, mayWait: boolean, nowMs: Instant): number {
     const { words, end } = this;
     if (!mayWait || end - from < WAITING_FRAMES_MIN * ROW_WORDS) return end;
     return (nowMs - words[from + SINCE]) >>> 0 < WAITING_MS_MAX ? from : end;
@@ -116,23 +116,23 @@ export class Turn {
     return this.secondary.frames;
   }
 
-  primaryFrame(slab: SlabId, at: number, length: number, nowMs: number): void {
+  primaryFrame(slab: SlabId, at: number, length: number, nowMs: Instant): void {
     if (this.primary.full) this.handOn(nowMs);
     this.primary.add(slab, at, length, nowMs);
   }
 
-  secondaryFrame(slab: SlabId, at: number, length: number, nowMs: number): void {
+  secondaryFrame(slab: SlabId, at: number, length: number, nowMs: Instant): void {
     if (this.secondary.full) this.handOn(nowMs);
     this.secondary.add(slab, at, length, nowMs);
   }
 
   /** The turn ends. */
-  end(nowMs: number): void {
+  end(nowMs: Instant): void {
     this.work(true, nowMs);
   }
 
   /** Everything is compared now. */
-  handOn(nowMs: number): void {
+  handOn(nowMs: Instant): void {
     this.work(false, nowMs);
   }
 
@@ -143,7 +143,7 @@ export class Turn {
   }
 
   /** Pairs off what does. The rest goes the way of a single frame, unless it may wait. */
-  private work(mayWait: boolean, nowMs: number): void {
+  private work(mayWait: boolean, nowMs: Instant): void {
     const { comparator, primary, secondary } = this;
     const pvm = primary.words;
     const svm = secondary.words;
@@ -181,12 +181,12 @@ export class Turn {
     if (this.isEmpty) this.silentTurns = 0;
   }
 
-  private givePrimary(p: number, nowMs: number): void {
+  private givePrimary(p: number, nowMs: Instant): void {
     const { words } = this.primary;
     this.comparator.primaryFrame(words[p + SLAB] as SlabId, words[p + AT], words[p + LENGTH], nowMs);
   }
 
-  private giveSecondary(s: number, nowMs: number): void {
+  private giveSecondary(s: number, nowMs: Instant): void {
     const { words } = this.secondary;
     this.comparator.secondaryFrame(words[s + SLAB] as SlabId, words[s + AT], words[s + LENGTH], 0, nowMs);
   }

@@ -24,18 +24,20 @@ import {
   type Pressure,
   type WaitLimits,
 } from '../compare/comparator.ts';
+import type { Lesson } from '../compare/lesson.ts';
 import type { DivergenceReason, ReleaseCause } from '../compare/verdict.ts';
 import { invariant } from '../error.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
+import { BatchClock } from '../io/batch-clock.ts';
 import type { Clock } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
-import type { SlabId } from '../units.ts';
+import type { Instant, SlabId } from '../units.ts';
 import { InputFilter } from './input-filter.ts';
 import { TAP, type Tap } from './tap.ts';
 
@@ -82,7 +84,7 @@ export class PrimaryPath {
   private inputIndex = 0;
   /** Output of the epoch after this one, which overtook word of the commit. */
   private early: EarlyFrame[] = [];
-  private nowMs = -1;
+  private readonly batchClock: BatchClock;
 
   constructor(options: {
     slabs: SlabPool;
@@ -100,18 +102,19 @@ export class PrimaryPath {
     this.vm = options.vm;
     this.uplink = options.uplink;
     this.clock = options.clock;
+    this.batchClock = new BatchClock(options.clock);
     this.offsets = options.offsets;
     this.events = options.events;
     this.filter = new InputFilter(options.mac);
     this.gated = new RunQueue(options.slabs, options.slabs.slabBytes);
     const sink: ComparatorSink = {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),
-      primarySyn: (slab, at, length) => this.tellSyn(slab, at, length),
+      teach: (lesson, slab, at, length) => this.teach(lesson, slab, at, length),
       confirm: (index) => this.link?.pushConfirm(this.epoch, index),
       diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
-    this.comparator.synsTranslated = true;
+    this.comparator.taught = true;
     this.uplink.handler = {
       frame: (slab, at, length) => this.onInput(slab, at, length),
       batchEnd: () => this.onInputEnd(),
@@ -243,7 +246,7 @@ export class PrimaryPath {
     if (this.maySpeak()) this.uplink.writeOwn(frame);
   }
 
-  overdue(nowMs: number, limits: WaitLimits): Overdue {
+  overdue(nowMs: Instant, limits: WaitLimits): Overdue {
     return this.comparing ? this.comparator.overdue(nowMs, limits) : null;
   }
 
@@ -289,8 +292,8 @@ export class PrimaryPath {
     if (this.tap !== null)
       this.tap(TAP.primaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch}`);
     if (this.fenced) return;
-    if (this.comparing) this.comparator.primaryFrame(slab, at, length, this.batchNow());
-    else this.comparator.passAlone(slab, at, length, this.batchNow());
+    if (this.comparing) this.comparator.primaryFrame(slab, at, length, this.batchClock.now());
+    else this.comparator.passAlone(slab, at, length, this.batchClock.now());
   }
 
   /** Of the SVM, in this epoch. */
@@ -298,7 +301,7 @@ export class PrimaryPath {
     this.counters.peerFrames++;
     if (this.tap !== null)
       this.tap(TAP.secondaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch} index ${index}`);
-    this.comparator.secondaryFrame(slab, at, length, index, this.batchNow());
+    this.comparator.secondaryFrame(slab, at, length, index, this.batchClock.now());
   }
 
   private onOutputEnd(): void {
@@ -306,8 +309,8 @@ export class PrimaryPath {
     this.link?.flush();
     this.sendOut();
     this.regulate();
-    if (this.offsets.size > 0) this.offsets.sweep(this.batchNow());
-    this.nowMs = -1;
+    if (this.offsets.size > 0) this.offsets.sweep(this.batchClock.now());
+    this.batchClock.end();
   }
 
   /** As much as the uplink's socket takes; the rest follows from `onWritten`. */
@@ -361,10 +364,15 @@ export class PrimaryPath {
   }
 
   /** The secondary hears the PVM's own numbers: release may translate the frame, where it lies, before the link is written. */
-  private tellSyn(slab: SlabId, at: number, length: number): void {
-    const type = MESSAGE.primarySyn;
-    if (this.offsets.size === 0) this.link?.pushFrame(type, this.epoch, 0, slab, at, length);
-    else this.link?.sendFrame(type, this.epoch, 0, this.slabs.buffer(slab).subarray(at, at + length));
+  private teach(lesson: Lesson, slab: SlabId, at: number, length: number): void {
+    if (this.offsets.size === 0) this.link?.pushFrame(MESSAGE.teach, this.epoch, lesson, slab, at, length);
+    else
+      this.link?.sendFrame(
+        MESSAGE.teach,
+        this.epoch,
+        lesson,
+        this.slabs.buffer(slab).subarray(at, at + length),
+      );
   }
 
   private countReleased(length: number): void {
@@ -375,11 +383,6 @@ export class PrimaryPath {
   /** Rule 2: a node that cannot prove by its own clock that it may speak stays silent. */
   private maySpeak(): boolean {
     return !this.fenced && this.clock.now() < this.speakUntilMs;
-  }
-
-  private batchNow(): number {
-    if (this.nowMs < 0) this.nowMs = this.clock.now();
-    return this.nowMs;
   }
 
   private keepEarly(slab: SlabId, at: number, length: number, index: number): void {

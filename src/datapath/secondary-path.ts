@@ -13,8 +13,10 @@
  * Limits: LIMITS of what is kept; a link that takes nothing stops the reading of the SVM.
  */
 
+import { LESSON, type Lesson } from '../compare/lesson.ts';
 import { invariant } from '../error.ts';
 import type { SlabPool } from '../frames/slabs.ts';
+import { BatchClock } from '../io/batch-clock.ts';
 import type { Clock } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import { LIMITS, type Limits } from '../limits.ts';
@@ -54,7 +56,7 @@ export class SecondaryPath {
   private over = false;
   /** SYNs that are kept are not in the PVM's numbers yet: once for all that one read has told of */
   private synsToCorrect = false;
-  private nowMs = -1;
+  private readonly batchClock: BatchClock;
 
   constructor(options: {
     slabs: SlabPool;
@@ -73,6 +75,7 @@ export class SecondaryPath {
     this.uplink = options.uplink;
     this.link = options.link;
     this.clock = options.clock;
+    this.batchClock = new BatchClock(options.clock);
     this.offsets = options.offsets;
     this.translator = options.translator;
     // The primary tells of every SYN of the PVM before any client can answer it.
@@ -104,7 +107,7 @@ export class SecondaryPath {
     const bytes = this.slabs.buffer(slab);
     this.counters.inputFrames++;
     this.tap?.(TAP.uplinkIn, bytes, at, length, 'mirrored');
-    this.silent.passedOn(bytes, at, length, this.batchNow());
+    this.silent.passedOn(bytes, at, length, this.batchClock.now());
     this.translator.input(bytes, at, length);
     this.vm.out.push(slab, at, length);
   }
@@ -113,7 +116,8 @@ export class SecondaryPath {
    * The PVM's SYN or SYN-ACK. One of an epoch that is over comes late, on another connection than word of the commit:
    * the SVM has that connection already, and would pair the next one that it opens to the same place with it.
    */
-  primarySyn(epoch: number, slab: SlabId, at: number, length: number): void {
+  teach(epoch: number, lesson: Lesson, slab: SlabId, at: number, length: number): void {
+    invariant(lesson === LESSON.tcpSyn, `the primary teaches ${lesson}, which nothing here maps`);
     const bytes = this.slabs.buffer(slab);
     this.offsets.noteSyn(bytes, at, length);
     if (epoch < this.epoch) {
@@ -131,7 +135,7 @@ export class SecondaryPath {
     if (this.synsToCorrect) this.sendCorrectedSyns();
     this.vm.flush();
     if (this.link.queuedBytes < this.limits.unsentBytesMax) this.resumeVm();
-    this.nowMs = -1;
+    this.batchClock.end();
   }
 
   /** Every input has been taken by the SVM. */
@@ -272,10 +276,5 @@ export class SecondaryPath {
     if (!this.vmHeld) return;
     this.vmHeld = false;
     this.vm.resumeReading();
-  }
-
-  private batchNow(): number {
-    if (this.nowMs < 0) this.nowMs = this.clock.now();
-    return this.nowMs;
   }
 }

@@ -11,7 +11,7 @@
 
 import { NO_SLAB, type SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { SlabId } from '../units.ts';
+import type { Instant, SlabId } from '../units.ts';
 
 export class SilentInput {
   private readonly slabs: SlabPool;
@@ -42,7 +42,7 @@ export class SilentInput {
     return count;
   }
 
-  heard(slab: SlabId, at: number, length: number, nowMs: number): void {
+  heard(slab: SlabId, at: number, length: number, nowMs: Instant): void {
     const hash = hashBytes(this.slabs.buffer(slab), at, length);
     if (this.cameAhead(hash, nowMs)) return;
     this.slabs.ref(slab);
@@ -66,7 +66,7 @@ export class SilentInput {
   }
 
   /** The primary has passed this frame on. `hash` and length are those of the frame as the client sent it. */
-  passedOn(bytes: Uint8Array, at: number, length: number, nowMs: number): void {
+  passedOn(bytes: Uint8Array, at: number, length: number, nowMs: Instant): void {
     const hash = hashBytes(bytes, at, length);
     for (let i = this.first; i < this.slab.length; i++) {
       if (this.slab[i] < 0 || this.hash[i] !== hash || this.length[i] !== length) continue;
@@ -97,7 +97,7 @@ export class SilentInput {
     this.drain(() => {});
   }
 
-  private cameAhead(hash: number, nowMs: number): boolean {
+  private cameAhead(hash: number, nowMs: Instant): boolean {
     const place = hash & (this.limits.passedOnMax - 1);
     if (this.aheadHash[place] !== hash || this.aheadFrames[place] === 0) return false;
     if (nowMs - this.aheadMs[place] > this.limits.silentUplinkMsMax) return false;
@@ -106,7 +106,7 @@ export class SilentInput {
   }
 
   /** Behind a switch the silent uplink never hears most of what the link brings: newer frames take the place of older. */
-  private noteAhead(hash: number, nowMs: number): void {
+  private noteAhead(hash: number, nowMs: Instant): void {
     const place = hash & (this.limits.passedOnMax - 1);
     const fresh = nowMs - this.aheadMs[place] <= this.limits.silentUplinkMsMax;
     const same = this.aheadHash[place] === hash && fresh;

@@ -28,7 +28,7 @@ import { FlowTable } from '../flow/table.ts';
 import { NO_SLAB, SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
-import type { SlabId } from '../units.ts';
+import type { Instant, SlabId } from '../units.ts';
 import { readI32 } from '../wire/bytes.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP, TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
@@ -136,7 +136,7 @@ export class Replay {
       this.slabs,
       {
         release: (slab, at, _length, cause) => this.onRelease(slab, at, cause),
-        primarySyn: (slab, at, length) => this.translator.pvmSyn(this.slabs.buffer(slab), at, length),
+        teach: (_lesson, slab, at, length) => this.translator.pvmSyn(this.slabs.buffer(slab), at, length),
         confirm: (index) => this.onConfirm(index),
         diverged: (_key, reason) => this.onDiverged(reason),
       },
@@ -183,7 +183,7 @@ export class Replay {
     this.held.set(this.placeKey(held.slab, held.at), held);
     flow.primaryHeld.add(held);
     this.current = flow;
-    this.comparator.primaryFrame(held.slab, held.at, held.length, this.nowMs);
+    this.comparator.primaryFrame(held.slab, held.at, held.length, this.nowMs as Instant);
     this.afterFrame();
   }
 
@@ -215,7 +215,7 @@ export class Replay {
     const kept = this.heldFrame(frame, flow, at, hash, ordinal);
     this.keep(kept);
     this.current = flow;
-    this.comparator.secondaryFrame(kept.slab, kept.at, kept.length, kept.index, this.nowMs);
+    this.comparator.secondaryFrame(kept.slab, kept.at, kept.length, kept.index, this.nowMs as Instant);
     this.afterFrame();
   }
 
@@ -237,7 +237,7 @@ export class Replay {
 
   /** Is there PVM output that the rest of the SVM's recording may still let out? */
   mayStillMatch(ms: number): boolean {
-    return this.held.size > 0 && this.comparator.overdue(ms, this.policy.waits) !== 'wait-primary';
+    return this.held.size > 0 && this.comparator.overdue(ms as Instant, this.policy.waits) !== 'wait-primary';
   }
 
   finish(): ReplayCounts {
@@ -557,7 +557,7 @@ export class Replay {
   /** Something may be due because of a frame. */
   private afterFrame(): void {
     this.current = null;
-    const reason = this.policy.due(this.nowMs, null, this.comparator.pressure());
+    const reason = this.policy.due(this.nowMs as Instant, null, this.comparator.pressure());
     if (reason !== null) this.checkpoint(reason);
     if (this.kept.size > KEPT_FRAMES_MAX) this.forgetOldest();
   }
@@ -567,9 +567,9 @@ export class Replay {
     if (ms <= this.nowMs) return;
     const { comparator, policy } = this;
     const { waits } = policy;
-    while (comparator.oldestWaitMs(ms) >= waits.dataMs || ms >= this.secondaryLookMs) {
+    while (comparator.oldestWaitMs(ms as Instant) >= waits.dataMs || ms >= this.secondaryLookMs) {
       this.secondaryLookMs = ms + SECONDARY_LOOK_MS;
-      const overdue = comparator.overdue(ms, waits);
+      const overdue = comparator.overdue(ms as Instant, waits);
       if (overdue === null) break;
       this.nowMs = this.momentOverdue(ms);
       this.waited(overdue);
@@ -583,7 +583,7 @@ export class Replay {
     let late = untilMs;
     while (late - early > OVERDUE_STEP_MS) {
       const middle = (early + late) / 2;
-      if (comparator.overdue(middle, policy.waits) === null) early = middle;
+      if (comparator.overdue(middle as Instant, policy.waits) === null) early = middle;
       else late = middle;
     }
     return late;
@@ -643,7 +643,7 @@ export class Replay {
     this.diverged = null;
     const before = [...this.kept.values()];
     comparator.commit();
-    this.policy.committed(this.nowMs, ASSUMED_CHECKPOINT_MS);
+    this.policy.committed(this.nowMs as Instant, ASSUMED_CHECKPOINT_MS);
     const { secondaryMs } = this.policy.waits;
     const full = reason.startsWith('limit-');
     for (const frame of before) {
@@ -676,7 +676,7 @@ export class Replay {
     const { slab, at, length, index, flow } = frame;
     if (this.translating) this.translator.correctSyn(this.slabs.buffer(slab), at, length);
     this.current = flow;
-    this.comparator.secondaryFrame(slab, at, length, index, this.nowMs);
+    this.comparator.secondaryFrame(slab, at, length, index, this.nowMs as Instant);
     this.current = null;
   }
 

@@ -24,10 +24,11 @@ import type { DivergenceReason } from '../compare/verdict.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import type { FrameHandler, Framing } from '../frames/frame-reader.ts';
 import { SlabPool } from '../frames/slabs.ts';
+import { BatchClock } from '../io/batch-clock.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { SlabId } from '../units.ts';
+import type { Instant, SlabId } from '../units.ts';
 
 type KeptFrame = { slab: SlabId; at: number; length: number };
 
@@ -50,7 +51,6 @@ export class ComparePath {
   };
   private readonly limits: Limits;
   private readonly slabs: SlabPool;
-  private readonly clock: Clock;
   private readonly timers: Pick<Timers, 'soon'>;
   /** Empty while nothing is compared. */
   private readonly turn: Turn;
@@ -62,7 +62,7 @@ export class ComparePath {
   private readonly early: KeptFrame[] = [];
   private primaryHeld = false;
   private secondaryHeld = false;
-  private nowMs = -1;
+  private readonly batchClock: BatchClock;
 
   constructor(options: {
     framing: Framing;
@@ -74,7 +74,7 @@ export class ComparePath {
     limits?: Limits;
   }) {
     const { framing } = options;
-    this.clock = options.clock;
+    this.batchClock = new BatchClock(options.clock);
     this.timers = options.timers;
     this.events = options.events;
     this.comparing = options.comparing;
@@ -82,7 +82,7 @@ export class ComparePath {
     this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
     const sink = {
       release: (slab: SlabId, at: number, length: number) => this.release(slab, at, length),
-      primarySyn: () => {},
+      teach: () => {},
       confirm: () => {},
       diverged: (key: Int32Array, reason: DivergenceReason) =>
         this.events.diverged(describeFlowKey(key), reason),
@@ -146,7 +146,7 @@ export class ComparePath {
     return released;
   }
 
-  overdue(nowMs: number, limits: WaitLimits): Overdue {
+  overdue(nowMs: Instant, limits: WaitLimits): Overdue {
     return this.comparing ? this.comparator.overdue(nowMs, limits) : null;
   }
 
@@ -165,15 +165,15 @@ export class ComparePath {
 
   primaryFrame(slab: SlabId, at: number, length: number): void {
     this.counters.primaryFrames++;
-    if (this.comparing) this.turn.primaryFrame(slab, at, length, this.batchNow());
-    else this.comparator.passAlone(slab, at, length, this.batchNow());
+    if (this.comparing) this.turn.primaryFrame(slab, at, length, this.batchClock.now());
+    else this.comparator.passAlone(slab, at, length, this.batchClock.now());
   }
 
   secondaryFrame(slab: SlabId, at: number, length: number): void {
     this.counters.secondaryFrames++;
     if (!this.comparing) return;
     if (!this.standing) {
-      this.turn.secondaryFrame(slab, at, length, this.batchNow());
+      this.turn.secondaryFrame(slab, at, length, this.batchClock.now());
       return;
     }
     if (this.early.length >= this.limits.earlyFramesMax) {
@@ -190,14 +190,14 @@ export class ComparePath {
     this.turnEndComes = true;
     this.timers.soon(() => {
       this.turnEndComes = false;
-      this.turn.end(this.batchNow());
+      this.turn.end(this.batchClock.now());
       this.batchEnd();
     });
   }
 
   private replayEarly(): void {
     for (const { slab, at, length } of this.early.splice(0)) {
-      if (this.comparing) this.comparator.secondaryFrame(slab, at, length, 0, this.batchNow());
+      if (this.comparing) this.comparator.secondaryFrame(slab, at, length, 0, this.batchClock.now());
       this.slabs.unref(slab);
     }
   }
@@ -215,14 +215,14 @@ export class ComparePath {
   /** All that was read is compared now. */
   private handOn(): void {
     if (this.turn.isEmpty) return;
-    this.turn.handOn(this.batchNow());
+    this.turn.handOn(this.batchClock.now());
     this.settle();
   }
 
   private settle(): void {
     this.out.flush();
     this.regulate();
-    this.nowMs = -1;
+    this.batchClock.end();
   }
 
   private regulate(): void {
@@ -244,11 +244,6 @@ export class ComparePath {
       if (secondaryHeld) this.secondaryIn.pauseReading();
       else this.secondaryIn.resumeReading();
     }
-  }
-
-  private batchNow(): number {
-    if (this.nowMs < 0) this.nowMs = this.clock.now();
-    return this.nowMs;
   }
 }
 

@@ -1,7 +1,8 @@
 /** Time as the node sees it. Injected everywhere, so that a simulator can run it. */
+import type { Instant } from '../units.ts';
 export type Clock = {
   /** Monotonic milliseconds with a fraction. */
-  now(): number;
+  now(): Instant;
   /** Unix time in milliseconds: only to be shown to people. */
   wall(): number;
 };
@@ -13,7 +14,7 @@ export type Timers = {
   soon(call: () => void): void;
 };
 
-export const systemClock: Clock = { now: () => performance.now(), wall: () => Date.now() };
+export const systemClock: Clock = { now: () => performance.now() as Instant, wall: () => Date.now() };
 
 export const systemTimers: Timers = {
   after(ms, call) {

@@ -3,6 +3,7 @@
  * frames take their bytes from the slabs they came in.
  */
 
+import { isLesson, type Lesson } from '../compare/lesson.ts';
 import { ColoError } from '../error.ts';
 import { FrameReader, LENGTH_PREFIX_BYTES } from '../frames/frame-reader.ts';
 import { RunQueue } from '../frames/run-queue.ts';
@@ -25,8 +26,10 @@ export type LinkHandler = {
   control(type: ControlType, body: unknown): void;
   heartbeat(number: number): void;
   heartbeatAck(number: number): void;
-  /** One frame of an input, output or primarySyn message. */
+  /** One frame of an input or output message. */
   frame(type: MessageType, epoch: number, index: number, slab: SlabId, at: number, length: number): void;
+  /** One PVM frame, and what the secondary learns from it. */
+  teach(epoch: number, lesson: Lesson, slab: SlabId, at: number, length: number): void;
   confirm(epoch: number, from: number, to: number): void;
   batchEnd(): void;
 };
@@ -229,7 +232,7 @@ export class LinkChannel {
     switch (type) {
       case MESSAGE.input:
       case MESSAGE.output:
-      case MESSAGE.primarySyn:
+      case MESSAGE.teach:
         if (handler === null) throw garbled('frames before anything else');
         this.onFrames(handler, type, slab, body, end);
         return;
@@ -280,7 +283,9 @@ export class LinkChannel {
       at += LENGTH_PREFIX_BYTES;
       if (length === 0 || at + length > end)
         throw garbled(`a frame of ${length} bytes that its message does not hold`);
-      handler.frame(type, epoch, index++, slab, at, length);
+      if (type !== MESSAGE.teach) handler.frame(type, epoch, index++, slab, at, length);
+      else if (isLesson(index)) handler.teach(epoch, index, slab, at, length);
+      else throw garbled(`the lesson ${index}, which this node does not know`);
       at += length;
     }
     if (at !== end) throw garbled('bytes behind the last frame of a message');

@@ -12,7 +12,7 @@ import { LIMITS } from '../limits.ts';
 import type { Translation } from '../translate/offset-map.ts';
 
 /** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */
-export const LINK_VERSION = 2;
+export const LINK_VERSION = 3;
 
 export const MESSAGE = {
   hello: 1,
@@ -20,7 +20,7 @@ export const MESSAGE = {
   heartbeatAck: 3,
   input: 4,
   output: 5,
-  primarySyn: 6,
+  teach: 6,
   confirm: 7,
   gate: 8,
   gated: 9,

@@ -22,6 +22,7 @@ const IGNORE: LinkHandler = {
   heartbeat() {},
   heartbeatAck() {},
   frame() {},
+  teach() {},
   confirm() {},
   batchEnd() {},
 };

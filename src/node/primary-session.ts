@@ -212,6 +212,7 @@ export class PrimarySession {
       frame: (type, epoch, index, slab, at, length) => {
         if (type === MESSAGE.output) this.path.peerFrame(epoch, index, slab, at, length);
       },
+      teach: () => {},
       confirm: () => {},
       batchEnd: () => this.path.peerBatchEnd(),
     };

@@ -116,10 +116,10 @@ export class SecondarySession {
         this.link.sendHeartbeat(MESSAGE.heartbeatAck, number);
       },
       heartbeatAck: () => {},
-      frame: (type, epoch, _index, slab, at, length) => {
+      frame: (type, _epoch, _index, slab, at, length) => {
         if (type === MESSAGE.input) this.path?.input(slab, at, length);
-        else if (type === MESSAGE.primarySyn) this.path?.primarySyn(epoch, slab, at, length);
       },
+      teach: (epoch, lesson, slab, at, length) => this.path?.teach(epoch, lesson, slab, at, length),
       confirm: (epoch, from, to) => this.path?.confirm(epoch, from, to),
       batchEnd: () => this.path?.linkBatchEnd(),
     };

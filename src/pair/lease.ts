@@ -8,6 +8,7 @@
  *
  * A primary that was paused looks at its own clock before it writes, finds its time over, and stays silent.
  */
+import type { Instant } from '../units.ts';
 
 /** Quartz is good to 0.01%; a tenth also covers the time between looking at the clock and the write. */
 const MARGIN = 0.1;
@@ -26,7 +27,7 @@ export class SpeakingRight {
   }
 
   /** The number of the heartbeat that is sent now. */
-  send(nowMs: number): number {
+  send(nowMs: Instant): number {
     this.number++;
     this.sentMs[this.number % REMEMBERED] = nowMs;
     return this.number;
@@ -46,12 +47,12 @@ export class LeasePromise {
   private readonly leaseMs: number;
   private heardMs: number;
 
-  constructor(leaseMs: number, nowMs: number) {
+  constructor(leaseMs: number, nowMs: Instant) {
     this.leaseMs = leaseMs;
     this.heardMs = nowMs;
   }
 
-  heard(nowMs: number): void {
+  heard(nowMs: Instant): void {
     this.heardMs = nowMs;
   }
 

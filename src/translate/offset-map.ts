@@ -27,6 +27,7 @@
 import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
 import { seqBefore } from '../flow/sequence.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import type { Instant } from '../units.ts';
 import { readI32 } from '../wire/bytes.ts';
 import { viewFirstFragment } from '../wire/first-fragment.ts';
 import { viewQuote } from '../wire/icmp-quote.ts';
@@ -205,7 +206,7 @@ export class OffsetMap {
   }
 
   /** To be called now and then: forgets connections that are over. */
-  sweep(nowMs: number): void {
+  sweep(nowMs: Instant): void {
     if (this.firstSweepMs < 0) this.firstSweepMs = nowMs;
     else if (nowMs - this.sweptMs < SWEEP_MS) return;
     this.sweptMs = nowMs;

@@ -9,7 +9,7 @@
  * What is learnt, and from what:
  * - the SVM's ISN from its own SYN or SYN-ACK on the way out;
  * - the PVM's from the PVM's SYN or SYN-ACK, which the primary sends over the link. It releases it only when the SVM's
- *   has come back in the PVM's number (`Comparator.synsTranslated`), so no client answers a number that is not known here.
+ *   has come back in the PVM's number (`Comparator.taught`), so no client answers a number that is not known here.
  *   Where nobody tells of it (drop-in, recordings), from the first ACK of the client, which acknowledges exactly
  *   PVM ISN + 1 and echoes the PVM's TSval. When the guest opened the connection, that is the client's SYN-ACK.
  * A SYN that is repeated has a later TSval; the first one of each VM counts, for those were sent at the same point.

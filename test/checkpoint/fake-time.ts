@@ -1,12 +1,13 @@
 /** Time that passes when a test says so. */
 import type { Clock, Timers } from '../../src/io/clock.ts';
+import type { Instant } from '../../src/units.ts';
 
 export class FakeTime implements Clock, Timers {
-  private nowMs = 0;
+  private nowMs = 0 as Instant;
   private soonCalls: (() => void)[] = [];
   private timers: { atMs: number; call: () => void }[] = [];
 
-  now(): number {
+  now(): Instant {
     return this.nowMs;
   }
 
@@ -48,7 +49,7 @@ export class FakeTime implements Clock, Timers {
       for (const { call } of due) call();
       await settled();
       if (this.nowMs >= endMs) return;
-      this.nowMs = Math.min(this.nowMs + 1, endMs);
+      this.nowMs = Math.min(this.nowMs + 1, endMs) as Instant;
     }
   }
 }

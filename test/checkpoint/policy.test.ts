@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CheckpointPolicy } from '../../src/checkpoint/policy.ts';
+import type { Instant } from '../../src/units.ts';
 
 const LIMITS = { intervalMsMax: 1000, waitMsMin: 10, waitMsMax: 100, ackWaitMsMax: 60 };
 
 function policy(): CheckpointPolicy {
   const one = new CheckpointPolicy(LIMITS);
-  one.committed(0, LIMITS.waitMsMin);
+  one.committed(0 as Instant, LIMITS.waitMsMin);
   return one;
 }
 
@@ -24,7 +25,7 @@ for (const [nowMs, divergence, overdue, pressure, due] of [
   test(`at ${nowMs} ms, ${divergence}, ${overdue}, ${pressure}: ${due}`, () => {
     const one = policy();
     if (divergence !== null) one.diverged(divergence);
-    assert.equal(one.due(nowMs, overdue, pressure), due);
+    assert.equal(one.due(nowMs as Instant, overdue, pressure), due);
   });
 }
 
@@ -32,28 +33,28 @@ test('the first divergence is the reason, and a commit ends it', () => {
   const one = policy();
   one.diverged('diverged-length');
   one.diverged('diverged-bytes');
-  assert.equal(one.due(1, null, null), 'diverged-length');
-  one.committed(700, 20);
-  assert.equal(one.due(1699, null, null), null);
-  assert.equal(one.due(1700, null, null), 'interval');
+  assert.equal(one.due(1 as Instant, null, null), 'diverged-length');
+  one.committed(700 as Instant, 20);
+  assert.equal(one.due(1699 as Instant, null, null), null);
+  assert.equal(one.due(1700 as Instant, null, null), 'interval');
 });
 
 test('data waits as long as a checkpoint costs, smoothed and between two bounds', () => {
   const one = new CheckpointPolicy(LIMITS);
   assert.equal(one.waits.dataMs, 10);
-  one.committed(0, 90);
+  one.committed(0 as Instant, 90);
   assert.equal(one.waits.dataMs, 20, 'an eighth of the way from 10 to 90');
-  for (let i = 0; i < 100; i++) one.committed(i, 50);
+  for (let i = 0; i < 100; i++) one.committed(i as Instant, 50);
   assert.ok(Math.abs(one.waits.dataMs - 50) < 0.1);
-  for (let i = 0; i < 100; i++) one.committed(i, 10_000);
+  for (let i = 0; i < 100; i++) one.committed(i as Instant, 10_000);
   assert.equal(one.waits.dataMs, 100);
-  for (let i = 0; i < 200; i++) one.committed(i, 0);
+  for (let i = 0; i < 200; i++) one.committed(i as Instant, 0);
   assert.equal(one.waits.dataMs, 10);
 });
 
 test('an ACK waits longer than data, the SVM longest', () => {
   const one = policy();
   assert.deepEqual(one.waits, { dataMs: 10, ackMs: 60, secondaryMs: 2000 });
-  for (let i = 0; i < 100; i++) one.committed(i, 10_000);
+  for (let i = 0; i < 100; i++) one.committed(i as Instant, 10_000);
   assert.deepEqual(one.waits, { dataMs: 100, ackMs: 100, secondaryMs: 2000 });
 });

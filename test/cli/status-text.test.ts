@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { statusText } from '../../src/cli/status-text.ts';
+import type { Instant } from '../../src/units.ts';
 import { fakeStatus, REPORT } from '../observe/fake-node.ts';
 
 const NOW = REPORT.atMs + 2400;
 
 test('a protected primary', () => {
   assert.equal(
-    statusText(fakeStatus(), NOW),
+    statusText(fakeStatus(), NOW as Instant),
     `node         alpha of pair web
 state        primary, protected
 membership   generation 3, epoch 42
@@ -41,7 +42,7 @@ test('a node that knows nothing yet, and one that took over', () => {
       divergences: { count: 0, last: null },
       failover: { generation: 4, cause: 'silence', detectMs: 300, promoteMs: 21.4, atMs: NOW - 200_000 },
     },
-    NOW,
+    NOW as Instant,
   );
   assert.match(text, /^state +no role yet, alone \(the VM runs UNPROTECTED\)$/m);
   assert.match(text, /^peer +unknown, NOT CONNECTED, never heard$/m);
@@ -62,7 +63,7 @@ test('every line fits 80 columns, and a hostile name moves no cursor', () => {
   ] as const) {
     status.checkpoints.byReason[reason] = 123_456_789;
   }
-  const lines = statusText(status, NOW).split('\n');
+  const lines = statusText(status, NOW as Instant).split('\n');
   assert.ok(lines.every((line) => line.length <= 80));
   assert.equal(lines.filter((line) => line.startsWith('peer ')).length, 1);
   assert.ok(!lines.join('').includes('\u001b'));

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { LIMITS } from '../../src/limits.ts';
+import type { Instant } from '../../src/units.ts';
 import {
   ACK,
   arpFrame,
@@ -93,32 +94,32 @@ test('overdue: data after dataMs, an ACK after ackMs, the SVM after secondaryMs'
   const synAck = tcp({ flags: SYN | ACK, seq: 0, ack: 100 });
   rig.pvm(synAck);
   rig.svm(synAck);
-  assert.equal(comparator.overdue(1e9, WAITS), null);
+  assert.equal(comparator.overdue(1e9 as Instant, WAITS), null);
   rig.nowMs = 1000;
   rig.pvm(tcp({ seq: 1, ack: 200 }));
-  assert.equal(comparator.oldestWaitMs(1049), 49);
-  assert.equal(comparator.overdue(1049, WAITS), null);
-  assert.equal(comparator.overdue(1050, WAITS), 'wait-primary');
+  assert.equal(comparator.oldestWaitMs(1049 as Instant), 49);
+  assert.equal(comparator.overdue(1049 as Instant, WAITS), null);
+  assert.equal(comparator.overdue(1050 as Instant, WAITS), 'wait-primary');
   rig.nowMs = 1005;
   rig.pvm(udp('nobody says that'));
-  assert.equal(comparator.overdue(1014, WAITS), null);
-  assert.equal(comparator.overdue(1015, WAITS), 'wait-primary', 'younger, but data');
+  assert.equal(comparator.overdue(1014 as Instant, WAITS), null);
+  assert.equal(comparator.overdue(1015 as Instant, WAITS), 'wait-primary', 'younger, but data');
   rig.commit();
-  assert.equal(comparator.overdue(1e9, WAITS), null);
-  assert.equal(comparator.oldestWaitMs(1e9), 0);
+  assert.equal(comparator.overdue(1e9 as Instant, WAITS), null);
+  assert.equal(comparator.oldestWaitMs(1e9 as Instant), 0);
   rig.nowMs = 2000;
   rig.svm(udp('only the SVM'));
-  assert.equal(comparator.overdue(2099, WAITS), null);
-  assert.equal(comparator.overdue(2100, WAITS), 'wait-secondary');
+  assert.equal(comparator.overdue(2099 as Instant, WAITS), null);
+  assert.equal(comparator.overdue(2100 as Instant, WAITS), 'wait-secondary');
 });
 
 test('agreed bytes that wait for their ACK only have the time of an ACK', () => {
   const rig = new Rig();
   rig.pvm(tcp({ seq: 1, ack: 200, text: 'x' }));
-  assert.equal(rig.comparator.overdue(10, WAITS), 'wait-primary');
+  assert.equal(rig.comparator.overdue(10 as Instant, WAITS), 'wait-primary');
   rig.svm(tcp({ seq: 1, ack: 100, text: 'x' }));
-  assert.equal(rig.comparator.overdue(49, WAITS), null);
-  assert.equal(rig.comparator.overdue(50, WAITS), 'wait-primary');
+  assert.equal(rig.comparator.overdue(49 as Instant, WAITS), null);
+  assert.equal(rig.comparator.overdue(50 as Instant, WAITS), 'wait-primary');
 });
 
 test('alone, every frame leaves, and every stream is known when the VM is protected again', () => {

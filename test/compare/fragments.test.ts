@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import type { Instant } from '../../src/units.ts';
 import {
   address,
   CLIENT_ADDRESS,
@@ -245,11 +246,11 @@ test('a datagram that stays incomplete waits no longer than any other output', (
   const waits = { dataMs: 10, ackMs: 50, secondaryMs: 100 };
   const rig = new Rig();
   rig.pvm(fragment(datagram(1), HALVES[0]));
-  assert.equal(rig.comparator.overdue(9, waits), null);
-  assert.equal(rig.comparator.overdue(10, waits), 'wait-primary');
+  assert.equal(rig.comparator.overdue(9 as Instant, waits), null);
+  assert.equal(rig.comparator.overdue(10 as Instant, waits), 'wait-primary');
   rig.commit();
   rig.svm(fragment(datagram(1), HALVES[0]));
-  assert.equal(rig.comparator.overdue(100, waits), 'wait-secondary');
+  assert.equal(rig.comparator.overdue(100 as Instant, waits), 'wait-secondary');
   rig.commit();
   rig.assertEmpty();
 });

@@ -5,7 +5,7 @@ import { describeFlowKey } from '../../src/flow/key.ts';
 import { type Framing, prefixBytesOf } from '../../src/frames/frame-reader.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
-import type { SlabId } from '../../src/units.ts';
+import type { Instant, SlabId } from '../../src/units.ts';
 import {
   CLIENT_ADDRESS,
   CLIENT_MAC,
@@ -36,7 +36,7 @@ export class Rig {
       {
         release: (slab, at, length, cause) =>
           this.released.push({ bytes: this.copy(slab, at, length), cause }),
-        primarySyn: (slab, at, length) => this.syns.push(this.copy(slab, at, length)),
+        teach: (_lesson, slab, at, length) => this.syns.push(this.copy(slab, at, length)),
         confirm: (index) => this.confirmed.push(index),
         diverged: (key, reason) => this.diverged.push(`${reason} ${describeFlowKey(key)}`),
       },
@@ -50,7 +50,7 @@ export class Rig {
   pvm(frame: Buffer): number {
     const before = this.released.length;
     const slab = this.place(frame);
-    this.comparator.primaryFrame(slab, this.prefixBytes, frame.length, this.nowMs);
+    this.comparator.primaryFrame(slab, this.prefixBytes, frame.length, this.nowMs as Instant);
     this.pool.unref(slab);
     return this.released.length - before;
   }
@@ -59,14 +59,20 @@ export class Rig {
   svm(frame: Buffer): number {
     const before = this.released.length;
     const slab = this.place(frame);
-    this.comparator.secondaryFrame(slab, this.prefixBytes, frame.length, this.svmIndex++, this.nowMs);
+    this.comparator.secondaryFrame(
+      slab,
+      this.prefixBytes,
+      frame.length,
+      this.svmIndex++,
+      this.nowMs as Instant,
+    );
     this.pool.unref(slab);
     return this.released.length - before;
   }
 
   alone(frame: Buffer): void {
     const slab = this.place(frame);
-    this.comparator.passAlone(slab, this.prefixBytes, frame.length, this.nowMs);
+    this.comparator.passAlone(slab, this.prefixBytes, frame.length, this.nowMs as Instant);
     this.pool.unref(slab);
   }
 

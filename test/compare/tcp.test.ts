@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import type { Instant } from '../../src/units.ts';
 import { ACK, FIN, PSH, padded, RST, SYN, URG } from '../frames.ts';
 import { Rig, tcp } from './rig.ts';
 
@@ -19,7 +20,7 @@ test('where SYNs are translated, one of the PVM waits for one with its number', 
   const syn = (seq: number, flags = SYN | ACK) => tcp({ flags, seq, ack: flags === SYN ? 0 : 501 });
   for (const primaryFirst of [true, false]) {
     const rig = new Rig();
-    rig.comparator.synsTranslated = true;
+    rig.comparator.taught = true;
     if (primaryFirst) rig.pvm(syn(1000));
     // Sent twice before the secondary knew.
     assert.equal(rig.svm(syn(7000)), 0);
@@ -37,7 +38,7 @@ test('where SYNs are translated, one of the PVM waits for one with its number', 
 
 test('without one it leaves with the checkpoint', () => {
   const rig = new Rig();
-  rig.comparator.synsTranslated = true;
+  rig.comparator.taught = true;
   rig.svm(tcp({ flags: SYN | ACK, seq: 7000, ack: 501 }));
   rig.pvm(tcp({ flags: SYN | ACK, seq: 1000, ack: 501 }));
   assert.equal(rig.held, 1);
@@ -455,7 +456,10 @@ test('what lies before the beginning is no retransmission', () => {
   const rig = opened();
   for (const back of [1001 - 700, 1001 - 0x40000001, 1001 - 0x7fffffff, 1001 - 0x80000000]) {
     assert.equal(rig.pvm(data(back, 'never compared')), 0, `${back}`);
-    assert.equal(rig.comparator.overdue(1e9, { dataMs: 1, ackMs: 2, secondaryMs: 3 }), 'wait-primary');
+    assert.equal(
+      rig.comparator.overdue(1e9 as Instant, { dataMs: 1, ackMs: 2, secondaryMs: 3 }),
+      'wait-primary',
+    );
     rig.commit();
     rig.pvm(data(1001, ''));
   }

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { APART } from '../../src/compare/comparator.ts';
 import { Turn } from '../../src/compare/turn.ts';
 import { LIMITS } from '../../src/limits.ts';
-import type { SlabId } from '../../src/units.ts';
+import type { Instant, SlabId } from '../../src/units.ts';
 import { TCP_ACK, TCP_SYN, TCP_URG } from '../../src/wire/tcp.ts';
 import { Dice } from '../dice.ts';
 import { tcpFrame } from '../frames.ts';
@@ -51,13 +51,13 @@ class TwoRigs {
 
   pvm(...frames: Buffer[]): this {
     for (const frame of frames)
-      this.add(frame, (slab, at) => this.turn.primaryFrame(slab, at, frame.length, this.nowMs));
+      this.add(frame, (slab, at) => this.turn.primaryFrame(slab, at, frame.length, this.nowMs as Instant));
     return this;
   }
 
   svm(...frames: Buffer[]): this {
     for (const frame of frames)
-      this.add(frame, (slab, at) => this.turn.secondaryFrame(slab, at, frame.length, this.nowMs));
+      this.add(frame, (slab, at) => this.turn.secondaryFrame(slab, at, frame.length, this.nowMs as Instant));
     return this;
   }
 
@@ -68,13 +68,13 @@ class TwoRigs {
   /** Ends the turn; answers what left in it. */
   end(): Buffer[] {
     const before = this.rig.released.length;
-    this.turn.end(this.nowMs);
+    this.turn.end(this.nowMs as Instant);
     this.assertSame();
     return this.rig.released.slice(before).map(({ bytes }) => bytes);
   }
 
   commit(): void {
-    this.turn.handOn(0);
+    this.turn.handOn(0 as Instant);
     assert.ok(this.turn.isEmpty);
     this.rig.commit();
     this.single.commit();
@@ -306,10 +306,10 @@ test('a flow that pairs off is no idle one', () => {
   const say = (frame: Buffer, nowMs: number): void => {
     for (const side of ['primaryFrame', 'secondaryFrame'] as const) {
       const slab = rig.place(frame);
-      turn[side](slab, rig.prefixBytes, frame.length, nowMs);
+      turn[side](slab, rig.prefixBytes, frame.length, nowMs as Instant);
       rig.pool.unref(slab);
     }
-    turn.end(nowMs);
+    turn.end(nowMs as Instant);
   };
   say(data(1001, 'one'), 0);
   say(data(1004, 'two'), 90);
@@ -325,13 +325,13 @@ test('forgotten, nothing of it is compared, and its slabs are free', () => {
   const turn = new Turn(rig.comparator, rig.pool, LIMITS.turnFramesMax);
   for (const frame of [udp('a'), udp('b')]) {
     const slab = rig.place(frame);
-    turn.primaryFrame(slab, rig.prefixBytes, frame.length, 0);
-    turn.secondaryFrame(slab, rig.prefixBytes, frame.length, 0);
+    turn.primaryFrame(slab, rig.prefixBytes, frame.length, 0 as Instant);
+    turn.secondaryFrame(slab, rig.prefixBytes, frame.length, 0 as Instant);
     rig.pool.unref(slab);
   }
   assert.equal(rig.pool.inUse, 2);
   turn.clear();
-  turn.handOn(0);
+  turn.handOn(0 as Instant);
   assert.deepEqual(rig.released, []);
   rig.assertEmpty();
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { LESSON } from '../../src/compare/lesson.ts';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { TCP_SYN } from '../../src/wire/tcp.ts';
@@ -215,7 +216,7 @@ test('a SYN of the PVM that comes when its epoch is over is paired with nothing'
     });
     const slab = pair.secondarySlabs.acquire();
     frame.copy(pair.secondarySlabs.buffer(slab), 4);
-    pair.secondary.primarySyn(epoch, slab, 4, frame.length);
+    pair.secondary.teach(epoch, LESSON.tcpSyn, slab, 4, frame.length);
   };
   tell(before, 1);
   assert.equal(pair.secondary.translator.size, 0, 'the commit has made it the SVM’s own');

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { SilentInput } from '../../src/datapath/silent-input.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS } from '../../src/limits.ts';
+import type { Instant } from '../../src/units.ts';
 
 function silent(slabBytes = 2048, slabsMax = 8192) {
   const pool = new SlabPool(slabBytes, slabsMax);
@@ -14,10 +15,10 @@ function silent(slabBytes = 2048, slabsMax = 8192) {
     heard(frame: Buffer, nowMs = 0) {
       const slab = pool.acquire();
       frame.copy(pool.buffer(slab));
-      input.heard(slab, 0, frame.length, nowMs);
+      input.heard(slab, 0, frame.length, nowMs as Instant);
       pool.unref(slab);
     },
-    passedOn: (frame: Buffer, nowMs = 0) => input.passedOn(frame, 0, frame.length, nowMs),
+    passedOn: (frame: Buffer, nowMs = 0) => input.passedOn(frame, 0, frame.length, nowMs as Instant),
     left() {
       const all: string[] = [];
       input.drain((slab, at, length) => all.push(pool.buffer(slab).toString('latin1', at, at + length)));

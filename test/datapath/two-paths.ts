@@ -9,6 +9,7 @@ import { LinkChannel, type LinkHandler } from '../../src/link/link-channel.ts';
 import { MESSAGE } from '../../src/link/link-protocol.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import { SvmTranslator } from '../../src/translate/svm-translator.ts';
+import type { Instant } from '../../src/units.ts';
 import { CLIENT_ADDRESS, CLIENT_MAC, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
 
@@ -17,6 +18,7 @@ const NOTHING: LinkHandler = {
   heartbeat() {},
   heartbeatAck() {},
   frame() {},
+  teach() {},
   confirm() {},
   batchEnd() {},
 };
@@ -83,7 +85,7 @@ export function outputFrame(text: string): Buffer {
 
 export class TwoPaths {
   nowMs = 1000;
-  readonly clock = { now: () => this.nowMs, wall: () => 0 };
+  readonly clock = { now: () => this.nowMs as Instant, wall: () => 0 };
   readonly diverged: string[] = [];
   readonly primarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
   readonly secondarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
@@ -144,10 +146,10 @@ export class TwoPaths {
     this.secondaryLink.handler = {
       ...NOTHING,
       control: (type, body) => this.onControl('secondary', type, body),
-      frame: (type, epoch, _index, slab, at, length) => {
+      frame: (type, _epoch, _index, slab, at, length) => {
         if (type === MESSAGE.input) this.secondary.input(slab, at, length);
-        else if (type === MESSAGE.primarySyn) this.secondary.primarySyn(epoch, slab, at, length);
       },
+      teach: (epoch, lesson, slab, at, length) => this.secondary.teach(epoch, lesson, slab, at, length),
       confirm: (epoch, from, to) => this.secondary.confirm(epoch, from, to),
       batchEnd: () => this.secondary.linkBatchEnd(),
     };

@@ -5,6 +5,7 @@ import { ComparePath } from '../../src/dropin/compare-path.ts';
 import type { Framing } from '../../src/frames/frame-reader.ts';
 import type { FramePort } from '../../src/io/frame-port.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
+import type { Instant } from '../../src/units.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { tcp, udp } from '../compare/rig.ts';
 import { arpFrame } from '../frames.ts';
@@ -221,7 +222,7 @@ test('alone, everything leaves at once, and what TCP said is known when COLO beg
   const rig = new Rig({ comparing: false });
   assert.deepEqual(rig.pvm(tcp({ seq: 9, flags: 0x12 }), udp('x')), [tcp({ seq: 9, flags: 0x12 }), udp('x')]);
   rig.svm(udp('nobody listens'));
-  assert.equal(rig.path.overdue(1e9, { dataMs: 0, ackMs: 0, secondaryMs: 0 }), null);
+  assert.equal(rig.path.overdue(1e9 as Instant, { dataMs: 0, ackMs: 0, secondaryMs: 0 }), null);
   assert.equal(rig.path.pressure(), null);
   rig.path.commit();
   assert.equal(rig.path.isComparing, true);

@@ -9,7 +9,7 @@ import { Comparator } from '../../src/compare/comparator.ts';
 import type { ReleaseCause } from '../../src/compare/verdict.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
-import type { SlabId } from '../../src/units.ts';
+import type { Instant, SlabId } from '../../src/units.ts';
 import { Voice } from '../compare/oracle/script.ts';
 import { randomTheme, render, traffic } from '../compare/oracle/traffic.ts';
 import type { Dice } from '../dice.ts';
@@ -64,7 +64,7 @@ class World {
     const sink = {
       release: (slab: SlabId, _at: number, _length: number, cause: ReleaseCause) =>
         this.onRelease(slab, cause),
-      primarySyn: () => {},
+      teach: () => {},
       confirm: (index: number) => {
         assert.ok(!this.confirmed.has(index), `SVM frame ${index} was confirmed twice`);
         this.confirmed.add(index);
@@ -80,7 +80,7 @@ class World {
     const whole = this.pieces.pvm.add(frame, number);
     for (const one of whole?.numbers ?? []) this.wholes.set(one, whole as Whole);
     const before = this.comparator.counters.malformed;
-    this.comparator.primaryFrame(slab, PREFIX_BYTES, frame.length, this.nowMs);
+    this.comparator.primaryFrame(slab, PREFIX_BYTES, frame.length, this.nowMs as Instant);
     const malformed = this.comparator.counters.malformed > before;
     assert.equal(malformed, read(frame) === null, 'counted as malformed');
     if (malformed) this.left.add(number);
@@ -94,7 +94,7 @@ class World {
     const whole = this.pieces.svm.add(frame, 0);
     if (whole !== null) this.rule.svmSaid(whole.said);
     else if (said !== null && !said.harmless && !isPiece(frame)) this.rule.svmSaid(said);
-    this.comparator.secondaryFrame(slab, PREFIX_BYTES, frame.length, this.svmFrames++, this.nowMs);
+    this.comparator.secondaryFrame(slab, PREFIX_BYTES, frame.length, this.svmFrames++, this.nowMs as Instant);
     this.done(slab);
   }
 
@@ -141,7 +141,8 @@ class World {
     assert.equal(this.comparator.primary.bytes + this.comparator.secondary.bytes, 0);
     const slab = this.pool.acquire();
     let rows = 0;
-    while (this.comparator.frames.add(this.comparator.primary, slab, PREFIX_BYTES, 1, 0) >= 0) rows++;
+    while (this.comparator.frames.add(this.comparator.primary, slab, PREFIX_BYTES, 1, 0 as Instant) >= 0)
+      rows++;
     assert.equal(rows, SMALL.heldFramesMax, 'rows for held frames');
     this.comparator.discard();
     this.pool.unref(slab);

@@ -12,7 +12,7 @@ import { fakePair, framed } from '../io/fake-stream.ts';
 import { fuzz } from './cases.ts';
 import { hostileFrame, mutate } from './hostile.ts';
 
-const FRAMES = [MESSAGE.input, MESSAGE.output, MESSAGE.primarySyn];
+const FRAMES = [MESSAGE.input, MESSAGE.output, MESSAGE.teach];
 
 function message(dice: Dice): Buffer {
   const type = dice.chance(20) ? dice.roll(256) : dice.pick(Object.values(MESSAGE));
@@ -60,6 +60,7 @@ test('a hostile peer', async () => {
         heartbeat: () => {},
         heartbeatAck: () => {},
         frame: (_type, _epoch, _index, slab, at, length) => inside(slab, at, length),
+        teach: (_epoch, _lesson, slab, at, length) => inside(slab, at, length),
         confirm: () => {},
         batchEnd: () => {},
       };

@@ -10,6 +10,7 @@ import { RewritePath } from '../../src/dropin/rewrite-path.ts';
 import type { Framing } from '../../src/frames/frame-reader.ts';
 import type { FramePort } from '../../src/io/frame-port.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
+import type { Instant } from '../../src/units.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import type { Dice } from '../dice.ts';
@@ -99,7 +100,7 @@ for (const framing of ['plain', 'vnet'] as const) {
       const path = new ComparePath({
         framing,
         comparing: dice.chance(2),
-        clock: { now: () => 0, wall: () => 0 },
+        clock: { now: () => 0 as Instant, wall: () => 0 },
         timers: { soon: (call) => turnEnds.push(call) },
         hashSeed: 1,
         events: { diverged: () => {} },

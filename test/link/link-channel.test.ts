@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { LESSON } from '../../src/compare/lesson.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LinkChannel, type LinkHandler } from '../../src/link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
@@ -15,6 +16,8 @@ function recorder(slabs: SlabPool): { log: string[]; handler: LinkHandler } {
     heartbeatAck: (number) => log.push(`ack ${number}`),
     frame: (type, epoch, index, slab, at, length) =>
       log.push(`frame ${type} ${epoch}/${index} ${slabs.buffer(slab).toString('latin1', at, at + length)}`),
+    teach: (epoch, lesson, slab, at, length) =>
+      log.push(`teach ${epoch} ${lesson} ${slabs.buffer(slab).toString('latin1', at, at + length)}`),
     confirm: (epoch, from, to) => log.push(`confirm ${epoch} ${from}-${to}`),
     batchEnd: () => {},
   };
@@ -63,7 +66,7 @@ function conversation(): { bytes: Buffer; log: string[] } {
   channel.flush();
   channel.flushConfirms();
   channel.send(MESSAGE.gate, { epoch: 3 });
-  channel.pushFrame(MESSAGE.primarySyn, 4, 0, one.slab, one.at, one.length);
+  channel.pushFrame(MESSAGE.teach, 4, LESSON.tcpSyn, one.slab, one.at, one.length);
   channel.flush();
   channel.sendHeartbeat(MESSAGE.heartbeatAck, 0xffffffff);
   slabs.unref(one.slab);
@@ -79,7 +82,7 @@ function conversation(): { bytes: Buffer; log: string[] } {
       'confirm 3 5-5',
       'confirm 3 4-5',
       'control 8 {"epoch":3}',
-      'frame 6 4/0 one',
+      'teach 4 1 one',
       'ack 4294967295',
     ],
   };

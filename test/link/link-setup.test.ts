@@ -79,6 +79,7 @@ test('each side gets the other’s HELLO and the channel', async () => {
       heartbeat() {},
       heartbeatAck() {},
       frame() {},
+      teach() {},
       confirm() {},
       batchEnd() {},
     };
@@ -104,6 +105,7 @@ test('what the listener says right behind its HELLO is not lost', async () => {
       heartbeat() {},
       heartbeatAck() {},
       frame() {},
+      teach() {},
       confirm() {},
       batchEnd() {},
     };

@@ -5,6 +5,7 @@ import { MESSAGE } from '../../src/link/link-protocol.ts';
 import { SecondarySession } from '../../src/node/secondary-session.ts';
 import { LeasePromise } from '../../src/pair/lease.ts';
 import type { Translation } from '../../src/translate/offset-map.ts';
+import type { Instant } from '../../src/units.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { fakePair, pumpAll } from '../io/fake-stream.ts';
@@ -21,7 +22,7 @@ function begun() {
   const ended: string[] = [];
   const session = new SecondarySession({
     link: paths.secondaryLink,
-    promise: new LeasePromise(1000, time.now()),
+    promise: new LeasePromise(1000, time.now() as Instant),
     clock: time,
     timers: time,
     silenceMsMax: 1000,

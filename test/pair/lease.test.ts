@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { LeasePromise, SpeakingRight } from '../../src/pair/lease.ts';
+import type { Instant } from '../../src/units.ts';
 
 const LEASE_MS = 1000;
 
@@ -26,7 +27,7 @@ test('the secondary may never take over before the primary’s time to speak is 
       const secondaryClock = (ms: number) => ms * rate + offsetMs;
       const trueTime = (ms: number) => (ms - offsetMs) / rate;
       const right = new SpeakingRight(LEASE_MS);
-      const promise = new LeasePromise(LEASE_MS, secondaryClock(0));
+      const promise = new LeasePromise(LEASE_MS, secondaryClock(0) as Instant);
       const events: { ms: number; run: (ms: number) => void }[] = [];
       let speakUntilMs = Number.NEGATIVE_INFINITY;
       let sentMs = 0;
@@ -35,10 +36,10 @@ test('the secondary may never take over before the primary’s time to speak is 
         events.push({
           ms: sentMs,
           run: (ms) => {
-            const number = right.send(ms);
+            const number = right.send(ms as Instant);
             if (lostThere) return;
             later(ms + thereMs, (heardMs) => {
-              promise.heard(secondaryClock(heardMs));
+              promise.heard(secondaryClock(heardMs) as Instant);
               if (lostBack) return;
               for (let i = 0; i < (repeated ? 2 : 1); i++) {
                 later(heardMs + backMs + 500 * i, () => {
@@ -67,16 +68,16 @@ test('the secondary may never take over before the primary’s time to speak is 
 
 test('an answer gives time from when its heartbeat was sent', () => {
   const right = new SpeakingRight(LEASE_MS);
-  const number = right.send(5000);
-  right.send(5100);
+  const number = right.send(5000 as Instant);
+  right.send(5100 as Instant);
   assert.equal(right.answered(number), 5900);
   assert.equal(right.answered(number), 5900);
 });
 
 test('an older answer takes nothing back', () => {
   const right = new SpeakingRight(LEASE_MS);
-  const first = right.send(0);
-  const second = right.send(100);
+  const first = right.send(0 as Instant);
+  const second = right.send(100 as Instant);
   assert.equal(right.answered(second), 1000);
   assert.equal(right.answered(first), 1000);
 });
@@ -84,18 +85,18 @@ test('an older answer takes nothing back', () => {
 test('nothing was answered, nothing may be said: not for a number that was never sent, nor for a forgotten one', () => {
   const right = new SpeakingRight(LEASE_MS);
   assert.equal(right.answered(0), Number.NEGATIVE_INFINITY);
-  right.send(10);
+  right.send(10 as Instant);
   assert.equal(right.answered(0), Number.NEGATIVE_INFINITY);
   assert.equal(right.answered(2), Number.NEGATIVE_INFINITY);
-  for (let i = 0; i < 64; i++) right.send(1000 + i);
+  for (let i = 0; i < 64; i++) right.send((1000 + i) as Instant);
   assert.equal(right.answered(1), Number.NEGATIVE_INFINITY);
   assert.equal(right.answered(2), 1900);
 });
 
 test('a promise counts from the last heartbeat, and from the beginning', () => {
-  const promise = new LeasePromise(LEASE_MS, 50);
+  const promise = new LeasePromise(LEASE_MS, 50 as Instant);
   assert.equal(promise.overAtMs, 1050);
-  promise.heard(70);
+  promise.heard(70 as Instant);
   assert.equal(promise.lastHeardMs, 70);
   assert.equal(promise.overAtMs, 1070);
 });

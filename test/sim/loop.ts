@@ -6,6 +6,7 @@
  * so a run is a function of its seed. After each event everything that promises can do is done.
  */
 import type { Clock, Timers } from '../../src/io/clock.ts';
+import type { Instant } from '../../src/units.ts';
 import type { Die } from './guest/die.ts';
 
 export type Event = { atMs: number; order: number; owner: Process | null; run: (() => void) | null };
@@ -154,8 +155,8 @@ export class Process implements Clock, Timers {
     this.rate = rate;
   }
 
-  now(): number {
-    return this.offsetMs + (this.presentMs - this.bornMs) * this.rate;
+  now(): Instant {
+    return (this.offsetMs + (this.presentMs - this.bornMs) * this.rate) as Instant;
   }
 
   wall(): number {

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
+import type { Instant } from '../../src/units.ts';
 import { PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { ACK, arpFrame, FIN, RST, SYN, udpFrame } from '../frames.ts';
 import {
@@ -231,36 +232,36 @@ function has(map: OffsetMap, c: Connection): boolean {
 
 test('a closed connection stays for TIME-WAIT after its last segment, and an open one for good', () => {
   const { map, all } = smallMap(3);
-  map.sweep(1_000_000);
+  map.sweep(1_000_000 as Instant);
   close(map, all[0]);
   const reset = fromClient(all[1], client, { ...exchange, flags: RST });
   map.input(reset, 0, reset.length);
   const half = fromVm(all[2], vm, { ...exchange, flags: FIN | ACK });
   map.output(half, 0, half.length);
-  map.sweep(1_100_000);
+  map.sweep(1_100_000 as Instant);
   const again = fromClient(all[0], client, exchange);
   map.input(again, 0, again.length);
-  map.sweep(1_239_000);
+  map.sweep(1_239_000 as Instant);
   assert.equal(map.size, 3);
   const version = map.version;
-  map.sweep(1_250_000);
+  map.sweep(1_250_000 as Instant);
   assert.deepEqual(
     all.slice(0, 3).map((c) => has(map, c)),
     [true, false, true],
   );
   assert.notEqual(map.version, version);
-  map.sweep(1_350_000);
+  map.sweep(1_350_000 as Instant);
   assert.deepEqual(
     all.slice(0, 3).map((c) => has(map, c)),
     [false, false, true],
   );
-  map.sweep(9e9);
+  map.sweep(9e9 as Instant);
   assert.equal(has(map, all[2]), true, 'half closed, silent for weeks');
 });
 
 test('a full map makes room: first of what is closed, then of what is long silent, never of what lives', () => {
   const { map, all } = smallMap(4);
-  map.sweep(0);
+  map.sweep(0 as Instant);
   assert.equal(map.add(keyOf(all[4]), 1, 1, 1), false, 'all live');
   close(map, all[1]);
   assert.equal(map.add(keyOf(all[4]), 1, 1, 1), true);
@@ -268,13 +269,13 @@ test('a full map makes room: first of what is closed, then of what is long silen
     all.slice(0, 5).map((c) => has(map, c)),
     [true, false, true, true, true],
   );
-  map.sweep(7_430_000);
+  map.sweep(7_430_000 as Instant);
   for (const c of [all[0], all[3], all[4]]) {
     const frame = fromVm(c, vm, exchange);
     map.output(frame, 0, frame.length);
   }
   assert.equal(map.add(keyOf(all[5]), 1, 1, 1), false, 'not silent for long enough');
-  map.sweep(7_440_000);
+  map.sweep(7_440_000 as Instant);
   assert.equal(map.add(keyOf(all[5]), 1, 1, 1), true);
   assert.deepEqual(
     all.map((c) => has(map, c)),

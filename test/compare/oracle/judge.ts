@@ -16,6 +16,7 @@ import type { Program } from '../../../lab/program.ts';
 import { DropInCompare } from '../../../src/dropin/compare.ts';
 import { NotifySource } from '../../../src/dropin/notify.ts';
 import { systemTimers } from '../../../src/io/clock.ts';
+import type { Instant } from '../../../src/units.ts';
 import { CLIENT_MAC, ethernet, udpFrame, VM_MAC } from '../../frames.ts';
 import { framed } from '../../io/fake-stream.ts';
 
@@ -84,7 +85,7 @@ export class Judge {
       source: (events) => new NotifySource(listen(paths.notify), 'plain', systemTimers, events),
       comparing: true,
       hashSeed: 1,
-      clock: { now: () => 0, wall: () => 0 },
+      clock: { now: () => 0 as Instant, wall: () => 0 },
       timers: systemTimers,
       event: () => {},
     });

@@ -262,7 +262,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'syns-not-translated',
     about: "a SYN of the primary leaves against the secondary's SYN with another number",
     file: 'src/datapath/primary-path.ts',
-    find: '    this.comparator.synsTranslated = true;\n',
+    find: '    this.comparator.taught = true;\n',
     put: '',
     seedsMax: 1000,
   },
