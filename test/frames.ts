@@ -86,6 +86,23 @@ export function internetChecksum(...parts: Uint8Array[]): number {
   return remainder === 0 ? 0 : 0xffff - remainder;
 }
 
+/** A frame that lies in a larger buffer, as frames lie in slabs. */
+export type Placed = { bytes: Buffer; at: number; length: number };
+
+const FILL = 0xa5;
+
+/** Places a frame in a larger buffer: `before` bytes of 0xa5 stand before it, and `after` bytes after it. */
+export function placed(frame: Uint8Array, before = 3, after = 4): Placed {
+  const bytes = Buffer.alloc(before + frame.length + after, FILL);
+  bytes.set(frame, before);
+  return { bytes, at: before, length: frame.length };
+}
+
+/** Returns whether every byte around the placed frame is still what `placed` put there. */
+export function isUntouchedAround({ bytes, at, length }: Placed): boolean {
+  return [...bytes.subarray(0, at), ...bytes.subarray(at + length)].every((byte) => byte === FILL);
+}
+
 export function mac(text: string): Buffer {
   return Buffer.from(text.replaceAll(':', ''), 'hex');
 }

@@ -26,7 +26,7 @@ import type { Instant, SlabId } from '../units.ts';
 import { readU16 } from '../wire/bytes.ts';
 import { PACKET, type PacketKind, PacketView, parseDatagram, parsePacket } from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
-import { findTcpOption, settledOptions, TCP, TCP_OPTION, TCP_RST, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
+import { isSigned, settledOptions, TCP, TCP_RST, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
 import { isGso, partialChecksumAt } from '../wire/virtio-net.ts';
 import { COMPARE_AS, compareAs } from './classes.ts';
 import { advanceDatagrams } from './datagram.ts';
@@ -639,7 +639,7 @@ export class Comparator {
     if ((view.tcpFlags & TCP_URG) !== 0) words[id + INDEX] = urgentEnd(bytes, view);
     if ((view.tcpFlags & TCP_SYN) === 0) return;
     words[id + SEQ] = dataSeq(view);
-    if (isSigned(bytes, view)) words[id + FLAGS] |= SIGNED;
+    if (isSigned(bytes, view.l4 + TCP.headerBytesMin, view.payload)) words[id + FLAGS] |= SIGNED;
     words[id + SETTLES] = settledOptions(bytes, view.l4 + TCP.headerBytesMin, view.payload);
   }
 
@@ -741,13 +741,4 @@ function dataSeq(view: PacketView): number {
 
 function urgentEnd(bytes: Uint8Array, view: PacketView): number {
   return (view.seq + readU16(bytes, view.l4 + TCP.urgent)) | 0;
-}
-
-/** MD5 (RFC 2385) and TCP-AO (RFC 5925) sign the sequence numbers, which differ between the VMs. */
-function isSigned(bytes: Uint8Array, view: PacketView): boolean {
-  const options = view.l4 + TCP.headerBytesMin;
-  return (
-    findTcpOption(bytes, options, view.payload, TCP_OPTION.md5) >= 0 ||
-    findTcpOption(bytes, options, view.payload, TCP_OPTION.ao) >= 0
-  );
 }

@@ -42,13 +42,12 @@ import { readI32 } from '../wire/bytes.ts';
 import { viewFirstFragment } from '../wire/first-fragment.ts';
 import { viewQuote } from '../wire/icmp-quote.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
-import { TCP, TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import { isSigned, TCP, TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { ConnectionNames, NONE } from './connection-names.ts';
 import type { OffsetMap, Translation } from './offset-map.ts';
 import { replaceQuotedPort, translateQuotedInput, translateQuotedOutput } from './quote-fields.ts';
 import {
   hasTimestamps,
-  isSigned,
   opensConnection,
   readTsEcr,
   readTsVal,
@@ -387,7 +386,7 @@ export class SvmTranslator {
   }
 
   private noteSigned(bytes: Uint8Array, name: number): void {
-    if (!isSigned(bytes, this.view)) {
+    if (!isSigned(bytes, this.view.l4 + TCP.headerBytesMin, this.view.payload)) {
       this.knows[name] &= ~SIGNED;
       return;
     }

@@ -10,9 +10,6 @@ import { adjustChecksum32 } from '../wire/checksum.ts';
 import type { PacketView } from '../wire/packet.ts';
 import { findTcpOption, TCP, TCP_ACK, TCP_OPTION, TCP_SYN, TCP_TIMESTAMPS_BYTES } from '../wire/tcp.ts';
 
-const TCP_OPTION_MD5 = 19;
-const TCP_OPTION_AO = 29;
-
 /** TSval of a segment, or 0 when it has none (0 is also a legal TSval, and then a shift of 0 is right). */
 export function readTsVal(bytes: Uint8Array, view: PacketView): number {
   const option = timestamps(bytes, view);
@@ -72,15 +69,6 @@ export function replaceTsVal(bytes: Uint8Array, view: PacketView, option: number
 /** TSecr becomes `value`; `option` is where the timestamps are. */
 export function replaceTsEcr(bytes: Uint8Array, view: PacketView, option: number, value: number): void {
   addTo(bytes, view, option + 6, value - readI32(bytes, option + 6));
-}
-
-/** RFC 2385 and RFC 5925: a signature covers numbers and ports, so none of them may change. */
-export function isSigned(bytes: Uint8Array, view: PacketView): boolean {
-  const at = view.l4 + TCP.headerBytesMin;
-  return (
-    findTcpOption(bytes, at, view.payload, TCP_OPTION_MD5) >= 0 ||
-    findTcpOption(bytes, at, view.payload, TCP_OPTION_AO) >= 0
-  );
 }
 
 /** A SYN without ACK: who sends it opens the connection. */

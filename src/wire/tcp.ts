@@ -55,6 +55,16 @@ export function findTcpOption(bytes: Uint8Array, at: number, end: number, kind: 
 }
 
 /**
+ * Returns whether TCP MD5 (RFC 2385) or TCP-AO (RFC 5925) signs the segment. A signature covers sequence numbers and
+ * ports, so neither may change. `at` and `end` as above.
+ */
+export function isSigned(bytes: Uint8Array, at: number, end: number): boolean {
+  return (
+    findTcpOption(bytes, at, end, TCP_OPTION.md5) >= 0 || findTcpOption(bytes, at, end, TCP_OPTION.ao) >= 0
+  );
+}
+
+/**
  * What a SYN's options settle for as long as the connection lives, in one number: segment size, window scale, and
  * whether there will be SACK and timestamps. `at` and `end` as above.
  */

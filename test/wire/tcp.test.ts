@@ -1,11 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { findTcpOption, settledOptions, TCP, TCP_OPTION } from '../../src/wire/tcp.ts';
+import { findTcpOption, isSigned, settledOptions, TCP, TCP_OPTION } from '../../src/wire/tcp.ts';
 import { PSH, padded, sack, tcpFrame, timestamps } from '../frames.ts';
 
 const find = (options: number[], kind: number): number =>
   findTcpOption(Uint8Array.from(options), 0, options.length, kind);
+
+test('a segment with MD5 or TCP-AO among its options is signed', () => {
+  const signed = (options: number[]) => isSigned(Uint8Array.from([9, ...options]), 1, 1 + options.length);
+  const md5 = [19, 18, ...Array(16).fill(1)];
+  const ao = [29, 4, 0, 0];
+  for (const options of [md5, ao, [1, 1, ...md5], [2, 4, 5, 180, ...ao]]) assert.equal(signed(options), true);
+  for (const options of [[], [8, 10, 19, 18, 29, 4, 0, 0, 0, 0], [0, ...md5], [19, 60], [29]])
+    assert.equal(signed(options), false, `${options}`);
+});
 
 test('deconstructs a literal header', () => {
   const frame = tcpFrame({ sourcePort: 1, destinationPort: 2, seq: 3, ack: 4, flags: PSH, window: 5 });
