@@ -7,8 +7,7 @@ import { join } from 'node:path';
 import { cacheFolder, progress } from './cache.ts';
 import { installGuest } from './guest/image.ts';
 import { removeWorkFolder, startChild, stopChild, workFolder } from './process.ts';
-import type { Program } from './program.ts';
-import type { Accelerator } from './qemu.ts';
+import type { Accelerator, Program } from './program.ts';
 import { untilReady, vmArguments } from './vm.ts';
 
 /** With KVM the guest boots in one to two seconds. */

@@ -8,8 +8,11 @@ import { ColoError } from '../src/error.ts';
 import { cached } from './cache.ts';
 import { fetchPackages, type Suite } from './debian.ts';
 
-/** A program with the start of its command line, and what it wants in its environment. */
+/** A program with the start of its command line, and the environment variables that it needs. */
 export type Program = { readonly command: string[]; readonly env: Record<string, string> };
+
+/** QEMU's name for the way in which it runs a guest's processor. */
+export type Accelerator = 'kvm' | 'tcg';
 
 type Wanted = {
   /** What the progress lines call it. */

@@ -4,9 +4,8 @@ import { join } from 'node:path';
 import { ColoError } from '../src/error.ts';
 import { workingAccelerator } from './accelerator.ts';
 import { run } from './process.ts';
-import { libraryFolder, type Program, throughLoader, unpackPackages } from './program.ts';
+import { type Accelerator, libraryFolder, type Program, throughLoader, unpackPackages } from './program.ts';
 
-export type Accelerator = 'kvm' | 'tcg';
 export type QemuInstall = Program & {
   readonly version: string;
   readonly accel: Accelerator;

@@ -7,8 +7,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../src/error.ts';
 import type { GuestImage } from './guest/image.ts';
-import type { Program } from './program.ts';
-import type { Accelerator } from './qemu.ts';
+import type { Accelerator, Program } from './program.ts';
 
 export const NIC = { mac: '52:54:00:c0:10:01', v4: '10.0.2.15', v6: 'fd00:c010::15' } as const;
 export const PORTS = { http: 80, echo: 7, counter: 4000, counted: 4001, connectOut: 4002 } as const;
