@@ -17,12 +17,12 @@
  */
 
 import { invariant } from '../error.ts';
-import { FLOW_KEY_WORDS, ofOneFlow, writeFlowKey } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, ofOneFlow, PORTS_WORD, writeOutputKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { Instant, SlabId } from '../units.ts';
+import type { FrameId, Instant, SlabId } from '../units.ts';
 import { readU16 } from '../wire/bytes.ts';
 import { PACKET, type PacketKind, PacketView, parseDatagram, parsePacket } from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
@@ -45,6 +45,7 @@ import {
   IN_PIECES,
   INDEX,
   LENGTH,
+  NO_FRAME,
   NONE,
   PAYLOAD,
   PAYLOAD_BYTES,
@@ -77,8 +78,11 @@ export type ComparatorSink = {
   teach(lesson: Lesson, slab: SlabId, at: number, length: number): void;
   /** The client has what this SVM frame said. */
   confirm(index: number): void;
-  /** First difference of a flow since the last commit. */
-  diverged(key: Int32Array, reason: DivergenceReason): void;
+  /**
+   * The VMs diverge in a flow, for the first time since the last commit. `primary` is the held PVM frame (in
+   * `Comparator.frames`), `secondary` the SVM frame that it differs from, or NO_FRAME where no one frame does.
+   */
+  diverged(key: Int32Array, reason: DivergenceReason, primary: FrameId, secondary: FrameId): void;
 };
 
 export type WaitLimits = { dataMs: number; ackMs: number; secondaryMs: number };
@@ -475,11 +479,11 @@ export class Comparator {
     this.sink.confirm(index);
   }
 
-  diverged(flow: ComparedFlow, id: number, reason: DivergenceReason): Verdict {
+  diverged(flow: ComparedFlow, reason: DivergenceReason, id: number, other: number = NO_FRAME): Verdict {
     flow.diverged = true;
     this.counters.divergences++;
     this.table.readKey(this.frames.words[id + FLOW], this.key);
-    this.sink.diverged(this.key, reason);
+    this.sink.diverged(this.key, reason, id as FrameId, other as FrameId);
     return VERDICT.diverged;
   }
 
@@ -532,8 +536,8 @@ export class Comparator {
     if (fate === FRAGMENT.full) this.fragmentsFull = true;
     else if (fate === FRAGMENT.refused) {
       this.counters.divergences++;
-      this.key[FLOW_KEY_WORDS - 1] = 0;
-      this.sink.diverged(this.key, 'diverged-fragments');
+      this.key[PORTS_WORD] = 0;
+      this.sink.diverged(this.key, 'diverged-fragments', id as FrameId, NO_FRAME);
     } else if (fate === FRAGMENT.complete) {
       const head = this.primaryFragments.take(this.key);
       const flowId = this.datagramFlow(head, this.slabs.buffer(slab), nowMs);
@@ -583,8 +587,8 @@ export class Comparator {
     words[id + SEQ] = view.fragmentOffset;
     words[id + SEQ_END] = view.fragmentOffset + view.payloadBytes;
     words[id + WAITS] = WAITS_FOR.bytes;
-    writeFlowKey(this.slabs.buffer(words[id + SLAB] as SlabId), view, true, this.key);
-    this.key[FLOW_KEY_WORDS - 1] = view.fragmentId;
+    writeOutputKey(this.slabs.buffer(words[id + SLAB] as SlabId), view, this.key);
+    this.key[PORTS_WORD] = view.fragmentId;
   }
 
   /**
@@ -664,7 +668,7 @@ export class Comparator {
 
   /** The same for flows that there are; leaves the key. */
   private knownFlowOf(bytes: Uint8Array, other: ArrivalList): number {
-    writeFlowKey(bytes, this.view, true, this.key);
+    writeOutputKey(bytes, this.view, this.key);
     // Two VMs in step speak of the same flows in the same order: no need to look it up twice.
     const guess = other.oldest === NONE ? NONE : this.frames.words[other.oldest + FLOW];
     return this.table.findNear(this.key, guess);

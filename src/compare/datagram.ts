@@ -37,7 +37,7 @@ export function advanceDatagrams(comparator: Comparator, flow: ComparedFlow): vo
     }
     const reason = difference(comparator, id, other);
     if (reason !== null) {
-      comparator.diverged(flow, id, reason);
+      comparator.diverged(flow, reason, id, other);
       return;
     }
     if ((words[id + FLAGS] & IN_PIECES) === 0) comparator.releaseHead(flow, 'match');

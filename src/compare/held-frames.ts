@@ -8,9 +8,11 @@
 
 import { invariant } from '../error.ts';
 import type { SlabPool } from '../frames/slabs.ts';
-import type { Instant, SlabId } from '../units.ts';
+import type { FrameId, Instant, SlabId } from '../units.ts';
 
 export const NONE = -1;
+/** In place of a frame where there is none. */
+export const NO_FRAME = NONE as FrameId;
 
 /* The columns of a row. */
 export const SLAB = 0;
@@ -168,6 +170,21 @@ export class HeldFrames {
     this.slabs.unref(words[id + SLAB] as SlabId);
     words[id + NEXT] = this.firstFree;
     this.firstFree = id;
+  }
+
+  /** Returns the slab that a held frame lies in. */
+  slabOf(id: FrameId): SlabId {
+    return this.words[id + SLAB] as SlabId;
+  }
+
+  /** Returns the offset of a held frame in its slab. */
+  offsetOf(id: FrameId): number {
+    return this.words[id + AT];
+  }
+
+  /** Returns the index that a held SVM frame came with. */
+  indexOf(id: FrameId): number {
+    return this.words[id + INDEX];
   }
 
   newerThan(id: number): number {

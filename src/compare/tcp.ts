@@ -99,7 +99,7 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
   const { words } = comparator.frames;
   const isn = seqAdd(words[id + SEQ], -1);
   if (flow.synAgreed && isn === flow.isn) return VERDICT.match;
-  if ((words[id + FLAGS] & SIGNED) !== 0) return comparator.diverged(flow, id, 'diverged-signed');
+  if ((words[id + FLAGS] & SIGNED) !== 0) return comparator.diverged(flow, 'diverged-signed', id);
   if (flow.svmSyns === 0) return waitFor(comparator, id, WAITS_FOR.bytes);
   // A new connection. Whatever the SVM said before its own SYN belongs to an older one on the same ports.
   dropToSyn(comparator, flow);
@@ -108,7 +108,7 @@ function judgeSyn(comparator: Comparator, flow: ComparedFlow, id: number): Verdi
   const syn = flow.secondary.head;
   const contrary = ((words[syn + FLAGS] ^ words[id + FLAGS]) & TCP_ACK) !== 0;
   if (contrary || words[syn + SETTLES] !== words[id + SETTLES])
-    return comparator.diverged(flow, id, 'diverged-flags');
+    return comparator.diverged(flow, 'diverged-flags', id, syn);
   const svmIsn = seqAdd(words[syn + SEQ], -1);
   const svmAck = words[syn + ACK];
   beginConnection(flow, isn);
@@ -229,13 +229,13 @@ function verify(comparator: Comparator, flow: ComparedFlow, id: number): Verdict
     const otherLeft = frames.words[other + PAYLOAD_BYTES] - otherSkip;
     if (left === 0 || otherLeft === 0) {
       // One side's FIN is here. Both must have it at the same place.
-      if (left !== 0 || otherLeft !== 0) return comparator.diverged(flow, id, 'diverged-flags');
+      if (left !== 0 || otherLeft !== 0) return comparator.diverged(flow, 'diverged-flags', id, other);
       flow.verified = seqAdd(flow.verified, 1);
       continue;
     }
     const bytes = Math.min(left, otherLeft);
     const same = comparator.samePayload(id, skip, other, otherSkip, bytes);
-    if (!same) return comparator.diverged(flow, id, 'diverged-bytes');
+    if (!same) return comparator.diverged(flow, 'diverged-bytes', id, other);
     flow.verified = seqAdd(flow.verified, bytes);
   }
   return VERDICT.match;
@@ -273,7 +273,7 @@ function judgeUrgent(comparator: Comparator, flow: ComparedFlow, id: number): Ve
   }
   const urgent = flow.svmUrgent;
   const within = seqBefore(words[id + SEQ], urgent) && seqAtOrBefore(urgent, words[id + SEQ_END]);
-  if (within && seqBefore(flow.released, urgent)) return comparator.diverged(flow, id, 'diverged-flags');
+  if (within && seqBefore(flow.released, urgent)) return comparator.diverged(flow, 'diverged-flags', id);
   return VERDICT.match;
 }
 

@@ -22,7 +22,7 @@ import { COMPARE_AS, compareAs } from '../compare/classes.ts';
 import { Comparator } from '../compare/comparator.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import { invariant } from '../error.ts';
-import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, writeOutputKey } from '../flow/key.ts';
 import { seqAtOrBefore, seqDiff, seqMax } from '../flow/sequence.ts';
 import { FlowTable } from '../flow/table.ts';
 import { NO_SLAB, SlabPool } from '../frames/slabs.ts';
@@ -377,7 +377,7 @@ export class Replay {
   }
 
   private flowOf(bytes: Uint8Array): FlowRecord {
-    writeFlowKey(bytes, this.view, true, this.key);
+    writeOutputKey(bytes, this.view, this.key);
     let id = this.table.find(this.key);
     if (id >= 0) return this.flows[id];
     if (this.table.size === this.table.flowsMax) {

@@ -12,7 +12,7 @@
  *
  * A file that `colo capture` wrote says which frames are whose, by interface.
  */
-import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, writeOutputKey } from '../flow/key.ts';
 import { readI32, readU16 } from '../wire/bytes.ts';
 import { ETHERNET } from '../wire/ethernet.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
@@ -61,7 +61,7 @@ export class Survey {
       this.sender(readMac(bytes, at)).touched++;
     }
     if (parsed === PACKET.malformed || parsed === PACKET.nonIp) return;
-    writeFlowKey(bytes, view, true, this.key);
+    writeOutputKey(bytes, view, this.key);
     let hash = hashBytes(bytes, view.payload, view.payloadBytes, parsed);
     for (const word of this.key) hash = Math.imul(hash ^ word, 0x01000193);
     if (view.payloadBytes > 0) note(this.payloadTimes, `${source}/${hash}`, ms);

@@ -1,8 +1,8 @@
 /**
- * What names a flow: VLAN, IP version, protocol, both addresses, ports (or ICMP echo id).
+ * Flow keys: what tells one flow from another. VLAN, IP version, protocol, both addresses, ports (or the ICMP echo id).
  *
- * Keys are eleven int32 words, always written from the VM's point of view (local = the VM), so that a frame and
- * its answer have the same key. Non-IP frames share one key per EtherType.
+ * A key is eleven int32 words, always from the VM's point of view: local is the VM, remote is the client. A frame and the
+ * reply to it therefore have the same key. Non-IP frames share one key per EtherType.
  */
 import { readI32 } from '../wire/bytes.ts';
 import { IP_PROTOCOL } from '../wire/ipv4.ts';
@@ -10,10 +10,47 @@ import { PACKET, type PacketView } from '../wire/packet.ts';
 
 export const FLOW_KEY_WORDS = 11;
 
-/** Writes the flow key of a parsed packet. `fromVm`: the VM sent it. */
-export function writeFlowKey(bytes: Uint8Array, view: PacketView, fromVm: boolean, key: Int32Array): void {
-  key[0] = view.vlan;
-  key[1] = (view.kind << 24) | (view.ipVersion << 16) | (view.fragment ? 0x100 : 0) | view.protocol;
+/* The words of a key. */
+const VLAN_WORD = 0;
+/** packet kind, IP version, the fragment bit, IP protocol */
+const KIND_WORD = 1;
+/** four words; IPv4 uses the first, a non-IP frame has its EtherType there */
+const LOCAL_WORD = 2;
+const REMOTE_WORD = 6;
+/** the VM's port in the high half, the client's in the low half; or an ICMP echo id; or what groups fragments */
+export const PORTS_WORD = 10;
+
+const FRAGMENT_BIT = 0x100;
+
+/** Writes the key of a parsed packet that the VM sent. */
+export function writeOutputKey(bytes: Uint8Array, view: PacketView, key: Int32Array): void {
+  writeKey(bytes, view, true, key);
+}
+
+/** Writes the key of a parsed packet that a client sent. */
+export function writeInputKey(bytes: Uint8Array, view: PacketView, key: Int32Array): void {
+  writeKey(bytes, view, false, key);
+}
+
+/** Returns the VM's port. */
+export function localPort(key: ArrayLike<number>): number {
+  return key[PORTS_WORD] >>> 16;
+}
+
+/** Returns the client's port. */
+export function remotePort(key: ArrayLike<number>): number {
+  return key[PORTS_WORD] & 0xffff;
+}
+
+/** Changes the VM's port in a key; the client's stays. */
+export function setLocalPort(key: Int32Array, port: number): void {
+  key[PORTS_WORD] = (port << 16) | remotePort(key);
+}
+
+function writeKey(bytes: Uint8Array, view: PacketView, fromVm: boolean, key: Int32Array): void {
+  key[VLAN_WORD] = view.vlan;
+  key[KIND_WORD] =
+    (view.kind << 24) | (view.ipVersion << 16) | (view.fragment ? FRAGMENT_BIT : 0) | view.protocol;
   if (view.ipVersion !== 6) {
     key[3] = 0;
     key[4] = 0;
@@ -23,33 +60,33 @@ export function writeFlowKey(bytes: Uint8Array, view: PacketView, fromVm: boolea
     key[9] = 0;
   }
   if (view.ipVersion === 0) {
-    key[2] = view.etherType;
-    key[6] = 0;
-    key[10] = 0;
+    key[LOCAL_WORD] = view.etherType;
+    key[REMOTE_WORD] = 0;
+    key[PORTS_WORD] = 0;
     return;
   }
   if (view.ipVersion === 4) {
-    key[2] = fromVm ? view.source4 : view.destination4;
-    key[6] = fromVm ? view.destination4 : view.source4;
+    key[LOCAL_WORD] = fromVm ? view.source4 : view.destination4;
+    key[REMOTE_WORD] = fromVm ? view.destination4 : view.source4;
   } else {
     const local = fromVm ? view.sourceAt : view.destinationAt;
     const remote = fromVm ? view.destinationAt : view.sourceAt;
     for (let word = 0; word < 4; word++) {
-      key[2 + word] = readI32(bytes, local + 4 * word);
-      key[6 + word] = readI32(bytes, remote + 4 * word);
+      key[LOCAL_WORD + word] = readI32(bytes, local + 4 * word);
+      key[REMOTE_WORD + word] = readI32(bytes, remote + 4 * word);
     }
   }
   if (view.kind !== PACKET.icmp && view.kind !== PACKET.icmpv6) {
-    // Without ports they are zero.
-    const localPort = fromVm ? view.sourcePort : view.destinationPort;
-    const remotePort = fromVm ? view.destinationPort : view.sourcePort;
-    key[10] = (localPort << 16) | remotePort;
+    // A packet without ports has zeros there.
+    const local = fromVm ? view.sourcePort : view.destinationPort;
+    const remote = fromVm ? view.destinationPort : view.sourcePort;
+    key[PORTS_WORD] = (local << 16) | remote;
   } else {
-    key[10] = view.icmpId;
+    key[PORTS_WORD] = view.icmpId;
   }
 }
 
-/** Are two TCP segments that a VM sent of one flow? Answers as their keys would. */
+/** Returns true if two TCP segments that a VM sent belong to one flow: if their keys would be equal. */
 export function ofOneFlow(
   bytes: Uint8Array,
   view: PacketView,
@@ -66,17 +103,18 @@ export function ofOneFlow(
   return true;
 }
 
-/** For people: "tcp 10.0.2.15:80 <-> 10.0.2.2:40112 vlan 100.7", the VM first. Off the fast path. */
+/** Returns a key as people read it: "tcp 10.0.2.15:80 <-> 10.0.2.2:40112 vlan 100.7", the VM first. Not for the fast path. */
 export function describeFlowKey(key: ArrayLike<number>): string {
-  const kind = key[1] >>> 24;
-  const version = (key[1] >>> 16) & 0xff;
-  const vlan = key[0] === 0 ? '' : ` vlan ${describeVlan(key[0])}`;
-  if (version === 0) return `ethertype 0x${key[2].toString(16).padStart(4, '0')}${vlan}`;
-  const ports = kind === PACKET.tcp || kind === PACKET.udp || (key[1] & 0xff) === IP_PROTOCOL.sctp;
-  const local = describeAddress(key, 2, version, ports ? key[10] >>> 16 : null);
-  const remote = describeAddress(key, 6, version, ports ? key[10] & 0xffff : null);
-  const fragment = (key[1] & 0x100) === 0 ? '' : ' fragment';
-  return `${describeProtocol(kind, key[1] & 0xff)}${fragment} ${local} <-> ${remote}${vlan}`;
+  const kind = key[KIND_WORD] >>> 24;
+  const version = (key[KIND_WORD] >>> 16) & 0xff;
+  const protocol = key[KIND_WORD] & 0xff;
+  const vlan = key[VLAN_WORD] === 0 ? '' : ` vlan ${describeVlan(key[VLAN_WORD])}`;
+  if (version === 0) return `ethertype 0x${key[LOCAL_WORD].toString(16).padStart(4, '0')}${vlan}`;
+  const ports = kind === PACKET.tcp || kind === PACKET.udp || protocol === IP_PROTOCOL.sctp;
+  const local = describeAddress(key, LOCAL_WORD, version, ports ? localPort(key) : null);
+  const remote = describeAddress(key, REMOTE_WORD, version, ports ? remotePort(key) : null);
+  const fragment = (key[KIND_WORD] & FRAGMENT_BIT) === 0 ? '' : ' fragment';
+  return `${describeProtocol(kind, protocol)}${fragment} ${local} <-> ${remote}${vlan}`;
 }
 
 function describeVlan(vlan: number): string {

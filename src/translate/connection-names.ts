@@ -9,7 +9,7 @@
  * VM says by its own port 8 must not mix with it: it goes out by the name that became free, 7, and comes back by it
  * (`freeOuter`, `freeInner`). With several such connections the free name lies at the end of a chain of links.
  */
-import { FLOW_KEY_WORDS } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, localPort, setLocalPort } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
 
 export const NONE = -1;
@@ -46,14 +46,14 @@ export class ConnectionNames {
     if (name === NONE) return NONE;
     this.outer[name] = NONE;
     this.inner[name] = NONE;
-    this.port[name] = key[10] >>> 16;
+    this.port[name] = localPort(key);
     return name;
   }
 
   /** The same with another port of the VM, found or added. */
   withPort(key: Int32Array, port: number): number {
     this.otherKey.set(key);
-    this.otherKey[10] = (port << 16) | (key[10] & 0xffff);
+    setLocalPort(this.otherKey, port);
     const name = this.table.find(this.otherKey);
     return name === NONE ? this.insert(this.otherKey) : name;
   }

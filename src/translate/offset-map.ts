@@ -24,7 +24,7 @@
  * false, and the caller has to say so loudly.
  */
 
-import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, localPort, writeInputKey, writeOutputKey } from '../flow/key.ts';
 import { seqBefore } from '../flow/sequence.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { Instant } from '../units.ts';
@@ -120,7 +120,7 @@ export class OffsetMap {
     vmIsn: number,
     seqDelta: number,
     tsDelta: number,
-    clientPort: number = key[10] >>> 16,
+    clientPort: number = localPort(key),
   ): boolean {
     let id = this.names.find(key);
     if (id === NONE || this.names.outer[id] === NONE) id = this.enter(key, clientPort);
@@ -180,7 +180,7 @@ export class OffsetMap {
       this.quotedInput(bytes);
       return;
     }
-    writeFlowKey(bytes, view, false, this.key);
+    writeInputKey(bytes, view, this.key);
     const name = this.names.find(this.key);
     if (name === NONE) return;
     const id = this.names.inner[name];
@@ -201,7 +201,7 @@ export class OffsetMap {
   noteSyn(bytes: Uint8Array, at: number, length: number): void {
     if (this.names.size === 0) return;
     if (!this.isTcp(bytes, at, length) || (this.view.tcpFlags & TCP_SYN) === 0) return;
-    writeFlowKey(bytes, this.view, true, this.key);
+    writeOutputKey(bytes, this.view, this.key);
     this.startsAnew(this.names.find(this.key));
   }
 
@@ -245,7 +245,7 @@ export class OffsetMap {
   /** The connection of the TCP frame in the view; NONE, and the frame done with, when there is none. */
   private ofOutput(bytes: Uint8Array): number {
     const { view, names } = this;
-    writeFlowKey(bytes, view, true, this.key);
+    writeOutputKey(bytes, view, this.key);
     let name = names.find(this.key);
     if (name === NONE) return NONE;
     if ((view.tcpFlags & TCP_SYN) !== 0) name = this.startsAnew(name);
@@ -294,14 +294,14 @@ export class OffsetMap {
       this.forget(names.inner[outside]);
       return this.enter(key, clientPort);
     }
-    const id = names.withPort(key, key[10] >>> 16);
+    const id = names.withPort(key, localPort(key));
     this.begin(id, outside);
     return id;
   }
 
   private hasRoom(key: Int32Array, clientPort: number): boolean {
     const { names } = this;
-    const port = key[10] >>> 16;
+    const port = localPort(key);
     const known = names.find(key) === NONE ? 0 : 1;
     const wanted = (port === clientPort ? 1 : 2) - known;
     return names.size + wanted <= this.namesMax;
@@ -386,7 +386,7 @@ export class OffsetMap {
   private quotedOutput(bytes: Uint8Array): void {
     const { view, quote, names } = this;
     if (!viewQuote(bytes, view, quote)) return;
-    writeFlowKey(bytes, quote, false, this.key);
+    writeInputKey(bytes, quote, this.key);
     const name = names.find(this.key);
     if (name === NONE) return;
     const known = names.outer[name] !== NONE;
@@ -399,7 +399,7 @@ export class OffsetMap {
   private quotedInput(bytes: Uint8Array): void {
     const { view, quote, names } = this;
     if (!viewQuote(bytes, view, quote)) return;
-    writeFlowKey(bytes, quote, true, this.key);
+    writeOutputKey(bytes, quote, this.key);
     const name = names.find(this.key);
     if (name === NONE) return;
     const known = names.inner[name] !== NONE;

@@ -35,7 +35,7 @@
  * comparator sees it differ and a checkpoint heals it.
  */
 
-import { FLOW_KEY_WORDS, writeFlowKey } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, PORTS_WORD, writeInputKey, writeOutputKey } from '../flow/key.ts';
 import { seqBefore } from '../flow/sequence.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { readI32 } from '../wire/bytes.ts';
@@ -137,7 +137,7 @@ export class SvmTranslator {
     }
     const begins = (view.tcpFlags & TCP_SYN) !== 0;
     if (names.size === 0 && !begins) return;
-    writeFlowKey(bytes, view, true, this.key);
+    writeOutputKey(bytes, view, this.key);
     let name = names.find(this.key);
     if (begins) name = this.learnSvmSyn(bytes, name);
     if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
@@ -174,7 +174,7 @@ export class SvmTranslator {
   pvmSyn(bytes: Uint8Array, at: number, length: number): boolean {
     const { view, names } = this;
     if (parsePacket(bytes, at, length, view) !== PACKET.tcp) return false;
-    writeFlowKey(bytes, view, true, this.key);
+    writeOutputKey(bytes, view, this.key);
     const found = names.find(this.key);
     if (opensConnection(view.tcpFlags)) {
       if (this.wasTold(view.seq)) {
@@ -213,7 +213,7 @@ export class SvmTranslator {
   olderPvmSyn(bytes: Uint8Array, at: number, length: number): void {
     const { view } = this;
     if (parsePacket(bytes, at, length, view) !== PACKET.tcp || !opensConnection(view.tcpFlags)) return;
-    writeFlowKey(bytes, view, true, this.key);
+    writeOutputKey(bytes, view, this.key);
     if (!this.wasTold(view.seq)) this.noteTold();
   }
 
@@ -225,7 +225,7 @@ export class SvmTranslator {
       this.quotedInput(bytes);
       return;
     }
-    writeFlowKey(bytes, view, false, this.key);
+    writeInputKey(bytes, view, this.key);
     let name = names.find(this.key);
     if ((view.tcpFlags & TCP_ACK) !== 0) name = this.learnFromClient(bytes, name);
     if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
@@ -284,7 +284,7 @@ export class SvmTranslator {
 
   /** The PVM opened the connection of this key, with this number. */
   private wasTold(isn: number): boolean {
-    const ports = this.key[10];
+    const ports = this.key[PORTS_WORD];
     for (let i = Math.min(this.toldCount, TOLD_MAX) - 1; i >= 0; i--)
       if (this.toldIsns[i] === isn && this.toldPorts[i] === ports) return true;
     return false;
@@ -292,7 +292,7 @@ export class SvmTranslator {
 
   private noteTold(): void {
     const place = this.toldCount++ % TOLD_MAX;
-    this.toldPorts[place] = this.key[10];
+    this.toldPorts[place] = this.key[PORTS_WORD];
     this.toldIsns[place] = this.view.seq;
   }
 
@@ -413,7 +413,7 @@ export class SvmTranslator {
 
   private nameOfKept(bytes: Uint8Array, at: number, length: number): number {
     if (this.names.size === 0 || !this.isTcp(bytes, at, length)) return NONE;
-    writeFlowKey(bytes, this.view, true, this.key);
+    writeOutputKey(bytes, this.view, this.key);
     const name = this.names.find(this.key);
     return name !== NONE && (this.knows[name] & SIGNED) !== 0 ? NONE : name;
   }
@@ -428,7 +428,7 @@ export class SvmTranslator {
   private quotedOutput(bytes: Uint8Array): void {
     const { view, quote, names } = this;
     if (!viewQuote(bytes, view, quote)) return;
-    writeFlowKey(bytes, quote, false, this.key);
+    writeInputKey(bytes, quote, this.key);
     const name = names.find(this.key);
     if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
     const known = names.outer[name] !== NONE;
@@ -441,7 +441,7 @@ export class SvmTranslator {
   private quotedInput(bytes: Uint8Array): void {
     const { view, quote, names } = this;
     if (!viewQuote(bytes, view, quote)) return;
-    writeFlowKey(bytes, quote, true, this.key);
+    writeOutputKey(bytes, quote, this.key);
     const name = names.find(this.key);
     if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
     const known = names.inner[name] !== NONE;

@@ -5,7 +5,7 @@
  * Only one VM can have unpaired ones to one place, for the other's next SYN to it takes the first of them.
  * Limits: as many places and names as it is made for; beyond them a SYN stays unpaired, and a checkpoint heals it.
  */
-import { FLOW_KEY_WORDS } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, setLocalPort } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
 import { NONE } from './connection-names.ts';
 
@@ -74,7 +74,7 @@ export class UnpairedSyns {
 
   private placeOf(key: Int32Array): Int32Array {
     this.key.set(key);
-    this.key[10] &= 0xffff;
+    setLocalPort(this.key, 0);
     return this.key;
   }
 }

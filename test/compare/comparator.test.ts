@@ -51,6 +51,32 @@ test('what nobody knows is compared whole', () => {
   assert.deepEqual(rig.diverged, ['diverged-bytes ethertype 0x88b5']);
 });
 
+test('a divergence comes with the two frames that differ', () => {
+  const rig = new Rig();
+  rig.svm(udp('equal'));
+  rig.pvm(udp('equal'));
+  const [svm, pvm] = [udp('right'), udp('wrong')];
+  rig.svm(svm);
+  rig.pvm(pvm);
+  const segment = (text: string) => tcp({ seq: 100, ack: 1, text });
+  rig.pvm(segment('from the primary'));
+  rig.svm(segment('from the secondary'));
+  const signed = tcp({
+    seq: 7,
+    flags: SYN,
+    destinationPort: 40001,
+    options: [19, 18, ...Array(18).fill(1)],
+  });
+  rig.pvm(signed);
+  assert.deepEqual(rig.divergedFrames, [
+    [pvm, svm],
+    [segment('from the primary'), segment('from the secondary')],
+    [signed, null],
+  ]);
+  rig.commit();
+  rig.assertEmpty();
+});
+
 test('a commit releases everything in order of arrival, whatever its flow, and traffic goes on', () => {
   const rig = new Rig();
   const frames = [

@@ -1,11 +1,12 @@
 /** A comparator with both sides played by the test, and a record of all that it says. */
 import assert from 'node:assert/strict';
 import { Comparator } from '../../src/compare/comparator.ts';
+import { LENGTH, NO_FRAME } from '../../src/compare/held-frames.ts';
 import { describeFlowKey } from '../../src/flow/key.ts';
 import { type Framing, prefixBytesOf } from '../../src/frames/frame-reader.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
-import type { Instant, SlabId } from '../../src/units.ts';
+import type { FrameId, Instant, SlabId } from '../../src/units.ts';
 import {
   CLIENT_ADDRESS,
   CLIENT_MAC,
@@ -24,6 +25,8 @@ export class Rig {
   readonly confirmed: number[] = [];
   readonly syns: Buffer[] = [];
   readonly diverged: string[] = [];
+  /** of each divergence, the PVM's and the SVM's frame */
+  readonly divergedFrames: [Buffer | null, Buffer | null][] = [];
   nowMs = 0;
   private svmIndex = 0;
   readonly prefixBytes: number;
@@ -38,7 +41,10 @@ export class Rig {
           this.released.push({ bytes: this.copy(slab, at, length), cause }),
         teach: (_lesson, slab, at, length) => this.syns.push(this.copy(slab, at, length)),
         confirm: (index) => this.confirmed.push(index),
-        diverged: (key, reason) => this.diverged.push(`${reason} ${describeFlowKey(key)}`),
+        diverged: (key, reason, primary, secondary) => {
+          this.diverged.push(`${reason} ${describeFlowKey(key)}`);
+          this.divergedFrames.push([this.heldFrame(primary), this.heldFrame(secondary)]);
+        },
       },
       1,
       framing,
@@ -111,6 +117,12 @@ export class Rig {
     this.pool.buffer(slab).writeUInt32BE(VNET_HEADER_BYTES, 4);
     frame.copy(this.pool.buffer(slab), this.prefixBytes);
     return slab;
+  }
+
+  private heldFrame(id: FrameId): Buffer | null {
+    if (id === NO_FRAME) return null;
+    const { frames } = this.comparator;
+    return this.copy(frames.slabOf(id), frames.offsetOf(id), frames.words[id + LENGTH]);
   }
 
   private copy(slab: SlabId, at: number, length: number): Buffer {

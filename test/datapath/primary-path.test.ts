@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TAP } from '../../src/datapath/tap.ts';
-import { FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
+import { FLOW_KEY_WORDS, writeOutputKey } from '../../src/flow/key.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { CLIENT_MAC, udpFrame } from '../frames.ts';
@@ -440,7 +440,7 @@ test('the secondary hears a SYN that the VM repeats after a failover in the VMâ€
   const view = new PacketView();
   parsePacket(said, 0, said.length, view, false);
   const key = new Int32Array(FLOW_KEY_WORDS);
-  writeFlowKey(said, view, true, key);
+  writeOutputKey(said, view, key);
   const pair = new TwoPaths();
   for (const path of [pair.primary, pair.secondary])
     path.offsets.import([{ key: [...key], vmIsn: 1000, seqDelta: 4000, tsDelta: 0, clientPort: 80 }]);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { describeFlowKey, FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
+import { describeFlowKey, FLOW_KEY_WORDS, writeInputKey, writeOutputKey } from '../../src/flow/key.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import {
   type Addresses,
@@ -25,7 +25,8 @@ function keyOf(frame: Buffer, fromVm: boolean, at = 3): number[] {
   const view = new PacketView();
   assert.notEqual(parsePacket(bytes, at, frame.length, view), PACKET.malformed);
   const key = new Int32Array(FLOW_KEY_WORDS).fill(0x5a5a5a5a);
-  writeFlowKey(bytes, view, fromVm, key);
+  if (fromVm) writeOutputKey(bytes, view, key);
+  else writeInputKey(bytes, view, key);
   return [...key];
 }
 

@@ -7,7 +7,7 @@ import { FlowTable } from '../../src/flow/table.ts';
 const IPV6_WORDS = [0, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 const IPV4_WORDS = [0, 2, 6, 10];
 
-/** Keys as writeFlowKey makes them, that differ in one word only, which one depending on the number. */
+/** Keys as writeOutputKey makes them, that differ in one word only, which one depending on the number. */
 function keyOf(n: number): Int32Array {
   const ipv6 = n % 2 === 0;
   const words = ipv6 ? IPV6_WORDS : IPV4_WORDS;

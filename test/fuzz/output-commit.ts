@@ -12,7 +12,7 @@
  * - SYN, FIN, RST: the same flag, at the same place where it has one.
  */
 import { COMPARE_AS, compareAs } from '../../src/compare/classes.ts';
-import { FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
+import { FLOW_KEY_WORDS, writeOutputKey } from '../../src/flow/key.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { ACK, FIN, RST, SYN } from '../frames.ts';
 import { saidOfQuoted } from './quoted.ts';
@@ -25,7 +25,7 @@ export function read(frame: Buffer, gso = false): Said | null {
   const view = new PacketView();
   if (parsePacket(frame, 0, frame.length, view, gso) === PACKET.malformed) return null;
   const key = new Int32Array(FLOW_KEY_WORDS);
-  writeFlowKey(frame, view, true, key);
+  writeOutputKey(frame, view, key);
   const payload = frame.subarray(view.payload, view.payload + view.payloadBytes);
   const { kind, tcpFlags: flags, seq, ack } = view;
   return {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { FLOW_KEY_WORDS, writeFlowKey } from '../../src/flow/key.ts';
+import { FLOW_KEY_WORDS, writeOutputKey } from '../../src/flow/key.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import type { Instant } from '../../src/units.ts';
@@ -39,7 +39,7 @@ function keyOf(c: Connection): Int32Array {
   const view = new PacketView();
   parsePacket(frame, 0, frame.length, view);
   const key = new Int32Array(FLOW_KEY_WORDS);
-  writeFlowKey(frame, view, true, key);
+  writeOutputKey(frame, view, key);
   return key;
 }
 
