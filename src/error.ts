@@ -12,15 +12,19 @@ export class ColoError extends Error {
   }
 }
 
-/** Thrown by assertions on invariants: never the user's fault, always a bug of ours. */
+/** An assertion has failed: never the user's fault, always a bug of ours. */
 export class InvariantError extends ColoError {
+  /** Notified of each failure as it happens. A session may catch the error and end itself alone: tests want to know. */
+  static onFailure: ((failure: InvariantError) => void) | null = null;
+
   constructor(message: string) {
     super('COLO_INVARIANT', message);
     this.name = 'InvariantError';
+    InvariantError.onFailure?.(this);
   }
 }
 
-/** Assertions stay on in production. */
+/** Throws COLO_INVARIANT if `condition` is false. Assertions stay on in production. */
 export function invariant(condition: boolean, message: string): asserts condition {
   if (!condition) throw new InvariantError(message);
 }

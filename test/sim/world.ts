@@ -74,12 +74,14 @@ export function runWorld(seed: number, options: WorldOptions = {}): Promise<Worl
       const world = new World(seed, options);
       const unhandled = (cause: unknown) => world.unhandled(cause);
       process.on('unhandledRejection', unhandled);
+      InvariantError.onFailure = (failure) => world.failed(failure);
       try {
         resolve(world.run());
       } catch (cause) {
         reject(cause);
       } finally {
         process.off('unhandledRejection', unhandled);
+        InvariantError.onFailure = null;
       }
     });
   });
@@ -193,6 +195,11 @@ class World {
   /** A promise that nobody looked at: Node would end the process. */
   unhandled(cause: unknown): void {
     this.violation('assertion', `unhandled rejection: ${stackOf(cause)}`);
+  }
+
+  /** An invariant of the code does not hold, whoever catches the error. */
+  failed(failure: InvariantError): void {
+    this.violation('assertion', stackOf(failure));
   }
 
   /* Making it. */
@@ -343,10 +350,8 @@ class World {
   }
 
   private thrown(owner: Process | null, cause: unknown): void {
-    this.violation(
-      cause instanceof InvariantError ? 'assertion' : 'exception',
-      `${owner?.name ?? 'world'}: ${stackOf(cause)}`,
-    );
+    if (cause instanceof InvariantError) return;
+    this.violation('exception', `${owner?.name ?? 'world'}: ${stackOf(cause)}`);
   }
 
   private noted(host: SimHost, type: string, details: Readonly<Record<string, unknown>>): void {

@@ -7,13 +7,12 @@
  * checker has to complain.
  */
 
-export type Mutation = {
+import type { Patch } from './patch.ts';
+
+export type Mutation = Patch & {
   readonly name: string;
   /** What a client, or an operator, would get. */
   readonly about: string;
-  readonly file: string;
-  readonly find: string;
-  readonly put: string;
   readonly seedsMax: number;
 };
 

@@ -6,8 +6,8 @@ import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { MUTATIONS, type Mutation } from './mutations.ts';
+import { patched } from './patch.ts';
 
-const HOOK = new URL('./hook.ts', import.meta.url).href;
 const RUN = fileURLToPath(new URL('./run.ts', import.meta.url));
 
 type Found = { seeds: number; rule: string; text: string };
@@ -54,8 +54,8 @@ function line({ name, found, failure, seedsMax }: Outcome): string {
 export function prove(mutation: Mutation): Promise<Outcome> {
   const { name, about, seedsMax } = mutation;
   return new Promise((resolve) => {
-    const args = ['--disable-warning=ExperimentalWarning', '--import', HOOK, RUN, String(seedsMax)];
-    const child = spawn(process.execPath, args, { env: { ...process.env, COLO_SIM_MUTATION: name } });
+    const { args, env } = patched(mutation, [RUN, String(seedsMax)]);
+    const child = spawn(process.execPath, args, { env });
     let out = '';
     let err = '';
     child.stdout.on('data', (bytes) => {
