@@ -1,6 +1,8 @@
 /** Keeps a connection to a QEMU's QMP, and dials again when it has gone. */
 import type { Endpoint } from '../endpoint.ts';
+import { messageOf } from '../error.ts';
 import type { Timers } from '../io/clock.ts';
+import { Outage, redial } from '../io/redial.ts';
 import type { Qmp, QmpEvent } from '../qemu/qmp.ts';
 
 /** What QmpClient is, so that a test can put another in its place. */
@@ -28,16 +30,16 @@ export class QmpKeeper {
   private readonly connect: ConnectQmp;
   private readonly timers: Timers;
   private readonly events: QmpKeeperEvents;
+  private readonly outage: Outage;
+  private readonly closing = new AbortController();
   private current: QmpConnection | null = null;
-  private closing = false;
-  private told = false;
-  private cancelRetry = (): void => {};
 
   constructor(endpoint: Endpoint, connect: ConnectQmp, timers: Timers, events: QmpKeeperEvents) {
     this.endpoint = endpoint;
     this.connect = connect;
     this.timers = timers;
     this.events = events;
+    this.outage = new Outage('per outage', (cause) => this.events.note('qmp.down', { cause }));
   }
 
   get qmp(): QmpConnection | null {
@@ -45,48 +47,66 @@ export class QmpKeeper {
   }
 
   start(): void {
-    void this.dial();
+    void this.dial(0);
   }
 
   close(): void {
-    this.closing = true;
-    this.cancelRetry();
+    this.closing.abort();
     this.current?.close();
   }
 
-  /** QEMU said no, or nothing. */
+  /** QEMU has refused a command, or did not reply. */
   refused(cause: unknown): void {
-    if (!this.closing) this.events.note('qmp.refused', { message: (cause as Error).message });
+    if (!this.isClosing) this.events.note('qmp.refused', { message: messageOf(cause) });
   }
 
-  private async dial(): Promise<void> {
+  private get isClosing(): boolean {
+    return this.closing.signal.aborted;
+  }
+
+  private async dial(firstWaitMs: number): Promise<void> {
+    await redial({
+      dial: () => this.attempt(),
+      connected: (qmp) => void this.serve(qmp),
+      outage: this.outage,
+      timers: this.timers,
+      waitMs: RETRY_MS,
+      firstWaitMs,
+      signal: this.closing.signal,
+    });
+  }
+
+  private async attempt(): Promise<QmpConnection> {
     try {
-      const qmp = await this.connect(this.endpoint);
-      if (this.closing) {
-        qmp.close();
-        return;
-      }
-      this.current = qmp;
-      this.told = false;
-      qmp.onEvent(
-        ({ event }) => void this.events.event(qmp, event).catch((cause: unknown) => this.refused(cause)),
-      );
-      qmp.onClose((reason) => this.lost(reason));
-      this.events.note('qmp.up', {});
-      await this.events.up(qmp);
+      return await this.connect(this.endpoint);
     } catch (cause) {
-      this.current?.close();
-      this.lost(cause as Error);
+      if (!this.isClosing) this.events.down();
+      throw cause;
     }
   }
 
-  private lost(reason: Error): void {
+  private async serve(qmp: QmpConnection): Promise<void> {
+    this.current = qmp;
+    qmp.onEvent(({ event }) => {
+      void this.events.event(qmp, event).catch((cause: unknown) => this.refused(cause));
+    });
+    qmp.onClose((reason) => this.lost(qmp, reason));
+    this.events.note('qmp.up', {});
+    try {
+      await this.events.up(qmp);
+    } catch (cause) {
+      // In this order: the cause that counts is this one, not that the connection was closed here.
+      this.lost(qmp, cause);
+      qmp.close();
+    }
+  }
+
+  private lost(qmp: QmpConnection, cause: unknown): void {
+    if (this.current !== qmp) return;
     this.current = null;
-    if (this.closing) return;
+    if (this.isClosing) return;
     this.events.down();
-    if (!this.told) this.events.note('qmp.down', { cause: reason.message });
-    this.told = true;
-    this.cancelRetry();
-    this.cancelRetry = this.timers.after(RETRY_MS, () => void this.dial());
+    this.outage.down(messageOf(cause));
+    void this.dial(RETRY_MS);
   }
 }

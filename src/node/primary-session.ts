@@ -6,6 +6,7 @@
  */
 import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import type { CheckpointPolicy } from '../checkpoint/policy.ts';
+import { PolicyClock } from '../checkpoint/policy-clock.ts';
 import { PrimaryBarrier } from '../checkpoint/primary-barrier.ts';
 import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { PrimaryPath } from '../datapath/primary-path.ts';
@@ -35,10 +36,6 @@ export type PrimaryVm = {
   requestCheckpoint(): Promise<void>;
 };
 
-/** A first copy of a large guest takes minutes; one that stands still is ended by QEMU or by the link. */
-const POLL_MS = 2;
-const IDLE_POLL_MS = 20;
-
 export class PrimarySession {
   readonly link: LinkChannel;
   private readonly path: PrimaryPath;
@@ -60,7 +57,7 @@ export class PrimarySession {
   private readyForCopy: () => void = () => {};
   private gotMigrationChannel: (stream: ByteStream) => void = () => {};
   private readonly cancels = new Set<() => void>();
-  private cancelPoll: () => void = () => {};
+  private readonly policyClock: PolicyClock;
 
   constructor(options: {
     link: LinkChannel;
@@ -83,6 +80,15 @@ export class PrimarySession {
     this.heartbeat = options.heartbeat;
     this.events = options.events;
     this.right = new SpeakingRight(options.heartbeat.leaseMs);
+    this.policyClock = new PolicyClock({
+      policy: this.policy,
+      output: this.path,
+      isIdle: () => !this.isHolding,
+      mayStart: () => this.protecting && !this.isCheckpointing,
+      start: (reason) => this.start(reason),
+      clock: this.clock,
+      timers: this.timers,
+    });
     this.lastHeardMs = this.clock.now();
     this.link.handler = this.handler();
     this.link.onClosed = (cause) => this.finish(cause === null ? 'link closed' : cause.message);
@@ -119,7 +125,7 @@ export class PrimarySession {
     this.assertOpen();
     await this.checkpoint('initial');
     this.protecting = true;
-    this.poll();
+    this.policyClock.run();
   }
 
   /** From now on the right to speak is what heartbeats prove. */
@@ -156,9 +162,9 @@ export class PrimarySession {
     return this.barrier?.isRunning ?? false;
   }
 
-  /** Something may have to happen at once: a divergence. */
+  /** Asks the policy again when the current events have been handled: after a divergence. */
   hurry(): void {
-    this.timers.soon(() => this.consider());
+    this.policyClock.hurry();
   }
 
   close(cause: string): void {
@@ -248,19 +254,10 @@ export class PrimarySession {
     this.later(this.heartbeat.intervalMs, () => this.beat());
   }
 
-  /** Asks the policy again and again, often while something is held. */
-  private readonly poll = (): void => {
-    if (this.done) return;
-    this.consider();
-    const holding = this.path.comparator.primary.frames > 0 || this.path.comparator.secondary.frames > 0;
-    this.cancelPoll = this.timers.after(holding ? POLL_MS : IDLE_POLL_MS, this.poll);
-  };
-
-  private consider(): void {
-    if (this.done || !this.protecting || this.isCheckpointing) return;
-    const nowMs = this.clock.now();
-    const reason = this.policy.due(nowMs, this.path.overdue(nowMs, this.policy.waits), this.path.pressure());
-    if (reason !== null) this.start(reason);
+  /** Whether output of either VM waits for its counterpart. */
+  private get isHolding(): boolean {
+    const { primary, secondary } = this.path.comparator;
+    return primary.frames > 0 || secondary.frames > 0;
   }
 
   private start(reason: CheckpointReason): void {
@@ -299,7 +296,7 @@ export class PrimarySession {
   private finish(cause: string): void {
     if (this.done) return;
     this.done = true;
-    this.cancelPoll();
+    this.policyClock.stop();
     for (const cancel of this.cancels) cancel();
     this.barrier?.abort(new ColoError('COLO_LINK_CLOSED', cause));
     this.relay?.close();

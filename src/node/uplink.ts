@@ -1,10 +1,10 @@
 /**
- * Keeps the uplink connected: dials until it is there, and again whenever it is lost. Says so once each time, not at
- * every try.
+ * Keeps the uplink connected: dials until it is up, and again whenever it is lost. `uplink.down` is emitted once per
+ * outage, not at every attempt.
  */
 import type { Endpoint } from '../endpoint.ts';
-import { sleep } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
+import { Outage, redial } from '../io/redial.ts';
 import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
 import type { EventSink } from '../observe/status.ts';
 
@@ -15,7 +15,8 @@ export class UplinkKeeper {
   private readonly endpoint: Endpoint;
   private readonly events: EventSink;
   private readonly surroundings: Surroundings;
-  private closing = false;
+  private readonly outage: Outage;
+  private readonly closing = new AbortController();
   private upAtMs = 0;
 
   constructor(
@@ -28,39 +29,35 @@ export class UplinkKeeper {
     this.endpoint = endpoint;
     this.events = events;
     this.surroundings = surroundings;
+    this.outage = new Outage('per outage', (message) => this.events.emit('uplink.down', { message }));
     port.onClosed = (cause) => {
-      if (this.closing) return;
+      if (this.closing.signal.aborted) return;
       this.events.emit('uplink.lost', { cause: cause?.message ?? 'closed' });
-      // One that hangs up at every greeting must not turn into a busy loop.
-      const shortMs = RETRY_MS - (surroundings.clock.now() - this.upAtMs);
-      if (shortMs > 0) surroundings.timers.after(shortMs, () => void this.connect());
-      else void this.connect();
+      // A peer that closes every connection at once must not cause a busy loop.
+      void this.connect(RETRY_MS - (surroundings.clock.now() - this.upAtMs));
     };
   }
 
-  async connect(): Promise<void> {
+  /** Resolves when the uplink is up, or closed. */
+  async connect(firstWaitMs = 0): Promise<void> {
     const { clock, timers, transports } = this.surroundings;
-    for (let told = false; !this.closing; ) {
-      try {
-        const stream = await transports.connect(this.endpoint);
-        if (this.closing) {
-          stream.close();
-          return;
-        }
+    await redial({
+      dial: () => transports.connect(this.endpoint),
+      connected: (stream) => {
         this.upAtMs = clock.now();
         this.port.attach(stream);
         this.events.emit('uplink.up', {});
-        return;
-      } catch (cause) {
-        if (!told) this.events.emit('uplink.down', { message: (cause as Error).message });
-        told = true;
-        await sleep(timers, RETRY_MS);
-      }
-    }
+      },
+      outage: this.outage,
+      timers,
+      waitMs: RETRY_MS,
+      firstWaitMs,
+      signal: this.closing.signal,
+    });
   }
 
   close(): void {
-    this.closing = true;
+    this.closing.abort();
     this.port.close();
   }
 }

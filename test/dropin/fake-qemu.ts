@@ -48,6 +48,7 @@ export class FakeQemu {
       },
       close: () => {
         this.closed++;
+        this.onClose(new Error('closed by us'));
       },
     };
   };

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { CheckpointPolicy } from '../../src/checkpoint/policy.ts';
+import { PolicyClock } from '../../src/checkpoint/policy-clock.ts';
+import type { Overdue, Pressure } from '../../src/compare/comparator.ts';
+import { FakeTime } from './fake-time.ts';
+
+class Rig {
+  readonly time = new FakeTime();
+  readonly policy = new CheckpointPolicy({
+    intervalMsMax: 60_000,
+    waitMsMin: 5,
+    waitMsMax: 50,
+    ackWaitMsMax: 50,
+  });
+  readonly started: string[] = [];
+  readonly asked: number[] = [];
+  overdue: Overdue = null;
+  pressure: Pressure = null;
+  idle = false;
+  may = true;
+  onStart = (): void => {};
+  readonly policyClock = new PolicyClock({
+    policy: this.policy,
+    output: { overdue: () => this.overdue, pressure: () => this.pressure },
+    isIdle: () => this.idle,
+    mayStart: (nowMs) => {
+      this.asked.push(nowMs);
+      return this.may;
+    },
+    start: (reason, nowMs) => {
+      this.started.push(`${reason} at ${nowMs}`);
+      this.onStart();
+    },
+    clock: this.time,
+    timers: this.time,
+  });
+}
+
+test('the policy is asked at once and every 2 ms, every 20 ms while nothing is held', async () => {
+  const rig = new Rig();
+  rig.policyClock.run();
+  assert.deepEqual(rig.asked.splice(0), [0]);
+  await rig.time.pass(6);
+  assert.deepEqual(rig.asked.splice(0), [2, 4, 6]);
+  rig.idle = true;
+  await rig.time.pass(42);
+  assert.deepEqual(rig.asked, [8, 28, 48]);
+});
+
+test('a checkpoint starts for the reason of the policy, unless it may not', async () => {
+  const rig = new Rig();
+  rig.policyClock.run();
+  rig.may = false;
+  rig.overdue = 'wait-primary';
+  await rig.time.pass(4);
+  assert.deepEqual(rig.started, []);
+  rig.may = true;
+  await rig.time.pass(2);
+  assert.deepEqual(rig.started, ['wait-primary at 6']);
+});
+
+test('in a hurry the policy is asked after the current events, once for all of them', () => {
+  const rig = new Rig();
+  rig.policy.diverged('diverged-bytes');
+  rig.policyClock.hurry();
+  rig.policyClock.hurry();
+  assert.deepEqual(rig.started, []);
+  rig.time.turn();
+  assert.deepEqual(rig.started, ['diverged-bytes at 0']);
+  rig.policyClock.hurry();
+  rig.time.turn();
+  assert.equal(rig.started.length, 2);
+});
+
+test('stopped, the policy is asked no more, whatever was still due', async () => {
+  const rig = new Rig();
+  rig.policy.diverged('diverged-bytes');
+  rig.policyClock.hurry();
+  rig.policyClock.stop();
+  await rig.time.pass(50);
+  rig.policyClock.hurry();
+  rig.policyClock.run();
+  assert.deepEqual([rig.asked, rig.time.waiting], [[], 0]);
+
+  // Stopped by the very checkpoint that it starts.
+  const ends = new Rig();
+  ends.onStart = () => ends.policyClock.stop();
+  ends.policy.diverged('diverged-bytes');
+  ends.policyClock.run();
+  assert.deepEqual([ends.started.length, ends.time.waiting], [1, 0]);
+});
