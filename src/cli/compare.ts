@@ -1,29 +1,28 @@
 import { randomInt } from 'node:crypto';
-import type { EventEmitter } from 'node:events';
 import { Command } from 'commander';
 import { DropInCompare } from '../dropin/compare.ts';
 import { NotifySource } from '../dropin/notify.ts';
 import { QmpSource } from '../dropin/qmp-source.ts';
 import type { Endpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
-import { systemClock, systemTimers } from '../io/clock.ts';
+import { systemTimers } from '../io/clock.ts';
+import { systemSurroundings } from '../io/surroundings.ts';
 import {
   connectQmp,
   DROPIN_HELP,
+  type DropInOptions,
+  framingOf,
   parseEndpointOption,
-  REPORT_SIGNAL,
   requireDistinct,
-  sayEvents,
+  runDropIn,
 } from './dropin.ts';
 
-type Options = {
+type Options = DropInOptions & {
   primaryIn: Endpoint;
   secondaryIn: Endpoint;
   out: Endpoint;
   notify?: Endpoint;
   qmp?: Endpoint;
-  vnetHdr?: boolean;
-  json?: boolean;
 };
 
 export function compareCommand(): Command {
@@ -55,36 +54,32 @@ export function compareCommand(): Command {
         '--notify': options.notify,
         '--qmp': options.qmp,
       });
-      await runCompare(options, process);
+      await runCompare(options);
     });
 }
 
-async function runCompare(options: Options, signals: Pick<EventEmitter, 'on' | 'once'>): Promise<void> {
-  const { notify, qmp } = options;
-  const say = sayEvents('compare', options.json === true);
-  const framing = options.vnetHdr === true ? 'vnet' : 'plain';
-  const compare = new DropInCompare({
-    endpoints: { primaryIn: options.primaryIn, secondaryIn: options.secondaryIn, out: options.out, framing },
-    source:
-      notify !== undefined
-        ? (events) => new NotifySource(notify, framing, systemTimers, events)
-        : qmp !== undefined
-          ? (events) => new QmpSource(qmp, connectQmp, systemTimers, events)
-          : null,
-    comparing: qmp === undefined,
-    hashSeed: randomInt(2 ** 32),
-    clock: systemClock,
-    timers: systemTimers,
-    event: say,
+function runCompare(options: Options): Promise<void> {
+  const { primaryIn, secondaryIn, out, notify, qmp } = options;
+  const framing = framingOf(options);
+  return runDropIn('compare', {
+    ...options,
+    warning:
+      notify === undefined && qmp === undefined
+        ? ['compare.unasked', 'neither --notify nor --qmp: output that differs waits for ever']
+        : null,
+    build: (event) =>
+      new DropInCompare({
+        endpoints: { primaryIn, secondaryIn, out, framing },
+        source:
+          notify !== undefined
+            ? (events) => new NotifySource(notify, framing, systemSurroundings, events)
+            : qmp !== undefined
+              ? (events) => new QmpSource(qmp, connectQmp, systemTimers, events)
+              : null,
+        comparing: qmp === undefined,
+        hashSeed: randomInt(2 ** 32),
+        surroundings: systemSurroundings,
+        event,
+      }),
   });
-  if (notify === undefined && qmp === undefined)
-    say('compare.unasked', { message: 'neither --notify nor --qmp: output that differs waits for ever' });
-  const asked = new Promise<void>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) signals.once(signal, () => resolve());
-  });
-  signals.on(REPORT_SIGNAL, () => say('compare.report', compare.report()));
-  await compare.start();
-  say('compare.started', {});
-  await asked;
-  say('compare.stopped', await compare.stop());
 }

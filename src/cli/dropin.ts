@@ -2,6 +2,7 @@
 import { InvalidArgumentError } from 'commander';
 import { type Endpoint, formatEndpoint, parseEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
+import type { Framing } from '../frames/frame-reader.ts';
 import { QmpClient } from '../qemu/qmp.ts';
 import { eventText } from './event-text.ts';
 import { print, printJson } from './output.ts';
@@ -43,15 +44,50 @@ export function parseEndpointOption(text: string): Endpoint {
   }
 }
 
+/** The options that both commands have. */
+export type DropInOptions = { vnetHdr?: boolean; json?: boolean };
+
+export function framingOf(options: DropInOptions): Framing {
+  return options.vnetHdr === true ? 'vnet' : 'plain';
+}
+
+type DropIn = {
+  /** Rejects with COLO_ENDPOINT_LISTEN. */
+  start(): Promise<void>;
+  report(): Record<string, unknown>;
+  /** Returns the last report. */
+  stop(): Promise<Record<string, unknown>>;
+};
+
+/** Runs `colo compare` or `colo rewrite` until SIGINT or SIGTERM, and prints its events. */
+export async function runDropIn(
+  name: 'compare' | 'rewrite',
+  options: DropInOptions & {
+    build: (event: PrintEvent) => DropIn;
+    /** Type and message of an event that comes first. */
+    warning: readonly [type: string, message: string] | null;
+  },
+): Promise<void> {
+  const emit = eventPrinter(name, options.json === true ? 'json' : 'text');
+  const dropIn = options.build(emit);
+  if (options.warning !== null) emit(options.warning[0], { message: options.warning[1] });
+  const { promise: stopping, resolve: stop } = Promise.withResolvers<void>();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop());
+  process.on(REPORT_SIGNAL, () => emit(`${name}.report`, dropIn.report()));
+  await dropIn.start();
+  emit(`${name}.started`, {});
+  await stopping;
+  emit(`${name}.stopped`, await dropIn.stop());
+}
+
+type PrintEvent = (type: string, details: Record<string, unknown>) => void;
+
 /** Prints events as a node's log does, numbered from 1. */
-export function sayEvents(
-  node: string,
-  json: boolean,
-): (type: string, details: Record<string, unknown>) => void {
+function eventPrinter(node: string, format: 'json' | 'text'): PrintEvent {
   let seq = 0;
   return (type, details) => {
     const event = { seq: ++seq, at: new Date().toISOString(), node, type, ...details };
-    if (json) printJson(event);
+    if (format === 'json') printJson(event);
     else print(eventText(event));
   };
 }

@@ -1,26 +1,24 @@
 import { randomInt } from 'node:crypto';
-import type { EventEmitter } from 'node:events';
 import { Command } from 'commander';
 import { DropInRewrite } from '../dropin/rewrite.ts';
 import type { Endpoint } from '../endpoint.ts';
-import { systemTimers } from '../io/clock.ts';
+import { systemSurroundings } from '../io/surroundings.ts';
 import {
   connectQmp,
   DROPIN_HELP,
+  type DropInOptions,
+  framingOf,
   parseEndpointOption,
-  REPORT_SIGNAL,
   requireDistinct,
-  sayEvents,
+  runDropIn,
 } from './dropin.ts';
 
-type Options = {
+type Options = DropInOptions & {
   in: Endpoint;
   guestIn: Endpoint;
   guestOut: Endpoint;
   out: Endpoint;
   qmp?: Endpoint;
-  vnetHdr?: boolean;
-  json?: boolean;
 };
 
 export function rewriteCommand(): Command {
@@ -54,36 +52,34 @@ export function rewriteCommand(): Command {
         '--out': options.out,
         '--qmp': options.qmp,
       });
-      await runRewrite(options, process);
+      await runRewrite(options);
     });
 }
 
-async function runRewrite(options: Options, signals: Pick<EventEmitter, 'on' | 'once'>): Promise<void> {
-  const say = sayEvents('rewrite', options.json === true);
-  const rewrite = new DropInRewrite({
-    endpoints: {
-      in: options.in,
-      guestIn: options.guestIn,
-      guestOut: options.guestOut,
-      out: options.out,
-      qmp: options.qmp ?? null,
-    },
-    framing: options.vnetHdr === true ? 'vnet' : 'plain',
-    connectQmp,
-    hashSeed: randomInt(2 ** 32),
-    timers: systemTimers,
-    event: say,
+function runRewrite(options: Options): Promise<void> {
+  return runDropIn('rewrite', {
+    ...options,
+    warning:
+      options.qmp === undefined
+        ? [
+            'rewrite.blind',
+            'no --qmp: checkpoints are not seen, so connections that outlive one stop matching',
+          ]
+        : null,
+    build: (event) =>
+      new DropInRewrite({
+        endpoints: {
+          in: options.in,
+          guestIn: options.guestIn,
+          guestOut: options.guestOut,
+          out: options.out,
+          qmp: options.qmp ?? null,
+        },
+        framing: framingOf(options),
+        connectQmp,
+        hashSeed: randomInt(2 ** 32),
+        surroundings: systemSurroundings,
+        event,
+      }),
   });
-  if (options.qmp === undefined)
-    say('rewrite.blind', {
-      message: 'no --qmp: checkpoints are not seen, so connections that outlive one stop matching',
-    });
-  const asked = new Promise<void>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) signals.once(signal, () => resolve());
-  });
-  signals.on(REPORT_SIGNAL, () => say('rewrite.report', rewrite.report()));
-  await rewrite.start();
-  say('rewrite.started', {});
-  await asked;
-  say('rewrite.stopped', await rewrite.stop());
 }

@@ -5,9 +5,13 @@
  * tool stack. A request that is not followed by a checkpoint is repeated: QEMU forgets those that come during one.
  */
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
+import { PolicyClock } from '../checkpoint/policy-clock.ts';
+import type { CheckpointReason } from '../checkpoint/report.ts';
 import type { Endpoint } from '../endpoint.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import type { Clock, Timers } from '../io/clock.ts';
+import type { Surroundings } from '../io/surroundings.ts';
+import type { Instant } from '../units.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
 import { ComparePath } from './compare-path.ts';
 import { StreamKeeper } from './stream-keeper.ts';
@@ -34,8 +38,11 @@ export type CompareReport = {
 
 export type CompareEvent = (type: string, details: Record<string, unknown>) => void;
 
-const POLL_MS = 2;
+/** QEMU forgets requests that come during a checkpoint. */
 const ASK_AGAIN_MS = 1000;
+/** How long `stop` waits at most for a consumer that reads nothing. */
+const DRAIN_MS_MAX = 1000;
+const DRAIN_POLL_MS = 2;
 /** As for a node (config/schema.ts), without an interval of its own. */
 const WAITS = {
   intervalMsMax: Number.POSITIVE_INFINITY,
@@ -56,8 +63,7 @@ export class DropInCompare {
   private asked = 0;
   private committed = 0;
   private waitsFor = '';
-  private cancelPoll = (): void => {};
-  private due = false;
+  private readonly policyClock: PolicyClock;
 
   constructor(options: {
     endpoints: CompareOptions;
@@ -66,27 +72,37 @@ export class DropInCompare {
     /** False where the source tells when COLO begins. */
     comparing: boolean;
     hashSeed: number;
-    clock: Clock;
-    timers: Timers;
+    surroundings: Surroundings;
     event: CompareEvent;
   }) {
-    const { endpoints, timers } = options;
-    this.clock = options.clock;
+    const { endpoints, surroundings } = options;
+    const { clock, timers } = surroundings;
+    this.clock = clock;
     this.timers = timers;
     this.event = options.event;
     this.path = new ComparePath({
       framing: endpoints.framing,
       comparing: options.comparing,
-      clock: options.clock,
+      clock,
       timers,
       hashSeed: options.hashSeed,
       events: {
         diverged: (flow, reason) => {
           this.policy.diverged(reason);
           this.waitsFor = flow;
-          this.hurry();
+          this.policyClock.hurry();
         },
       },
+    });
+    this.policyClock = new PolicyClock({
+      policy: this.policy,
+      output: this.path,
+      // Frames may still wait in the path to be compared, which the comparator does not count.
+      isIdle: () => false,
+      mayStart: (nowMs) => this.mayAsk(nowMs),
+      start: (reason, nowMs) => this.ask(reason, nowMs),
+      clock,
+      timers,
     });
     const events = {
       up: (place: string) => this.event('stream.up', { place }),
@@ -94,22 +110,10 @@ export class DropInCompare {
     };
     const { primaryIn, secondaryIn, out } = endpoints;
     this.keepers = [
-      new StreamKeeper({ name: 'out', endpoint: out, place: this.path.out, timers, events }),
-      new StreamKeeper({
-        name: 'primary-in',
-        endpoint: primaryIn,
-        place: this.path.primaryIn,
-        timers,
-        events,
-      }),
-      new StreamKeeper({
-        name: 'secondary-in',
-        endpoint: secondaryIn,
-        place: this.path.secondaryIn,
-        timers,
-        events,
-      }),
-    ];
+      { endpoint: out, place: this.path.out },
+      { endpoint: primaryIn, place: this.path.primaryIn },
+      { endpoint: secondaryIn, place: this.path.secondaryIn },
+    ].map((one) => new StreamKeeper({ ...one, name: one.place.name, surroundings, events }));
     this.source =
       options.source?.({
         stood: () => this.path.stand(),
@@ -130,12 +134,12 @@ export class DropInCompare {
       await this.close();
       throw cause;
     }
-    this.poll();
+    this.policyClock.run();
   }
 
   /** What is held leaves, as when QEMU's object is deleted: nobody compares any more. */
   async stop(): Promise<CompareReport> {
-    this.cancelPoll();
+    this.policyClock.stop();
     this.path.goAlone();
     const report = this.report();
     await this.drained();
@@ -184,28 +188,13 @@ export class DropInCompare {
     this.event('compare.alone', { released });
   }
 
-  /** Something may have to happen at once, but not in the middle of a batch. */
-  private hurry(): void {
-    if (this.due) return;
-    this.due = true;
-    this.timers.soon(() => {
-      this.due = false;
-      this.consider();
-    });
+  private mayAsk(nowMs: Instant): boolean {
+    if (!this.path.isComparing) return false;
+    return this.askedMs === null || nowMs - this.askedMs >= ASK_AGAIN_MS;
   }
 
-  private poll(): void {
-    this.consider();
-    this.cancelPoll = this.timers.after(POLL_MS, () => this.poll());
-  }
-
-  private consider(): void {
-    if (!this.path.isComparing) return;
-    const nowMs = this.clock.now();
-    if (this.askedMs !== null && nowMs - this.askedMs < ASK_AGAIN_MS) return;
-    const reason = this.policy.due(nowMs, this.path.overdue(nowMs, this.policy.waits), this.path.pressure());
-    if (reason === null) return;
-    // Without a source it is said once a second all the same: whoever watches has to know that something waits.
+  /** Without a source this is an event all the same, once a second: it shows that output is held for good. */
+  private ask(reason: CheckpointReason, nowMs: Instant): void {
     this.askedMs = nowMs;
     this.asked++;
     this.event('checkpoint.asked', {
@@ -218,10 +207,7 @@ export class DropInCompare {
   private async drained(): Promise<void> {
     const untilMs = this.clock.now() + DRAIN_MS_MAX;
     while (this.path.out.queuedBytes > 0 && this.clock.now() < untilMs) {
-      await new Promise<void>((resolve) => this.timers.after(POLL_MS, resolve));
+      await new Promise<void>((resolve) => this.timers.after(DRAIN_POLL_MS, resolve));
     }
   }
 }
-
-/** A consumer that takes nothing does not hold up the end for longer. */
-const DRAIN_MS_MAX = 1000;

@@ -9,8 +9,8 @@
 import type { Endpoint } from '../endpoint.ts';
 import { type Framing, LENGTH_PREFIX_BYTES } from '../frames/frame-reader.ts';
 import { SlabPool } from '../frames/slabs.ts';
-import type { Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 import { LIMITS } from '../limits.ts';
 import type { SlabId } from '../units.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
@@ -29,7 +29,7 @@ export class NotifySource implements CheckpointSource {
   private readonly events: CheckpointEvents;
   private readonly keeper: StreamKeeper;
 
-  constructor(endpoint: Endpoint, framing: Framing, timers: Timers, events: CheckpointEvents) {
+  constructor(endpoint: Endpoint, framing: Framing, surroundings: Surroundings, events: CheckpointEvents) {
     this.events = events;
     const handler = {
       frame: (slab: SlabId, at: number, length: number) => this.onMessage(slab, at, length),
@@ -40,7 +40,7 @@ export class NotifySource implements CheckpointSource {
       name: 'notify',
       endpoint,
       place: this.port,
-      timers,
+      surroundings,
       events: {
         up: (place) => events.note('stream.up', { place }),
         down: (place, cause) => events.note('stream.down', { place, cause }),

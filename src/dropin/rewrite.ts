@@ -5,7 +5,7 @@
 import type { Endpoint } from '../endpoint.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import type { Framing } from '../frames/frame-reader.ts';
-import type { Timers } from '../io/clock.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 import type { ConnectQmp } from './qmp-keeper.ts';
 import { RewritePath } from './rewrite-path.ts';
 import { StreamKeeper } from './stream-keeper.ts';
@@ -43,10 +43,10 @@ export class DropInRewrite {
     framing: Framing;
     connectQmp: ConnectQmp;
     hashSeed: number;
-    timers: Timers;
+    surroundings: Surroundings;
     event: RewriteEvent;
   }) {
-    const { endpoints, framing, hashSeed, timers, event } = options;
+    const { endpoints, framing, hashSeed, surroundings, event } = options;
     this.event = event;
     this.path = new RewritePath({
       framing,
@@ -64,12 +64,12 @@ export class DropInRewrite {
       { endpoint: endpoints.guestIn, place: this.path.guestIn },
       { endpoint: endpoints.guestOut, place: this.path.guestOut },
       { endpoint: endpoints.in, place: this.path.in },
-    ].map((one) => new StreamKeeper({ ...one, name: one.place.name, timers, events }));
+    ].map((one) => new StreamKeeper({ ...one, name: one.place.name, surroundings, events }));
     const { path } = this;
     this.watch =
       endpoints.qmp === null
         ? null
-        : new SvmWatch(endpoints.qmp, options.connectQmp, timers, {
+        : new SvmWatch(endpoints.qmp, options.connectQmp, surroundings.timers, {
             stood: () => path.stand(),
             ranOn: () => path.runOn(),
             waits: () => this.onWaits(),

@@ -1,12 +1,15 @@
 /**
- * Keeps a place of `colo compare` or `colo rewrite` connected: dials or accepts, and again when the peer has gone.
+ * Keeps a place of `colo compare` or `colo rewrite` connected: dials or accepts, and does so again when the peer has
+ * gone.
  *
- * Of an accepting place the newest peer is the one: an old one may be a connection whose host has died.
+ * An accepting place takes each new peer and closes the one before: that one may be a connection whose host has died.
  */
 import { type Endpoint, formatEndpoint } from '../endpoint.ts';
+import { messageOf } from '../error.ts';
 import type { ByteStream } from '../io/byte-stream.ts';
-import type { Timers } from '../io/clock.ts';
-import { connectStream, listenStream, type StreamListener } from '../io/socket-stream.ts';
+import { Outage, redial } from '../io/redial.ts';
+import type { StreamListener } from '../io/socket-stream.ts';
+import type { Surroundings } from '../io/surroundings.ts';
 
 export type StreamPlace = {
   attach(stream: ByteStream): void;
@@ -16,7 +19,7 @@ export type StreamPlace = {
 
 export type KeeperEvents = {
   up(place: string): void;
-  /** Told once for each time that it is not there. */
+  /** Called once per outage. */
   down(place: string, cause: string): void;
 };
 
@@ -26,84 +29,81 @@ export class StreamKeeper {
   private readonly name: string;
   private readonly endpoint: Endpoint;
   private readonly place: StreamPlace;
-  private readonly timers: Timers;
+  private readonly surroundings: Pick<Surroundings, 'timers' | 'transports'>;
   private readonly events: KeeperEvents;
+  private readonly outage: Outage;
+  private readonly closing = new AbortController();
   private listener: StreamListener | null = null;
   private attached = false;
-  private closing = false;
-  private told = false;
-  private cancelRetry = (): void => {};
 
   constructor(options: {
     name: string;
     endpoint: Endpoint;
     place: StreamPlace;
-    timers: Timers;
+    surroundings: Pick<Surroundings, 'timers' | 'transports'>;
     events: KeeperEvents;
   }) {
     this.name = options.name;
     this.endpoint = options.endpoint;
     this.place = options.place;
-    this.timers = options.timers;
+    this.surroundings = options.surroundings;
     this.events = options.events;
+    this.outage = new Outage('per outage', (message) => this.events.down(this.name, message));
     this.place.onClosed = (cause) => this.lost(cause);
   }
 
   /** Resolves when it listens, or has begun to dial. Rejects with COLO_ENDPOINT_LISTEN. */
   async start(): Promise<void> {
     if (this.endpoint.mode === 'listen')
-      this.listener = await listenStream(this.endpoint, (one) => this.take(one));
-    else void this.dial();
+      this.listener = await this.surroundings.transports.listen(this.endpoint, (one) => this.take(one));
+    else void this.dial(0);
   }
 
   async close(): Promise<void> {
-    this.closing = true;
-    this.cancelRetry();
+    this.closing.abort();
     await this.listener?.close();
     this.place.close();
   }
 
   private take(stream: ByteStream): void {
-    if (this.closing) {
+    if (this.closing.signal.aborted) {
       stream.close();
       return;
     }
     if (this.attached) {
       this.attached = false;
       this.place.close();
-      this.events.down(this.name, `${formatEndpoint(this.endpoint)}: a newer peer took its place`);
+      this.outage.down(this.explain('a newer peer took its place'));
     }
     this.attached = true;
-    this.told = false;
+    this.outage.up();
     this.place.attach(stream);
     this.events.up(this.name);
   }
 
-  private async dial(): Promise<void> {
-    try {
-      this.take(await connectStream(this.endpoint));
-    } catch (cause) {
-      if (this.closing) return;
-      if (!this.told) this.events.down(this.name, (cause as Error).message);
-      this.told = true;
-      this.retry();
-    }
+  private async dial(firstWaitMs: number): Promise<void> {
+    const { timers, transports } = this.surroundings;
+    await redial({
+      dial: () => transports.connect(this.endpoint),
+      connected: (stream) => this.take(stream),
+      outage: this.outage,
+      timers,
+      waitMs: RETRY_MS,
+      firstWaitMs,
+      signal: this.closing.signal,
+    });
   }
 
   private lost(cause: Error | null): void {
     if (!this.attached) return;
     this.attached = false;
-    if (this.closing) return;
-    this.events.down(
-      this.name,
-      `${formatEndpoint(this.endpoint)}: ${cause?.message ?? 'the peer closed it'}`,
-    );
-    this.told = true;
-    // One that hangs up at every greeting must not turn into a busy loop.
-    if (this.endpoint.mode === 'connect') this.retry();
+    if (this.closing.signal.aborted) return;
+    this.outage.down(this.explain(cause === null ? 'the peer closed it' : messageOf(cause)));
+    // A peer that closes every connection at once must not cause a busy loop.
+    if (this.endpoint.mode === 'connect') void this.dial(RETRY_MS);
   }
 
-  private retry(): void {
-    this.cancelRetry = this.timers.after(RETRY_MS, () => void this.dial());
+  private explain(cause: string): string {
+    return `${formatEndpoint(this.endpoint)}: ${cause}`;
   }
 }

@@ -6,6 +6,7 @@ import { unixEndpoint } from '../../src/endpoint.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { udp } from '../compare/rig.ts';
 import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
+import { surroundings } from './surroundings.ts';
 
 /** Whoever takes checkpoints is the test. */
 class Rig {
@@ -34,8 +35,7 @@ class Rig {
             },
       comparing: options.comparing ?? true,
       hashSeed: 1,
-      clock: this.time,
-      timers: this.time,
+      surroundings: surroundings(this.time),
       event: (type, { tookMs: _, ...details }) =>
         this.events.push([type, ...Object.values(details)].join(' ')),
     });

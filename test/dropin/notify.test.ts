@@ -6,6 +6,7 @@ import type { Framing } from '../../src/frames/frame-reader.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { u32 } from '../frames.ts';
 import { type FakeStream, fakePair, pumpAll } from '../io/fake-stream.ts';
+import { surroundings } from './surroundings.ts';
 
 /** A tool stack that speaks in whatever framing it likes. */
 class ToolStack {
@@ -18,7 +19,7 @@ class ToolStack {
   constructor(framing: Framing) {
     this.framing = framing;
     const never = (): void => assert.fail('not said by a tool stack');
-    this.source = new NotifySource(unixEndpoint('/n'), framing, new FakeTime(), {
+    this.source = new NotifySource(unixEndpoint('/n'), framing, surroundings(new FakeTime()), {
       stood: never,
       resumed: never,
       ranOn: never,

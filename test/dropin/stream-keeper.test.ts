@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { StreamKeeper, type StreamPlace } from '../../src/dropin/stream-keeper.ts';
 import { parseEndpoint } from '../../src/endpoint.ts';
 import type { ByteStream } from '../../src/io/byte-stream.ts';
-import { systemTimers } from '../../src/io/clock.ts';
+import { systemSurroundings } from '../../src/io/surroundings.ts';
 import { Listener, Peer } from '../cli/dropin-process.ts';
 
 /** Keeps what it is given. */
@@ -44,7 +44,13 @@ function kept(t: TestContext, text: string) {
   const said: string[] = [];
   const events = { up: () => said.push('up'), down: (_: string, cause: string) => said.push(cause) };
   const endpoint = parseEndpoint(text);
-  const keeper = new StreamKeeper({ name: 'place', endpoint, place, timers: systemTimers, events });
+  const keeper = new StreamKeeper({
+    name: 'place',
+    endpoint,
+    place,
+    surroundings: systemSurroundings,
+    events,
+  });
   t.after(() => keeper.close());
   return { place, said, keeper };
 }

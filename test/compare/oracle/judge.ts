@@ -15,7 +15,7 @@ import { removeWorkFolder, startChild, stopChild, workFolder } from '../../../la
 import type { Program } from '../../../lab/program.ts';
 import { DropInCompare } from '../../../src/dropin/compare.ts';
 import { NotifySource } from '../../../src/dropin/notify.ts';
-import { systemTimers } from '../../../src/io/clock.ts';
+import { systemSurroundings } from '../../../src/io/surroundings.ts';
 import type { Instant } from '../../../src/units.ts';
 import { CLIENT_MAC, ethernet, udpFrame, VM_MAC } from '../../frames.ts';
 import { framed } from '../../io/fake-stream.ts';
@@ -82,11 +82,10 @@ export class Judge {
         out: listen(paths.out),
         framing: 'plain',
       },
-      source: (events) => new NotifySource(listen(paths.notify), 'plain', systemTimers, events),
+      source: (events) => new NotifySource(listen(paths.notify), 'plain', systemSurroundings, events),
       comparing: true,
       hashSeed: 1,
-      clock: { now: () => 0 as Instant, wall: () => 0 },
-      timers: systemTimers,
+      surroundings: { ...systemSurroundings, clock: { now: () => 0 as Instant, wall: () => 0 } },
       event: () => {},
     });
     await compare.start();
