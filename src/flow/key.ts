@@ -22,32 +22,8 @@ export const PORTS_WORD = 10;
 
 const FRAGMENT_BIT = 0x100;
 
-/** Writes the key of a parsed packet that the VM sent. */
+/** Writes the key of a parsed packet that the VM sent. One function without calls: the comparator asks it for each frame. */
 export function writeOutputKey(bytes: Uint8Array, view: PacketView, key: Int32Array): void {
-  writeKey(bytes, view, true, key);
-}
-
-/** Writes the key of a parsed packet that a client sent. */
-export function writeInputKey(bytes: Uint8Array, view: PacketView, key: Int32Array): void {
-  writeKey(bytes, view, false, key);
-}
-
-/** Returns the VM's port. */
-export function localPort(key: ArrayLike<number>): number {
-  return key[PORTS_WORD] >>> 16;
-}
-
-/** Returns the client's port. */
-export function remotePort(key: ArrayLike<number>): number {
-  return key[PORTS_WORD] & 0xffff;
-}
-
-/** Changes the VM's port in a key; the client's stays. */
-export function setLocalPort(key: Int32Array, port: number): void {
-  key[PORTS_WORD] = (port << 16) | remotePort(key);
-}
-
-function writeKey(bytes: Uint8Array, view: PacketView, fromVm: boolean, key: Int32Array): void {
   key[VLAN_WORD] = view.vlan;
   key[KIND_WORD] =
     (view.kind << 24) | (view.ipVersion << 16) | (view.fragment ? FRAGMENT_BIT : 0) | view.protocol;
@@ -66,24 +42,48 @@ function writeKey(bytes: Uint8Array, view: PacketView, fromVm: boolean, key: Int
     return;
   }
   if (view.ipVersion === 4) {
-    key[LOCAL_WORD] = fromVm ? view.source4 : view.destination4;
-    key[REMOTE_WORD] = fromVm ? view.destination4 : view.source4;
+    key[LOCAL_WORD] = view.source4;
+    key[REMOTE_WORD] = view.destination4;
   } else {
-    const local = fromVm ? view.sourceAt : view.destinationAt;
-    const remote = fromVm ? view.destinationAt : view.sourceAt;
     for (let word = 0; word < 4; word++) {
-      key[LOCAL_WORD + word] = readI32(bytes, local + 4 * word);
-      key[REMOTE_WORD + word] = readI32(bytes, remote + 4 * word);
+      key[LOCAL_WORD + word] = readI32(bytes, view.sourceAt + 4 * word);
+      key[REMOTE_WORD + word] = readI32(bytes, view.destinationAt + 4 * word);
     }
   }
   if (view.kind !== PACKET.icmp && view.kind !== PACKET.icmpv6) {
     // A packet without ports has zeros there.
-    const local = fromVm ? view.sourcePort : view.destinationPort;
-    const remote = fromVm ? view.destinationPort : view.sourcePort;
-    key[PORTS_WORD] = (local << 16) | remote;
+    key[PORTS_WORD] = (view.sourcePort << 16) | view.destinationPort;
   } else {
     key[PORTS_WORD] = view.icmpId;
   }
+}
+
+/** Writes the key of a parsed packet that a client sent. */
+export function writeInputKey(bytes: Uint8Array, view: PacketView, key: Int32Array): void {
+  writeOutputKey(bytes, view, key);
+  if (view.ipVersion === 0) return;
+  for (let word = 0; word < 4; word++) {
+    const source = key[LOCAL_WORD + word];
+    key[LOCAL_WORD + word] = key[REMOTE_WORD + word];
+    key[REMOTE_WORD + word] = source;
+  }
+  if (view.kind === PACKET.icmp || view.kind === PACKET.icmpv6) return;
+  key[PORTS_WORD] = (view.destinationPort << 16) | view.sourcePort;
+}
+
+/** Returns the VM's port. */
+export function localPort(key: ArrayLike<number>): number {
+  return key[PORTS_WORD] >>> 16;
+}
+
+/** Returns the client's port. */
+export function remotePort(key: ArrayLike<number>): number {
+  return key[PORTS_WORD] & 0xffff;
+}
+
+/** Changes the VM's port in a key; the client's stays. */
+export function setLocalPort(key: Int32Array, port: number): void {
+  key[PORTS_WORD] = (port << 16) | remotePort(key);
 }
 
 /** Returns true if two TCP segments that a VM sent belong to one flow: if their keys would be equal. */
