@@ -16,7 +16,7 @@
  */
 
 import { ColoError } from '../error.ts';
-import type { ByteStream } from '../io/byte-stream.ts';
+import type { ByteStream, KernelStream } from '../io/byte-stream.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { BytePipe } from './byte-pipe.ts';
 import { COLO_MESSAGE, coloMessageBytes, type ReverseMessage, ReverseParser } from './colo-messages.ts';
@@ -40,7 +40,7 @@ export type RelayEvents = {
 
 export class MigrationRelay {
   private readonly side: 'primary' | 'secondary';
-  private readonly qemu: ByteStream;
+  private readonly qemu: KernelStream;
   private readonly peer: ByteStream;
   private readonly events: RelayEvents;
   private readonly forward: BytePipe;
@@ -56,7 +56,7 @@ export class MigrationRelay {
 
   constructor(
     side: 'primary' | 'secondary',
-    qemu: ByteStream,
+    qemu: KernelStream,
     peer: ByteStream,
     events: RelayEvents,
     limits: Limits = LIMITS,

@@ -6,13 +6,13 @@
  */
 import { type Endpoint, formatEndpoint } from '../endpoint.ts';
 import { messageOf } from '../error.ts';
-import type { ByteStream } from '../io/byte-stream.ts';
+import type { KernelStream } from '../io/byte-stream.ts';
 import { Outage, redial } from '../io/redial.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 
 export type StreamPlace = {
-  attach(stream: ByteStream): void;
+  attach(stream: KernelStream): void;
   onClosed: (cause: Error | null) => void;
   close(): void;
 };
@@ -65,7 +65,7 @@ export class StreamKeeper {
     this.place.close();
   }
 
-  private take(stream: ByteStream): void {
+  private take(stream: KernelStream): void {
     if (this.closing.signal.aborted) {
       stream.close();
       return;

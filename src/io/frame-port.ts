@@ -12,7 +12,7 @@ import { type FrameHandler, FrameReader, type Framing } from '../frames/frame-re
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS } from '../limits.ts';
-import type { ByteStream } from './byte-stream.ts';
+import type { KernelStream } from './byte-stream.ts';
 
 export class FramePort {
   readonly name: string;
@@ -26,7 +26,7 @@ export class FramePort {
   droppedFrames = 0;
   private readonly slabs: SlabPool;
   private readonly reader: FrameReader;
-  private stream: ByteStream | null = null;
+  private stream: KernelStream | null = null;
   private holds = 0;
 
   constructor(name: string, slabs: SlabPool, handler: FrameHandler, framing: Framing = 'plain') {
@@ -41,7 +41,7 @@ export class FramePort {
     this.reader.handler = handler;
   }
 
-  attach(stream: ByteStream): void {
+  attach(stream: KernelStream): void {
     invariant(this.stream === null, `${this.name} already has a stream`);
     this.stream = stream;
     stream.start({
@@ -136,7 +136,7 @@ export class FramePort {
     return new ColoError('COLO_STREAM_FRAMING', `the stream ended ${bytes} bytes into a frame`);
   }
 
-  private finish(stream: ByteStream, cause: Error | null): void {
+  private finish(stream: KernelStream, cause: Error | null): void {
     if (this.stream !== stream) return;
     this.stream = null;
     this.reader.close();

@@ -6,7 +6,7 @@
 import net from 'node:net';
 import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
-import type { ByteStream, StreamSink } from './byte-stream.ts';
+import type { KernelStream, StreamSink } from './byte-stream.ts';
 import { refuseInKernel, unreadInKernel, unsentInKernel } from './socket-queue.ts';
 import { removeStaleSocket } from './unix-socket.ts';
 
@@ -15,7 +15,7 @@ type WithHandle = { _handle: Handle | null };
 
 const NOTHING = new Uint8Array(1);
 
-class SocketStream implements ByteStream {
+class SocketStream implements KernelStream {
   private readonly socket: net.Socket;
   private sink: StreamSink | null = null;
   private view: Uint8Array = NOTHING;
@@ -129,7 +129,7 @@ class SocketStream implements ByteStream {
 }
 
 /** Connects; rejects with COLO_ENDPOINT_CONNECT. */
-export function connectStream(endpoint: Endpoint): Promise<ByteStream> {
+export function connectStream(endpoint: Endpoint): Promise<KernelStream> {
   return new Promise((resolve, reject) => {
     const target = { ...socketAddress(endpoint), noDelay: true };
     const stream = new SocketStream((onread) => net.connect({ ...target, onread }));
@@ -155,7 +155,7 @@ export type StreamListener = { close(): Promise<void> };
 /** Accepts until closed; rejects with COLO_ENDPOINT_LISTEN when the place is taken. */
 export async function listenStream(
   endpoint: Endpoint,
-  accept: (stream: ByteStream) => void,
+  accept: (stream: KernelStream) => void,
 ): Promise<StreamListener> {
   const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
     const handle = (accepted as unknown as { _handle: unknown })._handle;

@@ -4,15 +4,20 @@
  */
 import { rmSync } from 'node:fs';
 import type { Endpoint } from '../endpoint.ts';
-import type { ByteStream } from './byte-stream.ts';
+import type { ByteStream, KernelStream } from './byte-stream.ts';
 import { type Clock, systemClock, systemTimers, type Timers } from './clock.ts';
 import { connectStream, listenStream, type StreamListener } from './socket-stream.ts';
 
-export interface Transports {
+/** Ways to make connections: a decorator of one (for instance one that encrypts) is another, for whoever needs no more. */
+export interface Connections<S extends ByteStream> {
   /** Rejects with COLO_ENDPOINT_CONNECT. */
-  connect(endpoint: Endpoint): Promise<ByteStream>;
+  connect(endpoint: Endpoint): Promise<S>;
   /** Accepts until closed; rejects with COLO_ENDPOINT_LISTEN. */
-  listen(endpoint: Endpoint, accept: (stream: ByteStream) => void): Promise<StreamListener>;
+  listen(endpoint: Endpoint, accept: (stream: S) => void): Promise<StreamListener>;
+}
+
+/** The kernel's own sockets. */
+export interface Transports extends Connections<KernelStream> {
   /** Frees a unix socket's path: a process that was killed leaves its own behind. */
   unlink(path: string): void;
 }

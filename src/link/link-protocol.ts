@@ -1,8 +1,8 @@
 /**
  * The link protocol: what two nodes say to each other. docs/link-protocol.md describes it for other implementers.
  *
- * Two connections: the data channel (everything but VM state) and the migration channel (QEMU's own stream, raw after
- * its hello). Both begin with a HELLO in each direction. A message is `[u32 length][u8 type][3 zero bytes][body]`,
+ * The connections are channels.ts's: the data channel carries messages, the others are raw streams. Each begins with a
+ * HELLO in each direction. A message is `[u32 length][u8 type][3 zero bytes][body]`,
  * big-endian. Frame messages carry runs in the VM port's framing, so they go from socket to socket without a copy:
  * body = `[u32 epoch][u32 index of the first frame]` and then `[u32 length][frame]` again and again.
  */
@@ -10,6 +10,7 @@ import { z } from 'zod';
 import { ColoError } from '../error.ts';
 import { LIMITS } from '../limits.ts';
 import type { Translation } from '../translate/offset-map.ts';
+import { type ChannelName, isChannelName } from './channels.ts';
 
 /** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */
 export const LINK_VERSION = 3;
@@ -43,11 +44,9 @@ export const MESSAGE_BYTES_MAX = LIMITS.frameBytesMax + 4 + MESSAGE_HEADER_BYTES
 /** Translations in one OFFSETS message: with every number at its longest, well below MESSAGE_BYTES_MAX. */
 export const OFFSETS_PER_MESSAGE = 256;
 
-export type Channel = 'data' | 'migration';
-
 export type Hello = {
   version: number;
-  channel: Channel;
+  channel: ChannelName;
   pair: string;
   node: string;
   /** what the sender thinks the pair record's generation is */
@@ -60,7 +59,7 @@ export type Hello = {
 const helloSchema = z.union([
   z.object({
     version: z.literal(LINK_VERSION),
-    channel: z.enum(['data', 'migration']),
+    channel: z.string().refine(isChannelName),
     pair: z.string(),
     node: z.string(),
     generation: z.int().nonnegative(),
@@ -83,7 +82,7 @@ export type ControlBodies = {
   [MESSAGE.gated]: { epoch: number; drained: boolean };
   /** A large map takes several messages, and replaces the one before when the last has come. */
   [MESSAGE.offsets]: { first: boolean; last: boolean; offsets: Translation[] };
-  [MESSAGE.startSync]: { generation: number };
+  [MESSAGE.startSync]: { generation: number; channels: readonly ChannelName[] };
   [MESSAGE.syncReady]: Record<string, never>;
   [MESSAGE.protected]: { generation: number };
   [MESSAGE.takeover]: Record<string, never>;
@@ -92,14 +91,19 @@ export type ControlBodies = {
 };
 export type ControlType = keyof ControlBodies;
 
-/** Refuses a peer that cannot be ours; says why. */
-export function checkHello(theirs: Hello, ours: Hello): void {
+/** Throws COLO_LINK_VERSION if the peer's release is another one. */
+export function checkVersion(theirs: Hello): void {
   if (theirs.version !== LINK_VERSION) {
     throw new ColoError(
       'COLO_LINK_VERSION',
       `the peer speaks link version ${theirs.version}, this node ${LINK_VERSION}; run the same release on both`,
     );
   }
+}
+
+/** Throws a COLO_LINK_ error if the peer cannot be the other node of this pair. */
+export function checkHello(theirs: Hello, ours: Hello): void {
+  checkVersion(theirs);
   if (theirs.pair !== ours.pair) {
     throw new ColoError(
       'COLO_LINK_PAIR',

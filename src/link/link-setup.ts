@@ -1,20 +1,41 @@
 /**
- * Opening the link: who listens, who dials, and the HELLO that each side says first.
+ * How a channel of the link is opened: the candidate dials, the primary listens, and each side sends a HELLO first.
  *
- * The candidate dials the primary, twice: once for the data channel, and once more for the migration channel when a
- * first copy begins. The listener looks at the HELLO and decides; what it refuses gets a FAILED and is closed.
+ * The listener checks the HELLO (link-protocol.ts), looks its channel up (channels.ts) and asks the node whether it may be
+ * opened now. A refused dialler gets a FAILED that says why, and is closed. Both sides then hand the connection to its user:
+ * as a LinkChannel if it carries messages, as the bare stream otherwise.
  */
 
 import type { Endpoint } from '../endpoint.ts';
-import { ColoError } from '../error.ts';
+import { ColoError, invariant } from '../error.ts';
 import type { SlabPool } from '../frames/slabs.ts';
+import type { ByteStream } from '../io/byte-stream.ts';
 import type { Timers } from '../io/clock.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
-import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
+import { type Connections, systemSurroundings } from '../io/surroundings.ts';
+import { CHANNELS, type ChannelKind, type ChannelName, kindOf, type Stage } from './channels.ts';
 import { LinkChannel, type LinkHandler } from './link-channel.ts';
-import { type ControlType, checkHello, type Hello, isHello, MESSAGE } from './link-protocol.ts';
+import { type ControlType, checkHello, checkVersion, type Hello, isHello, MESSAGE } from './link-protocol.ts';
 
-/** A peer that says nothing for so long after connecting is none. */
+/** The link needs no more of the world; a node that encrypts its link gives other connections than its kernel's sockets. */
+export type LinkSurroundings = { readonly transports: Connections<ByteStream>; readonly timers: Timers };
+
+/** What the user of a channel is given after the HELLOs. */
+export type Carrier<K extends ChannelKind> = (typeof CHANNELS)[K]['carries'] extends 'stream'
+  ? ByteStream
+  : LinkChannel;
+
+/** A node, as the one that is dialled. */
+export type LinkHost = {
+  /** Returns the node's own HELLO for this channel. */
+  hello(channel: ChannelName): Hello;
+  /** Throws a ColoError to refuse a channel that may only be opened in this stage. */
+  readonly admit: { readonly [S in Stage]: (hello: Hello) => void };
+  /** Takes a channel of this kind. */
+  readonly open: { readonly [K in ChannelKind]: (carrier: Carrier<K>, hello: Hello) => void };
+};
+
+/** A peer that sends nothing for this long after connecting is not a node. */
 const HELLO_MS_MAX = 2000;
 
 const IGNORE: LinkHandler = {
@@ -72,52 +93,63 @@ function notHello(type: ControlType, body: unknown): ColoError {
   return new ColoError('COLO_LINK_REFUSED', `the peer refuses: ${code} ${message}`.trim());
 }
 
-/** Dials and says HELLO; resolves with the channel and what the peer said. */
+/** Dials a channel; resolves with it and the peer's HELLO. Rejects if either side refuses the other. */
 export async function dialLink(
   peer: Endpoint,
   slabs: SlabPool,
   hello: Hello,
-  { transports, timers }: Pick<Surroundings, 'transports' | 'timers'> = systemSurroundings,
+  { transports, timers }: LinkSurroundings = systemSurroundings,
 ): Promise<{ channel: LinkChannel; hello: Hello }> {
   const channel = new LinkChannel(await transports.connect(peer), slabs);
   channel.send(MESSAGE.hello, hello);
-  const answer = await firstHello(channel, timers);
+  const theirs = await firstHello(channel, timers);
   try {
-    checkHello(answer, hello);
+    checkHello(theirs, hello);
   } catch (cause) {
     channel.close();
     throw cause;
   }
-  return { channel, hello: answer };
+  return { channel, hello: theirs };
 }
 
-/**
- * Listens; `decide` answers this node's HELLO, or throws a ColoError to refuse. `accept` gets each channel after that.
- */
+/** Listens until closed; the node decides about each HELLO and takes the channels that it admits. */
 export function listenLink(
   endpoint: Endpoint,
   slabs: SlabPool,
-  decide: (hello: Hello) => Hello,
-  accept: (channel: LinkChannel, hello: Hello) => void,
-  { transports, timers }: Pick<Surroundings, 'transports' | 'timers'> = systemSurroundings,
+  host: LinkHost,
+  { transports, timers }: LinkSurroundings = systemSurroundings,
 ): Promise<StreamListener> {
   return transports.listen(endpoint, (stream) => {
     const channel = new LinkChannel(stream, slabs);
     firstHello(channel, timers).then(
       (hello) => {
         try {
-          const answer = decide(hello);
-          checkHello(hello, answer);
-          channel.send(MESSAGE.hello, answer);
-          accept(channel, hello);
+          admit(host, channel, hello);
         } catch (cause) {
           if (!(cause instanceof ColoError)) throw cause;
           channel.send(MESSAGE.failed, { code: cause.code, message: cause.message });
           channel.close();
         }
       },
-      // Nobody to tell: whoever connected is gone or speaks something else.
+      // There is nobody to notify: the dialler is gone, or it does not speak this protocol.
       () => channel.close(),
     );
   });
+}
+
+function admit(host: LinkHost, channel: LinkChannel, theirs: Hello): void {
+  // The version comes first: a peer of another one may name channels that this node does not know.
+  checkVersion(theirs);
+  const kind = kindOf(theirs.channel);
+  invariant(kind !== null, `a HELLO was taken for channel ${theirs.channel}, which is in no row`);
+  const ours = host.hello(theirs.channel);
+  checkHello(theirs, ours);
+  host.admit[CHANNELS[kind].during](theirs);
+  channel.send(MESSAGE.hello, ours);
+  openAs(host, kind, channel, theirs);
+}
+
+function openAs<K extends ChannelKind>(host: LinkHost, kind: K, channel: LinkChannel, theirs: Hello): void {
+  const carrier = CHANNELS[kind].carries === 'stream' ? channel.detach() : channel;
+  host.open[kind](carrier as Carrier<K>, theirs);
 }

@@ -8,10 +8,11 @@ import { join } from 'node:path';
 import type { NodeConfig } from '../config/node-config.ts';
 import { type Endpoint, unixEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
-import type { ByteStream } from '../io/byte-stream.ts';
+import type { KernelStream } from '../io/byte-stream.ts';
 import { sleep } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import type { Surroundings } from '../io/surroundings.ts';
+import type { Copy } from '../link/copy.ts';
 import { type QemuCapabilities, queryCapabilities } from '../qemu/capabilities.ts';
 import { ColoVm } from '../qemu/colo.ts';
 import { buildCommandLine } from '../qemu/command-line.ts';
@@ -108,30 +109,30 @@ export class GuardedVm {
     return this.process.pid;
   }
 
-  /** Tells QEMU to send its state, and resolves with the stream on which it comes. */
-  async openMigration(): Promise<ByteStream> {
+  /** Makes QEMU send its state; resolves with the streams on which it comes. */
+  async openCopy(): Promise<Copy<KernelStream>> {
     const path = join(this.config.runDirectory, SOCKETS.migrateOut);
     this.surroundings.transports.unlink(path);
-    let accepted: (stream: ByteStream) => void = () => {};
-    const stream = new Promise<ByteStream>((resolve) => {
+    let accepted: (stream: KernelStream) => void = () => {};
+    const stream = new Promise<KernelStream>((resolve) => {
       accepted = resolve;
     });
     const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path };
     const listener = await this.surroundings.transports.listen(endpoint, (one) => accepted(one));
     try {
       await this.colo.startMigration(path);
-      return await stream;
+      return { state: await stream };
     } finally {
       void listener.close();
     }
   }
 
-  /** Lets QEMU wait for state, and resolves with the stream on which it takes it. */
-  async openIncoming(): Promise<ByteStream> {
+  /** Makes QEMU wait for state; resolves with the streams on which it takes it. */
+  async openIncoming(): Promise<Copy<KernelStream>> {
     const path = join(this.config.runDirectory, SOCKETS.migrateIn);
     this.surroundings.transports.unlink(path);
     await this.colo.listenIncoming(path);
-    return await connectRetrying(this.surroundings, path, this.process.signal);
+    return { state: await connectRetrying(this.surroundings, path, this.process.signal) };
   }
 
   /** Whether QEMU's main loop answers within `msMax`. */
@@ -182,7 +183,7 @@ async function connectRetrying(
   { transports, timers }: Surroundings,
   path: string,
   signal: AbortSignal,
-): Promise<ByteStream> {
+): Promise<KernelStream> {
   for (let tries = 1; ; tries++) {
     try {
       return await transports.connect(unixEndpoint(path));

@@ -22,6 +22,8 @@ import { FramePort } from '../io/frame-port.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
 import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import type { ChannelName } from '../link/channels.ts';
+import { dialCopy } from '../link/copy.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../link/link-protocol.ts';
 import { dialLink, listenLink } from '../link/link-setup.ts';
@@ -137,8 +139,17 @@ export class ColoNode implements NodeControl {
     this.listener = await listenLink(
       this.config.link.listen,
       this.slabs,
-      (hello) => this.decideHello(hello),
-      (channel, hello) => this.acceptChannel(channel, hello),
+      {
+        hello: (channel) => this.hello(channel, 'primary'),
+        admit: {
+          alone: () => this.admitCandidate(),
+          copy: (hello) => this.admitCopyChannel(hello),
+        },
+        open: {
+          data: (channel, hello) => this.openPrimarySession(channel, hello),
+          state: (stream, hello) => this.primarySession?.copyChannel(hello.channel, stream),
+        },
+      },
       this.surroundings,
     );
     this.events.emit('node.started', { pair: this.config.pair, pid: process.pid });
@@ -451,9 +462,9 @@ export class ColoNode implements NodeControl {
       silenceMsMax: this.config.heartbeat.silenceMsMax,
       limits: this.limits,
       events: {
-        syncAsked: () => {
+        syncAsked: (channels) => {
           this.dispatch({ type: 'syncAsked' });
-          void this.receiveCopy(session);
+          void this.receiveCopy(session, channels);
         },
         committed: () => this.dispatch({ type: 'committed' }),
         protected: (generation) => {
@@ -486,7 +497,7 @@ export class ColoNode implements NodeControl {
     });
   }
 
-  private async receiveCopy(session: SecondarySession): Promise<void> {
+  private async receiveCopy(session: SecondarySession, channels: readonly ChannelName[]): Promise<void> {
     try {
       const translator = new SvmTranslator(this.hashSeed, this.limits);
       translator.onSigned = (key) => this.events.emit('translate.signed', { flow: describeFlowKey(key) });
@@ -506,18 +517,17 @@ export class ColoNode implements NodeControl {
       const vm = await this.startVm(true);
       await vm.colo.prepare('secondary');
       const qemu = await vm.openIncoming();
-      const { channel } = await dialLink(
-        this.config.link.peer,
-        this.slabs,
-        this.hello('migration', 'candidate'),
-        this.surroundings,
-      );
+      const primary = await dialCopy(channels, async (name) => {
+        const hello = this.hello(name, 'candidate');
+        const { channel } = await dialLink(this.config.link.peer, this.slabs, hello, this.surroundings);
+        return channel.detach();
+      });
       if (this.secondarySession !== session) {
-        qemu.close();
-        channel.close();
+        qemu.state.close();
+        primary.state.close();
         return;
       }
-      session.begin(path, qemu, channel.detach());
+      session.begin(path, qemu, primary);
     } catch (cause) {
       const message = messageOf(cause);
       this.events.emit('sync.failed', { message });
@@ -634,25 +644,26 @@ export class ColoNode implements NodeControl {
     };
   }
 
-  private decideHello(hello: Hello): Hello {
-    const { state } = this.pair;
-    if (hello.channel === 'migration') {
-      if (state.name !== 'syncing' || this.primarySession === null || hello.node !== this.peerName) {
-        throw new ColoError('COLO_LINK_BUSY', 'no first copy to this peer is under way');
-      }
-      return this.hello('migration', 'primary');
-    }
-    if (state.name !== 'alone' || this.primarySession !== null || this.vm === null) {
+  private admitCandidate(): void {
+    if (this.pair.state.name !== 'alone' || this.primarySession !== null || this.vm === null) {
       throw new ColoError('COLO_LINK_BUSY', `this node is ${phaseOf(this.pair)} and takes no candidate now`);
     }
-    return this.hello('data', 'primary');
   }
 
-  private acceptChannel(channel: LinkChannel, hello: Hello): void {
-    if (hello.channel === 'migration') {
-      this.primarySession?.migrationChannel(channel.detach());
-      return;
+  private admitCopyChannel(hello: Hello): void {
+    const awaited =
+      this.pair.state.name === 'syncing' &&
+      hello.node === this.peerName &&
+      this.primarySession?.awaitsCopyChannel(hello.channel) === true;
+    if (!awaited) {
+      throw new ColoError(
+        'COLO_LINK_BUSY',
+        `no first copy to this peer is under way that lacks channel "${hello.channel}"`,
+      );
     }
+  }
+
+  private openPrimarySession(channel: LinkChannel, hello: Hello): void {
     const { path, vm } = this;
     if (path === null || vm === null) {
       channel.close();
@@ -663,7 +674,7 @@ export class ColoNode implements NodeControl {
     const session = new PrimarySession({
       link: channel,
       path,
-      vm: { openMigration: () => vm.openMigration(), requestCheckpoint: () => vm.colo.requestCheckpoint() },
+      vm: { openCopy: () => vm.openCopy(), requestCheckpoint: () => vm.colo.requestCheckpoint() },
       policy: this.policy,
       clock: this.clock,
       timers: this.timers,

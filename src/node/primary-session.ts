@@ -11,9 +11,11 @@ import { PrimaryBarrier } from '../checkpoint/primary-barrier.ts';
 import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { PrimaryPath } from '../datapath/primary-path.ts';
 import { ColoError, messageOf } from '../error.ts';
-import type { ByteStream } from '../io/byte-stream.ts';
+import type { ByteStream, KernelStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import type { ChannelName } from '../link/channels.ts';
+import { COPY_CHANNELS, type Copy, CopyChannels } from '../link/copy.ts';
 import type { LinkChannel, LinkHandler } from '../link/link-channel.ts';
 import { type ControlType, MESSAGE, OFFSETS_PER_MESSAGE } from '../link/link-protocol.ts';
 import { SpeakingRight } from '../pair/lease.ts';
@@ -31,8 +33,8 @@ export type PrimarySessionEvents = {
 
 /** How the session makes this node's QEMU do things. */
 export type PrimaryVm = {
-  /** Tells QEMU to migrate to a socket of this node; resolves with QEMU's end of the stream. */
-  openMigration(): Promise<ByteStream>;
+  /** Makes QEMU send its state to this node; resolves with QEMU's ends of the streams. */
+  openCopy(): Promise<Copy<KernelStream>>;
   requestCheckpoint(): Promise<void>;
 };
 
@@ -55,7 +57,7 @@ export class PrimarySession {
   private done = false;
   private offsetsVersion = -1;
   private readyForCopy: () => void = () => {};
-  private gotMigrationChannel: (stream: ByteStream) => void = () => {};
+  private copyChannels: CopyChannels | null = null;
   private readonly cancels = new Set<() => void>();
   private readonly policyClock: PolicyClock;
 
@@ -101,9 +103,14 @@ export class PrimarySession {
     return this.lastHeardMs;
   }
 
-  /** The peer has opened the migration channel. */
-  migrationChannel(stream: ByteStream): void {
-    this.gotMigrationChannel(stream);
+  /** Whether a first copy is under way that lacks this channel. */
+  awaitsCopyChannel(name: ChannelName): boolean {
+    return this.copyChannels?.awaits(name) ?? false;
+  }
+
+  /** The peer has opened a channel of the first copy. */
+  copyChannel(name: ChannelName, stream: ByteStream): void {
+    this.copyChannels?.add(name, stream);
   }
 
   /** Copies the VM to the peer and takes the first checkpoint. Rejects when that fails; the VM goes on alone. */
@@ -111,16 +118,15 @@ export class PrimarySession {
     const ready = new Promise<void>((resolve) => {
       this.readyForCopy = resolve;
     });
-    const channel = new Promise<ByteStream>((resolve) => {
-      this.gotMigrationChannel = resolve;
-    });
+    const channels = new CopyChannels(COPY_CHANNELS);
+    this.copyChannels = channels;
     this.sendOffsets();
-    this.link.send(MESSAGE.startSync, { generation });
-    const [peer] = await Promise.all([channel, ready]);
+    this.link.send(MESSAGE.startSync, { generation, channels: COPY_CHANNELS });
+    const [peer] = await Promise.all([channels.whole, ready]);
     this.assertOpen();
-    const qemu = await this.vm.openMigration();
+    const qemu = await this.vm.openCopy();
     this.assertOpen();
-    const barrier = this.open(qemu, peer);
+    const barrier = this.open(qemu.state, peer.state);
     await barrier.copied;
     this.assertOpen();
     await this.checkpoint('initial');
@@ -171,7 +177,7 @@ export class PrimarySession {
     this.finish(cause);
   }
 
-  private open(qemu: ByteStream, peer: ByteStream): PrimaryBarrier & { copied: Promise<void> } {
+  private open(qemu: KernelStream, peer: ByteStream): PrimaryBarrier & { copied: Promise<void> } {
     let copied: () => void = () => {};
     const whenCopied = new Promise<void>((resolve) => {
       copied = resolve;
@@ -300,6 +306,7 @@ export class PrimarySession {
     for (const cancel of this.cancels) cancel();
     this.barrier?.abort(new ColoError('COLO_LINK_CLOSED', cause));
     this.relay?.close();
+    this.copyChannels?.close();
     this.link.close();
     this.events.closed(cause);
   }

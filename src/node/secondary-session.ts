@@ -8,17 +8,19 @@ import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import { SecondaryBarrier } from '../checkpoint/secondary-barrier.ts';
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
 import { messageOf } from '../error.ts';
-import type { ByteStream } from '../io/byte-stream.ts';
+import type { KernelStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import type { ChannelName } from '../link/channels.ts';
+import type { Copy } from '../link/copy.ts';
 import type { LinkChannel, LinkHandler } from '../link/link-channel.ts';
 import { type ControlBodies, type ControlType, MESSAGE } from '../link/link-protocol.ts';
 import type { LeasePromise } from '../pair/lease.ts';
 import type { Translation } from '../translate/offset-map.ts';
 
 export type SecondarySessionEvents = {
-  /** The primary wants to copy its VM here. */
-  syncAsked(): void;
+  /** The primary wants to copy its VM here, through these channels. */
+  syncAsked(channels: readonly ChannelName[]): void;
   committed(): void;
   protected(generation: number): void;
   yielded(): void;
@@ -71,7 +73,7 @@ export class SecondarySession {
   }
 
   /** The SVM is up: its path and its migration stream go to work. */
-  begin(path: SecondaryPath, qemu: ByteStream, peer: ByteStream): void {
+  begin(path: SecondaryPath, qemu: Copy<KernelStream>, primary: Copy): void {
     this.path = path;
     if (this.allOffered) this.importOffered(path);
     this.barrier = new SecondaryBarrier({
@@ -84,8 +86,8 @@ export class SecondarySession {
     const { barrier } = this;
     this.relay = new MigrationRelay(
       'secondary',
-      qemu,
-      peer,
+      qemu.state,
+      primary.state,
       {
         message: (message) => {
           const relay = this.relay;
@@ -136,7 +138,7 @@ export class SecondarySession {
         this.takeOffsets(body as ControlBodies[typeof MESSAGE.offsets]);
         return;
       case MESSAGE.startSync:
-        this.events.syncAsked();
+        this.events.syncAsked((body as ControlBodies[typeof MESSAGE.startSync]).channels);
         return;
       case MESSAGE.protected:
         this.events.protected((body as ControlBodies[typeof MESSAGE.protected]).generation);

@@ -6,17 +6,17 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StreamKeeper, type StreamPlace } from '../../src/dropin/stream-keeper.ts';
 import { parseEndpoint } from '../../src/endpoint.ts';
-import type { ByteStream } from '../../src/io/byte-stream.ts';
+import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { systemSurroundings } from '../../src/io/surroundings.ts';
 import { Listener, Peer } from '../cli/dropin-process.ts';
 
 /** Keeps what it is given. */
 class Place implements StreamPlace {
   onClosed: (cause: Error | null) => void = () => {};
-  readonly streams: ByteStream[] = [];
-  private current: ByteStream | null = null;
+  readonly streams: KernelStream[] = [];
+  private current: KernelStream | null = null;
 
-  attach(stream: ByteStream): void {
+  attach(stream: KernelStream): void {
     this.streams.push(stream);
     this.current = stream;
     stream.start({

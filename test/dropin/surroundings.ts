@@ -1,7 +1,7 @@
 /** What drop-in is given in place of the system: time that a test moves, and sockets that it opens. */
 import assert from 'node:assert/strict';
 import { type Endpoint, formatEndpoint } from '../../src/endpoint.ts';
-import type { ByteStream } from '../../src/io/byte-stream.ts';
+import type { KernelStream } from '../../src/io/byte-stream.ts';
 import type { Surroundings, Transports } from '../../src/io/surroundings.ts';
 import type { FakeTime } from '../checkpoint/fake-time.ts';
 import { type FakeStream, fakePair, pumpAll } from '../io/fake-stream.ts';
@@ -10,7 +10,7 @@ import { type FakeStream, fakePair, pumpAll } from '../io/fake-stream.ts';
 export class FakeNetwork implements Transports {
   /** The far ends of the connections that were opened, by endpoint. */
   readonly peers = new Map<string, FakeStream[]>();
-  private readonly listening = new Map<string, (stream: ByteStream) => void>();
+  private readonly listening = new Map<string, (stream: KernelStream) => void>();
   private readonly reachable = new Set<string>();
   private readonly near: FakeStream[] = [];
 
@@ -28,7 +28,7 @@ export class FakeNetwork implements Transports {
     return far;
   }
 
-  async connect(endpoint: Endpoint): Promise<ByteStream> {
+  async connect(endpoint: Endpoint): Promise<KernelStream> {
     const place = formatEndpoint(endpoint);
     if (!this.reachable.has(place)) throw new Error(`nobody listens on ${place}`);
     const [near, far] = this.pair();
@@ -38,7 +38,7 @@ export class FakeNetwork implements Transports {
 
   async listen(
     endpoint: Endpoint,
-    accept: (stream: ByteStream) => void,
+    accept: (stream: KernelStream) => void,
   ): Promise<{ close(): Promise<void> }> {
     const place = formatEndpoint(endpoint);
     assert.ok(!this.listening.has(place), `${place} is taken`);

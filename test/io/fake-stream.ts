@@ -1,8 +1,8 @@
 /** Two ends of a connection in memory. Nothing moves until the test pumps, in pieces as small as it likes. */
 import assert from 'node:assert/strict';
-import type { ByteStream, StreamSink } from '../../src/io/byte-stream.ts';
+import type { KernelStream, StreamSink } from '../../src/io/byte-stream.ts';
 
-export class FakeStream implements ByteStream {
+export class FakeStream implements KernelStream {
   peer: FakeStream | null = null;
   sink: StreamSink | null = null;
   /** what the peer wrote and this end has not read */

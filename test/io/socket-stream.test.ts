@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import type { Endpoint } from '../../src/endpoint.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
-import type { ByteStream } from '../../src/io/byte-stream.ts';
+import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
 import { connectStream, listenStream } from '../../src/io/socket-stream.ts';
 import type { SlabId } from '../../src/units.ts';
@@ -17,10 +17,10 @@ after(() => rm(folder, { recursive: true }));
 let sockets = 0;
 
 /** A connection; both ends are ours. */
-async function connection(): Promise<{ dialled: ByteStream; accepted: ByteStream }> {
+async function connection(): Promise<{ dialled: KernelStream; accepted: KernelStream }> {
   const path = join(folder, `${sockets++}.sock`);
-  let accept: (stream: ByteStream) => void = () => {};
-  const accepting = new Promise<ByteStream>((resolve) => {
+  let accept: (stream: KernelStream) => void = () => {};
+  const accepting = new Promise<KernelStream>((resolve) => {
     accept = resolve;
   });
   const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, (stream) => accept(stream));
@@ -31,7 +31,7 @@ async function connection(): Promise<{ dialled: ByteStream; accepted: ByteStream
 }
 
 /** Collects what a stream brings. */
-function collect(stream: ByteStream, bufferBytes = 64 * 1024) {
+function collect(stream: KernelStream, bufferBytes = 64 * 1024) {
   const buffer = Buffer.alloc(bufferBytes);
   const got = { bytes: Buffer.alloc(0), closed: [] as (Error | null)[], full: false, reads: 0 };
   stream.start({
@@ -234,7 +234,7 @@ test('a port under a full pool holds the stream back and loses no frame', async 
 
 test('a listener closes though connections that it accepted live on', async () => {
   const path = join(folder, 'listener.sock');
-  const accepted: ByteStream[] = [];
+  const accepted: KernelStream[] = [];
   const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, (stream) =>
     accepted.push(stream),
   );

@@ -242,14 +242,14 @@ test('what comes before anybody listens is told later, in order, before what com
   const said = sender();
   said.channel.send(MESSAGE.hello, hello);
   said.channel.sendHeartbeat(MESSAGE.heartbeat, 1);
-  said.channel.send(MESSAGE.startSync, { generation: 1 });
+  said.channel.send(MESSAGE.startSync, { generation: 1, channels: ['state'] });
   far.write(said.far.inbox, () => {});
   near.pump();
   assert.deepEqual(log, ['first 1']);
   channel.handler = handler;
   assert.deepEqual(log, ['first 1'], 'not from within the assignment');
   await Promise.resolve();
-  assert.deepEqual(log, ['first 1', 'heartbeat 1', 'control 11 {"generation":1}']);
+  assert.deepEqual(log, ['first 1', 'heartbeat 1', 'control 11 {"generation":1,"channels":["state"]}']);
 });
 
 test('a peer that talks on and on before anybody listens is garbled', () => {

@@ -9,7 +9,7 @@ import { ColoError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import type { LinkChannel } from '../../src/link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
-import { dialLink, listenLink } from '../../src/link/link-setup.ts';
+import { dialLink, type LinkHost, listenLink } from '../../src/link/link-setup.ts';
 import { framed } from '../io/fake-stream.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'colo-link-'));
@@ -39,12 +39,15 @@ function place(): { listen: Endpoint; connect: Endpoint; path: string } {
 const slabs = () => new SlabPool(256 * 1024, 8);
 
 /** A listener of ours; `dial` dials it. */
-async function listening(decide: (hello: Hello) => Hello = () => ANSWER) {
+async function listening(alone: (hello: Hello) => void = () => {}) {
   const { listen, connect, path } = place();
   const accepted: { channel: LinkChannel; hello: Hello }[] = [];
-  const listener = await listenLink(listen, slabs(), decide, (channel, hello) =>
-    accepted.push({ channel, hello }),
-  );
+  const host: LinkHost = {
+    hello: (channel) => ({ ...ANSWER, channel }),
+    admit: { alone, copy() {} },
+    open: { data: (channel, hello) => accepted.push({ channel, hello }), state() {} },
+  };
+  const listener = await listenLink(listen, slabs(), host);
   return {
     path,
     accepted,

@@ -16,7 +16,7 @@ type Inside = {
   pair: Pair;
   vm: unknown;
   path: TwoPaths['primary'];
-  acceptChannel(channel: TwoPaths['primaryLink'], hello: Hello): void;
+  openPrimarySession(channel: TwoPaths['primaryLink'], hello: Hello): void;
 };
 
 test('a candidate that connects has the addresses announced', async () => {
@@ -35,7 +35,7 @@ test('a candidate that connects has the addresses announced', async () => {
   inside.path = paths.primary;
   const said: Uint8Array[] = [];
   paths.primary.announce = (frame) => void said.push(frame);
-  inside.acceptChannel(paths.primaryLink, HELLO);
+  inside.openPrimarySession(paths.primaryLink, HELLO);
   assert.equal(inside.pair.state.name, 'syncing');
   await time.pass(900);
   const frames = announcements('52:54:00:12:34:56', ['10.0.2.15']);

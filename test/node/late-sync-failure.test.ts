@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ColoError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
-import type { ByteStream } from '../../src/io/byte-stream.ts';
+import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { LIMITS } from '../../src/limits.ts';
-import { type Hello, MESSAGE } from '../../src/link/link-protocol.ts';
-import { listenLink } from '../../src/link/link-setup.ts';
+import { LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
+import { type LinkHost, listenLink } from '../../src/link/link-setup.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import type { Pair } from '../../src/pair/machine.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
@@ -46,7 +46,7 @@ type Inside = {
   primarySession: Session | null;
   secondarySession: Session | null;
   startVm(incoming: boolean): Promise<unknown>;
-  receiveCopy(session: Session): Promise<void>;
+  receiveCopy(session: Session, channels: string[]): Promise<void>;
   startSync(): Promise<void>;
 };
 
@@ -55,14 +55,26 @@ function make() {
   let failStart = () => {};
   const [near, far] = fakePair();
   const connect = async () => {
-    const listen = async (_: unknown, accept: (stream: ByteStream) => void) => {
+    const listen = async (_: unknown, accept: (stream: KernelStream) => void) => {
       accept(far);
       return { close: async () => {} };
     };
     const transports = { connect: never, listen, unlink() {} };
-    const answer = (hello: Hello): Hello => ({ ...hello, node: 'a', role: 'primary' });
+    const host: LinkHost = {
+      hello: (channel) => ({
+        version: LINK_VERSION,
+        channel,
+        pair: CONFIG.pair,
+        node: 'a',
+        generation: 0,
+        role: 'primary',
+        leaseMs: CONFIG.heartbeat.leaseMs,
+      }),
+      admit: { alone() {}, copy() {} },
+      open: { data() {}, state() {} },
+    };
     const slabs = new SlabPool(LIMITS.slabBytes, 4);
-    void listenLink(CONFIG.link.listen, slabs, answer, () => {}, { timers: time, transports });
+    void listenLink(CONFIG.link.listen, slabs, host, { timers: time, transports });
     return near;
   };
   const node = new ColoNode({
@@ -97,7 +109,7 @@ test('a secondary whose copy fails starts again, but not for a copy of a session
     first.link.send = (type) => void told.push(String(type));
     inside.pair.state = { name: 'copying' };
     inside.secondarySession = first;
-    const copy = inside.receiveCopy(first);
+    const copy = inside.receiveCopy(first, ['state']);
     await time.pass(10);
     if (late) inside.secondarySession = second;
     failStart();
@@ -113,10 +125,13 @@ test('a copy begins, but not with a session that has ended', async () => {
     const { inside, pump, near } = make();
     const [first, second] = [new Session(), new Session()];
     const [qemu] = fakePair();
-    inside.startVm = async () => ({ colo: { prepare: async () => {} }, openIncoming: async () => qemu });
+    inside.startVm = async () => ({
+      colo: { prepare: async () => {} },
+      openIncoming: async () => ({ state: qemu }),
+    });
     inside.pair.state = { name: 'copying' };
     inside.secondarySession = first;
-    const copy = inside.receiveCopy(first);
+    const copy = inside.receiveCopy(first, ['state']);
     if (late) inside.secondarySession = second;
     await pump();
     await copy;

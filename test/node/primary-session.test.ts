@@ -26,7 +26,7 @@ async function copied(requestCheckpoint: () => Promise<void>) {
   const session = new PrimarySession({
     link: paths.primaryLink,
     path: paths.primary,
-    vm: { openMigration: async () => pvmNear, requestCheckpoint },
+    vm: { openCopy: async () => ({ state: pvmNear }), requestCheckpoint },
     policy: new CheckpointPolicy({ intervalMsMax: 60_000, waitMsMin: 5, waitMsMax: 50, ackWaitMsMax: 50 }),
     clock: time,
     timers: time,
@@ -49,7 +49,7 @@ async function copied(requestCheckpoint: () => Promise<void>) {
   const synced = session.sync(1);
   synced.catch(() => {});
   paths.secondaryLink.send(MESSAGE.syncReady, {});
-  session.migrationChannel(hop);
+  session.copyChannel('state', hop);
   svmQemu.write(u32(0), () => {});
   await pass();
   return { paths, session, log, pass, synced, pvmQemu, svmQemu };

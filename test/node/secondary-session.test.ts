@@ -36,7 +36,7 @@ function begun() {
   });
   const [, qemuNear] = fakePair();
   const [peer, peerNear] = fakePair();
-  const begin = () => session.begin(paths.secondary, qemuNear, peerNear);
+  const begin = () => session.begin(paths.secondary, { state: qemuNear }, { state: peerNear });
   const pumpStreams = () => pumpAll(qemuNear, peerNear);
   return { paths, time, begin, peer, pumpStreams, ended };
 }

@@ -5,7 +5,7 @@
  * source, and floods what it does not know, so that a takeover needs the announcements. Every port has a delay, and can
  * lose, repeat and (by jitter) reorder frames. A port towards a node that takes nothing drops, as a tap does.
  */
-import type { ByteStream } from '../../src/io/byte-stream.ts';
+import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { FrameCutter, framed } from './frame-cutter.ts';
 import type { Die } from './guest/die.ts';
 import type { Machine } from './guest/machine.ts';
@@ -82,8 +82,8 @@ export class Network {
   }
 
   /** A place for a node's uplink: whoever connects last has it. */
-  socketPort(name: string, own: PortQuality, counted: { uplinkIn: number }): (stream: ByteStream) => void {
-    let current: ByteStream | null = null;
+  socketPort(name: string, own: PortQuality, counted: { uplinkIn: number }): (stream: KernelStream) => void {
+    let current: KernelStream | null = null;
     const port: Port = {
       name,
       quality: { ...own },

@@ -6,7 +6,7 @@
  * and that a guest which stands reads one buffer of input and delivers it after the next state was loaded.
  */
 import { ColoError } from '../../src/error.ts';
-import type { ByteStream } from '../../src/io/byte-stream.ts';
+import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { COMMANDS_NEEDED } from '../../src/qemu/capabilities.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../../src/qemu/launcher.ts';
 import type { QemuExit } from '../../src/qemu/process.ts';
@@ -112,12 +112,12 @@ export class SimQemu {
   private readonly qmpPath: string;
   private readonly vmPath: string;
   private readonly guest: Machine;
-  private vmStream: ByteStream | null = null;
+  private vmStream: KernelStream | null = null;
   private readonly cutter: FrameCutter;
   /** taken in while standing still */
   private standing: Uint8Array[] = [];
   private tickMissed = false;
-  private migration: ByteStream | null = null;
+  private migration: KernelStream | null = null;
   /** From then on it can be yanked; in COLO also when the stream has broken already. */
   private yankable = false;
   private migrationStatus = 'none';
@@ -179,13 +179,13 @@ export class SimQemu {
     this.loop.after(ms, this.process, run);
   }
 
-  private listen(path: string, accept: (stream: ByteStream) => void): void {
+  private listen(path: string, accept: (stream: KernelStream) => void): void {
     this.host.unix.set(path, { owner: this.process, accept });
   }
 
   /* The guest and its port. */
 
-  private openVmPort(stream: ByteStream): void {
+  private openVmPort(stream: KernelStream): void {
     this.vmStream = stream;
     const socket = stream as SimSocket;
     socket.readDelayMs = this.options.slow.inputMs;
@@ -270,7 +270,7 @@ export class SimQemu {
     this.migration?.write(bytes, () => {});
   }
 
-  private openMigration(stream: ByteStream): void {
+  private openMigration(stream: KernelStream): void {
     this.migration = stream;
     this.input = new Uint8Array(0);
     const buffer = new Uint8Array(65536);

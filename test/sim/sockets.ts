@@ -1,5 +1,5 @@
 /**
- * Sockets: ByteStreams with kernel buffers on both sides, over a route that delays, stops or slows what passes.
+ * Sockets: KernelStreams with kernel buffers on both sides, over a route that delays, stops or slows what passes.
  *
  * A write is taken by the kernel as far as its buffer has room, and the rest waits in the process (`queuedBytes`). What
  * was taken travels in order and is counted as unsent until the other end has read it, as on a unix socket. Reads are
@@ -11,7 +11,7 @@
 import type { Endpoint } from '../../src/endpoint.ts';
 import { formatEndpoint } from '../../src/endpoint.ts';
 import { ColoError } from '../../src/error.ts';
-import type { ByteStream, StreamSink } from '../../src/io/byte-stream.ts';
+import type { KernelStream, StreamSink } from '../../src/io/byte-stream.ts';
 import type { StreamListener } from '../../src/io/socket-stream.ts';
 import type { Transports } from '../../src/io/surroundings.ts';
 import type { Die } from './guest/die.ts';
@@ -51,7 +51,7 @@ type Waiting = { bytes: Uint8Array; done: (taken: boolean) => void };
 /** What is under way: bytes, or with none the end. All that is sent in one instant arrives in one. */
 type Flight = { readonly sentMs: number; readonly atMs: number; bytes: number };
 
-export class SimSocket implements ByteStream {
+export class SimSocket implements KernelStream {
   peer!: SimSocket;
   readonly owner: Process;
   readonly host: Host;
@@ -452,7 +452,7 @@ export class Sockets {
     host: Host,
     owner: Process,
     endpoint: Endpoint,
-    accept: (stream: ByteStream) => void,
+    accept: (stream: KernelStream) => void,
   ): StreamListener {
     const listener = { owner, host, accept };
     const places: Map<string, Listener> = endpoint.kind === 'unix' ? host.unix : this.tcp;
@@ -468,7 +468,7 @@ export class Sockets {
     };
   }
 
-  private connect(host: Host, owner: Process, endpoint: Endpoint): Promise<ByteStream> {
+  private connect(host: Host, owner: Process, endpoint: Endpoint): Promise<KernelStream> {
     return new Promise((resolve, reject) => {
       const fail = (why: string) =>
         reject(
