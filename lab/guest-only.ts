@@ -21,20 +21,21 @@ export type GuestOnly = { close(): Promise<void> };
 export async function startGuestOnly(hub: string, passt: string): Promise<GuestOnly> {
   const slabs = new SlabPool(LIMITS.slabBytes, SLABS_MAX);
   const mac = Buffer.from(NIC.mac.replaceAll(':', ''), 'hex');
-  const ignore: FrameHandler = { frame() {}, batchEnd() {} };
-  const inside = new FramePort('hub', slabs, ignore);
-  const outside = new FramePort('passt', slabs, ignore);
-  inside.handler = {
+  const inside = new FramePort('hub', slabs);
+  const outside = new FramePort('passt', slabs);
+  const fromInside: FrameHandler = {
     frame: (slab, at, length) => {
       const source = slabs.buffer(slab).subarray(at + SOURCE_AT, at + SOURCE_AT + MAC_BYTES);
       if (mac.equals(source)) outside.out.push(slab, at, length);
     },
     batchEnd: () => outside.flush(),
   };
-  outside.handler = {
+  const fromOutside: FrameHandler = {
     frame: (slab, at, length) => inside.out.push(slab, at, length),
     batchEnd: () => inside.flush(),
   };
+  inside.seat({ handler: fromInside });
+  outside.seat({ handler: fromOutside });
   inside.onClosed = () => outside.close();
   outside.onClosed = () => inside.close();
   const unix = (mode: 'connect' | 'listen', path: string): Endpoint => ({ kind: 'unix', mode, path });

@@ -61,7 +61,7 @@ export class SecondaryBarrier {
       this.path.readRest();
       const all = await until(this.clock, this.timers, EXHAUST_MS_MAX, () => this.path.outputExhausted);
       if (!all) throw new ColoError('COLO_CHECKPOINT_STALLED', LAST_WORDS_UNREAD);
-      this.path.stand();
+      this.path.stop();
       this.link.flush();
     } else if (message === 'received') {
       this.path.commit();

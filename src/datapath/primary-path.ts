@@ -1,21 +1,29 @@
 /**
- * The primary's data path: uplink to VM (and to the link), VM to comparator, comparator to uplink.
+ * The primary's data path: uplink to PVM and link, PVM to comparator, comparator to uplink.
  *
- * Goal: rules 1, 2 and 3 of docs/architecture.md. Input goes to the PVM and, mirrored, to the link, from one slab.
- * Output is held by the comparator while the pair is protected, and passes at once while the VM is alone.
+ * Goal: rules 1, 2 and 3 of docs/architecture.md. The path sends each client frame to the PVM and mirrors it to the link,
+ * from one slab. While the pair is protected the comparator holds the PVM's output; while the VM is alone output leaves at
+ * once.
  *
- * One space of sequence numbers inside: the PVM's. For connections that lived through a failover the client knows
- * other numbers; `offsets` translates at the uplink's edge, in place, on the way in and at release.
+ * Numbers: inside, everything is in the PVM's sequence numbers. Clients of a connection that outlived a failover know other
+ * numbers; `offsets` translates them at the uplink, in place, on input and at release.
  *
- * May this node speak? `speakUntilMs` is the end of what it can prove by its own clock (pair/lease.ts). After it,
- * released frames stay in the uplink's queue; `fence` drops them for good. The clock is asked before each write. What
- * a write leaves in this process because the socket is full would leave later, unasked: when the process was paused,
- * before any of its code runs. So a write is short, and the next one waits until the socket has taken all of it.
+ * Voice: the path asks `voice` (pair/voice.ts) before each write to the uplink. While it may not speak, released frames stay
+ * in the uplink's queue; `fence` drops them. What the socket does not take at once would leave later without another
+ * question, even before a paused process runs its first line. So a write is at most `uplinkWriteBytesMax`, and the
+ * next one comes when the socket has taken all of it.
  *
- * Gate: while a checkpoint is drained and taken, input is kept back, in order, and delivered to both VMs afterwards.
+ * Gate: while a checkpoint is drained and taken, the gate retains input in order; afterwards both VMs get it.
  *
- * Limits: input that waits (gated, or not taken by VM or link) stops the reading of the uplink; output that waits (not
- * taken by the uplink, or held up to where a checkpoint is forced, Comparator.pressure) stops the reading of the VM.
+ * | phase     | `secondary` | input                   | output                 | ends by                                  |
+ * |-----------|-------------|-------------------------|------------------------|------------------------------------------|
+ * | alone     | null        | to the PVM              | released at once       | `commit` (protected), `fence`            |
+ * | protected | the link    | to the PVM and mirrored | held by the comparator | `goAlone` (alone), `fence`               |
+ * | fenced    | any         | dropped                 | dropped                | nothing: the path is over, its seats end |
+ *
+ * Limits: input that waits (at the gate, or because PVM or link takes too little) pauses the reading of the uplink. Output
+ * that waits (because the uplink takes too little, or because so much is held that a checkpoint is forced:
+ * `Comparator.pressure`) pauses the reading of the PVM.
  */
 import {
   Comparator,
@@ -28,14 +36,17 @@ import type { Lesson } from '../compare/lesson.ts';
 import type { DivergenceReason, ReleaseCause } from '../compare/verdict.ts';
 import { invariant } from '../error.ts';
 import { describeFlowKey } from '../flow/key.ts';
+import { RetainedFrames } from '../frames/retained-frames.ts';
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { BatchClock } from '../io/batch-clock.ts';
 import type { Clock } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
+import { type Seat, Valve } from '../io/seat.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
+import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant, SlabId } from '../units.ts';
 import { InputFilter } from './input-filter.ts';
@@ -45,8 +56,6 @@ export type PrimaryPathEvents = {
   /** A flow differs: only a checkpoint heals it. */
   diverged(flow: string, reason: DivergenceReason): void;
 };
-
-type EarlyFrame = { slab: SlabId; at: number; length: number; index: number };
 
 export class PrimaryPath {
   readonly counters = {
@@ -60,31 +69,31 @@ export class PrimaryPath {
   };
   readonly comparator: Comparator;
   readonly offsets: OffsetMap;
+  readonly voice: Voice;
   tap: Tap | null = null;
-  /** the end of what this node can prove of its right to speak; Infinity while it is alone by the arbiter's word */
-  speakUntilMs = Number.POSITIVE_INFINITY;
-  epoch = 0;
   private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly vm: FramePort;
   private readonly uplink: FramePort;
+  private readonly vmSeat: Seat;
+  private readonly uplinkSeat: Seat;
+  private readonly vmValve: Valve;
+  private readonly uplinkValve: Valve;
   private readonly clock: Clock;
+  private readonly batchClock: BatchClock;
   private readonly events: PrimaryPathEvents;
   private readonly filter: InputFilter;
   private readonly gated: RunQueue;
-  private link: LinkChannel | null = null;
-  private mirroring = false;
-  private comparing = false;
-  private gateClosed = false;
-  private fenced = false;
-  private uplinkHeld = false;
-  private vmHeld = false;
-  private readingRest = false;
+  /** SVM output of the next epoch that arrived before this node has committed; the tag is its index */
+  private readonly early: RetainedFrames;
+  private currentEpoch: number;
+  /** the link to a secondary that has a copy: input is mirrored to it, and output compared with its VM's */
+  private secondary: LinkChannel | null = null;
+  private gate: 'open' | 'closed' = 'open';
+  /** `rest`: the PVM has stopped, and its output is read past every limit */
+  private reading: 'limited' | 'rest' = 'limited';
   private sending = false;
   private inputIndex = 0;
-  /** Output of the epoch after this one, which overtook word of the commit. */
-  private early: EarlyFrame[] = [];
-  private readonly batchClock: BatchClock;
 
   constructor(options: {
     slabs: SlabPool;
@@ -94,6 +103,9 @@ export class PrimaryPath {
     offsets: OffsetMap;
     mac: string;
     hashSeed: number;
+    voice: Voice;
+    /** That of a VM that is promoted; 0 for one that boots. */
+    epoch: number;
     events: PrimaryPathEvents;
     limits?: Limits;
   }) {
@@ -104,56 +116,69 @@ export class PrimaryPath {
     this.clock = options.clock;
     this.batchClock = new BatchClock(options.clock);
     this.offsets = options.offsets;
+    this.voice = options.voice;
+    this.currentEpoch = options.epoch;
     this.events = options.events;
     this.filter = new InputFilter(options.mac);
     this.gated = new RunQueue(options.slabs, options.slabs.slabBytes);
+    this.early = new RetainedFrames(options.slabs);
     const sink: ComparatorSink = {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),
       teach: (lesson, slab, at, length) => this.teach(lesson, slab, at, length),
-      confirm: (index) => this.link?.pushConfirm(this.epoch, index),
+      confirm: (index) => this.secondary?.pushConfirm(this.epoch, index),
       diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
     this.comparator.taught = true;
-    this.uplink.handler = {
-      frame: (slab, at, length) => this.onInput(slab, at, length),
-      batchEnd: () => this.onInputEnd(),
-    };
-    this.vm.handler = {
-      frame: (slab, at, length) => this.onOutput(slab, at, length),
-      batchEnd: () => this.onOutputEnd(),
-    };
-    this.uplink.onWritten = () => {
-      this.sendOut();
-      this.regulate();
-    };
-    // No client has heard it. Unconfirmed, the secondary keeps it until the next checkpoint.
-    this.uplink.onLost = () => this.link?.dropConfirms();
-    this.vm.onWritten = () => this.regulate();
+    this.uplinkSeat = this.uplink.seat({
+      handler: {
+        frame: (slab, at, length) => this.onInput(slab, at, length),
+        batchEnd: () => this.onInputEnd(),
+      },
+      written: () => {
+        this.sendOut();
+        this.regulate();
+      },
+      // No client has received it: unconfirmed, the secondary retains it until the next checkpoint.
+      lost: () => this.secondary?.dropConfirms(),
+    });
+    this.vmSeat = this.vm.seat({
+      handler: {
+        frame: (slab, at, length) => this.onOutput(slab, at, length),
+        batchEnd: () => this.onOutputEnd(),
+      },
+      written: () => this.regulate(),
+    });
+    this.uplinkValve = new Valve(this.uplinkSeat);
+    this.vmValve = new Valve(this.vmSeat);
   }
 
-  /** The link's frames of this epoch's SVM output, and of the next one's when they overtook the commit. */
+  get epoch(): number {
+    return this.currentEpoch;
+  }
+
+  /** A frame of the SVM: of this epoch, or of the next one if it overtook the message that commits this one. */
   peerFrame(epoch: number, index: number, slab: SlabId, at: number, length: number): void {
-    // Nobody would let go of it any more.
-    if (this.fenced) return;
+    // A fenced path releases nothing: it would retain the frame for ever.
+    if (this.voice.isFenced) return;
     if (epoch > this.epoch) {
-      this.keepEarly(slab, at, length, index);
+      this.retainEarly(slab, at, length, index);
       return;
     }
-    if (this.comparing && epoch === this.epoch) this.onPeerOutput(index, slab, at, length);
+    if (this.secondary !== null && epoch === this.epoch) this.onPeerOutput(index, slab, at, length);
   }
 
   peerBatchEnd(): void {
     this.onOutputEnd();
   }
 
-  /** Input is kept back until `openGate`. */
+  /** From now on the gate retains input, until `openGate`. */
   closeGate(): void {
-    this.gateClosed = true;
+    this.gate = 'closed';
   }
 
   openGate(): void {
-    this.gateClosed = false;
+    this.gate = 'open';
     this.gated.drain((slab, start, end) => {
       this.forEachFrame(slab, start, end, (at, length) => this.deliver(slab, at, length));
       this.slabs.unref(slab);
@@ -161,100 +186,98 @@ export class PrimaryPath {
     this.onInputEnd();
   }
 
-  /** Every input has been taken by the VM. */
+  /** The PVM has read all of its input. */
   get inputDrained(): boolean {
     return this.vm.drained;
   }
 
-  /** Every output of the VM has been seen. */
+  /** This node has read all of the PVM's output. */
   get outputExhausted(): boolean {
     return this.vm.exhausted;
   }
 
   /**
-   * The VM stands, and what it still said belongs to the epoch that ends: it is read even when a limit had stopped
-   * the reading. It is no more than a socket holds.
+   * The PVM has stopped. Its remaining output belongs to the epoch that ends, so it is read even if a limit had paused the
+   * reading. It is no more than a socket buffer holds.
    */
   readRest(): void {
-    this.readingRest = true;
+    this.reading = 'rest';
     this.regulate();
   }
 
   /**
-   * A checkpoint committed: both VMs are equal. Everything held leaves, the epoch ends. After the first one,
-   * input is mirrored and output compared.
+   * A checkpoint has committed: both VMs are equal. The comparator releases everything held, and the next epoch begins.
+   * From the first commit on, the path mirrors input to `link` and compares output. Returns how many frames it released.
    */
   commit(link: LinkChannel): number {
-    invariant(this.gateClosed, 'a checkpoint committed while the input gate was open');
-    this.readingRest = false;
-    this.link = link;
+    invariant(this.gate === 'closed', 'a checkpoint committed while the input gate was open');
+    // The secondary has the state. A fenced path has nothing left to release.
+    if (this.voice.isFenced) return 0;
+    invariant(this.secondary === null || this.secondary === link, 'a checkpoint committed on another link');
+    this.reading = 'limited';
+    this.secondary = link;
     link.onWritten = () => this.regulate();
     const released = this.comparator.commit();
     link.dropConfirms();
-    this.epoch++;
-    this.mirroring = true;
-    this.comparing = true;
+    this.currentEpoch++;
     this.inputIndex = 0;
-    const early = this.early;
-    this.early = [];
-    for (const { index, slab, at, length } of early) {
-      this.onPeerOutput(index, slab, at, length);
-      this.slabs.unref(slab);
-    }
+    this.early.drain((slab, at, length, index) => this.onPeerOutput(index, slab, at, length));
     this.onOutputEnd();
     return released;
   }
 
-  /** The arbiter said alone(primary): what was held leaves, and nothing is held from now on. */
-  goAlone(): number {
-    this.speakUntilMs = Number.POSITIVE_INFINITY;
-    this.link = null;
-    this.mirroring = false;
-    this.dropEarly();
-    const released = this.comparing ? this.comparator.commit() : 0;
-    this.comparing = false;
-    this.readingRest = false;
+  /**
+   * The arbiter's record of `generation` says alone(this node): what is held leaves, and nothing is held from now on.
+   * Returns how many frames the comparator released.
+   */
+  goAlone(generation: number): number {
+    this.voice.grantAlone(generation);
+    const wasProtected = this.secondary !== null;
+    this.secondary = null;
+    this.early.clear();
+    const released = wasProtected ? this.comparator.commit() : 0;
+    this.reading = 'limited';
     this.openGate();
     this.onOutputEnd();
     return released;
   }
 
-  /** The right to speak is lost for good: nothing leaves any more. */
+  /** This node has lost the voice for good: the path drops all output, and gives its ports back. */
   fence(): void {
-    this.fenced = true;
-    this.speakUntilMs = Number.NEGATIVE_INFINITY;
+    this.voice.fence();
+    if (this.uplinkSeat.isEnded) return;
     this.counters.droppedFrames += this.uplink.out.frames;
     this.uplink.out.clear();
-    // What its socket has not taken yet would still leave, whenever it does. The uplink's keeper opens another.
+    // The rest of a write that the socket has not taken would still leave. The uplink's keeper opens another socket.
     if (this.uplink.queuedBytes > 0) this.uplink.close();
     this.gated.clear();
-    this.dropEarly();
+    this.early.clear();
     this.comparator.discard();
-    // The ports outlive this path: its holds must not.
-    this.regulate();
+    this.uplinkSeat.end();
+    this.vmSeat.end();
   }
 
-  /** Sends what this VM said before it was the one VM (a promotion). The frame is in the client's numbers. */
+  /** Releases what the VM sent before its promotion. The frame is in the client's numbers already. */
   sendAsIs(slab: SlabId, at: number, length: number): void {
     this.countReleased(length);
     this.tap?.(TAP.released, this.slabs.buffer(slab), at, length, 'promotion');
     this.uplink.out.push(slab, at, length);
   }
 
-  /** Sends a frame that the node itself made. */
+  /** Sends a frame that the node itself has made. */
   announce(frame: Uint8Array): void {
     if (this.maySpeak()) this.uplink.writeOwn(frame);
   }
 
   overdue(nowMs: Instant, limits: WaitLimits): Overdue {
-    return this.comparing ? this.comparator.overdue(nowMs, limits) : null;
+    return this.secondary === null ? null : this.comparator.overdue(nowMs, limits);
   }
 
   pressure(): Pressure {
-    return this.comparing ? this.comparator.pressure() : null;
+    return this.secondary === null ? null : this.comparator.pressure();
   }
 
-  /** Called when the lease was renewed: frames that waited for it may go. */
+  /** The voice was granted or its lease renewed: sends the frames that waited for it. */
   flush(): void {
     this.onOutputEnd();
   }
@@ -267,9 +290,9 @@ export class PrimaryPath {
     }
     this.counters.inputFrames++;
     this.counters.inputBytes += length;
-    if (this.tap !== null) this.tap(TAP.uplinkIn, bytes, at, length, this.gateClosed ? 'gated' : 'input');
-    if (this.fenced) return;
-    if (!this.gateClosed) {
+    if (this.tap !== null)
+      this.tap(TAP.uplinkIn, bytes, at, length, this.gate === 'closed' ? 'gated' : 'input');
+    if (this.gate === 'open') {
       this.deliver(slab, at, length);
       return;
     }
@@ -277,13 +300,14 @@ export class PrimaryPath {
   }
 
   private deliver(slab: SlabId, at: number, length: number): void {
+    // Before either push: both queues write the bytes from where they lie.
     this.offsets.input(this.slabs.buffer(slab), at, length);
     this.vm.out.push(slab, at, length);
-    if (this.mirroring) this.link?.pushFrame(MESSAGE.input, this.epoch, this.inputIndex++, slab, at, length);
+    this.secondary?.pushFrame(MESSAGE.input, this.epoch, this.inputIndex++, slab, at, length);
   }
 
   private onInputEnd(): void {
-    this.link?.flush();
+    this.secondary?.flush();
     this.vm.flush();
     this.regulate();
   }
@@ -291,12 +315,11 @@ export class PrimaryPath {
   private onOutput(slab: SlabId, at: number, length: number): void {
     if (this.tap !== null)
       this.tap(TAP.primaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch}`);
-    if (this.fenced) return;
-    if (this.comparing) this.comparator.primaryFrame(slab, at, length, this.batchClock.now());
+    if (this.secondary !== null) this.comparator.primaryFrame(slab, at, length, this.batchClock.now());
     else this.comparator.passAlone(slab, at, length, this.batchClock.now());
   }
 
-  /** Of the SVM, in this epoch. */
+  /** A frame that the SVM sent in this epoch. */
   private onPeerOutput(index: number, slab: SlabId, at: number, length: number): void {
     this.counters.peerFrames++;
     if (this.tap !== null)
@@ -305,18 +328,18 @@ export class PrimaryPath {
   }
 
   private onOutputEnd(): void {
-    // What the secondary must know before the client can answer goes first.
-    this.link?.flush();
+    // First what the secondary must know before the client can reply.
+    this.secondary?.flush();
     this.sendOut();
     this.regulate();
     if (this.offsets.size > 0) this.offsets.sweep(this.batchClock.now());
     this.batchClock.end();
   }
 
-  /** As much as the uplink's socket takes; the rest follows from `onWritten`. */
+  /** Writes as much as the uplink's socket takes; its `written` callback continues. */
   private sendOut(): void {
     const { uplink } = this;
-    // A stream may say within a write that some of it has left.
+    // A stream may call `written` from within a write.
     if (this.sending) return;
     this.sending = true;
     while (uplink.out.runs > 0 && uplink.queuedBytes === 0 && this.maySpeak())
@@ -325,34 +348,24 @@ export class PrimaryPath {
     this.confirmSent();
   }
 
-  /** The secondary keeps its frame until the client's copy is out of this process: this node may die in between. */
+  /** Confirms only what has left this process: until then it may die, and the secondary has to send its own frame. */
   private confirmSent(): void {
-    if (!this.fenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)
-      this.link?.flushConfirms();
+    if (!this.voice.isFenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)
+      this.secondary?.flushConfirms();
   }
 
-  /** Back-pressure: a source is read as long as there is room behind it. */
+  /** Back-pressure: a source is read while there is room for what it sends. */
   private regulate(): void {
-    const inputFull =
-      !this.fenced &&
-      (this.gated.bytes >= this.limits.gatedBytesMax ||
+    this.uplinkValve.shutIf(
+      this.gated.bytes >= this.limits.gatedBytesMax ||
         this.vm.queuedBytes >= this.limits.unsentBytesMax ||
-        (this.link?.queuedBytes ?? 0) >= this.limits.unsentBytesMax);
-    if (inputFull !== this.uplinkHeld) {
-      this.uplinkHeld = inputFull;
-      if (inputFull) this.uplink.pauseReading();
-      else this.uplink.resumeReading();
-    }
-    const outputFull =
-      !this.fenced &&
-      !this.readingRest &&
-      (this.uplink.queuedBytes + this.uplink.out.bytes >= this.limits.unsentBytesMax ||
-        (this.comparing && this.comparator.isFull(0)));
-    if (outputFull !== this.vmHeld) {
-      this.vmHeld = outputFull;
-      if (outputFull) this.vm.pauseReading();
-      else this.vm.resumeReading();
-    }
+        (this.secondary?.queuedBytes ?? 0) >= this.limits.unsentBytesMax,
+    );
+    this.vmValve.shutIf(
+      this.reading === 'limited' &&
+        (this.uplink.queuedBytes + this.uplink.out.bytes >= this.limits.unsentBytesMax ||
+          (this.secondary !== null && this.comparator.isFull(0))),
+    );
   }
 
   private release(slab: SlabId, at: number, length: number, cause: ReleaseCause): void {
@@ -363,16 +376,12 @@ export class PrimaryPath {
     this.uplink.out.push(slab, at, length);
   }
 
-  /** The secondary hears the PVM's own numbers: release may translate the frame, where it lies, before the link is written. */
+  /** Sends the frame in the PVM's own numbers. Release may translate it in place before the link is written: then a copy. */
   private teach(lesson: Lesson, slab: SlabId, at: number, length: number): void {
-    if (this.offsets.size === 0) this.link?.pushFrame(MESSAGE.teach, this.epoch, lesson, slab, at, length);
+    const link = this.secondary;
+    if (this.offsets.size === 0) link?.pushFrame(MESSAGE.teach, this.epoch, lesson, slab, at, length);
     else
-      this.link?.sendFrame(
-        MESSAGE.teach,
-        this.epoch,
-        lesson,
-        this.slabs.buffer(slab).subarray(at, at + length),
-      );
+      link?.sendFrame(MESSAGE.teach, this.epoch, lesson, this.slabs.buffer(slab).subarray(at, at + length));
   }
 
   private countReleased(length: number): void {
@@ -380,21 +389,14 @@ export class PrimaryPath {
     this.counters.releasedBytes += length;
   }
 
-  /** Rule 2: a node that cannot prove by its own clock that it may speak stays silent. */
+  /** Rule 2: asked before each write. */
   private maySpeak(): boolean {
-    return !this.fenced && this.clock.now() < this.speakUntilMs;
+    return this.voice.maySpeak(this.clock.now());
   }
 
-  private keepEarly(slab: SlabId, at: number, length: number, index: number): void {
-    // Beyond the limit the frame is not kept: its PVM counterpart waits, and a checkpoint heals it.
-    if (this.early.length >= this.limits.earlyFramesMax) return;
-    this.slabs.ref(slab);
-    this.early.push({ slab, at, length, index });
-  }
-
-  private dropEarly(): void {
-    for (const frame of this.early) this.slabs.unref(frame.slab);
-    this.early = [];
+  private retainEarly(slab: SlabId, at: number, length: number, index: number): void {
+    // Beyond the limit the frame is dropped: its PVM counterpart waits, and a checkpoint heals it.
+    if (this.early.frames < this.limits.earlyFramesMax) this.early.add(slab, at, length, index);
   }
 
   private forEachFrame(

@@ -1,24 +1,38 @@
 /**
  * The secondary's data path: link to SVM, SVM to link, and nothing to the uplink.
  *
- * Goal: the SVM hears what the PVM hears, in the same order (rule 3), and what it says reaches the comparator in the
- * PVM's numbers. For a failover it keeps the SVM's output that the client has not got from the PVM (kept-output.ts)
- * and the client's frames that its own uplink heard and the primary has not passed on (silent-input.ts).
+ * Goal: the SVM receives what the PVM receives, in the same order (rule 3), and its output reaches the comparator in the
+ * PVM's numbers. For a failover the path retains two things (rule 4): SVM output that the primary has not confirmed, which
+ * the promotion sends at once so that no client waits for a retransmission timer; and client frames that this node's own
+ * uplink received and the primary has not passed on (silent-input.ts).
  *
- * `offsets` is a copy of the primary's map for connections that lived through an earlier failover; inside, everything
- * is in the PVM's numbers, so what the silent uplink hears is translated when it is heard.
+ * Numbers: inside, everything is in the PVM's. `offsets` is a copy of the primary's map for connections that outlived an
+ * earlier failover; it translates what the silent uplink receives.
  *
- * Before the first commit (a first copy is under way) the SVM runs but its output is thrown away and it hears nothing.
+ * Phases. Beside them stands `hasCopy`, which is false until the first commit: the SVM runs, but its output is dropped
+ * and it receives nothing.
  *
- * Limits: LIMITS of what is kept; a link that takes nothing stops the reading of the SVM.
+ * | phase    | the SVM's output                         | next phase                                                    |
+ * |----------|------------------------------------------|---------------------------------------------------------------|
+ * | running  | is sent; the link's back-pressure counts | draining: `readRest`, the SVM stops for a checkpoint          |
+ * | draining | is sent past every limit                 | stopped: `stop`, all of it was read                           |
+ * | stopped  | is not read: it comes from the new state | running: `commit`, the SVM has the PVM's state                |
+ * | over     | is not this path's any more              | none: `leave` (a promotion) or `discard`; the seats have ended|
+ *
+ * A commit may also come in `running` (a checkpoint that QEMU took by itself) and `discard` in every phase.
+ *
+ * Limits: those of silent-input.ts; retained output is held on the primary as well, which forces a checkpoint long before
+ * the list grows large; a link that takes too little pauses the reading of the SVM.
  */
 
 import { LESSON, type Lesson } from '../compare/lesson.ts';
 import { invariant } from '../error.ts';
+import { RetainedFrames } from '../frames/retained-frames.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { BatchClock } from '../io/batch-clock.ts';
 import type { Clock } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
+import { type Seat, Valve } from '../io/seat.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
@@ -26,37 +40,36 @@ import type { OffsetMap } from '../translate/offset-map.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
 import type { SlabId } from '../units.ts';
 import { InputFilter } from './input-filter.ts';
-import { KeptOutput } from './kept-output.ts';
 import { SilentInput } from './silent-input.ts';
 import { TAP, type Tap } from './tap.ts';
 
-/** What a promotion found. */
-export type Takeover = { sentFrames: number; deliveredFrames: number; lostConnections: number };
+/** What a promotion sent to clients, delivered to the VM, and could not translate. */
+export type Promotion = { sentFrames: number; deliveredFrames: number; lostConnections: number };
 
 export class SecondaryPath {
   readonly counters = { inputFrames: 0, outputFrames: 0, droppedFrames: 0 };
   readonly offsets: OffsetMap;
   readonly translator: SvmTranslator;
   tap: Tap | null = null;
-  epoch = 0;
   private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly vm: FramePort;
-  private readonly uplink: FramePort;
   private readonly link: LinkChannel;
   private readonly clock: Clock;
-  private readonly filter: InputFilter;
-  private readonly kept: KeptOutput;
-  private readonly silent: SilentInput;
-  private active = false;
-  private vmHeld = false;
-  private readingRest = false;
-  private standing = false;
-  /** taken over or discarded */
-  private over = false;
-  /** SYNs that are kept are not in the PVM's numbers yet: once for all that one read has told of */
-  private synsToCorrect = false;
   private readonly batchClock: BatchClock;
+  private readonly vmSeat: Seat;
+  private readonly uplinkSeat: Seat;
+  private readonly linkValve: Valve;
+  private readonly stoppedValve: Valve;
+  private readonly filter: InputFilter;
+  /** SVM output of this epoch that the primary has not confirmed, by its index */
+  private readonly retained: RetainedFrames;
+  private readonly silent: SilentInput;
+  private phase: 'running' | 'draining' | 'stopped' | 'over' = 'running';
+  private hasCopy = false;
+  private currentEpoch = 0;
+  /** retained SYNs are not in the PVM's numbers yet: corrected once for all that one read has taught */
+  private synsToCorrect = false;
 
   constructor(options: {
     slabs: SlabPool;
@@ -72,37 +85,46 @@ export class SecondaryPath {
     this.limits = options.limits ?? LIMITS;
     this.slabs = options.slabs;
     this.vm = options.vm;
-    this.uplink = options.uplink;
     this.link = options.link;
     this.clock = options.clock;
     this.batchClock = new BatchClock(options.clock);
     this.offsets = options.offsets;
     this.translator = options.translator;
-    // The primary tells of every SYN of the PVM before any client can answer it.
+    // The primary teaches every SYN of the PVM before any client can reply to it.
     this.translator.learnsPorts = false;
     this.filter = new InputFilter(options.mac);
-    this.kept = new KeptOutput(options.slabs);
+    this.retained = new RetainedFrames(options.slabs);
     this.silent = new SilentInput(options.slabs, this.limits);
-    this.uplink.handler = {
-      frame: (slab, at, length) => this.onHeard(slab, at, length),
-      batchEnd: () => {},
-    };
-    this.vm.handler = {
-      frame: (slab, at, length) => this.onOutput(slab, at, length),
-      batchEnd: () => this.onOutputEnd(),
-    };
+    this.uplinkSeat = options.uplink.seat({
+      handler: {
+        frame: (slab, at, length) => this.onSilentInput(slab, at, length),
+        batchEnd: () => {},
+      },
+    });
+    this.vmSeat = this.vm.seat({
+      handler: {
+        frame: (slab, at, length) => this.onOutput(slab, at, length),
+        batchEnd: () => this.onOutputEnd(),
+      },
+    });
+    this.linkValve = new Valve(this.vmSeat);
+    this.stoppedValve = new Valve(this.vmSeat);
   }
 
-  /** A commit has happened: the SVM is as good as the PVM and may be promoted. */
-  get isActive(): boolean {
-    return this.active;
+  get epoch(): number {
+    return this.currentEpoch;
   }
 
-  get keptFrames(): number {
-    return this.kept.frames;
+  /** A checkpoint has committed: the SVM is as good as the PVM and may be promoted. */
+  get isPromotable(): boolean {
+    return this.hasCopy && this.phase !== 'over';
   }
 
-  /** A mirrored client frame. */
+  get retainedFrames(): number {
+    return this.retained.frames;
+  }
+
+  /** A client frame that the primary mirrors. */
   input(slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.counters.inputFrames++;
@@ -113,11 +135,15 @@ export class SecondaryPath {
   }
 
   /**
-   * The PVM's SYN or SYN-ACK. One of an epoch that is over comes late, on another connection than word of the commit:
-   * the SVM has that connection already, and would pair the next one that it opens to the same place with it.
+   * A frame of the PVM, and which of its values the translator learns. A SYN of an earlier epoch may arrive after the commit,
+   * since the two travel on different connections: the SVM has that connection already, and the translator must not pair the
+   * next connection that the SVM opens to the same place with it.
    */
   teach(epoch: number, lesson: Lesson, slab: SlabId, at: number, length: number): void {
-    invariant(lesson === LESSON.tcpSyn, `the primary teaches ${lesson}, which nothing here maps`);
+    invariant(
+      lesson === LESSON.tcpSyn,
+      `the primary teaches lesson ${lesson}, which this path does not know`,
+    );
     const bytes = this.slabs.buffer(slab);
     this.offsets.noteSyn(bytes, at, length);
     if (epoch < this.epoch) {
@@ -127,106 +153,113 @@ export class SecondaryPath {
     if (this.translator.pvmSyn(bytes, at, length)) this.synsToCorrect = true;
   }
 
+  /** Clients have received what the SVM frames `from` to `to` of this epoch contain. */
   confirm(epoch: number, from: number, to: number): void {
-    if (epoch === this.epoch) this.kept.confirm(from, to);
+    if (epoch === this.epoch) this.retained.remove(from, to);
   }
 
   linkBatchEnd(): void {
     if (this.synsToCorrect) this.sendCorrectedSyns();
     this.vm.flush();
-    if (this.link.queuedBytes < this.limits.unsentBytesMax) this.resumeVm();
+    if (this.link.queuedBytes < this.limits.unsentBytesMax) this.linkValve.shutIf(false);
     this.batchClock.end();
   }
 
-  /** Every input has been taken by the SVM. */
+  /** The SVM has read all of its input. */
   get inputDrained(): boolean {
     return this.vm.drained;
   }
 
-  /** Every output of the SVM has been seen. */
+  /** This node has read all of the SVM's output. */
   get outputExhausted(): boolean {
     return this.vm.exhausted;
   }
 
-  /** The SVM has stopped, and what it still said belongs to the epoch that ends: it is read past every limit. */
+  /** The SVM has stopped. Its remaining output belongs to the epoch that ends, so it is read past every limit. */
   readRest(): void {
-    this.readingRest = true;
-    this.resumeVm();
+    if (this.phase === 'over') return;
+    this.phase = 'draining';
+    this.linkValve.shutIf(false);
   }
 
-  /** The SVM stands and all it said was read: what comes next it says from the PVM's state, after `commit`. */
-  stand(): void {
-    this.readingRest = false;
-    // A barrier may come to this point when the session has ended and the port is another path's.
-    if (this.standing || this.over) return;
-    this.standing = true;
-    this.vm.pauseReading();
+  /** All output of the stopped SVM has been read. What it sends next comes from the PVM's state, after `commit`. */
+  stop(): void {
+    // A barrier may reach this point after its session has ended.
+    if (this.phase === 'over') return;
+    this.phase = 'stopped';
+    this.stoppedValve.shutIf(true);
   }
 
-  /** The primary says which epoch is about to end: before the first commit this is how the numbers are agreed. */
+  /** The primary ends `epoch`. Before the first commit this tells the secondary which epoch it is. */
   endOfEpoch(epoch: number): void {
-    if (!this.active) this.epoch = epoch;
+    if (!this.hasCopy) this.currentEpoch = epoch;
     invariant(epoch === this.epoch, `the primary ends epoch ${epoch}, this node is in ${this.epoch}`);
   }
 
-  /** The SVM holds the PVM's whole state: what it said before is void (rule 6). */
+  /** The SVM has the PVM's whole state: what it sent before is void (rule 6). */
   commit(): void {
+    if (this.phase === 'over') return;
     this.translator.clear();
-    this.kept.clear();
-    this.epoch++;
-    this.active = true;
-    this.goOn();
+    this.retained.clear();
+    this.currentEpoch++;
+    this.hasCopy = true;
+    this.phase = 'running';
+    this.stoppedValve.shutIf(false);
+  }
+
+  /** First half of a promotion: gives both ports back to the node, for the primary's path. */
+  leave(): void {
+    invariant(this.isPromotable, 'a VM without a committed copy was promoted');
+    this.phase = 'over';
+    this.uplinkSeat.end();
+    this.vmSeat.end();
   }
 
   /**
-   * The SVM is the one VM now. Both ports go to whoever is given them next; what was kept leaves through `send`, in the
-   * client's numbers, and what the SVM has not heard goes to it. Afterwards `offsets` maps the SVM's numbers.
+   * Second half of a promotion: the SVM is the one VM now. The path delivers to it what the primary did not pass on, and
+   * hands what the primary did not confirm to `send`, in the client's numbers. After that `offsets` maps the SVM's numbers.
    */
-  takeOver(send: (slab: SlabId, at: number, length: number) => void): Takeover {
-    const takeover: Takeover = { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 };
+  handOver(send: (slab: SlabId, at: number, length: number) => void): Promotion {
+    invariant(this.vmSeat.isEnded, 'a promotion used the ports before the secondary had left them');
+    const promotion: Promotion = { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 };
     this.translator.learnsPorts = true;
     this.silent.drain((slab, at, length) => {
       this.translator.input(this.slabs.buffer(slab), at, length);
       this.vm.out.push(slab, at, length);
-      takeover.deliveredFrames++;
+      promotion.deliveredFrames++;
     });
-    this.kept.drain((slab, at, length) => {
+    this.retained.drain((slab, at, length) => {
       const bytes = this.slabs.buffer(slab);
       this.translator.correctSyn(bytes, at, length);
       this.translator.correctTime(bytes, at, length);
       this.offsets.output(bytes, at, length);
       send(slab, at, length);
-      takeover.sentFrames++;
+      promotion.sentFrames++;
     });
-    takeover.lostConnections = this.translator.carryOver(this.offsets);
+    promotion.lostConnections = this.translator.carryOver(this.offsets);
     this.translator.clear();
     this.vm.flush();
-    // Whoever gets the port next knows nothing of holds for the sake of a link that is gone.
-    this.over = true;
-    this.goOn();
-    this.resumeVm();
-    return takeover;
+    return promotion;
   }
 
-  /** Not to be promoted any more: forget everything. */
+  /** The SVM will not be promoted: forgets everything and gives both ports back. */
   discard(): void {
-    this.active = false;
-    this.kept.clear();
+    this.phase = 'over';
+    this.retained.clear();
     this.silent.clear();
-    this.over = true;
-    this.goOn();
-    this.resumeVm();
+    this.uplinkSeat.end();
+    this.vmSeat.end();
   }
 
-  private onHeard(slab: SlabId, at: number, length: number): void {
+  private onSilentInput(slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
-    if (!this.active || !this.filter.accepts(bytes, at, length)) return;
+    if (!this.hasCopy || !this.filter.accepts(bytes, at, length)) return;
     this.offsets.input(bytes, at, length);
-    this.silent.heard(slab, at, length, this.clock.now());
+    this.silent.receive(slab, at, length, this.clock.now());
   }
 
   private onOutput(slab: SlabId, at: number, length: number): void {
-    if (!this.active) {
+    if (!this.hasCopy) {
       this.counters.droppedFrames++;
       return;
     }
@@ -234,47 +267,34 @@ export class SecondaryPath {
     this.counters.outputFrames++;
     this.tap?.(TAP.secondaryVm, bytes, at, length, `epoch ${this.epoch}`);
     this.translator.output(bytes, at, length);
-    const index = this.kept.add(slab, at, length);
+    const index = this.retained.add(slab, at, length);
     this.link.pushFrame(MESSAGE.output, this.epoch, index, slab, at, length);
   }
 
   /**
-   * A SYN that has left in the SVM's own number, or under its own port, is no counterpart of the PVM's: it is sent again.
-   * By its number the primary knows that this node knows the PVM's, and lets that one out.
-   * In place: should the first one still wait in a socket, it is sent corrected twice, which is as good.
+   * A SYN that left in the SVM's own number, or from its own port, is no counterpart of the PVM's: it is sent again. By its
+   * number the primary sees that this node knows the PVM's, and releases the PVM's SYN.
+   *
+   * The frame is changed in place. If its first copy still waits in a socket, it is sent corrected twice, which is as good.
    */
   private sendCorrectedSyns(): void {
     this.synsToCorrect = false;
-    const frames: [index: number, slab: SlabId, at: number, length: number][] = [];
-    this.kept.forEach((index, slab, at, length) => {
+    const corrected: [index: number, slab: SlabId, at: number, length: number][] = [];
+    this.retained.forEach((index, slab, at, length) => {
       if (this.translator.correctSyn(this.slabs.buffer(slab), at, length))
-        frames.push([index, slab, at, length]);
+        corrected.push([index, slab, at, length]);
     });
-    for (const [index, slab, at, length] of frames) {
-      this.link.pushFrame(MESSAGE.output, this.epoch, this.kept.add(slab, at, length), slab, at, length);
-      this.kept.confirm(index, index);
+    for (const [index, slab, at, length] of corrected) {
+      const again = this.retained.add(slab, at, length);
+      this.link.pushFrame(MESSAGE.output, this.epoch, again, slab, at, length);
+      this.retained.remove(index);
     }
     this.link.flush();
   }
 
   private onOutputEnd(): void {
     this.link.flush();
-    if (!this.vmHeld && !this.readingRest && this.link.queuedBytes >= this.limits.unsentBytesMax) {
-      this.vmHeld = true;
-      this.vm.pauseReading();
-    }
-  }
-
-  private goOn(): void {
-    this.readingRest = false;
-    if (!this.standing) return;
-    this.standing = false;
-    this.vm.resumeReading();
-  }
-
-  private resumeVm(): void {
-    if (!this.vmHeld) return;
-    this.vmHeld = false;
-    this.vm.resumeReading();
+    if (this.phase === 'running' && this.link.queuedBytes >= this.limits.unsentBytesMax)
+      this.linkValve.shutIf(true);
   }
 }

@@ -27,6 +27,7 @@ import { SlabPool } from '../frames/slabs.ts';
 import { BatchClock } from '../io/batch-clock.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { FramePort } from '../io/frame-port.ts';
+import { Valve } from '../io/seat.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { Instant, SlabId } from '../units.ts';
 
@@ -60,8 +61,8 @@ export class ComparePath {
   private standing = false;
   private paused = false;
   private readonly early: KeptFrame[] = [];
-  private primaryHeld = false;
-  private secondaryHeld = false;
+  private readonly primaryValve: Valve;
+  private readonly secondaryValve: Valve;
   private readonly batchClock: BatchClock;
 
   constructor(options: {
@@ -89,11 +90,14 @@ export class ComparePath {
     };
     this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing, this.limits);
     this.turn = new Turn(this.comparator, this.slabs, this.limits.turnFramesMax);
-    this.primaryIn = new FramePort('primary-in', this.slabs, new FromPrimary(this), framing);
-    this.secondaryIn = new FramePort('secondary-in', this.slabs, new FromSecondary(this), framing);
-    // Nothing is expected from there; what comes is read and forgotten.
-    this.out = new FramePort('out', this.slabs, { frame: () => {}, batchEnd: () => {} }, framing);
-    this.out.onWritten = () => this.regulate();
+    this.primaryIn = new FramePort('primary-in', this.slabs, framing);
+    this.secondaryIn = new FramePort('secondary-in', this.slabs, framing);
+    this.out = new FramePort('out', this.slabs, framing);
+    this.primaryValve = new Valve(this.primaryIn.seat({ handler: new FromPrimary(this) }));
+    this.secondaryValve = new Valve(this.secondaryIn.seat({ handler: new FromSecondary(this) }));
+    // Nothing is expected from there: what comes is read and dropped.
+    const nothing = { frame: () => {}, batchEnd: () => {} };
+    this.out.seat({ handler: nothing, written: () => this.regulate() });
   }
 
   get isComparing(): boolean {
@@ -227,23 +231,13 @@ export class ComparePath {
 
   private regulate(): void {
     const full = this.comparing && this.comparator.isFull(this.turn.primaryFrames);
-    const primaryHeld = this.paused || full || this.out.queuedBytes >= this.limits.unsentBytesMax;
-    if (primaryHeld !== this.primaryHeld) {
-      this.primaryHeld = primaryHeld;
-      if (primaryHeld) this.primaryIn.pauseReading();
-      else this.primaryIn.resumeReading();
-    }
+    this.primaryValve.shutIf(this.paused || full || this.out.queuedBytes >= this.limits.unsentBytesMax);
     // The SVM may be ahead by as much as its socket holds, too.
     // One read may bring thousands of small frames: stopping at half keeps them below the limit.
     const secondaryAhead =
       this.comparing &&
       this.comparator.secondary.frames + this.turn.secondaryFrames >= this.limits.heldSecondaryMax / 2;
-    const secondaryHeld = this.paused || secondaryAhead;
-    if (secondaryHeld !== this.secondaryHeld) {
-      this.secondaryHeld = secondaryHeld;
-      if (secondaryHeld) this.secondaryIn.pauseReading();
-      else this.secondaryIn.resumeReading();
-    }
+    this.secondaryValve.shutIf(this.paused || secondaryAhead);
   }
 }
 

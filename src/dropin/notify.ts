@@ -35,7 +35,8 @@ export class NotifySource implements CheckpointSource {
       frame: (slab: SlabId, at: number, length: number) => this.onMessage(slab, at, length),
       batchEnd: () => {},
     };
-    this.port = new FramePort('notify', this.slabs, handler, framing);
+    this.port = new FramePort('notify', this.slabs, framing);
+    this.port.seat({ handler });
     this.keeper = new StreamKeeper({
       name: 'notify',
       endpoint,

@@ -21,6 +21,7 @@
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import { SlabPool } from '../frames/slabs.ts';
 import { FramePort } from '../io/frame-port.ts';
+import { Valve } from '../io/seat.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
@@ -47,8 +48,8 @@ export class RewritePath {
   private standing = false;
   private kept: KeptFrame[] = [];
   private keptBytes = 0;
-  private inHeld = false;
-  private guestOutHeld = false;
+  private readonly inputValve: Valve;
+  private readonly outputValve: Valve;
   /** everything said before the SVM stood still has been read */
   private cut = false;
 
@@ -68,14 +69,17 @@ export class RewritePath {
       frame: (slab: SlabId, at: number, length: number) => this.onOutput(slab, at, length),
       batchEnd: () => this.onOutputEnd(),
     };
-    // Nothing is expected from the places that are written to; what comes is read and forgotten.
+    this.in = new FramePort('in', this.slabs, framing);
+    this.guestIn = new FramePort('guest-in', this.slabs, framing);
+    this.guestOut = new FramePort('guest-out', this.slabs, framing);
+    this.out = new FramePort('out', this.slabs, framing);
+    const written = () => this.regulate();
+    // Nothing is expected from the ports that are written to: what comes is read and dropped.
     const nothing = { frame: () => {}, batchEnd: () => {} };
-    this.in = new FramePort('in', this.slabs, input, framing);
-    this.guestIn = new FramePort('guest-in', this.slabs, nothing, framing);
-    this.guestOut = new FramePort('guest-out', this.slabs, output, framing);
-    this.out = new FramePort('out', this.slabs, nothing, framing);
-    this.guestIn.onWritten = () => this.regulate();
-    this.out.onWritten = () => this.regulate();
+    this.guestIn.seat({ handler: nothing, written });
+    this.out.seat({ handler: nothing, written });
+    this.inputValve = new Valve(this.in.seat({ handler: input }));
+    this.outputValve = new Valve(this.guestOut.seat({ handler: output }));
   }
 
   get phase(): RewritePhase {
@@ -212,17 +216,9 @@ export class RewritePath {
   private regulate(): void {
     const full =
       this.keptBytes >= this.limits.gatedBytesMax || this.guestIn.queuedBytes >= this.limits.unsentBytesMax;
-    if (full !== this.inHeld) {
-      this.inHeld = full;
-      if (full) this.in.pauseReading();
-      else this.in.resumeReading();
-    }
+    this.inputValve.shutIf(full);
     const held = (this.standing && this.cut) || this.out.queuedBytes >= this.limits.unsentBytesMax;
-    if (held !== this.guestOutHeld) {
-      this.guestOutHeld = held;
-      if (held) this.guestOut.pauseReading();
-      else this.guestOut.resumeReading();
-    }
+    this.outputValve.shutIf(held);
   }
 }
 

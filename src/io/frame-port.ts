@@ -1,44 +1,60 @@
 /**
- * A port: one stream of frames in and out, the VM's or the uplink's. A stream that ends may be followed by another:
- * framing starts afresh with it.
+ * A port: one stream of frames in and out, the VM's or the uplink's. When a stream ends, another may be attached: framing
+ * starts again at its first byte.
  *
- * Inward it cuts frames and hands them to its handler, which can be exchanged (a secondary becomes a primary
- * without letting go of its sockets). Outward it takes runs. It reports its end once. When no slab is free it
- * stops reading and goes on when there is one.
+ * Inward the port cuts frames and passes them to whoever has the seat (seat.ts); frames that come while nobody has it are
+ * dropped. A secondary that becomes a primary changes the seat and keeps the sockets. Outward the port takes runs. The
+ * owner of the port, who attaches streams, is notified of each stream's end once (`onClosed`).
+ *
+ * Limits: without a free slab the port stops reading until there is one.
  */
 
 import { ColoError, invariant } from '../error.ts';
-import { type FrameHandler, FrameReader, type Framing } from '../frames/frame-reader.ts';
+import { FrameReader, type Framing } from '../frames/frame-reader.ts';
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS } from '../limits.ts';
 import type { KernelStream } from './byte-stream.ts';
+import { type PortUser, Seat } from './seat.ts';
+
+const NOBODY: PortUser = { handler: { frame() {}, batchEnd() {} } };
 
 export class FramePort {
   readonly name: string;
   onClosed: (cause: Error | null) => void = () => {};
-  /** Some of what was written has left, or never will: there may be room again (see `queuedBytes`). */
-  onWritten: () => void = () => {};
-  /** Something that was to leave never will. `onWritten` follows. */
-  onLost: () => void = () => {};
   readonly out: RunQueue;
-  /** Frames that were to leave while there was no stream. */
+  /** Frames that were to leave while no stream was attached. */
   droppedFrames = 0;
   private readonly slabs: SlabPool;
   private readonly reader: FrameReader;
   private stream: KernelStream | null = null;
-  private holds = 0;
+  private pauses = 0;
+  private seated: Seat | null = null;
+  private user: PortUser = NOBODY;
 
-  constructor(name: string, slabs: SlabPool, handler: FrameHandler, framing: Framing = 'plain') {
+  constructor(name: string, slabs: SlabPool, framing: Framing = 'plain') {
     this.name = name;
     this.slabs = slabs;
     this.out = new RunQueue(slabs, slabs.slabBytes, framing);
-    this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, handler, framing);
+    this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, NOBODY.handler, framing);
   }
 
-  /** Who hears what is read. */
-  set handler(handler: FrameHandler) {
-    this.reader.handler = handler;
+  /** Gives the port to `user` until the seat ends. */
+  seat(user: PortUser): Seat {
+    invariant(this.seated === null, `the ${this.name} port is in use`);
+    const seat = new Seat(this);
+    this.seated = seat;
+    this.user = user;
+    this.reader.handler = user.handler;
+    return seat;
+  }
+
+  /** For `Seat.end`. */
+  vacate(seat: Seat): void {
+    invariant(this.seated === seat, `the ${this.name} port was given back by a seat that does not have it`);
+    this.seated = null;
+    this.user = NOBODY;
+    this.reader.handler = NOBODY.handler;
   }
 
   attach(stream: KernelStream): void {
@@ -49,7 +65,7 @@ export class FramePort {
       read: (bytes) => this.onRead(bytes),
       closed: (cause) => this.finish(stream, cause ?? this.cutShort()),
     });
-    if (this.holds > 0) stream.pause();
+    if (this.pauses > 0) stream.pause();
   }
 
   get isOpen(): boolean {
@@ -67,9 +83,9 @@ export class FramePort {
     stream.cork();
     this.out.drain((slab, start, end) => {
       stream.write(this.slabs.buffer(slab).subarray(start, end), (taken) => {
-        if (!taken) this.onLost();
+        if (!taken) this.user.lost?.();
         this.slabs.unref(slab);
-        this.onWritten();
+        this.user.written?.();
       });
     }, bytesMax);
     stream.uncork();
@@ -94,13 +110,14 @@ export class FramePort {
     return this.stream?.queuedBytes() ?? 0;
   }
 
-  /** Stops reading; every hold needs one unhold. */
+  /** Stops reading; every pause needs one resume. Users of the port go through their seat. */
   pauseReading(): void {
-    if (this.holds++ === 0) this.stream?.pause();
+    if (this.pauses++ === 0) this.stream?.pause();
   }
 
   resumeReading(): void {
-    if (--this.holds === 0) this.stream?.resume();
+    invariant(this.pauses > 0, `the ${this.name} port resumed reading that was not paused`);
+    if (--this.pauses === 0) this.stream?.resume();
   }
 
   close(): void {
@@ -113,7 +130,7 @@ export class FramePort {
   private nextBuffer(): Uint8Array | null {
     const buffer = this.reader.buffer();
     if (buffer === null) {
-      this.holds++;
+      this.pauses++;
       this.slabs.whenFree(() => this.resumeReading());
     }
     return buffer;
@@ -141,12 +158,12 @@ export class FramePort {
     this.stream = null;
     this.reader.close();
     this.drop();
-    this.onWritten();
+    this.user.written?.();
     this.onClosed(cause);
   }
 
   private drop(): void {
-    if (this.out.frames > 0) this.onLost();
+    if (this.out.frames > 0) this.user.lost?.();
     this.droppedFrames += this.out.frames;
     this.out.clear();
   }

@@ -32,6 +32,7 @@ import { announcements } from '../pair/announce.ts';
 import type { Arbiter } from '../pair/arbiter.ts';
 import { LeasePromise } from '../pair/lease.ts';
 import { generationOf, newPair, type Pair, type PairEffect, type PairEvent, step } from '../pair/machine.ts';
+import { Voice } from '../pair/voice.ts';
 import { type QemuLauncher, systemLauncher } from '../qemu/launcher.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
@@ -55,8 +56,6 @@ const ANNOUNCE_AT_MS = [0, 50, 200, 450, 800];
 const FAILOVER_DEADLINE_MS = 60_000;
 /** A question takes a QEMU half a millisecond; one that is busy breaking off a checkpoint, some more. */
 const VM_ANSWER_MS_MAX = 1000;
-
-const IGNORE_FRAMES = { frame() {}, batchEnd() {} };
 
 export class ColoNode implements NodeControl {
   readonly done: Promise<number>;
@@ -121,8 +120,8 @@ export class ColoNode implements NodeControl {
     this.hashSeed = options.hashSeed ?? randomInt(0x7fffffff);
     this.pair = newPair(options.config.node, options.config.protect === 'auto');
     this.policy = new CheckpointPolicy(options.config.checkpoint);
-    this.uplink = new FramePort('uplink', this.slabs, IGNORE_FRAMES);
-    this.vmPort = new FramePort('vm port', this.slabs, IGNORE_FRAMES);
+    this.uplink = new FramePort('uplink', this.slabs);
+    this.vmPort = new FramePort('vm', this.slabs);
     this.uplinkKeeper = new UplinkKeeper(
       this.uplink,
       options.config.uplink,
@@ -413,7 +412,9 @@ export class ColoNode implements NodeControl {
   private async bootVm(): Promise<void> {
     await this.dropVm();
     try {
-      this.setPath(this.newPrimaryPath(new OffsetMap(this.hashSeed, this.limits)));
+      const path = this.newPrimaryPath(new OffsetMap(this.hashSeed, this.limits), 0);
+      path.voice.grantAlone(generationOf(this.pair));
+      this.setPath(path);
       await this.startVm(false);
       this.events.emit('vm.started', { pid: this.vm?.pid, qemu: this.vm?.capabilities.version.text });
     } catch (cause) {
@@ -557,7 +558,7 @@ export class ColoNode implements NodeControl {
   }
 
   private async goAlone(cause: string): Promise<void> {
-    const released = this.path?.goAlone() ?? 0;
+    const released = this.path?.goAlone(generationOf(this.pair)) ?? 0;
     this.events.emit('pair.alone', { cause, releasedFrames: released, generation: generationOf(this.pair) });
     try {
       await this.vm?.failover(FAILOVER_DEADLINE_MS);
@@ -573,9 +574,10 @@ export class ColoNode implements NodeControl {
       void this.exit(1, 'promoted without a VM');
       return;
     }
-    const path = this.newPrimaryPath(from.offsets);
-    path.epoch = from.epoch;
-    const takeover = from.takeOver((slab, at, length) => path.sendAsIs(slab, at, length));
+    from.leave();
+    const path = this.newPrimaryPath(from.offsets, from.epoch);
+    path.voice.grantAlone(generationOf(this.pair));
+    const promotion = from.handOver((slab, at, length) => path.sendAsIs(slab, at, length));
     this.secondaryPath = null;
     this.setPath(path);
     path.flush();
@@ -594,7 +596,7 @@ export class ColoNode implements NodeControl {
       promoteMs: doneMs - this.linkLostAt.decidedMs,
       atMs: this.clock.wall(),
     };
-    this.events.emit('failover.done', { ...this.failoverReport, ...takeover });
+    this.events.emit('failover.done', { ...this.failoverReport, ...promotion });
     this.dispatch({ type: 'promoted' });
   }
 
@@ -734,15 +736,10 @@ export class ColoNode implements NodeControl {
     this.path = null;
     this.secondaryPath?.discard();
     this.secondaryPath = null;
-    for (const port of [this.uplink, this.vmPort]) {
-      port.handler = IGNORE_FRAMES;
-      port.onWritten = () => {};
-      port.onLost = () => {};
-    }
     await vm?.stop();
   }
 
-  private newPrimaryPath(offsets: OffsetMap): PrimaryPath {
+  private newPrimaryPath(offsets: OffsetMap, epoch: number): PrimaryPath {
     return new PrimaryPath({
       slabs: this.slabs,
       vm: this.vmPort,
@@ -751,6 +748,8 @@ export class ColoNode implements NodeControl {
       offsets,
       mac: this.config.vm.mac,
       hashSeed: this.hashSeed,
+      voice: new Voice(),
+      epoch,
       limits: this.limits,
       events: {
         diverged: (flow, reason) => {

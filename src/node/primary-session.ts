@@ -137,7 +137,7 @@ export class PrimarySession {
   /** From now on the right to speak is what heartbeats prove. */
   speakByLease(): void {
     this.byLease = true;
-    this.path.speakUntilMs = this.right.answered(0);
+    this.path.voice.lease(this.right.untilMs);
   }
 
   async checkpoint(reason: CheckpointReason): Promise<CheckpointReport> {
@@ -242,9 +242,9 @@ export class PrimarySession {
 
   private onAnswer(number: number): void {
     this.lastHeardMs = this.clock.now();
-    const untilMs = this.right.answered(number);
+    this.right.answered(number);
     if (!this.byLease) return;
-    this.path.speakUntilMs = untilMs;
+    this.path.voice.lease(this.right.untilMs);
     this.path.flush();
   }
 

@@ -20,7 +20,8 @@ export class SpeakingRight {
   private readonly leaseMs: number;
   private readonly sentMs = new Float64Array(REMEMBERED);
   private number = 0;
-  private untilMs = Number.NEGATIVE_INFINITY;
+  /** until when this node may speak; in the past until a heartbeat was answered */
+  private provenMs = Number.NEGATIVE_INFINITY;
 
   constructor(leaseMs: number) {
     this.leaseMs = leaseMs;
@@ -33,12 +34,16 @@ export class SpeakingRight {
     return this.number;
   }
 
-  /** The peer answered heartbeat `number`. Answers until when this node may speak. */
-  answered(number: number): number {
+  /** The peer replied to heartbeat `number`. */
+  answered(number: number): void {
     const known = number > 0 && number > this.number - REMEMBERED && number <= this.number;
     if (known)
-      this.untilMs = Math.max(this.untilMs, this.sentMs[number % REMEMBERED] + this.leaseMs * (1 - MARGIN));
-    return this.untilMs;
+      this.provenMs = Math.max(this.provenMs, this.sentMs[number % REMEMBERED] + this.leaseMs * (1 - MARGIN));
+  }
+
+  /** The end of what the replies so far prove: until then this node may speak. */
+  get untilMs(): number {
+    return this.provenMs;
   }
 }
 

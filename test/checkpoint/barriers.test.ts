@@ -269,7 +269,7 @@ test('an abort at any phase rejects the checkpoint, commits nothing after it, an
       all.barrier.run('requested', () => {}),
       { message: 'cable' },
     );
-    all.paths.primary.goAlone();
+    all.paths.primary.goAlone(2);
     all.paths.client.say('goes on');
     all.paths.settle();
     assert.deepEqual(all.paths.pvm.heard(), ['goes on'], 'the gate is open');
@@ -343,7 +343,7 @@ test('link lost while QEMU’s RECEIVED lies unread: the SVM goes on from the PV
   all.secondaryRelay.close();
   await all.pass();
   const sent: string[] = [];
-  all.paths.secondary.takeOver(() => sent.push('kept'));
+  all.paths.promote(() => sent.push('kept'));
   assert.deepEqual(sent, [], 'that state never said it');
   assert.equal(all.paths.secondary.epoch, 2);
 });
@@ -353,7 +353,7 @@ test('link lost before RECEIVED: the SVM goes on from its own state', async () =
   all.secondaryRelay.close();
   await all.pass();
   let sent = 0;
-  all.paths.secondary.takeOver(() => sent++);
+  all.paths.promote(() => sent++);
   assert.equal(sent, 1, 'what it said and nobody confirmed');
   assert.equal(all.paths.secondary.epoch, 1);
   all.paths.svm.say('goes on');
@@ -370,7 +370,7 @@ test('what the SVM says after RECEIVED belongs to the next epoch, whichever sock
   all.svmQemu.write(u32(6), () => {});
   await all.pass();
   let sent = 0;
-  all.paths.secondary.takeOver(() => sent++);
+  all.paths.promote(() => sent++);
   assert.equal(sent, 1, 'kept in the epoch that it belongs to');
 });
 

@@ -38,11 +38,11 @@ test('protected, both VMs hear the same in the same order, and output waits for 
   pair.svm.say('a');
   pair.settle();
   assert.deepEqual(pair.client.heard(), ['a']);
-  assert.equal(pair.secondary.keptFrames, 0, 'confirmed: the client has it');
+  assert.equal(pair.secondary.retainedFrames, 0, 'confirmed: the client has it');
   pair.svm.say('b', 'c');
   pair.settle();
   assert.deepEqual(pair.client.heard(), ['b']);
-  assert.equal(pair.secondary.keptFrames, 1);
+  assert.equal(pair.secondary.retainedFrames, 1);
   pair.assertNoLeak();
 });
 
@@ -83,12 +83,12 @@ test('a commit needs a closed gate, releases all in order and forgets the SVM’
   assert.deepEqual(pair.diverged, ['diverged-length udp 10.0.2.15:53 <-> 10.0.2.2:5353']);
   pair.checkpoint();
   assert.deepEqual(pair.client.heard(), ['x', 'y', 'z']);
-  assert.equal(pair.secondary.keptFrames, 0);
+  assert.equal(pair.secondary.retainedFrames, 0);
   pair.pvm.say('next');
   pair.svm.say('next');
   pair.settle();
   assert.deepEqual(pair.client.heard(), ['next']);
-  assert.equal(pair.secondary.keptFrames, 0, 'confirmations name the new epoch');
+  assert.equal(pair.secondary.retainedFrames, 0, 'confirmations name the new epoch');
   pair.assertNoLeak();
 });
 
@@ -115,7 +115,7 @@ test('output of the next epoch that overtakes the commit is kept for it', () => 
   pair.settle();
   assert.deepEqual(pair.client.heard(), ['early']);
   assert.deepEqual(pair.diverged, []);
-  assert.equal(pair.secondary.keptFrames, 0);
+  assert.equal(pair.secondary.retainedFrames, 0);
   pair.assertNoLeak();
 });
 
@@ -136,7 +136,7 @@ test('output of an epoch that is over is not believed', () => {
 
 test('nothing leaves after the right to speak is over, and all of it when it is renewed', () => {
   const pair = protectedPair();
-  pair.primary.speakUntilMs = 2000;
+  pair.voice.lease(2000);
   pair.nowMs = 1999;
   pair.pvm.say('in time');
   pair.svm.say('in time');
@@ -150,12 +150,12 @@ test('nothing leaves after the right to speak is over, and all of it when it is 
   pair.settle();
   pair.primary.announce(Buffer.alloc(64));
   assert.deepEqual(pair.client.heard(), []);
-  assert.equal(pair.secondary.keptFrames, 2, 'what may never leave is still kept by the secondary');
-  pair.primary.speakUntilMs = 2500;
+  assert.equal(pair.secondary.retainedFrames, 2, 'what may never leave is still kept by the secondary');
+  pair.voice.lease(2500);
   pair.primary.flush();
   pair.settle();
   assert.deepEqual(pair.client.heard(), ['late', 'later']);
-  assert.equal(pair.secondary.keptFrames, 0);
+  assert.equal(pair.secondary.retainedFrames, 0);
   pair.assertNoLeak();
 });
 
@@ -165,11 +165,11 @@ test('the secondary keeps what an uplink that is full has not taken', () => {
   pair.pvm.say('one', 'two');
   pair.svm.say('one', 'two');
   pair.settle();
-  assert.equal(pair.secondary.keptFrames, 2);
+  assert.equal(pair.secondary.retainedFrames, 2);
   pair.client.near.unstall();
   pair.settle();
   assert.deepEqual(pair.client.heard(), ['one', 'two']);
-  assert.equal(pair.secondary.keptFrames, 0);
+  assert.equal(pair.secondary.retainedFrames, 0);
   pair.assertNoLeak();
 });
 
@@ -180,11 +180,11 @@ test('what the uplink has no room for waits where the lease can still stop it, a
     pair.pvm.say(text);
     pair.settle();
   }
-  pair.primary.speakUntilMs = 0;
+  pair.voice.lease(0);
   pair.client.near.unstall();
   pair.settle();
   assert.deepEqual(pair.client.heard(), ['under way']);
-  pair.primary.speakUntilMs = Number.POSITIVE_INFINITY;
+  pair.voice.grantAlone(2);
   pair.primary.flush();
   pair.settle();
   assert.deepEqual(pair.client.heard(), ['second', 'third']);
@@ -272,15 +272,15 @@ test('a stream that says within a write that some of it has left changes no orde
 
 test('a VM that waits for a lease goes on with it, and one that waits for an uplink when that is gone', () => {
   const pair = new TwoPaths();
-  pair.primary.speakUntilMs = 0;
+  pair.voice.lease(0);
   flood(pair);
   assert.ok(pair.pvm.near.paused);
   assert.equal(pair.client.near.queuedBytes(), 0);
-  pair.primary.speakUntilMs = Number.POSITIVE_INFINITY;
+  pair.voice.grantAlone(2);
   pair.primary.flush();
   assert.ok(!pair.pvm.near.paused);
   pair.settle();
-  pair.primary.speakUntilMs = 0;
+  pair.voice.lease(0);
   flood(pair);
   assert.ok(pair.pvm.near.paused);
   pair.ports.uplink.close();
@@ -289,7 +289,7 @@ test('a VM that waits for a lease goes on with it, and one that waits for an upl
 
 test('a fence drops what waits and what comes, for good', () => {
   const pair = protectedPair();
-  pair.primary.speakUntilMs = 0;
+  pair.voice.lease(0);
   pair.pvm.say('matched, but silent', 'held');
   pair.svm.say('matched, but silent');
   pair.settle();
@@ -299,7 +299,7 @@ test('a fence drops what waits and what comes, for good', () => {
   pair.pvm.heard();
   pair.primary.fence();
   assert.equal(pair.primary.counters.droppedFrames, 1);
-  pair.primary.speakUntilMs = Number.POSITIVE_INFINITY;
+  pair.voice.lease(1_000_000);
   pair.primary.openGate();
   pair.client.say('more');
   pair.pvm.say('more');
@@ -315,12 +315,12 @@ test('a fence drops what waits and what comes, for good', () => {
 
 test('alone again: what was held leaves, the gate opens, and the link hears no more', () => {
   const pair = protectedPair();
-  pair.primary.speakUntilMs = 0;
+  pair.voice.lease(0);
   pair.pvm.say('held');
   pair.primary.closeGate();
   pair.client.say('gated');
   pair.settle();
-  assert.equal(pair.primary.goAlone(), 1);
+  assert.equal(pair.primary.goAlone(2), 1);
   pair.settle();
   pair.pvm.say('at once');
   pair.settle();
@@ -389,7 +389,7 @@ test('what was taken back is not confirmed: the secondary sends it', () => {
   pair.settle();
   pair.primary.fence();
   pair.settle();
-  assert.equal(pair.secondary.keptFrames, 1);
+  assert.equal(pair.secondary.retainedFrames, 1);
 });
 
 test('what the uplink lost is not confirmed: the secondary keeps it until the next checkpoint', () => {
@@ -403,9 +403,9 @@ test('what the uplink lost is not confirmed: the secondary keeps it until the ne
     }
     pair.client.near.close();
     pair.settle();
-    assert.equal(pair.secondary.keptFrames, answers.length);
+    assert.equal(pair.secondary.retainedFrames, answers.length);
     pair.checkpoint();
-    assert.equal(pair.secondary.keptFrames, 0);
+    assert.equal(pair.secondary.retainedFrames, 0);
   }
 });
 
@@ -416,7 +416,7 @@ test('what is released while there is no uplink is not confirmed either', () => 
   pair.pvm.say('answer');
   pair.svm.say('answer');
   pair.settle();
-  assert.equal(pair.secondary.keptFrames, 1);
+  assert.equal(pair.secondary.retainedFrames, 1);
 });
 
 test('a fenced node keeps nothing of what the SVM still says', () => {

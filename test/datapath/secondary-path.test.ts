@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { LESSON } from '../../src/compare/lesson.ts';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { LIMITS } from '../../src/limits.ts';
+import { Voice } from '../../src/pair/voice.ts';
 import { TCP_SYN } from '../../src/wire/tcp.ts';
 import { CLIENT_ADDRESS, CLIENT_MAC, tcpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import { type Connection, clientSyn, fromClient, fromVm, vmSyn } from '../translate/connection.ts';
@@ -16,6 +17,9 @@ function protectedPair(): TwoPaths {
 
 /** The secondary's ports go to a primary's path, as the node does it. */
 function promote(pair: TwoPaths) {
+  pair.secondary.leave();
+  const voice = new Voice();
+  voice.grantAlone(2);
   const path = new PrimaryPath({
     slabs: pair.secondarySlabs,
     vm: pair.ports.svm,
@@ -24,24 +28,26 @@ function promote(pair: TwoPaths) {
     offsets: pair.secondary.offsets,
     mac: VM_MAC,
     hashSeed: 2,
+    voice,
+    epoch: pair.secondary.epoch,
     events: { diverged: () => assert.fail('alone, nothing is compared') },
   });
-  const takeover = pair.secondary.takeOver((slab, at, length) => path.sendAsIs(slab, at, length));
+  const promotion = pair.secondary.handOver((slab, at, length) => path.sendAsIs(slab, at, length));
   path.flush();
-  return { path, takeover };
+  return { path, promotion };
 }
 
 test('before the first commit the SVM is not heard, and hears nothing of its own uplink', () => {
   const pair = new TwoPaths();
-  assert.equal(pair.secondary.isActive, false);
+  assert.equal(pair.secondary.isPromotable, false);
   pair.svm.say('boot noise');
   pair.elsewhere.say('heard too early');
   pair.settle();
   assert.equal(pair.secondary.counters.droppedFrames, 1);
-  assert.equal(pair.secondary.keptFrames, 0);
+  assert.equal(pair.secondary.retainedFrames, 0);
   pair.checkpoint();
-  assert.equal(pair.secondary.isActive, true);
-  assert.partialDeepStrictEqual(promote(pair).takeover, {
+  assert.equal(pair.secondary.isPromotable, true);
+  assert.partialDeepStrictEqual(promote(pair).promotion, {
     sentFrames: 0,
     deliveredFrames: 0,
     lostConnections: 0,
@@ -59,8 +65,7 @@ test('the secondary’s uplink stays silent', () => {
 });
 
 test('the epoch’s number is agreed on at its end', () => {
-  const pair = new TwoPaths();
-  pair.primary.epoch = 41;
+  const pair = new TwoPaths({ epoch: 41 });
   pair.checkpoint();
   assert.equal(pair.secondary.epoch, 42);
   assert.equal(pair.primary.epoch, 42);
@@ -80,8 +85,8 @@ test('a promotion sends what no client has, delivers what the SVM has not heard,
   pair.settle();
   assert.deepEqual(pair.svm.heard(), ['passed on']);
   pair.primaryLink.close();
-  const { takeover } = promote(pair);
-  assert.partialDeepStrictEqual(takeover, { sentFrames: 2, deliveredFrames: 1, lostConnections: 0 });
+  const { promotion } = promote(pair);
+  assert.partialDeepStrictEqual(promotion, { sentFrames: 2, deliveredFrames: 1, lostConnections: 0 });
   pair.settle();
   assert.deepEqual(pair.elsewhere.heard(), ['kept 1', 'kept 2']);
   assert.deepEqual(pair.svm.heard(), ['lost with the primary']);
@@ -99,7 +104,7 @@ test('the link may be quicker than the own uplink: nothing is delivered twice', 
   pair.settle();
   pair.elsewhere.say('question');
   pair.settle();
-  assert.partialDeepStrictEqual(promote(pair).takeover, {
+  assert.partialDeepStrictEqual(promote(pair).promotion, {
     sentFrames: 0,
     deliveredFrames: 0,
     lostConnections: 0,
@@ -110,9 +115,9 @@ test('a commit makes what the SVM said before it void', () => {
   const pair = protectedPair();
   pair.svm.say('of a state that is gone');
   pair.settle();
-  assert.equal(pair.secondary.keptFrames, 1);
+  assert.equal(pair.secondary.retainedFrames, 1);
   pair.checkpoint();
-  assert.partialDeepStrictEqual(promote(pair).takeover, {
+  assert.partialDeepStrictEqual(promote(pair).promotion, {
     sentFrames: 0,
     deliveredFrames: 0,
     lostConnections: 0,
@@ -125,9 +130,9 @@ test('a confirmation of another epoch confirms nothing', () => {
   pair.settle();
   pair.secondary.confirm(0, 0, 10);
   pair.secondary.confirm(2, 0, 10);
-  assert.equal(pair.secondary.keptFrames, 1);
+  assert.equal(pair.secondary.retainedFrames, 1);
   pair.secondary.confirm(1, 0, 10);
-  assert.equal(pair.secondary.keptFrames, 0);
+  assert.equal(pair.secondary.retainedFrames, 0);
 });
 
 test('a link that takes nothing stops the reading of the SVM, and a promotion ends that', () => {
@@ -152,7 +157,7 @@ test('the same for a secondary that is not wanted any more', () => {
   pair.settle();
   pair.secondary.discard();
   assert.equal(pair.svm.near.paused, false);
-  assert.equal(pair.secondary.keptFrames, 0);
+  assert.equal(pair.secondary.retainedFrames, 0);
   pair.assertNoLeak();
 });
 
@@ -226,11 +231,11 @@ test('a SYN of the PVM that comes when its epoch is over is paired with nothing'
   assert.equal(pair.secondary.translator.size, 1);
 });
 
-test('a barrier that comes to its end after the takeover holds the port of nobody', () => {
+test('a barrier that ends after the promotion pauses no port', () => {
   const pair = protectedPair();
   pair.primaryLink.close();
   promote(pair);
-  pair.secondary.stand();
+  pair.secondary.stop();
   pair.svm.say('goes on');
   pair.settle();
   assert.equal(pair.svm.near.unreadBytes(), 0);
@@ -254,7 +259,7 @@ test('a SYN of the PVM leaves only when the secondary knows its number', () => {
     pair.settle();
     assert.deepEqual(pair.client.frames(), [vmSyn(c, pvm)]);
     assert.equal(pair.primary.comparator.secondary.frames, 0);
-    assert.equal(pair.secondary.keptFrames, 0);
+    assert.equal(pair.secondary.retainedFrames, 0);
     pair.assertNoLeak();
   }
 });

@@ -15,7 +15,7 @@ function silent(slabBytes = 2048, slabsMax = 8192) {
     heard(frame: Buffer, nowMs = 0) {
       const slab = pool.acquire();
       frame.copy(pool.buffer(slab));
-      input.heard(slab, 0, frame.length, nowMs as Instant);
+      input.receive(slab, 0, frame.length, nowMs as Instant);
       pool.unref(slab);
     },
     passedOn: (frame: Buffer, nowMs = 0) => input.passedOn(frame, 0, frame.length, nowMs as Instant),

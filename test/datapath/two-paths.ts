@@ -1,15 +1,16 @@
 /** A primary's and a secondary's path, wired to each other as the sessions wire them, with all six streams in memory. */
 import assert from 'node:assert/strict';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
-import { SecondaryPath } from '../../src/datapath/secondary-path.ts';
+import { type Promotion, SecondaryPath } from '../../src/datapath/secondary-path.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { LinkChannel, type LinkHandler } from '../../src/link/link-channel.ts';
 import { MESSAGE } from '../../src/link/link-protocol.ts';
+import { Voice } from '../../src/pair/voice.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import { SvmTranslator } from '../../src/translate/svm-translator.ts';
-import type { Instant } from '../../src/units.ts';
+import type { Instant, SlabId } from '../../src/units.ts';
 import { CLIENT_ADDRESS, CLIENT_MAC, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
 
@@ -22,7 +23,6 @@ const NOTHING: LinkHandler = {
   confirm() {},
   batchEnd() {},
 };
-const IGNORE = { frame() {}, batchEnd() {} };
 
 /** The outside of a port: what a VM or the network writes and reads. */
 class Outside {
@@ -87,6 +87,7 @@ export class TwoPaths {
   nowMs = 1000;
   readonly clock = { now: () => this.nowMs as Instant, wall: () => 0 };
   readonly diverged: string[] = [];
+  readonly voice = new Voice();
   readonly primarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
   readonly secondarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
   readonly ports: Record<'pvm' | 'svm' | 'uplink' | 'silent', FramePort>;
@@ -102,12 +103,13 @@ export class TwoPaths {
   readonly linkStreams: [FakeStream, FakeStream];
   onControl: (side: 'primary' | 'secondary', type: number, body: unknown) => void = () => {};
 
-  constructor() {
+  constructor({ epoch }: { epoch: number } = { epoch: 0 }) {
+    this.voice.grantAlone(1);
     this.ports = {
-      pvm: new FramePort('pvm', this.primarySlabs, IGNORE),
-      uplink: new FramePort('uplink', this.primarySlabs, IGNORE),
-      svm: new FramePort('svm', this.secondarySlabs, IGNORE),
-      silent: new FramePort('silent', this.secondarySlabs, IGNORE),
+      pvm: new FramePort('pvm', this.primarySlabs),
+      uplink: new FramePort('uplink', this.primarySlabs),
+      svm: new FramePort('svm', this.secondarySlabs),
+      silent: new FramePort('silent', this.secondarySlabs),
     };
     this.pvm = new VmOutside(this.ports.pvm);
     this.svm = new VmOutside(this.ports.svm);
@@ -124,6 +126,8 @@ export class TwoPaths {
       uplink: this.ports.uplink,
       offsets: new OffsetMap(1),
       hashSeed: 1,
+      voice: this.voice,
+      epoch,
       events: { diverged: (flow, reason) => this.diverged.push(`${reason} ${flow}`) },
     });
     this.secondary = new SecondaryPath({
@@ -160,6 +164,12 @@ export class TwoPaths {
   /** Everything that was written arrives. */
   settle(): void {
     pumpAll(this.client.near, this.pvm.near, this.svm.near, this.elsewhere.near, ...this.linkStreams);
+  }
+
+  /** The secondary's half of a promotion. */
+  promote(send: (slab: SlabId, at: number, length: number) => void): Promotion {
+    this.secondary.leave();
+    return this.secondary.handOver(send);
   }
 
   /** A checkpoint, reduced to what the paths see of it. */

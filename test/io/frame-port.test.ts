@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { FrameHandler } from '../../src/frames/frame-reader.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
 import { fakePair, framed, unframed } from './fake-stream.ts';
@@ -10,9 +11,12 @@ function port(slabsMax = 4) {
   const slabs = new SlabPool(128 * 1024, slabsMax);
   const heard: string[] = [];
   const closed: (string | null)[] = [];
-  const opened = new FramePort('port', slabs, {
-    frame: (slab, at, length) => heard.push(slabs.buffer(slab).toString('latin1', at, at + length)),
-    batchEnd: () => heard.push('.'),
+  const opened = new FramePort('port', slabs);
+  const seat = opened.seat({
+    handler: {
+      frame: (slab, at, length) => heard.push(slabs.buffer(slab).toString('latin1', at, at + length)),
+      batchEnd: () => heard.push('.'),
+    },
   });
   opened.onClosed = (cause) =>
     closed.push(cause === null ? null : ((cause as { code?: string }).code ?? cause.message));
@@ -21,7 +25,7 @@ function port(slabsMax = 4) {
     opened.attach(near);
     return { near, far };
   };
-  return { slabs, port: opened, heard, closed, attach };
+  return { slabs, port: opened, seat, heard, closed, attach };
 }
 
 test('frames in, frames out', () => {
@@ -136,19 +140,24 @@ test('without a stream output goes nowhere, is counted, and keeps nothing', () =
   assert.equal(slabs.inUse, 0);
 });
 
-test('the handler can be exchanged between two frames', () => {
-  const { slabs, port: one, heard, attach } = port();
+test('the seat can change hands between two frames', () => {
+  const { slabs, port: one, seat, heard, attach } = port();
   const { near, far } = attach();
   const log: string[] = [];
-  one.handler = {
-    frame: () => {
-      one.handler = {
-        frame: (slab, at, length) => log.push(slabs.buffer(slab).toString('latin1', at, at + length)),
-        batchEnd: () => {},
-      };
-    },
+  const next: FrameHandler = {
+    frame: (slab, at, length) => log.push(slabs.buffer(slab).toString('latin1', at, at + length)),
     batchEnd: () => {},
   };
+  seat.end();
+  const first = one.seat({
+    handler: {
+      frame: () => {
+        first.end();
+        one.seat({ handler: next });
+      },
+      batchEnd: () => {},
+    },
+  });
   far.write(text('old', 'new'), () => {});
   near.pump();
   assert.deepEqual(log, ['new']);

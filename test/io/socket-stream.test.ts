@@ -202,13 +202,16 @@ test('a port under a full pool holds the stream back and loses no frame', async 
   const pool = new SlabPool(128 * 1024, 3);
   const kept: SlabId[] = [];
   let frames = 0;
-  const port = new FramePort('port', pool, {
-    frame: (slab, at) => {
-      assert.equal(pool.buffer(slab).readUInt32BE(at), frames++);
-      pool.ref(slab);
-      kept.push(slab);
+  const port = new FramePort('port', pool);
+  port.seat({
+    handler: {
+      frame: (slab, at) => {
+        assert.equal(pool.buffer(slab).readUInt32BE(at), frames++);
+        pool.ref(slab);
+        kept.push(slab);
+      },
+      batchEnd: () => {},
     },
-    batchEnd: () => {},
   });
   port.attach(both.accepted);
   const all = Array.from({ length: 20_000 }, (_, i) => {

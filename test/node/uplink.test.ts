@@ -27,10 +27,8 @@ test('dials until the uplink is there, again when it is lost, and no more once c
   events.subscribe((event) => told.push(event.type));
   const slabs = new SlabPool(LIMITS.slabBytes, 4);
   const frames: number[] = [];
-  const port = new FramePort('uplink', slabs, {
-    frame: (_slab, _at, length) => frames.push(length),
-    batchEnd() {},
-  });
+  const port = new FramePort('uplink', slabs);
+  port.seat({ handler: { frame: (_slab, _at, length) => frames.push(length), batchEnd() {} } });
   const keeper = new UplinkKeeper(port, { kind: 'unix', mode: 'connect', path }, events);
   void keeper.connect();
   await until(() => told.includes('uplink.down'));

@@ -8,21 +8,22 @@
  */
 import type { PrimaryPath } from '../../../src/datapath/primary-path.ts';
 import type { SecondaryPath } from '../../../src/datapath/secondary-path.ts';
+import type { RetainedFrames } from '../../../src/frames/retained-frames.ts';
 import type { RunQueue } from '../../../src/frames/run-queue.ts';
 import type { SlabPool } from '../../../src/frames/slabs.ts';
 import type { FramePort } from '../../../src/io/frame-port.ts';
 import type { Limits } from '../../../src/limits.ts';
 import type { LinkChannel } from '../../../src/link/link-channel.ts';
 import type { ColoNode } from '../../../src/node/node.ts';
+import type { Instant } from '../../../src/units.ts';
 import type { SimQemu } from '../sim-qemu.ts';
 import type { SimSocket } from '../sockets.ts';
 
 type Port = Omit<FramePort, never> & { stream: SimSocket | null };
 type Path = Omit<PrimaryPath, never> & {
   gated: RunQueue;
-  early: readonly unknown[];
-  fenced: boolean;
-  link: (Omit<LinkChannel, never> & { frames: RunQueue }) | null;
+  early: RetainedFrames;
+  secondary: (Omit<LinkChannel, never> & { frames: RunQueue }) | null;
 };
 
 /** What a node is made of. */
@@ -75,9 +76,9 @@ export class Audit {
   }
 
   /** Would the node write to its uplink if it had something to say? */
-  maySpeak(nowMs: number): boolean {
+  maySpeak(nowMs: Instant): boolean {
     const { path } = this.inside;
-    return path !== null && !path.fenced && nowMs < path.speakUntilMs;
+    return path?.voice.maySpeak(nowMs) ?? false;
   }
 
   get hasUplink(): boolean {
@@ -122,7 +123,7 @@ export class Audit {
     }
     const vm = vmPort.stream;
     const up = uplink.stream;
-    if (qemu === null || current === null || path?.fenced === true) return null;
+    if (qemu === null || current === null || path?.voice.isFenced === true) return null;
     const heardAll = vm !== null && vm.peer.unsentBytes() === 0;
     const toldAll = vm !== null && vmPort.drained;
     if (path === null) {
@@ -202,11 +203,11 @@ export class Audit {
       const { primary, secondary } = path.comparator;
       if (path.gated.bytes > limits.gatedBytesMax + 2 * limits.slabBytes)
         return `${path.gated.bytes} bytes are gated`;
-      if (path.early.length > limits.earlyFramesMax) return `${path.early.length} frames came early`;
+      if (path.early.frames > limits.earlyFramesMax) return `${path.early.frames} frames came early`;
       if (primary.frames + secondary.frames > limits.heldFramesMax)
         return `${primary.frames} and ${secondary.frames} frames are held`;
-      if ((path.link?.queuedBytes ?? 0) > most)
-        return `${path.link?.queuedBytes} bytes wait in the link's socket`;
+      if ((path.secondary?.queuedBytes ?? 0) > most)
+        return `${path.secondary?.queuedBytes} bytes wait in the link's socket`;
     }
     if (!this.holdsNothing()) return null;
     this.slabsIdleMax = Math.max(this.slabsIdleMax, slabs.inUse);
@@ -222,8 +223,8 @@ export class Audit {
     return (
       primary.frames + secondary.frames === 0 &&
       path.gated.runs === 0 &&
-      path.early.length === 0 &&
-      (path.link === null || (path.link.frames.runs === 0 && path.link.queuedBytes === 0))
+      path.early.frames === 0 &&
+      (path.secondary === null || (path.secondary.frames.runs === 0 && path.secondary.queuedBytes === 0))
     );
   }
 }

@@ -1,0 +1,59 @@
+/**
+ * The right to speak, as one object (rule 2, one voice). A path asks it before each write to the uplink.
+ *
+ * | state   | may speak                   | entered by                                                        |
+ * |---------|-----------------------------|-------------------------------------------------------------------|
+ * | silent  | never                       | creation                                                          |
+ * | alone   | always                      | `grantAlone`: the arbiter's record says alone(this node)          |
+ * | leased  | until the lease's end       | `lease`: the secondary may soon be allowed to take over           |
+ * | fenced  | never, and nothing grants it| `fence`: the right is lost for good                               |
+ *
+ * A lease is proven by heartbeats (lease.ts) and only ever grows. Late proofs may come after a fence: they change nothing.
+ */
+import { invariant } from '../error.ts';
+import type { Instant } from '../units.ts';
+
+const NEVER = Number.NEGATIVE_INFINITY;
+const ALWAYS = Number.POSITIVE_INFINITY;
+
+export class Voice {
+  private state: 'silent' | 'alone' | 'leased' | 'fenced' = 'silent';
+  private generation = 0;
+  /** the end of what this node can prove, on its own monotonic clock */
+  private untilMs = NEVER;
+
+  get isFenced(): boolean {
+    return this.state === 'fenced';
+  }
+
+  /** May this node write to its uplink now? */
+  maySpeak(nowMs: Instant): boolean {
+    return nowMs < this.untilMs;
+  }
+
+  /** The arbiter's record of this generation says that this node alone has the VM. */
+  grantAlone(generation: number): void {
+    invariant(this.state !== 'fenced', 'a fenced voice was granted the right to speak');
+    // A first copy that fails leaves the record, and so the generation, as it was.
+    const newer = generation > this.generation || (this.state === 'alone' && generation === this.generation);
+    invariant(newer, `generation ${generation} grants a voice of generation ${this.generation}`);
+    this.generation = generation;
+    this.state = 'alone';
+    this.untilMs = ALWAYS;
+  }
+
+  /** From now on this node may speak only until `untilMs`, which it has proven. Later calls prolong it. */
+  lease(untilMs: number): void {
+    if (this.state === 'fenced') return;
+    invariant(this.state !== 'silent', 'a lease was proven for a voice that was never granted');
+    invariant(this.state !== 'leased' || untilMs >= this.untilMs, 'a lease became shorter');
+    this.state = 'leased';
+    this.untilMs = untilMs;
+  }
+
+  /** The right is lost for good. */
+  fence(): void {
+    this.state = 'fenced';
+    this.untilMs = NEVER;
+  }
+}
