@@ -74,7 +74,7 @@ async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
   const a = stage.node('a');
   const b = stage.node('b');
   await stage.boot(a, signal);
-  teller.say('node a runs the VM, alone, and its guest answers');
+  teller.say('node a runs the VM, alone, and its guest replies');
   await stage.protect(a, b, signal);
   teller.say('node b has a copy: the pair is protected');
 
@@ -121,13 +121,13 @@ async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
       failovers.push(judgeFailover(clients, killMs, after));
       const last = failovers[failovers.length - 1];
       teller.say(
-        `node ${to.name} took over: clients saw nothing for ${last.blackout_ms} ms ` +
-          `(${last.detect_ms} ms to be sure, ${last.promote_ms} ms to take over)`,
+        `node ${to.name} was promoted: clients received nothing for ${last.blackout_ms} ms ` +
+          `(${last.detect_ms} ms to detect, ${last.promote_ms} ms to promote)`,
       );
       if (failovers.length === 2) break;
       teller.chapter('Protect again');
       await stage.protect(to, from, signal);
-      teller.say(`node ${from.name} came back as the new secondary; the same connections go on`);
+      teller.say(`node ${from.name} came back as the new secondary; the connections stay open`);
     }
     teller.chapter('Let the download end');
     const late = sleep(DOWNLOAD_END_MS_MAX, 'late' as const, { signal, ref: false }).catch(
