@@ -63,11 +63,13 @@ function runCompare(options: Options): Promise<void> {
   const framing = framingOf(options);
   return runDropIn('compare', {
     ...options,
-    warning:
-      notify === undefined && qmp === undefined
-        ? ['compare.unasked', 'neither --notify nor --qmp: output that differs waits for ever']
-        : null,
-    build: (event) =>
+    warn: (emit) => {
+      if (notify === undefined && qmp === undefined)
+        emit('compare.unasked', {
+          message: 'neither --notify nor --qmp: output that differs waits for ever',
+        });
+    },
+    build: (emit) =>
       new DropInCompare({
         endpoints: { primaryIn, secondaryIn, out, framing },
         source:
@@ -79,7 +81,7 @@ function runCompare(options: Options): Promise<void> {
         comparing: qmp === undefined,
         hashSeed: randomInt(2 ** 32),
         surroundings: systemSurroundings,
-        event,
+        emit,
       }),
   });
 }

@@ -1,5 +1,6 @@
 /** What `colo compare` and `colo rewrite` share on the command line. */
 import { InvalidArgumentError } from 'commander';
+import type { CompareReport, EmitDropIn, RewriteReport } from '../dropin/events.ts';
 import { type Endpoint, formatEndpoint, parseEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { Framing } from '../frames/frame-reader.ts';
@@ -51,26 +52,28 @@ export function framingOf(options: DropInOptions): Framing {
   return options.vnetHdr === true ? 'vnet' : 'plain';
 }
 
+type Report = CompareReport | RewriteReport;
+
 type DropIn = {
   /** Rejects with COLO_ENDPOINT_LISTEN. */
   start(): Promise<void>;
-  report(): Record<string, unknown>;
+  report(): Report;
   /** Returns the last report. */
-  stop(): Promise<Record<string, unknown>>;
+  stop(): Promise<Report>;
 };
 
 /** Runs `colo compare` or `colo rewrite` until SIGINT or SIGTERM, and prints its events. */
 export async function runDropIn(
   name: 'compare' | 'rewrite',
   options: DropInOptions & {
-    build: (event: PrintEvent) => DropIn;
-    /** Type and message of an event that comes first. */
-    warning: readonly [type: string, message: string] | null;
+    build: (emit: EmitDropIn) => DropIn;
+    /** Emits what the user should know about the options, before anything else. */
+    warn?: (emit: EmitDropIn) => void;
   },
 ): Promise<void> {
   const emit = eventPrinter(name, options.json === true ? 'json' : 'text');
   const dropIn = options.build(emit);
-  if (options.warning !== null) emit(options.warning[0], { message: options.warning[1] });
+  options.warn?.(emit);
   const { promise: stopping, resolve: stop } = Promise.withResolvers<void>();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop());
   process.on(REPORT_SIGNAL, () => emit(`${name}.report`, dropIn.report()));
@@ -80,10 +83,8 @@ export async function runDropIn(
   emit(`${name}.stopped`, await dropIn.stop());
 }
 
-type PrintEvent = (type: string, details: Record<string, unknown>) => void;
-
 /** Prints events as a node's log does, numbered from 1. */
-function eventPrinter(node: string, format: 'json' | 'text'): PrintEvent {
+function eventPrinter(node: string, format: 'json' | 'text'): EmitDropIn {
   let seq = 0;
   return (type, details) => {
     const event = { seq: ++seq, at: new Date().toISOString(), node, type, ...details };

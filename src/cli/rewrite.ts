@@ -59,14 +59,13 @@ export function rewriteCommand(): Command {
 function runRewrite(options: Options): Promise<void> {
   return runDropIn('rewrite', {
     ...options,
-    warning:
-      options.qmp === undefined
-        ? [
-            'rewrite.blind',
-            'no --qmp: checkpoints are not seen, so connections that outlive one stop matching',
-          ]
-        : null,
-    build: (event) =>
+    warn: (emit) => {
+      if (options.qmp !== undefined) return;
+      emit('rewrite.blind', {
+        message: 'no --qmp: checkpoints are not seen, so connections that outlive one stop matching',
+      });
+    },
+    build: (emit) =>
       new DropInRewrite({
         endpoints: {
           in: options.in,
@@ -79,7 +78,7 @@ function runRewrite(options: Options): Promise<void> {
         connectQmp,
         hashSeed: randomInt(2 ** 32),
         surroundings: systemSurroundings,
-        event,
+        emit,
       }),
   });
 }

@@ -1,4 +1,5 @@
 /** Whoever takes checkpoints for `colo compare`, and what it tells of them. */
+import type { EmitDropIn } from './events.ts';
 
 export type CheckpointEvents = {
   /** The PVM has stopped; it may be for a checkpoint. */
@@ -12,7 +13,7 @@ export type CheckpointEvents = {
   /** There is no secondary (yet, or any more). */
   alone(): void;
   /** The connection came or went, or the peer said what nobody understands. */
-  note(type: string, details: Record<string, unknown>): void;
+  note: EmitDropIn;
 };
 
 export interface CheckpointSource {

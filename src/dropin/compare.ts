@@ -14,6 +14,7 @@ import type { Surroundings } from '../io/surroundings.ts';
 import type { Instant } from '../units.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
 import { ComparePath } from './compare-path.ts';
+import type { CompareReport, EmitDropIn } from './events.ts';
 import { StreamKeeper } from './stream-keeper.ts';
 
 export type CompareOptions = {
@@ -22,21 +23,6 @@ export type CompareOptions = {
   out: Endpoint;
   framing: Framing;
 };
-
-export type CompareReport = {
-  primaryFrames: number;
-  secondaryFrames: number;
-  releasedFrames: number;
-  releasedBytes: number;
-  droppedFrames: number;
-  matched: number;
-  divergences: number;
-  asked: number;
-  committed: number;
-  malformed: number;
-};
-
-export type CompareEvent = (type: string, details: Record<string, unknown>) => void;
 
 /** QEMU forgets requests that come during a checkpoint. */
 const ASK_AGAIN_MS = 1000;
@@ -55,7 +41,7 @@ export class DropInCompare {
   readonly path: ComparePath;
   private readonly clock: Clock;
   private readonly timers: Timers;
-  private readonly event: CompareEvent;
+  private readonly emit: EmitDropIn;
   private readonly policy = new CheckpointPolicy(WAITS);
   private readonly keepers: StreamKeeper[];
   private readonly source: CheckpointSource | null;
@@ -73,13 +59,13 @@ export class DropInCompare {
     comparing: boolean;
     hashSeed: number;
     surroundings: Surroundings;
-    event: CompareEvent;
+    emit: EmitDropIn;
   }) {
     const { endpoints, surroundings } = options;
     const { clock, timers } = surroundings;
     this.clock = clock;
     this.timers = timers;
-    this.event = options.event;
+    this.emit = options.emit;
     this.path = new ComparePath({
       framing: endpoints.framing,
       comparing: options.comparing,
@@ -105,8 +91,8 @@ export class DropInCompare {
       timers,
     });
     const events = {
-      up: (place: string) => this.event('stream.up', { place }),
-      down: (place: string, cause: string) => this.event('stream.down', { place, cause }),
+      up: (place: string) => this.emit('stream.up', { place }),
+      down: (place: string, cause: string) => this.emit('stream.down', { place, cause }),
     };
     const { primaryIn, secondaryIn, out } = endpoints;
     this.keepers = [
@@ -121,7 +107,7 @@ export class DropInCompare {
         ranOn: () => this.path.runOn(),
         committed: () => this.onCommitted(),
         alone: () => this.onAlone(),
-        note: (type, details) => this.event(type, details),
+        note: this.emit,
       }) ?? null;
   }
 
@@ -179,13 +165,13 @@ export class DropInCompare {
     this.policy.committed(nowMs, this.askedMs === null ? 0 : nowMs - this.askedMs);
     const tookMs = this.askedMs === null ? null : Number((nowMs - this.askedMs).toFixed(1));
     this.askedMs = null;
-    this.event('checkpoint.committed', { released, tookMs });
+    this.emit('checkpoint.committed', { released, tookMs });
   }
 
   private onAlone(): void {
     this.askedMs = null;
     const released = this.path.goAlone();
-    this.event('compare.alone', { released });
+    this.emit('compare.alone', { released });
   }
 
   private mayAsk(nowMs: Instant): boolean {
@@ -197,7 +183,7 @@ export class DropInCompare {
   private ask(reason: CheckpointReason, nowMs: Instant): void {
     this.askedMs = nowMs;
     this.asked++;
-    this.event('checkpoint.asked', {
+    this.emit('checkpoint.asked', {
       reason,
       ...(reason.startsWith('diverged') ? { flow: this.waitsFor } : {}),
     });

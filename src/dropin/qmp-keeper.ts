@@ -4,6 +4,7 @@ import { messageOf } from '../error.ts';
 import type { Timers } from '../io/clock.ts';
 import { Outage, redial } from '../io/redial.ts';
 import type { Qmp, QmpEvent } from '../qemu/qmp.ts';
+import type { EmitDropIn } from './events.ts';
 
 /** What QmpClient is, so that a test can put another in its place. */
 export type QmpConnection = Qmp & {
@@ -20,7 +21,7 @@ export type QmpKeeperEvents = {
   event(qmp: QmpConnection, name: string): Promise<void>;
   /** The connection has gone, or there was none: what was being waited for will not come. */
   down(): void;
-  note(type: string, details: Record<string, unknown>): void;
+  note: EmitDropIn;
 };
 
 const RETRY_MS = 500;

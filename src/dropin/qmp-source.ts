@@ -36,7 +36,7 @@ export class QmpSource implements CheckpointSource {
         else if (name === 'RESUME') await this.onResume(qmp);
       },
       down: () => events.ranOn(),
-      note: (type, details) => events.note(type, details),
+      note: events.note,
     });
   }
 

@@ -6,6 +6,7 @@ import type { Endpoint } from '../endpoint.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import type { Surroundings } from '../io/surroundings.ts';
+import type { EmitDropIn, RewriteReport } from './events.ts';
 import type { ConnectQmp } from './qmp-keeper.ts';
 import { RewritePath } from './rewrite-path.ts';
 import { StreamKeeper } from './stream-keeper.ts';
@@ -20,20 +21,9 @@ export type RewriteEndpoints = {
   qmp: Endpoint | null;
 };
 
-export type RewriteReport = {
-  inputFrames: number;
-  outputFrames: number;
-  droppedInput: number;
-  droppedOutput: number;
-  connections: number;
-  checkpoints: number;
-};
-
-export type RewriteEvent = (type: string, details: Record<string, unknown>) => void;
-
 export class DropInRewrite {
   readonly path: RewritePath;
-  private readonly event: RewriteEvent;
+  private readonly emit: EmitDropIn;
   private readonly keepers: StreamKeeper[];
   private readonly watch: SvmWatch | null;
   private checkpoints = 0;
@@ -44,19 +34,19 @@ export class DropInRewrite {
     connectQmp: ConnectQmp;
     hashSeed: number;
     surroundings: Surroundings;
-    event: RewriteEvent;
+    emit: EmitDropIn;
   }) {
-    const { endpoints, framing, hashSeed, surroundings, event } = options;
-    this.event = event;
+    const { endpoints, framing, hashSeed, surroundings, emit } = options;
+    this.emit = emit;
     this.path = new RewritePath({
       framing,
       phase: endpoints.qmp === null ? 'following' : 'waiting',
       hashSeed,
     });
-    this.path.translator.onSigned = (key) => event('translate.signed', { flow: describeFlowKey(key) });
+    this.path.translator.onSigned = (key) => emit('translate.signed', { flow: describeFlowKey(key) });
     const events = {
-      up: (place: string) => event('stream.up', { place }),
-      down: (place: string, cause: string) => event('stream.down', { place, cause }),
+      up: (place: string) => emit('stream.up', { place }),
+      down: (place: string, cause: string) => emit('stream.down', { place, cause }),
     };
     // In the order in which frames that arrive at once have somewhere to go.
     this.keepers = [
@@ -75,7 +65,7 @@ export class DropInRewrite {
             waits: () => this.onWaits(),
             committed: () => this.onCommitted(),
             tookOver: () => this.onTookOver(),
-            note: event,
+            note: emit,
           });
   }
 
@@ -111,14 +101,15 @@ export class DropInRewrite {
 
   private onWaits(): void {
     this.path.wait();
-    this.event('rewrite.waiting', {});
+    this.emit('rewrite.waiting', {});
   }
 
   private onCommitted(): void {
     const seen = this.path.phase === 'following';
     const connections = this.path.commit();
     if (seen) this.checkpoints++;
-    this.event(seen ? 'checkpoint.seen' : 'rewrite.following', seen ? { connections } : {});
+    if (seen) this.emit('checkpoint.seen', { connections });
+    else this.emit('rewrite.following', {});
   }
 
   private onTookOver(): void {
@@ -127,6 +118,6 @@ export class DropInRewrite {
       return;
     }
     const lost = this.path.takeOver();
-    this.event('rewrite.alone', { connections: this.path.connections, lost });
+    this.emit('rewrite.alone', { connections: this.path.connections, lost });
   }
 }

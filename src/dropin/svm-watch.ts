@@ -14,6 +14,7 @@
 import type { Endpoint } from '../endpoint.ts';
 import type { Timers } from '../io/clock.ts';
 import { isObject, type Qmp } from '../qemu/qmp.ts';
+import type { EmitDropIn } from './events.ts';
 import { type ConnectQmp, QmpKeeper } from './qmp-keeper.ts';
 
 export type SvmEvents = {
@@ -27,7 +28,7 @@ export type SvmEvents = {
   committed(): void;
   /** It is the one VM. */
   tookOver(): void;
-  note(type: string, details: Record<string, unknown>): void;
+  note: EmitDropIn;
 };
 
 export class SvmWatch {
@@ -45,7 +46,7 @@ export class SvmWatch {
         else if (name === 'RESUME') await this.onResume(qmp);
       },
       down: () => events.ranOn(),
-      note: (type, details) => events.note(type, details),
+      note: events.note,
     });
   }
 

@@ -2,8 +2,8 @@
 import type { Tap } from '../datapath/tap.ts';
 import { ColoError } from '../error.ts';
 import type { Clock } from '../io/clock.ts';
+import type { EventSink } from '../observe/events.ts';
 import { PcapngWriter } from '../observe/pcapng.ts';
-import type { EventSink } from '../observe/status.ts';
 
 const MICROS_PER_MS = 1000;
 

@@ -6,7 +6,7 @@ import type { Endpoint } from '../endpoint.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import { Outage, redial } from '../io/redial.ts';
 import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
-import type { EventSink } from '../observe/status.ts';
+import type { EventSink } from '../observe/events.ts';
 
 const RETRY_MS = 100;
 

@@ -1,11 +1,16 @@
 /**
- * What happened, in order: one JSON object per line, only ever added to. The last events stay in memory for those who
- * follow along. A disk that is full or broken costs lines (counted, and told once there is room again), never the
- * node. Sequence numbers go on where the file's last line stopped, so `after=SEQ` means the same across restarts.
+ * The event log: one JSON object per line, in order, in a file that only grows. The last RING_EVENTS_MAX events also stay
+ * in memory for followers.
+ *
+ * Sequence numbers continue from the file's last whole line, so `after=SEQ` means the same across restarts.
+ *
+ * Limits: PENDING_BYTES_MAX waiting for the disk, LINE_CHARACTERS_MAX per line. Failure: a full or broken disk costs
+ * lines, never the node. Lost lines are counted, and one event reports their number when the disk has room again.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { ColoError } from '../error.ts';
+import { ColoError, invariant } from '../error.ts';
 import { type AppendFile, fileErrorText, openAppendFile } from './append-file.ts';
+import type { EventDetails, LogEvents, NodeEvents } from './events.ts';
 import type { NodeEvent } from './status.ts';
 
 export type EventListener = (event: NodeEvent) => void;
@@ -21,174 +26,191 @@ export type EventLogOptions = {
 
 /** A few minutes of a node with several checkpoints a second; about 300 kB. */
 export const RING_EVENTS_MAX = 1000;
-/** Lines waiting for the disk: seconds of the worst burst. Beyond it they are counted instead of kept. */
+/** Lines that wait for the disk: seconds of the worst burst. Further lines are counted and dropped. */
 const PENDING_BYTES_MAX = 1 << 20;
-/** Enough for the ring at usual line lengths. */
+/** Enough to fill the ring at usual line lengths. */
 const TAIL_BYTES = 512 * 1024;
-/** An event is a line to read, not a dump. */
+/** An event is a line for people to read; a longer one loses its details. */
 const LINE_CHARACTERS_MAX = 16 * 1024;
 
-export class EventLog {
-  /** Events that never got into the file. */
+export class EventLog<Events extends Record<keyof Events, object> = NodeEvents> {
+  /** Events that are not in the file. */
   unwritten = 0;
 
-  readonly #node: string;
-  readonly #now: () => number;
-  readonly #file: AppendFile;
-  readonly #ring: NodeEvent[] = [];
-  /** Where the next event goes once the ring is full, which is where the oldest is. */
-  #ringNext = 0;
-  readonly #listeners = new Set<EventListener>();
-  #seq = 0;
-  #pending: string[] = [];
-  #pendingBytes = 0;
-  #writing = false;
-  /** The file may end within a line: start the next write with a newline. */
-  #torn: boolean;
-  #failing = false;
-  #unwrittenTold = 0;
-  #closed = false;
-  #whenIdle: (() => void)[] = [];
+  private readonly node: string;
+  private readonly now: () => number;
+  private readonly file: AppendFile;
+  private readonly ring: NodeEvent[] = [];
+  /** Index of the next event once the ring is full: the place of the oldest one. */
+  private ringNext = 0;
+  private readonly listeners = new Set<EventListener>();
+  private seq = 0;
+  private pending: string[] = [];
+  private pendingBytes = 0;
+  private writing = false;
+  /** The file may end within a line, so the next write begins with a newline. */
+  private torn: boolean;
+  private failing = false;
+  /** Of `unwritten`, those that an `events.resumed` has reported. */
+  private unwrittenReported = 0;
+  private closed = false;
+  private whenIdle: (() => void)[] = [];
 
+  /** Throws COLO_EVENTS_OPEN. */
   constructor({ path, node, now, open }: EventLogOptions) {
-    this.#node = node;
-    this.#now = now;
+    this.node = node;
+    this.now = now;
     const tail = readTail(path);
-    this.#torn = tail !== '' && !tail.endsWith('\n');
+    this.torn = tail !== '' && !tail.endsWith('\n');
     for (const line of tail.split('\n')) {
       const event = parseEvent(line);
       if (event === null) continue;
-      this.#keep(event);
-      this.#seq = Math.max(this.#seq, event.seq);
+      this.addToRing(event);
+      this.seq = Math.max(this.seq, event.seq);
     }
     try {
-      this.#file = (open ?? ((name) => openAppendFile(name, 'a')))(path);
+      this.file = (open ?? ((name) => openAppendFile(name, 'a')))(path);
     } catch (error) {
       const advice = 'give another eventLog or runDirectory, or make it writable for the user of the node';
       throw new ColoError(
         'COLO_EVENTS_OPEN',
         `cannot write the event log ${path}: ${fileErrorText(error)}; ${advice}`,
-        {
-          cause: error,
-        },
+        { cause: error },
       );
     }
   }
 
-  /** Details may hold anything that JSON can say; the fields of the event itself cannot be overridden. */
-  emit(type: string, details: Readonly<Record<string, unknown>> = {}): NodeEvent {
-    const head = { seq: ++this.#seq, at: new Date(this.#now()).toISOString(), node: this.#node, type };
+  /** Adds an event. Details are anything that JSON can express; they cannot replace the event's own fields. */
+  emit<Type extends keyof Events & string>(type: Type, details: Readonly<Events[Type]>): NodeEvent {
+    return this.add(type, details as EventDetails);
+  }
+
+  /** Returns a function that ends the subscription. */
+  subscribe(listener: EventListener): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  /** Returns the events in memory whose number is above `seq`, oldest first. */
+  after(seq: number): NodeEvent[] {
+    const oldestFirst = [...this.ring.slice(this.ringNext), ...this.ring.slice(0, this.ringNext)];
+    return oldestFirst.filter((event) => event.seq > seq);
+  }
+
+  get lastSeq(): number {
+    return this.seq;
+  }
+
+  /** Resolves once every event emitted so far is in the file or counted in `unwritten`. */
+  flush(): Promise<void> {
+    return new Promise((resolve) => {
+      this.whenIdle.push(resolve);
+      this.pump();
+    });
+  }
+
+  async close(): Promise<void> {
+    if (this.closed) return;
+    await this.flush();
+    this.closed = true;
+    this.listeners.clear();
+    await new Promise<void>((resolve) => this.file.close(resolve));
+  }
+
+  private emitOwn<Type extends keyof LogEvents>(type: Type, details: LogEvents[Type]): void {
+    this.add(type, details);
+  }
+
+  private add(type: string, details: EventDetails): NodeEvent {
+    const head = { seq: ++this.seq, at: new Date(this.now()).toISOString(), node: this.node, type };
     let event: NodeEvent = { ...head, ...details, ...head };
     let line = toJson(event);
     if (line === null || line.length > LINE_CHARACTERS_MAX) {
       event = { ...head, detailsDropped: line === null ? 'not expressible as JSON' : 'too long' };
       line = JSON.stringify(event);
     }
-    this.#keep(event);
-    this.#append(line);
-    for (const listener of this.#listeners) {
+    this.addToRing(event);
+    this.append(line);
+    for (const listener of this.listeners) {
       try {
         listener(event);
       } catch (error) {
-        // A broken follower must not break what it follows.
-        this.#listeners.delete(listener);
-        this.emit('events.listener-failed', { message: String(error) });
+        // A follower that throws is removed: it must not stop the node that it follows.
+        this.listeners.delete(listener);
+        this.emitOwn('events.listener-failed', { message: String(error) });
       }
     }
     return event;
   }
 
-  /** Returns what ends the subscription. */
-  subscribe(listener: EventListener): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  }
-
-  /** The events in memory with a higher number, oldest first. */
-  after(seq: number): NodeEvent[] {
-    const oldestFirst = [...this.#ring.slice(this.#ringNext), ...this.#ring.slice(0, this.#ringNext)];
-    return oldestFirst.filter((event) => event.seq > seq);
-  }
-
-  get lastSeq(): number {
-    return this.#seq;
-  }
-
-  /** Resolves once everything emitted so far is in the file or counted as unwritten. */
-  flush(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#whenIdle.push(resolve);
-      this.#pump();
-    });
-  }
-
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    await this.flush();
-    this.#closed = true;
-    this.#listeners.clear();
-    await new Promise<void>((resolve) => this.#file.close(resolve));
-  }
-
-  #keep(event: NodeEvent): void {
-    if (this.#ring.length < RING_EVENTS_MAX) {
-      this.#ring.push(event);
+  private addToRing(event: NodeEvent): void {
+    if (this.ring.length < RING_EVENTS_MAX) {
+      this.ring.push(event);
       return;
     }
-    this.#ring[this.#ringNext] = event;
-    this.#ringNext = (this.#ringNext + 1) % RING_EVENTS_MAX;
+    this.ring[this.ringNext] = event;
+    this.ringNext = (this.ringNext + 1) % RING_EVENTS_MAX;
   }
 
-  #append(line: string): void {
-    if (this.#closed || this.#pendingBytes + line.length > PENDING_BYTES_MAX) {
+  private append(line: string): void {
+    if (this.closed || this.pendingBytes + line.length > PENDING_BYTES_MAX) {
       this.unwritten++;
       return;
     }
-    this.#pending.push(line);
-    this.#pendingBytes += line.length + 1;
-    this.#pump();
+    this.pending.push(line);
+    this.pendingBytes += line.length + 1;
+    this.pump();
   }
 
-  #pump(): void {
-    if (this.#writing) return;
-    if (this.#pending.length === 0 || this.#closed) {
-      const idle = this.#whenIdle;
-      this.#whenIdle = [];
+  private pump(): void {
+    if (this.writing) return;
+    if (this.pending.length === 0 || this.closed) {
+      const idle = this.whenIdle;
+      this.whenIdle = [];
       for (const resolve of idle) resolve();
       return;
     }
-    const lines = this.#pending;
-    this.#pending = [];
-    this.#pendingBytes = 0;
-    this.#writing = true;
-    const bytes = Buffer.from(`${this.#torn ? '\n' : ''}${lines.join('\n')}\n`);
-    this.#file.append(bytes, bytes.length, (error, written) => {
-      this.#writing = false;
+    const lines = this.pending;
+    this.pending = [];
+    this.pendingBytes = 0;
+    this.write(lines);
+  }
+
+  private write(lines: readonly string[]): void {
+    invariant(!this.writing, 'the event log writes one piece at a time');
+    this.writing = true;
+    const bytes = Buffer.from(`${this.torn ? '\n' : ''}${lines.join('\n')}\n`);
+    this.file.append(bytes, bytes.length, (error, written) => {
+      this.writing = false;
       if (error === null) {
-        this.#torn = false;
-        this.#wrote();
+        this.torn = false;
+        this.reportWritten();
       } else {
-        // Lines that got in whole count as written; the rest is not tried again, for it may be a lot by then.
-        const whole = newlines(bytes, written) - (this.#torn && written > 0 ? 1 : 0);
-        if (written > 0) this.#torn = bytes[written - 1] !== 0x0a;
+        // Whole lines in the file count as written. The others are not tried again: by then they may be many.
+        const whole = newlines(bytes, written) - (this.torn && written > 0 ? 1 : 0);
+        if (written > 0) this.torn = bytes[written - 1] !== 0x0a;
         this.unwritten += lines.length - whole;
-        if (!this.#failing) {
-          this.#failing = true;
-          this.emit('events.unwritten', {
-            message: `the event log cannot be written: ${fileErrorText(error)}`,
-          });
-        }
+        this.reportFailure(error);
       }
-      this.#pump();
+      this.pump();
     });
   }
 
-  #wrote(): void {
-    this.#failing = false;
-    if (this.unwritten === this.#unwrittenTold) return;
-    const count = this.unwritten - this.#unwrittenTold;
-    this.#unwrittenTold = this.unwritten;
-    this.emit('events.resumed', { unwritten: count });
+  private reportFailure(error: Error): void {
+    if (this.failing) return;
+    this.failing = true;
+    this.emitOwn('events.unwritten', {
+      message: `the event log cannot be written: ${fileErrorText(error)}`,
+    });
+  }
+
+  private reportWritten(): void {
+    this.failing = false;
+    const count = this.unwritten - this.unwrittenReported;
+    invariant(count >= 0, 'no more events were reported as unwritten than there are');
+    if (count === 0) return;
+    this.unwrittenReported = this.unwritten;
+    this.emitOwn('events.resumed', { unwritten: count });
   }
 }
 
@@ -206,13 +228,13 @@ function toJson(event: NodeEvent): string | null {
   }
 }
 
-/** The end of an earlier log, from its first whole line; '' when there is none. */
+/** Returns the end of an earlier log, from its first whole line; '' if there is no such log. */
 function readTail(path: string): string {
   let fd: number;
   try {
     fd = openSync(path, 'r');
   } catch {
-    // Absent is usual; anything worse shows when it is opened for writing.
+    // Usually there is no such file. Anything worse shows when it is opened for writing.
     return '';
   }
   try {

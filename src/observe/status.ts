@@ -61,11 +61,6 @@ export type NodeEvent = {
   [detail: string]: unknown;
 };
 
-/** Where a node says what happens: the event log, of which it needs no more. */
-export interface EventSink {
-  emit(type: string, details?: Readonly<Record<string, unknown>>): unknown;
-}
-
 /** What the API and the CLI can ask of a running node. */
 export type NodeControl = {
   status(): NodeStatus;

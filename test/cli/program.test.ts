@@ -7,7 +7,7 @@ import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type ApiServer, listenControl } from '../../src/observe/api.ts';
 import { EventLog } from '../../src/observe/event-log.ts';
-import { type FakeNode, fakeNode, fakeStatus, REPORT } from '../observe/fake-node.ts';
+import { type AnyEvents, type FakeNode, fakeNode, fakeStatus, REPORT } from '../observe/fake-node.ts';
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const folder = mkdtempSync(join(tmpdir(), 'colo-cli-'));
@@ -34,7 +34,13 @@ async function colo(...args: string[]): Promise<Result> {
   return { code, out, err };
 }
 
-type Running = { node: FakeNode; events: EventLog; server: ApiServer; config: string; socket: string };
+type Running = {
+  node: FakeNode;
+  events: EventLog<AnyEvents>;
+  server: ApiServer;
+  config: string;
+  socket: string;
+};
 async function withNode(
   use: (running: Running) => Promise<void>,
   overrides: Parameters<typeof fakeNode>[0] = {},
@@ -53,7 +59,7 @@ runDirectory: run-${count}
 `,
   );
   const node = fakeNode(overrides);
-  const events = new EventLog({ path: join(run, 'events.ndjson'), node: 'alpha', now: Date.now });
+  const events = new EventLog<AnyEvents>({ path: join(run, 'events.ndjson'), node: 'alpha', now: Date.now });
   const socket = join(run, 'control.sock');
   const server = await listenControl({ socketPath: socket, control: node, events });
   try {
@@ -201,7 +207,7 @@ test('events: filtered, as JSON, and followed to the end', async () => {
   await withNode(async ({ socket, events, server }) => {
     events.emit('link.lost', { cause: 'timed out', peer: '\u001b[2Jbeta' });
     events.emit('checkpoint.committed', { pauseMs: 5.5 });
-    events.emit('checkpoint.started');
+    events.emit('checkpoint.started', {});
     const text = await colo('events', '--socket', socket, '--type', 'link');
     assert.match(text.out, /^\d{4}-\S+Z alpha link\.lost cause="timed out" peer=.*beta"?\n$/);
     assert.ok(!text.out.includes('\u001b'), 'nothing that moves the cursor');
@@ -222,7 +228,7 @@ test('events: filtered, as JSON, and followed to the end', async () => {
         resolve();
       });
     });
-    const timer = setInterval(() => events.emit('node.tick'), 20);
+    const timer = setInterval(() => events.emit('node.tick', {}), 20);
     await heard;
     clearInterval(timer);
     await server.close();

@@ -36,8 +36,10 @@ class Rig {
       comparing: options.comparing ?? true,
       hashSeed: 1,
       surroundings: surroundings(this.time),
-      event: (type, { tookMs: _, ...details }) =>
-        this.events.push([type, ...Object.values(details)].join(' ')),
+      emit: (type, details) => {
+        const { tookMs: _, ...rest } = details as Record<string, unknown>;
+        this.events.push([type, ...Object.values(rest)].join(' '));
+      },
     });
     const { path } = this.compare;
     this.far = [path.primaryIn, path.secondaryIn, path.out].map((port) => {

@@ -10,7 +10,7 @@ import { parseEndpoint } from '../../src/endpoint.ts';
 import { type ApiServer, listenControl, listenMetrics } from '../../src/observe/api.ts';
 import { EventLog } from '../../src/observe/event-log.ts';
 import type { NodeControl } from '../../src/observe/status.ts';
-import { fakeNode, fakeStatus, REPORT } from './fake-node.ts';
+import { type AnyEvents, fakeNode, fakeStatus, REPORT } from './fake-node.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-api-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -31,10 +31,10 @@ function call(socketPath: string, method: string, path: string, body?: string): 
 
 async function withServer(
   control: NodeControl,
-  use: (socketPath: string, events: EventLog, server: ApiServer) => Promise<void>,
+  use: (socketPath: string, events: EventLog<AnyEvents>, server: ApiServer) => Promise<void>,
 ): Promise<void> {
   const socketPath = join(folder, `run-${++count}`, 'control.sock');
-  const events = new EventLog({ path: join(folder, `e-${count}`), node: 'alpha', now: Date.now });
+  const events = new EventLog<AnyEvents>({ path: join(folder, `e-${count}`), node: 'alpha', now: Date.now });
   const server = await listenControl({ socketPath, control, events });
   try {
     await use(socketPath, events, server);
@@ -99,7 +99,7 @@ test('errors are {code, message} with the status that fits', async () => {
 
 test('events after a number, and then as they happen', async () => {
   await withServer(fakeNode(), async (socket, events, server) => {
-    for (const type of ['one', 'two', 'three']) events.emit(type);
+    for (const type of ['one', 'two', 'three']) events.emit(type, {});
     const types = (text: string): string[] => [...text.matchAll(/"type":"(\w+)"/g)].map((match) => match[1]);
     assert.deepEqual(types((await call(socket, 'GET', '/events')).body), ['one', 'two', 'three']);
     assert.deepEqual(types((await call(socket, 'GET', '/events?after=2')).body), ['three']);
@@ -111,7 +111,7 @@ test('events after a number, and then as they happen', async () => {
     request({ socketPath: socket, path: '/events?after=2&follow=1', agent: false }, (response) => {
       response.on('data', (chunk) => {
         text += String(chunk);
-        if (text.includes('"three"')) events.emit(text.includes('"four"') ? 'five' : 'four');
+        if (text.includes('"three"')) events.emit(text.includes('"four"') ? 'five' : 'four', {});
         if (text.includes('"five"')) heard.resolve(text);
       });
       response.on('error', () => {});
@@ -152,7 +152,7 @@ test('a socket that a dead node left is replaced, one in use is not', async () =
   const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
   spawnSync(process.execPath, ['-e', script]);
   assert.ok(existsSync(path), 'the stale socket is there');
-  const events = new EventLog({ path: join(folder, 'stale-e'), node: 'a', now: Date.now });
+  const events = new EventLog<AnyEvents>({ path: join(folder, 'stale-e'), node: 'a', now: Date.now });
   const options = { socketPath: path, control: fakeNode(), events };
   const server = await listenControl(options);
   await assert.rejects(listenControl(options), {
@@ -168,7 +168,7 @@ test('a socket that a dead node left is replaced, one in use is not', async () =
 test('what is in the way and is no socket stays', async () => {
   const path = join(folder, 'file.sock');
   writeFileSync(path, 'precious');
-  const events = new EventLog({ path: join(folder, 'file-e'), node: 'a', now: Date.now });
+  const events = new EventLog<AnyEvents>({ path: join(folder, 'file-e'), node: 'a', now: Date.now });
   const listen = (socketPath: string) => listenControl({ socketPath, control: fakeNode(), events });
   await assert.rejects(listen(path), { code: 'COLO_API_LISTEN', message: /not a socket/ });
   assert.ok(existsSync(path));

@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import type { AppendFile } from '../../src/observe/append-file.ts';
 import { EventLog, RING_EVENTS_MAX } from '../../src/observe/event-log.ts';
 import type { NodeEvent } from '../../src/observe/status.ts';
+import type { AnyEvents } from './fake-node.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-events-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -38,13 +39,13 @@ class SmallDisk implements AppendFile {
 
 test('one line per event, the same to followers, the ring and the file', async () => {
   const path = join(folder, 'run', 'events.ndjson');
-  const log = new EventLog({ path, node: 'alpha', now });
+  const log = new EventLog<AnyEvents>({ path, node: 'alpha', now });
   const heard: NodeEvent[] = [];
   const stop = log.subscribe((event) => heard.push(event));
-  log.emit('node.started');
+  log.emit('node.started', {});
   log.emit('link.lost', { cause: 'a "quote"\nand a line', seq: 99, node: 'mallory' });
   stop();
-  log.emit('node.stopped');
+  log.emit('node.stopped', {});
   await log.close();
   const lost = {
     seq: 2,
@@ -69,7 +70,7 @@ test('one line per event, the same to followers, the ring and the file', async (
 
 test('the ring keeps the last ones, in order', async () => {
   const path = join(folder, 'ring.ndjson');
-  const log = new EventLog({ path, node: 'a', now });
+  const log = new EventLog<AnyEvents>({ path, node: 'a', now });
   for (let i = 1; i <= RING_EVENTS_MAX + 250; i++) log.emit('tick', { i });
   const ring = log.after(0);
   assert.deepEqual(
@@ -87,17 +88,17 @@ test('the ring keeps the last ones, in order', async () => {
 
 test('numbers go on after a restart, past a line that was torn', async () => {
   const path = join(folder, 'restart.ndjson');
-  const first = new EventLog({ path, node: 'a', now });
-  first.emit('one');
-  first.emit('two');
+  const first = new EventLog<AnyEvents>({ path, node: 'a', now });
+  first.emit('one', {});
+  first.emit('two', {});
   await first.close();
   appendFileSync(path, '{"seq":3,"at":"20');
-  const second = new EventLog({ path, node: 'a', now });
+  const second = new EventLog<AnyEvents>({ path, node: 'a', now });
   assert.deepEqual(
     second.after(0).map(({ type }) => type),
     ['one', 'two'],
   );
-  assert.equal(second.emit('three').seq, 3);
+  assert.equal(second.emit('three', {}).seq, 3);
   await second.close();
   const lines = readFileSync(path, 'utf8').split('\n');
   assert.deepEqual(
@@ -108,11 +109,11 @@ test('numbers go on after a restart, past a line that was torn', async () => {
 
 test('a full disk: counted, the ring goes on, and the file tells of the gap once there is room', async () => {
   const disk = new SmallDisk();
-  const log = new EventLog({ path: join(folder, 'none'), node: 'a', now, open: () => disk });
+  const log = new EventLog<AnyEvents>({ path: join(folder, 'none'), node: 'a', now, open: () => disk });
   disk.roomBytes = 100; // the first line and a part of the second
-  log.emit('one');
-  log.emit('two');
-  log.emit('three');
+  log.emit('one', {});
+  log.emit('two', {});
+  log.emit('three', {});
   await log.flush();
   assert.deepEqual(
     log.after(0).map(({ type }) => type),
@@ -120,7 +121,7 @@ test('a full disk: counted, the ring goes on, and the file tells of the gap once
   );
   assert.equal(log.unwritten, 3);
   disk.roomBytes = 1e6;
-  log.emit('five');
+  log.emit('five', {});
   await log.flush();
   const whole = disk.text.split('\n').flatMap((line) => {
     try {
@@ -140,11 +141,11 @@ test('a full disk: counted, the ring goes on, and the file tells of the gap once
 
 test('a write that got in by half counts its whole lines as written', async () => {
   const disk = new SmallDisk();
-  const log = new EventLog({ path: join(folder, 'none'), node: 'a', now, open: () => disk });
+  const log = new EventLog<AnyEvents>({ path: join(folder, 'none'), node: 'a', now, open: () => disk });
   disk.roomBytes = 150; // "one" goes alone, then "two" and a part of "three"
-  log.emit('one');
-  log.emit('two');
-  log.emit('three');
+  log.emit('one', {});
+  log.emit('two', {});
+  log.emit('three', {});
   await log.flush();
   assert.equal(disk.text.split('\n').length, 3);
   assert.match(disk.text, /"two"\}\n\{"seq":3/);
@@ -162,7 +163,7 @@ test('a disk that stands still bounds what waits', async () => {
     truncate: () => {},
     close: (done) => done(),
   };
-  const log = new EventLog({ path: join(folder, 'none'), node: 'a', now, open: () => stuck });
+  const log = new EventLog<AnyEvents>({ path: join(folder, 'none'), node: 'a', now, open: () => stuck });
   const text = 'x'.repeat(10_000);
   for (let i = 0; i < 200; i++) log.emit('big', { text });
   assert.ok(log.unwritten > 90 && log.unwritten < 100, `${log.unwritten}`);
@@ -170,22 +171,22 @@ test('a disk that stands still bounds what waits', async () => {
 });
 
 test('a real full disk', async () => {
-  const log = new EventLog({ path: '/dev/full', node: 'a', now });
-  log.emit('one');
+  const log = new EventLog<AnyEvents>({ path: '/dev/full', node: 'a', now });
+  log.emit('one', {});
   await log.close();
   assert.equal(log.unwritten, 2);
 });
 
 test('what cannot be said in JSON, what is too long, and a listener that throws', async () => {
   const path = join(folder, 'odd.ndjson');
-  const log = new EventLog({ path, node: 'a', now });
+  const log = new EventLog<AnyEvents>({ path, node: 'a', now });
   log.emit('big-int', { n: 1n });
   log.emit('long', { text: 'x'.repeat(20_000) });
   log.subscribe(() => {
     throw new Error('broken');
   });
-  log.emit('heard');
-  log.emit('again');
+  log.emit('heard', {});
+  log.emit('again', {});
   await log.close();
   assert.deepEqual(
     inFile(path).map(({ type }) => type),
@@ -196,5 +197,7 @@ test('what cannot be said in JSON, what is too long, and a listener that throws'
 });
 
 test('a file that cannot be opened says so', () => {
-  assert.throws(() => new EventLog({ path: folder, node: 'a', now }), { code: 'COLO_EVENTS_OPEN' });
+  assert.throws(() => new EventLog<AnyEvents>({ path: folder, node: 'a', now }), {
+    code: 'COLO_EVENTS_OPEN',
+  });
 });

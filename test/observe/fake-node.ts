@@ -2,7 +2,11 @@
 
 import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
+import type { EventDetails } from '../../src/observe/events.ts';
 import type { NodeControl, NodeStatus } from '../../src/observe/status.ts';
+
+/** For an event log in which a test emits whatever it likes. */
+export type AnyEvents = Record<string, EventDetails>;
 
 export const REPORT: CheckpointReport = {
   epoch: 42,

@@ -86,7 +86,7 @@ export class Judge {
       comparing: true,
       hashSeed: 1,
       surroundings: { ...systemSurroundings, clock: { now: () => 0 as Instant, wall: () => 0 } },
-      event: () => {},
+      emit: () => {},
     });
     await compare.start();
     return new Judge('colo compare', await connectAll(paths), async () => {

@@ -1,0 +1,58 @@
+/**
+ * The events of `colo compare` and `colo rewrite`, and the details of each. docs/drop-in.md lists them, and a test
+ * compares that list with this one. Names and details are a contract with scripts.
+ */
+import type { CheckpointReason } from '../checkpoint/report.ts';
+
+type Nothing = Record<string, never>;
+
+export type CompareReport = {
+  primaryFrames: number;
+  secondaryFrames: number;
+  releasedFrames: number;
+  releasedBytes: number;
+  droppedFrames: number;
+  matched: number;
+  divergences: number;
+  asked: number;
+  committed: number;
+  malformed: number;
+};
+
+export type RewriteReport = {
+  inputFrames: number;
+  outputFrames: number;
+  droppedInput: number;
+  droppedOutput: number;
+  connections: number;
+  checkpoints: number;
+};
+
+export type DropInEvents = {
+  'compare.started': Nothing;
+  'compare.unasked': { message: string };
+  'compare.alone': { released: number };
+  'compare.report': CompareReport;
+  'compare.stopped': CompareReport;
+  'checkpoint.asked': { reason: CheckpointReason; flow?: string };
+  'checkpoint.committed': { released: number; tookMs: number | null };
+  'notify.unknown': { message: string };
+
+  'rewrite.started': Nothing;
+  'rewrite.blind': { message: string };
+  'rewrite.waiting': Nothing;
+  'rewrite.following': Nothing;
+  'rewrite.alone': { connections: number; lost: number };
+  'rewrite.report': RewriteReport;
+  'rewrite.stopped': RewriteReport;
+  'checkpoint.seen': { connections: number };
+  'translate.signed': { flow: string };
+
+  'stream.up': { place: string };
+  'stream.down': { place: string; cause: string };
+  'qmp.up': Nothing;
+  'qmp.down': { cause: string };
+  'qmp.refused': { message: string };
+};
+
+export type EmitDropIn = <Type extends keyof DropInEvents>(type: Type, details: DropInEvents[Type]) => void;

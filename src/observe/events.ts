@@ -1,0 +1,65 @@
+/**
+ * The events of a node and the details of each: what `colo events`, GET /events and the event log show. docs/events.md
+ * lists them, and a test compares that list with this one. Names and details are a contract with scripts.
+ */
+import type { CheckpointReport } from '../checkpoint/report.ts';
+import type { Promotion } from '../datapath/secondary-path.ts';
+import type { PairRecord } from '../pair/arbiter.ts';
+import type { FailoverReport } from './status.ts';
+
+type Nothing = Record<string, never>;
+
+export type NodeEvents = {
+  'node.started': { pair: string; pid: number };
+  'node.stopped': { code: number; message?: string };
+  'node.stop-failed': { message: string };
+
+  /** `event` is the input of the state machine that caused the transition. */
+  'pair.state': { from: string; to: string; event: string; generation: number; cause?: string };
+  /** The record names both nodes now: `secondary` is set on the primary, `primary` on the secondary. */
+  'pair.protected': { generation: number; primary?: string; secondary?: string | null };
+  'pair.alone': { cause: string; releasedFrames: number; generation: number };
+  'pair.fenced': { why: string };
+  'failover.done': FailoverReport & Promotion;
+
+  /** The record that is stored after a claim of this node, won or lost. */
+  'arbiter.won': { revision: number } & Partial<PairRecord>;
+  'arbiter.lost': { revision: number } & Partial<PairRecord>;
+  'arbiter.failed': { message: string };
+
+  'link.up': { peer: string; peerGeneration?: number };
+  'link.lost': { cause: string; silentMs?: number };
+  'link.dial-failed': { message: string };
+  'sync.started': { peer: string | null };
+  'sync.failed': { message: string };
+
+  'checkpoint.committed': CheckpointReport & { inexact?: number };
+  'compare.diverged': { flow: string; reason: string };
+  'translate.signed': { flow: string };
+
+  'vm.started': { pid: number | undefined; qemu: string | undefined };
+  'vm.lost': { message: string };
+  'vm.silent': Nothing;
+  'vm.failover-failed': { message: string };
+
+  'uplink.up': Nothing;
+  'uplink.down': { message: string };
+  'uplink.lost': { cause: string };
+
+  'capture.started': { path: string; bytesMax: number };
+  'capture.ended': { path: string; frames: number; lost: number; reason: 'requested' | 'limit' | 'error' };
+} & LogEvents;
+
+/** The events that the event log adds about itself. */
+export type LogEvents = {
+  'events.unwritten': { message: string };
+  'events.resumed': { unwritten: number };
+  'events.listener-failed': { message: string };
+};
+
+export type EventDetails = Readonly<Record<string, unknown>>;
+
+/** Takes a node's events: the event log, or what stands in its place. */
+export interface EventSink {
+  emit<Type extends keyof NodeEvents>(type: Type, details: Readonly<NodeEvents[Type]>): unknown;
+}
