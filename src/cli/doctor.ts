@@ -1,4 +1,4 @@
-/** Looks at everything that a node needs before it is started, and says what to do about what is missing. */
+/** `colo doctor`: checks what a node needs before it is started, and advises what to do about each problem. */
 import { spawnSync } from 'node:child_process';
 import {
   accessSync,
@@ -21,10 +21,10 @@ import { answersUnix } from '../io/unix-socket.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
 import { print, printJson, safe } from './output.ts';
 
-/** `advice` is what to do, and '' when all is well. */
+/** `advice` is what to do; '' if `ok`. */
 export type Check = { name: string; ok: boolean; found: string; advice: string };
 
-/** QEMU starts in well under a second; this allows for a cold cache on a slow disk. */
+/** QEMU starts in much less than a second; this leaves room for a cold cache on a slow disk. */
 const QEMU_TIMEOUT_MS = 20_000;
 const KVM = '/dev/kvm';
 
@@ -52,9 +52,9 @@ export async function examine(config: NodeConfig, kvmPath: string = KVM): Promis
   const runs = await answersUnix(socket);
   const checks = [
     ...checkQemu(config, kvmPath),
-    checkDirectory('arbiter', config.arbiter.directory, true),
-    checkDirectory('run directory', config.runDirectory, false),
-    checkDirectory('event log', dirname(config.eventLog), false),
+    checkArbiterDirectory('arbiter', config.arbiter.directory),
+    checkDirectory('run directory', config.runDirectory),
+    checkDirectory('event log', dirname(config.eventLog)),
     checkSocketPath('control socket', socket, runs ? 'a node runs there' : 'free'),
     await checkListen('link.listen', config.link.listen, runs),
     checkUplink(config.uplink),
@@ -74,51 +74,60 @@ export function checksText(checks: readonly Check[]): string {
     .join('\n');
 }
 
+type QemuVersion = { text: string; major: number; minor: number };
+
 function checkQemu(config: NodeConfig, kvmPath: string): Check[] {
   const [program] = config.vm.command;
-  const version = runQemu(config, ['--version']);
-  if (version.problem !== null) {
-    const advice = 'install QEMU 11.1 or later (Debian: qemu-system-x86), or set vm.command';
-    return [problem('QEMU', `${program}: ${version.problem}`, advice)];
+  const version = findQemu(config);
+  if ('ok' in version) return [version];
+  if (!isAtLeast(version, 7, 2)) {
+    const found = `${version.text} is too old: it has no -netdev stream`;
+    return [problem('QEMU', found, 'install 11.1 or later; 7.2 or later will do with KVM')];
   }
-  const numbers = /version (\d+)\.(\d+)(?:\.\d+)?/.exec(version.stdout);
-  if (numbers === null) {
-    return [
-      problem('QEMU', `${program} does not say that it is QEMU`, 'set vm.command to a qemu-system program'),
-    ];
-  }
-  const [text, major, minor] = [numbers[0].slice('version '.length), Number(numbers[1]), Number(numbers[2])];
-  const atLeast = (wantMajor: number, wantMinor: number): boolean =>
-    major > wantMajor || (major === wantMajor && minor >= wantMinor);
-  if (!atLeast(7, 2)) {
-    return [
-      problem(
-        'QEMU',
-        `${text} is too old: it has no -netdev stream`,
-        'install 11.1 or later; 7.2 or later will do with KVM',
-      ),
-    ];
-  }
-  const checks = [good('QEMU', `${text} (${program})`), checkColo(config), checkNic(config)];
-  const kvm = kvmProblem(kvmPath);
-  const args = config.vm.args.join(' ');
-  const wantsKvm = /-enable-kvm\b|\baccel[= ]kvm\b/.test(args);
-  if (kvm === null) checks.push(good('KVM', kvmPath));
-  else if (wantsKvm)
-    checks.push(problem('KVM', kvm, 'vm.args ask for KVM; make it usable or take it out of vm.args'));
-  else if (atLeast(11, 1)) checks.push(good('KVM', `${kvm}; QEMU will emulate the CPU, which is slow`));
-  else
-    checks.push(
-      problem(
-        'KVM',
-        kvm,
-        `QEMU ${text} hangs at its first checkpoint without KVM; make KVM usable or install QEMU 11.1 or later`,
-      ),
-    );
-  return checks;
+  return [
+    good('QEMU', `${version.text} (${program})`),
+    checkColo(config),
+    checkNic(config),
+    checkKvm(config, version, kvmPath),
+  ];
 }
 
-/** Distributions can build QEMU without replication; the capability is then not there. */
+/** Returns the version of vm.command, or why there is none. */
+function findQemu(config: NodeConfig): QemuVersion | Check {
+  const [program] = config.vm.command;
+  const { stdout, problem: failed } = runQemu(config, ['--version']);
+  if (failed !== null) {
+    const advice = 'install QEMU 11.1 or later (Debian: qemu-system-x86), or set vm.command';
+    return problem('QEMU', `${program}: ${failed}`, advice);
+  }
+  const numbers = /version (\d+)\.(\d+)(?:\.\d+)?/.exec(stdout);
+  if (numbers === null) {
+    const found = `${program} does not say that it is QEMU`;
+    return problem('QEMU', found, 'set vm.command to a qemu-system program');
+  }
+  const [text, major, minor] = numbers;
+  return { text: text.slice('version '.length), major: Number(major), minor: Number(minor) };
+}
+
+function isAtLeast(version: QemuVersion, major: number, minor: number): boolean {
+  return version.major > major || (version.major === major && version.minor >= minor);
+}
+
+/** QEMU before 11.1 needs KVM, and so does a VM whose arguments ask for it. */
+function checkKvm(config: NodeConfig, version: QemuVersion, kvmPath: string): Check {
+  const kvm = kvmProblem(kvmPath);
+  if (kvm === null) return good('KVM', kvmPath);
+  if (/-enable-kvm\b|\baccel[= ]kvm\b/.test(config.vm.args.join(' ')))
+    return problem('KVM', kvm, 'vm.args ask for KVM; make it usable or take it out of vm.args');
+  if (isAtLeast(version, 11, 1)) return good('KVM', `${kvm}; QEMU will emulate the CPU, which is slow`);
+  return problem(
+    'KVM',
+    kvm,
+    `QEMU ${version.text} hangs at its first checkpoint without KVM; make KVM usable or install QEMU 11.1 or later`,
+  );
+}
+
+/** A QEMU that was built without replication does not have the capability. */
 function checkColo(config: NodeConfig): Check {
   const commands = ['qmp_capabilities', 'query-migrate-capabilities', 'quit'];
   const input = commands.map((execute) => `${JSON.stringify({ execute })}\n`).join('');
@@ -168,7 +177,7 @@ function runQemu(config: NodeConfig, args: string[], input = ''): { stdout: stri
   return { stdout, problem: why };
 }
 
-/** Opened for real: the device node alone says nothing about the module or the permission behind it. */
+/** Opens the device: its file may exist without the kernel module or the permission. */
 function kvmProblem(path: string): string | null {
   try {
     closeSync(openSync(path, constants.O_RDWR));
@@ -181,11 +190,31 @@ function kvmProblem(path: string): string | null {
   }
 }
 
-/** A directory that is not there yet is judged by the nearest one above it, where the node will create it. */
-function checkDirectory(name: string, path: string, needsHardLinks: boolean): Check {
+/** The arbiter stores its record by hard links. */
+function checkArbiterDirectory(name: string, path: string): Check {
+  return checkDirectory(name, path, (probe, directory) => {
+    try {
+      linkSync(probe, `${probe}.link`);
+      unlinkSync(`${probe}.link`);
+      return null;
+    } catch (error) {
+      const found = `the file system of ${directory} has no hard links (${errorCode(error)})`;
+      return problem(name, found, 'choose one that has, such as ext4, xfs or tmpfs');
+    }
+  });
+}
+
+/**
+ * Creates a file in the directory, or in its nearest parent that exists, where the node will create it. `also` checks
+ * that file further: it returns a problem or null.
+ */
+function checkDirectory(
+  name: string,
+  path: string,
+  also: (probe: string, directory: string) => Check | null = () => null,
+): Check {
   let existing = path;
   while (!existsSync(existing)) existing = dirname(existing);
-  const found = existing === path ? path : `${path} (will be created)`;
   if (!statSync(existing).isDirectory())
     return problem(name, `${existing} is not a directory`, 'choose another path');
   try {
@@ -201,29 +230,21 @@ function checkDirectory(name: string, path: string, needsHardLinks: boolean): Ch
   try {
     writeFileSync(probe, '', { flag: 'wx', mode: 0o600 });
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
     return problem(
       name,
-      `a file cannot be created in ${existing} (${code})`,
+      `a file cannot be created in ${existing} (${errorCode(error)})`,
       'make room, mount it for writing, or choose another',
     );
   }
   try {
-    if (needsHardLinks) {
-      linkSync(probe, `${probe}.link`);
-      unlinkSync(`${probe}.link`);
-    }
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    return problem(
-      name,
-      `the file system of ${existing} has no hard links (${code})`,
-      'choose one that has, such as ext4, xfs or tmpfs',
-    );
+    return also(probe, existing) ?? good(name, existing === path ? path : `${path} (will be created)`);
   } finally {
     unlinkSync(probe);
   }
-  return good(name, found);
+}
+
+function errorCode(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException).code;
 }
 
 function checkSocketPath(name: string, path: string, state: string): Check {
@@ -255,7 +276,7 @@ async function checkListen(name: string, endpoint: Endpoint, runs: boolean): Pro
   return problem(name, `${text}: ${code}`, 'give an address of this machine');
 }
 
-/** Looked at, not connected to: an uplink takes one client, and a running node would lose its place. */
+/** Does not connect: an uplink takes one client, and a running node would lose its connection. */
 function checkUplink(uplink: Endpoint): Check {
   const text = formatEndpoint(uplink);
   if (uplink.kind === 'tcp') return good('uplink', `${text} (not tried)`);

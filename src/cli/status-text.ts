@@ -1,4 +1,4 @@
-/** What `colo status` shows a person: one line per subject, no wider than 80 columns. */
+/** The text of `colo status`: one line per subject, at most 80 columns wide. */
 import type { NodeStatus } from '../observe/status.ts';
 import type { Instant } from '../units.ts';
 import { formatBytes, formatCount, formatMs, safe } from './output.ts';
@@ -6,82 +6,105 @@ import { formatBytes, formatCount, formatMs, safe } from './output.ts';
 const WIDTH = 80;
 const LABEL_WIDTH = 12;
 
-export function statusText(status: NodeStatus, nowMs: Instant): string {
-  const { peer, vm, checkpoints, held, flows, divergences, traffic, failover } = status;
-  const rows: [string, string][] = [];
-  const row = (label: string, ...parts: (string | null)[]): void => {
-    rows.push([label, parts.filter((part) => part !== null).join(', ')]);
-  };
+/** A label, and parts that are joined by commas; a part that is null is left out. */
+type Row = readonly [label: string, ...parts: (string | null)[]];
 
-  row('node', `${status.node} of pair ${status.pair}`);
-  row('state', `${status.role ?? 'no role yet'}, ${PHASE_TEXTS[status.phase]}`);
-  row('membership', `generation ${formatCount(status.generation)}`, `epoch ${formatCount(status.epoch)}`);
-  row(
-    'peer',
-    peer.name ?? 'unknown',
-    peer.connected ? 'connected' : 'NOT CONNECTED',
-    peer.lastHeardMs === null ? 'never heard' : `heard ${formatMs(peer.lastHeardMs)} ago`,
-  );
-  row(
-    'vm',
-    vm.running ? 'running' : 'not running',
-    vm.pid === null ? null : `process ${vm.pid}`,
-    vm.qemu === null ? null : `QEMU ${vm.qemu}${vm.accel === null ? '' : ` (${vm.accel})`}`,
-  );
-  row(
-    'checkpoints',
-    formatCount(checkpoints.count),
-    checkpoints.pauseMs.p50 === null ? null : `pause ${formatMs(checkpoints.pauseMs.p50)} median`,
-    checkpoints.pauseMs.p99 === null ? null : `${formatMs(checkpoints.pauseMs.p99)} p99`,
-  );
-  for (const line of reasonLines(status)) row('', line);
-  if (checkpoints.last !== null) {
-    const { last } = checkpoints;
-    row(
-      '  last',
-      `${ago(last.atMs, nowMs)} for ${last.reason}`,
-      `pause ${formatMs(last.pauseMs)}`,
-      formatBytes(last.stateBytes),
-    );
+export function statusText(status: NodeStatus, nowMs: Instant): string {
+  const rows = [
+    ...nodeRows(status),
+    ...checkpointRows(status, nowMs),
+    ...outputRows(status, nowMs),
+    ...trafficRows(status),
+    ...failoverRows(status, nowMs),
+  ];
+  return rows.map(lineOf).join('\n');
+}
+
+function lineOf([label, ...parts]: Row): string {
+  const text = parts.filter((part) => part !== null).join(', ');
+  return cut(`${label.padEnd(LABEL_WIDTH)} ${safe(text)}`.trimEnd());
+}
+
+function nodeRows({ node, pair, role, phase, generation, epoch, peer, vm }: NodeStatus): Row[] {
+  return [
+    ['node', `${node} of pair ${pair}`],
+    ['state', `${role ?? 'no role yet'}, ${PHASE_TEXTS[phase]}`],
+    ['membership', `generation ${formatCount(generation)}`, `epoch ${formatCount(epoch)}`],
+    [
+      'peer',
+      peer.name ?? 'unknown',
+      peer.connected ? 'connected' : 'NOT CONNECTED',
+      peer.lastHeardMs === null ? 'never heard' : `heard ${formatMs(peer.lastHeardMs)} ago`,
+    ],
+    [
+      'vm',
+      vm.running ? 'running' : 'not running',
+      vm.pid === null ? null : `process ${vm.pid}`,
+      vm.qemu === null ? null : `QEMU ${vm.qemu}${vm.accel === null ? '' : ` (${vm.accel})`}`,
+    ],
+  ];
+}
+
+function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {
+  const { count, pauseMs, last } = status.checkpoints;
+  const rows: Row[] = [
+    [
+      'checkpoints',
+      formatCount(count),
+      pauseMs.p50 === null ? null : `pause ${formatMs(pauseMs.p50)} median`,
+      pauseMs.p99 === null ? null : `${formatMs(pauseMs.p99)} p99`,
+    ],
+    ...reasonLines(status).map((line): Row => ['', line]),
+  ];
+  if (last !== null) {
+    const when = `${ago(last.atMs, nowMs)} for ${last.reason}`;
+    rows.push(['  last', when, `pause ${formatMs(last.pauseMs)}`, formatBytes(last.stateBytes)]);
   }
-  row(
-    'held',
-    `${formatCount(held.frames)} frames`,
-    formatBytes(held.bytes),
-    held.frames === 0 ? null : `oldest ${formatMs(held.oldestMs)}`,
-  );
-  row(
-    'flows',
-    `${formatCount(flows.tcp)} tcp`,
-    `${formatCount(flows.other)} other`,
-    `${formatCount(flows.translated)} translated`,
-  );
-  row(
-    'divergences',
-    formatCount(divergences.count),
-    divergences.last === null ? null : `last ${ago(divergences.last.atMs, nowMs)}`,
-  );
-  if (divergences.last !== null) {
-    row('', divergences.last.flow);
-    row('', divergences.last.reason);
-  }
-  row('in', `${formatCount(traffic.inputFrames)} frames`, formatBytes(traffic.inputBytes));
-  row('out', `${formatCount(traffic.releasedFrames)} frames`, formatBytes(traffic.releasedBytes));
-  row('from peer', `${formatCount(traffic.peerFrames)} frames`);
-  row(
-    'trouble',
-    `${formatCount(traffic.malformedFrames)} malformed`,
-    `${formatCount(traffic.droppedFrames)} dropped`,
-  );
-  if (failover !== null) {
-    row(
-      'failover',
-      `${ago(failover.atMs, nowMs)}, noticed in ${formatMs(failover.detectMs)}`,
-      `promoted in ${formatMs(failover.promoteMs)}`,
-    );
-    row('', `generation ${formatCount(failover.generation)}, cause: ${failover.cause}`);
-  }
-  return rows.map(([label, text]) => cut(`${label.padEnd(LABEL_WIDTH)} ${safe(text)}`.trimEnd())).join('\n');
+  return rows;
+}
+
+function outputRows({ held, flows, divergences }: NodeStatus, nowMs: Instant): Row[] {
+  const { count, last } = divergences;
+  const rows: Row[] = [
+    [
+      'held',
+      `${formatCount(held.frames)} frames`,
+      formatBytes(held.bytes),
+      held.frames === 0 ? null : `oldest ${formatMs(held.oldestMs)}`,
+    ],
+    [
+      'flows',
+      `${formatCount(flows.tcp)} tcp`,
+      `${formatCount(flows.other)} other`,
+      `${formatCount(flows.translated)} translated`,
+    ],
+    ['divergences', formatCount(count), last === null ? null : `last ${ago(last.atMs, nowMs)}`],
+  ];
+  if (last !== null) rows.push(['', last.flow], ['', last.reason]);
+  return rows;
+}
+
+function trafficRows({ traffic }: NodeStatus): Row[] {
+  return [
+    ['in', `${formatCount(traffic.inputFrames)} frames`, formatBytes(traffic.inputBytes)],
+    ['out', `${formatCount(traffic.releasedFrames)} frames`, formatBytes(traffic.releasedBytes)],
+    ['from peer', `${formatCount(traffic.peerFrames)} frames`],
+    [
+      'trouble',
+      `${formatCount(traffic.malformedFrames)} malformed`,
+      `${formatCount(traffic.droppedFrames)} dropped`,
+    ],
+  ];
+}
+
+function failoverRows({ failover }: NodeStatus, nowMs: Instant): Row[] {
+  if (failover === null) return [];
+  const { atMs, detectMs, promoteMs, generation, cause } = failover;
+  const noticed = `${ago(atMs, nowMs)}, noticed in ${formatMs(detectMs)}`;
+  return [
+    ['failover', noticed, `promoted in ${formatMs(promoteMs)}`],
+    ['', `generation ${formatCount(generation)}, cause: ${cause}`],
+  ];
 }
 
 const PHASE_TEXTS: Record<NodeStatus['phase'], string> = {
@@ -94,7 +117,7 @@ const PHASE_TEXTS: Record<NodeStatus['phase'], string> = {
   stopped: 'stopped',
 };
 
-/** "initial 1, interval 30, ..." in as many lines as it takes. */
+/** Returns "initial 1, interval 30, ..." in as many lines as needed. */
 function reasonLines({ checkpoints }: NodeStatus): string[] {
   const lines: string[] = [];
   const counts = Object.entries(checkpoints.byReason).toSorted(([, a], [, b]) => b - a);

@@ -1,27 +1,28 @@
 /**
- * Reads a node's YAML file. Whatever is wrong with it is one line: FILE:LINE:COLUMN, what, and what to do.
- * The YAML document is kept beside its plain value, so that a complaint about the value finds its place.
+ * Reads a node's YAML file. Every problem with it is one line: FILE:LINE:COLUMN, what is wrong, and what to do.
+ *
+ * The YAML document is used beside its plain value, so that a problem of the value can be located in the file.
  */
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
+import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type YAMLError } from 'yaml';
 import { z } from 'zod';
 import { type Endpoint, UNIX_PATH_BYTES_MAX, unixPathProblem } from '../endpoint.ts';
 import { ColoError, messageOf } from '../error.ts';
 import { nearestName } from './nearest.ts';
 import { nodeConfigSchema } from './schema.ts';
 
-/** The checked file: defaults filled in, paths absolute, endpoints parsed. */
+/** A checked file: with defaults, absolute paths and parsed endpoints. */
 export type NodeConfig = z.output<typeof nodeConfigSchema> & { eventLog: string };
 
 type Code = `COLO_${string}`;
 type Problem = { offset: number; code: Code; text: string };
 type Issue = z.core.$ZodIssue;
 
-/** Room for the names of the sockets that live in runDirectory, the "/" included. */
+/** Bytes for the names of the sockets in runDirectory, the "/" included. */
 export const SOCKET_NAME_BYTES_MAX = 27;
 const RUN_DIRECTORY_BYTES_MAX = UNIX_PATH_BYTES_MAX - SOCKET_NAME_BYTES_MAX;
-/** A thousand times a real file; a wrong argument (a disk image) is refused before it fills the memory. */
+/** A thousand times a real file. A wrong argument, such as a disk image, is refused before it is parsed. */
 const FILE_CHARACTERS_MAX = 4 * 1024 * 1024;
 
 export function loadNodeConfig(path: string): NodeConfig {
@@ -32,9 +33,7 @@ export function loadNodeConfig(path: string): NodeConfig {
     throw new ColoError(
       'COLO_CONFIG_READ',
       `${path}: ${errorText(error)}; give a readable YAML file with -c`,
-      {
-        cause: error,
-      },
+      { cause: error },
     );
   }
   return parseNodeConfig(text, path);
@@ -48,73 +47,81 @@ export function parseNodeConfig(text: string, fileName: string): NodeConfig {
       `${fileName}: too large for a configuration; give a YAML file with -c`,
     );
   }
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true });
-  const fail = (problems: Problem[]): never => {
-    const [first] = problems;
-    const { line, col } = lines.linePos(first.offset);
+  const file = new YamlFile(text, fileName);
+  const result = nodeConfigSchema.safeParse(file.value, { reportInput: true });
+  if (!result.success) file.fail(result.error.issues.flatMap((issue) => explain(issue, file.top)));
+  const config = withAbsolutePaths(result.data!, resolve(dirname(fileName)));
+  const tooLong = pathProblems(config, file.top);
+  if (tooLong.length > 0) file.fail(tooLong);
+  return config;
+}
+
+/** A file that is valid YAML. */
+class YamlFile {
+  readonly top: Node | null;
+  readonly value: unknown;
+  private readonly fileName: string;
+  private readonly lines = new LineCounter();
+
+  /** Throws COLO_CONFIG_SYNTAX or COLO_CONFIG_DUPLICATE_KEY. */
+  constructor(text: string, fileName: string) {
+    this.fileName = fileName;
+    const document = parseDocument(text, { lineCounter: this.lines, prettyErrors: false, stringKeys: true });
+    // A warning is, for instance, an unknown tag: the value is then not what the author meant.
+    const problems = [...document.errors, ...document.warnings].map((error) => syntaxProblem(error, text));
+    if (problems.length > 0) this.fail(problems);
+    this.top = document.contents;
+    try {
+      this.value = document.toJS();
+    } catch (error) {
+      const what = `not valid YAML: ${errorText(error)}; correct its aliases`;
+      this.fail([{ offset: 0, code: 'COLO_CONFIG_SYNTAX', text: what }]);
+    }
+  }
+
+  /** Throws the most important of the problems, with its place and the number of the others. */
+  fail(problems: readonly Problem[]): never {
+    const [first] = inOrder(problems);
+    const { line, col } = this.lines.linePos(first.offset);
     const rest = problems.length - 1;
     const more = rest === 0 ? '' : ` (and ${rest} more ${rest === 1 ? 'problem' : 'problems'})`;
-    throw new ColoError(first.code, `${fileName}:${line}:${col}: ${first.text}${more}`);
-  };
-
-  // A warning is something like an unknown tag: the value is then not what the writer meant.
-  const syntax = [...document.errors, ...document.warnings].map(({ code, message, pos }): Problem => {
-    if (code === 'DUPLICATE_KEY') {
-      const key = JSON.stringify(/^[^\s:]*/.exec(text.slice(pos[0]))?.[0] ?? '');
-      return {
-        offset: pos[0],
-        code: 'COLO_CONFIG_DUPLICATE_KEY',
-        text: `key ${key} is there twice; remove one`,
-      };
-    }
-    const what = oneLine(message).replace(/[.;]$/, '');
-    return { offset: pos[0], code: 'COLO_CONFIG_SYNTAX', text: `not valid YAML: ${what}; correct it here` };
-  });
-  if (syntax.length > 0) fail(inOrder(syntax));
-
-  const top = document.contents;
-  let value: unknown;
-  try {
-    value = document.toJS();
-  } catch (error) {
-    fail([
-      {
-        offset: 0,
-        code: 'COLO_CONFIG_SYNTAX',
-        text: `not valid YAML: ${errorText(error)}; correct its aliases`,
-      },
-    ]);
+    throw new ColoError(first.code, `${this.fileName}:${line}:${col}: ${first.text}${more}`);
   }
-  const result = nodeConfigSchema.safeParse(value, { reportInput: true });
-  if (!result.success) {
-    const problems = result.error.issues.flatMap((issue) => explain(issue, top));
-    fail(inOrder(problems));
-  }
-  const config = withAbsolutePaths(result.data!, resolve(dirname(fileName)));
+}
 
-  const tooLong: Problem[] = [];
-  const check = (path: (string | number)[], problem: string | null): void => {
-    if (problem !== null)
-      tooLong.push({ offset: locate(top, path).offset, code: 'COLO_CONFIG_ENDPOINT', text: problem });
+function syntaxProblem({ code, message, pos }: YAMLError, text: string): Problem {
+  const [offset] = pos;
+  if (code === 'DUPLICATE_KEY') {
+    const key = JSON.stringify(/^[^\s:]*/.exec(text.slice(offset))?.[0] ?? '');
+    return { offset, code: 'COLO_CONFIG_DUPLICATE_KEY', text: `key ${key} is there twice; remove one` };
+  }
+  const what = oneLine(message).replace(/[.;]$/, '');
+  return { offset, code: 'COLO_CONFIG_SYNTAX', text: `not valid YAML: ${what}; correct it here` };
+}
+
+/** Sockets whose paths the kernel does not take, now that the paths are absolute. */
+function pathProblems(config: NodeConfig, top: Node | null): Problem[] {
+  const problems: Problem[] = [];
+  const add = (path: readonly string[], text: string): void => {
+    problems.push({ offset: locate(top, path, 'value').offset, code: 'COLO_CONFIG_ENDPOINT', text });
   };
   for (const [endpoint, path] of [
     [config.link.listen, ['link', 'listen']],
     [config.link.peer, ['link', 'peer']],
     [config.uplink, ['uplink']],
   ] as const) {
-    if (endpoint.kind === 'unix') check([...path], unixPathProblem(endpoint.path));
+    const why = endpoint.kind === 'unix' ? unixPathProblem(endpoint.path) : null;
+    if (why !== null) add(path, why);
   }
   const runBytes = Buffer.byteLength(config.runDirectory);
   if (runBytes > RUN_DIRECTORY_BYTES_MAX) {
     const limit = `${runBytes} bytes, and unix sockets in it allow ${RUN_DIRECTORY_BYTES_MAX}; choose a shorter path`;
-    check(['runDirectory'], `runDirectory ${config.runDirectory} has ${limit}`);
+    add(['runDirectory'], `runDirectory ${config.runDirectory} has ${limit}`);
   }
-  if (tooLong.length > 0) fail(inOrder(tooLong));
-  return config;
+  return problems;
 }
 
-/** The JSON schema of the file, for editors and for the docs. */
+/** Returns the JSON schema of the file, for editors and for the docs. */
 export function nodeConfigJsonSchema(): Record<string, unknown> {
   return { title: 'colo node', ...z.toJSONSchema(nodeConfigSchema, { io: 'input' }) };
 }
@@ -133,7 +140,7 @@ function withAbsolutePaths(raw: z.output<typeof nodeConfigSchema>, base: string)
   };
 }
 
-/** Turns one complaint of the schema into ours, each with its own place in the file. */
+/** Returns the problems that a schema's issue stands for, each with its place in the file. */
 function explain(issue: Issue, top: Node | null): Problem[] {
   const path = issue.path.map((part) => (typeof part === 'number' ? part : String(part)));
   const dotted = path.join('.');
@@ -145,13 +152,13 @@ function explain(issue: Issue, top: Node | null): Problem[] {
         nearest === null ? `known here: ${known.join(', ')}` : `did you mean ${JSON.stringify(nearest)}?`;
       const where = dotted === '' ? '' : ` in ${dotted}`;
       return {
-        offset: locate(top, [...path, key], true).offset,
+        offset: locate(top, [...path, key], 'key').offset,
         code: 'COLO_CONFIG_UNKNOWN_KEY',
         text: `unknown key ${JSON.stringify(oneLine(key))}${where}; ${advice}`,
       };
     });
   }
-  const { offset, found } = locate(top, path, issue.code === 'invalid_key');
+  const { offset, found } = locate(top, path, issue.code === 'invalid_key' ? 'key' : 'value');
   if (!found && issue.code !== 'custom') {
     return [{ offset, code: 'COLO_CONFIG_MISSING_KEY', text: `key "${dotted}" is missing; add it` }];
   }
@@ -205,11 +212,11 @@ function describe(value: unknown): string {
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 
-/** The place of a value, or, when it is not there, of the nearest thing around it that is. */
+/** Returns the place of a key or its value or, if it is not in the file, of the nearest thing around it. */
 function locate(
   top: Node | null,
   path: readonly (string | number)[],
-  wantKey = false,
+  wanted: 'key' | 'value',
 ): { offset: number; found: boolean } {
   let node: unknown = top;
   let offset = top?.range?.[0] ?? 0;
@@ -220,8 +227,11 @@ function locate(
       const last = depth === path.length - 1;
       const keyOffset = (pair.key as Node).range![0];
       const valueOffset = (pair.value as Node | null)?.range?.[0];
-      // A map is best pointed at by its key: its own first character is that of its first entry.
-      offset = (last && wantKey) || isMap(pair.value) || valueOffset === undefined ? keyOffset : valueOffset;
+      // The place of a map is its key: its own first character is that of its first entry.
+      offset =
+        (last && wanted === 'key') || isMap(pair.value) || valueOffset === undefined
+          ? keyOffset
+          : valueOffset;
       node = pair.value;
     } else if (isSeq(node) && typeof part === 'number' && part < node.items.length) {
       node = node.items[part];
@@ -240,10 +250,10 @@ function keysAt(path: readonly (string | number)[]): string[] {
   return Object.keys((schema as { properties?: object }).properties ?? {});
 }
 
-/** An unknown key often explains why another is missing; a conflict may only follow from a wrong value. */
+/** The order of problems: an unknown key often explains a missing one, and a wrong value a conflict. */
 const rank = ({ code }: Problem): number =>
   code === 'COLO_CONFIG_UNKNOWN_KEY' ? 0 : code === 'COLO_CONFIG_CONFLICT' ? 2 : 1;
-const inOrder = (problems: Problem[]): Problem[] =>
+const inOrder = (problems: readonly Problem[]): Problem[] =>
   problems.toSorted((a, b) => rank(a) - rank(b) || a.offset - b.offset);
 const oneLine = (text: string): string => text.replaceAll(/\s+/g, ' ').trim();
 const errorText = (error: unknown): string => {

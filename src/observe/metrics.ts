@@ -1,6 +1,6 @@
 /**
- * The node's status as Prometheus metrics: base units, `_total` for counters. Nothing is counted here; each scrape
- * copies the counters that the data path keeps anyway. The help texts are the only list of metrics there is.
+ * A node's status as Prometheus metrics: base units, `_total` for counters. Nothing is counted here: each scrape copies
+ * the counters that the data path keeps. The `help` texts are the only description of the metrics.
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { CheckpointReport } from '../checkpoint/report.ts';
@@ -8,22 +8,33 @@ import type { NodeStatus, Phase, Role } from './status.ts';
 
 export type MetricsOptions = {
   status: () => NodeStatus;
-  /** Events that never got into the event log. */
+  /** Events that are not in the event log. */
   eventsUnwritten?: () => number;
 };
 
 export type Metrics = {
   readonly registry: Registry;
   readonly contentType: string;
-  /** The text of one scrape, from one look at the status. */
+  /** Returns the text of one scrape, made from one status. */
   render(): Promise<string>;
   /** To be called once per committed checkpoint. */
   observeCheckpoint(report: CheckpointReport): void;
-  /** What the docs list. */
+  /** Returns what docs/metrics.md lists. */
   describe(): Promise<MetricDescription[]>;
 };
 
 export type MetricDescription = { name: string; type: string; help: string; labels: string[] };
+
+type Labels = Record<string, string>;
+/** A value that is not known (null) is absent from the scrape: it is not zero. */
+type Sample = readonly [value: number | null, labels: Labels];
+type Series = {
+  readonly type: 'gauge' | 'counter';
+  readonly name: string;
+  readonly help: string;
+  readonly labels: readonly string[];
+  readonly samples: (status: NodeStatus) => readonly Sample[];
+};
 
 const ROLES: readonly Role[] = ['primary', 'secondary'];
 const PHASES: readonly Phase[] = [
@@ -35,95 +46,178 @@ const PHASES: readonly Phase[] = [
   'fenced',
   'stopped',
 ];
-/** From an idle guest over unix sockets (a few ms) to one so busy that clients notice. */
+/** From an idle guest over unix sockets (some ms) to a guest so busy that clients notice. */
 const PAUSE_BUCKETS_S = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024];
+
+const NODE_SERIES: readonly Series[] = [
+  {
+    type: 'gauge',
+    name: 'colo_node_info',
+    help: 'Who this is; always 1.',
+    labels: ['node', 'pair', 'qemu', 'accel'],
+    samples: ({ node, pair, vm }) => [[1, { node, pair, qemu: vm.qemu ?? '', accel: vm.accel ?? '' }]],
+  },
+  {
+    type: 'gauge',
+    name: 'colo_role',
+    help: '1 for the role that the node has, 0 for the other.',
+    labels: ['role'],
+    samples: (s) => ROLES.map((role) => [s.role === role ? 1 : 0, { role }]),
+  },
+  {
+    type: 'gauge',
+    name: 'colo_phase',
+    help: '1 for the phase that the node is in, 0 for the others.',
+    labels: ['phase'],
+    samples: (s) => PHASES.map((phase) => [s.phase === phase ? 1 : 0, { phase }]),
+  },
+  gauge(
+    'colo_generation',
+    "The pair's generation; it grows with each change of membership.",
+    (s) => s.generation,
+  ),
+  gauge('colo_epoch', 'The current epoch; it grows with each checkpoint.', (s) => s.epoch),
+  gauge('colo_peer_connected', '1 while the link to the peer stands.', (s) => (s.peer.connected ? 1 : 0)),
+  gauge('colo_peer_silence_seconds', 'Time since the last sign of life of the peer.', (s) =>
+    seconds(s.peer.lastHeardMs),
+  ),
+  gauge('colo_vm_running', '1 while the VM of this node runs.', (s) => (s.vm.running ? 1 : 0)),
+  {
+    type: 'counter',
+    name: 'colo_checkpoints_total',
+    help: 'Committed checkpoints, by what asked for them.',
+    labels: ['reason'],
+    samples: (s) => Object.entries(s.checkpoints.byReason).map(([reason, count]) => [count, { reason }]),
+  },
+];
+
+const TRAFFIC_SERIES: readonly Series[] = [
+  gauge('colo_held_frames', 'Frames of the primary VM that wait for a verdict.', (s) => s.held.frames),
+  gauge('colo_held_bytes', 'Bytes of the frames that wait for a verdict.', (s) => s.held.bytes),
+  gauge(
+    'colo_held_oldest_seconds',
+    'How long the oldest held frame has waited.',
+    (s) => s.held.oldestMs / 1000,
+  ),
+  {
+    type: 'gauge',
+    name: 'colo_flows',
+    help: 'Flows that the node knows, by protocol.',
+    labels: ['protocol'],
+    samples: ({ flows }) => [
+      [flows.tcp, { protocol: 'tcp' }],
+      [flows.other, { protocol: 'other' }],
+    ],
+  },
+  gauge(
+    'colo_flows_translated',
+    "Flows whose values differ between the VM and the client's view.",
+    (s) => s.flows.translated,
+  ),
+  counter(
+    'colo_divergences_total',
+    'Times that the two VMs gave different output.',
+    (s) => s.divergences.count,
+  ),
+  counter('colo_input_frames_total', 'Frames that came in from the uplink.', (s) => s.traffic.inputFrames),
+  counter('colo_input_bytes_total', 'Bytes that came in from the uplink.', (s) => s.traffic.inputBytes),
+  counter('colo_released_frames_total', 'Frames let out to the uplink.', (s) => s.traffic.releasedFrames),
+  counter('colo_released_bytes_total', 'Bytes let out to the uplink.', (s) => s.traffic.releasedBytes),
+  counter('colo_peer_frames_total', 'Frames that came over the link.', (s) => s.traffic.peerFrames),
+  counter(
+    'colo_malformed_frames_total',
+    'Frames that break the rules of their own protocol.',
+    (s) => s.traffic.malformedFrames,
+  ),
+  counter(
+    'colo_dropped_frames_total',
+    'Frames dropped: the node may not speak, has no use for them yet, or the socket for them is not connected.',
+    (s) => s.traffic.droppedFrames,
+  ),
+];
+
+const FAILOVER_SERIES: readonly Series[] = [
+  gauge(
+    'colo_failover_detect_seconds',
+    'Last failover: from the last sign of life of the peer to the decision.',
+    (s) => seconds(s.failover?.detectMs),
+  ),
+  gauge('colo_failover_promote_seconds', 'Last failover: from the decision until the VM spoke again.', (s) =>
+    seconds(s.failover?.promoteMs),
+  ),
+];
 
 export function createMetrics({ status, eventsUnwritten }: MetricsOptions): Metrics {
   const registry = new Registry();
-  const registers = [registry];
-  const labels = new Map<string, string[]>();
-  /** The one look at the status that all metrics of a scrape share. */
+  const labels = new Map<string, readonly string[]>();
+  /** The status that all metrics of a scrape are made from. */
   let snapshot: NodeStatus | null = null;
-  const look = (): NodeStatus => snapshot ?? status();
+  const register = (series: readonly Series[]): void => {
+    for (const one of series) {
+      labels.set(one.name, one.labels);
+      registerSeries(registry, one, () => snapshot ?? status());
+    }
+  };
+  // A scrape shows them in this order.
+  register(NODE_SERIES);
+  const observeCheckpoint = registerCheckpoints(registry);
+  register(TRAFFIC_SERIES);
+  register(FAILOVER_SERIES);
+  if (eventsUnwritten !== undefined) {
+    const help = 'Events that could not be written to the event log.';
+    register([counter('colo_events_unwritten_total', help, () => eventsUnwritten())]);
+  }
+  return {
+    registry,
+    contentType: registry.contentType,
+    observeCheckpoint,
+    async render() {
+      // Every collect() runs before the first await of metrics(), so all of them see this status.
+      snapshot = status();
+      try {
+        return await registry.metrics();
+      } finally {
+        snapshot = null;
+      }
+    },
+    async describe() {
+      return (await registry.getMetricsAsJSON()).map(({ name, help, type }) => ({
+        name,
+        type: String(type),
+        help,
+        labels: [...(labels.get(name) ?? [])],
+      }));
+    },
+  };
+}
 
-  type Labels = Record<string, string>;
-  type Fill = (set: (value: number | null, labels?: Labels) => void, status: NodeStatus) => void;
-
-  const gauge = (name: string, help: string, fill: Fill, labelNames: string[] = []): void => {
-    labels.set(name, labelNames);
+function registerSeries(registry: Registry, series: Series, status: () => NodeStatus): void {
+  const { name, help, samples } = series;
+  const options = { name, help, labelNames: [...series.labels], registers: [registry] };
+  if (series.type === 'gauge') {
     new Gauge({
-      name,
-      help,
-      labelNames,
-      registers,
+      ...options,
       collect() {
         this.reset();
-        // A value that is not known is absent, not zero; reset() alone leaves a zero for a metric without labels.
-        if (labelNames.length === 0) this.remove();
-        fill((value, of = {}) => {
-          if (value !== null) this.set(of, value);
-        }, look());
+        // reset() leaves a zero for a metric without labels.
+        if (series.labels.length === 0) this.remove();
+        for (const [value, labels] of samples(status())) if (value !== null) this.set(labels, value);
       },
     });
-  };
-  const counter = (name: string, help: string, fill: Fill, labelNames: string[] = []): void => {
-    labels.set(name, labelNames);
-    new Counter({
-      name,
-      help,
-      labelNames,
-      registers,
-      collect() {
-        this.reset();
-        fill((value, of = {}) => {
-          if (value !== null) this.inc(of, value);
-        }, look());
-      },
-    });
-  };
+    return;
+  }
+  new Counter({
+    ...options,
+    collect() {
+      this.reset();
+      for (const [value, labels] of samples(status())) if (value !== null) this.inc(labels, value);
+    },
+  });
+}
 
-  gauge(
-    'colo_node_info',
-    'Who this is; always 1.',
-    (set, s) => set(1, { node: s.node, pair: s.pair, qemu: s.vm.qemu ?? '', accel: s.vm.accel ?? '' }),
-    ['node', 'pair', 'qemu', 'accel'],
-  );
-  gauge(
-    'colo_role',
-    '1 for the role that the node has, 0 for the other.',
-    (set, s) => {
-      for (const role of ROLES) set(s.role === role ? 1 : 0, { role });
-    },
-    ['role'],
-  );
-  gauge(
-    'colo_phase',
-    '1 for the phase that the node is in, 0 for the others.',
-    (set, s) => {
-      for (const phase of PHASES) set(s.phase === phase ? 1 : 0, { phase });
-    },
-    ['phase'],
-  );
-  gauge('colo_generation', "The pair's generation; it grows with each change of membership.", (set, s) =>
-    set(s.generation),
-  );
-  gauge('colo_epoch', 'The current epoch; it grows with each checkpoint.', (set, s) => set(s.epoch));
-  gauge('colo_peer_connected', '1 while the link to the peer stands.', (set, s) =>
-    set(s.peer.connected ? 1 : 0),
-  );
-  gauge('colo_peer_silence_seconds', 'Time since the last sign of life of the peer.', (set, s) =>
-    set(seconds(s.peer.lastHeardMs)),
-  );
-  gauge('colo_vm_running', '1 while the VM of this node runs.', (set, s) => set(s.vm.running ? 1 : 0));
-
-  counter(
-    'colo_checkpoints_total',
-    'Committed checkpoints, by what asked for them.',
-    (set, s) => {
-      for (const [reason, count] of Object.entries(s.checkpoints.byReason)) set(count, { reason });
-    },
-    ['reason'],
-  );
+/** Returns the function that is to be called once per committed checkpoint. */
+function registerCheckpoints(registry: Registry): (report: CheckpointReport) => void {
+  const registers = [registry];
   const pause = new Histogram({
     name: 'colo_checkpoint_pause_seconds',
     help: 'How long the primary VM stood still per checkpoint.',
@@ -141,97 +235,21 @@ export function createMetrics({ status, eventsUnwritten }: MetricsOptions): Metr
     help: 'VM state that checkpoints sent over the link.',
     registers,
   });
-
-  gauge('colo_held_frames', 'Frames of the primary VM that wait for a verdict.', (set, s) =>
-    set(s.held.frames),
-  );
-  gauge('colo_held_bytes', 'Bytes of the frames that wait for a verdict.', (set, s) => set(s.held.bytes));
-  gauge('colo_held_oldest_seconds', 'How long the oldest held frame has waited.', (set, s) =>
-    set(s.held.oldestMs / 1000),
-  );
-  gauge(
-    'colo_flows',
-    'Flows that the node knows, by protocol.',
-    (set, s) => {
-      set(s.flows.tcp, { protocol: 'tcp' });
-      set(s.flows.other, { protocol: 'other' });
-    },
-    ['protocol'],
-  );
-  gauge(
-    'colo_flows_translated',
-    "Flows whose values differ between the VM and the client's view.",
-    (set, s) => set(s.flows.translated),
-  );
-  counter('colo_divergences_total', 'Times that the two VMs gave different output.', (set, s) =>
-    set(s.divergences.count),
-  );
-
-  counter('colo_input_frames_total', 'Frames that came in from the uplink.', (set, s) =>
-    set(s.traffic.inputFrames),
-  );
-  counter('colo_input_bytes_total', 'Bytes that came in from the uplink.', (set, s) =>
-    set(s.traffic.inputBytes),
-  );
-  counter('colo_released_frames_total', 'Frames let out to the uplink.', (set, s) =>
-    set(s.traffic.releasedFrames),
-  );
-  counter('colo_released_bytes_total', 'Bytes let out to the uplink.', (set, s) =>
-    set(s.traffic.releasedBytes),
-  );
-  counter('colo_peer_frames_total', 'Frames that came over the link.', (set, s) => set(s.traffic.peerFrames));
-  counter('colo_malformed_frames_total', 'Frames that break the rules of their own protocol.', (set, s) =>
-    set(s.traffic.malformedFrames),
-  );
-  counter(
-    'colo_dropped_frames_total',
-    'Frames dropped: the node may not speak, has no use for them yet, or the socket for them is not connected.',
-    (set, s) => set(s.traffic.droppedFrames),
-  );
-
-  gauge(
-    'colo_failover_detect_seconds',
-    'Last failover: from the last sign of life of the peer to the decision.',
-    (set, s) => set(seconds(s.failover?.detectMs)),
-  );
-  gauge(
-    'colo_failover_promote_seconds',
-    'Last failover: from the decision until the VM spoke again.',
-    (set, s) => set(seconds(s.failover?.promoteMs)),
-  );
-  if (eventsUnwritten !== undefined) {
-    counter('colo_events_unwritten_total', 'Events that could not be written to the event log.', (set) =>
-      set(eventsUnwritten()),
-    );
-  }
-
-  return {
-    registry,
-    contentType: registry.contentType,
-    async render() {
-      // Every collect() runs before the first await of metrics(), so they all see this one.
-      snapshot = status();
-      try {
-        return await registry.metrics();
-      } finally {
-        snapshot = null;
-      }
-    },
-    observeCheckpoint(report) {
-      pause.observe(report.pauseMs / 1000);
-      duration.observe(report.totalMs / 1000);
-      stateBytes.inc(report.stateBytes);
-    },
-    async describe() {
-      return (await registry.getMetricsAsJSON()).map(({ name, help, type }) => ({
-        name,
-        type: String(type),
-        help,
-        labels: labels.get(name) ?? [],
-      }));
-    },
+  return (report) => {
+    pause.observe(report.pauseMs / 1000);
+    duration.observe(report.totalMs / 1000);
+    stateBytes.inc(report.stateBytes);
   };
 }
 
-const seconds = (ms: number | null | undefined): number | null =>
-  ms === null || ms === undefined ? null : ms / 1000;
+function gauge(name: string, help: string, value: (status: NodeStatus) => number | null): Series {
+  return { type: 'gauge', name, help, labels: [], samples: (status) => [[value(status), {}]] };
+}
+
+function counter(name: string, help: string, value: (status: NodeStatus) => number | null): Series {
+  return { ...gauge(name, help, value), type: 'counter' };
+}
+
+function seconds(ms: number | null | undefined): number | null {
+  return ms === null || ms === undefined ? null : ms / 1000;
+}

@@ -300,10 +300,10 @@ test('it runs on when nobody reads what it prints any more', async (t) => {
   const child = spawn(process.execPath, [...argv, '--out', `unix-listen:${path}/out`]);
   t.after(() => child.kill('SIGKILL'));
   await once(child.stdout, 'data');
-  while (readdirSync(path).length < 3) await new Promise((resolve) => setTimeout(resolve, 5));
   child.stdout.destroy();
+  // No event can tell when it listens, and a socket's path is there before somebody listens on it.
   const [out, primary, secondary] = await Promise.all(
-    ['out', 'pri', 'sec'].map((name) => Peer.connect(t, { path: join(path, name) })),
+    ['out', 'pri', 'sec'].map((name) => Peer.connectWhenThere(t, { path: join(path, name) })),
   );
   for (let i = 0; i < 5; i++) {
     primary.say(udp(`${i}`));

@@ -6,6 +6,7 @@ import { type AddressInfo, connect, createServer, type NetConnectOpts, type Sock
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { framed, unframed } from '../io/fake-stream.ts';
 
 const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
@@ -77,6 +78,17 @@ export class Peer {
     t.after(() => peer.socket.destroy());
     await once(peer.socket, 'connect');
     return peer;
+  }
+
+  /** Tries until somebody listens at the address. */
+  static async connectWhenThere(t: TestContext, address: NetConnectOpts): Promise<Peer> {
+    for (;;) {
+      try {
+        return await Peer.connect(t, address);
+      } catch {
+        await sleep(5);
+      }
+    }
   }
 
   /** The next frame; with vnet framing its virtio-net header is part of it. */
