@@ -1,24 +1,23 @@
-/** Whoever takes checkpoints for `colo compare`, and what it tells of them. */
+/** What takes the checkpoints for `colo compare`, and what it notifies of. */
 import type { EmitDropIn } from './events.ts';
 
 export type CheckpointEvents = {
-  /** The PVM has stopped; it may be for a checkpoint. */
-  stood(): void;
-  /** The PVM runs on. Which of the following three it is comes next; what it says until then belongs to that. */
+  /** The PVM has stopped, maybe for a checkpoint. */
+  stopped(): void;
+  /** The PVM runs again. One of the next three follows; PVM frames that arrive before that belong to the same answer. */
   resumed(): void;
-  /** No checkpoint was taken. */
-  ranOn(): void;
-  /** Both VMs are equal. */
+  /** No checkpoint was taken. Also called, without effect, after the other two. */
+  unchanged(): void;
+  /** The VMs are equal. */
   committed(): void;
   /** There is no secondary (yet, or any more). */
   alone(): void;
-  /** The connection came or went, or the peer said what nobody understands. */
   note: EmitDropIn;
 };
 
 export interface CheckpointSource {
   start(): Promise<void>;
-  /** Asks for a checkpoint; without a connection, or when it is refused, nothing happens. */
+  /** Asks for a checkpoint. Does nothing without a connection; a refusal is only noted. */
   ask(): void;
   close(): Promise<void>;
 }

@@ -102,9 +102,9 @@ export class DropInCompare {
     ].map((one) => new StreamKeeper({ ...one, name: one.place.name, surroundings, events }));
     this.source =
       options.source?.({
-        stood: () => this.path.stand(),
-        resumed: () => this.path.pause(),
-        ranOn: () => this.path.runOn(),
+        stopped: () => this.path.pvmStopped(),
+        resumed: () => this.path.pvmResumed(),
+        unchanged: () => this.path.unchanged(),
         committed: () => this.onCommitted(),
         alone: () => this.onAlone(),
         note: this.emit,

@@ -60,11 +60,11 @@ export class DropInRewrite {
       endpoints.qmp === null
         ? null
         : new SvmWatch(endpoints.qmp, options.connectQmp, surroundings.timers, {
-            stood: () => path.stand(),
-            ranOn: () => path.runOn(),
-            waits: () => this.onWaits(),
+            stopped: () => path.stand(),
+            unchanged: () => path.runOn(),
+            waiting: () => this.onWaits(),
             committed: () => this.onCommitted(),
-            tookOver: () => this.onTookOver(),
+            promoted: () => this.onTookOver(),
             note: emit,
           });
   }

@@ -1,41 +1,40 @@
 /**
- * What happens to an SVM, as its QEMU's QMP tells: checkpoints and the takeover.
+ * Notifies of what happens to an SVM, as its QEMU's QMP shows it: checkpoints and the failover.
  *
- * What is seen: STOP when the VM stands, RESUME just before it runs again; no event says why. So at STOP QEMU is asked
- * what the VM stands for (`colo`: a checkpoint; `paused`: an operator), and at RESUME what it is in COLO: `secondary`
- * follows, `none` has taken over (x-colo-lost-heartbeat), `primary` is a survivor with a new secondary, whose
- * checkpoints change nothing in it. The first question may be answered too late, when the VM runs again; then it was a
- * checkpoint. COLO_EXIT is no takeover: the SVM runs on, unheard, until somebody decides.
+ * QEMU has no event for either, only STOP and RESUME (vm-run-state.ts). At RESUME the COLO mode is queried: `secondary`
+ * follows, and unless an operator had stopped it, that was a checkpoint; `none` was promoted (x-colo-lost-heartbeat);
+ * `primary` is a survivor with a new secondary, whose checkpoints change nothing in it. COLO_EXIT is not the failover: the
+ * SVM runs, unheard, until somebody decides.
  *
- * From RESUME until the answer is there the VM counts as standing. Failure: checkpoints that nobody saw, because the
- * connection was lost, leave it open whose numbers the SVM has. Then a new connection starts as after a checkpoint;
- * the next one heals what was guessed wrong.
+ * From RESUME to the reply the VM counts as stopped. Failure: if checkpoints went unseen because the connection was lost, it
+ * is not known which of the two VMs' numbers the SVM uses. A new connection then starts as after a checkpoint; if that was
+ * wrong, the next checkpoint heals it.
  */
 import type { Endpoint } from '../endpoint.ts';
 import type { Timers } from '../io/clock.ts';
-import { isObject, type Qmp } from '../qemu/qmp.ts';
+import type { Qmp } from '../qemu/qmp.ts';
 import type { EmitDropIn } from './events.ts';
 import { type ConnectQmp, QmpKeeper } from './qmp-keeper.ts';
+import { coloMode, runStatus, VmRunState } from './vm-run-state.ts';
 
 export type SvmEvents = {
-  /** The VM stands, or may do. */
-  stood(): void;
-  /** It runs on as it was. */
-  ranOn(): void;
+  /** The VM is stopped, or may be. */
+  stopped(): void;
+  /** It runs as before. Also called, without effect, after the other three. */
+  unchanged(): void;
   /** It has no state yet. */
-  waits(): void;
-  /** It is a copy of the PVM now and follows it. */
+  waiting(): void;
+  /** It is now a copy of the PVM, and follows it. */
   committed(): void;
-  /** It is the one VM. */
-  tookOver(): void;
+  /** It is now the one VM. */
+  promoted(): void;
   note: EmitDropIn;
 };
 
 export class SvmWatch {
   private readonly events: SvmEvents;
   private readonly keeper: QmpKeeper;
-  private standsFor: Promise<string> = Promise.resolve('unknown');
-  private stops = 0;
+  private readonly runState = new VmRunState();
 
   constructor(endpoint: Endpoint, connect: ConnectQmp, timers: Timers, events: SvmEvents) {
     this.events = events;
@@ -45,7 +44,7 @@ export class SvmWatch {
         if (name === 'STOP') this.onStop(qmp);
         else if (name === 'RESUME') await this.onResume(qmp);
       },
-      down: () => events.ranOn(),
+      down: () => events.unchanged(),
       note: events.note,
     });
   }
@@ -59,48 +58,35 @@ export class SvmWatch {
   }
 
   private async onUp(qmp: Qmp): Promise<void> {
-    this.events.stood();
-    const { stops } = this;
+    this.events.stopped();
+    const { changes } = this.runState;
     const status = await runStatus(qmp);
     const mode = await coloMode(qmp);
-    // An event in between has said it already, and knows better.
-    if (stops !== this.stops) return;
-    if (mode === 'none' && status === 'inmigrate') this.events.waits();
+    // An event that came first has notified of a later state already.
+    if (changes !== this.runState.changes) return;
+    if (mode === 'none' && status === 'inmigrate') this.events.waiting();
     else if (mode === 'secondary') this.events.committed();
-    else this.events.tookOver();
+    else this.events.promoted();
     if (status === 'colo') this.onStop(qmp);
   }
 
   private onStop(qmp: Qmp): void {
-    this.stops++;
-    this.events.stood();
-    this.standsFor = runStatus(qmp).catch(() => 'unknown');
+    this.events.stopped();
+    this.runState.stopped(qmp);
   }
 
   private async onResume(qmp: Qmp): Promise<void> {
-    const { standsFor } = this;
-    const stops = ++this.stops;
-    this.standsFor = Promise.resolve('unknown');
-    this.events.stood();
-    let mode = 'unknown';
+    const stoppedBy = this.runState.resumed();
+    const { changes } = this.runState;
+    this.events.stopped();
     try {
-      mode = await coloMode(qmp);
-      if (mode === 'secondary' && (await standsFor) !== 'paused') this.events.committed();
-      else if (mode === 'none') this.events.tookOver();
+      const mode = await coloMode(qmp);
+      if (mode === 'secondary' && (await stoppedBy) !== 'paused') this.events.committed();
+      else if (mode === 'none') this.events.promoted();
     } finally {
-      this.events.ranOn();
+      this.events.unchanged();
     }
-    // It has stopped again meanwhile.
-    if (stops !== this.stops) this.events.stood();
+    // It was stopped again before the replies came.
+    if (changes !== this.runState.changes) this.events.stopped();
   }
-}
-
-async function runStatus(qmp: Qmp): Promise<string> {
-  const reply = await qmp.execute('query-status');
-  return isObject(reply) && typeof reply.status === 'string' ? reply.status : 'unknown';
-}
-
-async function coloMode(qmp: Qmp): Promise<string> {
-  const reply = await qmp.execute('query-colo-status');
-  return isObject(reply) && typeof reply.mode === 'string' ? reply.mode : 'unknown';
 }

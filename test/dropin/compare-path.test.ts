@@ -132,7 +132,7 @@ test('what the SVM says while the PVM stands belongs to the time after the check
   const rig = new Rig();
   rig.pvm(udp('left'));
   rig.svm(udp('RIGHT'));
-  rig.path.stand();
+  rig.path.pvmStopped();
   assert.deepEqual(rig.svm(udp('after')), []);
   assert.equal(rig.path.commit(), 1);
   assert.deepEqual(rig.heard(), [udp('left')]);
@@ -149,7 +149,7 @@ test('what was read before an epoch ends belongs to it, also in the middle of a 
   assert.deepEqual(rig.heard(), [udp('a')]);
   rig.read(primaryIn, udp('b'));
   rig.read(secondaryIn, udp('b'));
-  rig.path.stand();
+  rig.path.pvmStopped();
   rig.pump();
   assert.deepEqual(rig.heard(), [udp('b')]);
   rig.read(primaryIn, udp('c'));
@@ -163,9 +163,9 @@ test('where no checkpoint was taken, what the SVM said before the PVM stood is c
   const rig = new Rig();
   const before = Array.from({ length: 20 }, (_, i) => udp(`${i}`));
   rig.read(rig.path.secondaryIn, ...before);
-  rig.path.stand();
+  rig.path.pvmStopped();
   rig.read(rig.path.secondaryIn, udp('then'));
-  rig.path.runOn();
+  rig.path.unchanged();
   assert.deepEqual(rig.pvm(...before, udp('then')), [...before, udp('then')]);
   assert.deepEqual(rig.diverged, []);
   rig.close();
@@ -192,23 +192,23 @@ test('closed in the middle of a turn, it lets go of everything', () => {
 test('a pause that is no checkpoint: nothing is read until that is known, and nothing is forgotten', () => {
   const rig = new Rig();
   rig.pvm(udp('a'));
-  rig.path.stand();
+  rig.path.pvmStopped();
   rig.svm(udp('a'));
   assert.deepEqual(rig.heard(), []);
-  rig.path.pause();
+  rig.path.pvmResumed();
   assert.deepEqual(rig.pvm(udp('b')), []);
   assert.ok(rig.unread(rig.path.primaryIn) > 0);
-  rig.path.runOn();
+  rig.path.unchanged();
   assert.deepEqual(rig.heard(), [udp('a')]);
   rig.pump();
   assert.deepEqual(rig.svm(udp('b')), [udp('b')]);
-  rig.path.runOn();
+  rig.path.unchanged();
   rig.close();
 });
 
 test('more than it can keep aside of the SVM is counted, and a checkpoint heals it', () => {
   const rig = new Rig({ limits: { earlyFramesMax: 2 } });
-  rig.path.stand();
+  rig.path.pvmStopped();
   rig.svm(udp('a'), udp('b'), udp('c'));
   assert.equal(rig.path.counters.lateFrames, 1);
   rig.path.commit();
@@ -232,6 +232,46 @@ test('alone, everything leaves at once, and what TCP said is known when COLO beg
   assert.equal(rig.path.goAlone(), 1);
   assert.deepEqual(rig.heard(), [tcp({ seq: 10, text: 'new' })]);
   rig.close();
+});
+
+/** The phase, as its effects show it. */
+function phaseOf(rig: Rig): string {
+  const { path } = rig;
+  rig.pump();
+  rig.write(path.primaryIn, framed(udp('p', 1)));
+  rig.pump();
+  if (rig.unread(path.primaryIn) > 0) return path.isComparing ? 'asking' : 'aloneAsking';
+  if (!path.isComparing) return 'alone';
+  const before = path.comparator.secondary.frames;
+  rig.svm(udp('s', 2));
+  return path.comparator.secondary.frames > before ? 'comparing' : 'stopped';
+}
+
+test('each event changes the phase as the table in the header says', () => {
+  const events = ['pvmStopped', 'pvmResumed', 'unchanged', 'commit', 'goAlone'] as const;
+  const ways = {
+    alone: [],
+    aloneAsking: ['pvmResumed'],
+    comparing: ['commit'],
+    stopped: ['commit', 'pvmStopped'],
+    asking: ['commit', 'pvmStopped', 'pvmResumed'],
+  } as const;
+  const table: Record<keyof typeof ways, (keyof typeof ways)[]> = {
+    alone: ['alone', 'aloneAsking', 'alone', 'comparing', 'alone'],
+    aloneAsking: ['aloneAsking', 'aloneAsking', 'alone', 'comparing', 'alone'],
+    comparing: ['stopped', 'asking', 'comparing', 'comparing', 'alone'],
+    stopped: ['stopped', 'asking', 'comparing', 'comparing', 'alone'],
+    asking: ['asking', 'asking', 'comparing', 'comparing', 'alone'],
+  };
+  for (const from of Object.keys(ways) as (keyof typeof ways)[]) {
+    for (const [i, event] of events.entries()) {
+      const rig = new Rig({ comparing: false });
+      for (const step of ways[from]) rig.path[step]();
+      rig.path[event]();
+      assert.equal(phaseOf(rig), table[from][i], `${event} in ${from}`);
+      rig.close();
+    }
+  }
 });
 
 test('peers that go away and come back: framing starts afresh, and what is held stays held', () => {

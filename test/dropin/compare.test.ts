@@ -135,10 +135,10 @@ test('before COLO and after it everything leaves at once, and nobody is asked', 
   rig.say(0, 'one');
   await rig.time.pass(50);
   assert.deepEqual(rig.heard(), ['one']);
-  rig.source.stood();
+  rig.source.stopped();
   rig.source.resumed();
   rig.source.committed();
-  rig.source.ranOn();
+  rig.source.unchanged();
   rig.say(0, 'two');
   assert.deepEqual(rig.heard(), []);
   rig.source.alone();

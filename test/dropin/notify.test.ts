@@ -20,9 +20,9 @@ class ToolStack {
     this.framing = framing;
     const never = (): void => assert.fail('not said by a tool stack');
     this.source = new NotifySource(unixEndpoint('/n'), framing, surroundings(new FakeTime()), {
-      stood: never,
+      stopped: never,
       resumed: never,
-      ranOn: never,
+      unchanged: never,
       alone: never,
       committed: () => this.said.push('committed'),
       note: (type, details) => this.said.push([type, ...Object.values(details)].join(' ')),

@@ -12,9 +12,9 @@ async function watched(set: Partial<FakeQemu> = {}): Promise<Watched> {
   const time = new FakeTime();
   const said: string[] = [];
   const source = new QmpSource(unixEndpoint('/p.qmp'), qemu.connect, time, {
-    stood: () => said.push('stood'),
+    stopped: () => said.push('stopped'),
     resumed: () => said.push('resumed'),
-    ranOn: () => said.push('ranOn'),
+    unchanged: () => said.push('unchanged'),
     committed: () => said.push('committed'),
     alone: () => said.push('alone'),
     note: (type) => said.push(type),
@@ -36,7 +36,7 @@ test('before COLO there is no secondary; the first copy is a commit', async () =
   qemu.mode = 'primary';
   qemu.status = 'running';
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stood', 'resumed', 'committed', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'resumed', 'committed', 'unchanged']);
 });
 
 test('a checkpoint: asked for by setting the delay to what it is, seen at RESUME', async () => {
@@ -49,10 +49,10 @@ test('a checkpoint: asked for by setting the delay to what it is, seen at RESUME
   assert.deepEqual(qemu.asked.length, 2);
   qemu.status = 'colo';
   await qemu.emit('STOP');
-  assert.deepEqual(since(said), ['stood']);
+  assert.deepEqual(since(said), ['stopped']);
   qemu.status = 'running';
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['resumed', 'committed', 'ranOn']);
+  assert.deepEqual(since(said), ['resumed', 'committed', 'unchanged']);
 });
 
 test('an operator who stops and continues the VM takes no checkpoint', async () => {
@@ -62,7 +62,7 @@ test('an operator who stops and continues the VM takes no checkpoint', async () 
   await qemu.emit('STOP');
   qemu.status = 'running';
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stood', 'resumed', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'resumed', 'unchanged']);
 });
 
 test('an answer that comes when the VM runs again still counts as a checkpoint', async () => {
@@ -70,10 +70,10 @@ test('an answer that comes when the VM runs again still counts as a checkpoint',
   since(said);
   qemu.slow = true;
   await qemu.emitAll('STOP', 'RESUME');
-  assert.deepEqual(since(said), ['stood', 'resumed'], 'nothing is known yet');
+  assert.deepEqual(since(said), ['stopped', 'resumed'], 'nothing is known yet');
   await qemu.answer();
   await qemu.answer();
-  assert.deepEqual(since(said), ['committed', 'ranOn']);
+  assert.deepEqual(since(said), ['committed', 'unchanged']);
 });
 
 test('COLO that has ended shows at the RESUME after it', async () => {
@@ -85,7 +85,7 @@ test('COLO that has ended shows at the RESUME after it', async () => {
   await qemu.emit('STOP');
   qemu.mode = 'none';
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stood', 'resumed', 'alone', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'resumed', 'alone', 'unchanged']);
 });
 
 test('a refusal is told, and what waited for an answer goes on', async () => {
@@ -96,7 +96,7 @@ test('a refusal is told, and what waited for an answer goes on', async () => {
   await settled();
   assert.deepEqual(since(said), ['qmp.refused']);
   await qemu.emitAll('STOP', 'RESUME');
-  assert.deepEqual(since(said), ['stood', 'resumed', 'ranOn', 'qmp.refused']);
+  assert.deepEqual(since(said), ['stopped', 'resumed', 'unchanged', 'qmp.refused']);
 });
 
 test('a connection that is lost is made again, and begins with a checkpoint', async () => {
@@ -105,10 +105,10 @@ test('a connection that is lost is made again, and begins with a checkpoint', as
   await qemu.emit('STOP');
   qemu.fails = new Error('nobody there');
   await qemu.hangUp();
-  assert.deepEqual(since(said), ['stood', 'ranOn', 'qmp.down']);
+  assert.deepEqual(since(said), ['stopped', 'unchanged', 'qmp.down']);
   source.ask();
   await time.pass(1200);
-  assert.deepEqual(since(said), ['ranOn', 'ranOn'], 'nobody to ask, and told once');
+  assert.deepEqual(since(said), ['unchanged', 'unchanged'], 'nobody to ask, and told once');
   qemu.fails = null;
   await time.pass(600);
   assert.deepEqual(since(said), ['qmp.up']);

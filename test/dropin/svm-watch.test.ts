@@ -12,11 +12,11 @@ async function watched(set: Partial<FakeQemu> = {}): Promise<Watched> {
   const time = new FakeTime();
   const said: string[] = [];
   const watch = new SvmWatch(unixEndpoint('/s.qmp'), qemu.connect, time, {
-    stood: () => said.push('stood'),
-    ranOn: () => said.push('ranOn'),
-    waits: () => said.push('waits'),
+    stopped: () => said.push('stopped'),
+    unchanged: () => said.push('unchanged'),
+    waiting: () => said.push('waiting'),
     committed: () => said.push('committed'),
-    tookOver: () => said.push('tookOver'),
+    promoted: () => said.push('promoted'),
     note: (type) => said.push(type),
   });
   watch.start();
@@ -29,21 +29,21 @@ const since = (said: string[]): string[] => said.splice(0);
 
 test('what it finds at first: no state yet, a secondary, a survivor, a new primary', async () => {
   for (const [status, mode, expected] of [
-    ['inmigrate', 'none', 'waits'],
+    ['inmigrate', 'none', 'waiting'],
     ['running', 'secondary', 'committed'],
-    ['running', 'none', 'tookOver'],
-    ['running', 'primary', 'tookOver'],
+    ['running', 'none', 'promoted'],
+    ['running', 'primary', 'promoted'],
   ]) {
     const { said } = await watched({ status, mode });
-    assert.deepEqual(since(said), ['qmp.up', 'stood', expected]);
+    assert.deepEqual(since(said), ['qmp.up', 'stopped', expected]);
   }
 });
 
 test('found in the middle of a checkpoint it stands until RESUME', async () => {
   const { qemu, said } = await watched({ status: 'colo' });
-  assert.deepEqual(since(said), ['qmp.up', 'stood', 'committed', 'stood']);
+  assert.deepEqual(since(said), ['qmp.up', 'stopped', 'committed', 'stopped']);
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stood', 'committed', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'committed', 'unchanged']);
 });
 
 test('the first state, then a checkpoint', async () => {
@@ -51,12 +51,12 @@ test('the first state, then a checkpoint', async () => {
   since(said);
   qemu.mode = 'secondary';
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stood', 'committed', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'committed', 'unchanged']);
   qemu.status = 'colo';
   await qemu.emit('STOP');
-  assert.deepEqual(since(said), ['stood']);
+  assert.deepEqual(since(said), ['stopped']);
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stood', 'committed', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'committed', 'unchanged']);
 });
 
 test('an operator who stops and continues the VM takes no checkpoint', async () => {
@@ -65,7 +65,7 @@ test('an operator who stops and continues the VM takes no checkpoint', async () 
   qemu.status = 'paused';
   await qemu.emit('STOP');
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stood', 'stood', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'stopped', 'unchanged']);
 });
 
 test('a failover', async () => {
@@ -77,7 +77,7 @@ test('a failover', async () => {
   await qemu.emit('STOP');
   qemu.mode = 'none';
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stood', 'stood', 'tookOver', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'stopped', 'promoted', 'unchanged']);
 });
 
 test('checkpoints of a survivor with a new secondary change nothing in it', async () => {
@@ -86,7 +86,7 @@ test('checkpoints of a survivor with a new secondary change nothing in it', asyn
   qemu.status = 'colo';
   await qemu.emit('STOP');
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stood', 'stood', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'stopped', 'unchanged']);
 });
 
 test('answers that come when the next checkpoint has begun: both count, and it stands', async () => {
@@ -96,13 +96,13 @@ test('answers that come when the next checkpoint has begun: both count, and it s
   await qemu.emit('STOP');
   await qemu.emit('RESUME');
   await qemu.emit('STOP');
-  assert.deepEqual(since(said), ['stood', 'stood', 'stood']);
+  assert.deepEqual(since(said), ['stopped', 'stopped', 'stopped']);
   await qemu.answer();
   await qemu.answer();
-  assert.deepEqual(since(said), ['committed', 'ranOn', 'stood']);
+  assert.deepEqual(since(said), ['committed', 'unchanged', 'stopped']);
   await qemu.emit('RESUME');
   await qemu.answer();
-  assert.deepEqual(since(said), ['stood', 'committed', 'ranOn']);
+  assert.deepEqual(since(said), ['stopped', 'committed', 'unchanged']);
 });
 
 test('a connection that is lost is made again; what happened meanwhile counts as a checkpoint', async () => {
@@ -111,12 +111,12 @@ test('a connection that is lost is made again; what happened meanwhile counts as
   await qemu.emit('STOP');
   qemu.fails = new Error('nobody there');
   await qemu.hangUp();
-  assert.deepEqual(since(said), ['stood', 'ranOn', 'qmp.down']);
+  assert.deepEqual(since(said), ['stopped', 'unchanged', 'qmp.down']);
   await time.pass(2000);
-  assert.deepEqual(since(said), ['ranOn', 'ranOn', 'ranOn', 'ranOn'], 'told once');
+  assert.deepEqual(since(said), ['unchanged', 'unchanged', 'unchanged', 'unchanged'], 'told once');
   qemu.fails = null;
   await time.pass(600);
-  assert.deepEqual(since(said), ['qmp.up', 'stood', 'committed']);
+  assert.deepEqual(since(said), ['qmp.up', 'stopped', 'committed']);
   watch.close();
   assert.equal(qemu.connections, 2);
 });

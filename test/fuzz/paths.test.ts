@@ -135,7 +135,8 @@ for (const framing of ['plain', 'vnet'] as const) {
           if (!dice.chance(4)) echoes.push(frame);
         } else secondary.say(dice, (!dice.chance(4) && echoes.shift()) || frame);
         if (dice.chance(3)) pump();
-        if (dice.chance(15)) dice.pick([() => path.stand(), () => path.pause(), () => path.runOn()])();
+        if (dice.chance(15))
+          dice.pick([() => path.pvmStopped(), () => path.pvmResumed(), () => path.unchanged()])();
         if (dice.chance(20)) path.commit();
         if (dice.chance(60)) path.goAlone();
       }
