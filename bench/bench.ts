@@ -1,10 +1,10 @@
-/** What every bench is, and how figures become a table. */
+/** The type of a bench, and how figures become a table. */
 
-/** `ok` says whether the claim that the bench stands for held in this run. */
+/** `ok`: the bench's claim held in this run. */
 export type BenchResult = { readonly ok: boolean; readonly [figure: string]: unknown };
 
-/** Throws COLO_USAGE for arguments that it does not know; null when it only printed its help. */
-export type Bench = (args: string[], say: (line: string) => void) => Promise<BenchResult | null>;
+/** Runs a bench. Returns null if it only printed its help. Throws COLO_USAGE for arguments that it does not know. */
+export type Bench = (args: string[], print: (line: string) => void) => Promise<BenchResult | null>;
 
 export type Spread = {
   count: number;
@@ -31,7 +31,7 @@ export function spread(values: readonly number[]): Spread {
   };
 }
 
-/** Of several runs, each quantile's median: what one disturbance does to a run is not in it. */
+/** Returns each quantile's median over several runs, so that a disturbance of one run has no effect. */
 export function medianOf(runs: readonly Spread[]): Spread {
   const median = (figure: keyof Spread): number => spread(runs.map((run) => run[figure])).p50;
   return {

@@ -1,17 +1,18 @@
 /**
  * How long a checkpoint stops the guest: our relay against stock QEMU's own migration, both across loopback TCP.
  *
- * Both sides run the same guest on the same machine arguments in the same run. They take turns in the order A B B A, so
- * that a drift of the machine hits both alike, and each has the machine to itself: what is waited for costs stock no
- * processor, so a neighbour would slow down ours only. Ours is two node processes and two QEMUs; stock is two QEMUs with
- * `migrate tcp:`. The guest runs equally long before each checkpoint, so both have about as much memory to copy.
+ * Both sides run the same guest on the same machine arguments in the same run. They take turns in the order A B B A,
+ * so that a drift of the machine affects both, and each has the machine to itself: stock spends most of its pause
+ * waiting, without a processor, so a neighbour would slow down ours only. Ours is two node processes and two QEMUs;
+ * stock is two QEMUs with `migrate tcp:`. The guest runs equally long before each checkpoint, so both copy about as much
+ * memory.
  *
- * What the figure does not say: with both pairs on two processors at once, and stock waiting for one delayed ACK in each
+ * The figure has a limit: with both pairs on two processors at once, and stock waiting for one delayed ACK in each
  * checkpoint, the ratio of medians was 3.8 to 4.9 in five runs; apart, at --pace 500, 5.0 (4.99: below the claim).
  *
- * The yardstick is the same for both: QEMU's own STOP and RESUME events of the primary VM, by QEMU's own clock. Our
- * primary's events come from a second monitor, since the node keeps its own to itself. What our reports call `pause`
- * begins when REPLY is passed on and ends when LOADED is: it must agree with the yardstick, and is shown beside it.
+ * Both are measured by QEMU's own STOP and RESUME events of the primary VM, by QEMU's own clock. Our primary's events
+ * come from a second monitor, since the node uses the first. The `pause` of our reports begins when REPLY is passed on
+ * and ends when LOADED is. It must match the measured pause, and is printed beside it.
  */
 import { once } from 'node:events';
 import { connect } from 'node:net';
@@ -47,28 +48,28 @@ const HELP = `npm run bench -- checkpoint [--json] [--count N] [--pace MS] [--lo
 const CLAIM = 5;
 const COUNT_MAX = 10_000;
 const PACE_MS_MAX = 60_000;
-/** The first ones after the copy move more memory, and find nothing compiled. */
+/** The first checkpoints after the copy move more memory, and run code that is not compiled yet. */
 const WARM_UP = 5;
 const READY_MS_MAX = 60_000;
 const CHECKPOINT_MS_MAX = 10_000;
 /** Linux: TCP_DELACK_MIN. QEMU leaves Nagle's algorithm on, so a small write waits for the ACK of the one before. */
 const DELAYED_ACK_MS = 40;
 const NIC_OPTIONS = 'rx_queue_size=1024';
-/** One hour: only this bench asks for checkpoints (and, under load, the comparator). */
+/** One hour: only this bench (and, under load, the comparator) asks for checkpoints. */
 const NEVER_MS = 3_600_000;
 
 type Side = {
   readonly pauses: PauseWatch;
   readonly forwards: Forwards;
-  /** Asks for a checkpoint and returns what the side itself reports of it, once the primary runs again. */
+  /** Takes a checkpoint; returns the side's own report of it, once the primary runs again. */
   checkpoint(): Promise<CheckpointReport | null>;
   stop(): Promise<void>;
 };
 
-export const checkpointBench: Bench = async (args, say) => {
+export const checkpointBench: Bench = async (args, print) => {
   const options = readOptions(args);
   if (options.help) {
-    say(HELP);
+    print(HELP);
     return null;
   }
   const install = await installQemu();
@@ -85,7 +86,7 @@ export const checkpointBench: Bench = async (args, say) => {
       removeWorkFolder(directory);
     }
   }
-  return report(options, install, sides, say);
+  return report(options, install, sides, print);
 };
 
 type Start = (install: QemuInstall, image: GuestImage, directory: string) => Promise<Side>;
@@ -121,7 +122,7 @@ function readOptions(args: string[]): Options {
   }
 }
 
-/** One turn of a side: half of its checkpoints. */
+/** Measures one turn of a side: half of its checkpoints. */
 async function measure(to: Measured, side: Side, { count, paceMs, load }: Options): Promise<void> {
   const stopLoad = new AbortController();
   const loads = load ? startLoad(side.forwards, stopLoad.signal) : [];
@@ -143,7 +144,7 @@ function report(
   options: Options,
   install: QemuInstall,
   [ours, stock, unix]: Measured[],
-  say: (line: string) => void,
+  print: (line: string) => void,
 ): BenchResult {
   const pauses = ({ pausesMs }: Measured) => spread(pausesMs);
   const reported = (pick: (one: CheckpointReport) => number) => spread(ours.reports.map(pick));
@@ -158,7 +159,7 @@ function report(
   const ok = options.load || ratio >= CLAIM;
   const steps = {
     drain: reported((one) => one.drainMs),
-    // From QEMU's request passed on until the secondary has stopped and its last output is here.
+    // From passing on QEMU's request until the secondary has stopped and its last output has arrived.
     stop_secondary: reported((one) => one.totalMs - one.drainMs - one.pauseMs),
     pause: reported((one) => one.pauseMs),
     total: reported((one) => one.totalMs),
@@ -166,38 +167,40 @@ function report(
   const stateKb = reported((one) => one.stateBytes / 1e3);
 
   const guests = options.load ? 'TCP and UDP echo load' : 'idle';
-  say(`QEMU ${install.version}, ${install.accel.toUpperCase()}; guests of 256 MB, ${guests}; times in ms`);
-  say('');
-  say(tableHead('primary VM stopped (STOP to RESUME, by QEMU)'));
-  say(tableRow('  ours, relay across TCP', figures.ours));
-  say(tableRow("  stock, QEMU's migration across TCP", figures.stock));
-  if (figures.stock_unix !== undefined) say(tableRow('  stock, unix socket', figures.stock_unix));
-  say(`  ratio of medians ${ratio.toFixed(1)}`);
-  say(`  stock waited for two delayed ACKs in ${twice} of ${figures.stock.count}, for one in ${single}`);
-  say('');
-  say(tableHead('where ours goes (as its reports say)'));
-  say(tableRow('  drain: inputs gated and read by both VMs', steps.drain));
-  say(tableRow('  secondary stops, its output is read', steps.stop_secondary));
-  say(tableRow('  pause: REPLY passed to LOADED passed', steps.pause));
-  say(tableRow('  total: decision to inputs open', steps.total));
-  say(tableRow('  state copied, kB', stateKb, 0));
-  say('');
-  say(tableHead('request to RESUME, as a caller sees it'));
-  say(tableRow('  ours', spread(ours.totalsMs)));
-  say(tableRow('  stock', spread(stock.totalsMs)));
-  say('');
-  say(
+  print(`QEMU ${install.version}, ${install.accel.toUpperCase()}; guests of 256 MB, ${guests}; times in ms`);
+  print('');
+  print(tableHead('primary VM stopped (STOP to RESUME, by QEMU)'));
+  print(tableRow('  ours, relay across TCP', figures.ours));
+  print(tableRow("  stock, QEMU's migration across TCP", figures.stock));
+  if (figures.stock_unix !== undefined) print(tableRow('  stock, unix socket', figures.stock_unix));
+  print(`  ratio of medians ${ratio.toFixed(1)}`);
+  print(`  stock waited for two delayed ACKs in ${twice} of ${figures.stock.count}, for one in ${single}`);
+  print('');
+  print(tableHead('the parts of ours, from its reports'));
+  print(tableRow('  drain: inputs gated and read by both VMs', steps.drain));
+  print(tableRow('  secondary stops, its output is read', steps.stop_secondary));
+  print(tableRow('  pause: REPLY passed to LOADED passed', steps.pause));
+  print(tableRow('  total: decision to inputs open', steps.total));
+  print(tableRow('  state copied, kB', stateKb, 0));
+  print('');
+  print(tableHead('from the request to RESUME'));
+  print(tableRow('  ours', spread(ours.totalsMs)));
+  print(tableRow('  stock', spread(stock.totalsMs)));
+  print('');
+  print(
     'Fair: one yardstick, QEMU itself, for both; same guest, same arguments, in turns. Conservative: stock',
   );
-  say(
+  print(
     "runs without colo-compare and its filters and loses input; ours includes reading both VMs' last output.",
   );
-  say(
-    'Know: the ratio falls where stock meets its second delayed ACK less often, which is when the guest has changed',
+  print(
+    'Note: the ratio falls where stock waits for its second delayed ACK less often, which is when the guest has changed',
   );
-  say('more memory (--pace 500, --load), and where a busy machine slows down what is not waiting.');
+  print(
+    'more memory (--pace 500, --load), and where a busy machine slows down the side that is not waiting.',
+  );
   if (!options.load)
-    say(`Claim: at least ${CLAIM} times shorter at the median: ${ok ? 'holds' : 'DOES NOT HOLD'}`);
+    print(`Claim: at least ${CLAIM} times shorter at the median: ${ok ? 'holds' : 'DOES NOT HOLD'}`);
   return {
     ok,
     qemu: install.version,
@@ -231,7 +234,7 @@ class PauseWatch {
     });
   }
 
-  /** Resolves with what `action` does when the VM has been stopped and runs again. */
+  /** Runs `action`; resolves with its result when the VM has been stopped and runs again. */
   async through<T>(action: () => Promise<T>): Promise<T> {
     const before = this.resumes;
     const late = new AbortController();
@@ -260,7 +263,7 @@ async function startOurs(install: QemuInstall, image: GuestImage, directory: str
     directory,
     uplinks: { a: network.uplinks[0], b: network.uplinks[1] },
     qemu: install,
-    // Both nodes have these arguments; whoever starts later takes the path, and the primary is watched by then.
+    // Both nodes have these arguments. The later one takes the path; the primary's monitor is connected by then.
     vmArgs: [
       ...vmArguments(install, image),
       ...['-chardev', `socket,id=bench,path=${monitor},server=on,wait=off`],
@@ -279,7 +282,7 @@ async function startOurs(install: QemuInstall, image: GuestImage, directory: str
     primary.start();
     await primary.until('alone', ({ phase, vm }) => phase === 'alone' && vm.running, READY_MS_MAX);
     const qmp = await QmpClient.connect({ endpoint: unixEndpoint(monitor), deadlineMs: READY_MS_MAX });
-    await untilGuestAnswers(network.forwards.v4);
+    await untilGuestReplies(network.forwards.v4);
     pair.node('b').start();
     await primary.until('protected', ({ phase }) => phase === 'protected', READY_MS_MAX);
     const pauses = new PauseWatch('ours', qmp);
@@ -291,7 +294,7 @@ async function startOurs(install: QemuInstall, image: GuestImage, directory: str
   }
 }
 
-/** Under load the comparator may have begun one; ours follows it. */
+/** Takes a checkpoint; under load, after one that the comparator may have begun. */
 async function askForCheckpoint(primary: LabNode): Promise<CheckpointReport> {
   for (;;) {
     try {
@@ -323,7 +326,7 @@ async function startStock(
     const primary = await startVm(install, image, join(directory, 'p'), false);
     vms.push(primary);
     await joinNetwork(primary.port, network);
-    await untilGuestAnswers(network.forwards.v4);
+    await untilGuestReplies(network.forwards.v4);
     const secondary = await startVm(install, image, join(directory, 's'), true);
     vms.push(secondary);
     await secondary.colo.prepare('secondary');
@@ -373,7 +376,7 @@ async function startVm(
   return { qemu, qmp, colo: new ColoVm(qmp, await queryCapabilities(qmp)), port };
 }
 
-/** Returns where the primary finds it. Of TCP ports QEMU chooses a free one itself. */
+/** Has the secondary listen; returns its address. QEMU itself chooses a free TCP port. */
 async function listenIncoming(secondary: Vm, over: 'tcp' | 'unix', path: string): Promise<string> {
   if (over === 'unix') {
     await secondary.colo.listenIncoming(path);
@@ -384,11 +387,11 @@ async function listenIncoming(secondary: Vm, over: 'tcp' | 'unix', path: string)
     'socket-address'?: readonly { readonly port: string }[];
   }>('query-migrate');
   const port = addresses?.[0]?.port;
-  if (port === undefined) throw new ColoError('COLO_LAB', 'QEMU does not say where its migration listens');
+  if (port === undefined) throw new ColoError('COLO_LAB', 'QEMU does not report where its migration listens');
   return `tcp:127.0.0.1:${port}`;
 }
 
-/** The VM's frames to the network and back; both speak the same framing. */
+/** Passes the VM's frames to the network and back; both use the same framing. */
 async function joinNetwork(port: string, network: Network): Promise<void> {
   const ends = [connect(port), connect(network.uplinks[0])];
   for (const end of ends) end.on('error', () => {});
@@ -396,14 +399,14 @@ async function joinNetwork(port: string, network: Network): Promise<void> {
   ends[0].pipe(ends[1]).pipe(ends[0]);
 }
 
-async function untilGuestAnswers({ host, counter }: Forwards): Promise<void> {
+async function untilGuestReplies({ host, counter }: Forwards): Promise<void> {
   const endMs = performance.now() + READY_MS_MAX;
   for (;;) {
     try {
       await counterStats({ host, port: counter }, 1000);
       return;
     } catch (cause) {
-      if (performance.now() > endMs) throw new ColoError('COLO_LAB', 'the guest does not answer', { cause });
+      if (performance.now() > endMs) throw new ColoError('COLO_LAB', 'the guest does not reply', { cause });
       await sleep(100);
     }
   }

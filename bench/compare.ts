@@ -1,9 +1,9 @@
 /**
  * `npm run bench -- compare`: matched TCP output through a comparator, in over two unix sockets and out over a third.
  *
- * Side by side, in turns: a relay that copies the primary's stream and throws the secondary's away (the floor: what
- * the sockets alone cost), QEMU's colo-compare of 7.2 and of 11.1, standalone, and `colo compare`. The generator is
- * the same for all and needs a processor of its own; so does the comparator.
+ * Four programs, in turns: a relay that copies the primary's stream and discards the secondary's (the floor: the cost
+ * of the sockets alone), QEMU's colo-compare of 7.2 and of 11.1, standalone, and `colo compare`. The generator is
+ * the same for all. It needs a processor of its own, and so does the comparator.
  */
 import { parseArgs } from 'node:util';
 import { installOldQemu, installQemu } from '../lab/qemu.ts';
@@ -18,14 +18,14 @@ import { fullSpeedMinute, type Latency, latency } from './compare/steady.ts';
 
 const USAGE = `usage: npm run bench -- compare [--rounds N] [--only TEXT] [--steady | --latency] [--seconds N]
 
-All of it: a table of rates, then a minute at full speed (garbage collection, heap), latency at half speed, and what
-flows and held frames cost in memory. It takes about 11 minutes, and wants two processors to itself.
+Without options: a table of rates, then a minute at full speed (garbage collection, heap), latency at half speed, and
+the memory of flows and held frames. It takes about 11 minutes, and needs two processors to itself.
 
   --rounds N     rounds over all shapes; the median of each rate counts (default 3; each costs 3 minutes)
-  --only TEXT    the table alone, and of it only the shapes whose key has TEXT in it, e.g. 1448-16-v4
-  --steady       all but the table: about 4 minutes
+  --only TEXT    the table alone, with only the shapes whose key contains TEXT, e.g. 1448-16-v4
+  --steady       everything but the table: about 4 minutes
   --latency      latency alone: about 2 minutes
-  --seconds N    how long the minute is (default 60)
+  --seconds N    length of the minute at full speed (default 60)
 
 Exit codes: 0 every claim held, 1 one did not, 2 wrong usage.
 `;
@@ -51,7 +51,10 @@ const SHAPES: Readonly<Record<string, Shape>> = {
 
 const MIDDLE = SHAPES['1448-16-v4'];
 
-export async function compareBench(args: string[], say: (line: string) => void): Promise<BenchResult | null> {
+export async function compareBench(
+  args: string[],
+  print: (line: string) => void,
+): Promise<BenchResult | null> {
   const options = readOptions(args);
   if (options === null) {
     process.stdout.write(USAGE);
@@ -65,26 +68,26 @@ export async function compareBench(args: string[], say: (line: string) => void):
   const add = ({ claims, ...figures }: Part): void => {
     for (const { text, ratio, least, holds, floor } of claims) {
       const bound = floor === undefined ? '' : `; the floor itself is at ${floor.toFixed(2)}`;
-      say(`${text}: ${ratio.toFixed(2)}${holds ? ', holds' : ` (needs ${least}${bound}), DOES NOT HOLD`}`);
+      print(`${text}: ${ratio.toFixed(2)}${holds ? ', holds' : ` (needs ${least}${bound}), DOES NOT HOLD`}`);
     }
-    say('');
+    print('');
     Object.assign(result, figures);
     result.claims.push(...claims);
   };
   if (options.latency) {
-    add(await latencies(qemus[1], say));
+    add(await latencies(qemus[1], print));
     return result;
   }
-  if (!options.steady) add(await rates(peers, qemus, options, say));
+  if (!options.steady) add(await rates(peers, qemus, options, print));
   if (options.only === '') {
-    add(await steady(options.seconds, say));
-    add(await latencies(qemus[1], say));
-    add(await footprint(say));
+    add(await steady(options.seconds, print));
+    add(await latencies(qemus[1], print));
+    add(await footprint(print));
   }
   return { ...result, ok: result.claims.every(({ holds }) => holds) };
 }
 
-/** `floor`: what ratio the relay has, where that bounds ours. */
+/** `floor`: the relay's ratio, where that bounds ours. */
 type Claim = { text: string; ratio: number; least: number; holds: boolean; floor: number | undefined };
 type Part = { claims: Claim[]; [figure: string]: unknown };
 
@@ -92,21 +95,21 @@ async function rates(
   peers: readonly Peer[],
   qemus: readonly Peer[],
   options: { rounds: number; only: string },
-  say: (line: string) => void,
+  print: (line: string) => void,
 ): Promise<Part> {
   const shapes = new Map<string, ShapeRates>();
   for (const [key, shape] of Object.entries(SHAPES)) {
     if (key.includes(options.only)) shapes.set(key, new ShapeRates(shape, peers));
   }
   for (let round = 1; round <= options.rounds; round++) {
-    say(`round ${round} of ${options.rounds}${round === 1 ? '' : ', medians so far'}`);
+    print(`round ${round} of ${options.rounds}${round === 1 ? '' : ', medians so far'}`);
     const [head] = rateTable([], peers);
-    say(head);
+    print(head);
     for (const shape of shapes.values()) {
       await shape.round(FOR_MS);
-      for (const line of rateTable([shape.row], peers).slice(1)) say(line);
+      for (const line of rateTable([shape.row], peers).slice(1)) print(line);
     }
-    say('');
+    print('');
   }
   const rows = Object.fromEntries([...shapes].map(([key, { row }]) => [key, row]));
   const rate = (key: string, peer: Peer): number => rows[key]?.kPairsPerS[peer.name] ?? Number.NaN;
@@ -146,14 +149,16 @@ function claim(text: string, ratio: number, least: number, floor?: number): Clai
   return { text, ratio, least, holds: ratio >= least, floor };
 }
 
-async function steady(seconds: number, say: (line: string) => void): Promise<Part> {
+async function steady(seconds: number, print: (line: string) => void): Promise<Part> {
   const minute = await fullSpeedMinute(MIDDLE, seconds);
   const { kPairsPerS, collections, longestPauseMs, pausedPercent, heapEarlyMb, heapLateMb } = minute;
-  say(`${seconds} s at full speed, 1448 bytes, 16 flows: ${kPairsPerS.toFixed(0)} thousand pairs per second`);
-  say(
+  print(
+    `${seconds} s at full speed, 1448 bytes, 16 flows: ${kPairsPerS.toFixed(0)} thousand pairs per second`,
+  );
+  print(
     `  ${collections} collections, ${pausedPercent.toFixed(2)}% of the time; longest pause ${longestPauseMs.toFixed(2)} ms`,
   );
-  say(
+  print(
     `  alive on the heap: ${heapEarlyMb.toFixed(1)} MB after the first second, ${heapLateMb.toFixed(1)} MB at the end`,
   );
   const claims = [
@@ -166,7 +171,7 @@ async function steady(seconds: number, say: (line: string) => void): Promise<Par
   return { minute, claims };
 }
 
-async function latencies(qemu: Peer, say: (line: string) => void): Promise<Part> {
+async function latencies(qemu: Peer, print: (line: string) => void): Promise<Part> {
   const half: Record<string, number> = {};
   for (const peer of [FLOOR, qemu, OURS]) {
     const rates = new ShapeRates(MIDDLE, [peer]);
@@ -184,7 +189,7 @@ async function latencies(qemu: Peer, say: (line: string) => void): Promise<Part>
     for (const { peer, pairsPerS, runs } of rows)
       runs.push(await latency(MIDDLE, peer, pairsPerS, LATENCY_FOR_MS));
   }
-  say(
+  print(
     tableHead(`latency at half of its own and of QEMU's full speed, ms; medians of ${LATENCY_ROUNDS} runs`),
   );
   const latency_ms = rows.map(({ peer, pairsPerS, runs }) => {
@@ -194,28 +199,26 @@ async function latencies(qemu: Peer, say: (line: string) => void): Promise<Part>
     const count = (which: 'late' | 'lateForWantOfProcessor') =>
       runs.reduce((sum, run) => sum + run[which], 0);
     const [late, starved] = [count('late'), count('lateForWantOfProcessor')];
-    say(tableRow(`  ${name}`, median));
-    say(`    p99.9 of each run: ${p999.map((ms) => ms.toFixed(1)).join(' ')}`);
-    say(
-      `    later than ${LATE_MS} ms: ${late}, of which ${starved} would not have been had a processor been free`,
-    );
+    print(tableRow(`  ${name}`, median));
+    print(`    p99.9 of each run: ${p999.map((ms) => ms.toFixed(1)).join(' ')}`);
+    print(`    later than ${LATE_MS} ms: ${late}, of which ${starved} for want of a free processor`);
     return { name: peer.name, pairsPerS, median, p999, late, lateForWantOfProcessor: starved };
   });
   return { latency_ms, claims: [] };
 }
 
-async function footprint(say: (line: string) => void): Promise<Part> {
+async function footprint(print: (line: string) => void): Promise<Part> {
   const figures = await memory(MIDDLE);
   const { restingMb, idleFlows, bytesPerIdleFlow, heldFrames, bytesPerHeldFrame, wireBytes } = figures;
-  say(`resident memory: ${restingMb.toFixed(0)} MB with a thousand flows and nothing held`);
-  say(`  an idle flow, of ${idleFlows}: ${bytesPerIdleFlow.toFixed(0)} bytes`);
-  say(
+  print(`resident memory: ${restingMb.toFixed(0)} MB with a thousand flows and nothing held`);
+  print(`  an idle flow, of ${idleFlows}: ${bytesPerIdleFlow.toFixed(0)} bytes`);
+  print(
     `  a held frame, of ${heldFrames}: ${bytesPerHeldFrame.toFixed(0)} bytes, of which ${wireBytes} are the frame`,
   );
   return { memory: figures, claims: [] };
 }
 
-/** Two full collections of one unchanging heap differ by as much: code comes and goes. */
+/** Two full collections of an unchanged heap differ by this much, because code is compiled and discarded. */
 const HEAP_NOISE_MB = 1;
 const LATENCY_FOR_MS = 3000;
 const LATENCY_RATE_ROUNDS = 3;

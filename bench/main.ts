@@ -1,4 +1,4 @@
-/** `npm run bench -- NAME`: what we claim, measured against what there is, in one run. */
+/** `npm run bench -- NAME`: measures what we claim beside what QEMU does, in one run. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { ColoError } from '../src/error.ts';
@@ -6,7 +6,7 @@ import type { Bench } from './bench.ts';
 
 const RESULTS = fileURLToPath(new URL('./results/', import.meta.url));
 
-/** Each is loaded when it is asked for: none needs what another one does. */
+/** Each bench is loaded when it runs: none needs another one's imports. */
 const BENCHES: Readonly<Record<string, { readonly about: string; readonly load: () => Promise<Bench> }>> = {
   checkpoint: {
     about: "pause of a checkpoint: our relay against stock QEMU's migration, both over loopback TCP",

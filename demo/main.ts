@@ -1,4 +1,4 @@
-/** `npm run demo`: the story on a terminal, or one JSON line for scripts. */
+/** `npm run demo`: plays the story and prints it on a terminal, or one JSON line for scripts. */
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
 import { ColoError } from '../src/error.ts';
@@ -6,12 +6,12 @@ import { type StoryResult, type Teller, tellStory } from './story.ts';
 
 const USAGE = `usage: npm run demo -- [--json] [--ipv6]
 
-Boots two VMs in lock-step, kills the one that clients talk to, twice, and shows what the clients saw.
+Boots a VM, protects it, kills the node and VM that clients are connected to, twice, and shows what clients received.
   --json   progress goes to standard error; the last line on standard output is the result
   --ipv6   the clients use IPv6 only
-Ends by itself within three minutes (the first run fetches QEMU and a guest first) and leaves nothing behind but its cache.`;
+Ends by itself within three minutes (the first run fetches QEMU and a guest first) and leaves only its cache.`;
 
-/** In mid-traffic: long enough for the eye, short enough for the whole story to fit into two minutes. */
+/** Traffic before each kill: long enough to read, short enough for the story to take less than two minutes. */
 const TRAFFIC_MS = 8000;
 
 async function main(): Promise<number> {
@@ -74,7 +74,7 @@ function teller(out: NodeJS.WriteStream): Teller {
       liveRows = 0;
       out.write(`\n${stamp()}  ${text}\n`);
     },
-    say(text) {
+    line(text) {
       liveRows = 0;
       out.write(`          ${text}\n`);
     },
@@ -96,7 +96,7 @@ function summary(result: StoryResult): string {
   broken    ${result.connections_broken} connections
   blackout  ${failovers}
   pair      ${result.checkpoints} checkpoints, pause ${result.checkpoint_pause_ms.p50} ms median, ${result.checkpoint_pause_ms.p99} ms p99; ${result.divergences} divergences
-  ${result.ok ? 'The service outlived two machines.' : 'Something did not hold: see above.'}
+  ${result.ok ? 'The service survived two failovers.' : 'A check failed: see above.'}
 `;
 }
 

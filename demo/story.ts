@@ -1,6 +1,6 @@
 /**
- * The story that the demo tells and the end-to-end tests check: a protected pair, three clients, and a primary that
- * dies in mid-traffic, twice.
+ * The story that the demo shows and the end-to-end tests check: a protected pair, three clients, and a primary that
+ * dies while they are connected, twice.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Counter } from '../lab/clients/counter.ts';
@@ -15,7 +15,7 @@ import type { NodeStatus } from '../src/observe/status.ts';
 
 export type Failover = { blackout_ms: number; detect_ms: number; promote_ms: number };
 
-/** The demo's last line with --json; scripts rely on it. */
+/** The demo's last line with --json, on which scripts rely. */
 export type StoryResult = {
   ok: boolean;
   qemu: string;
@@ -30,17 +30,17 @@ export type StoryResult = {
   connections_broken: number;
 };
 
-/** Where the story is told. */
+/** Prints the story's progress. */
 export type Teller = {
   chapter(text: string): void;
-  say(text: string): void;
-  /** Figures that replace the ones before. */
+  line(text: string): void;
+  /** Prints figures in place of the ones before. */
   live(lines: string[]): void;
 };
 
 export type StoryOptions = {
   ip: 'v4' | 'v6';
-  /** how long traffic flows before each kill, and after the last one */
+  /** How long traffic flows before each kill, and after the last one. */
   trafficMs: number;
   teller: Teller;
   signal: AbortSignal;
@@ -49,7 +49,7 @@ export type StoryOptions = {
 const PROMOTE_MS_MAX = 15_000;
 const DOWNLOAD_END_MS_MAX = 90_000;
 const LIVE_MS = 1000;
-/** A blackout is looked for from just before the kill until this long after it. */
+/** The blackout is measured from just before the kill until this long after it. */
 const SETTLE_MS = 3000;
 
 export async function tellStory(options: StoryOptions): Promise<StoryResult> {
@@ -57,7 +57,7 @@ export async function tellStory(options: StoryOptions): Promise<StoryResult> {
   teller.chapter('Set-up');
   const stage = await Stage.open({ ip: options.ip });
   try {
-    teller.say(
+    teller.line(
       `QEMU ${stage.install.version}, ${stage.install.accel.toUpperCase()}; clients use IP${options.ip}`,
     );
     signal.throwIfAborted();
@@ -74,9 +74,9 @@ async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
   const a = stage.node('a');
   const b = stage.node('b');
   await stage.boot(a, signal);
-  teller.say('node a runs the VM, alone, and its guest replies');
+  teller.line('node a runs the VM, alone, and its guest replies');
   await stage.protect(a, b, signal);
-  teller.say('node b has a copy: the pair is protected');
+  teller.line('node b has a copy: the pair is protected');
 
   teller.chapter('Three clients');
   const clients = {
@@ -85,7 +85,7 @@ async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
       path: BIG_FILE.path,
       expectedBytes: BIG_FILE.bytes,
       expectedSha256: BIG_FILE.sha256,
-      // It has to last until after the second kill.
+      // The download has to last until after the second kill.
       bytesPerSecond: Math.floor(BIG_FILE.bytes / ((3 * options.trafficMs + 2 * SETTLE_MS + 15_000) / 1000)),
     }),
     echo: new Echo({ target: targets.echo, everyMs: 20, seed: 1 }),
@@ -100,7 +100,7 @@ async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
   signal.addEventListener('abort', abort, { once: true });
   const download = clients.download.run(giveUp.signal);
   const others = Promise.all([clients.echo.run(stopClients.signal), clients.counter.run(stopClients.signal)]);
-  teller.say('a download on one connection, a long echo session, many short counter requests');
+  teller.line('a download on one connection, a long echo session, many short counter requests');
 
   const tally = { checkpoints: 0, divergences: 0, pauses: [] as number[] };
   const failovers: Failover[] = [];
@@ -116,18 +116,18 @@ async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
       teller.chapter(`Kill node ${from.name} and its VM`);
       const killMs = monotonicMs();
       await from.kill();
-      const after = await to.until('takeover', (status) => status.phase === 'alone', PROMOTE_MS_MAX, signal);
+      const after = await to.until('promotion', (status) => status.phase === 'alone', PROMOTE_MS_MAX, signal);
       await sleep(SETTLE_MS, undefined, { signal });
       failovers.push(judgeFailover(clients, killMs, after));
       const last = failovers[failovers.length - 1];
-      teller.say(
+      teller.line(
         `node ${to.name} was promoted: clients received nothing for ${last.blackout_ms} ms ` +
           `(${last.detect_ms} ms to detect, ${last.promote_ms} ms to promote)`,
       );
       if (failovers.length === 2) break;
       teller.chapter('Protect again');
       await stage.protect(to, from, signal);
-      teller.say(`node ${from.name} came back as the new secondary; the connections stay open`);
+      teller.line(`node ${from.name} came back as the new secondary; the connections stay open`);
     }
     teller.chapter('Let the download end');
     const late = sleep(DOWNLOAD_END_MS_MAX, 'late' as const, { signal, ref: false }).catch(
@@ -148,7 +148,7 @@ async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
   const [echo, counter] = await others;
   const reports = { download: await download, echo, counter };
   signal.throwIfAborted();
-  for (const trouble of troubles(reports)) teller.say(`! ${trouble}`);
+  for (const trouble of troubles(reports)) teller.line(`! ${trouble}`);
   const summary = summarize(reports);
   const pauses = tally.pauses.sort((x, y) => x - y);
   return {
@@ -168,7 +168,7 @@ async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
   };
 }
 
-/** Every checkpoint of a node that was primary, from its event log. */
+/** Adds every checkpoint of a node that was primary, from its event log. */
 function addTo(
   tally: { checkpoints: number; pauses: number[] },
   node: { events(): { type: string; pauseMs?: unknown }[] },

@@ -1,6 +1,6 @@
 /**
- * Whether KVM works. /dev/kvm may exist, open, and still run no guest (nested virtualisation that is broken or
- * cut down), so the one proof is a guest that boots.
+ * Finds out whether KVM works. /dev/kvm may exist, open, and still run no guest (nested virtualisation that is broken
+ * or restricted), so the only proof is a guest that boots.
  */
 import { accessSync, constants, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ const PROBE_MS_MAX = 15_000;
 
 export async function workingAccelerator(program: Program & { version: string }): Promise<Accelerator> {
   if (process.arch !== 'x64' || !canOpen('/dev/kvm')) return 'tcg';
-  // The answer holds until the machine is started anew, for this user and this QEMU.
+  // The result holds for this QEMU until the machine boots again.
   const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   const question = `${boot} ${program.version} ${program.command[0]}`;
   const memory = join(cacheFolder(), 'accelerator.json');
@@ -36,7 +36,7 @@ async function bootsWithKvm(program: Program & { version: string }): Promise<boo
   const args = vmArguments({ ...program, accel: 'kvm' }, image, { consoleFile });
   const env = { ...process.env, ...program.env };
   const child = startChild([...program.command, ...args], { env, stdio: ['ignore', 'ignore', 'pipe'] });
-  // QEMU does not end then, it only stops the guest.
+  // QEMU only stops the guest at such an error, and does not end.
   child.stderr?.on('data', (text: Buffer) => {
     if (text.includes('KVM internal error')) child.kill('SIGKILL');
   });

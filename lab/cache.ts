@@ -1,7 +1,7 @@
 /**
  * The cache of everything that set-up fetches or builds. A step is one folder, named after the step and the
  * version of its recipe. It is built as `.partial` and renamed when done, so a folder that exists is whole.
- * What an interrupted step had fetched is in its `.partial` and serves the next attempt.
+ * The next attempt uses what an interrupted step has left in its `.partial`.
  */
 import {
   existsSync,
@@ -20,9 +20,9 @@ import { ColoError } from '../src/error.ts';
 
 export type Step = {
   readonly name: string;
-  /** Raised whenever the same inputs would give another result. */
+  /** Increased when the same inputs give another result. */
   readonly recipe: number;
-  /** What the step writes at its peak; checked first, because a full disk in the middle helps nobody. */
+  /** The most that the step occupies on the disk; checked before it starts. */
   readonly megabytes: number;
   readonly build: (folder: string) => Promise<void>;
 };
@@ -38,7 +38,7 @@ export function progress(text: string): void {
   process.stderr.write(`setup: ${text}\n`);
 }
 
-/** The folder of a finished step; builds it first where that has not been done. */
+/** Returns the folder of a finished step; builds it first if there is none. */
 export async function cached(step: Step, cache = cacheFolder()): Promise<string> {
   const folder = join(cache, `${step.name}-${step.recipe}`);
   if (existsSync(folder)) return folder;
@@ -56,7 +56,7 @@ export async function cached(step: Step, cache = cacheFolder()): Promise<string>
   });
 }
 
-/** Turns what the file system refuses into one line that says what to do. */
+/** Runs a step. Throws COLO_SETUP_SPACE or COLO_SETUP_CACHE where the file system refuses to write. */
 export async function inCache<T>(cache: string, action: () => Promise<T>): Promise<T> {
   try {
     return await action();
@@ -88,9 +88,9 @@ function requireSpace(cache: string, megabytes: number): void {
 }
 
 /**
- * One process at a time. The lock is a file that names its owner; it is linked into place with its contents, so
- * that nobody ever reads a half-written one. The owner's start time tells a live owner from a later process with
- * its number.
+ * Runs an action in one process at a time. The lock is a file that names its owner. It is linked into place with its
+ * contents, so that no process reads it half-written. The owner's start time distinguishes a live owner from a later
+ * process with the same number.
  */
 export async function withLock<T>(path: string, action: () => Promise<T>): Promise<T> {
   const mine = `${process.pid} ${startOf(process.pid)}`;
@@ -105,7 +105,7 @@ export async function withLock<T>(path: string, action: () => Promise<T>): Promi
         takeAway(path, holder, own);
         continue;
       }
-      if (!told) progress(`waiting for process ${holder.split(' ')[0]}, which is setting up the same`);
+      if (!told) progress(`waiting for process ${holder.split(' ')[0]}, which builds the same step`);
       told = true;
       await sleep(LOCK_POLL_MS);
     }
@@ -129,7 +129,7 @@ function tryLink(own: string, path: string): boolean {
   }
 }
 
-/** Of all that find the same dead owner only one gets the rename; if a new owner's lock was hit, it goes back. */
+/** Removes a dead owner's lock by a rename, which only one process can do. A new owner's lock is put back. */
 function takeAway(path: string, holder: string, own: string): void {
   const aside = `${own}.stale`;
   try {
@@ -147,10 +147,10 @@ function isAlive(holder: string): boolean {
   return start !== '' && startOf(Number(pid)) === start;
 }
 
-/** When a process started, in clock ticks since boot (proc(5), field 22 of stat); empty if there is none. */
+/** Returns when a process started, in clock ticks since boot (proc(5), field 22 of stat), or '' if there is none. */
 function startOf(pid: number): string {
   const stat = read(`/proc/${pid}/stat`);
-  // The second field is the program's name, which may hold blanks and parentheses.
+  // The second field is the program's name, which may contain blanks and parentheses.
   return stat === null ? '' : stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
 }
 

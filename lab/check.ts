@@ -1,4 +1,4 @@
-/** Uses every service of the guest once and compares each answer with the one it must give. */
+/** Uses every service of the guest once and compares each reply with the expected one. */
 import { createHash } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { get } from 'node:http';
@@ -7,20 +7,20 @@ import { BIG_FILE, SMALL_FILES } from './guest/files.ts';
 import type { Forwards, Network } from './network.ts';
 import { HOST_FROM_GUEST } from './vm.ts';
 
-type Say = (line: string) => void;
+type Print = (line: string) => void;
 
-const ANSWER_MS_MAX = 20_000;
+const REPLY_MS_MAX = 20_000;
 const ECHO_BYTES = 1 << 20;
 
 /** Returns how many services failed. */
-export async function checkServices(forwards: Network['forwards'], say: Say): Promise<number> {
+export async function checkServices(forwards: Network['forwards'], print: Print): Promise<number> {
   let failures = 0;
   const check = async (name: string, action: () => Promise<string>): Promise<void> => {
     try {
-      say(`ok    ${name}: ${await action()}`);
+      print(`ok    ${name}: ${await action()}`);
     } catch (error) {
       failures += 1;
-      say(`FAIL  ${name}: ${error instanceof Error ? error.message : error}`);
+      print(`FAIL  ${name}: ${error instanceof Error ? error.message : error}`);
     }
   };
   let counted = 0;
@@ -50,7 +50,7 @@ export async function checkServices(forwards: Network['forwards'], say: Say): Pr
     });
     await check(`${family} connect out`, () => checkConnectOut(to, host));
   }
-  if (forwards.v6 === undefined) say('skip  IPv6: this network has none');
+  if (forwards.v6 === undefined) print('skip  IPv6: this network has none');
   return failures;
 }
 
@@ -92,7 +92,7 @@ async function checkConnectOut(to: Forwards, host: string): Promise<string> {
   }
 }
 
-/** Sends the lines, one after each answer, and returns the answers. */
+/** Sends the lines, each after the reply to the one before, and returns the replies. */
 async function ask(host: string, port: number, questions: readonly string[]): Promise<string[]> {
   const socket = await open(host, port);
   const answers: string[] = [];
@@ -107,20 +107,20 @@ async function ask(host: string, port: number, questions: readonly string[]): Pr
       socket.write(`${questions[answers.length]}\n`);
     }
   }
-  throw new Error(`the connection ended after ${answers.length} of ${questions.length} answers`);
+  throw new Error(`the connection ended after ${answers.length} of ${questions.length} replies`);
 }
 
 function open(host: string, port: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = dial({ host, port, allowHalfOpen: true });
-    socket.setTimeout(ANSWER_MS_MAX, () => socket.destroy(new Error('no answer in time')));
+    socket.setTimeout(REPLY_MS_MAX, () => socket.destroy(new Error('no reply in time')));
     socket.once('error', reject).once('connect', () => resolve(socket));
   });
 }
 
 function download(to: Forwards, path: string): Promise<{ bytes: number; sha256: string }> {
   return new Promise((resolve, reject) => {
-    const request = get({ host: to.host, port: to.http, path, timeout: ANSWER_MS_MAX }, (response) => {
+    const request = get({ host: to.host, port: to.http, path, timeout: REPLY_MS_MAX }, (response) => {
       const hash = createHash('sha256');
       let bytes = 0;
       response.on('data', (chunk: Buffer) => {
@@ -129,14 +129,14 @@ function download(to: Forwards, path: string): Promise<{ bytes: number; sha256: 
       });
       response.on('error', reject).on('end', () => resolve({ bytes, sha256: hash.digest('hex') }));
     });
-    request.on('error', reject).on('timeout', () => request.destroy(new Error('no answer in time')));
+    request.on('error', reject).on('timeout', () => request.destroy(new Error('no reply in time')));
   });
 }
 
 function datagram(host: string, port: number, text: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4');
-    const timer = setTimeout(() => socket.emit('error', new Error('no answer in time')), ANSWER_MS_MAX);
+    const timer = setTimeout(() => socket.emit('error', new Error('no reply in time')), REPLY_MS_MAX);
     const end = (): void => {
       clearTimeout(timer);
       socket.close();

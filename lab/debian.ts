@@ -1,6 +1,6 @@
 /**
- * Packages from Debian without installing anything: a private apt state in the cache, with the mirror and the
- * proxy settings of the machine's own apt, and `dpkg -x` into a folder of ours. Needs no root.
+ * Fetches packages from Debian without installing anything: with a private apt state in the cache, the mirror and the
+ * proxy settings of the machine's own apt, and `dpkg -x` into a folder of ours. It needs no root.
  */
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,12 +11,12 @@ import { type RunResult, run } from './process.ts';
 export type Suite = 'bookworm' | 'trixie' | 'trixie-backports';
 
 export type PackageFetch = {
-  /** What the progress lines call it. */
+  /** The name in progress lines. */
   readonly what: string;
   readonly suite: Suite;
   readonly architecture: string;
   readonly packages: readonly string[];
-  /** Of all that the packages depend on, which to fetch; everything, if it is left out. */
+  /** Which of the packages' dependencies to fetch; all if left out. */
   readonly only?: RegExp;
   readonly into: string;
 };
@@ -32,11 +32,11 @@ type Planned = {
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
 const DEBIAN_SUITE =
   /^(oldstable|stable|testing|unstable|bullseye|bookworm|trixie|forky|sid)(-updates|-backports)?$/;
-/** Settings of the machine's apt that would act on the machine, or fetch indexes that nobody reads here. */
+/** Settings of the machine's apt that would act on the machine, or fetch indexes that are not read here. */
 const NOT_OURS =
   /^(APT::(Update|Default-Release|Architectures)|DPkg|Dir|Acquire::IndexTargets|Unattended|RPM)\b/;
 
-/** Returns the versions of what was fetched, by package name. */
+/** Fetches and unpacks packages; returns the versions of what was fetched, by package name. */
 export async function fetchPackages(fetch: PackageFetch): Promise<Map<string, string>> {
   const cache = cacheFolder();
   mkdirSync(cache, { recursive: true });
@@ -49,7 +49,7 @@ export async function fetchPackages(fetch: PackageFetch): Promise<Map<string, st
     await apt.get(['download', ...wanted], apt.archives);
     progress(`unpacking ${fetch.what} ...`);
     for (const item of planned) await unpack(join(apt.archives, item.file), fetch.into, cache);
-    // They were read for the last time: the unpacked files are what is kept.
+    // The archives are no longer needed: only the unpacked files stay.
     for (const item of planned) rmSync(join(apt.archives, item.file), { force: true });
     return new Map(planned.map((item) => [item.name, item.version]));
   });
@@ -104,7 +104,7 @@ function sources(mirror: string, architecture: string, wanted: Suite): string {
   return wanted === 'bookworm' ? line('bookworm') : line('trixie') + line('trixie-backports');
 }
 
-/** The machine's apt settings (proxy, credentials, timeouts) without its hooks, pins and sources. */
+/** Returns the machine's apt settings (proxy, credentials, timeouts) without its hooks, pins and sources. */
 async function configuration(state: string, architecture: string): Promise<string> {
   const dump = await run(['apt-config', 'dump']);
   const kept = dump.stdout.split('\n').filter((line) => line !== '' && !NOT_OURS.test(line));
@@ -134,7 +134,7 @@ async function configuration(state: string, architecture: string): Promise<strin
   ].join('\n');
 }
 
-/** Where this machine gets Debian from. A mirror carries every suite, so the one in use serves for trixie too. */
+/** Returns the mirror from which this machine gets Debian. A mirror carries every suite, so it has trixie too. */
 async function debianMirror(): Promise<string> {
   if (process.env.COLO_DEBIAN_MIRROR) return process.env.COLO_DEBIAN_MIRROR;
   const format = '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)';
@@ -160,7 +160,7 @@ async function debianMirror(): Promise<string> {
 }
 
 async function plan(apt: Apt, fetch: PackageFetch): Promise<Planned[]> {
-  // The plan leaves out what is in apt's archives already; seen from an empty folder it is always whole.
+  // apt's plan omits what is in its archives already; with an empty archive folder it is always complete.
   const nowhere = `Dir::Cache::archives=${apt.empty}`;
   const text = await apt.get(
     ['install', '-o', nowhere, '--print-uris', '--target-release', fetch.suite, ...fetch.packages],
@@ -178,7 +178,7 @@ async function plan(apt: Apt, fetch: PackageFetch): Promise<Planned[]> {
 async function unpack(file: string, into: string, cache: string): Promise<void> {
   const done = await run(['dpkg', '-x', file, into], { env: { ...process.env, LC_ALL: 'C' } });
   if (done.status === 0) return;
-  // A damaged download must not be found again by the next attempt.
+  // The next attempt must not find a damaged download again.
   rmSync(file, { force: true });
   if (/No space left/.test(done.stderr)) throw diskFull(cache);
   throw new ColoError(
@@ -201,7 +201,7 @@ function explain(done: RunResult, mirror: string, cache: string): ColoError {
   ) {
     return new ColoError(
       'COLO_SETUP_APT_SUITE',
-      `${mirror} lacks what is needed from Debian trixie and trixie-backports (${why}); set COLO_DEBIAN_MIRROR to a full mirror`,
+      `${mirror} lacks packages of Debian trixie and trixie-backports (${why}); set COLO_DEBIAN_MIRROR to a full mirror`,
     );
   }
   return new ColoError(

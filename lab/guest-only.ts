@@ -1,7 +1,7 @@
 /**
- * Between the hub and passt: lets through what the guest says, and everything the other way. A client that puts frames
- * of its own on the hub is heard by passt as well, which would take them for the guest's and send them into the host's
- * network.
+ * A filter between the hub and passt: it passes the guest's frames to passt, and all of passt's frames to the hub.
+ * Without it passt would also receive the frames of a client on the hub, take them for the guest's, and send them into
+ * the host's network.
  */
 import type { Endpoint } from '../src/endpoint.ts';
 import type { FrameHandler } from '../src/frames/frame-reader.ts';
@@ -17,7 +17,7 @@ const MAC_BYTES = 6;
 
 export type GuestOnly = { close(): Promise<void> };
 
-/** Serves one hub at `hub`, a socket's path, with the passt that listens at `passt`. */
+/** Connects one hub, at the socket path `hub`, with the passt that listens at `passt`. */
 export async function startGuestOnly(hub: string, passt: string): Promise<GuestOnly> {
   const slabs = new SlabPool(LIMITS.slabBytes, SLABS_MAX);
   const mac = Buffer.from(NIC.mac.replaceAll(':', ''), 'hex');

@@ -1,6 +1,6 @@
 /**
- * `npm run lab -- up|setup|check`: the guest straight on the network, without a node in between. It shows that the
- * lab itself is sound before anything of ours is tested with it.
+ * `npm run lab -- up|setup|check`: the guest directly on the network, without a node in between. It shows that the
+ * lab itself works before a test uses it.
  */
 import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';

@@ -1,10 +1,10 @@
 /**
- * A network without root: one helper QEMU that runs no machine and serves as a hub, with one unix socket per node.
- * Every port of the hub sees every frame, as on a switch that has not learned yet; so an address may move from one
- * node to another at any time. What joins the hub to this host is one of two:
- * - passt forwards ports of 127.0.0.1 and ::1. It takes whoever sent the last frame for the guest, so nothing else
- *   with a MAC address of its own may be on the hub, QEMU's user networking neither.
- * - QEMU's user networking forwards ports of 127.0.0.1 only (its hostfwd knows no IPv6 guests), and runs everywhere.
+ * A network without root: one helper QEMU without a machine serves as a hub, with one unix socket per node.
+ * Every port of the hub receives every frame, as on a switch that has not learned yet, so that an address may move from
+ * one node to another at any time. One of two programs connects the hub to this host:
+ * - passt forwards ports of 127.0.0.1 and ::1. It takes the sender of the last frame for the guest, so nothing else
+ *   with a MAC address of its own may be on the hub, not even QEMU's user networking.
+ * - QEMU's user networking forwards ports of 127.0.0.1 only (its hostfwd has no IPv6 guests), and runs everywhere.
  */
 import type { ChildProcess } from 'node:child_process';
 import { createSocket } from 'node:dgram';
@@ -30,22 +30,22 @@ export type Forwards = {
   readonly connectOut: number;
 };
 export type Network = {
-  /** Unix sockets that speak QEMU's stream framing. Each takes one client, and another after that one left. */
+  /** Unix sockets with QEMU's stream framing. Each accepts one client at a time. */
   readonly uplinks: string[];
   readonly forwards: { readonly v4: Forwards; readonly v6?: Forwards };
   stop(): Promise<void>;
 };
 export type NetworkOptions = {
   readonly install: Program & { readonly version: string };
-  /** A short path: unix sockets are made in it. */
+  /** A short path, because it holds unix sockets. */
   readonly dir: string;
   readonly uplinks: number;
-  /** Left out of the result, with a word on stderr, where passt cannot run. */
+  /** Where passt cannot run, the network has no IPv6, and stderr has a line about it. */
   readonly ipv6: boolean;
   /**
-   * For whoever puts frames of its own on the hub: user networking hears them too, takes them for the guest's, and would
-   * send them on into the host's network. QEMU's then lets nothing out but answers to forwarded ports, and passt
-   * hears the guest only.
+   * For a client that puts frames of its own on the hub. User networking receives them too, takes them for the guest's,
+   * and would forward them into the host's network. If closed, QEMU's user networking sends only replies to forwarded
+   * ports, and passt receives only the guest's frames.
    */
   readonly closed?: boolean;
 };
@@ -58,7 +58,7 @@ const SERVICES = [
   { name: 'countedUdp', kind: 'udp', port: PORTS.counted },
   { name: 'connectOut', kind: 'tcp', port: PORTS.connectOut },
 ] as const;
-/** Another program may take a port between our choosing it and our using it. */
+/** Another program may take a port after we have chosen it and before we use it. */
 const ATTEMPTS_MAX = 3;
 const START_MS_MAX = 10_000;
 const LISTEN_MS_MAX = 2000;
@@ -69,7 +69,7 @@ export async function startNetwork(options: NetworkOptions): Promise<Network> {
   try {
     return await retrying(() => startWithPasst(options, passt));
   } catch (error) {
-    // A container may forbid the namespaces that passt locks itself into.
+    // A container may forbid the namespaces that passt confines itself to.
     if (!(error instanceof ColoError)) throw error;
     progress(`no IPv6 in this network: ${error.message}`);
     return retrying(() => startWithUserNetworking(options));
@@ -101,7 +101,7 @@ async function startWithPasst(options: NetworkOptions, passt: Program): Promise<
   const v6 = await chooseForwards('::1');
   const socket = join(options.dir, 'passt');
   rmSync(socket, { force: true });
-  // It serves one client, the hub, and ends with it; so it cannot outlive us either.
+  // passt serves one client, the hub, and ends with it, so it cannot outlive us.
   const args = ['--foreground', '--quiet', '--one-off', '--socket', socket, '--mtu', '1500'];
   args.push('--address', NIC.v4, '--netmask', '24', '--gateway', HOST_FROM_GUEST.v4);
   args.push('--address', NIC.v6, '--gateway', HOST_FROM_GUEST.v6, '--no-dhcp', '--no-dhcpv6', '--no-ra');
@@ -170,7 +170,7 @@ function hub(options: NetworkOptions, outside: string): Omit<Start, 'what'> {
   attach('outside', outside);
   const sockets = uplinkPaths(options);
   for (const [i, path] of sockets.entries()) {
-    // A socket that an earlier attempt left behind would look as if the hub were there.
+    // A socket that an earlier attempt left would look as if the hub were there.
     rmSync(path, { force: true });
     attach(`uplink${i}`, `stream,server=on,addr.type=unix,addr.path=${path}`);
   }
@@ -186,15 +186,18 @@ async function untilThere(child: ChildProcess, sockets: readonly string[], what:
   while (!sockets.every((path) => existsSync(path))) {
     if (child.exitCode !== null || child.signalCode !== null || performance.now() > end) {
       const lines = said.trim().split('\n');
-      throw new ColoError('COLO_LAB_NETWORK', `${what} did not start: ${lines.at(-1) || 'it said nothing'}`);
+      throw new ColoError(
+        'COLO_LAB_NETWORK',
+        `${what} did not start: ${lines.at(-1) || 'it printed nothing'}`,
+      );
     }
     await sleep(10);
   }
 }
 
 /**
- * passt says nothing when it could not take a port that somebody else took first, and clients would be refused for
- * ever. The kernel's table tells without a connection that the guest would see.
+ * Throws COLO_LAB_NETWORK unless every port is listened on. passt reports no error for a port that another program has
+ * taken. The kernel's table shows it without a connection that the guest would notice.
  */
 async function untilForwarded(
   children: readonly ChildProcess[],
@@ -222,7 +225,7 @@ async function untilForwarded(
   }
 }
 
-/** The local ports in state LISTEN (0A) of one of the kernel's tables. */
+/** Returns the local ports in state LISTEN (0A) of one of the kernel's tables. */
 function listeningPorts(table: string): number[] {
   if (!existsSync(table)) return [];
   const rows = readFileSync(table, 'latin1').split('\n').slice(1);

@@ -1,6 +1,6 @@
 /**
- * A pair on one machine: node processes that share nothing but the link and the arbiter's directory, each with its own
- * VM, as they would run on two hosts. For the demo and the end-to-end tests.
+ * A pair on one machine, for the demo and the end-to-end tests: two node processes, each with its own VM, that share
+ * only the link and the arbiter's directory, as on two hosts.
  */
 import type { ChildProcess } from 'node:child_process';
 import { createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -15,7 +15,7 @@ import { startChild, stopChild } from './process.ts';
 
 const CLI = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
 const POLL_MS = 10;
-/** Less than a checkpoint takes. */
+/** Shorter than a checkpoint. */
 const CHECKPOINT_AGAIN_MS = 2;
 const REQUEST_MS_MAX = 30_000;
 
@@ -31,7 +31,7 @@ export type PairOptions = {
   config?: Readonly<Record<string, unknown>>;
 };
 
-/** One node process, and what it has left behind when it is gone. */
+/** One node process, and the files that it leaves when it has ended. */
 export class LabNode {
   readonly name: string;
   readonly configFile: string;
@@ -50,7 +50,7 @@ export class LabNode {
     return this.child !== null && this.child.exitCode === null && this.child.signalCode === null;
   }
 
-  /** The process that runs now. */
+  /** The number of the running process. */
   get pid(): number {
     if (this.child?.pid === undefined) throw new ColoError('COLO_LAB_NODE', `node ${this.name} does not run`);
     return this.child.pid;
@@ -73,7 +73,7 @@ export class LabNode {
     this.child = child;
   }
 
-  /** The host dies: node and VM at once, without a word. */
+  /** Kills node and VM at once, as when the host dies. */
   async kill(): Promise<void> {
     const { child } = this;
     if (child?.pid === undefined) return;
@@ -84,7 +84,7 @@ export class LabNode {
       try {
         process.kill(vm, 'SIGKILL');
       } catch {
-        // It died with its parent.
+        // It ended with its parent.
       }
     }
     await gone;
@@ -100,7 +100,7 @@ export class LabNode {
     return this.ask('GET', '/status') as Promise<NodeStatus>;
   }
 
-  /** One call of the control API; rejects with the node's own error. */
+  /** Sends one request to the control API; rejects with the node's own error. */
   ask(method: string, path: string, body?: unknown): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const socketPath = join(this.runDirectory, 'control.sock');
@@ -125,12 +125,12 @@ export class LabNode {
         },
       );
       call.on('error', reject);
-      call.on('timeout', () => call.destroy(new Error('no answer')));
+      call.on('timeout', () => call.destroy(new Error('no reply')));
       call.end(body === undefined ? undefined : JSON.stringify(body));
     });
   }
 
-  /** Takes a checkpoint. One that is under way is another: it is waited for. */
+  /** Takes a checkpoint; if another is under way, after that one. */
   async checkpoint(): Promise<void> {
     for (;;) {
       try {
@@ -150,12 +150,12 @@ export class LabNode {
     return lines.filter((line) => line.endsWith('}')).map((line) => JSON.parse(line) as NodeEvent);
   }
 
-  /** Everything that the process has printed. */
+  /** Returns everything that the process has printed. */
   log(): string {
     return existsSync(this.logFile) ? readFileSync(this.logFile, 'utf8') : '';
   }
 
-  /** Waits until the status is as wanted; rejects with the node's log when it ends first or time is over. */
+  /** Waits until the status is as wanted. Throws COLO_LAB_NODE if the node ends first, or after `msMax`. */
   async until(
     what: string,
     holds: (status: NodeStatus) => boolean,
@@ -171,7 +171,7 @@ export class LabNode {
         last = await this.status();
         if (holds(last)) return last;
       } catch {
-        // Not listening yet.
+        // The node does not listen yet.
       }
       await sleep(POLL_MS);
     }

@@ -1,6 +1,6 @@
 /**
  * Child processes and working folders that end with this process: on a normal exit, on Ctrl-C, SIGTERM and
- * SIGHUP. After a SIGKILL nobody can clean up, so what we start is told to watch for that by itself.
+ * SIGHUP. After a SIGKILL this process cannot clean up, so each child is started so that it notices that itself.
  */
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -10,14 +10,14 @@ import { ColoError } from '../src/error.ts';
 
 export type RunResult = { readonly status: number; readonly stdout: string; readonly stderr: string };
 
-/** More than any tool we run prints; a runaway one must not fill our memory. */
+/** More than any tool prints; a tool that prints without end must not fill our memory. */
 const OUTPUT_CHARACTERS_MAX = 16 << 20;
 
 const children = new Set<ChildProcess>();
 const folders = new Set<string>();
 let watching = false;
 
-/** A folder that is removed when this process ends. Its path is short: unix sockets live in it. */
+/** Returns a new folder that is removed when this process ends. Its path is short, because it holds unix sockets. */
 export function workFolder(): string {
   watchOurEnd();
   const folder = mkdtempSync(join(tmpdir(), 'colo-'));
@@ -40,7 +40,7 @@ export function startChild(command: readonly string[], options: SpawnOptions): C
   return child;
 }
 
-/** At once: nothing that the lab starts has anything to save. */
+/** Kills a child: the lab's programs have nothing to save. */
 export async function stopChild(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
   const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
@@ -48,7 +48,7 @@ export async function stopChild(child: ChildProcess): Promise<void> {
   await gone;
 }
 
-/** Runs a tool to its end and returns what it said; only a tool that cannot be started is an error. */
+/** Runs a tool to its end and returns its output and status. Throws COLO_SETUP_TOOL only if it cannot be started. */
 export function run(command: readonly string[], options: SpawnOptions = {}): Promise<RunResult> {
   return new Promise((resolve, reject) => {
     const child = startChild(command, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -77,7 +77,7 @@ function watchOurEnd(): void {
     ['SIGHUP', 129],
   ] as const) {
     process.on(signal, () => {
-      // A program with a listener of its own decides itself when to end; the exit event still cleans up.
+      // A program with a signal handler of its own decides when to end; the exit event still cleans up.
       if (process.listenerCount(signal) === 1) process.exit(status);
     });
   }

@@ -1,6 +1,6 @@
 /**
- * Programs from Debian's packages, in the cache and nowhere else: each is started through the dynamic loader that came
- * with it, so that the machine's libraries do not matter.
+ * Programs from Debian's packages, in the cache and nowhere else. Each runs through the dynamic loader of its own
+ * packages, independently of the machine's libraries.
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,11 +15,11 @@ export type Program = { readonly command: string[]; readonly env: Record<string,
 export type Accelerator = 'kvm' | 'tcg';
 
 type Wanted = {
-  /** What the progress lines call it. */
+  /** The name in progress lines. */
   readonly what: string;
-  /** of its folder in the cache */
+  /** The name of its folder in the cache. */
   readonly name: string;
-  /** that have to be free */
+  /** Disk space that has to be free. */
   readonly megabytes: number;
   readonly suite: Suite;
   readonly packages: readonly string[];
@@ -27,12 +27,12 @@ type Wanted = {
 
 const RECIPE = 1;
 
-/** passt gives the lab's network IPv6 without root; QEMU's own user networking forwards IPv4 only. */
+/** Installs passt, which gives the lab's network IPv6 without root; QEMU's own user networking forwards IPv4 only. */
 export function installPasst(): Promise<Program> {
   return fetchProgram('passt', 60);
 }
 
-/** A reader of captures that shares nothing with their writer. */
+/** Installs tshark, a reader of captures that shares no code with our writer. */
 export function installTshark(): Promise<Program> {
   return fetchProgram('tshark', 450);
 }
@@ -43,7 +43,7 @@ async function fetchProgram(name: string, megabytes: number): Promise<Program> {
   return { command: throughLoader(folder, join(folder, 'usr/bin', name)), env: {} };
 }
 
-/** Returns the folder in which the packages, and all that they need, lie as on a root file system. */
+/** Returns a folder with the packages and their dependencies, laid out as on a root file system. */
 export function unpackPackages({ what, name, megabytes, suite, packages }: Wanted): Promise<string> {
   return cached({
     name,

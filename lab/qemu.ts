@@ -1,4 +1,4 @@
-/** Which QEMU the lab runs: the machine's own if it is new enough, else a private one. */
+/** Chooses the QEMU that the lab runs: the machine's own if it is new enough, else a private one. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError } from '../src/error.ts';
@@ -9,11 +9,11 @@ import { type Accelerator, libraryFolder, type Program, throughLoader, unpackPac
 export type QemuInstall = Program & {
   readonly version: string;
   readonly accel: Accelerator;
-  /** Starts qemu-img, with the same environment. */
+  /** The start of qemu-img's command line, with the same environment. */
   readonly imageCommand: string[];
 };
 
-/** Older ones deadlock their primary under TCG (docs/qemu.md), and the lab must work without KVM. */
+/** Older QEMUs deadlock their primary under TCG (docs/qemu.md), and the lab must work without KVM. */
 const VERSION_MIN = [11, 1] as const;
 
 let installed: Promise<QemuInstall> | undefined;
@@ -36,11 +36,11 @@ async function systemQemu(): Promise<Found | null> {
   if (path === null) return null;
   const found: Found = { command: [path], env: {}, version: '', imageCommand: ['qemu-img'] };
   const version = await versionOf(found);
-  // Who names a QEMU gets that one, whatever its version: tests of old ones do.
+  // COLO_QEMU is used whatever its version, for tests with old ones.
   return chosen || isNewEnough(version) ? { ...found, version } : null;
 }
 
-/** Debian 12's QEMU, 7.2: to measure against, never to run a pair with. */
+/** Installs Debian 12's QEMU 7.2, to measure against, never to run a pair with. */
 export async function installOldQemu(): Promise<Program & { readonly version: string }> {
   const found = await unpackQemu('qemu-bookworm', 'bookworm');
   return { ...found, version: await versionOf(found) };
@@ -80,7 +80,7 @@ async function versionOf(program: Program): Promise<string> {
   const version = /version ([0-9]+\.[0-9]+(?:\.[0-9]+)*)/.exec(done.stdout)?.[1];
   if (version !== undefined) return version;
   const why = done.stderr.trim().split('\n')[0];
-  throw new ColoError('COLO_SETUP_QEMU', `${program.command.join(' ')} --version says no version: ${why}`);
+  throw new ColoError('COLO_SETUP_QEMU', `${program.command.join(' ')} --version prints no version: ${why}`);
 }
 
 function isNewEnough(version: string): boolean {

@@ -1,6 +1,6 @@
 /**
- * The whole lab at once: network, guest, and a pair that is ready to start. Whoever opens a stage closes it, and then
- * nothing of it is left.
+ * The whole lab in one object: network, guest, and a pair that is ready to start. A stage that was opened must be
+ * closed; then no process and no file of it is left.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../src/error.ts';
@@ -14,11 +14,11 @@ import { installQemu, type QemuInstall } from './qemu.ts';
 import { NIC, vmArguments } from './vm.ts';
 
 export type StageOptions = {
-  /** Which family clients use; v6 needs passt. */
+  /** The IP version of the clients; v6 needs passt. */
   ip: 'v4' | 'v6';
-  /** Uplinks beyond the two nodes', for clients that inject frames; the network is closed then. */
+  /** Uplinks besides the two nodes', for clients that inject frames; with any, the network is closed. */
   extraUplinks?: number;
-  /** More of the nodes' configuration, by section. */
+  /** Further sections of the nodes' configuration. */
   config?: Readonly<Record<string, unknown>>;
 };
 
@@ -26,7 +26,7 @@ export type Targets = Readonly<
   Record<'http' | 'echo' | 'echoUdp' | 'counter' | 'countedUdp' | 'connectOut', Target>
 >;
 
-const GUEST_ANSWERS_MS_MAX = 60_000;
+const GUEST_REPLIES_MS_MAX = 60_000;
 const BOOT_MS_MAX = 60_000;
 const PROTECT_MS_MAX = 60_000;
 
@@ -87,11 +87,11 @@ export class Stage {
     return this.pair.node(name);
   }
 
-  /** Starts `node` as the first one and waits until its guest answers. */
+  /** Starts `node` as the first one and waits until its guest replies. */
   async boot(node: LabNode, signal?: AbortSignal): Promise<void> {
     node.start();
     await node.until('alone', (status) => status.phase === 'alone' && status.vm.running, BOOT_MS_MAX, signal);
-    const endMs = performance.now() + GUEST_ANSWERS_MS_MAX;
+    const endMs = performance.now() + GUEST_REPLIES_MS_MAX;
     for (;;) {
       signal?.throwIfAborted();
       try {
@@ -99,7 +99,7 @@ export class Stage {
         return;
       } catch (cause) {
         if (performance.now() > endMs)
-          throw new ColoError('COLO_LAB_GUEST', 'the guest does not answer', { cause });
+          throw new ColoError('COLO_LAB_GUEST', 'the guest does not reply', { cause });
       }
       await sleep(100);
     }

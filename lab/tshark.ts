@@ -1,9 +1,9 @@
-/** What tshark reads in a capture. */
+/** Reads captures with tshark. */
 import { ColoError } from '../src/error.ts';
 import { run } from './process.ts';
 import { installTshark } from './program.ts';
 
-/** One row a frame, one column a field. Rejects what tshark cannot read to its end. */
+/** Returns one row per frame with one column per field. Throws COLO_LAB if tshark cannot read the file to its end. */
 export async function readFields(file: string, fields: readonly string[]): Promise<string[][]> {
   const { command, env } = await installTshark();
   const args = ['-n', '-r', file, '-T', 'fields', ...fields.flatMap((field) => ['-e', field])];

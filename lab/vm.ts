@@ -1,6 +1,6 @@
 /**
- * The machine that the lab protects. Its network device is left out: whoever starts it decides what stands
- * behind that, a node of ours or the hub.
+ * The machine that the lab protects. Its network device is not part of it: the caller connects that to a node of ours
+ * or to the hub.
  */
 import type { ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -11,13 +11,13 @@ import type { Accelerator, Program } from './program.ts';
 
 export const NIC = { mac: '52:54:00:c0:10:01', v4: '10.0.2.15', v6: 'fd00:c010::15' } as const;
 export const PORTS = { http: 80, echo: 7, counter: 4000, counted: 4001, connectOut: 4002 } as const;
-/** Under which address the guest reaches a listener on the host's loopback. */
+/** The addresses at which the guest reaches a listener on the host's loopback. */
 export const HOST_FROM_GUEST = { v4: '10.0.2.2', v6: 'fd00:c010::2' } as const;
 
 /**
- * TCP timestamps and SACK stay on: colo-proxy must live with them. The rest is for a quick boot under TCG:
- * no timer calibration against interrupts that come late, no address randomisation to relocate for, no
- * mitigations in a guest that runs nothing foreign, no self-tests.
+ * TCP timestamps and SACK stay on, because colo-proxy must handle them. The rest makes the guest boot quickly under
+ * TCG: no timer calibration against late interrupts, no relocation for address randomisation, no mitigations in a guest
+ * that runs only its own programs, no self-tests.
  */
 const KERNEL_COMMAND_LINE = [
   'console=ttyS0',
@@ -30,16 +30,16 @@ const KERNEL_COMMAND_LINE = [
   'rcupdate.rcu_expedited=1',
   '8250.nr_uarts=1',
   'cryptomgr.notests',
-  // A jitter source that nobody asks and certificates that nobody checks: 0.4 s of emulated computing.
+  // An unused source of jitter and unused certificates: 0.4 s of emulated computing.
   'initcall_blacklist=jent_mod_init,load_system_certificate_list',
 ].join(' ');
 
 export type VmOptions = {
-  /** Where the serial console goes; nowhere if left out. */
+  /** The file for the serial console's output, if any. */
   readonly consoleFile?: string;
 };
 
-/** Everything but `-netdev`, `-device virtio-net-pci` (see nicArguments) and migration. */
+/** Returns QEMU's arguments without `-netdev`, `-device virtio-net-pci` (see nicArguments) and migration. */
 export function vmArguments(
   install: Program & { readonly version: string; readonly accel: Accelerator },
   image: GuestImage,
@@ -56,12 +56,12 @@ export function vmArguments(
   ];
 }
 
-/** Makes QEMU end when the process that started it does, however that ends. Old ones cannot. */
+/** Returns arguments that make QEMU end with the process that started it, however that ends. Old QEMUs cannot. */
 export function endWithParent(install: { readonly version: string }): string[] {
   return Number.parseInt(install.version, 10) >= 11 ? ['-run-with', 'exit-with-parent=on'] : [];
 }
 
-/** The network device in front of a netdev. Both VMs of a pair must have the very same. */
+/** Returns the arguments for the network device of a netdev, which must be the same in both VMs of a pair. */
 export function nicArguments(netdev: string): string[] {
   const nic = `virtio-net-pci,netdev=${netdev},romfile=,guest_announce=off,rx_queue_size=1024,mac=${NIC.mac}`;
   return ['-device', nic];
@@ -70,7 +70,7 @@ export function nicArguments(netdev: string): string[] {
 const READY = 'colo-guest ready';
 const POLL_MS = 20;
 
-/** Resolves when the guest's services listen; rejects if its QEMU ends or the time is up. */
+/** Resolves when the guest's services listen. Throws COLO_LAB_GUEST if its QEMU ends, or after `timeoutMs`. */
 export async function untilReady(child: ChildProcess, consoleFile: string, timeoutMs: number): Promise<void> {
   const end = performance.now() + timeoutMs;
   for (;;) {

@@ -20,10 +20,10 @@ import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const stamp = join(root, 'node_modules', '.colo-installed');
-/** scripts/env and bin/colo look there, too. */
+/** scripts/env and bin/colo look there too. */
 const ownLibraries = join(root, 'node_modules', '.colo-lib');
 const given = process.env.LD_LIBRARY_PATH;
-/** The pinned Node needs it, and a Debian without a compiler does not have it. */
+/** The pinned Node needs this library, and a Debian without a compiler lacks it. */
 const LIBRARY = { file: 'libatomic.so.1', package: 'libatomic1' };
 const LIBRARY_FOLDERS = ['/lib', '/lib64', '/usr/lib', '/usr/lib64', '/usr/local/lib'];
 
@@ -36,7 +36,7 @@ const installed = () =>
   existsSync(stamp) && statSync(stamp).size > 0 && readFileSync(stamp, 'utf8') === lock();
 const lock = () => readFileSync(join(root, 'package-lock.json'), 'utf8');
 
-/** For whatever is started from now on; scripts/env does the same for what comes later. */
+/** Sets the library path of all programs started from now on; scripts/env does the same for later commands. */
 const useLibraries = (folder) => {
   process.env.LD_LIBRARY_PATH = [folder, given].filter(Boolean).join(':');
 };
@@ -47,7 +47,7 @@ const machineHasLibrary = () => {
   return folders.some((folder) => existsSync(join(folder, LIBRARY.file)));
 };
 
-/** Debian's package, read with a package list of our own: the machine's may be old, or missing. */
+/** Fetches Debian's package with package lists of our own: the machine's may be old or missing. */
 const fetchLibrary = (into) => {
   process.stderr.write(`colo: fetching ${LIBRARY.package}, which this machine does not have ...\n`);
   const run = (command, ...args) => {
@@ -110,7 +110,7 @@ const node = pinnedNode();
 const child = spawn(node, ['--disable-warning=ExperimentalWarning', join(root, args[0]), ...args.slice(1)], {
   stdio: 'inherit',
 });
-// The terminal sends Ctrl-C to the whole group; only signals sent to this process alone need passing on.
+// The terminal sends Ctrl-C to the whole group; other signals reach only this process, which passes them on.
 for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
 process.on('SIGINT', () => {});
 child.on('exit', (code, signal) => {

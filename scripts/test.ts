@@ -1,5 +1,5 @@
 /**
- * `npm test`: everything, unit tests first, then the end-to-end tests with real QEMU, one file at a time because two
+ * `npm test`: unit tests first, then the end-to-end tests with real QEMU, one file at a time because two
  * guests fill a small machine. `npm test -- PATTERN ...` runs only the files whose path contains one of the patterns.
  */
 import { spawn } from 'node:child_process';

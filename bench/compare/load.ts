@@ -1,4 +1,4 @@
-/** Pushes traffic through a comparator as fast as it takes it, and counts what comes out. */
+/** Sends traffic through a comparator as fast as it reads, and counts what it releases. */
 import net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../../src/error.ts';
@@ -9,7 +9,7 @@ import { type Batch, Traffic } from './traffic.ts';
 /** Milliseconds from a batch's write to its last frame's return. */
 export type Paced = {
   readonly tookMs: readonly number[];
-  /** took longer than LATE_MS; and those that would not have, had nobody waited for a processor */
+  /** Batches that took longer than LATE_MS; and those of them that would not have with a free processor. */
   readonly late: number;
   readonly lateForWantOfProcessor: number;
 };
@@ -19,9 +19,9 @@ export type Rate = {
   readonly gbitPerS: number;
 };
 
-/** Batches that may be on their way to the comparator at once: each side's socket is never empty. */
+/** Batches that may be under way to the comparator at once, so that no side's socket is ever empty. */
 const BATCHES = 4;
-/** Bytes that may be inside the comparator: what it holds, its sockets, ours. */
+/** Bytes that may be under way: in the comparator, in its sockets and in ours. */
 const OUTSTANDING_BYTES_MAX = 4 * 1024 * 1024;
 export const LATE_MS = 3;
 const STALL_MS_MAX = 10_000;
@@ -59,7 +59,7 @@ export class Load {
       load?.received(bytes);
       return true;
     };
-    // The reader first: QEMU throws away what it releases while nobody is there.
+    // The reader connects first: QEMU drops what it releases while there is none.
     const out = await connect({ path: sockets.out, onread: { buffer, callback } });
     const primary = await connect({ path: sockets.primary });
     const secondary = await connect({ path: sockets.secondary });
@@ -67,7 +67,7 @@ export class Load {
     return load;
   }
 
-  /** Full speed for so long, after a run-up in which every flow is met. Pairs count when they have come out. */
+  /** Runs at full speed, after a run-up in which every flow has sent. A pair counts when it has been released. */
   async rate(options: { runUpMs: number; forMs: number }): Promise<Rate> {
     this.going = true;
     this.push();
@@ -87,8 +87,8 @@ export class Load {
   }
 
   /**
-   * So many pairs per second, in small batches, a millisecond apart. `waitedMs`: how long a processor has been waited for
-   * so far.
+   * Sends `pairsPerS` pairs per second, in small batches, a millisecond apart. `waitedMs` returns how long the programs
+   * have waited for a processor so far.
    */
   async paced(options: { pairsPerS: number; forMs: number; waitedMs: () => number }): Promise<Paced> {
     const tookMs: number[] = [];
@@ -124,12 +124,12 @@ export class Load {
     return { tookMs, late, lateForWantOfProcessor };
   }
 
-  /** Frames of the primary alone: they are held. */
+  /** Sends frames of the primary alone, which are then held. */
   async hold(pairs: number): Promise<number> {
     let held = 0;
     while (held < pairs) {
       const batch = this.traffic.next();
-      if (batch === null) throw new ColoError('COLO_BENCH_PEER', 'a batch was not given back');
+      if (batch === null) throw new ColoError('COLO_BENCH_PEER', 'a batch did not come back');
       await new Promise<void>((resolve) => this.primary.write(batch.primary, () => resolve()));
       this.traffic.giveBack(batch);
       held += batch.pairs;
@@ -141,7 +141,7 @@ export class Load {
     for (const socket of [this.primary, this.secondary, this.out]) socket.destroy();
   }
 
-  /** Whatever was sent has to come out: 99% of it, as segments at the end may wait for the next ones. */
+  /** Waits until what was sent is released: 99% of it, as segments at the end may wait for the next ones. */
   private async settle(): Promise<void> {
     let last = -1;
     for (
@@ -154,7 +154,7 @@ export class Load {
       last = this.receivedBytes;
       if (quietMs > STALL_MS_MAX) {
         const percent = (100 * this.receivedBytes) / (this.sentPairs * this.traffic.wireBytes);
-        throw new ColoError('COLO_BENCH_PEER', `only ${percent.toFixed(1)}% came out again`);
+        throw new ColoError('COLO_BENCH_PEER', `only ${percent.toFixed(1)}% was released`);
       }
       await sleep(10);
     }

@@ -1,4 +1,4 @@
-/** What `colo compare` keeps resident for a flow that says nothing, and for a frame that it holds. */
+/** Measures the resident memory of `colo compare` per idle flow and per held frame. */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../../src/error.ts';
@@ -7,21 +7,21 @@ import { withLoad } from './rates.ts';
 import type { Shape } from './shape.ts';
 
 export type Memory = {
-  /** MB of a process that has compared, with few flows and nothing held. */
+  /** MB of a process that has compared, with few flows and no held frame. */
   readonly restingMb: number;
   readonly idleFlows: number;
   readonly bytesPerIdleFlow: number;
   readonly heldFrames: number;
   readonly bytesPerHeldFrame: number;
-  /** Of those, the frame and its prefix. */
+  /** The part of those that is the frame and its prefix. */
   readonly wireBytes: number;
 };
 
 const FEW_FLOWS = 1000;
 const MANY_FLOWS = 100_000;
 /**
- * 45 MB: below every limit that would stop the reading (limits.ts), and far more than the slabs that are there anyway,
- * where short frames would hide.
+ * 45 MB: below every limit that would pause reading (limits.ts), and far more than the slabs that exist anyway, in
+ * which shorter frames would fit unnoticed.
  */
 const HELD_FRAMES = 30_000;
 const WORK_MS = 2000;
@@ -61,7 +61,7 @@ async function holding(
   });
 }
 
-/** Linux: VmRSS of /proc/PID/status, in kB. */
+/** Returns VmRSS of /proc/PID/status, in kB (Linux). */
 function residentBytes(pid: number | undefined): number {
   const found = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
   if (found === null) throw new ColoError('COLO_BENCH_PEER', `process ${pid} has no resident memory`);

@@ -1,4 +1,4 @@
-/** The programs that are measured: each listens on three unix sockets and answers as a comparator does. */
+/** The measured programs. Each listens on three unix sockets and releases frames as a comparator does. */
 import type { ChildProcess } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ export type Sockets = { readonly primary: string; readonly secondary: string; re
 
 export type Peer = {
   readonly name: string;
-  /** False where it cannot take such frames at all. */
+  /** Returns false for frames that it cannot handle. */
   readonly takes: (what: { version: 4 | 6; vnet: boolean }) => boolean;
   readonly argv: (sockets: Sockets, vnet: boolean) => string[];
   readonly env?: Readonly<Record<string, string>>;
@@ -20,12 +20,12 @@ export type Peer = {
 
 export type RunningPeer = { readonly child: ChildProcess; readonly sockets: Sockets; stop(): Promise<void> };
 
-/** What OURS_TRACED takes for a wish to collect everything (and to write a heap snapshot, where it started). */
+/** Makes OURS_TRACED collect all garbage (and write a heap snapshot into its working folder). */
 export const COLLECT_SIGNAL = 'SIGWINCH';
 
 const COLO = fileURLToPath(new URL('../../bin/colo', import.meta.url));
 const CLI = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
-/** Those of bin/colo, which cannot be told to say more. */
+/** V8's flags in bin/colo, which takes no further ones. */
 const V8_FLAGS = /^v8='(.*)'$/m.exec(readFileSync(COLO, 'utf8'))?.[1].split(' ') ?? [];
 const RELAY = fileURLToPath(new URL('./relay.ts', import.meta.url));
 const START_MS_MAX = 20_000;
@@ -36,7 +36,7 @@ export const OURS: Peer = {
   argv: (sockets, vnet) => [COLO, ...compareArguments(sockets, vnet)],
 };
 
-/** With V8's word on each garbage collection. */
+/** The same, with V8's trace of each garbage collection. */
 export const OURS_TRACED: Peer = {
   ...OURS,
   argv: (sockets, vnet) => [
@@ -69,7 +69,7 @@ export const FLOOR: Peer = {
   ],
 };
 
-/** QEMU's object, standalone. Its queues are made long and its timeout too, so that it drops nothing and asks for nothing. */
+/** QEMU's object, standalone. Its queues and timeout are long, so that it drops nothing and asks for no checkpoint. */
 export function colocompare(name: string, program: Program): Peer {
   return {
     name,
@@ -116,7 +116,7 @@ export async function startPeer(
     await stop();
     throw new ColoError(
       'COLO_BENCH_PEER',
-      `${peer.name} does not listen: ${complaint.trim() || 'it says nothing'}`,
+      `${peer.name} does not listen: ${complaint.trim() || 'it prints nothing'}`,
     );
   }
 }

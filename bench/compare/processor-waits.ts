@@ -1,6 +1,6 @@
 /**
- * How long a program and this one have been ready to run and had no processor, by the kernel's own count
- * (/proc/PID/task/TID/schedstat). It tells a late answer of a slow program from one of a busy machine.
+ * Measures how long a program and this one have been ready to run without a processor, by the kernel's own count
+ * (/proc/PID/task/TID/schedstat). It distinguishes a slow program from a busy machine.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 
@@ -9,12 +9,12 @@ const NS_PER_MS = 1e6;
 export class ProcessorWaits {
   private readonly paths: string[];
 
-  /** Watches the thread of each that has worked most so far. */
+  /** Watches, in each of the two, the thread that has used most processor time so far. */
   constructor(pid: number) {
     this.paths = [busiest(pid), busiest(process.pid)];
   }
 
-  /** Since they were started, together. */
+  /** Returns the sum of both waits since the programs started. */
   ms(): number {
     return this.paths.reduce((sum, path) => sum + readStat(path).waitedNs / NS_PER_MS, 0);
   }

@@ -1,6 +1,7 @@
 /**
- * Full speed: every peer with every shape, in turns. A machine's neighbours come and go, and with them a third of its
- * speed: rounds over all shapes spread each shape's measurements over the whole time, so that their medians can be compared.
+ * Measures full speed: every peer with every shape, in turns. Other users of the machine come and go, and with them a
+ * third of its speed. Rounds over all shapes spread each shape's measurements over the whole time, so that the medians
+ * can be compared.
  */
 import { removeWorkFolder, workFolder } from '../../lab/process.ts';
 import { ColoError } from '../../src/error.ts';
@@ -11,7 +12,7 @@ import { type Shape, shapeName } from './shape.ts';
 
 export type Row = {
   readonly shape: Shape;
-  /** Medians by peer; null where it cannot take such frames or loses them (see `complaints`). */
+  /** Medians by peer; null where a peer cannot handle such frames or loses them (see `complaints`). */
   readonly kPairsPerS: Readonly<Record<string, number | null>>;
   readonly gbitPerS: Readonly<Record<string, number | null>>;
   readonly complaints: Readonly<Record<string, string>>;
@@ -19,7 +20,7 @@ export type Row = {
 
 const RUN_UP_MS = 700;
 
-/** The rates of one shape, so many rounds as are asked for. A peer that complained is not asked again. */
+/** The rates of one shape over all rounds. A peer that failed once is not run again. */
 export class ShapeRates {
   private readonly shape: Shape;
   private readonly peers: readonly Peer[];
@@ -67,7 +68,7 @@ async function measure(shape: Shape, peer: Peer, forMs: number): Promise<Rate> {
   return await withLoad(shape, peer, {}, (load) => load.rate({ runUpMs: RUN_UP_MS, forMs }));
 }
 
-/** Starts a peer, connects to it, and ends both. */
+/** Starts a peer, measures it, and stops it. */
 export async function withLoad<T>(
   shape: Shape,
   peer: Peer,

@@ -1,6 +1,6 @@
 /**
- * The floor: copies the primary's stream to `out` and throws the secondary's away, with nothing but poll(2), read(2)
- * and write(2) in a loop. Reads as much at once as `colo compare` does.
+ * The floor: copies the primary's stream to `out` and discards the secondary's, with a loop of poll(2), read(2)
+ * and write(2) alone. It reads as much at once as `colo compare` does.
  */
 import net from 'node:net';
 import koffi from 'koffi';

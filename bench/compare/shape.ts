@@ -1,4 +1,4 @@
-/** What traffic looks like. */
+/** The shape of traffic. */
 export type Shape = {
   readonly payloadBytes: number;
   /** Set where the secondary cuts the same stream into segments of another length. */

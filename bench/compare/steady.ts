@@ -1,4 +1,4 @@
-/** A minute at full speed: what garbage collection costs, and whether the heap grows. And the latency at half speed. */
+/** A minute at full speed: the cost of garbage collection, and whether the heap grows. Then latency at half speed. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../../src/error.ts';
 import { type Spread, spread } from '../bench.ts';
@@ -11,9 +11,9 @@ export type Minute = {
   readonly kPairsPerS: number;
   readonly collections: number;
   readonly longestPauseMs: number;
-  /** All of the time that collections took. */
+  /** Share of the time that collections took. */
   readonly pausedPercent: number;
-  /** What is alive: the heap after a full collection, MB, after the first second and at the end. */
+  /** The heap after a full collection, MB, after the first second and at the end. */
   readonly heapEarlyMb: number;
   readonly heapLateMb: number;
 };
@@ -38,7 +38,7 @@ export async function fullSpeedMinute(shape: Shape, seconds: number): Promise<Mi
     }
   };
   return await withLoad(shape, OURS_TRACED, { onOutput }, async (load, { child }) => {
-    /** Megabytes that are alive. */
+    /** Megabytes alive. */
     const alive = async (): Promise<number> => {
       const from = collections.length;
       child.kill(COLLECT_SIGNAL);
@@ -46,7 +46,7 @@ export async function fullSpeedMinute(shape: Shape, seconds: number): Promise<Mi
         const last = collections.at(-1);
         await sleep(100);
         const next = collections.at(-1);
-        // It collects several times over, until nothing more is to be had.
+        // V8 collects several times, until nothing more can be freed.
         if (collections.length > from && next?.full === true && next === last) return next.heapMb;
       }
       throw new ColoError('COLO_BENCH_PEER', `no full collection in ${COLLECT_MS_MAX / 1000} s`);
@@ -68,7 +68,7 @@ export async function fullSpeedMinute(shape: Shape, seconds: number): Promise<Mi
   });
 }
 
-/** How often a batch goes out, at most: its frames go together, as those of one read of the VM's socket do. */
+/** Least time between two batches. The frames of a batch are sent together, as a read of the VM's socket finds them. */
 const BATCHES_PER_S = 2000;
 const SETTLED_MS = 100;
 
@@ -83,7 +83,7 @@ export async function latency(shape: Shape, peer: Peer, pairsPerS: number, forMs
   const batchPairsMax = Math.max(1, Math.floor(pairsPerS / BATCHES_PER_S));
   return await withLoad(shape, peer, { batchPairsMax }, async (load, { child }) => {
     await load.rate({ runUpMs: 500, forMs: 200 });
-    // What was still on its way is not paced.
+    // Frames that were still under way are not part of the pace.
     await sleep(SETTLED_MS);
     const waits = new ProcessorWaits(child.pid!);
     const { tookMs, ...counts } = await load.paced({ pairsPerS, forMs, waitedMs: () => waits.ms() });

@@ -1,8 +1,8 @@
 /**
- * What both VMs of the bench say: endless matched TCP output, as framed bytes for the primary's and the secondary's
- * socket. Buffers are reused: whoever takes a batch gives it back when both sockets have taken it.
+ * The output of both VMs: endless matched TCP segments, as framed bytes for the primary's and the secondary's socket.
+ * Buffers are reused: the caller gives a batch back when both sockets have taken it.
  *
- * Flows take turns, frame by frame. Each flow's sequence numbers go on from batch to batch.
+ * Flows take turns, frame by frame. Each flow's sequence numbers continue from batch to batch.
  */
 
 import type { Shape } from './shape.ts';
@@ -23,7 +23,7 @@ const PORTS = 50_000;
 export class Traffic {
   /** Bytes of one primary frame on the wire, its prefix included. */
   readonly wireBytes: number;
-  /** Where a frame's sequence number lies, from the start of its prefix. */
+  /** Offset of a frame's sequence number, from the start of its prefix. */
   readonly seqAt: number;
   private readonly shape: Shape;
   private readonly l4At: number;
@@ -48,11 +48,11 @@ export class Traffic {
   get batchPairs(): number {
     if (this.shape.secondaryBytes === undefined)
       return Math.max(1, Math.min(this.batchPairsMax, Math.floor(BATCH_BYTES / this.wireBytes)));
-    // As much as is a whole number of segments on both sides.
+    // A whole number of segments on both sides.
     return this.shape.secondaryBytes / gcd(this.shape.payloadBytes, this.shape.secondaryBytes);
   }
 
-  /** Null when all buffers are under way. */
+  /** Returns the next batch, or null while all buffers are under way. */
   next(): Batch | null {
     const buffers = this.free.pop();
     if (buffers === undefined) return null;
@@ -78,7 +78,7 @@ export class Traffic {
     }
   }
 
-  /** A batch of one flow, which both sides cut into different segments. */
+  /** Makes a batch of one flow, which the sides cut into different segments. */
   private numberCut(primary: Buffer, secondary: Buffer, secondaryBytes: number): void {
     const flow = this.turn;
     this.turn = flow + 1 === this.shape.flows ? 0 : flow + 1;
@@ -97,7 +97,7 @@ export class Traffic {
     }
   }
 
-  /** The client's address and port. */
+  /** Sets the client's address and port. */
   private name(buffer: Buffer, at: number, flow: number): void {
     const address = at + this.l4At - 4;
     const high = Math.floor(flow / PORTS);

@@ -1,10 +1,11 @@
 /**
- * Connections that the guest opens: a listener here on the host, and a driver that has the guest's connect-out
- * service open one connection to it and use it again and again.
+ * Connections that the guest opens: a listener on the host, and a driver that has the guest's connect-out
+ * service open one connection to it and use that connection repeatedly.
  *
- * To the guest: `connect HOST PORT TEXT`, then `again TEXT`. The guest sends TEXT as a line on its connection, the
- * listener answers `reply:TEXT` there and keeps the connection, and the guest passes that line on. So the driver can
- * check both ends: the reply is right, the text arrived once, and always on the one connection.
+ * The driver sends the guest `connect HOST PORT TEXT`, then `again TEXT`. The guest sends TEXT as a line on its
+ * connection, the listener replies `reply:TEXT` there and leaves the connection open, and the guest passes that line to
+ * the driver. The driver can therefore check both ends: the reply is right, the text arrived once, and always on the
+ * one connection.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { Findings } from './findings.ts';
@@ -15,14 +16,14 @@ import { Samples } from './samples.ts';
 
 const LINE_BYTES_MAX = 65_536;
 
-/** The host's end. One per driver, since the driver checks all that arrives at it. */
+/** The host's end. Each driver needs one of its own, since it checks everything that arrives there. */
 export class OutListener {
   readonly broken = new Breaks();
-  /** Connections that were opened to it. */
+  /** Connections opened to the listener. */
   connections = 0;
-  /** Lines that came over all of them. */
+  /** Lines received on all of them. */
   lines = 0;
-  /** The last of those lines, and the connection (counted from 1) that it came on. */
+  /** The last line, and the number of its connection, counted from 1. */
   lastText = '';
   lastConnection = 0;
 
@@ -50,7 +51,7 @@ export class OutListener {
     return typeof address === 'object' && address !== null ? address.port : 0;
   }
 
-  /** Ends all connections; what they do from now on is not counted. */
+  /** Ends all connections; what happens on them from now on is not counted. */
   async close(): Promise<void> {
     this.#closing = true;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -85,10 +86,10 @@ export class OutListener {
 }
 
 export interface ConnectOutOptions {
-  /** The guest's service, as reached from here. */
+  /** The guest's service, at its address for the host. */
   readonly target: Target;
   readonly listener: OutListener;
-  /** The listener's address, as the guest reaches it. */
+  /** The listener's address for the guest. */
   readonly reachedAs: Target;
   readonly everyMs?: number;
   readonly connectTimeoutMs?: number;
@@ -107,7 +108,7 @@ export interface ConnectOutReport {
   readonly ok: boolean;
   readonly exchanges: number;
   readonly findings: Findings<ConnectOutFinding>;
-  /** Ours to the guest, and the guest's to the listener. */
+  /** Broken connections: ours to the guest, and the guest's to the listener. */
   readonly broken: readonly Breaks[];
 }
 
@@ -126,7 +127,7 @@ export class ConnectOut {
     this.#clock = options.clock ?? monotonicMs;
   }
 
-  /** Runs until the signal; the exchange under way is finished. Never rejects. */
+  /** Runs until the signal, and finishes the exchange under way. Never rejects. */
   async run(signal: AbortSignal): Promise<ConnectOutReport> {
     const { target, reachedAs, everyMs = 50 } = this.#options;
     const { connectTimeoutMs = 10_000, requestTimeoutMs = 10_000 } = this.#options;

@@ -1,12 +1,12 @@
 /**
- * Many short requests to the counter, and the proof that it hands out each number once and in order.
+ * Sends many short requests to the counter, and checks that it hands out each number once and in order.
  *
- * Several workers each open a connection, ask `next` a few times, close, and begin again. Two things must hold over
- * all of them and over the whole run, failovers included: no number comes twice, and a request that was sent after
- * this process had received the number n gets a number greater than n. The second is exact: two requests that were
- * under way together may be answered in any order, so nothing is said of those.
+ * Several workers each open a connection, ask `next` a few times, close it, and open another. Two things must hold over
+ * all of them and over the whole run, failovers included: no number is handed out twice, and a request that was sent
+ * after this process had received the number n gets a number greater than n. Two requests that were under way
+ * together may be served in any order, so their order is not checked.
  *
- * A connection that breaks is counted and the worker goes on with another one.
+ * A connection that breaks is counted, and the worker opens another one.
  */
 import { ColoError, messageOf } from '../../src/error.ts';
 import { Findings } from './findings.ts';
@@ -30,19 +30,19 @@ export interface CounterOptions {
   readonly workers?: number;
   readonly requestsPerConnection?: number;
   /**
-   * Between two connections of a worker. Every connection leaves a local port in TIME_WAIT for a minute and there
-   * are about 28000 of them, so all workers together must stay below 470 connections per second.
+   * Pause between two connections of a worker. Every connection leaves a local port in TIME_WAIT for a minute, and
+   * there are about 28000 ports, so all workers together must stay below 470 connections per second.
    */
   readonly restMs?: number;
   readonly connectTimeoutMs?: number;
   readonly requestTimeoutMs?: number;
   readonly closeTimeoutMs?: number;
-  /** After the signal, how long a request or a close may still take. */
+  /** How long a request or a close may still take after the signal. */
   readonly drainMs?: number;
   readonly clock?: Clock;
 }
 
-/** Who was given a number, and when. */
+/** Which worker received a number, and when. */
 export interface CounterAnswer {
   readonly number: number;
   readonly worker: number;
@@ -52,9 +52,9 @@ export interface CounterAnswer {
 }
 
 export type CounterFinding =
-  /** `first` is missing if it was too long ago. */
+  /** `first` is missing if the first reply is no longer remembered. */
   | { readonly kind: 'twice'; readonly answer: CounterAnswer; readonly first: CounterAnswer | undefined }
-  /** `seen` was received before the request was sent, and is greater than its answer. */
+  /** `seen` was received before the request was sent, and is greater than the reply. */
   | { readonly kind: 'out-of-order'; readonly answer: CounterAnswer; readonly seen: CounterAnswer }
   | {
       readonly kind: 'malformed' | 'unasked';
@@ -67,22 +67,22 @@ export interface CounterReport {
   readonly ok: boolean;
   readonly answers: number;
   readonly connections: number;
-  /** Numbers between the lowest and the highest that nobody here was given: lost answers, other clients. */
+  /** Numbers between the lowest and the highest that no worker received: lost replies, other clients. */
   readonly missing: number;
   readonly findings: Findings<CounterFinding>;
   readonly broken: Breaks;
 }
 
-/** How many answers are remembered with their details, for what a finding says. */
+/** How many replies are remembered with their details, for the text of findings. */
 const REMEMBERED = 65_536;
-/** After a break, so that a dead service is not asked thousands of times per second. */
+/** Pause after a break, so that workers do not ask a dead service thousands of times per second. */
 const REST_BROKEN_MS = 100;
-/** A number and nothing else; 15 digits are exact in a double. */
+/** A line that is a number and nothing else; 15 digits are exact in a double. */
 const NUMBER = /^\d{1,15}$/;
 
 export class Counter {
   readonly arrivals = new Arrivals();
-  /** From sending a request to its answer. */
+  /** Time from sending a request to its reply. */
   readonly responses = new Samples();
   readonly findings = new Findings<CounterFinding>();
   readonly broken = new Breaks();
@@ -103,7 +103,7 @@ export class Counter {
     this.#clock = options.clock ?? monotonicMs;
   }
 
-  /** Runs until the signal; requests under way are then still answered and checked. Never rejects. */
+  /** Runs until the signal, then waits for requests under way and checks their replies. Never rejects. */
   async run(signal: AbortSignal): Promise<CounterReport> {
     const { workers = 4, drainMs = 5000 } = this.#options;
     this.arrivals.start(this.#clock());
@@ -140,7 +140,7 @@ export class Counter {
     }
   }
 
-  /** One connection from SYN to FIN. False if it broke. */
+  /** Makes one connection, from SYN to FIN. Returns false if it broke. */
   async #converse(worker: number, number: number, signal: AbortSignal): Promise<boolean> {
     const { target, requestsPerConnection = 5, connectTimeoutMs = 10_000 } = this.#options;
     const { requestTimeoutMs = 10_000, closeTimeoutMs = 10_000 } = this.#options;
@@ -196,7 +196,7 @@ export class Counter {
     if (added === 'present') {
       this.findings.add({ kind: 'twice', answer, first: this.#latest.get(answer.number) });
     } else if (added === 'full') {
-      // Numbers so scattered that they cannot be remembered were not counted up to.
+      // The numbers are too scattered to remember: the counter did not count up to this one.
       this.findings.add({ kind: 'malformed', worker, atMs: receivedMs, line });
     } else {
       this.#remember(answer);
@@ -218,7 +218,7 @@ export class Counter {
     }
   }
 
-  /** While no worker has a connection, nobody waits for a byte. */
+  /** While no worker has a connection, this client waits for no byte. */
   #want(): void {
     if (this.#wanting === 0) this.arrivals.resume(this.#clock());
     this.#wanting += 1;
@@ -230,7 +230,7 @@ export class Counter {
   }
 }
 
-/** What the guest has counted. */
+/** The guest's own counts. */
 export interface CounterStats {
   readonly udp: number;
   readonly udpDistinct: number;
@@ -241,7 +241,7 @@ export interface CounterStats {
 
 const STATS_FIELDS = ['udp', 'udpDistinct', 'udpDuplicates', 'icmp', 'next'] as const;
 
-/** Asks the guest what it has counted. Throws `ColoError` with COLO_LAB_CLIENT. */
+/** Asks the guest for its counts. Throws COLO_LAB_CLIENT. */
 export async function counterStats(target: Target, timeoutMs = 10_000): Promise<CounterStats> {
   let line = '';
   try {
@@ -258,7 +258,7 @@ export async function counterStats(target: Target, timeoutMs = 10_000): Promise<
   if (values === undefined) {
     throw new ColoError(
       'COLO_LAB_CLIENT',
-      `the counter at ${name(target)} answered '${line}', not its statistics`,
+      `the counter at ${name(target)} replied '${line}', not its statistics`,
     );
   }
   return values;

@@ -1,12 +1,12 @@
 /**
- * One HTTP download on one connection, as slow as we like.
+ * One HTTP download on one connection, at a limited rate.
  *
- * The rate limit is the client's: a token bucket that stops reading the socket, in reads so small (about 10 ms
- * worth) that the flow is smooth and a gap of the network is not lost in our own pauses. Since Linux widens a
- * receive buffer only for a reader that keeps up, the window stays near its initial 64 KiB and TCP's flow control
- * does the limiting all the way back to the guest.
+ * The client limits the rate: a token bucket pauses reading the socket. Reads are so small (about 10 ms of data) that
+ * the flow is smooth and a gap of the network does not disappear in the client's own pauses. Linux widens a
+ * receive buffer only for a reader that keeps up, so the window stays near its initial 64 KiB and TCP's flow control
+ * limits the guest.
  *
- * There is no retry: whatever ends the connection before the last byte is a broken connection.
+ * There is no retry: a connection that ends before the last byte is a broken connection.
  */
 import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
@@ -29,10 +29,10 @@ export interface DownloadOptions {
   readonly expectedBytes: number;
   /** Lower-case hexadecimal. */
   readonly expectedSha256: string;
-  /** Bytes of the file per second; without it as fast as they come. */
+  /** Bytes of the file per second; no limit if left out. */
   readonly bytesPerSecond?: number;
   readonly connectTimeoutMs?: number;
-  /** A service that says nothing for so long is given up as broken. */
+  /** A connection without a byte for this long counts as broken. */
   readonly stallTimeoutMs?: number;
   readonly clock?: Clock;
 }
@@ -41,30 +41,30 @@ export interface DownloadReport {
   readonly ok: boolean;
   readonly bytes: number;
   readonly expectedBytes: number;
-  /** Of all bytes that came, whole or not. */
+  /** Digest of all bytes received, complete or not. */
   readonly sha256: string;
   readonly startedMs: number;
   readonly endedMs: number;
-  /** Ended by the signal before the last byte. */
+  /** The signal ended the download before the last byte. */
   readonly stopped: boolean;
   readonly broken: Breaks;
-  /** What was wrong although no connection broke: the status, the length, the content. */
+  /** What was wrong on a connection that did not break: the status, the length, the content. */
   readonly problems: readonly string[];
 }
 
 const HEADER_BYTES_MAX = 16_384;
 const READ_BYTES_MIN = 1024;
 const READ_BYTES_MAX = 65_536;
-/** One read's worth of time at the limited rate: what the client pauses between two reads. */
+/** Time between two reads at the limited rate. */
 const READ_MS = 10;
-/** What may be caught up after a late timer; more would turn the end of a blackout into a burst. */
+/** How much a late timer may catch up; more would turn the end of a blackout into a burst. */
 const BURST_MS = 50;
 const HEADER_END = Buffer.from('\r\n\r\n');
 
 export class Download {
   readonly arrivals = new Arrivals();
   readonly expectedBytes: number;
-  /** Bytes of the file that have come. */
+  /** Bytes of the file received. */
   bytes = 0;
 
   readonly #options: DownloadOptions;
@@ -90,7 +90,7 @@ export class Download {
     this.expectedBytes = options.expectedBytes;
   }
 
-  /** Downloads once. Resolves when the connection has ended, however it did; never rejects. */
+  /** Downloads once. Resolves when the connection has ended, in whatever way; never rejects. */
   async run(signal: AbortSignal): Promise<DownloadReport> {
     const startedMs = this.#clock();
     this.arrivals.start(startedMs);
@@ -108,7 +108,7 @@ export class Download {
     this.arrivals.finish(endedMs);
     const sha256 = this.#hash.digest('hex');
     if (this.#done && sha256 !== this.#options.expectedSha256) {
-      this.#problems.push(`the content is not what it should be: sha256 ${sha256}`);
+      this.#problems.push(`the content differs: sha256 ${sha256}`);
     }
     return {
       ok: this.#done && this.#problems.length === 0 && this.#broken.count === 0,
@@ -149,7 +149,7 @@ export class Download {
     await this.#ended.promise;
   }
 
-  /** Returns whether to go on reading, as node:net's onread wants it. */
+  /** Returns whether to continue reading, as node:net's onread expects. */
   #receive(chunk: Buffer): boolean {
     if (this.#stopped || this.#socket?.destroyed !== false) return false;
     const nowMs = this.#clock();
@@ -164,7 +164,7 @@ export class Download {
     this.bytes += body.length;
     this.#hash.update(body);
     if (this.bytes === this.expectedBytes) {
-      // Our FIN; whatever the service still sends before its own is checked as before.
+      // Our FIN. Bytes that the service sends before its own FIN are checked as before.
       this.#done = true;
       this.arrivals.finish(nowMs);
       this.#socket.end();
@@ -173,7 +173,7 @@ export class Download {
     return this.#spend(body.length, nowMs);
   }
 
-  /** The token bucket: true to read on, false after arranging for reading to resume. */
+  /** The token bucket. Returns true to continue reading; else pauses, and resumes by a timer. */
   #spend(count: number, nowMs: number): boolean {
     if (!Number.isFinite(this.#rate)) return true;
     const perMs = this.#rate / 1000;
@@ -191,7 +191,7 @@ export class Download {
     return false;
   }
 
-  /** Returns the part of the chunk that is body, undefined while the header is not complete. */
+  /** Returns the part of the chunk that is body, or undefined while the header is incomplete. */
   #readHeader(chunk: Buffer): Buffer | undefined {
     const header = Buffer.concat([this.#header ?? Buffer.alloc(0), chunk]);
     const end = header.indexOf(HEADER_END);
@@ -204,7 +204,7 @@ export class Download {
     this.#header = undefined;
     const lines = header.toString('latin1', 0, end).split('\r\n');
     if (!/^HTTP\/1\.[01] 200(?: |$)/.test(lines[0])) {
-      this.#fail(`the service answered '${lines[0].slice(0, 80)}'`);
+      this.#fail(`the service replied '${lines[0].slice(0, 80)}'`);
       return undefined;
     }
     for (const line of lines.slice(1)) {
@@ -231,7 +231,7 @@ export class Download {
   }
 
   #break(error: unknown): void {
-    // One connection breaks once: an error that follows from giving it up is not another one.
+    // One connection breaks once: an error that follows from closing it is not another one.
     if (this.#broken.count === 0 && this.#problems.length === 0) {
       this.#broken.note(error, `download, byte ${this.bytes}`, this.#clock());
     }

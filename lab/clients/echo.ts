@@ -1,6 +1,6 @@
 /**
- * One long TCP session against the echo service: numbered messages of random content, several under way at once,
- * and every byte that comes back compared with the byte that was sent.
+ * One long TCP session with the echo service: it sends numbered messages of random content, several under way at once,
+ * and compares every byte that comes back with the byte that was sent.
  */
 import type { Socket } from 'node:net';
 import { Findings } from './findings.ts';
@@ -12,14 +12,14 @@ import { Samples } from './samples.ts';
 export interface EchoOptions {
   readonly target: Target;
   readonly everyMs?: number;
-  /** Messages that may be under way; a tick that finds so many sends nothing. Default 256. */
+  /** Messages that may be under way; at this number a tick sends nothing. Default 256. */
   readonly outstandingMax?: number;
-  /** Default 16 to 3000, so that some messages take several segments. */
+  /** Bytes per message. Default 16 to 3000, so that some messages take several segments. */
   readonly messageBytesMin?: number;
   readonly messageBytesMax?: number;
   readonly seed?: number;
   readonly connectTimeoutMs?: number;
-  /** After the signal, how long to wait for what is under way. */
+  /** How long to wait, after the signal, for messages under way. */
   readonly drainMs?: number;
   readonly clock?: Clock;
 }
@@ -27,12 +27,12 @@ export interface EchoOptions {
 export interface EchoFinding {
   readonly atMs: number;
   readonly kind: 'wrong-byte' | 'unasked';
-  /** The message that the byte should have belonged to. */
+  /** The message to which the byte should belong. */
   readonly message: number;
-  /** Where in the message, and where in everything received on the connection. */
+  /** The byte's offset in the message, and in everything received on the connection. */
   readonly offset: number;
   readonly streamOffset: number;
-  /** -1 where nothing was expected. */
+  /** -1 if no byte was expected. */
   readonly expected: number;
   readonly got: number;
 }
@@ -41,7 +41,7 @@ export interface EchoReport {
   readonly ok: boolean;
   readonly sent: number;
   readonly echoed: number;
-  /** Messages of which some byte never came back. */
+  /** Messages with a byte that never came back. */
   readonly unanswered: number;
   readonly bytes: number;
   /** Ticks that sent nothing because too many messages were under way. */
@@ -50,7 +50,7 @@ export interface EchoReport {
   readonly broken: Breaks;
 }
 
-/** The number of the message and its length, so that a capture can be read. */
+/** Each message begins with its number and length, so that a reader of a capture can find it. */
 const HEADER_BYTES = 8;
 
 interface Message {
@@ -73,7 +73,7 @@ export class Echo {
   readonly #broken = new Breaks();
   readonly #ended = Promise.withResolvers<void>();
   readonly #underWay: Message[] = [];
-  /** Bytes of the first message under way that are back. */
+  /** How many bytes of the first message under way have come back. */
   #headBytes = 0;
   #received = 0;
   #skipped = 0;
@@ -89,7 +89,7 @@ export class Echo {
     this.#random = new Random(options.seed ?? 1);
   }
 
-  /** Runs until the signal, then until everything sent is back. Never rejects. */
+  /** Runs until the signal, then until every byte sent has come back. Never rejects. */
   async run(signal: AbortSignal): Promise<EchoReport> {
     const { target, everyMs = 20, connectTimeoutMs = 10_000 } = this.#options;
     this.arrivals.start(this.#clock());
@@ -175,7 +175,7 @@ export class Echo {
     if (this.#stopping) this.#close();
   }
 
-  /** One finding for a message: once a byte is missing, all that follow are wrong too. */
+  /** Records one finding per message: after a missing byte all that follow are wrong too. */
   #check(message: Message, chunk: Buffer, at: number, count: number, nowMs: number): void {
     const from = this.#headBytes;
     if (message.faulty || chunk.compare(message.bytes, from, from + count, at, at + count) === 0) return;

@@ -1,6 +1,6 @@
-/** What a client found wrong: the count is exact, the first ones are kept in full. */
+/** Errors that a client found: an exact count, and the first ones in full. */
 export class Findings<T> {
-  /** Enough to see a pattern in a report; a service that lies all the time must not fill the memory. */
+  /** Enough to see a pattern in a report; a service that is always wrong must not fill the memory. */
   static readonly KEPT_MAX = 1000;
 
   readonly kept: T[] = [];

@@ -1,9 +1,9 @@
 /**
- * A client of its own on the lab's hub, one frame at a time: every ICMP echo and UDP datagram that it sends reaches the
- * guest's network exactly once, with no host stack in between that could lose, repeat or delay one. So what the guest
- * has counted can be held against what was sent, to the last frame.
+ * A client with addresses of its own on the lab's hub. Every ICMP echo and UDP datagram that it sends reaches the
+ * guest's network exactly once, without a host's stack that could lose, repeat or delay it. The guest's counts can
+ * therefore be compared with what was sent, frame by frame.
  *
- * It answers ARP and neighbour solicitations for its own addresses, and takes what comes for them.
+ * The client replies to ARP and neighbour solicitations for its own addresses, and receives the frames for them.
  */
 import { connect, type Socket } from 'node:net';
 import { foldChecksum, sumWords } from '../../src/wire/checksum.ts';
@@ -16,9 +16,9 @@ const PROTOCOL = { icmp: 1, udp: 17, icmpv6: 58 } as const;
 export type FrameCounts = {
   sent: number;
   answered: number;
-  /** answers to something that had been answered before */
+  /** Replies to a request that had a reply already. */
   repeated: number;
-  /** answers that are not what the guest should have said */
+  /** Replies that the guest should not have sent. */
   wrong: number;
 };
 
@@ -42,7 +42,7 @@ export class FrameClient {
     socket.on('data', (chunk: Buffer) => this.onData(chunk));
   }
 
-  /** Joins the hub at one of its sockets. `guestUdpPort` is the guest's counted echo. */
+  /** Connects to one of the hub's sockets. `guestUdpPort` is the port of the guest's counted echo. */
   static open(path: string, family: Family, guestUdpPort: number): Promise<FrameClient> {
     return new Promise((resolve, reject) => {
       const socket = connect(path);
@@ -55,7 +55,7 @@ export class FrameClient {
     this.socket.destroy();
   }
 
-  /** One echo request; its number must be below 65536. */
+  /** Sends one echo request; `number` must be below 65536. */
   ping(): void {
     const number = ++this.icmp.sent;
     const body = Buffer.alloc(56, 0x5a);
@@ -63,7 +63,7 @@ export class FrameClient {
     this.sendIcmp(this.family === 'v4' ? 8 : 128, 0x4343, number, body);
   }
 
-  /** One numbered datagram to the counted echo. */
+  /** Sends one numbered datagram to the counted echo. */
   datagram(): void {
     const number = ++this.udp.sent;
     const payload = Buffer.from(`${number} ${'.'.repeat(number % 64)}`);
@@ -87,7 +87,7 @@ export class FrameClient {
     } else this.sendIp(PROTOCOL.icmpv6, icmp, 2);
   }
 
-  /** `checksumAt`: where the transport checksum with its pseudo header goes, or -1. */
+  /** `checksumAt`: offset of the transport checksum with its pseudo header, or -1. */
   private sendIp(protocol: number, payload: Buffer, checksumAt: number): void {
     const source = addressBytes(OWN[this.family]);
     const destination = addressBytes(NIC[this.family]);
@@ -187,7 +187,7 @@ export class FrameClient {
       this.note(this.icmp, this.icmpAnswered, payload.readUInt32BE(8));
   }
 
-  /** The answer is `COUNT NUMBER pad`: counts come in order when every input is counted once. */
+  /** The reply is `COUNT NUMBER pad`: counts are in order when every input is counted once. */
   private onDatagram(text: string): void {
     const [count, number] = text.split(' ', 2).map(Number);
     if (count !== this.udpCount + 1) this.udp.wrong++;
@@ -205,7 +205,7 @@ export class FrameClient {
   }
 }
 
-/** Others on the hub answer too: user networking comments on frames that were never its own. */
+/** Others on the hub reply too: user networking sends errors about frames that were not for it. */
 function isBetween(frame: Buffer, at: number, from: string, to: string): boolean {
   const addresses = Buffer.concat([addressBytes(from), addressBytes(to)]);
   return frame.subarray(at, at + addresses.length).equals(addresses);
@@ -219,7 +219,7 @@ function macText(bytes: Buffer): string {
   return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
-/** 10.0.2.99, or an IPv6 literal with one "::". */
+/** Returns the bytes of an IPv4 address, or of an IPv6 literal with one "::". */
 function addressBytes(text: string): Buffer {
   if (!text.includes(':')) return Buffer.from(text.split('.').map(Number));
   const [left, right] = text.split('::').map((side) => side.split(':').filter((group) => group !== ''));

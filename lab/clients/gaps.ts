@@ -1,17 +1,17 @@
 /**
- * When bytes arrived, and the longest time in which none did.
+ * Records when bytes arrived, and finds the longest time without an arrival.
  *
- * A gap is the whole interval between two consecutive arrivals. Part of it may be the client's own doing: a rate
- * limit that did not read, an echo session with nothing outstanding. Each client says when it pauses and resumes,
- * and the longest gap is the one with the longest time spent *waiting*, so a pause of our own is never taken for a
- * blackout. What is reported as its length is the whole interval, because a blackout that began while the client
- * was not looking began no later than that.
+ * A gap is the whole interval between two consecutive arrivals. The client itself may cause part of it: a rate
+ * limit that did not read, an echo session with nothing outstanding. Each client therefore records when it pauses and
+ * resumes. The longest gap is the one with the longest time spent *waiting*, so that a client's own pause is never
+ * taken for a blackout. Its reported length is the whole interval, because a blackout that began while the client
+ * did not read began no later than that.
  */
 import { invariant } from '../../src/error.ts';
 
-/** A kill is stamped after the signal was sent, so the gap may begin a little before it. */
+/** The time of a kill is read after the signal was sent, so the gap may begin a little earlier. */
 export const WINDOW_BEFORE_MS = 100;
-/** A failover that takes longer than this is found all the same: the gap began inside the window. */
+/** A failover that takes longer than this is found too: its gap began inside the window. */
 export const WINDOW_AFTER_MS = 5000;
 
 export interface Gap {
@@ -19,22 +19,22 @@ export interface Gap {
   readonly toMs: number;
   /** The whole interval. */
   readonly ms: number;
-  /** The part in which the client wanted bytes; gaps are ranked by it. */
+  /** The part in which the client waited for bytes; gaps are ranked by it. */
   readonly waitedMs: number;
-  /** No byte has ended it yet. */
+  /** True while no byte has ended the gap. */
   readonly open: boolean;
 }
 
-/** A bounded record of arrivals. Beyond the limit the older half is forgotten, and asking about it is an error. */
+/** A bounded record of arrivals. At the limit it forgets the older half; a question about that half is an error. */
 export class Arrivals {
-  /** 6 MiB; a demo's busiest client makes about a hundred thousand arrivals. */
+  /** 6 MiB; a demo's busiest client records about a hundred thousand arrivals. */
   static readonly KEPT_MAX = 262_144;
 
   readonly #limit: number;
   #times = new Float64Array(1024);
-  /** Own pauses in the interval that ends at the arrival. */
+  /** The client's own pauses in the interval that ends at the arrival. */
   #paused = new Float64Array(1024);
-  /** Everything that had arrived up to and including this arrival. */
+  /** Sum of the amounts up to and including this arrival. */
   #totals = new Float64Array(1024);
   #length = 0;
   #pausedSinceLastMs = 0;
@@ -42,7 +42,7 @@ export class Arrivals {
   #finished = false;
   #forgotten = false;
 
-  /** Arrivals so far, forgotten ones included. */
+  /** Number of arrivals, forgotten ones included. */
   count = 0;
   /** Sum of the amounts that arrived. */
   total = 0;
@@ -52,7 +52,7 @@ export class Arrivals {
     this.#limit = limit;
   }
 
-  /** From here on the client is active: the first gap begins here. */
+  /** Marks the client as active: the first gap begins now. */
   start(atMs: number): void {
     invariant(this.#length === 0, 'arrivals start once');
     this.#append(atMs, 0);
@@ -70,7 +70,7 @@ export class Arrivals {
     if (pausing) this.pause(atMs);
   }
 
-  /** From here until `resume` the client does not want bytes. */
+  /** Marks the client as not waiting, until `resume`. */
   pause(atMs: number): void {
     if (Number.isNaN(this.#pauseBeganMs)) this.#pauseBeganMs = atMs;
   }
@@ -81,7 +81,7 @@ export class Arrivals {
     this.#pauseBeganMs = Number.NaN;
   }
 
-  /** The client is done: the time from the last arrival to here is the last gap, and none stays open. */
+  /** Marks the client as done: the last gap lasts from the last arrival until now. */
   finish(atMs: number): void {
     if (this.#finished || this.#length === 0) return;
     this.resume(atMs);
@@ -93,18 +93,18 @@ export class Arrivals {
     return this.#finished;
   }
 
-  /** What arrived after `sinceMs`, as far as it is remembered. */
+  /** Returns the amount that arrived after `sinceMs`, as far as it is remembered. */
   amountSince(sinceMs: number): number {
     const index = this.#firstAfter(sinceMs);
     return this.total - (index === 0 ? 0 : this.#totals[index - 1]);
   }
 
-  /** The longest gap that has time in common with [fromMs, toMs]; undefined if the client was not active then. */
+  /** Returns the longest gap that overlaps [fromMs, toMs], or undefined if the client was not active then. */
   longestGap(fromMs: number, toMs: number, nowMs: number): Gap | undefined {
     if (this.#length === 0) return undefined;
     invariant(!this.#forgotten || fromMs >= this.#times[0], 'the arrivals around that time are forgotten');
     let longest: Gap | undefined;
-    // The interval that ends at the first arrival after fromMs is the first that can overlap.
+    // The first interval that can overlap ends at the first arrival after fromMs.
     for (let i = Math.max(1, this.#firstAfter(fromMs)); i < this.#length; i += 1) {
       const began = this.#times[i - 1];
       if (began > toMs) break;
@@ -118,7 +118,7 @@ export class Arrivals {
     return longest;
   }
 
-  /** Index of the first arrival later than `ms`. */
+  /** Returns the index of the first arrival later than `ms`. */
   #firstAfter(ms: number): number {
     let low = 0;
     let high = this.#length;
@@ -168,18 +168,18 @@ function longer(best: Gap | undefined, fromMs: number, toMs: number, pausedMs: n
   return { fromMs, toMs, ms, waitedMs, open };
 }
 
-/** The longest gap that this client saw around a kill. */
+/** Returns the longest gap that this client had around a kill. */
 export function gapAround(arrivals: Arrivals, killMs: number, nowMs: number): Gap | undefined {
   return arrivals.longestGap(killMs - WINDOW_BEFORE_MS, killMs + WINDOW_AFTER_MS, nowMs);
 }
 
 export interface Blackout {
-  /** Which client saw it. */
+  /** The name of the client that had it. */
   readonly client: string;
   readonly gap: Gap;
 }
 
-/** What a failover cost: the longest gap over the clients given, which must be those that are always active. */
+/** Returns a failover's blackout: the longest gap of the given clients, which must be always active ones. */
 export function blackout(
   clients: Readonly<Record<string, Arrivals>>,
   killMs: number,

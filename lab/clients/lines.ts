@@ -1,8 +1,8 @@
-/** A TCP connection that asks one line and waits for one line. */
+/** A TCP connection that sends one line and waits for one line. */
 import type { Socket } from 'node:net';
 import { BrokenConnection, brokenBy, open, type Target } from './net.ts';
 
-/** No service of the guest says more in one line; a service that never ends its line must not fill the memory. */
+/** No service of the guest sends a longer line; a line without end must not fill the memory. */
 const LINE_BYTES_MAX = 65_536;
 
 interface Asked {
@@ -32,7 +32,7 @@ export class LineConnection {
     socket.on('close', () => this.#closed.resolve());
   }
 
-  /** `onUnasked` is told of every line that answers nothing. */
+  /** `onUnasked` is called with every line that replies to no request. */
   static async open(
     target: Target,
     timeoutMs: number,
@@ -45,13 +45,13 @@ export class LineConnection {
     return this.#socket.localPort ?? 0;
   }
 
-  /** Sends a line, resolves with the next one. One request at a time. Rejects with `BrokenConnection`. */
+  /** Sends a line and resolves with the next one received. One request at a time. Rejects with `BrokenConnection`. */
   async ask(line: string, timeoutMs: number): Promise<string> {
     if (this.#broken !== undefined) throw this.#broken;
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     this.#asked = { resolve, reject };
     const timer = setTimeout(() => {
-      this.#break(new BrokenConnection('timeout', `no answer to '${line}' within ${timeoutMs} ms`));
+      this.#break(new BrokenConnection('timeout', `no reply to '${line}' within ${timeoutMs} ms`));
     }, timeoutMs);
     this.#socket.write(`${line}\n`);
     try {
@@ -61,7 +61,7 @@ export class LineConnection {
     }
   }
 
-  /** Ends in order: our FIN, then the service's. Anything else rejects with `BrokenConnection`. */
+  /** Closes in order: our FIN, then the service's. Rejects with `BrokenConnection` at anything else. */
   async close(timeoutMs: number): Promise<void> {
     if (this.#broken !== undefined) throw this.#broken;
     this.#closing = true;
@@ -71,13 +71,13 @@ export class LineConnection {
     this.#socket.end();
     await this.#closed.promise;
     clearTimeout(timer);
-    // Set by an event in between, which the compiler cannot see.
+    // An event may have set it meanwhile, which the compiler cannot know.
     const broken = this.#broken as BrokenConnection | undefined;
     if (broken !== undefined) throw broken;
     if (this.#pending !== '') this.#onUnasked(this.#pending);
   }
 
-  /** Gives up without ceremony; a request under way rejects. */
+  /** Closes at once; a request under way rejects. */
   destroy(error: BrokenConnection): void {
     this.#break(error);
   }

@@ -1,16 +1,16 @@
 /**
- * What the clients share: a clock, a target, one way to open a TCP connection, and one way to say how a
- * connection ended. A connection that a client did not end itself, in order, is broken; nothing is retried.
+ * What the clients share: a clock, a target, one way to open a TCP connection, and one way to describe how a
+ * connection ended. A connection that the client did not close itself, in order, is broken; nothing is retried.
  *
- * The injected clock stamps what is measured. Timeouts are real timers: they only bound how long a dead service
- * may hold a client, and never enter a figure.
+ * Measured times come from the injected clock. Timeouts are real timers: they only bound how long a client
+ * waits for a dead service, and enter no figure.
  */
 import { connect, type OnReadOpts, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../src/error.ts';
 import { Findings } from './findings.ts';
 
-/** Monotonic milliseconds. All clients whose figures are compared must share one. */
+/** Monotonic milliseconds. Clients whose figures are compared must share one clock. */
 export type Clock = () => number;
 
 export const monotonicMs: Clock = () => performance.now();
@@ -26,12 +26,12 @@ export type BreakKind = 'refused' | 'reset' | 'timeout' | 'early-close' | 'error
 export interface Break {
   readonly atMs: number;
   readonly kind: BreakKind;
-  /** Who met it and what it was doing. */
+  /** The client, and what it was doing. */
   readonly where: string;
   readonly detail: string;
 }
 
-/** What the connection helpers reject with; the clients turn it into a `Break`. */
+/** The error of the connection helpers; clients record it as a `Break`. */
 export class BrokenConnection extends Error {
   readonly kind: BreakKind;
 
@@ -56,7 +56,7 @@ export function brokenBy(error: unknown): BrokenConnection {
   return new BrokenConnection(KIND_BY_CODE[code] ?? 'error', message);
 }
 
-/** The connections that broke, kept and counted. */
+/** The broken connections: their count, and the first ones in full. */
 export class Breaks extends Findings<Break> {
   note(error: unknown, where: string, atMs: number): void {
     const broken = brokenBy(error);
@@ -72,7 +72,7 @@ export function open(target: Target, timeoutMs: number, onread?: OnReadOpts): Pr
     socket.destroy();
     reject(new BrokenConnection('timeout', `no connection to ${name(target)} within ${timeoutMs} ms`));
   }, timeoutMs);
-  // This listener stays, so that a late error has somewhere to go; rejecting a settled promise does nothing.
+  // This listener stays, so that a late error is handled; rejecting a settled promise does nothing.
   socket.on('error', (error) => {
     clearTimeout(timer);
     reject(brokenBy(error));
@@ -93,7 +93,7 @@ export async function rest(ms: number, signal: AbortSignal): Promise<void> {
   await delay(ms, undefined, { signal }).catch(() => undefined);
 }
 
-/** Calls `then` once when the signal aborts, at once if it has. Returns how to take that back. */
+/** Calls `then` once when the signal aborts, at once if it has. Returns a function that cancels this. */
 export function whenAborted(signal: AbortSignal, then: () => void): () => void {
   if (signal.aborted) {
     then();

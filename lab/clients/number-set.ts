@@ -1,6 +1,6 @@
 /**
- * A set of counting numbers that are mostly dense, in pages of bits: a million numbers cost 128 KiB.
- * The number of pages is bounded, because a service that lies may name any number.
+ * A set of natural numbers that are mostly dense, in pages of bits: a million numbers cost 128 KiB.
+ * The number of pages is bounded, because a faulty service may send any number.
  */
 const PAGE_BITS = 32_768;
 
@@ -14,7 +14,7 @@ export class NumberSet {
     this.#pagesMax = pagesMax;
   }
 
-  /** `added`, `present` if it was there before, `full` if there is no room to remember it. */
+  /** Returns `added`, `present` if the set had it, or `full` if there is no room for it. */
   add(value: number): 'added' | 'present' | 'full' {
     const pageIndex = Math.floor(value / PAGE_BITS);
     const bit = value % PAGE_BITS;

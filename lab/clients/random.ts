@@ -1,13 +1,13 @@
-/** A seeded generator (xorshift32), so that a run's content can be had again from its seed. Not for secrets. */
+/** A seeded generator (xorshift32): the same seed gives the same content again. Not for secrets. */
 export class Random {
   #state: number;
 
   constructor(seed: number) {
-    // Zero is the one state that xorshift never leaves; spreading the seed keeps neighbours apart.
+    // xorshift never leaves the state zero. Spreading the seed makes neighbouring seeds differ.
     this.#state = Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) | 0 || 1;
   }
 
-  /** The next 32 bits, unsigned. */
+  /** Returns the next 32 bits, unsigned. */
   next(): number {
     let x = this.#state;
     x ^= x << 13;
@@ -17,7 +17,7 @@ export class Random {
     return x >>> 0;
   }
 
-  /** A whole number from `min` up to and including `max`. */
+  /** Returns a whole number from `min` to `max`, both included. */
   between(min: number, max: number): number {
     return min + (this.next() % (max - min + 1));
   }

@@ -18,7 +18,7 @@ export class Samples {
     if (value > this.max) this.max = value;
   }
 
-  /** The smallest value that at least `share` (0 to 1) of the samples do not exceed; 0 without samples. */
+  /** Returns the smallest value that at least `share` (0 to 1) of the samples do not exceed; 0 without samples. */
   percentile(share: number): number {
     const kept = Math.min(this.count, this.#values.length);
     if (kept === 0) return 0;

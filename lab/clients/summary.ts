@@ -1,4 +1,4 @@
-/** What the clients together say of a run: the fields of the demo's JSON line, and figures for a terminal. */
+/** Sums up what the clients found: the fields of the demo's JSON line, and figures for a terminal. */
 import type { Counter, CounterReport } from './counter.ts';
 import type { Download, DownloadReport } from './download.ts';
 import type { Echo, EchoReport } from './echo.ts';
@@ -8,11 +8,11 @@ export interface ClientReports {
   readonly download: DownloadReport;
   readonly echo: EchoReport;
   readonly counter: CounterReport;
-  /** Of further clients, whose broken connections count too. */
+  /** Broken connections of further clients, which count too. */
   readonly others?: readonly Breaks[];
 }
 
-/** Named as in the demo's JSON line. */
+/** The names are those of the demo's JSON line. */
 export interface ClientSummary {
   readonly download_ok: boolean;
   readonly echo_ok: boolean;
@@ -35,10 +35,10 @@ export function summarize(reports: ClientReports): ClientSummary {
   };
 }
 
-/** At most this many lines of each kind of trouble: the first ones tell the story. */
+/** Lines printed for each kind of trouble; the first ones are enough to see a pattern. */
 const TROUBLES_MAX = 5;
 
-/** One line for each thing that went wrong; empty if nothing did. */
+/** Returns one line for each error; none if there was none. */
 export function troubles(reports: ClientReports): string[] {
   const { download, echo, counter, others = [] } = reports;
   const lines: string[] = download.problems.map((problem) => `download: ${problem}`);
@@ -46,7 +46,7 @@ export function troubles(reports: ClientReports): string[] {
     lines.push(`download: stopped at ${download.bytes} of ${download.expectedBytes} bytes`);
   if (echo.unanswered > 0) lines.push(`echo: ${echo.unanswered} messages did not come back`);
   if (echo.echoed === 0) lines.push('echo: no message came back');
-  if (counter.answers === 0) lines.push('counter: no answer');
+  if (counter.answers === 0) lines.push('counter: no reply');
   for (const finding of echo.findings.kept.slice(0, TROUBLES_MAX)) {
     const { kind, message, offset, expected, got } = finding;
     lines.push(`echo: ${kind} in message ${message} at ${offset}: got ${got}, expected ${expected}`);
@@ -81,7 +81,7 @@ export interface Clients {
 /** Rates are those of the last second. */
 const RATE_MS = 1000;
 
-/** One line per client: what it does at this moment. */
+/** Returns one line per client with its present figures. */
 export function liveLines(clients: Clients, nowMs: number): string[] {
   const { download, echo, counter } = clients;
   const since = nowMs - RATE_MS;

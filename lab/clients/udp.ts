@@ -1,9 +1,9 @@
 /**
- * UDP load: numbered datagrams `<number> <pad>` at a steady rate, to the counted echo (which answers
- * `<count> <payload>`) or to the plain one (which answers the payload).
+ * UDP load: sends numbered datagrams `<number> <pad>` at a steady rate, to the counted echo (which replies
+ * `<count> <payload>`) or to the plain one (which replies the payload).
  *
- * UDP may lose and repeat, so losses and repetitions are counted and judged by whoever started the load. What is
- * always wrong is a payload that was not sent, and with the counted echo: one count for two datagrams, two counts
+ * UDP may lose and repeat datagrams, so the load only counts losses and repetitions; its caller judges them. Always
+ * wrong are a payload that was not sent and, with the counted echo, one count for two datagrams, two counts
  * for one datagram (its input was delivered twice), and a count that went back.
  */
 import { createSocket, type Socket } from 'node:dgram';
@@ -21,12 +21,12 @@ export interface UdpOptions {
   readonly target: Target;
   readonly service: 'counted' | 'echo';
   readonly perSecond?: number;
-  /** Stops by itself after so many; without it at the signal. */
+  /** Datagrams to send; until the signal if left out. */
   readonly count?: number;
   readonly payloadBytes?: number;
-  /** The guest tells datagrams apart by their number, so loads that run together need ranges of their own. */
+  /** The first number. The guest identifies datagrams by number, so loads that run together need separate ranges. */
   readonly firstNumber?: number;
-  /** After the last datagram, how long to wait for answers. */
+  /** How long to wait for replies after the last datagram. */
   readonly drainMs?: number;
   readonly seed?: number;
   readonly clock?: Clock;
@@ -40,13 +40,13 @@ export interface UdpFinding {
 }
 
 export interface UdpReport {
-  /** Something was answered and nothing was wrong; losses and repetitions are not judged. */
+  /** True if there was a reply and no finding; losses and repetitions are not judged. */
   readonly ok: boolean;
   readonly sent: number;
-  /** Datagrams that were answered at least once. */
+  /** Datagrams with at least one reply. */
   readonly answered: number;
   readonly lost: number;
-  /** Answers beyond the first. */
+  /** Replies after the first to the same datagram. */
   readonly duplicates: number;
   /** Errors of the socket, an ICMP port unreachable among them. */
   readonly errors: number;
@@ -54,12 +54,12 @@ export interface UdpReport {
   readonly findings: Findings<UdpFinding>;
 }
 
-/** Datagrams that can still be answered; an answer to an older one is a finding. */
+/** Datagrams that may still get a reply; a reply to an older one is a finding. */
 const WINDOW = 65_536;
-/** Catching up after a late timer is bounded, or a pause of this process would turn into a burst that loses. */
+/** Datagrams that a late timer may catch up; more would be a burst that loses some. */
 const CATCH_UP_MS = 50;
 const TICK_MS = 5;
-/** An answer: the count (empty where there is none), the payload, and the number that the payload begins with. */
+/** A reply: the count (empty without one), the payload, and the number at the payload's start. */
 const COUNTED = /^(\d{1,15}) ((\d{1,15}) .*)$/s;
 const PLAIN = /^()((\d{1,15}) .*)$/s;
 
@@ -74,11 +74,11 @@ export class UdpLoad {
   readonly #clock: Clock;
   readonly #first: number;
   readonly #payloadBytes: number;
-  /** Pads are cut from this at a place that the number decides, so that none need be kept. */
+  /** Pads are slices of this at an offset that depends on the number, so none has to be stored. */
   readonly #pads: string;
   readonly #findings = new Findings<UdpFinding>();
   readonly #counts = new NumberSet();
-  /** By number modulo WINDOW: when it was sent, the highest count known then, and the count it got (NaN: none). */
+  /** By number modulo WINDOW: when it was sent, the highest count received by then, and its own count (NaN: none). */
   readonly #sentMs = new Float64Array(WINDOW);
   readonly #floors = new Float64Array(WINDOW);
   readonly #counted = new Float64Array(WINDOW).fill(Number.NaN);
@@ -100,7 +100,7 @@ export class UdpLoad {
     this.#pads = pads;
   }
 
-  /** Runs until the count or the signal, and then until all is answered or `drainMs` are over. */
+  /** Runs until the count or the signal, then until every datagram has a reply or `drainMs` are over. */
   async run(signal: AbortSignal): Promise<UdpReport> {
     const { target, perSecond = 100, count = Number.POSITIVE_INFINITY, drainMs = 2000 } = this.#options;
     const socket = createSocket(isIPv6(target.host) ? 'udp6' : 'udp4');
@@ -164,7 +164,7 @@ export class UdpLoad {
         if (error) this.#errors += 1;
       });
     } catch {
-      // The socket never connected; what was not sent counts as lost.
+      // The socket never connected; datagrams that were not sent count as lost.
       this.#errors += 1;
     }
   }
@@ -183,7 +183,7 @@ export class UdpLoad {
     const number = Number(digits);
     const index = number - this.#first;
     if (index < 0 || index >= this.sent || index < this.sent - WINDOW) {
-      this.#find('unknown', number, `answered, but not one of the last ${WINDOW} sent`, nowMs);
+      this.#find('unknown', number, `a reply to none of the last ${WINDOW} sent`, nowMs);
     } else if (payload !== this.#payload(number)) {
       this.#find('wrong-payload', number, differs(payload, this.#payload(number)), nowMs);
     } else {

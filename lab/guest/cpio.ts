@@ -1,7 +1,7 @@
 /**
  * Writes a "newc" cpio archive, the format that Linux unpacks as its initial file system
- * (Documentation/driver-api/early-userspace/buffer-format.rst). Writing it ourselves means that a device
- * node needs no root: it is only a header here, and everything belongs to root whoever builds it.
+ * (Documentation/driver-api/early-userspace/buffer-format.rst). Since this code writes the archive itself, a device
+ * node needs no root: it is only a header, and every entry belongs to root.
  */
 import { invariant } from '../../src/error.ts';
 
@@ -17,7 +17,7 @@ const TRAILER = 'TRAILER!!!';
 const padded = (length: number): number => (length + 3) & ~3;
 const hex = (value: number): string => value.toString(16).toUpperCase().padStart(8, '0');
 
-/** Parents must come before their children, or the kernel drops the children without a word. */
+/** Returns an archive of the entries. Folders must come before their contents, or the kernel drops these silently. */
 export function writeCpio(entries: readonly CpioEntry[]): Buffer {
   const known = new Set(['']);
   const chunks: Buffer[] = [];

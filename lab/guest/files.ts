@@ -1,24 +1,24 @@
 /**
  * The files that the guest serves over HTTP. The image carries one block of noise; the guest makes the rest
- * from it when it boots (make_files in services.pl), so that 48 MB need not be packed.
+ * from that block when it boots (make_files in services.pl), so that the image need not contain 48 MB.
  */
 import { createHash } from 'node:crypto';
 
 export const BLOCK_BYTES = 1 << 20;
 const BIG_BLOCKS = 48;
-/** Each copy of the block is rotated by so much more; odd, so that no two pages of the file are alike. */
+/** Each copy of the block is rotated by this much more; odd, so that no two pages of the file are equal. */
 const ROTATION_BYTES = 21845;
 
 export type ServedFile = { readonly path: string; readonly bytes: number; readonly sha256: string };
 
-/** The SHA-256 is a constant to be independent of the code that makes the file; a test compares the two. */
+/** The SHA-256 is a constant, independent of the code that makes the file; a test compares the two. */
 export const BIG_FILE: ServedFile = {
   path: '/big.bin',
   bytes: BIG_BLOCKS * BLOCK_BYTES,
   sha256: 'd8f90ffeb70aff2e57e4f6abb701e65a01e3eec423bca613e79f1dc6258c7843',
 };
 
-/** The other files: each is the block or its start. */
+/** The other files. Each is the block or its start. */
 export const SMALL_FILES: readonly ServedFile[] = [
   {
     path: '/4k.bin',
@@ -37,7 +37,7 @@ export const SMALL_FILES: readonly ServedFile[] = [
   },
 ];
 
-/** Noise that no compression or repetition explains: SHA-256 in counter mode. */
+/** Returns incompressible noise without repetition: SHA-256 in counter mode. */
 export function makeBlock(): Buffer {
   const block = Buffer.alloc(BLOCK_BYTES);
   for (let at = 0; at < BLOCK_BYTES; at += 32) {

@@ -1,6 +1,6 @@
 /**
- * The guest: Debian's cloud kernel, a static busybox and perl, packed into an initial file system that is all
- * the guest has. There is no disk, so every state that COLO must carry over is in RAM and devices.
+ * Builds the guest: Debian's cloud kernel, a static busybox and perl, in an initial file system that is its only one.
+ * There is no disk, so all state that COLO must copy is in RAM and devices.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -26,7 +26,7 @@ export type GuestImage = { readonly kernel: string; readonly initrd: string };
 const RECIPE = 1;
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 const PERL_LIBRARIES = `${LIBRARIES}/perl-base`;
-/** What services.pl and the modules that it uses load. */
+/** Perl's files that services.pl and its modules load. */
 const PERL_FILES = [
   'Carp.pm',
   'Exporter.pm',
@@ -40,7 +40,7 @@ const PERL_FILES = [
   'warnings.pm',
   'warnings/register.pm',
 ].map((path) => `${PERL_LIBRARIES}/${path}`);
-/** What perl is linked with; trixie has /lib and /lib64 as links into /usr, and so has the guest. */
+/** Libraries that perl is linked with. In the guest, as in trixie, /lib and /lib64 are links into /usr. */
 const PERL_PROGRAM = [
   'usr/bin/perl',
   'usr/lib64/ld-linux-x86-64.so.2',
@@ -49,7 +49,7 @@ const PERL_PROGRAM = [
   `${LIBRARIES}/libcrypt.so.1`,
   `${LIBRARIES}/libm.so.6`,
 ];
-/** In the order of their dependencies. Which of them are built into the kernel differs between versions. */
+/** Kernel modules in the order of their dependencies. Some are built into the kernel, depending on its version. */
 const MODULES = [
   'virtio',
   'virtio_ring',
@@ -62,13 +62,13 @@ const MODULES = [
 ];
 const FOLDERS = ['dev', 'proc', 'sys', 'bin', 'modules', 'www', 'tmp'];
 
-/** The kernel and the initial file system; the first call fetches and packs them. */
+/** Returns the kernel and the initial file system; the first call fetches and packs them. */
 export async function installGuest(): Promise<GuestImage> {
   const folder = await cached({ name: 'guest', recipe: RECIPE, megabytes: 350, build: fetchParts });
   const initrd = join(folder, `initrd-${recipeOfCheckout()}.cpio`);
   if (!existsSync(initrd)) {
     await inCache(folder, async () => {
-      // Two processes that get here at once write the same bytes, each into a file of its own.
+      // Two processes that are here at once write the same bytes, each into its own file.
       const partial = `${initrd}.${process.pid}`;
       writeFileSync(partial, writeCpio(entries(join(folder, 'parts'))));
       renameSync(partial, initrd);
@@ -77,7 +77,7 @@ export async function installGuest(): Promise<GuestImage> {
   return { kernel: join(folder, 'vmlinuz'), initrd };
 }
 
-/** The scripts belong to the checkout and change more often than the packages, which only a recipe can renew. */
+/** The scripts belong to the checkout and change more often than the packages, which only a recipe number renews. */
 function recipeOfCheckout(): string {
   const hash = createHash('sha256');
   for (const name of ['init', 'services.pl', 'image.ts', 'files.ts', 'cpio.ts']) hash.update(source(name));
@@ -113,7 +113,7 @@ async function fetchParts(folder: string): Promise<void> {
   rmSync(root, { recursive: true, force: true });
 }
 
-/** Debian compresses modules from 6.12 on; the guest's own busybox unpacks them, as its host may lack xz. */
+/** Unpacks modules, which Debian compresses from 6.12 on, with the guest's busybox, since the host may lack xz. */
 function unpackModules(root: string, into: string): string[] {
   const tree = join(root, 'usr/lib/modules');
   const files = readdirSync(tree, { recursive: true, encoding: 'utf8' });
@@ -137,7 +137,7 @@ function unxz(root: string, file: string): Buffer {
 
 function entries(parts: string): CpioEntry[] {
   const list: CpioEntry[] = FOLDERS.map((path) => ({ kind: 'directory', path }));
-  // Before anything is mounted the kernel opens this for the first process's output.
+  // The kernel opens this for the first process's output before anything is mounted.
   list.push({ kind: 'character', path: 'dev/console', major: 5, minor: 1 });
   list.push({ kind: 'symlink', path: 'lib', target: 'usr/lib' });
   list.push({ kind: 'symlink', path: 'lib64', target: 'usr/lib64' });

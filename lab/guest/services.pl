@@ -1,8 +1,8 @@
-# What the lab's guest serves, in one process and one loop, so that its counters are plain variables:
+# The services of the lab's guest, in one process and one loop, so that its counters are plain variables:
 #   7/tcp and 7/udp    echo
 #   80/tcp             files, by busybox httpd (started from here once the files exist)
-#   4000/tcp           counter: "next" hands out 1, 2, 3 ..., "stats" answers one line of JSON, "clock" tells the
-#                      nanoseconds since boot, which two VMs never agree on
+#   4000/tcp           counter: "next" hands out 1, 2, 3 ..., "stats" replies one line of JSON, "clock" replies
+#                      the nanoseconds since boot, which differ between two VMs
 #   4001/udp           counted echo: "<datagrams so far> <payload>"
 #   4002/tcp           connect out: "connect HOST PORT TEXT", then "again TEXT" on the same connection
 # Every socket is IPv6 with V6ONLY off, which serves IPv4 as well.
@@ -10,9 +10,9 @@ use strict;
 use Socket qw(:DEFAULT inet_pton inet_ntop IPPROTO_IPV6 IPV6_V6ONLY IPPROTO_TCP TCP_NODELAY);
 
 use constant { EAGAIN => 11, EINPROGRESS => 115, EINTR => 4 };
-# A peer that does not read is not read from either, beyond this; a line is never longer than that.
+# Reading a peer is paused while this much output waits for it; no line is longer than this.
 use constant { OUTPUT_BYTES_MAX => 256 * 1024, LINE_BYTES_MAX => 64 * 1024 };
-# Sequence numbers are marked in a bit string: this bounds it to 8 MB.
+# Sequence numbers are marked in a bit string, which this bounds to 8 MB.
 use constant SEQUENCE_MAX => 1 << 26;
 
 my ($next, $udp, $udp_distinct, $udp_duplicates, $seen) = (0, 0, 0, 0, '');
@@ -31,8 +31,8 @@ $| = 1;
 print "colo-guest ready\n";
 loop();
 
-# The big file is the block 48 times over, each time rotated by another amount, so that no two of its pages
-# are alike and a byte from the wrong place shows. files.ts builds the same and knows its SHA-256.
+# The big file is 48 copies of the block, each rotated by another amount, so that no two of its pages
+# are equal and a byte from the wrong place shows. files.ts builds the same and knows its SHA-256.
 sub make_files {
   my $block = slurp('/block.bin');
   unlink '/block.bin';
@@ -72,7 +72,7 @@ sub any_socket {
   return $socket;
 }
 
-# fcntl's constants without Fcntl.pm, which perl-base has but nothing else here needs.
+# fcntl's constants, without Fcntl.pm, which nothing else here needs.
 sub nonblocking { fcntl($_[0], 4, 04000) or die "fcntl: $!" }
 
 sub listen_tcp {
@@ -170,8 +170,8 @@ sub writable {
   settle($c);
 }
 
-# Writes what it can, and then says what to wait for. Input that came while the output was full is taken up
-# again here, once there is room.
+# Writes what it can, and then registers what to wait for. Input that arrived while the output was full is handled
+# here once there is room.
 sub settle {
   my ($c) = @_;
   return if $c->{closed};
@@ -208,7 +208,7 @@ sub echo_input {
   $c->{in} = '';
 }
 
-# The next whole line without its end, or undef.
+# Returns the next whole line without its end, or undef.
 sub take_line {
   my ($c) = @_;
   return undef if length $c->{out} >= OUTPUT_BYTES_MAX;
@@ -231,7 +231,7 @@ sub counter_input {
   }
 }
 
-# clock_gettime without Time::HiRes; CLOCK_MONOTONIC.
+# Returns CLOCK_MONOTONIC by clock_gettime, without Time::HiRes.
 sub clock {
   my $time = "\0" x 16;
   syscall(228, 1, $time) == 0 or die "clock_gettime: $!";
@@ -253,7 +253,7 @@ sub stats {
 
 sub connector_input {
   my ($c) = @_;
-  # One question at a time: the answer to the last one must be out before the next line is looked at.
+  # One request at a time: the reply to the last one must have left before the next line is read.
   while (!$c->{asking} && defined(my $line = take_line($c))) {
     if ($line =~ /^connect ([0-9A-Fa-f:.]+(?:%[a-z0-9]+)?) ([0-9]{1,5}) (.*)$/) { connect_out($c, $1, $2, $3) }
     elsif ($line =~ /^again (.*)$/ && $c->{outgoing}) { ask($c, $1) }

@@ -5,7 +5,7 @@
  * - no file imports itself through others, in any folder of the repository; an `import type` counts like any other;
  * - a file has at most 500 lines in `src`, and 600 elsewhere.
  *
- * What does not hold is listed here with its reason. An exception that is no longer needed fails the test too.
+ * Exceptions are listed here with their reasons. An exception that is no longer needed fails the test too.
  */
 import assert from 'node:assert/strict';
 import { existsSync, globSync, readFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** docs/comparison.md against compare/classes.ts: an example of each row is classified as the row says. */
+/** Compares docs/comparison.md with compare/classes.ts: the code classifies an example of each row as the row does. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { COMPARE_AS, compareAs } from '../../src/compare/classes.ts';
@@ -24,7 +24,7 @@ const inIpv4 = (...protocols: number[]): Buffer[] =>
 const udpLite = ethernet(0x86dd, ipv6({ next: 136, extensions: [paddingExtension(0)] }, some));
 const icmp = (...types: number[]): Buffer[] => types.map((type) => icmpFrame({ type }));
 
-/** By the first cell of the row. */
+/** Examples by the first cell of the row. */
 const EXAMPLES: Record<string, Buffer[]> = {
   TCP: [tcpFrame({}), tcpFrame({ version: 6, tags: [{ id: 5 }] }), tcpFrame({ ipOptions: [1, 1, 1, 1] })],
   'UDP, UDP-Lite': [
@@ -67,12 +67,12 @@ const EXAMPLES: Record<string, Buffer[]> = {
 
 const rows = tableRows(readDoc('docs/comparison.md')).filter(([, as]) => Object.hasOwn(COMPARE_AS, as));
 
-test('docs/comparison.md has the rows that are tried here', () => {
+test('docs/comparison.md has exactly the rows with an example here', () => {
   assert.deepEqual(rows.map(([what]) => what).sort(), Object.keys(EXAMPLES).sort());
 });
 
 for (const [what, as] of rows) {
-  test(`${what}: ${as}, as docs/comparison.md says`, () => {
+  test(`${what}: ${as}, as in docs/comparison.md`, () => {
     for (const frame of EXAMPLES[what] ?? []) {
       const view = new PacketView();
       parsePacket(frame, 0, frame.length, view);

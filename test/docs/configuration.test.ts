@@ -1,4 +1,4 @@
-/** docs/configuration.md against the schema: every key, and every default. */
+/** Compares docs/configuration.md with the schema: every key, and every default. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { nodeConfigJsonSchema, parseNodeConfig } from '../../src/config/node-config.ts';
@@ -11,14 +11,14 @@ type Schema = {
   default?: unknown;
 };
 
-/** Dedented: in a list they stand deeper. */
+/** Returns the YAML blocks, without the indentation that they have in a list. */
 function yamlBlocks(markdown: string): string[] {
   return [...markdown.matchAll(/^( *)```yaml\n([\s\S]*?)^ *```/gm)].map(([, indent, text]) =>
     text.replaceAll(new RegExp(`^${indent}`, 'gm'), ''),
   );
 }
 
-/** Each key that holds a value, with its default as the docs write it. */
+/** Collects each key that has a value, with its default as the docs write it. */
 function leaves(schema: Schema, prefix: string, out: Map<string, string>): Map<string, string> {
   for (const [name, child] of Object.entries(schema.properties ?? {})) {
     const key = prefix === '' ? name : `${prefix}.${name}`;

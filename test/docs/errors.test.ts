@@ -1,14 +1,14 @@
-/** docs/errors.md against the sources: every code that can be shown is listed, and no other. */
+/** Compares docs/errors.md with the sources: it lists every code that can be printed, and no other. */
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { codeOf, ROOT, readDoc, tableRows } from './tables.ts';
 
-/** At the start of a string, and all of it or followed by a colon: environment variables are never written so. */
+/** A code is a whole string, or the start of one before a colon. Names of environment variables never are. */
 const IN_ERROR_POSITION = /['"`](COLO_[A-Z]+(?:_[A-Z]+)*)(?=['"`:])/g;
 
-/** Words of a protocol, spelled like codes: Xen's notify protocol, and QMP. */
+/** Words of Xen's notify protocol and of QMP that look like codes. */
 const PROTOCOL_WORDS = [
   'COLO_CHECKPOINT',
   'COLO_COMPARE_GET_XEN_INIT',

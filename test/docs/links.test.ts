@@ -1,4 +1,4 @@
-/** Links and paths in the docs lead somewhere. */
+/** Links in the docs, and paths that they name, exist. */
 import assert from 'node:assert/strict';
 import { existsSync, globSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -7,7 +7,7 @@ import { ROOT, readDoc } from './tables.ts';
 
 const docs = ['README.md', 'CHANGELOG.md', ...globSync('docs/*.md', { cwd: ROOT }).sort()];
 
-/** As GitHub makes them of headings. */
+/** Returns the anchors that GitHub makes from headings. */
 function anchors(markdown: string): Set<string> {
   const headings = markdown.replaceAll(/```[\s\S]*?```/g, '').matchAll(/^#+ (.+)$/gm);
   return new Set(

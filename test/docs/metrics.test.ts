@@ -1,4 +1,4 @@
-/** docs/metrics.md against the code: every metric with its type and labels, and alerts that name real ones. */
+/** Compares docs/metrics.md with the code: every metric with its type and labels, and alerts that use existing ones. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CHECKPOINT_REASONS } from '../../src/checkpoint/report.ts';

@@ -1,4 +1,4 @@
-/** docs/qemu-differences.md against the cases that test/compare/oracle.e2e.ts plays to a real QEMU. */
+/** Compares docs/qemu-differences.md with the cases that test/compare/oracle.e2e.ts plays to a real QEMU. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BY_HAND } from '../compare/oracle/by-hand.ts';
@@ -19,7 +19,7 @@ test('docs/qemu-differences.md has an entry for each difference that is played, 
 });
 
 for (const [name, deviation] of Object.entries(DEVIATIONS)) {
-  test(`docs/qemu-differences.md shows what ${name} does`, () => {
+  test(`docs/qemu-differences.md shows the frames of ${name}`, () => {
     const block = /^```\n(.*?)\n```$/ms.exec(sections.get(name) ?? '')?.[1];
     assert.equal(block, sideBySide(deviation).join('\n'));
   });

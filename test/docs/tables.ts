@@ -1,4 +1,4 @@
-/** Reads what tests need of the Markdown in docs/: tables, as rows of trimmed cells. */
+/** Reads Markdown tables in docs/ as rows of trimmed cells. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -8,7 +8,7 @@ export function readDoc(name: string): string {
   return readFileSync(join(ROOT, name), 'utf8');
 }
 
-/** Every row of every table, without heads and their rules. */
+/** Returns every row of every table, without heads and the lines below them. */
 export function tableRows(markdown: string): string[][] {
   const lines = markdown.split('\n');
   const rows: string[][] = [];
@@ -32,7 +32,7 @@ export function tableRows(markdown: string): string[][] {
   return rows;
 }
 
-/** The text of a cell that is one code span, or null. */
+/** Returns the text of a cell that is one code span, or null. */
 export function codeOf(cell: string): string | null {
   return /^`([^`]+)`$/.exec(cell)?.[1] ?? null;
 }

@@ -1,6 +1,6 @@
 /**
- * What a node says and leaves behind when what it is given is wrong: its configuration, its QEMU, its ports, its
- * network, its disk. Through the real command line. After each test no process and no socket of the node is left.
+ * What a node prints, and what it leaves, when its configuration, QEMU, ports, network or disk are wrong. The tests use
+ * the real command line. After each test no process and no socket of the node is left.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
@@ -25,9 +25,9 @@ import { fileURLToPath } from 'node:url';
 import { installQemu } from '../../lab/qemu.ts';
 
 const COLO = fileURLToPath(new URL('../../bin/colo', import.meta.url));
-/** In the environment of everything that these tests start, so that what is left can be found. */
+/** A variable in the environment of every process that these tests start, by which they find those that are left. */
 const MARK = 'COLO_E2E_MARK';
-/** Above the longest wait of a node itself: 10 s for QMP. */
+/** Above a node's own longest wait: 10 s for QMP. */
 const WAIT_MS = 15_000;
 const MAC = '52:54:00:c0:ba:d1';
 
@@ -92,7 +92,7 @@ class Node {
   async exitCode(): Promise<number | null> {
     const late = sleep(WAIT_MS, 'late' as const, { ref: false });
     const code = await Promise.race([this.ended, late]);
-    if (code === 'late') assert.fail(`the node does not end; it said:\n${this.stdout}${this.stderr}`);
+    if (code === 'late') assert.fail(`the node does not end; it printed:\n${this.stdout}${this.stderr}`);
     return code;
   }
 
@@ -109,7 +109,7 @@ class Node {
     return this.events.filter((event) => event.type === type).length;
   }
 
-  /** Waits for the n-th event of a type. */
+  /** Waits for the n-th event of a type and returns it. */
   async event(type: string, n = 1): Promise<Event> {
     const endMs = performance.now() + WAIT_MS;
     while (performance.now() < endMs) {
@@ -118,11 +118,11 @@ class Node {
       await sleep(5);
     }
     return assert.fail(
-      `no ${type} (number ${n}) in ${WAIT_MS} ms; the node said:\n${this.stdout}${this.stderr}`,
+      `no ${type} (number ${n}) in ${WAIT_MS} ms; the node printed:\n${this.stdout}${this.stderr}`,
     );
   }
 
-  /** Stops it in order and checks that nothing of it is left. */
+  /** Stops the node in order and checks that nothing of it is left. */
   async stop(): Promise<void> {
     this.signal('SIGTERM');
     assert.equal(await this.exitCode(), 0, `${this.stdout}${this.stderr}`);
@@ -158,7 +158,7 @@ type Config = {
   [more: string]: unknown;
 };
 
-/** "PID name" of every process whose environment holds this; they inherit it. */
+/** Returns "PID name" of every process whose environment has the mark, which child processes inherit. */
 function processesWith(setting: string): string[] {
   const found: string[] = [];
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
@@ -166,7 +166,7 @@ function processesWith(setting: string): string[] {
       if (!readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(setting)) continue;
       found.push(`${pid} ${readlinkSync(`/proc/${pid}/exe`)}`);
     } catch {
-      // It ended meanwhile, is a zombie, or belongs to another user.
+      // The process ended meanwhile, is a zombie, or belongs to another user.
     }
   }
   return found;
@@ -239,24 +239,24 @@ describe('configuration', () => {
     ['a wrong type', 'checkpoint: { intervalMsMax: soon }', 'COLO_CONFIG_VALUE', '13:30', /"soon".*number/],
     ['a wrong type of a section', 'heartbeat: 5', 'COLO_CONFIG_VALUE', '13:12', /heartbeat.*map/],
   ] as const) {
-    test(`${what} is named with line and column`, async (t) => {
+    test(`${what} is reported with line and column`, async (t) => {
       const node = new Node(t);
       text(node, line);
       node.start();
       assert.equal(await node.exitCode(), 2);
       assert.equal(node.stdout, '');
-      const said = node.stderr;
-      assert.ok(said.includes(code), said);
-      assert.ok(said.includes(`${node.file}:${place}:`), said);
-      assert.match(said, words);
-      assert.equal(said.trim().split('\n').length, 1, 'one line');
-      assert.equal(existsSync(node.runDirectory), false, 'nothing was begun');
+      const printed = node.stderr;
+      assert.ok(printed.includes(code), printed);
+      assert.ok(printed.includes(`${node.file}:${place}:`), printed);
+      assert.match(printed, words);
+      assert.equal(printed.trim().split('\n').length, 1, 'one line');
+      assert.equal(existsSync(node.runDirectory), false, 'nothing was started');
       await node.assertNothingLeft();
     });
   }
 });
 
-test('a port that is taken is named', { timeout: 30_000 }, async (t) => {
+test('a port that is taken is reported', { timeout: 30_000 }, async (t) => {
   const holder = createServer();
   await new Promise<void>((resolve) => holder.listen(0, '127.0.0.1', resolve));
   t.after(() => holder.close());
@@ -267,14 +267,14 @@ test('a port that is taken is named', { timeout: 30_000 }, async (t) => {
   await Uplink.listen(t, node.uplink);
   node.start('--json');
   assert.equal(await node.exitCode(), 1);
-  const said = node.stdout + node.stderr;
-  assert.match(said, /COLO_ENDPOINT_LISTEN/);
-  assert.ok(said.includes(`127.0.0.1:${port}`), said);
+  const printed = node.stdout + node.stderr;
+  assert.match(printed, /COLO_ENDPOINT_LISTEN/);
+  assert.ok(printed.includes(`127.0.0.1:${port}`), printed);
   await node.assertNothingLeft();
 });
 
 describe('QEMU', () => {
-  /** Starts a node whose VM cannot work, and returns all that it said. */
+  /** Starts a node whose VM cannot work; returns all that the node printed. */
   async function failing(
     t: TestContext,
     change: (vm: Config['vm'], folder: string) => void,
@@ -287,52 +287,52 @@ describe('QEMU', () => {
     return node.stdout + node.stderr;
   }
 
-  test('a command that does not exist', { timeout: 30_000 }, async (t) => {
-    const said = await failing(t, (vm) => {
+  test('a command that does not exist is reported', { timeout: 30_000 }, async (t) => {
+    const printed = await failing(t, (vm) => {
       vm.command = ['/nowhere/qemu-system-x86_64'];
     });
-    assert.match(said, /COLO_QEMU_START/);
-    assert.match(said, /\/nowhere\/qemu-system-x86_64/);
+    assert.match(printed, /COLO_QEMU_START/);
+    assert.match(printed, /\/nowhere\/qemu-system-x86_64/);
   });
 
-  test('one that ends at once has its last words repeated', { timeout: 30_000 }, async (t) => {
-    const said = await failing(t, (vm) => {
+  test('a QEMU that ends at once is reported with its last output', { timeout: 30_000 }, async (t) => {
+    const printed = await failing(t, (vm) => {
       vm.args = [...cheapVm, '-no-such-option'];
     });
-    assert.match(said, /COLO_QEMU_EXITED/);
-    assert.match(said, /-no-such-option: invalid option/);
+    assert.match(printed, /COLO_QEMU_EXITED/);
+    assert.match(printed, /-no-such-option: invalid option/);
   });
 
   for (const [what, version, withColo, code] of [
-    ['one that was built without COLO', [11, 1, 3], false, 'COLO_QEMU_NO_COLO'],
-    ['one that is too old to run COLO without KVM', [9, 2, 0], true, 'COLO_QEMU_TCG_TOO_OLD'],
-    ['one that is too old', [6, 2, 0], true, 'COLO_QEMU_TOO_OLD'],
+    ['a QEMU that was built without COLO is refused', [11, 1, 3], false, 'COLO_QEMU_NO_COLO'],
+    ['a QEMU that is too old to run COLO without KVM is refused', [9, 2, 0], true, 'COLO_QEMU_TCG_TOO_OLD'],
+    ['a QEMU that is too old is refused', [6, 2, 0], true, 'COLO_QEMU_TOO_OLD'],
   ] as const) {
     test(what, { timeout: 30_000 }, async (t) => {
-      const said = await failing(t, (vm, folder) => {
+      const printed = await failing(t, (vm, folder) => {
         const script = join(folder, 'fake-qemu.mjs');
         writeFileSync(script, fakeQemu(version, withColo));
         chmodSync(script, 0o755);
         vm.command = [process.execPath, script];
         vm.args = [];
       });
-      assert.ok(said.includes(code), said);
-      assert.ok(said.includes(version.join('.')), said);
+      assert.ok(printed.includes(code), printed);
+      assert.ok(printed.includes(version.join('.')), printed);
     });
   }
 
-  test('one that never speaks QMP', { timeout: 40_000 }, async (t) => {
-    const said = await failing(t, (vm, folder) => {
+  test('a QEMU that never sends QMP is reported', { timeout: 40_000 }, async (t) => {
+    const printed = await failing(t, (vm, folder) => {
       const script = join(folder, 'mute.mjs');
       writeFileSync(script, 'if (!process.argv.includes("-version")) setInterval(() => {}, 1e6);');
       vm.command = [process.execPath, script];
       vm.args = [];
     });
-    assert.match(said, /COLO_QMP_CONNECT/);
+    assert.match(printed, /COLO_QMP_CONNECT/);
   });
 });
 
-/** A QEMU that makes its sockets and answers the questions that a node asks first. */
+/** A QEMU that makes its sockets and replies to a node's first commands. */
 function fakeQemu(version: readonly [number, number, number], withColo: boolean): string {
   const commands = ['migrate', 'migrate-incoming', 'migrate-set-capabilities', 'migrate-set-parameters'];
   commands.push('query-colo-status', 'query-migrate', 'query-status', 'query-yank', 'quit', 'yank');
@@ -372,7 +372,9 @@ createServer((socket) => {
 }
 
 describe('uplink', () => {
-  test('one that does not exist yet is waited for, and that is said once', { timeout: 60_000 }, async (t) => {
+  test('an uplink that does not exist yet is waited for, and reported once', {
+    timeout: 60_000,
+  }, async (t) => {
     const node = new Node(t);
     node.start('--json');
     const { message } = await node.event('uplink.down');
@@ -386,14 +388,14 @@ describe('uplink', () => {
     await node.stop();
   });
 
-  test('a node that waits for it can be stopped', { timeout: 60_000 }, async (t) => {
+  test('a node that waits for its uplink can be stopped', { timeout: 60_000 }, async (t) => {
     const node = new Node(t);
     node.start('--json');
     await node.event('uplink.down');
     await node.stop();
   });
 
-  test('one that hangs up at once is not dialled in a busy loop', { timeout: 60_000 }, async (t) => {
+  test('an uplink that closes at once is not dialled in a busy loop', { timeout: 60_000 }, async (t) => {
     const node = new Node(t);
     const server = createServer((socket) => socket.destroy());
     await new Promise<void>((resolve) => server.listen(node.uplink, resolve));
@@ -405,7 +407,9 @@ describe('uplink', () => {
     await node.stop();
   });
 
-  test('garbage on it is said, and the node connects afresh and goes on', { timeout: 60_000 }, async (t) => {
+  test('garbage on the uplink is reported, and the node connects again and continues', {
+    timeout: 60_000,
+  }, async (t) => {
     const node = new Node(t);
     const uplink = await Uplink.listen(t, node.uplink);
     node.start('--json');
@@ -440,7 +444,7 @@ describe('uplink', () => {
         const { cause } = await node.event('uplink.lost', round);
         assert.match(cause ?? '', says);
         await node.event('uplink.up', round + 1);
-        // It reads again: frames with a wrong length are the only ones that it would complain about.
+        // The node reads again: it reports only frames with a wrong length.
         uplink.connections[round].write(whole);
         await sleep(50);
         assert.equal(node.count('uplink.lost'), round);
@@ -471,7 +475,7 @@ test('a full disk costs lines of the event log, not the node', { timeout: 60_000
   const uplink = await Uplink.listen(t, node.uplink);
   fill(disk);
   node.start('--json');
-  // Sockets take no space: the node works, and says that its events are not kept.
+  // Sockets need no space: the node works, and reports that its events are not written.
   await node.event('vm.started');
   const { message } = await node.event('events.unwritten');
   assert.match(message ?? '', /disk is full/);

@@ -1,7 +1,7 @@
 /**
- * Checkpoints are exact: whatever the load, no input is lost or repeated in either VM, and no checkpoint makes the VMs
- * differ. Frames are injected one by one at the hub, so the guest's own counters must agree with ours to the last one.
- * Everything in a run is of the named family, TCP and the questions to the guest too.
+ * Checkpoints are exact: under any load, no input is lost or repeated in either VM, and no checkpoint makes the VMs
+ * differ. The test injects frames one by one at the hub, so the guest's own counters must equal ours.
+ * All traffic of a run is of the named family, TCP and the requests for the guest's counters too.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -38,7 +38,7 @@ for (const [family, checkpoints] of [
     }, LOAD_EVERY_MS);
     t.after(() => clearInterval(load));
 
-    // Periodic ones count too; every one of these is taken in the middle of the load.
+    // Periodic checkpoints count too; each of these is taken in the middle of the load.
     for (let taken = 0; taken < checkpoints; taken++) {
       await a.checkpoint().catch((cause: unknown) => {
         assert.fail(`after ${taken}: ${cause}; ${a.log().slice(-2000)}`);
@@ -57,7 +57,7 @@ for (const [family, checkpoints] of [
     const status = await a.status();
     const inPrimary = await counterStats(stage.targets.counter);
     await a.kill();
-    await b.until('takeover', (after) => after.phase === 'alone', 15_000);
+    await b.until('promotion', (after) => after.phase === 'alone', 15_000);
     const inSecondary = await counterStats(stage.targets.counter);
 
     t.diagnostic(

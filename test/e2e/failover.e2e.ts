@@ -1,6 +1,6 @@
 /**
- * What the story does not show: connections that the guest opened, a planned takeover, a secondary that dies, a link
- * that is cut, a primary that is paused, copy after copy of a guest at work, and a capture of it all.
+ * What the story does not show: connections that the guest opened, a planned failover, a secondary that dies, a link
+ * that is cut, a primary that is paused, repeated copies of a guest at work, and a capture of all that.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -23,12 +23,12 @@ async function protectedStage(t: TestContext, config?: Record<string, unknown>):
   return stage;
 }
 
-const TAKEOVER_MS_MAX = 15_000;
+const PROMOTION_MS_MAX = 15_000;
 const COPIES = 6;
 
-/** A pair whose every frame waits for a checkpoint looks well to clients; only the primary knows that it never matched. */
+/** To clients a pair whose every frame waits for a checkpoint looks right; only the primary counts that none matched. */
 function compares(primary: LabNode): Promise<unknown> {
-  // The client's own retransmission timer may be what its next frame waits for, and that is a second in user networking.
+  // The client's next frame may wait for its own retransmission timer, which is a second in user networking.
   return primary.until('comparing', (status) => status.traffic.peerFrames > 0, 10_000);
 }
 
@@ -48,13 +48,13 @@ test('connections that the guest opened outlive two primaries', async (t) => {
   const running = client.run(stop.signal);
   await sleep(1500);
   await a.kill();
-  await b.until('takeover', (status) => status.phase === 'alone', TAKEOVER_MS_MAX);
+  await b.until('promotion', (status) => status.phase === 'alone', PROMOTION_MS_MAX);
   const afterFirst = client.exchanges;
   await sleep(500);
   await stage.protect(b, a);
   await sleep(1000);
   await b.kill();
-  await a.until('takeover', (status) => status.phase === 'alone', TAKEOVER_MS_MAX);
+  await a.until('promotion', (status) => status.phase === 'alone', PROMOTION_MS_MAX);
   const afterSecond = client.exchanges;
   await sleep(1500);
   stop.abort();
@@ -69,7 +69,7 @@ test('connections that the guest opened outlive two primaries', async (t) => {
   assert.ok(afterFirst > 0 && afterSecond > afterFirst && report.exchanges > afterSecond);
 });
 
-test('a planned takeover, a lost secondary and a paused primary leave clients alone', async (t) => {
+test('clients notice no break at a planned failover, a lost secondary or a paused primary', async (t) => {
   const stage = await protectedStage(t);
   const a = stage.node('a');
   const b = stage.node('b');
@@ -78,7 +78,7 @@ test('a planned takeover, a lost secondary and a paused primary leave clients al
   const running = client.run(stop.signal);
   await sleep(500);
 
-  // b takes over because it is asked to; a yields, and comes back as the secondary by itself.
+  // b is promoted by `colo failover`; a yields, and comes back as the secondary by itself.
   await b.ask('POST', '/failover');
   await b.until(
     'protected again',
@@ -91,21 +91,21 @@ test('a planned takeover, a lost secondary and a paused primary leave clients al
 
   // The secondary dies: b goes on alone.
   await a.kill();
-  await b.until('alone', (status) => status.phase === 'alone', TAKEOVER_MS_MAX);
+  await b.until('alone', (status) => status.phase === 'alone', PROMOTION_MS_MAX);
   await sleep(500);
   await stage.protect(b, a);
   await sleep(500);
   await compares(b);
 
-  // The primary stands still for longer than anybody waits. When it goes on, the VM lives elsewhere: it must be silent.
+  // The primary is paused for longer than any timeout. When it runs again, the VM lives elsewhere: it must be silent.
   const paused = b.pid;
   process.kill(paused, 'SIGSTOP');
-  await a.until('takeover', (status) => status.role === 'primary', TAKEOVER_MS_MAX);
+  await a.until('promotion', (status) => status.role === 'primary', PROMOTION_MS_MAX);
   await sleep(500);
   process.kill(paused, 'SIGCONT');
   await a.until('protected by the one that was paused', (status) => status.phase === 'protected', 30_000);
   const fenced = b.events().filter((event) => event.type === 'pair.fenced');
-  assert.equal(fenced.length, 1, 'the paused primary found out that it had lost its right to speak');
+  assert.equal(fenced.length, 1, 'the paused primary noticed that it had lost its right to speak');
   await sleep(500);
   stop.abort();
   const report = await running;
@@ -117,7 +117,7 @@ test('a planned takeover, a lost secondary and a paused primary leave clients al
   assert.equal(report.broken.count, 0);
 });
 
-// When a QEMU dies, its migration stream is often the first thing to close, and that looks like a lost link.
+// When a QEMU dies, its migration stream often closes first, which looks like a lost link.
 test('a primary whose QEMU alone dies leaves the service to the secondary', async (t) => {
   const stage = await protectedStage(t);
   let [primary, secondary] = [stage.node('a'), stage.node('b')];
@@ -129,7 +129,7 @@ test('a primary whose QEMU alone dies leaves the service to the secondary', asyn
     const { pid } = (await primary.status()).vm;
     assert.ok(pid !== null);
     process.kill(pid, 'SIGKILL');
-    await secondary.until('takeover', (status) => status.phase === 'alone', TAKEOVER_MS_MAX);
+    await secondary.until('promotion', (status) => status.phase === 'alone', PROMOTION_MS_MAX);
     await primary.stop();
     if (deaths < 3) await stage.protect(secondary, primary);
     [primary, secondary] = [secondary, primary];
@@ -143,7 +143,7 @@ test('a primary whose QEMU alone dies leaves the service to the secondary', asyn
 });
 
 // A first copy that misses pages of a guest at work shows only when that copy has become the primary: it stalls,
-// answers wrong bytes, or dies.
+// sends wrong bytes, or dies.
 test('a guest at work is copied whole, each time', async (t) => {
   const stage = await Stage.open({ ip: 'v4' });
   t.after(() => stage.close());
@@ -156,10 +156,10 @@ test('a guest at work is copied whole, each time', async (t) => {
   for (let copies = 1; copies <= COPIES; copies++) {
     await stage.protect(primary, secondary);
     await primary.kill();
-    await secondary.until('takeover', (status) => status.phase === 'alone', TAKEOVER_MS_MAX);
+    await secondary.until('promotion', (status) => status.phase === 'alone', PROMOTION_MS_MAX);
     const before = echo.echoed;
     await sleep(700);
-    assert.ok(echo.echoed > before, `the guest that ran on after copy ${copies} answers nothing`);
+    assert.ok(echo.echoed > before, `the guest that was promoted after copy ${copies} sends nothing`);
     [primary, secondary] = [secondary, primary];
   }
   stop.abort();
@@ -169,7 +169,7 @@ test('a guest at work is copied whole, each time', async (t) => {
   assert.deepEqual([report.broken.count, report.unanswered], [0, 0]);
 });
 
-test('a capture holds both VMs, the input and what was released, each frame with its verdict', async (t) => {
+test('a capture has both VMs, the input and the released frames, each with its verdict', async (t) => {
   const stage = await protectedStage(t);
   const a = stage.node('a');
   const file = join(stage.directory, 'capture.pcapng');
@@ -189,7 +189,7 @@ test('a capture holds both VMs, the input and what was released, each frame with
     assert.ok((packets[index] ?? 0) > 0, `no frame on ${name}`);
   });
   assert.ok((comments.match ?? 0) > 0);
-  // Wireshark sees the same.
+  // Wireshark reads the same.
   const rows = await readFields(file, ['frame.interface_name', 'frame.comment', '_ws.malformed']);
   assert.equal(
     rows.length,
@@ -206,7 +206,7 @@ test('a capture holds both VMs, the input and what was released, each frame with
   );
 });
 
-/** Frames per interface, and how often each comment of the "released" interface occurs. */
+/** Returns the frames per interface, and how often each comment of the "released" interface occurs. */
 function readPcapng(file: Buffer): { packets: number[]; comments: Record<string, number> } {
   const packets: number[] = [];
   const comments: Record<string, number> = {};

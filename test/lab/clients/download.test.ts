@@ -8,7 +8,7 @@ import { closedPort, delay, randomFile, serve, within } from './servers.ts';
 const file = randomFile(400_000);
 const never = new AbortController().signal;
 
-/** What the server does instead of sending the file. */
+/** What the server does in place of sending the file. */
 type Send = (socket: Socket, body: Buffer) => void | Promise<void>;
 
 const honest: Send = (socket, body) => void socket.end(body);
@@ -41,7 +41,7 @@ async function download(t: TestContext, send?: Send, more?: Partial<DownloadOpti
   return { client, report: await within(20_000, client.run(never)) };
 }
 
-test('an honest server: whole, right, nothing broken', async (t) => {
+test('a correct server: complete, right, no break', async (t) => {
   const { client, report } = await download(t);
   assert.equal(report.ok, true);
   assert.equal(report.bytes, 400_000);
@@ -50,7 +50,7 @@ test('an honest server: whole, right, nothing broken', async (t) => {
   assert.equal(client.arrivals.total, 400_000);
 });
 
-test('over IPv6', async (t) => {
+test('a download works over IPv6', async (t) => {
   const { target } = await httpServer(t, honest, undefined, '::1');
   const client = new Download({ target, expectedBytes: file.bytes.length, expectedSha256: file.sha256 });
   assert.equal((await client.run(never)).ok, true);
@@ -66,7 +66,7 @@ test('the rate limit holds, and its pauses are small and not taken for gaps', as
   assert.ok(gap !== undefined && gap.ms < 450, `gap ${gap?.ms} ms`);
 });
 
-test('even a long pause of the rate limit is not waited for', async (t) => {
+test('even a long pause of the rate limit does not count as waiting', async (t) => {
   const small = randomFile(4096);
   const { target } = await serve(t, (socket) => {
     socket.once('data', () => {
@@ -109,13 +109,13 @@ test('a slow client holds the server back', async (t) => {
   await delay(1000);
   stop.abort();
   const report = await running;
-  // The kernel's two buffers hold a few MiB; the rest is still with the server.
+  // The kernel's two buffers take a few MiB; the server still has the rest.
   assert.ok(accepted < 12 * 1024 * 1024, `the server could send ${accepted}`);
   assert.ok(report.bytes < 700_000, `${report.bytes} bytes came`);
   assert.deepEqual([report.ok, report.stopped, report.broken.count], [false, true, 0]);
 });
 
-test('a stall of 700 ms is seen as a gap', async (t) => {
+test('a stall of 700 ms is a gap', async (t) => {
   const stall: Send = async (socket, body) => {
     socket.write(body.subarray(0, 200_000));
     await delay(700);
@@ -124,11 +124,11 @@ test('a stall of 700 ms is seen as a gap', async (t) => {
   const { client, report } = await download(t, stall, { bytesPerSecond: 2_000_000 });
   assert.equal(report.ok, true);
   const gap = gapAround(client.arrivals, report.startedMs + 200, report.endedMs);
-  // What had come before the stall took 100 ms to read.
+  // The bytes from before the stall took 100 ms to read.
   assert.ok(gap !== undefined && gap.ms > 500 && gap.ms < 1500, `gap ${gap?.ms} ms`);
 });
 
-test('a corrupted byte', async (t) => {
+test('a corrupted byte is found', async (t) => {
   const corrupt: Send = (socket, body) => {
     const copy = Buffer.from(body);
     copy[123_456] ^= 1;
@@ -139,7 +139,7 @@ test('a corrupted byte', async (t) => {
   assert.match(report.problems[0], /sha256/);
 });
 
-test('a reset', async (t) => {
+test('a reset is a break', async (t) => {
   const reset: Send = (socket, body) => {
     socket.write(body.subarray(0, 1000), () => setTimeout(() => socket.resetAndDestroy(), 50));
   };
@@ -147,12 +147,12 @@ test('a reset', async (t) => {
   assert.deepEqual([report.ok, report.broken.count, report.broken.kept[0].kind], [false, 1, 'reset']);
 });
 
-test('a close before the last byte', async (t) => {
+test('a close before the last byte is a break', async (t) => {
   const { report } = await download(t, (socket, body) => void socket.end(body.subarray(0, 399_999)));
   assert.deepEqual([report.ok, report.broken.count, report.broken.kept[0].kind], [false, 1, 'early-close']);
 });
 
-test('a byte too many', async (t) => {
+test('a byte too many is found', async (t) => {
   const { report } = await download(
     t,
     (socket, body) => void socket.end(Buffer.concat([body, Buffer.alloc(1)])),
@@ -161,7 +161,7 @@ test('a byte too many', async (t) => {
   assert.match(report.problems[0], /more than/);
 });
 
-test('a reset after the last byte', async (t) => {
+test('a reset after the last byte is a break', async (t) => {
   const { target } = await serve(t, (socket) => {
     socket.once('data', () => {
       socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${file.bytes.length}\r\n\r\n`);
@@ -174,7 +174,7 @@ test('a reset after the last byte', async (t) => {
   assert.deepEqual([report.ok, report.broken.count], [false, 1]);
 });
 
-test('a length, a status and an encoding that are not what was asked for', async (t) => {
+test('an unexpected length, status, encoding or header is found', async (t) => {
   for (const [header, why] of [
     ['HTTP/1.1 200 OK\r\nContent-Length: 400001\r\n\r\n', /Content-Length is 400001/],
     ['HTTP/1.1 404 Not Found\r\n\r\n', /404/],
@@ -187,14 +187,14 @@ test('a length, a status and an encoding that are not what was asked for', async
   }
 });
 
-test('a service that says nothing any more is given up', async (t) => {
+test('a service that stops sending is a break', async (t) => {
   const { report } = await download(t, (socket, body) => void socket.write(body.subarray(0, 100)), {
     stallTimeoutMs: 200,
   });
   assert.deepEqual([report.ok, report.broken.kept[0].kind, report.bytes], [false, 'timeout', 100]);
 });
 
-test('nobody listening', async () => {
+test('without a listener the connection is refused', async () => {
   const target = { host: '127.0.0.1', port: await closedPort() };
   const report = await new Download({ target, expectedBytes: 1, expectedSha256: '' }).run(never);
   assert.deepEqual([report.ok, report.broken.kept[0].kind], [false, 'refused']);

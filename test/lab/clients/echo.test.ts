@@ -17,7 +17,7 @@ async function session(
   return { client, report: await within(15_000, client.run(AbortSignal.timeout(ms))) };
 }
 
-/** Hands each chunk to `lie` with the offset of its first byte; what that returns goes back. */
+/** Passes each chunk to `lie` with the offset of its first byte, and sends back what that returns. */
 function echo(lie: (chunk: Buffer, from: number, socket: Socket) => Buffer | undefined = (chunk) => chunk) {
   return (socket: Socket) => {
     let from = 0;
@@ -29,7 +29,7 @@ function echo(lie: (chunk: Buffer, from: number, socket: Socket) => Buffer | und
   };
 }
 
-test('an honest echo: every byte, no gap, round trips measured', async (t) => {
+test('a correct echo: every byte, no gap, round trips measured', async (t) => {
   for (const host of ['127.0.0.1', '::1']) {
     const { client, report } = await session(t, echo(), 300, {}, host);
     assert.equal(report.ok, true);
@@ -40,7 +40,7 @@ test('an honest echo: every byte, no gap, round trips measured', async (t) => {
   }
 });
 
-test('an echo in crumbs is the same echo', async (t) => {
+test('an echo in small pieces is the same echo', async (t) => {
   const { report } = await session(
     t,
     (socket) => {
@@ -53,7 +53,7 @@ test('an echo in crumbs is the same echo', async (t) => {
   assert.equal(report.ok, true);
 });
 
-test('a corrupted byte is found where it is', async (t) => {
+test('a corrupted byte is found at its place', async (t) => {
   const lie = (chunk: Buffer, from: number) => {
     const at = 5000 - from;
     if (at >= 0 && at < chunk.length) chunk[at] ^= 0x40;
@@ -69,7 +69,7 @@ test('a corrupted byte is found where it is', async (t) => {
   );
 });
 
-test('swapped messages', async (t) => {
+test('swapped messages are found', async (t) => {
   let kept: Buffer | undefined;
   let swapped = false;
   const { report } = await session(
@@ -90,7 +90,7 @@ test('swapped messages', async (t) => {
   assert.deepEqual([report.findings.kept[0].message, report.findings.kept[0].offset], [0, 3]);
 });
 
-test('a byte twice', async (t) => {
+test('a repeated byte is found', async (t) => {
   let done = false;
   const { report } = await session(
     t,
@@ -105,7 +105,7 @@ test('a byte twice', async (t) => {
   assert.ok(report.findings.count > 0);
 });
 
-test('bytes that nobody sent', async (t) => {
+test('bytes that were not sent are found', async (t) => {
   const { report } = await session(
     t,
     echo((chunk, _from, socket) => {
@@ -119,7 +119,7 @@ test('bytes that nobody sent', async (t) => {
   assert.ok(report.findings.kept.some((finding) => finding.kind === 'unasked' && finding.got === 120));
 });
 
-test('a missing byte: the last message never returns whole', async (t) => {
+test('a missing byte is found: the last message never returns whole', async (t) => {
   const lie = (chunk: Buffer, from: number) => (from === 0 ? chunk.subarray(1) : chunk);
   const { report } = await session(t, echo(lie), 200, { drainMs: 200 });
   assert.equal(report.ok, false);
@@ -127,7 +127,7 @@ test('a missing byte: the last message never returns whole', async (t) => {
   assert.equal(report.broken.kept[0].kind, 'timeout');
 });
 
-test('a stall of 700 ms is seen as a gap, several messages being under way', async (t) => {
+test('a stall of 700 ms is a gap, with several messages under way', async (t) => {
   let stalled = false;
   const onSocket = (socket: Socket) => {
     let held: Buffer[] | undefined;
@@ -166,7 +166,7 @@ test('a bounded number of messages is under way', async (t) => {
   assert.ok(report.skipped > 10);
 });
 
-test('a reset, a close, nobody listening, each counted once', async (t) => {
+test('a reset, a close and a missing listener count as one break each', async (t) => {
   const reset = await session(
     t,
     echo((_chunk, _from, socket) => void socket.resetAndDestroy()),

@@ -9,7 +9,7 @@ function arrivalsAt(times: readonly number[], limit?: number): Arrivals {
   return arrivals;
 }
 
-test('the longest gap around a kill', () => {
+test('the longest gap around a kill is found', () => {
   const arrivals = arrivalsAt([0, 10, 20, 30, 830, 840, 850]);
   assert.deepEqual(gapAround(arrivals, 100, 860), {
     fromMs: 30,
@@ -20,7 +20,7 @@ test('the longest gap around a kill', () => {
   });
 });
 
-test('a gap outside of the window does not count, one that reaches into it does', () => {
+test('a gap outside the window does not count, one that overlaps it does', () => {
   // Kill at 10000: the window is 9900 to 15000.
   const times = [0, 9000, 9800, 9910, 10_000, 10_020, 14_990, 17_000, 30_000];
   assert.equal(gapAround(arrivalsAt(times), 10_000, 30_000)?.ms, 4970);
@@ -31,7 +31,7 @@ test('a gap outside of the window does not count, one that reaches into it does'
   assert.equal(gapAround(arrivalsAt([9990, 12_000, 15_001, 40_000]), 10_000, 40_000)?.ms, 3001);
 });
 
-test('an interval without an end counts up to now', () => {
+test('an interval without an end counts until now', () => {
   const arrivals = arrivalsAt([0, 10, 20]);
   assert.deepEqual(gapAround(arrivals, 15, 720), {
     fromMs: 20,
@@ -42,14 +42,14 @@ test('an interval without an end counts up to now', () => {
   });
 });
 
-test('a client that is done has no open interval, but the time until it gave up counts', () => {
+test('a client that is done has no open interval, but the time until its end counts', () => {
   const arrivals = arrivalsAt([0, 10, 20]);
   arrivals.finish(50);
   assert.equal(gapAround(arrivals, 15, 9000)?.ms, 30);
   assert.equal(gapAround(arrivals, 5000, 9000), undefined);
 });
 
-test('the pause of a rate limit is not a gap, however long', () => {
+test('the pause of a rate limit is no gap, however long', () => {
   const arrivals = arrivalsAt([0, 10]);
   arrivals.pause(10);
   arrivals.resume(500);
@@ -84,11 +84,11 @@ test('a pause that lasts until now is not waiting', () => {
   assert.equal(gapAround(arrivals, 11, 900)?.waitedMs, 10);
 });
 
-test('a client that was not there saw nothing', () => {
+test('a client that was not active has no gap', () => {
   assert.equal(gapAround(new Arrivals(), 100, 200), undefined);
 });
 
-test('the blackout is that of the client that waited longest', () => {
+test('the blackout is the gap of the client that waited longest', () => {
   const clients = {
     echo: arrivalsAt([0, 10, 310, 320]),
     counter: arrivalsAt([0, 20, 420]),
@@ -99,7 +99,7 @@ test('the blackout is that of the client that waited longest', () => {
   assert.equal(worst?.gap.ms, 400);
 });
 
-test('amounts of the last while', () => {
+test('the amount since a time is summed up', () => {
   const arrivals = new Arrivals();
   arrivals.start(0);
   for (let at = 1; at <= 5000; at += 1) arrivals.arrive(at, 3);
@@ -108,7 +108,7 @@ test('amounts of the last while', () => {
   assert.equal(arrivals.count, 5000);
 });
 
-test('beyond its limit it forgets the older half, and does not pretend to know it', () => {
+test('at its limit the record forgets the older half, and refuses questions about it', () => {
   const arrivals = new Arrivals(2048);
   arrivals.start(0);
   for (let at = 1; at <= 10_000; at += 1) arrivals.arrive(at);
@@ -118,6 +118,6 @@ test('beyond its limit it forgets the older half, and does not pretend to know i
   assert.throws(() => gapAround(arrivals, 500, 10_700), { code: 'COLO_INVARIANT' });
 });
 
-test('a clock that goes back is noticed', () => {
+test('a clock that goes back is refused', () => {
   assert.throws(() => arrivalsAt([0, 10, 9]), { code: 'COLO_INVARIANT' });
 });

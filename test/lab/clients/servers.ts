@@ -1,4 +1,4 @@
-/** Small local servers, honest unless told to lie, that stand in for the guest's services. */
+/** Small local servers in place of the guest's services, correct unless a test makes them fail. */
 import { createHash } from 'node:crypto';
 import { createServer, type Socket } from 'node:net';
 import type { TestContext } from 'node:test';
@@ -10,7 +10,7 @@ export interface Served {
   readonly sockets: Set<Socket>;
 }
 
-/** Listens until the test ends. */
+/** Starts a server that listens until the test ends. */
 export async function serve(
   t: TestContext,
   onSocket: (socket: Socket) => void,
@@ -36,7 +36,7 @@ export async function serve(
   return { target: { host, port: address.port }, sockets };
 }
 
-/** A port on which nothing listens: it was just given back. */
+/** Returns a port on which nothing listens: it was closed just before. */
 export async function closedPort(): Promise<number> {
   const server = createServer();
   const { promise, resolve } = Promise.withResolvers<void>();
@@ -50,7 +50,7 @@ export async function closedPort(): Promise<number> {
   return address.port;
 }
 
-/** Calls `answer` for each line; what it returns is sent as a line, undefined is not. */
+/** Calls `answer` for each line and sends what it returns as a line, unless undefined. */
 export function eachLine(
   socket: Socket,
   answer: (line: string) => string | undefined | Promise<string | undefined>,
@@ -69,14 +69,14 @@ export function eachLine(
   });
 }
 
-/** A file of random content, the same in every run. */
+/** Returns a file of random content, the same in every run. */
 export function randomFile(size: number): { bytes: Buffer; sha256: string } {
   const bytes = Buffer.alloc(size);
   new Random(7).fill(bytes);
   return { bytes, sha256: createHash('sha256').update(bytes).digest('hex') };
 }
 
-/** What is left of a promise that must settle soon. */
+/** Waits for a promise that must settle within `ms`; throws if it does not. */
 export async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
   const late = new AbortController();
   const timeout = delay(ms, undefined, { signal: late.signal }).then(() => {

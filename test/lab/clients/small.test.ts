@@ -16,7 +16,7 @@ test('a number is in the set once, wherever its page is', () => {
   assert.equal(set.add(1), 'added');
 });
 
-test('percentiles are exact, and of the newest samples when there are too many', () => {
+test('percentiles are exact, and those of the newest samples when there are too many', () => {
   const samples = new Samples();
   assert.equal(samples.percentile(0.5), 0);
   for (let value = 2000; value >= 1; value -= 1) samples.add(value);
@@ -28,7 +28,7 @@ test('percentiles are exact, and of the newest samples when there are too many',
   assert.equal(samples.max, 2000);
 });
 
-test('the generator repeats itself for a seed, differs between seeds, and never sticks at zero', () => {
+test('the generator repeats a seed’s numbers, differs between seeds, and never stays at zero', () => {
   const fill = (seed: number) => {
     const bytes = Buffer.alloc(64);
     new Random(seed).fill(bytes);
@@ -42,7 +42,7 @@ test('the generator repeats itself for a seed, differs between seeds, and never 
   assert.deepEqual([...seen].sort(), [5, 6, 7, 8]);
 });
 
-test('findings are all counted, and a bounded number is kept', () => {
+test('all findings are counted, and a bounded number is stored', () => {
   const findings = new Findings<number>();
   for (let i = 0; i < 1500; i += 1) findings.add(i);
   assert.equal(findings.count, 1500);

@@ -33,7 +33,7 @@ async function load(
   return { client, report: await within(10_000, client.run(new AbortController().signal)) };
 }
 
-test('an honest counted echo, and an honest plain one', async (t) => {
+test('a correct counted echo and a correct plain one have no finding', async (t) => {
   for (const host of ['127.0.0.1', '::1']) {
     let count = 0;
     const { client, report } = await load(t, (payload, send) => send(`${++count} ${payload}`), {}, host);
@@ -46,7 +46,7 @@ test('an honest counted echo, and an honest plain one', async (t) => {
   }
 });
 
-test('the rate, the size, and a number range of its own', async (t) => {
+test('a load has its rate, its size and its own range of numbers', async (t) => {
   const seen: string[] = [];
   const began = performance.now();
   const { report } = await load(t, (payload, send) => seen.push(payload) && send(payload), {
@@ -61,7 +61,7 @@ test('the rate, the size, and a number range of its own', async (t) => {
   assert.ok(seen.every((payload, i) => payload.length === 1200 && payload.startsWith(`${5_000_000 + i} `)));
 });
 
-test('the signal ends it', async (t) => {
+test('the signal ends a load', async (t) => {
   const server = createSocket('udp4');
   const { promise, resolve } = Promise.withResolvers<void>();
   server.bind(0, '127.0.0.1', resolve);
@@ -85,7 +85,7 @@ test('losses and repetitions are counted and not judged', async (t) => {
   assert.deepEqual([report.ok, report.lost, report.duplicates], [true, 10, 10]);
 });
 
-test('an input delivered twice: one datagram with two counts', async (t) => {
+test('an input delivered twice is found: one datagram with two counts', async (t) => {
   let count = 0;
   const { report } = await load(t, (payload, send) => {
     send(`${++count} ${payload}`);
@@ -96,7 +96,7 @@ test('an input delivered twice: one datagram with two counts', async (t) => {
   assert.equal(report.findings.kept[0].number, 50);
 });
 
-test('a count that goes back, as after a failover to an older state', async (t) => {
+test('a count that goes back is found, as after a failover to an older state', async (t) => {
   let count = 0;
   let lied = false;
   const { report } = await load(t, (payload, send) => {
@@ -111,7 +111,7 @@ test('a count that goes back, as after a failover to an older state', async (t) 
   assert.ok(report.findings.kept.some(({ kind }) => kind === 'count-back'));
 });
 
-test('a corrupted byte, a swapped payload, a number never sent, no number at all', async (t) => {
+test('a corrupted byte, a swapped payload, an unknown number and a missing number are found', async (t) => {
   const corrupt = await load(
     t,
     (payload, send) => {
@@ -140,7 +140,7 @@ test('a corrupted byte, a swapped payload, a number never sent, no number at all
   assert.deepEqual([malformed.report.ok, malformed.report.findings.kept[0].kind], [false, 'malformed']);
 });
 
-test('a stall of 700 ms is seen as a gap', async (t) => {
+test('a stall of 700 ms is a gap', async (t) => {
   let count = 0;
   let until = 0;
   const beganMs = performance.now();
@@ -159,7 +159,7 @@ test('a stall of 700 ms is seen as a gap', async (t) => {
   assert.ok(gap !== undefined && gap.ms > 650 && gap.ms < 1500, `gap ${gap?.ms} ms`);
 });
 
-test('nobody listening: errors and losses, no crash', async () => {
+test('without a listener there are errors and losses, and no crash', async () => {
   const probe = createSocket('udp4');
   const { promise, resolve } = Promise.withResolvers<void>();
   probe.bind(0, '127.0.0.1', resolve);
