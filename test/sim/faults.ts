@@ -1,4 +1,4 @@
-/** What goes wrong in a world, and when: drawn from the seed before the world begins. */
+/** The faults of a world and their times, drawn from the seed before the world begins. */
 import type { Die } from './guest/die.ts';
 import { PHASES, type Phase } from './sim-qemu.ts';
 
@@ -7,12 +7,12 @@ export type Side = 'a' | 'b';
 /** How a primary is lost to its secondary. */
 export type Broken = 'node' | 'vm' | 'both' | 'host';
 
-/** Who says much at once. */
+/** Who sends many datagrams at once. */
 export type Bursting = 'primary' | 'secondary' | 'vms' | 'clients';
 
 export type Fault = {
   readonly atMs: number;
-  /** how long it lasts, where it lasts */
+  /** How long it lasts; 0 for one that does not. */
   readonly ms: number;
   readonly what:
     | { kind: 'node-crash' | 'vm-crash' | 'both-crash' | 'host-crash'; side: Side }
@@ -22,7 +22,7 @@ export type Fault = {
     | { kind: 'stalled-write'; skip: number; long: boolean }
     | { kind: 'crash-at'; part: 'node' | 'vm'; role: 'primary' | 'secondary'; phase: Phase }
     | { kind: 'kill-primary'; part: Broken }
-    | { kind: 'lost-claim'; part: Broken | 'link'; lost: 'request' | 'answer'; times: number }
+    | { kind: 'lost-claim'; part: Broken | 'link'; lost: 'request' | 'reply'; times: number }
     | { kind: 'half-reset'; lateMs: number; arbiterMs: number }
     | { kind: 'contest' }
     | { kind: 'partition' }
@@ -40,7 +40,7 @@ export type Fault = {
 
 export type FaultKind = Fault['what']['kind'];
 
-/** These end or cut something; a world has at least three. The others come on top. */
+/** Faults that end or cut something: a world has at least three. */
 const HEAVY: readonly FaultKind[] = [
   'node-crash',
   'node-crash',
@@ -66,6 +66,7 @@ const HEAVY: readonly FaultKind[] = [
   'one-way',
   'link-reset',
 ];
+/** In addition to those. */
 const LIGHT: readonly FaultKind[] = [
   'clog',
   'arbiter-cut',
@@ -80,8 +81,8 @@ const LIGHT: readonly FaultKind[] = [
 ];
 
 const CHECKPOINT_PHASES = PHASES.filter((phase) => phase !== 'copying' && phase !== 'copied');
-/** One of the VMs runs then. */
-const TALKING_PHASES = ['request', 'reply', 'loaded'] as const;
+/** Phases in which one of the VMs runs. */
+const RUNNING_PHASES = ['request', 'reply', 'loaded'] as const;
 
 export function planFaults(die: Die, fromMs: number, untilMs: number): Fault[] {
   const heavy = die.within(3, 6);
@@ -107,7 +108,7 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
       return { atMs, ms, what: { kind, part: die.pick(['node', 'vm', 'both', 'host'] as const) } };
     case 'lost-claim': {
       const part = die.pick(['node', 'vm', 'both', 'host', 'link', 'link'] as const);
-      const lost = die.pick(['request', 'answer'] as const);
+      const lost = die.pick(['request', 'reply'] as const);
       return { atMs, ms: 2000 + ms, what: { kind, part, lost, times: die.pick([1, 1, 2]) } };
     }
     case 'mute-primary': {
@@ -129,7 +130,7 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
       const datagrams = die.pick([20, 100, 300]);
       const bytes = die.pick([16, 200, 1400]);
       const own = die.chance(0.5);
-      const phase = die.pick(who === 'clients' ? CHECKPOINT_PHASES : TALKING_PHASES);
+      const phase = die.pick(who === 'clients' ? CHECKPOINT_PHASES : RUNNING_PHASES);
       return { atMs, ms, what: { kind, phase, who, datagrams, bytes, own } };
     }
     case 'flood':

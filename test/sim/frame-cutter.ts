@@ -1,4 +1,4 @@
-/** QEMU's stream framing as the far ends of a node's ports do it: `[u32 length][frame]`, with a copy per frame. */
+/** QEMU's stream framing, `[u32 length][frame]`, for the far ends of a node's ports: copies each frame. */
 
 import { copyBytes, get32, newFrame, put, put32 } from './guest/packets.ts';
 
@@ -10,7 +10,7 @@ export class FrameCutter {
     this.frame = frame;
   }
 
-  /** The first `bytes` of a buffer; nothing of it is kept. */
+  /** Takes the first `bytes` of a buffer, which may be reused afterwards. */
   feed(buffer: Uint8Array, bytes: number): void {
     const { pending } = this;
     let all = buffer;

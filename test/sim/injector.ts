@@ -1,26 +1,27 @@
 /**
- * Makes things go wrong, as they were planned (faults.ts): at their time, or at the moment that they wait for, which the
- * world tells of: a phase of a checkpoint, a write to an uplink, a claim.
+ * Injects the planned faults (faults.ts): at their time, or at the moment that they wait for. The world notifies the
+ * injector of such moments: a phase of a checkpoint, a write to an uplink, a claim.
  */
 import type { PairRecord } from '../../src/pair/arbiter.ts';
 import { type Broken, describeFault, type Fault, type Side } from './faults.ts';
 import type { Die } from './guest/die.ts';
 import type { Mix } from './guest/mix.ts';
+import type { Journal } from './journal.ts';
 import type { Loop } from './loop.ts';
 import type { Network } from './network.ts';
-import type { SaidOutput } from './rules/output-commit.ts';
+import type { SentOutput } from './rules/output-commit.ts';
 import type { ArbiterRecord, Lost } from './sim-arbiter.ts';
-import { ARBITER_MS_MAX, type Life, type SimHost } from './sim-host.ts';
+import { ARBITER_MS_MAX, type Hosts, type Life, otherOf, type SimHost } from './sim-host.ts';
 import type { Phase } from './sim-qemu.ts';
 import type { Route, Sockets } from './sockets.ts';
 import { WORLD_LIMITS } from './world-limits.ts';
 
 const CONTEST_ARBITER_MS = 400;
-/** A primary that has nothing to say for so long is not stopped any more. */
+/** A primary that writes nothing for this long is not stopped any more. */
 const STALL_WITHIN_MS = 3000;
-/** A burst may ask for the next checkpoint, and so for the next burst. */
+/** A burst may cause the next checkpoint, and so the next burst. */
 const BURSTS = 3;
-/** Held until the commit, and then more than one write takes. */
+/** Output that is held until the commit, and then is more than one write takes. */
 const LONG_WRITE: BurstAt = {
   kind: 'burst-at',
   phase: 'reply',
@@ -29,12 +30,12 @@ const LONG_WRITE: BurstAt = {
   bytes: 1400,
   own: true,
 };
-/** A network that hands on what a node said long after another has taken over is beyond what the pair can heal. */
+/** A pair cannot heal a network that delivers a node's output long after another node was promoted. */
 const UPLINK_STALL_MS_MAX = 800;
 const UPLINK_AFTER_DEATH_MS = 50;
-/** Of 1400 bytes: more than the socket takes. */
+/** Of 1400 bytes each: more than the socket takes. */
 const UPLINK_FULL_DATAGRAMS = 250;
-/** Handshakes are under way. */
+/** So many, so soon, that handshakes are in progress. */
 const MUTE_CONNECTIONS = 20;
 const MUTE_WITHIN_MS = 20;
 /** Several heartbeats. */
@@ -42,34 +43,33 @@ const HALF_RESET_AFTER_MS = 500;
 
 type BurstAt = Extract<Fault['what'], { kind: 'burst-at' }>;
 
-/** What of a world faults reach. */
+/** The part of a world that faults reach. */
 export type Scene = {
   readonly loop: Loop;
   readonly die: Die;
   readonly sockets: Sockets;
   readonly network: Network;
   readonly record: ArbiterRecord;
-  readonly hosts: Readonly<Record<Side, SimHost>>;
+  readonly hosts: Hosts;
   readonly mix: Mix;
+  readonly journal: Journal;
   start(host: SimHost, afterMs: number): void;
-  ended(host: SimHost, life: Life, how: string): void;
-  trace(who: string, what: string): void;
-  count(what: string): void;
+  endLife(host: SimHost, life: Life, how: string): void;
 };
 
 export class Injector {
-  /** Whatever ends just now is ended by a fault, not by a node. */
+  /** A fault strikes now: what ends now is not ended by a node. */
   injecting = false;
   /** Until then a checkpoint may be inexact. */
   inexactUntilMs = 0;
   private readonly scene: Scene;
   private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
-  /** what is lost of the next claims to be promoted */
+  /** What is lost of the next claims by secondaries. */
   private lostClaims: { lost: Lost; left: number; untilMs: number } = { lost: null, left: 0, untilMs: 0 };
   private readonly bursts: (BurstAt & { untilMs: number; left: number })[] = [];
   /**
-   * The next primary that writes to its uplink, but so many times, stops between its look at the clock and the write;
-   * `long`: when it has more to say than one write takes.
+   * The next primary that writes to its uplink stops between its look at the clock and the write, after `skip` writes;
+   * `long`: only when its output is more than one write takes.
    */
   private stall: { ms: number; skip: number; long: boolean; untilMs: number } | null = null;
 
@@ -78,14 +78,14 @@ export class Injector {
   }
 
   inject(fault: Fault): void {
-    this.asAFault(() => this.strike(fault));
+    this.asFault(() => this.strike(fault));
   }
 
   private strike(fault: Fault): void {
     const { what, ms } = fault;
     const { loop, hosts } = this.scene;
-    this.scene.count('faults');
-    this.scene.trace('fault', describeFault(fault));
+    this.scene.journal.count('faults');
+    this.scene.journal.trace('fault', describeFault(fault));
     const untilMs = loop.nowMs + ms;
     const both = Object.values(hosts);
     const host = 'side' in what ? hosts[what.side] : null;
@@ -109,7 +109,7 @@ export class Injector {
         return;
       case 'vm-pause':
         host?.qemu?.process.pause(ms);
-        // A VM that takes no input for so long gets its checkpoint all the same.
+        // A VM that reads no input for this long gets an inexact checkpoint.
         if (ms > 1000) this.inexactUntilMs = untilMs + 5000;
         return;
       case 'stalled-write':
@@ -145,7 +145,7 @@ export class Injector {
         this.scene.mix.flood.flood(what.connections, what.atOnce);
         return;
       case 'contest': {
-        // Both ask the arbiter, and either may be first.
+        // Both claim, and either may be first.
         for (const { arbiterWay } of both) {
           const { delayMsMax } = arbiterWay;
           arbiterWay.delayMsMax = CONTEST_ARBITER_MS;
@@ -212,21 +212,21 @@ export class Injector {
     if (i < 0) return;
     const [trap] = this.traps.splice(i, 1);
     const isPrimary = record.held.record?.primary === host.side;
-    const victim = (trap.role === 'primary') === isPrimary ? host : this.other(host);
-    // What both streams bring while a node stands still, it sees in whatever order.
-    if (die.chance(0.5)) this.other(victim).life?.process.pause(die.within(2, 30));
+    const victim = (trap.role === 'primary') === isPrimary ? host : otherOf(this.scene.hosts, host);
+    // While a node is paused both streams bring something, and it then reads them in either order.
+    if (die.chance(0.5)) otherOf(this.scene.hosts, victim).life?.process.pause(die.within(2, 30));
     loop.after(die.next() * 2, null, () => {
-      this.scene.trace('fault', `crash ${trap.part} ${victim.side} at ${phase}`);
+      this.scene.journal.trace('fault', `crash ${trap.part} ${victim.side} at ${phase}`);
       this.markFault(victim, 0);
-      this.asAFault(() => {
+      this.asFault(() => {
         if (trap.part === 'node') this.crash(victim);
         else victim.qemu?.process.kill();
       });
     });
   }
 
-  /** A node has looked at its clock and is about to write to its uplink, where `said` is what it was compared with. */
-  aboutToWrite(host: SimHost, said: SaidOutput | null): void {
+  /** A node has looked at its clock and is about to write to its uplink. `sent`: the output that the write is judged by. */
+  aboutToWrite(host: SimHost, sent: SentOutput | null): void {
     const { stall } = this;
     const { loop, record } = this.scene;
     const held = record.held.record;
@@ -237,15 +237,15 @@ export class Injector {
     else if (stall.skip > 0) stall.skip--;
     else {
       this.stall = null;
-      this.scene.count(stall.long ? 'stalled long writes' : 'stalled writes');
-      this.scene.trace('fault', `${host.side} stops before a write to its uplink for ${stall.ms} ms`);
+      this.scene.journal.count(stall.long ? 'stalled long writes' : 'stalled writes');
+      this.scene.journal.trace('fault', `${host.side} stops before a write to its uplink for ${stall.ms} ms`);
       this.markFault(host, stall.ms);
-      host.write.said = said;
+      host.write.sent = sent;
       host.life?.process.stopHere(stall.ms);
     }
   }
 
-  /** What is lost of a node's wish to change the record. */
+  /** Returns what is lost of a node's request to change the record. */
   lostOfClaim(record: PairRecord): Lost {
     const { loop } = this.scene;
     const held = this.scene.record.held.record;
@@ -253,12 +253,12 @@ export class Injector {
     const promotion = held?.state === 'pair' && held.secondary === record.primary;
     if (!promotion || lostClaims.left === 0 || loop.nowMs > lostClaims.untilMs) return null;
     lostClaims.left--;
-    this.scene.count(`claims whose ${lostClaims.lost} was lost`);
-    this.scene.trace('fault', `the ${lostClaims.lost} of ${record.primary}'s claim is lost`);
+    this.scene.journal.count(`claims whose ${lostClaims.lost} was lost`);
+    this.scene.journal.trace('fault', `the ${lostClaims.lost} of ${record.primary}'s claim is lost`);
     return lostClaims.lost;
   }
 
-  /** An operator's, to both nodes. */
+  /** An operator gives both nodes a command. */
   private command(command: Extract<Fault['what'], { kind: 'command' }>['command']): void {
     for (const { side, life } of Object.values(this.scene.hosts)) {
       if (life === null) continue;
@@ -273,16 +273,16 @@ export class Injector {
             : node.protect()
         ).then(
           () => {},
-          (cause: unknown) => this.scene.trace(life.process.name, `${command}: ${String(cause)}`),
+          (cause: unknown) => this.scene.journal.trace(life.process.name, `${command}: ${String(cause)}`),
         );
       });
     }
   }
 
-  /** The moment has come at which somebody is to say much. */
+  /** VMs or clients send many datagrams at once. */
   private burst({ who, datagrams, bytes, own }: BurstAt): void {
     const primary = this.scene.record.held.record?.primary;
-    this.scene.count(`bursts of ${who}`);
+    this.scene.journal.count(`bursts of ${who}`);
     if (who === 'clients') {
       this.scene.loop.after(0, null, () => this.scene.mix.burst.ask(datagrams, bytes));
       return;
@@ -290,12 +290,12 @@ export class Injector {
     for (const { side, qemu, guest } of Object.values(this.scene.hosts)) {
       if (qemu === null || (who !== 'vms' && (who === 'primary') !== (side === primary))) continue;
       this.scene.loop.after(0, qemu.process, () => {
-        if (qemu.running) guest?.burst(datagrams, bytes, own);
+        if (qemu.vm.running) guest?.burst(datagrams, bytes, own);
       });
     }
   }
 
-  /** A failover, wherever the service is by then; nothing where there is no partner. */
+  /** Ends the primary wherever it is by now; does nothing if it has no secondary. */
   private killPrimary(part: Broken, ms: number): void {
     const { record } = this.scene.record.held;
     if (record?.state !== 'pair') return;
@@ -309,8 +309,8 @@ export class Injector {
   }
 
   /**
-   * Connections begin; what the primary says of them does not reach the secondary, while what that says still comes; and
-   * then the primary dies.
+   * Connections begin. The primary's messages about them do not reach the secondary, while the secondary's still arrive.
+   * Then the primary dies.
    */
   private mutePrimary({ part, afterMs }: Extract<Fault['what'], { kind: 'mute-primary' }>, ms: number): void {
     const { record } = this.scene.record.held;
@@ -321,13 +321,13 @@ export class Injector {
       this.cut(`${primary}>${secondary}`, this.scene.loop.nowMs + ms);
       this.scene.loop.after(afterMs, null, () => {
         if (this.scene.record.held.record?.primary !== primary) return;
-        this.scene.count('muted primaries');
-        this.asAFault(() => this.killPrimary(part, ms));
+        this.scene.journal.count('muted primaries');
+        this.asFault(() => this.killPrimary(part, ms));
       });
     });
   }
 
-  /** Nobody takes what the primary says, which is much; it may die with what waits. */
+  /** The network stops reading from the primary's uplink while both VMs send much; the primary may die with its queue. */
   private stallUplink({ dies, afterMs }: Extract<Fault['what'], { kind: 'uplink-stall' }>, ms: number): void {
     const { record } = this.scene.record.held;
     if (record?.state !== 'pair') return;
@@ -339,20 +339,20 @@ export class Injector {
     this.scene.loop.after(afterMs, null, () => {
       if (this.scene.record.held.record?.primary !== host.side) return;
       if ((host.life?.audit.releasedBytes ?? 0) > 0)
-        this.scene.count('primaries that died with output waiting');
-      this.asAFault(() => this.killPrimary(dies, ms));
+        this.scene.journal.count('primaries that died with output waiting');
+      this.asFault(() => this.killPrimary(dies, ms));
     });
   }
 
   /**
-   * The link breaks for the secondary, and the primary hears nothing of it: for a while it had late answers, and now
-   * it has none, nor the arbiter's. What it may still say is by its lease only.
+   * The link breaks for the secondary, and the primary does not notice: for a while it got late heartbeat replies, and
+   * now it gets none, nor any reply of the arbiter. It may then speak by its lease only.
    */
   private halfReset(lateMs: number, arbiterMs: number, ms: number): void {
     const { record } = this.scene.record.held;
     if (record?.state !== 'pair') return;
     const primary = this.scene.hosts[record.primary as Side];
-    const secondary = this.other(primary);
+    const secondary = otherOf(this.scene.hosts, primary);
     const back = this.scene.sockets.route(secondary.name, primary.name);
     const { delayMs } = back;
     back.delayMs += lateMs;
@@ -361,7 +361,7 @@ export class Injector {
       const untilMs = this.scene.loop.nowMs + ms;
       this.markFault(primary, ms);
       this.markFault(secondary, ms);
-      // What was late when it was sent still comes.
+      // A reply that was sent late still arrives.
       this.scene.loop.after(lateMs, null, () => this.cut(`${secondary.name}>${primary.name}`, untilMs));
       this.cut(`${primary.name}>${secondary.name}`, untilMs);
       primary.arbiterWay.cutUntilMs = Math.max(
@@ -375,7 +375,7 @@ export class Injector {
   }
 
   private unclog(route: Route): void {
-    // What was sent before comes as slowly as it was to.
+    // What was sent before still arrives at the old rate.
     const lateMs = route.busyUntilMs - this.scene.loop.nowMs;
     if (lateMs > 0) for (const host of Object.values(this.scene.hosts)) this.markFault(host, lateMs);
     route.rate = Number.POSITIVE_INFINITY;
@@ -392,7 +392,7 @@ export class Injector {
     host.uplinkSocket?.reset();
   }
 
-  /** No word to anybody; the peer's packets lead nowhere until it is up again. */
+  /** Its sockets vanish without a FIN or RST. The peer's packets get no reply until it is up again. */
   private crashHost(host: SimHost, ms: number): void {
     host.up = false;
     for (const socket of this.scene.sockets.between) {
@@ -400,7 +400,7 @@ export class Injector {
     }
     const { life } = host;
     host.qemu?.process.kill();
-    if (life !== null) this.scene.ended(host, life, 'host without power');
+    if (life !== null) this.scene.endLife(host, life, 'host without power');
     this.scene.loop.after(ms, null, () => {
       host.up = true;
       this.scene.start(host, this.scene.die.within(300, 2000));
@@ -408,18 +408,14 @@ export class Injector {
   }
 
   private crash(host: SimHost): void {
-    if (host.life !== null) this.scene.ended(host, host.life, 'killed');
-  }
-
-  private other(host: SimHost): SimHost {
-    return this.scene.hosts[host.side === 'a' ? 'b' : 'a'];
+    if (host.life !== null) this.scene.endLife(host, host.life, 'killed');
   }
 
   private markFault(host: SimHost, ms: number): void {
     host.faultUntilMs = Math.max(host.faultUntilMs, this.scene.loop.nowMs + ms);
   }
 
-  private asAFault(strike: () => void): void {
+  private asFault(strike: () => void): void {
     this.injecting = true;
     strike();
     this.injecting = false;

@@ -1,17 +1,18 @@
 /**
- * Virtual time: a heap of what happens when, and the processes that it happens to.
+ * Virtual time: a heap of events, and the processes that they happen to.
  *
- * Whatever happens belongs to a process, or to nobody (the network, the world). What happens to a dead process does
- * not happen; what happens to one that stands still happens when it goes on. Events of one instant keep their order,
- * so a run is a function of its seed. After each event everything that promises can do is done.
+ * An event belongs to a process, or to no process (the network, the world). An event of a dead process is dropped; one
+ * of a paused process happens when the process continues. Events of one instant keep their order, so a run is a
+ * function of its seed. After each event the loop runs all microtasks.
  */
 import type { Clock, Timers } from '../../src/io/clock.ts';
 import type { Instant } from '../../src/units.ts';
+import { EventHeap } from './event-heap.ts';
 import type { Die } from './guest/die.ts';
 
 export type Event = { atMs: number; order: number; owner: Process | null; run: (() => void) | null };
 
-/** Runs all microtasks that wait, also those that they cause: what Node does between two of its own callbacks. */
+/** Runs all waiting microtasks and those that they add, as Node does between two callbacks. */
 const settle = (process as unknown as { _tickCallback(): void })._tickCallback.bind(process);
 
 export class Loop {
@@ -21,13 +22,13 @@ export class Loop {
   onThrow: (owner: Process | null, cause: unknown) => void = (_, cause) => {
     throw cause;
   };
-  private readonly heap: Event[] = [];
+  private readonly heap = new EventHeap<Event>();
   private readonly later: (() => void)[] = [];
   private order = 0;
 
   at(atMs: number, owner: Process | null, run: () => void): Event {
     const event: Event = { atMs: Math.max(atMs, this.nowMs), order: ++this.order, owner, run };
-    this.push(event);
+    this.heap.push(event);
     return event;
   }
 
@@ -35,28 +36,29 @@ export class Loop {
     return this.at(this.nowMs + ms, owner, run);
   }
 
-  /** Within an event that is nobody's: what it means for `owner`, at once, or when that goes on. */
+  /** Within an event of no process: runs `run` for `owner` at once, or when that continues. */
   now(owner: Process, run: () => void): void {
-    if (owner.goesOnAtMs > this.nowMs) this.at(this.nowMs, owner, run);
+    if (owner.continuesAtMs > this.nowMs) this.at(this.nowMs, owner, run);
     else if (owner.alive) this.guarded(owner, run);
   }
 
-  /** Once the code that runs now has returned. */
+  /** Runs `run` when the code that runs now has returned. */
   afterwards(run: () => void): void {
     this.later.push(run);
   }
 
-  /** Runs the next event; answers false when there is none until `untilMs`. */
+  /** Runs the next event. Returns false if there is none until `untilMs`. */
   step(untilMs: number): boolean {
     for (;;) {
       const { heap } = this;
-      if (heap.length === 0 || heap[0].atMs > untilMs) return false;
-      const event = this.pop();
+      const { first } = heap;
+      if (first === undefined || first.atMs > untilMs) return false;
+      const event = heap.pop();
       const { owner, run } = event;
       if (run === null || owner?.alive === false) continue;
-      if (owner !== null && owner.goesOnAtMs > event.atMs) {
-        event.atMs = owner.goesOnAtMs;
-        this.push(event);
+      if (owner !== null && owner.continuesAtMs > event.atMs) {
+        event.atMs = owner.continuesAtMs;
+        heap.push(event);
         continue;
       }
       this.nowMs = event.atMs;
@@ -80,50 +82,16 @@ export class Loop {
 
   private runLater(owner: Process | null): void {
     const { later } = this;
-    // Setting a length is dear, and mostly there is nothing.
+    // Setting a length is expensive, and mostly the list is empty.
     if (later.length === 0) return;
     for (let i = 0; i < later.length; i++) this.guarded(owner, later[i]);
     later.length = 0;
   }
-
-  private push(event: Event): void {
-    const { heap } = this;
-    let i = heap.push(event) - 1;
-    while (i > 0) {
-      const parent = (i - 1) >> 1;
-      if (!before(event, heap[parent])) break;
-      heap[i] = heap[parent];
-      i = parent;
-    }
-    heap[i] = event;
-  }
-
-  private pop(): Event {
-    const { heap } = this;
-    const top = heap[0];
-    const last = heap.pop() as Event;
-    if (heap.length === 0) return top;
-    let i = 0;
-    for (;;) {
-      let child = 2 * i + 1;
-      if (child >= heap.length) break;
-      if (child + 1 < heap.length && before(heap[child + 1], heap[child])) child++;
-      if (!before(heap[child], last)) break;
-      heap[i] = heap[child];
-      i = child;
-    }
-    heap[i] = last;
-    return top;
-  }
 }
 
-function before(a: Event, b: Event): boolean {
-  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
-}
-
-/** One turn of a process's event loop that has nothing else to do. */
+/** One turn of an idle process's event loop. */
 const TURN_MS = 0.1;
-/** What was begun comes before anything else that waited. */
+/** Actions that a process had begun before it stopped come before its other events. */
 const FIRST_MS = 1e-6;
 const WALL_MS = 1_700_000_000_000;
 
@@ -132,20 +100,20 @@ export class Process implements Clock, Timers {
   readonly name: string;
   readonly loop: Loop;
   alive = true;
-  /** It stands still until then. */
-  goesOnAtMs = 0;
-  /** Told when it dies: the kernel closes what it had open. */
+  /** It is paused until then. */
+  continuesAtMs = 0;
+  /** Notified when it dies: the kernel closes what it had open. */
   readonly onDeath = new Set<() => void>();
-  /** What it does to the world as soon as it goes on. */
-  private readonly held: (() => void)[] = [];
-  /** The step in which it stopped in the middle of its own code, the rest of which runs as if later. */
+  /** Actions on the world that it performs as soon as it continues. */
+  private readonly delayed: (() => void)[] = [];
+  /** The step in which it stopped in the middle of its own code; the rest of that step runs as if later. */
   private stoppedIn = -1;
   private readonly die: Die;
   private readonly bornMs: number;
   private readonly offsetMs: number;
   private readonly rate: number;
 
-  /** `rate` is how many of its milliseconds pass in one of the world's. */
+  /** `rate`: how many of its milliseconds pass in one of the world's. */
   constructor(loop: Loop, name: string, die: Die, rate = 1) {
     this.loop = loop;
     this.name = name;
@@ -176,50 +144,51 @@ export class Process implements Clock, Timers {
     this.loop.after(TURN_MS, this, call);
   }
 
-  /** It stands still for so long, and then goes on as if nothing had been. */
+  /** Pauses it for `ms` between two events. */
   pause(ms: number): void {
-    this.goesOnAtMs = Math.max(this.goesOnAtMs, this.loop.nowMs + ms);
+    this.continuesAtMs = Math.max(this.continuesAtMs, this.loop.nowMs + ms);
   }
 
-  /** The same from within its own code: what the rest of that does, it does when it goes on. */
+  /** Pauses it in the middle of the code that runs now: the rest of that acts on the world when it continues. */
   stopHere(ms: number): void {
     this.pause(ms);
     this.stoppedIn = this.loop.steps;
   }
 
-  /** Something that this process does to the world: at once, unless it stands still. */
+  /** Performs an action of this process on the world: at once, or when it continues. */
   act(run: () => void): void {
-    if (this.goesOnAtMs <= this.loop.nowMs) run();
-    else if (this.held.push(run) === 1) this.loop.at(this.goesOnAtMs - FIRST_MS, null, this.goOn);
+    if (this.continuesAtMs <= this.loop.nowMs) run();
+    else if (this.delayed.push(run) === 1)
+      this.loop.at(this.continuesAtMs - FIRST_MS, null, this.performDelayed);
   }
 
-  /** It has done something in its code that the world does not know yet. */
+  /** Its code has acted, and the world does not know it yet. */
   get isMidway(): boolean {
-    return this.held.length > 0;
+    return this.delayed.length > 0;
   }
 
-  /** In the world's milliseconds, as this process sees it. */
+  /** The world's time as this process sees it. */
   private get presentMs(): number {
     const { nowMs, steps } = this.loop;
-    return this.stoppedIn === steps ? Math.max(nowMs, this.goesOnAtMs) : nowMs;
+    return this.stoppedIn === steps ? Math.max(nowMs, this.continuesAtMs) : nowMs;
   }
 
-  private readonly goOn = (): void => {
+  private readonly performDelayed = (): void => {
     const { loop } = this;
     if (!this.alive) return;
-    if (this.goesOnAtMs - FIRST_MS > loop.nowMs) {
-      loop.at(this.goesOnAtMs - FIRST_MS, null, this.goOn);
+    if (this.continuesAtMs - FIRST_MS > loop.nowMs) {
+      loop.at(this.continuesAtMs - FIRST_MS, null, this.performDelayed);
       return;
     }
-    this.goesOnAtMs = loop.nowMs;
-    for (const run of this.held.splice(0)) run();
+    this.continuesAtMs = loop.nowMs;
+    for (const run of this.delayed.splice(0)) run();
   };
 
   kill(): void {
     if (!this.alive) return;
     this.alive = false;
-    const told = [...this.onDeath];
+    const listeners = [...this.onDeath];
     this.onDeath.clear();
-    for (const tell of told) tell();
+    for (const listener of listeners) listener();
   }
 }

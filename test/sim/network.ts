@@ -1,9 +1,9 @@
 /**
  * The network: clients, and the uplinks of both nodes, on one segment.
  *
- * A hub sends each frame to every other port. A learning bridge sends it to where its destination was last heard as a
- * source, and floods what it does not know, so that a takeover needs the announcements. Every port has a delay, and can
- * lose, repeat and (by jitter) reorder frames. A port towards a node that takes nothing drops, as a tap does.
+ * A hub sends each frame to every other port. A learning bridge sends it to the port where its destination was last seen
+ * as a source, and to all ports if it does not know one: a failover needs the announcements. Every port has a delay, and
+ * can drop, repeat and (by jitter) reorder frames. A port to a node that does not read drops frames, as a tap does.
  */
 import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { FrameCutter, framed } from './frame-cutter.ts';
@@ -20,35 +20,35 @@ type Trouble = Omit<PortQuality, 'delayMs'>;
 
 type Port = {
   readonly name: string;
-  /** as it is now, and as it is without trouble */
+  /** With the network's troubles, and without. */
   readonly quality: PortQuality;
   readonly own: PortQuality;
   readonly isClient: boolean;
   deliver(frame: Uint8Array): void;
-  /** Nothing is read from it until then. */
+  /** The network does not read from it until then. */
   stall?(untilMs: number): void;
 };
 
 export class Network {
   readonly counters = { frames: 0, lost: 0, dropped: 0, duplicated: 0 };
-  /** Every frame, when it is heard from a port. */
+  /** Called with every frame that a port sends. */
   tap: ((port: string, frame: Uint8Array) => void) | null = null;
   private readonly ports: Port[] = [];
-  /** What is wrong with the whole network now; the last one to have come holds, and each ends by itself. */
+  /** Troubles of the whole network that have not ended; the latest one applies. */
   private readonly troubles: Trouble[] = [];
   private readonly loop: Loop;
   private readonly die: Die;
-  private readonly learns: boolean;
-  /** Where each source was heard last; there are few. */
+  private readonly kind: 'hub' | 'bridge';
+  /** The port where each source was last seen; there are few. */
   private readonly places: { readonly mac: Uint8Array; port: Port }[] = [];
 
-  constructor(loop: Loop, die: Die, learns: boolean) {
+  constructor(loop: Loop, die: Die, kind: 'hub' | 'bridge') {
     this.loop = loop;
     this.die = die;
-    this.learns = learns;
+    this.kind = kind;
   }
 
-  /** Every port is like this until `untilMs`. */
+  /** Makes every port this bad until `untilMs`. */
   trouble(trouble: Trouble, untilMs: number): void {
     this.troubles.push(trouble);
     this.loop.at(untilMs, null, () => {
@@ -58,7 +58,7 @@ export class Network {
     this.settle();
   }
 
-  /** Nothing is read from that node's uplink until `untilMs`. */
+  /** Stops reading from that node's uplink until `untilMs`. */
   stall(name: string, untilMs: number): void {
     this.ports.find((port) => port.name === name)?.stall?.(untilMs);
   }
@@ -68,7 +68,7 @@ export class Network {
     for (const port of this.ports) Object.assign(port.quality, port.own, trouble);
   }
 
-  /** Where a client is plugged in; answers how it sends. */
+  /** Adds a client. Returns the function by which it sends. */
   plug(name: string, own: PortQuality, machine: () => Machine): (frame: Uint8Array) => void {
     const port: Port = {
       name,
@@ -78,10 +78,10 @@ export class Network {
       deliver: (frame) => machine().receive(frame),
     };
     this.ports.push(port);
-    return (frame) => this.heard(port, frame);
+    return (frame) => this.receive(port, frame);
   }
 
-  /** A place for a node's uplink: whoever connects last has it. */
+  /** Adds a port for a node's uplink. Returns what connects a stream to it, in place of an earlier one. */
   socketPort(name: string, own: PortQuality, counted: { uplinkIn: number }): (stream: KernelStream) => void {
     let current: KernelStream | null = null;
     const port: Port = {
@@ -97,7 +97,7 @@ export class Network {
         }
       },
       stall: (untilMs) => {
-        // Also what a node that dies has left in it comes then.
+        // What a node that dies has left in the socket comes then, too.
         const stream = current;
         stream?.pause();
         this.loop.at(untilMs, null, () => stream?.resume());
@@ -106,7 +106,7 @@ export class Network {
     this.ports.push(port);
     return (stream) => {
       current = stream;
-      const cutter = new FrameCutter((frame) => this.heard(port, frame));
+      const cutter = new FrameCutter((frame) => this.receive(port, frame));
       const buffer = new Uint8Array(65536);
       stream.start({
         buffer: () => buffer,
@@ -118,11 +118,11 @@ export class Network {
     };
   }
 
-  private heard(from: Port, frame: Uint8Array): void {
+  private receive(from: Port, frame: Uint8Array): void {
     this.counters.frames++;
     this.tap?.(from.name, frame);
     let only: Port | undefined;
-    if (this.learns) {
+    if (this.kind === 'bridge') {
       const place = this.placeOf(frame, 6);
       if (place !== undefined) place.port = from;
       else this.places.push({ mac: frame.slice(6, 12), port: from });
@@ -135,12 +135,12 @@ export class Network {
     }
   }
 
-  /** Of the MAC at that place in a frame. */
+  /** Returns the port of the MAC at `at` in a frame. */
   private placeOf(frame: Uint8Array, at: number): { port: Port } | undefined {
     for (const place of this.places) {
       const { mac } = place;
       let i = 5;
-      // They differ at the end.
+      // MACs differ in their last bytes.
       while (i >= 0 && mac[i] === frame[at + i]) i--;
       if (i < 0) return place;
     }
@@ -154,7 +154,7 @@ export class Network {
       return;
     }
     let copies = 1;
-    // A datagram that a guest gets twice it rightly counts twice: only what is answered may be repeated freely.
+    // A guest rightly counts a repeated datagram twice: towards it, only TCP segments are repeated.
     if ((to.isClient || isTcp(frame)) && chance(die, to.quality.duplication)) {
       copies = 2;
       this.counters.duplicated++;
@@ -167,7 +167,7 @@ export class Network {
   }
 }
 
-/** Draws only where there is something to decide. */
+/** Asks the die only if the answer is open. */
 function chance(die: Die, probability: number): boolean {
   return probability > 0 && die.next() < probability;
 }

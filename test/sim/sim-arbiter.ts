@@ -1,4 +1,4 @@
-/** The arbiter: one record in memory, reached by each node over a way that can be slow, cut, or lose answers. */
+/** The arbiter: one record in memory. Each node reaches it by a way that can be slow, be cut, or lose replies. */
 import { ColoError } from '../../src/error.ts';
 import type { Arbiter, Held, PairRecord } from '../../src/pair/arbiter.ts';
 import type { Die } from './guest/die.ts';
@@ -6,19 +6,19 @@ import type { Process } from './loop.ts';
 
 export type ArbiterWay = {
   delayMsMax: number;
-  /** unreachable until then */
+  /** The arbiter is unreachable until then. */
   cutUntilMs: number;
-  /** how many answers are lost, of changes that were made and of those that were not */
+  /** The share of requests whose request or reply is lost, half each. */
   lossy: number;
 };
 
-/** Which way of a question does not get through, if any. */
-export type Lost = 'request' | 'answer' | null;
+/** The direction of a request that is lost, if any. */
+export type Lost = 'request' | 'reply' | null;
 
 export class ArbiterRecord {
   held: Held = { revision: 0, record: null };
   onChange: (record: PairRecord, by: string) => void = () => {};
-  /** Told of each change that is asked for; answers what is lost of that one. */
+  /** Called with each change that a node asks for. Returns what is lost of that request. */
   onAsked: (record: PairRecord) => Lost = () => null;
 }
 
@@ -53,7 +53,7 @@ export class SimArbiter implements Arbiter {
     }, lost);
   }
 
-  /** The question arrives, or not; is carried out; and the answer arrives, or not. */
+  /** Sends a request, which arrives or not and is then carried out; and its reply, which arrives or not. */
   private ask<T>(carryOut: () => T, surelyLost: Lost = null): Promise<T> {
     const { owner, way, die } = this;
     const { loop } = owner;
@@ -66,16 +66,16 @@ export class SimArbiter implements Arbiter {
       const back = die.next() * way.delayMsMax;
       const lost = surelyLost !== null || (way.lossy > 0 && die.next() < way.lossy);
       const lostThere = surelyLost === 'request' || (surelyLost === null && lost && die.next() < 0.5);
-      // Once sent, it is on its way even if the node dies.
+      // A request that was sent arrives even if the node dies.
       const arrive = () => {
         if (way.cutUntilMs > loop.nowMs || lostThere) {
           fail();
           return;
         }
-        const answer = carryOut();
+        const reply = carryOut();
         loop.after(back, null, () => {
           if (way.cutUntilMs > loop.nowMs || lost) fail();
-          else loop.after(0, owner, () => resolve(answer));
+          else loop.after(0, owner, () => resolve(reply));
         });
       };
       owner.act(() => loop.after(there, null, arrive));

@@ -1,17 +1,19 @@
-/** One of a world's two hosts: its node, its VM, its uplink, and what the world knows of them. */
+/** One of a world's two hosts: its node, its QEMU, its uplink, and what the world knows of them. */
 import type { NodeConfig } from '../../src/config/node-config.ts';
 import type { SlabMemory } from '../../src/frames/slabs.ts';
 import type { ColoNode } from '../../src/node/node.ts';
 import type { Side } from './faults.ts';
+import type { Die } from './guest/die.ts';
 import type { Guest } from './guest/guest.ts';
 import type { Process } from './loop.ts';
 import type { Audit, Counted } from './rules/audit.ts';
-import type { Said, SaidOutput } from './rules/output-commit.ts';
+import type { Sent, SentOutput } from './rules/output-commit.ts';
 import type { ArbiterWay } from './sim-arbiter.ts';
 import type { SimQemu } from './sim-qemu.ts';
 import type { Host, SimSocket } from './sockets.ts';
+import { configOf } from './world-config.ts';
 
-/** The slowest arbiter while all is well. */
+/** The slowest arbiter of a world without faults. */
 export const ARBITER_MS_MAX = 30;
 
 /** From a node's start to its end. */
@@ -22,8 +24,8 @@ export type Life = {
   readonly audit: Audit;
 };
 
-/** One call to the kernel; `said` is what it was compared with, if the process stood still before it. */
-type UplinkWrite = { bytes: number; runs: number; said: SaidOutput | null };
+/** One call to the kernel. `sent`: the output it is judged by, if the process stopped between its clock and the call. */
+type UplinkWrite = { bytes: number; runs: number; sent: SentOutput | null };
 
 export type SimHost = Host & {
   readonly side: Side;
@@ -31,17 +33,45 @@ export type SimHost = Host & {
   readonly arbiterWay: ArbiterWay;
   life: Life | null;
   qemu: SimQemu | null;
-  /** what runs in it */
+  /** The guest in its QEMU. */
   guest: Guest | null;
-  /** since this life of its node began */
+  /** Since this life of its node began. */
   vmDied: boolean;
   uplinkSocket: SimSocket | null;
   readonly counted: Counted;
   uplinkResets: number;
-  /** under way now */
+  /** In progress. */
   write: UplinkWrite | null;
-  promotion: { qemu: SimQemu; said: Said; uplinkResets: number } | null;
+  promotion: { qemu: SimQemu; sent: Sent; uplinkResets: number } | null;
   readonly slow: { inputMs: number; outputMs: number };
-  /** when something was last wrong with it */
+  /** The end of its last fault. */
   faultUntilMs: number;
 };
+
+export type Hosts = Readonly<Record<Side, SimHost>>;
+
+export function otherOf(hosts: Hosts, { side }: SimHost): SimHost {
+  return side === 'a' ? hosts.b : hosts.a;
+}
+
+export function newHost(side: Side, die: Die): SimHost {
+  return {
+    name: side,
+    side,
+    up: true,
+    unix: new Map(),
+    config: configOf(side, die),
+    arbiterWay: { delayMsMax: die.pick([1, 5, ARBITER_MS_MAX]), cutUntilMs: 0, lossy: 0 },
+    life: null,
+    vmDied: false,
+    qemu: null,
+    guest: null,
+    uplinkSocket: null,
+    uplinkResets: 0,
+    write: null,
+    promotion: null,
+    counted: { uplinkIn: 0, uplinkOut: 0 },
+    slow: { inputMs: die.pick([0, 0, 1, 8]), outputMs: die.pick([0, 0, 0.5, 20]) },
+    faultUntilMs: 0,
+  };
+}

@@ -59,7 +59,7 @@ const STRIKES = [
   'bursts of vms',
   'bursts of clients',
   'checkpoints for limit-flows',
-  'claims whose answer was lost',
+  'claims whose reply was lost',
   'claims whose request was lost',
   'late writes',
   'muted primaries',

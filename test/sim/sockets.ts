@@ -127,7 +127,7 @@ export class SimSocket implements KernelStream {
   }
 
   write(bytes: Uint8Array, done: (taken: boolean) => void): void {
-    if (this.owner.goesOnAtMs <= this.loop.nowMs) this.writeNow(bytes, done);
+    if (this.owner.continuesAtMs <= this.loop.nowMs) this.writeNow(bytes, done);
     else {
       this.midwayBytes += bytes.length;
       this.owner.act(() => {

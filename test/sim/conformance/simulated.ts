@@ -2,7 +2,7 @@
 import { Die } from '../guest/die.ts';
 import type { Machine } from '../guest/machine.ts';
 import { Loop, Process } from '../loop.ts';
-import { simLauncher } from '../sim-qemu.ts';
+import { simLauncher } from '../sim-launcher.ts';
 import { type Host, Sockets } from '../sockets.ts';
 import type { Place } from './script.ts';
 

@@ -14,14 +14,14 @@ import { decode } from './text.ts';
 const HEAD = /^(\d{8})(\d{8})$/;
 
 export class BurstClient extends Judge {
-  readonly #address: Address;
-  #asked = 0;
+  private readonly address: Address;
+  private asked = 0;
   /** by number: which pattern came with it */
-  readonly #heard = new Map<number, number>();
+  private readonly heard = new Map<number, number>();
 
   constructor(name: string, address: Address) {
     super(name);
-    this.#address = address;
+    this.address = address;
     this.nextAt = Number.POSITIVE_INFINITY;
   }
 
@@ -33,8 +33,8 @@ export class BurstClient extends Judge {
   /** So many questions to the echo service, in one instant. */
   ask(datagrams: number, bytes: number): void {
     for (let i = 0; i < datagrams; i++) {
-      const payload = burstPayload(this.#asked++, 0, bytes);
-      this.host.stack.sendUdp(this.#address, BURST_PORT, SERVICE.echo, payload);
+      const payload = burstPayload(this.asked++, 0, bytes);
+      this.host.stack.sendUdp(this.address, BURST_PORT, SERVICE.echo, payload);
     }
   }
 
@@ -47,13 +47,13 @@ export class BurstClient extends Judge {
     }
     this.advance();
     if (sourcePort === SERVICE.echo) {
-      if (number >= this.#asked) this.violation(`an answer to ${number}, which was never asked`);
+      if (number >= this.asked) this.violation(`an answer to ${number}, which was never asked`);
       this.count('answers');
       return;
     }
-    const before = this.#heard.get(number);
+    const before = this.heard.get(number);
     if (before !== undefined && before !== pattern) this.violation(`${number} was said with two contents`);
-    this.#heard.set(number, pattern);
+    this.heard.set(number, pattern);
     this.count('heard');
   }
 
@@ -62,7 +62,7 @@ export class BurstClient extends Judge {
   }
 
   forgive(): void {
-    this.#heard.clear();
+    this.heard.clear();
   }
 
   tick(): void {

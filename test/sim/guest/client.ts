@@ -9,7 +9,8 @@ import { Alarm } from './alarm.ts';
 import type { Machine, MachinePort } from './machine.ts';
 import type { Address, Mac } from './packets.ts';
 import { Stack } from './stack.ts';
-import type { TcpConnection, TcpOptions } from './tcp.ts';
+import type { TcpConnection } from './tcp.ts';
+import type { TcpOptions } from './tcp-options.ts';
 
 const NEVER = Number.POSITIVE_INFINITY;
 
@@ -24,7 +25,11 @@ export interface Client {
   readonly stats: Readonly<Record<string, number>>;
   /** No guarantee holds any more (two faults at once): forget what was said, begin anew. */
   forgive(): void;
-  /** The host's side. */
+  /** Its streams are so long that they would be most of a world's frames. */
+  readonly hasLongStreams?: boolean;
+  /** Spreads its work over `durationMs`, with rests of up to `restMsMax`. To be called before it begins. */
+  pace?(restMsMax: number, durationMs: number): void;
+  /** For the host. */
   attach(host: ClientHost): void;
   tick(now: number): void;
   readonly nextAt: number;
@@ -46,41 +51,41 @@ export class ClientHost implements Machine {
   readonly stack: Stack;
   readonly port: MachinePort;
   readonly clients: readonly Client[];
-  readonly #byConnection = new Map<number, Client>();
-  readonly #cameAbout = new Set<number>();
-  readonly #byListener = new Map<number, Client>();
-  readonly #byUdpPort = new Map<number, Client>();
-  readonly #byEchoId = new Map<number, Client>();
-  readonly #alarm: Alarm;
+  private readonly byConnection = new Map<number, Client>();
+  private readonly cameAbout = new Set<number>();
+  private readonly byListener = new Map<number, Client>();
+  private readonly byUdpPort = new Map<number, Client>();
+  private readonly byEchoId = new Map<number, Client>();
+  private readonly alarm: Alarm;
 
   constructor(port: MachinePort, options: ClientHostOptions, clients: readonly Client[]) {
     this.port = port;
-    this.#alarm = new Alarm(port);
+    this.alarm = new Alarm(port);
     this.clients = clients;
     this.stack = new Stack(port, options, {
-      onTcp: (connection) => this.#onTcp(connection),
+      onTcp: (connection) => this.onTcp(connection),
       onUdp: (source, sourcePort, udpPort, payload) =>
-        this.#byUdpPort.get(udpPort)?.onUdp?.(source, sourcePort, payload),
+        this.byUdpPort.get(udpPort)?.onUdp?.(source, sourcePort, payload),
       onEchoReply: (source, id, sequence, payload) =>
-        this.#byEchoId.get(id)?.onEchoReply?.(source, sequence, payload),
+        this.byEchoId.get(id)?.onEchoReply?.(source, sequence, payload),
     });
     for (const client of clients) client.attach(this);
-    this.#sleep();
+    this.sleep();
   }
 
   receive(frame: Uint8Array): void {
     this.inputs += 1;
     this.stack.receive(frame);
-    this.#sleep();
+    this.sleep();
   }
 
   tick(): void {
     const now = this.port.now();
-    this.#alarm.ring();
+    this.alarm.ring();
     this.stack.tick();
     for (const client of this.clients) if (now >= client.nextAt) client.tick(now);
     this.stack.settle();
-    this.#sleep();
+    this.sleep();
   }
 
   save(): Uint8Array {
@@ -102,47 +107,47 @@ export class ClientHost implements Machine {
   forgive(): void {
     for (const client of this.clients) client.forgive();
     this.stack.settle();
-    this.#sleep();
+    this.sleep();
   }
 
   // --- for clients ---------------------------------------------------------------------------------------------
 
   connect(client: Client, address: Address, port: number): TcpConnection {
     const connection = this.stack.connect(address, port);
-    this.#byConnection.set(connection.id, client);
+    this.byConnection.set(connection.id, client);
     return connection;
   }
 
   listen(client: Client, port: number): void {
     this.stack.listen(port);
-    this.#byListener.set(port, client);
+    this.byListener.set(port, client);
   }
 
   bindUdp(client: Client, port: number): void {
     this.stack.bindUdp(port);
-    this.#byUdpPort.set(port, client);
+    this.byUdpPort.set(port, client);
   }
 
   bindEcho(client: Client, id: number): void {
-    this.#byEchoId.set(id, client);
+    this.byEchoId.set(id, client);
   }
 
-  #onTcp(connection: TcpConnection): void {
+  private onTcp(connection: TcpConnection): void {
     // As with accept(): one that never came about is nobody's, its SYN may have been late.
-    if (connection.established) this.#cameAbout.add(connection.id);
+    if (connection.established) this.cameAbout.add(connection.id);
     const client =
-      this.#byConnection.get(connection.id) ??
-      (this.#cameAbout.has(connection.id) ? this.#byListener.get(connection.localPort) : undefined);
+      this.byConnection.get(connection.id) ??
+      (this.cameAbout.has(connection.id) ? this.byListener.get(connection.localPort) : undefined);
     client?.onTcp?.(connection);
     if (!connection.closed) return;
-    this.#byConnection.delete(connection.id);
-    this.#cameAbout.delete(connection.id);
+    this.byConnection.delete(connection.id);
+    this.cameAbout.delete(connection.id);
   }
 
-  #sleep(): void {
+  private sleep(): void {
     let at = this.stack.nextAt;
     for (const client of this.clients) at = Math.min(at, client.nextAt);
-    this.#alarm.set(at);
+    this.alarm.set(at);
   }
 }
 
@@ -203,20 +208,22 @@ export interface TcpClientOptions {
 
 /** How soon after a broken connection the next is tried. */
 const RETRY_MS = 100;
+/** About what a request and its answer take. */
+const ANSWER_MS = 20;
 
 /**
  * A client that makes one connection after the other, and on each of them requests that are answered in order.
  * What a request and an answer are, the subclass says.
  */
 export abstract class TcpClient extends Judge {
-  protected readonly options: TcpClientOptions;
+  protected options: TcpClientOptions;
   protected connection: TcpConnection | undefined;
   /** Requests sent and not yet answered on this connection. */
   protected waiting = 0;
-  #sent = 0;
-  #answered = 0;
-  #sentHere = 0;
-  #unwritten: Uint8Array[] = [];
+  private sent = 0;
+  private answered = 0;
+  private sentHere = 0;
+  private unwritten: Uint8Array[] = [];
 
   constructor(options: TcpClientOptions) {
     super(options.name);
@@ -235,15 +242,20 @@ export abstract class TcpClient extends Judge {
   /** Guarantees are void. */
   protected abstract forget(): void;
 
+  pace(restMsMax: number, durationMs: number): void {
+    const requests = Math.round(durationMs / (restMsMax / 2 + ANSWER_MS));
+    this.options = { ...this.options, restMsMax, requests };
+  }
+
   finished(): boolean {
-    return this.#answered >= this.options.requests && this.connection === undefined;
+    return this.answered >= this.options.requests && this.connection === undefined;
   }
 
   forgive(): void {
     const { connection } = this;
     this.connection = undefined;
     connection?.abort();
-    this.#drop();
+    this.drop();
     this.forget();
     if (!this.finished()) this.nextAt = this.host.port.now() + RETRY_MS;
   }
@@ -256,81 +268,81 @@ export abstract class TcpClient extends Judge {
       this.opened();
       this.connection = this.host.connect(this, this.options.address, this.options.port);
     }
-    this.#say(this.connection);
+    this.say(this.connection);
   }
 
   onTcp(connection: TcpConnection): void {
     if (connection !== this.connection) return;
     while (this.waiting > 0 && !connection.closed && this.takeAnswer(connection)) {
       this.waiting -= 1;
-      this.#answered += 1;
+      this.answered += 1;
       this.count('answers');
-      this.#rest();
+      this.rest();
     }
     if (this.waiting === 0 && connection.input.length > 0) {
       this.violation(`${connection.input.length} bytes that nobody asked for`);
       connection.consume(connection.input.length);
     }
     if (connection.over) {
-      this.#gone(connection);
+      this.gone(connection);
       return;
     }
     if (connection.finished && !connection.closing) {
       this.violation(`closed by the service, ${this.waiting} answers missing`);
       connection.close();
     }
-    if (!this.#pausing()) this.#say(connection);
+    if (!this.pausing()) this.say(connection);
   }
 
-  #pausing(): boolean {
+  private pausing(): boolean {
     return this.nextAt !== NEVER;
   }
 
-  #rest(): void {
+  private rest(): void {
     const { restMsMax = 0 } = this.options;
     if (restMsMax > 0) this.nextAt = this.host.port.now() + this.host.port.random() * restMsMax;
   }
 
   /** Requests as long as there are any for this connection; after their last answer, the end. */
-  #say(connection: TcpConnection): void {
+  private say(connection: TcpConnection): void {
     const { requests, requestsPerConnection = 5, depth = 1 } = this.options;
     if (connection.closing || connection.closed) return;
     for (;;) {
-      while (this.#unwritten.length > 0) {
-        const bytes = this.#unwritten[0];
+      while (this.unwritten.length > 0) {
+        const bytes = this.unwritten[0];
         const written = connection.write(bytes);
         if (written < bytes.length) {
-          this.#unwritten[0] = bytes.subarray(written);
+          this.unwritten[0] = bytes.subarray(written);
           return;
         }
-        this.#unwritten.shift();
+        this.unwritten.shift();
       }
-      if (this.#sentHere === requestsPerConnection || this.#sent >= requests || this.waiting >= depth) break;
-      this.#sent += 1;
-      this.#sentHere += 1;
+      if (this.sentHere === requestsPerConnection || this.sent >= requests || this.waiting >= depth) break;
+      this.sent += 1;
+      this.sentHere += 1;
       this.waiting += 1;
-      this.#unwritten.push(this.request());
+      this.unwritten.push(this.request());
     }
     if (this.waiting === 0) connection.close();
   }
 
-  #gone(connection: TcpConnection): void {
+  private gone(connection: TcpConnection): void {
     if (connection.error !== '')
       this.violation(`connection ${connection.error}, ${this.waiting} answers missing`);
     this.connection = undefined;
     const broken = connection.error !== '' || this.waiting > 0;
-    this.#drop();
+    this.drop();
     this.nextAt = NEVER;
     if (this.finished()) return;
-    this.#rest();
+    this.rest();
     if (broken || this.nextAt === NEVER) this.nextAt = this.host.port.now() + (broken ? RETRY_MS : 0);
   }
 
-  #drop(): void {
+  private drop(): void {
     if (this.waiting > 0) this.lost();
-    this.#sent -= this.waiting;
+    this.sent -= this.waiting;
     this.waiting = 0;
-    this.#sentHere = 0;
-    this.#unwritten = [];
+    this.sentHere = 0;
+    this.unwritten = [];
   }
 }

@@ -25,10 +25,10 @@ const NEVER = Number.POSITIVE_INFINITY;
 const HEAD_BYTES = 8;
 
 abstract class DatagramClient extends Judge {
-  protected readonly options: DatagramClientOptions;
+  protected options: DatagramClientOptions;
   protected sent = 0;
-  readonly #answered = new Set<number>();
-  #done = false;
+  private readonly answered = new Set<number>();
+  private done = false;
 
   constructor(options: DatagramClientOptions) {
     super(options.name);
@@ -38,16 +38,21 @@ abstract class DatagramClient extends Judge {
 
   protected abstract transmit(number: number, payload: Uint8Array): void;
 
+  pace(restMsMax: number, durationMs: number): void {
+    const everyMs = restMsMax / 2;
+    this.options = { ...this.options, everyMs, datagrams: Math.round(durationMs / everyMs) };
+  }
+
   finished(): boolean {
-    return this.#done;
+    return this.done;
   }
 
   tick(now: number): void {
     const { datagrams, everyMs, drainMs = 2000 } = this.options;
     if (this.sent === datagrams) {
-      this.#done = true;
+      this.done = true;
       this.nextAt = NEVER;
-      this.stats.lost = this.sent - this.#answered.size;
+      this.stats.lost = this.sent - this.answered.size;
       return;
     }
     this.transmit(this.sent, this.payload(this.sent));
@@ -75,10 +80,10 @@ abstract class DatagramClient extends Judge {
       this.violation(`wrong bytes in the answer to datagram ${number}`);
       return -1;
     }
-    if (this.#answered.has(number)) {
+    if (this.answered.has(number)) {
       this.count('duplicates');
     } else {
-      this.#answered.add(number);
+      this.answered.add(number);
       this.count('answers');
       this.advance();
     }
@@ -125,13 +130,13 @@ export class UdpEchoClient extends UdpClient {
  */
 export class UdpCounterClient extends UdpClient {
   readonly servicePort = SERVICE.udpCounter;
-  readonly #countOf = new Map<number, number>();
-  readonly #numberOf = new Map<number, number>();
-  #floors: number[] = [];
-  #highest = 0;
+  private readonly countOf = new Map<number, number>();
+  private readonly numberOf = new Map<number, number>();
+  private floors: number[] = [];
+  private highest = 0;
 
   protected override transmit(number: number, payload: Uint8Array): void {
-    this.#floors[number] = this.#highest;
+    this.floors[number] = this.highest;
     super.transmit(number, payload);
   }
 
@@ -145,24 +150,24 @@ export class UdpCounterClient extends UdpClient {
     const number = this.takePayload(payload.subarray(space + 1));
     if (number < 0) return;
     const count = Number(digits);
-    const before = this.#countOf.get(number);
+    const before = this.countOf.get(number);
     if (before === count) return;
     if (before !== undefined) this.violation(`datagram ${number} counted as ${before} and as ${count}`);
-    const other = this.#numberOf.get(count);
+    const other = this.numberOf.get(count);
     if (other !== undefined) this.violation(`count ${count} given to datagrams ${other} and ${number}`);
-    const floor = this.#floors[number];
+    const floor = this.floors[number];
     if (count <= floor)
       this.violation(`count ${count} for datagram ${number}, sent after ${floor} was received`);
-    this.#countOf.set(number, count);
-    this.#numberOf.set(count, number);
-    this.#highest = Math.max(this.#highest, count);
+    this.countOf.set(number, count);
+    this.numberOf.set(count, number);
+    this.highest = Math.max(this.highest, count);
   }
 
   forgive(): void {
-    this.#countOf.clear();
-    this.#numberOf.clear();
-    this.#floors.fill(0);
-    this.#highest = 0;
+    this.countOf.clear();
+    this.numberOf.clear();
+    this.floors.fill(0);
+    this.highest = 0;
   }
 }
 

@@ -14,37 +14,37 @@ export interface DialServerOptions {
 }
 
 export class DialServer extends Judge {
-  readonly #options: DialServerOptions;
-  readonly #heard = new Set<number>();
+  private readonly options: DialServerOptions;
+  private readonly heard = new Set<number>();
   /** The last number on each open connection. */
-  readonly #last = new Map<number, number>();
+  private readonly last = new Map<number, number>();
 
   constructor(options: DialServerOptions) {
     super(options.name);
-    this.#options = options;
+    this.options = options;
     this.nextAt = Number.POSITIVE_INFINITY;
   }
 
   override attach(host: ClientHost): void {
     super.attach(host);
-    host.listen(this, this.#options.port);
+    host.listen(this, this.options.port);
   }
 
   finished(): boolean {
-    return this.progress >= this.#options.lines;
+    return this.progress >= this.options.lines;
   }
 
   tick(): void {}
 
   onTcp(connection: TcpConnection): void {
-    if (!this.#last.has(connection.id)) {
+    if (!this.last.has(connection.id)) {
       this.count('connections');
-      this.#last.set(connection.id, 0);
+      this.last.set(connection.id, 0);
     }
     for (;;) {
       const line = takeLine(connection);
       if (line === undefined) break;
-      this.#judge(connection, line);
+      this.judge(connection, line);
       connection.write(encode(`reply:${line}\n`));
     }
     if (connection.finished && !connection.closing) {
@@ -52,26 +52,26 @@ export class DialServer extends Judge {
       connection.close();
     }
     if (!connection.closed) return;
-    this.#last.delete(connection.id);
+    this.last.delete(connection.id);
     if (connection.error !== '') this.violation(`the guest's connection ${connection.error}`);
   }
 
   forgive(): void {
-    this.#heard.clear();
+    this.heard.clear();
     for (const connection of this.host.stack.connections) {
-      if (connection.localPort === this.#options.port) connection.expire();
+      if (connection.localPort === this.options.port) connection.expire();
     }
-    this.#last.clear();
+    this.last.clear();
   }
 
-  #judge(connection: TcpConnection, line: string): void {
+  private judge(connection: TcpConnection, line: string): void {
     const number = /^hello [1-9]\d*$/.test(line) ? Number(line.slice(6)) : 0;
-    const last = this.#last.get(connection.id) as number;
+    const last = this.last.get(connection.id) as number;
     if (number === 0) this.violation(`the guest said '${line}'`);
-    else if (this.#heard.has(number)) this.violation(`the guest said hello ${number} twice`);
+    else if (this.heard.has(number)) this.violation(`the guest said hello ${number} twice`);
     else if (number <= last) this.violation(`the guest said hello ${number} after hello ${last}`);
-    this.#heard.add(number);
-    this.#last.set(connection.id, Math.max(last, number));
+    this.heard.add(number);
+    this.last.set(connection.id, Math.max(last, number));
     this.advance();
   }
 }

@@ -1,6 +1,6 @@
 /** A seeded die: xorshift128, its state spread from the seed by splitmix32. */
 export class Die {
-  readonly #s = new Uint32Array(4);
+  private readonly s = new Uint32Array(4);
 
   constructor(seed: number) {
     let x = seed | 0;
@@ -9,13 +9,13 @@ export class Die {
       let z = Math.imul(x ^ (x >>> 16), 0x21f0aaad);
       z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
       // All zeros would stay zero.
-      this.#s[i] = z ^ (z >>> 15) || 1;
+      this.s[i] = z ^ (z >>> 15) || 1;
     }
   }
 
   /** At least 0, below 1. */
   next(): number {
-    const s = this.#s;
+    const s = this.s;
     let t = s[3];
     t ^= t << 11;
     t ^= t >>> 8;

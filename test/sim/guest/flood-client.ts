@@ -10,32 +10,32 @@ const BYTES_MAX = 40;
 type Short = { connection: TcpConnection; number: number; bytes: number; got: number };
 
 export class FloodClient extends Judge {
-  readonly #address: Address;
-  readonly #open = new Map<number, Short>();
-  #wanted = 0;
-  #atOnce = 0;
-  #begun = 0;
+  private readonly address: Address;
+  private readonly open = new Map<number, Short>();
+  private wanted = 0;
+  private atOnce = 0;
+  private begun = 0;
 
   constructor(name: string, address: Address) {
     super(name);
-    this.#address = address;
+    this.address = address;
     this.nextAt = Number.POSITIVE_INFINITY;
   }
 
   flood(connections: number, atOnce: number): void {
-    this.#wanted += connections;
-    this.#atOnce = atOnce;
+    this.wanted += connections;
+    this.atOnce = atOnce;
     this.nextAt = this.host.port.now();
     this.host.tick();
   }
 
   tick(): void {
     this.nextAt = Number.POSITIVE_INFINITY;
-    this.#more();
+    this.more();
   }
 
   onTcp(connection: TcpConnection): void {
-    const short = this.#open.get(connection.id);
+    const short = this.open.get(connection.id);
     if (short === undefined) return;
     const { input } = connection;
     const bytes = Math.min(input.length, short.bytes - short.got);
@@ -52,27 +52,27 @@ export class FloodClient extends Judge {
     if (connection.error !== '' || short.got < short.bytes)
       this.violation(`a short connection ${connection.error}, ${short.bytes - short.got} bytes missing`);
     this.count('short connections');
-    this.#open.delete(connection.id);
+    this.open.delete(connection.id);
     this.nextAt = this.host.port.now();
   }
 
   finished(): boolean {
-    return this.#wanted === 0 && this.#open.size === 0;
+    return this.wanted === 0 && this.open.size === 0;
   }
 
   forgive(): void {
-    const connections = [...this.#open.values()].map((short) => short.connection);
-    this.#open.clear();
-    this.#wanted = 0;
+    const connections = [...this.open.values()].map((short) => short.connection);
+    this.open.clear();
+    this.wanted = 0;
     for (const connection of connections) connection.abort();
   }
 
-  #more(): void {
-    for (; this.#wanted > 0 && this.#open.size < this.#atOnce; this.#wanted--) {
-      const connection = this.host.connect(this, this.#address, SERVICE.echo);
-      const number = ++this.#begun;
+  private more(): void {
+    for (; this.wanted > 0 && this.open.size < this.atOnce; this.wanted--) {
+      const connection = this.host.connect(this, this.address, SERVICE.echo);
+      const number = ++this.begun;
       const bytes = 1 + Math.floor(this.host.port.random() * BYTES_MAX);
-      this.#open.set(connection.id, { connection, number, bytes, got: 0 });
+      this.open.set(connection.id, { connection, number, bytes, got: 0 });
       connection.write(patternAt(number, 0, bytes));
     }
   }

@@ -23,7 +23,8 @@ import type { Machine, MachinePort } from './machine.ts';
 import { type Address, fromHex, type Mac } from './packets.ts';
 import { Stack } from './stack.ts';
 import { type Archive, Loader, Saver } from './state.ts';
-import type { TcpConnection, TcpOptions } from './tcp.ts';
+import type { TcpConnection } from './tcp.ts';
+import type { TcpOptions } from './tcp-options.ts';
 import { decode, encode, hasLine, patternAt, takeLine } from './text.ts';
 
 export const SERVICE = {
@@ -88,103 +89,103 @@ export class Guest implements Machine {
   /** What a peer of the guest did wrong, as the guest sees it. Part of the state. */
   faults: string[] = [];
   readonly stack: Stack;
-  readonly #port: MachinePort;
-  readonly #options: GuestOptions;
-  readonly #alarm: Alarm;
-  #crashed = false;
-  #sessions = new Map<number, Session>();
-  #datagrams: Datagram[] = [];
-  #next = 0;
-  #udpCount = 0;
-  #log = new Map<string, string[]>();
-  #tokens = new Map<string, number>();
-  #lastTime = 0;
-  #dialAt: number;
-  #dialled = 0;
-  #burstNumber = 0;
+  private readonly port: MachinePort;
+  private readonly options: GuestOptions;
+  private readonly alarm: Alarm;
+  private crashed = false;
+  private sessions = new Map<number, Session>();
+  private datagrams: Datagram[] = [];
+  private next = 0;
+  private udpCount = 0;
+  private log = new Map<string, string[]>();
+  private tokens = new Map<string, number>();
+  private lastTime = 0;
+  private dialAt: number;
+  private dialled = 0;
+  private burstNumber = 0;
 
   constructor(port: MachinePort, options: GuestOptions) {
-    this.#port = port;
-    this.#alarm = new Alarm(port);
-    this.#options = options;
+    this.port = port;
+    this.alarm = new Alarm(port);
+    this.options = options;
     this.stack = new Stack(port, options, {
-      onTcp: (connection) => this.#onTcp(connection),
-      onUdp: (source, sourcePort, udpPort, payload) => this.#onUdp(source, sourcePort, udpPort, payload),
+      onTcp: (connection) => this.onTcp(connection),
+      onUdp: (source, sourcePort, udpPort, payload) => this.onUdp(source, sourcePort, udpPort, payload),
       onEchoReply: () => {},
     });
     for (const [name, number] of Object.entries(SERVICE))
       if (name !== 'udpCounter') this.stack.listen(number);
     this.stack.bindUdp(SERVICE.echo);
     this.stack.bindUdp(SERVICE.udpCounter);
-    this.#dialAt = options.dial === undefined ? NEVER : port.now() + options.dial.everyMs;
-    this.#sleep();
+    this.dialAt = options.dial === undefined ? NEVER : port.now() + options.dial.everyMs;
+    this.sleep();
   }
 
   receive(frame: Uint8Array): void {
     this.inputs += 1;
-    if (this.#crashed) return;
+    if (this.crashed) return;
     this.stack.receive(frame);
-    this.#sleep();
+    this.sleep();
   }
 
   tick(): void {
-    if (this.#crashed) return;
-    const now = this.#port.now();
-    this.#alarm.ring();
+    if (this.crashed) return;
+    const now = this.port.now();
+    this.alarm.ring();
     this.stack.tick();
-    for (const [id, session] of this.#sessions) {
+    for (const [id, session] of this.sessions) {
       if (now < session.dueAt) continue;
       session.dueAt = NEVER;
       const connection = this.stack.connection(id);
-      if (connection !== undefined) this.#work(connection, session);
+      if (connection !== undefined) this.work(connection, session);
     }
-    const due = this.#datagrams.filter((datagram) => now >= datagram.dueAt);
+    const due = this.datagrams.filter((datagram) => now >= datagram.dueAt);
     if (due.length > 0) {
-      this.#datagrams = this.#datagrams.filter((datagram) => now < datagram.dueAt);
-      for (const datagram of due.sort((a, b) => a.dueAt - b.dueAt)) this.#answer(datagram);
+      this.datagrams = this.datagrams.filter((datagram) => now < datagram.dueAt);
+      for (const datagram of due.sort((a, b) => a.dueAt - b.dueAt)) this.answer(datagram);
     }
-    if (now >= this.#dialAt) this.#dial(now);
+    if (now >= this.dialAt) this.dial(now);
     this.stack.settle();
-    this.#sleep();
+    this.sleep();
   }
 
   /** From now on it consumes and says nothing, as a guest whose kernel has died. */
   crash(): void {
-    this.#crashed = true;
+    this.crashed = true;
   }
 
   /** Says so many numbered datagrams in one instant; `own`: not what another guest of equal state would say. */
   burst(datagrams: number, bytes: number, own: boolean): void {
-    const { burstTo } = this.#options;
-    if (burstTo === undefined || this.#crashed) return;
+    const { burstTo } = this.options;
+    if (burstTo === undefined || this.crashed) return;
     for (let i = 0; i < datagrams; i++) {
-      const number = this.#burstNumber++;
-      const pattern = own ? Math.floor(this.#port.random() * BURST_PATTERNS) : 0;
+      const number = this.burstNumber++;
+      const pattern = own ? Math.floor(this.port.random() * BURST_PATTERNS) : 0;
       this.stack.sendUdp(burstTo, BURST_SERVICE, BURST_PORT, burstPayload(number, pattern, bytes));
     }
-    this.#sleep();
+    this.sleep();
   }
 
   save(): Uint8Array {
     const saver = new Saver();
-    this.#archive(saver);
+    this.archive(saver);
     return saver.result();
   }
 
   load(state: Uint8Array): void {
     const loader = new Loader(state);
-    this.#archive(loader);
+    this.archive(loader);
     loader.finish();
-    this.#alarm.reset();
-    this.#sleep();
+    this.alarm.reset();
+    this.sleep();
   }
 
-  #archive(a: Archive): void {
+  private archive(a: Archive): void {
     this.inputs = a.number(this.inputs);
     this.faults = a.list(this.faults, (fault) => a.text(fault ?? ''));
     this.stack.archive(a);
-    this.#crashed = a.flag(this.#crashed);
-    const sessions = a.list([...this.#sessions], (entry) => {
+    this.crashed = a.flag(this.crashed);
+    const sessions = a.list([...this.sessions], (entry) => {
       const s = entry?.[1];
       return [
         a.number(entry?.[0] ?? 0),
@@ -200,57 +201,57 @@ export class Guest implements Machine {
         },
       ] as [number, Session];
     });
-    this.#sessions = new Map(sessions);
-    this.#datagrams = a.list(this.#datagrams, (d) => ({
+    this.sessions = new Map(sessions);
+    this.datagrams = a.list(this.datagrams, (d) => ({
       dueAt: a.number(d?.dueAt ?? 0),
       source: a.bytes(d?.source ?? new Uint8Array(0)),
       sourcePort: a.number(d?.sourcePort ?? 0),
       port: a.number(d?.port ?? 0),
       payload: a.bytes(d?.payload ?? new Uint8Array(0)),
     }));
-    this.#next = a.number(this.#next);
-    this.#udpCount = a.number(this.#udpCount);
-    this.#log = a.map(this.#log, (entries) => a.list(entries ?? [], (entry) => a.text(entry ?? '')));
-    this.#tokens = a.map(this.#tokens, (uses) => a.number(uses ?? 0));
-    this.#lastTime = a.number(this.#lastTime);
-    this.#dialAt = a.number(this.#dialAt);
-    this.#dialled = a.number(this.#dialled);
-    this.#burstNumber = a.number(this.#burstNumber);
+    this.next = a.number(this.next);
+    this.udpCount = a.number(this.udpCount);
+    this.log = a.map(this.log, (entries) => a.list(entries ?? [], (entry) => a.text(entry ?? '')));
+    this.tokens = a.map(this.tokens, (uses) => a.number(uses ?? 0));
+    this.lastTime = a.number(this.lastTime);
+    this.dialAt = a.number(this.dialAt);
+    this.dialled = a.number(this.dialled);
+    this.burstNumber = a.number(this.burstNumber);
   }
 
-  #sleep(): void {
-    let at = Math.min(this.stack.nextAt, this.#dialAt);
-    for (const session of this.#sessions.values()) at = Math.min(at, session.dueAt);
-    for (const datagram of this.#datagrams) at = Math.min(at, datagram.dueAt);
-    this.#alarm.set(at);
+  private sleep(): void {
+    let at = Math.min(this.stack.nextAt, this.dialAt);
+    for (const session of this.sessions.values()) at = Math.min(at, session.dueAt);
+    for (const datagram of this.datagrams) at = Math.min(at, datagram.dueAt);
+    this.alarm.set(at);
   }
 
-  #delay(): number {
-    const { delayMsMax = 0 } = this.#options;
-    return delayMsMax === 0 ? 0 : this.#port.random() * delayMsMax;
+  private delay(): number {
+    const { delayMsMax = 0 } = this.options;
+    return delayMsMax === 0 ? 0 : this.port.random() * delayMsMax;
   }
 
   // --- TCP -----------------------------------------------------------------------------------------------------
 
-  #onTcp(connection: TcpConnection): void {
-    let session = this.#sessions.get(connection.id);
+  private onTcp(connection: TcpConnection): void {
+    let session = this.sessions.get(connection.id);
     if (connection.closed) {
-      this.#sessions.delete(connection.id);
-      if (session !== undefined) this.#lost(connection, session);
+      this.sessions.delete(connection.id);
+      if (session !== undefined) this.lost(connection, session);
       return;
     }
     if (!connection.established || connection.closing) return;
     if (session === undefined) {
       session = newSession();
-      this.#sessions.set(connection.id, session);
+      this.sessions.set(connection.id, session);
     }
-    if (session.dueAt !== NEVER || !this.#hasWork(connection, session)) return;
-    const delay = this.#delay();
-    if (delay === 0) this.#work(connection, session);
-    else session.dueAt = this.#port.now() + delay;
+    if (session.dueAt !== NEVER || !this.hasWork(connection, session)) return;
+    const delay = this.delay();
+    if (delay === 0) this.work(connection, session);
+    else session.dueAt = this.port.now() + delay;
   }
 
-  #hasWork(connection: TcpConnection, session: Session): boolean {
+  private hasWork(connection: TcpConnection, session: Session): boolean {
     if (session.left > 0) return connection.room > 0;
     if (connection.active) return hasLine(connection) || connection.finished;
     if (session.asking) return false;
@@ -261,34 +262,34 @@ export class Guest implements Machine {
     return connection.finished || connection.input.length > REQUEST_BYTES_MAX;
   }
 
-  #work(connection: TcpConnection, session: Session): void {
-    while (!connection.closed && !connection.closing && this.#hasWork(connection, session)) {
-      if (session.left > 0) this.#download(connection, session);
-      else if (connection.active) this.#hear(connection, session);
+  private work(connection: TcpConnection, session: Session): void {
+    while (!connection.closed && !connection.closing && this.hasWork(connection, session)) {
+      if (session.left > 0) this.download(connection, session);
+      else if (connection.active) this.hear(connection, session);
       else if (connection.localPort === SERVICE.echo && connection.input.length > 0) echo(connection);
-      else if (hasLine(connection)) this.#serve(connection, session, takeLine(connection) as string);
+      else if (hasLine(connection)) this.serve(connection, session, takeLine(connection) as string);
       else if (connection.finished) connection.close();
       else connection.abort();
     }
   }
 
-  #serve(connection: TcpConnection, session: Session, line: string): void {
+  private serve(connection: TcpConnection, session: Session, line: string): void {
     const [verb, a = '', b = '', c = ''] = line.split(' ', 4);
     let answer = 'error unknown request';
     switch (`${connection.localPort} ${verb}`) {
       case `${SERVICE.counter} next`:
-        this.#next += 1;
-        answer = `${this.#next}`;
+        this.next += 1;
+        answer = `${this.next}`;
         break;
       case `${SERVICE.log} append`: {
-        const entries = this.#log.get(a) ?? [];
+        const entries = this.log.get(a) ?? [];
         entries.push(b);
-        this.#log.set(a, entries);
+        this.log.set(a, entries);
         answer = `ok ${entries.length}`;
         break;
       }
       case `${SERVICE.log} read`: {
-        const entries = this.#log.get(a) ?? [];
+        const entries = this.log.get(a) ?? [];
         answer = [entries.length, ...entries.slice(Number(b), Number(b) + LOG_READ_MAX)].join(' ');
         break;
       }
@@ -298,28 +299,28 @@ export class Guest implements Machine {
         session.left = Number(c);
         return;
       case `${SERVICE.token} login`:
-        answer = this.#newToken();
-        this.#tokens.set(answer, 0);
+        answer = this.newToken();
+        this.tokens.set(answer, 0);
         break;
       case `${SERVICE.token} use`: {
-        const uses = this.#tokens.get(a);
-        if (uses !== undefined) this.#tokens.set(a, uses + 1);
+        const uses = this.tokens.get(a);
+        if (uses !== undefined) this.tokens.set(a, uses + 1);
         answer = uses === undefined ? 'denied' : `ok ${uses + 1}`;
         break;
       }
       case `${SERVICE.time} time`:
-        this.#lastTime = Math.max(
-          this.#lastTime + 1,
-          Math.floor((this.#port.now() + this.#port.random()) * 1000),
+        this.lastTime = Math.max(
+          this.lastTime + 1,
+          Math.floor((this.port.now() + this.port.random()) * 1000),
         );
-        answer = `${this.#lastTime}`;
+        answer = `${this.lastTime}`;
         break;
       case `${SERVICE.connectOut} connect`:
-        this.#connectOut(connection, session, fromHex(a), Number(b), c);
+        this.connectOut(connection, session, fromHex(a), Number(b), c);
         return;
       case `${SERVICE.connectOut} again`:
         if (session.other !== 0) {
-          this.#ask(connection, session, a);
+          this.ask(connection, session, a);
           return;
         }
         answer = 'error not connected';
@@ -327,15 +328,15 @@ export class Guest implements Machine {
     connection.write(encode(`${answer}\n`));
   }
 
-  #newToken(): string {
+  private newToken(): string {
     let token = '';
-    for (let left = 8 + Math.floor(this.#port.random() * 24); left > 0; left--) {
-      token += Math.floor(this.#port.random() * 36).toString(36);
+    for (let left = 8 + Math.floor(this.port.random() * 24); left > 0; left--) {
+      token += Math.floor(this.port.random() * 36).toString(36);
     }
     return token;
   }
 
-  #download(connection: TcpConnection, session: Session): void {
+  private download(connection: TcpConnection, session: Session): void {
     const length = Math.min(session.left, connection.room, CHUNK_BYTES);
     connection.write(patternAt(session.seed, session.offset, length));
     session.offset += length;
@@ -344,7 +345,7 @@ export class Guest implements Machine {
 
   // --- connections that the guest opens ------------------------------------------------------------------------
 
-  #connectOut(
+  private connectOut(
     connection: TcpConnection,
     session: Session,
     address: Address,
@@ -353,21 +354,21 @@ export class Guest implements Machine {
   ): void {
     const old = this.stack.connection(session.other);
     if (old !== undefined) {
-      const oldSession = this.#sessions.get(old.id);
+      const oldSession = this.sessions.get(old.id);
       if (oldSession !== undefined) oldSession.other = 0;
       old.close();
     }
     const out = this.stack.connect(address, port);
     const outSession = newSession();
     outSession.other = connection.id;
-    this.#sessions.set(out.id, outSession);
+    this.sessions.set(out.id, outSession);
     session.other = out.id;
-    this.#ask(connection, session, text);
+    this.ask(connection, session, text);
   }
 
-  #ask(connection: TcpConnection, session: Session, text: string): void {
+  private ask(connection: TcpConnection, session: Session, text: string): void {
     const out = this.stack.connection(session.other);
-    const outSession = this.#sessions.get(session.other);
+    const outSession = this.sessions.get(session.other);
     if (out === undefined || outSession === undefined) {
       connection.write(encode('error closed\n'));
       return;
@@ -378,7 +379,7 @@ export class Guest implements Machine {
   }
 
   /** A line on a connection that the guest has opened, or its end. */
-  #hear(connection: TcpConnection, session: Session): void {
+  private hear(connection: TcpConnection, session: Session): void {
     const line = takeLine(connection);
     if (line === undefined) {
       connection.close();
@@ -386,21 +387,21 @@ export class Guest implements Machine {
     }
     if (session.other !== 0) {
       session.asking = false;
-      this.#passOn(session.other, line);
+      this.passOn(session.other, line);
       return;
     }
     if (line !== `reply:hello ${session.number}`) this.faults.push(`'${line}' to hello ${session.number}`);
     session.lines -= 1;
-    if (session.lines > 0) this.#hello(connection, session);
+    if (session.lines > 0) this.hello(connection, session);
     else {
       session.asking = false;
       connection.close();
     }
   }
 
-  #passOn(id: number, line: string): void {
+  private passOn(id: number, line: string): void {
     const owner = this.stack.connection(id);
-    const session = this.#sessions.get(id);
+    const session = this.sessions.get(id);
     if (owner === undefined || session === undefined || !session.asking) return;
     session.asking = false;
     owner.write(encode(`${line}\n`));
@@ -408,36 +409,36 @@ export class Guest implements Machine {
     this.stack.touch(owner);
   }
 
-  #dial(now: number): void {
-    const { dial } = this.#options;
+  private dial(now: number): void {
+    const { dial } = this.options;
     if (dial === undefined) return;
-    this.#dialAt = now + dial.everyMs;
+    this.dialAt = now + dial.everyMs;
     const connection = this.stack.connect(dial.address, dial.port);
     const session = newSession();
     session.lines = dial.lines;
     session.asking = true;
-    this.#sessions.set(connection.id, session);
-    this.#hello(connection, session);
+    this.sessions.set(connection.id, session);
+    this.hello(connection, session);
   }
 
-  #hello(connection: TcpConnection, session: Session): void {
-    this.#dialled += 1;
-    session.number = this.#dialled;
+  private hello(connection: TcpConnection, session: Session): void {
+    this.dialled += 1;
+    session.number = this.dialled;
     connection.write(encode(`hello ${session.number}\n`));
   }
 
   /** A connection is gone. */
-  #lost(connection: TcpConnection, session: Session): void {
+  private lost(connection: TcpConnection, session: Session): void {
     if (connection.active) {
       if (session.other !== 0) {
-        const owner = this.#sessions.get(session.other);
-        this.#passOn(session.other, `error ${connection.error || 'closed'}`);
+        const owner = this.sessions.get(session.other);
+        this.passOn(session.other, `error ${connection.error || 'closed'}`);
         if (owner !== undefined && owner.other === connection.id) owner.other = 0;
       } else if (session.asking) {
         this.faults.push(`hello ${session.number}: ${connection.error || 'closed'}`);
       }
     } else if (session.other !== 0) {
-      const out = this.#sessions.get(session.other);
+      const out = this.sessions.get(session.other);
       if (out !== undefined) out.other = 0;
       this.stack.connection(session.other)?.close();
     }
@@ -445,16 +446,16 @@ export class Guest implements Machine {
 
   // --- UDP -----------------------------------------------------------------------------------------------------
 
-  #onUdp(source: Address, sourcePort: number, port: number, payload: Uint8Array): void {
-    const datagram = { dueAt: this.#port.now() + this.#delay(), source, sourcePort, port, payload };
-    if (datagram.dueAt <= this.#port.now()) this.#answer(datagram);
-    else if (this.#datagrams.length < DATAGRAMS_MAX) this.#datagrams.push(datagram);
+  private onUdp(source: Address, sourcePort: number, port: number, payload: Uint8Array): void {
+    const datagram = { dueAt: this.port.now() + this.delay(), source, sourcePort, port, payload };
+    if (datagram.dueAt <= this.port.now()) this.answer(datagram);
+    else if (this.datagrams.length < DATAGRAMS_MAX) this.datagrams.push(datagram);
   }
 
-  #answer({ source, sourcePort, port, payload }: Datagram): void {
+  private answer({ source, sourcePort, port, payload }: Datagram): void {
     if (port === SERVICE.udpCounter) {
-      this.#udpCount += 1;
-      payload = encode(`${this.#udpCount} ${decode(payload)}`);
+      this.udpCount += 1;
+      payload = encode(`${this.udpCount} ${decode(payload)}`);
     }
     this.stack.sendUdp(source, port, sourcePort, payload);
   }

@@ -17,7 +17,7 @@ import {
 import type { MachinePort } from './machine.ts';
 import { type Address, fromHex, type Mac } from './packets.ts';
 import { DownloadClient, EchoClient } from './stream-clients.ts';
-import type { TcpOptions } from './tcp.ts';
+import type { TcpOptions } from './tcp-options.ts';
 
 export const GUEST_MAC = fromHex('525400123456');
 export const GUEST_ADDRESS4: Address = Uint8Array.of(10, 0, 2, 15);

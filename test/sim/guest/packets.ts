@@ -190,10 +190,10 @@ export class IpPacket {
     } else {
       return READ.notIp;
     }
-    return this.#checkTransport(type);
+    return this.checkTransport(type);
   }
 
-  #checkTransport(type: number): Read {
+  private checkTransport(type: number): Read {
     const { frame, protocol, at, end } = this;
     if (protocol === PROTOCOL_TCP) {
       const headerBytes = (frame[at + 12] >> 4) << 2;

@@ -26,52 +26,52 @@ let scratch = new Uint8Array(64 * 1024);
 let scratchView = new DataView(scratch.buffer);
 
 export class Saver implements Archive {
-  #bytes = scratch;
-  #view = scratchView;
-  #length = 0;
+  private memory = scratch;
+  private view = scratchView;
+  private length = 0;
 
   result(): Uint8Array {
-    return this.#bytes.slice(0, this.#length);
+    return this.memory.slice(0, this.length);
   }
 
   number(value: number): number {
-    this.#reserve(8);
-    this.#view.setFloat64(this.#length, value);
-    this.#length += 8;
+    this.reserve(8);
+    this.view.setFloat64(this.length, value);
+    this.length += 8;
     return value;
   }
 
   flag(value: boolean): boolean {
-    this.#reserve(1);
-    this.#bytes[this.#length] = value ? 1 : 0;
-    this.#length += 1;
+    this.reserve(1);
+    this.memory[this.length] = value ? 1 : 0;
+    this.length += 1;
     return value;
   }
 
   text(value: string): string {
-    this.#count(value.length);
-    this.#reserve(value.length);
-    for (let i = 0; i < value.length; i++) this.#bytes[this.#length + i] = value.charCodeAt(i);
-    this.#length += value.length;
+    this.count(value.length);
+    this.reserve(value.length);
+    for (let i = 0; i < value.length; i++) this.memory[this.length + i] = value.charCodeAt(i);
+    this.length += value.length;
     return value;
   }
 
   bytes(value: Uint8Array): Uint8Array {
-    this.#count(value.length);
-    this.#reserve(value.length);
-    this.#bytes.set(value, this.#length);
-    this.#length += value.length;
+    this.count(value.length);
+    this.reserve(value.length);
+    this.memory.set(value, this.length);
+    this.length += value.length;
     return value;
   }
 
   list<T>(items: readonly T[], each: (item: T | undefined) => T): T[] {
-    this.#count(items.length);
+    this.count(items.length);
     for (const item of items) each(item);
     return items as T[];
   }
 
   map<V>(map: ReadonlyMap<string, V>, each: (value: V | undefined) => V): Map<string, V> {
-    this.#count(map.size);
+    this.count(map.size);
     for (const key of [...map.keys()].sort()) {
       this.text(key);
       each(map.get(key));
@@ -84,88 +84,88 @@ export class Saver implements Archive {
   }
 
   repeat(record: Uint8Array): boolean {
-    this.#reserve(record.length);
-    this.#bytes.set(record, this.#length);
-    this.#length += record.length;
+    this.reserve(record.length);
+    this.memory.set(record, this.length);
+    this.length += record.length;
     return true;
   }
 
   get place(): number {
-    return this.#length;
+    return this.length;
   }
 
   since(place: number): Uint8Array {
-    return this.#bytes.slice(place, this.#length);
+    return this.memory.slice(place, this.length);
   }
 
-  #count(value: number): void {
-    this.#reserve(4);
-    this.#view.setUint32(this.#length, value);
-    this.#length += 4;
+  private count(value: number): void {
+    this.reserve(4);
+    this.view.setUint32(this.length, value);
+    this.length += 4;
   }
 
-  #reserve(bytes: number): void {
-    const needed = this.#length + bytes;
-    if (needed <= this.#bytes.length) return;
-    const larger = new Uint8Array(Math.max(needed, 2 * this.#bytes.length));
-    larger.set(this.#bytes.subarray(0, this.#length));
+  private reserve(bytes: number): void {
+    const needed = this.length + bytes;
+    if (needed <= this.memory.length) return;
+    const larger = new Uint8Array(Math.max(needed, 2 * this.memory.length));
+    larger.set(this.memory.subarray(0, this.length));
     scratch = larger;
     scratchView = new DataView(larger.buffer);
-    this.#bytes = scratch;
-    this.#view = scratchView;
+    this.memory = scratch;
+    this.view = scratchView;
   }
 }
 
 export class Loader implements Archive {
-  readonly #bytes: Uint8Array;
-  readonly #view: DataView;
-  #at = 0;
+  private readonly memory: Uint8Array;
+  private readonly view: DataView;
+  private at = 0;
 
   constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.memory = bytes;
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
   /** A state of another kind, or of other options, would leave something over. */
   finish(): void {
-    if (this.#at !== this.#bytes.length)
-      throw new Error(`${this.#bytes.length - this.#at} bytes of state left`);
+    if (this.at !== this.memory.length)
+      throw new Error(`${this.memory.length - this.at} bytes of state left`);
   }
 
   number(): number {
-    this.#at += 8;
-    return this.#view.getFloat64(this.#at - 8);
+    this.at += 8;
+    return this.view.getFloat64(this.at - 8);
   }
 
   flag(): boolean {
-    this.#at += 1;
-    return this.#bytes[this.#at - 1] !== 0;
+    this.at += 1;
+    return this.memory[this.at - 1] !== 0;
   }
 
   text(): string {
-    const length = this.#count();
+    const length = this.count();
     let value = '';
-    for (const end = this.#at + length; this.#at < end; this.#at++)
-      value += String.fromCharCode(this.#bytes[this.#at]);
+    for (const end = this.at + length; this.at < end; this.at++)
+      value += String.fromCharCode(this.memory[this.at]);
     return value;
   }
 
   bytes(): Uint8Array {
-    const length = this.#count();
-    this.#at += length;
-    if (this.#at > this.#bytes.length) throw new RangeError('a state that ends early');
-    return this.#bytes.slice(this.#at - length, this.#at);
+    const length = this.count();
+    this.at += length;
+    if (this.at > this.memory.length) throw new RangeError('a state that ends early');
+    return this.memory.slice(this.at - length, this.at);
   }
 
   list<T>(_: readonly T[], each: (item: T | undefined) => T): T[] {
     const items: T[] = [];
-    for (let left = this.#count(); left > 0; left--) items.push(each(undefined));
+    for (let left = this.count(); left > 0; left--) items.push(each(undefined));
     return items;
   }
 
   map<V>(_: ReadonlyMap<string, V>, each: (value: V | undefined) => V): Map<string, V> {
     const map = new Map<string, V>();
-    for (let left = this.#count(); left > 0; left--) {
+    for (let left = this.count(); left > 0; left--) {
       const key = this.text();
       map.set(key, each(undefined));
     }
@@ -173,28 +173,28 @@ export class Loader implements Archive {
   }
 
   peek(): number {
-    return this.#view.getFloat64(this.#at);
+    return this.view.getFloat64(this.at);
   }
 
   repeat(record: Uint8Array): boolean {
-    const bytes = this.#bytes;
-    const at = this.#at;
+    const bytes = this.memory;
+    const at = this.at;
     if (at + record.length > bytes.length) return false;
     for (let i = 0; i < record.length; i++) if (record[i] !== bytes[at + i]) return false;
-    this.#at += record.length;
+    this.at += record.length;
     return true;
   }
 
   get place(): number {
-    return this.#at;
+    return this.at;
   }
 
   since(place: number): Uint8Array {
-    return this.#bytes.slice(place, this.#at);
+    return this.memory.slice(place, this.at);
   }
 
-  #count(): number {
-    this.#at += 4;
-    return this.#view.getUint32(this.#at - 4);
+  private count(): number {
+    this.at += 4;
+    return this.view.getUint32(this.at - 4);
   }
 }

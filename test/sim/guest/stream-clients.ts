@@ -12,20 +12,26 @@ export interface StreamClientOptions extends Omit<TcpClientOptions, 'port'> {
   readonly bytesMax: number;
 }
 
+const LONG_STREAM_BYTES = 3000;
+
 abstract class StreamClient extends TcpClient {
   protected readonly seed: number;
   protected readonly bytesMax: number;
   /** Lengths of the answers under way, and how much of the first has come. */
-  #lengths: number[] = [];
-  #got = 0;
+  private lengths: number[] = [];
+  private got = 0;
   /** Places in the pattern: of the next request, of the next byte to come. */
   protected requested = 0;
-  #expected = 0;
+  private expected = 0;
 
   constructor(options: StreamClientOptions, port: number) {
     super({ ...options, port });
     this.seed = options.seed;
     this.bytesMax = options.bytesMax;
+  }
+
+  get hasLongStreams(): boolean {
+    return this.bytesMax > LONG_STREAM_BYTES;
   }
 
   protected abstract ask(offset: number, length: number): Uint8Array;
@@ -34,32 +40,32 @@ abstract class StreamClient extends TcpClient {
     const length = 1 + Math.floor(this.host.port.random() * this.bytesMax);
     const request = this.ask(this.requested, length);
     this.requested += length;
-    this.#lengths.push(length);
+    this.lengths.push(length);
     return request;
   }
 
   protected takeAnswer(connection: TcpConnection): boolean {
     const { input } = connection;
-    const length = Math.min(input.length, this.#lengths[0] - this.#got);
+    const length = Math.min(input.length, this.lengths[0] - this.got);
     if (length > 0) {
       const got = input.view(0, length);
-      const expected = patternAt(this.seed, this.#expected, length);
-      if (!sameBytes(got, expected)) this.violation(`wrong bytes within ${length} from ${this.#expected} on`);
-      this.#got += length;
-      this.#expected += length;
+      const expected = patternAt(this.seed, this.expected, length);
+      if (!sameBytes(got, expected)) this.violation(`wrong bytes within ${length} from ${this.expected} on`);
+      this.got += length;
+      this.expected += length;
       connection.consume(length);
       this.advance(length);
     }
-    if (this.#got < this.#lengths[0]) return false;
-    this.#lengths.shift();
-    this.#got = 0;
+    if (this.got < this.lengths[0]) return false;
+    this.lengths.shift();
+    this.got = 0;
     return true;
   }
 
   protected lost(): void {
-    this.#lengths = [];
-    this.#got = 0;
-    this.#expected = this.requested;
+    this.lengths = [];
+    this.got = 0;
+    this.expected = this.requested;
   }
 
   protected forget(): void {}

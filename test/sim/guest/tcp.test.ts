@@ -9,8 +9,10 @@ import { Alarm } from './alarm.ts';
 import { judgeFrame } from './judge-frames.ts';
 import { type LinkOptions, Network } from './net.ts';
 import { type Address, fromHex, sameBytes } from './packets.ts';
+import { FIN, RST, SYN } from './segment.ts';
 import { Stack } from './stack.ts';
-import { FIN, RST, SYN, type TcpConnection, type TcpOptions } from './tcp.ts';
+import type { TcpConnection } from './tcp.ts';
+import type { TcpOptions } from './tcp-options.ts';
 import { patternAt } from './text.ts';
 
 /** What one side does with its connection. */
@@ -42,40 +44,40 @@ class Side {
   errors: string[] = [];
   over = false;
   nextAt = Number.POSITIVE_INFINITY;
-  readonly #network: Network;
-  readonly #plan: Plan;
-  readonly #index: number;
-  readonly #port: ReturnType<Network['port']>;
-  readonly #alarm: Alarm;
-  #connection: TcpConnection | undefined;
+  private readonly network: Network;
+  private readonly plan: Plan;
+  private readonly index: number;
+  private readonly port: ReturnType<Network['port']>;
+  private readonly alarm: Alarm;
+  private connection: TcpConnection | undefined;
 
   constructor(network: Network, seed: number, index: number, plan: Plan) {
-    this.#network = network;
-    this.#plan = plan;
-    this.#index = index;
-    this.#port = network.port(seed);
-    this.#alarm = new Alarm(this.#port);
+    this.network = network;
+    this.plan = plan;
+    this.index = index;
+    this.port = network.port(seed);
+    this.alarm = new Alarm(this.port);
     const [address4, address6] = ADDRESSES[index];
     this.stack = new Stack(
-      this.#port,
+      this.port,
       { mac: Uint8Array.of(2, 0, 0, 0, 0, index), address4, address6, tcp: plan.tcp },
-      { onTcp: (c) => this.#onTcp(c), onUdp: () => {}, onEchoReply: () => {} },
+      { onTcp: (c) => this.onTcp(c), onUdp: () => {}, onEchoReply: () => {} },
     );
     this.stack.listen(1);
-    this.#port.plug({
+    this.port.plug({
       receive: (frame) => {
         this.stack.receive(frame);
-        this.#sleep();
+        this.sleep();
       },
       tick: () => {
-        this.#alarm.ring();
+        this.alarm.ring();
         this.stack.tick();
-        if (network.now >= this.nextAt && this.#connection !== undefined) {
+        if (network.now >= this.nextAt && this.connection !== undefined) {
           this.nextAt = Number.POSITIVE_INFINITY;
-          this.#sip(this.#connection);
+          this.sip(this.connection);
           this.stack.settle();
         }
-        this.#sleep();
+        this.sleep();
       },
       save: () => new Uint8Array(0),
       load: () => {},
@@ -86,36 +88,36 @@ class Side {
   open(peer: Address): void {
     this.stack.connect(peer, 1);
     this.stack.settle();
-    this.#sleep();
+    this.sleep();
   }
 
-  #sleep(): void {
-    this.#alarm.set(Math.min(this.stack.nextAt, this.nextAt));
+  private sleep(): void {
+    this.alarm.set(Math.min(this.stack.nextAt, this.nextAt));
   }
 
-  #onTcp(connection: TcpConnection): void {
-    this.#connection = connection;
+  private onTcp(connection: TcpConnection): void {
+    this.connection = connection;
     if (connection.over) {
       this.over = true;
-      while (connection.input.length > 0) this.#sip(connection);
+      while (connection.input.length > 0) this.sip(connection);
       if (connection.error !== '') this.errors.push(connection.error);
       return;
     }
-    const { bytes, chunk, sipMs, closesFirst } = this.#plan;
+    const { bytes, chunk, sipMs, closesFirst } = this.plan;
     while (this.sent < bytes && connection.room > 0) {
-      this.sent += connection.write(patternAt(this.#index, this.sent, Math.min(chunk, bytes - this.sent)));
+      this.sent += connection.write(patternAt(this.index, this.sent, Math.min(chunk, bytes - this.sent)));
     }
-    if (sipMs === 0) while (connection.input.length > 0) this.#sip(connection);
+    if (sipMs === 0) while (connection.input.length > 0) this.sip(connection);
     else if (connection.input.length > 0 && this.nextAt === Number.POSITIVE_INFINITY) {
-      this.nextAt = this.#network.now + sipMs;
+      this.nextAt = this.network.now + sipMs;
     }
     const allRead = connection.finished && connection.input.length === 0;
     if (connection.established && this.sent === bytes && (closesFirst || allRead)) connection.close();
   }
 
-  #sip(connection: TcpConnection): void {
-    const length = Math.min(connection.input.length, this.#plan.sip);
-    const expected = patternAt(1 - this.#index, this.got, length);
+  private sip(connection: TcpConnection): void {
+    const length = Math.min(connection.input.length, this.plan.sip);
+    const expected = patternAt(1 - this.index, this.got, length);
     if (!sameBytes(connection.input.view(0, length), expected))
       this.errors.push(`wrong bytes from ${this.got} on`);
     this.got += length;
@@ -128,9 +130,9 @@ class Wiretap {
   flags = 0;
   acks = 0;
   segments = 0;
-  readonly #firstSeq: (number | undefined)[] = [undefined, undefined];
-  readonly #acked: [number, number] = [0, 0];
-  readonly #max: [number, number] = [0, 0];
+  private readonly firstSeq: (number | undefined)[] = [undefined, undefined];
+  private readonly acked: [number, number] = [0, 0];
+  private readonly max: [number, number] = [0, 0];
 
   see(frame: Uint8Array, from: number): void {
     const view = judgeFrame(frame);
@@ -138,19 +140,19 @@ class Wiretap {
     this.segments += 1;
     this.flags |= view.tcpFlags;
     const to = 1 - from;
-    if ((view.tcpFlags & SYN) !== 0) this.#firstSeq[from] ??= (view.seq + 1) | 0;
-    const at = (view.seq - (this.#firstSeq[from] as number)) | 0;
+    if ((view.tcpFlags & SYN) !== 0) this.firstSeq[from] ??= (view.seq + 1) | 0;
+    const at = (view.seq - (this.firstSeq[from] as number)) | 0;
     if (view.payloadBytes > 0) {
       const payload = frame.subarray(view.payload, view.payload + view.payloadBytes);
       assert.ok(sameBytes(payload, patternAt(from, at, payload.length)), `other bytes at ${at}`);
     }
     const end = at + view.payloadBytes + ((view.tcpFlags & FIN) !== 0 ? 1 : 0);
-    this.#max[from] = Math.max(this.#max[from], end);
+    this.max[from] = Math.max(this.max[from], end);
     if ((view.tcpFlags & 16) === 0) return;
-    const ack = (view.ack - (this.#firstSeq[to] as number)) | 0;
-    assert.ok(ack <= this.#max[to], 'acknowledged what was never sent');
-    assert.ok(ack >= this.#acked[from], 'took an acknowledgement back');
-    this.#acked[from] = ack;
+    const ack = (view.ack - (this.firstSeq[to] as number)) | 0;
+    assert.ok(ack <= this.max[to], 'acknowledged what was never sent');
+    assert.ok(ack >= this.acked[from], 'took an acknowledgement back');
+    this.acked[from] = ack;
   }
 }
 

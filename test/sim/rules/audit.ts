@@ -1,10 +1,11 @@
 /**
- * Looks at one node between two events: are its frames accounted for, its queues within their limits, its memory given
- * back, and does output leave in time?
+ * Looks into one node between two events: are its frames accounted for, are its queues within their limits, and does it
+ * give back its memory?
  *
- * Accounting: of each way through the node the world counts one end, and the node's counters and queues say what became
- * of it. The difference of the two is some number when a path is first seen, and has to stay that number: a frame more
- * was lost or repeated without being counted. It is looked at only when the sockets in between are empty.
+ * Accounting: for each way through the node, the world counts the frames at one end, and the node's counters and queues
+ * say what became of them. When a path is first seen, the difference of the two is some number; from then on it must
+ * stay that number. If it changes, a frame was lost or repeated without being counted. The difference is taken only
+ * while the sockets in between are empty.
  */
 import type { PrimaryPath } from '../../../src/datapath/primary-path.ts';
 import type { SecondaryPath } from '../../../src/datapath/secondary-path.ts';
@@ -26,7 +27,7 @@ type Path = Omit<PrimaryPath, never> & {
   secondary: (Omit<LinkChannel, never> & { frames: RunQueue }) | null;
 };
 
-/** What a node is made of. */
+/** The parts of a node. */
 type Insides = {
   slabs: SlabPool;
   uplink: Port;
@@ -35,31 +36,30 @@ type Insides = {
   secondaryPath: SecondaryPath | null;
 };
 
-/** What the world has counted. */
+/** What the world has counted: frames that were written to the node's uplink socket, and by the node. */
 export type Counted = {
-  /** frames that were written to the node's uplink socket, and by it */
   uplinkIn: number;
   uplinkOut: number;
 };
 
-/** Each reader of a socket has a slab; peers that are just being greeted have theirs as well. */
+/** Each reader of a socket has a slab; so does each peer that is not through its HELLO. */
 const IDLE_SLABS_MAX = 8;
 
 const SVM_INPUT = 'input of the secondary VM';
 const SVM_OUTPUT = 'output of the secondary VM';
 
 type Ledger = { name: string; difference: number };
-type Takeover = { sentFrames: number; deliveredFrames: number };
+type Promotion = { sentFrames: number; deliveredFrames: number };
 
 export class Audit {
   slabsIdleMax = 0;
   private readonly inside: Insides;
   private readonly limits: Limits;
   private readonly ledgers = new Map<string, Ledger>();
-  /** of a promotion: the path before, how its ledgers stood, and what the node says that it did */
+  /** For a promotion: the path before, its ledgers then, and what the node reports. */
   private before: { path: SecondaryPath; input: number | undefined; output: number | undefined } | null =
     null;
-  private takeover: Takeover | null = null;
+  private promotion: Promotion | null = null;
   private seen: { path: unknown; vm: unknown; uplink: unknown } = { path: null, vm: null, uplink: null };
 
   constructor(node: ColoNode, limits: Limits) {
@@ -67,7 +67,7 @@ export class Audit {
     this.limits = limits;
   }
 
-  /** Answers what is wrong, as rule and text. */
+  /** Returns what is wrong, as rule and text. */
   check(qemu: SimQemu | null, counted: Counted): [rule: string, text: string] | null {
     const text = this.unaccounted(qemu, counted);
     if (text !== null) return ['accounting', text];
@@ -75,7 +75,7 @@ export class Audit {
     return beyond === null ? null : ['bounded', beyond];
   }
 
-  /** Would the node write to its uplink if it had something to say? */
+  /** Would the node write to its uplink if it had output? */
   maySpeak(nowMs: Instant): boolean {
     const { path } = this.inside;
     return path?.voice.maySpeak(nowMs) ?? false;
@@ -85,14 +85,18 @@ export class Audit {
     return this.inside.uplink.isOpen;
   }
 
-  /** What is released, waits in this process, and is not yet given to the uplink's socket. */
+  /** Released bytes that wait in the process and are not yet given to the uplink's socket. */
   get releasedBytes(): number {
     return this.inside.uplink.out.bytes;
   }
 
-  /** The node says that it has been promoted, and how. */
-  tookOver(takeover: Takeover): void {
-    this.takeover = takeover;
+  get slabsInUse(): number {
+    return this.inside.slabs.inUse;
+  }
+
+  /** The node reports that it was promoted, and what it sent and delivered. */
+  promoted(promotion: Promotion): void {
+    this.promotion = promotion;
   }
 
   /* Accounting. */
@@ -117,45 +121,45 @@ export class Audit {
           ? this.before
           : null;
       ledgers.clear();
-      // What a node said of an earlier promotion is not about the one to come, of which it speaks only when QEMU is done.
-      if (path === null) this.takeover = null;
+      // A node reports a promotion only when QEMU is done: an earlier report is not about the one to come.
+      if (path === null) this.promotion = null;
       this.seen = { path: current, vm: vmPort.stream, uplink: uplink.stream };
     }
     const vm = vmPort.stream;
     const up = uplink.stream;
     if (qemu === null || current === null || path?.voice.isFenced === true) return null;
-    const heardAll = vm !== null && vm.peer.unsentBytes() === 0;
-    const toldAll = vm !== null && vmPort.drained;
+    const sentAll = vm !== null && vm.peer.unsentBytes() === 0;
+    const receivedAll = vm !== null && vmPort.drained;
     if (path === null) {
       const { counters } = secondaryPath as SecondaryPath;
       return (
-        (toldAll ? this.same(SVM_INPUT, counters.inputFrames - qemu.heardFrames) : null) ??
-        (heardAll
-          ? this.same(SVM_OUTPUT, qemu.saidFrames - counters.outputFrames - counters.droppedFrames)
+        (receivedAll ? this.same(SVM_INPUT, counters.inputFrames - qemu.vm.receivedFrames) : null) ??
+        (sentAll
+          ? this.same(SVM_OUTPUT, qemu.vm.sentFrames - counters.outputFrames - counters.droppedFrames)
           : null)
       );
     }
     const { counters, comparator } = path;
-    let wrong = toldAll && heardAll ? this.acrossPromotion(path, qemu) : null;
-    if (wrong === null && toldAll)
+    let wrong = receivedAll && sentAll ? this.acrossPromotion(path, qemu) : null;
+    if (wrong === null && receivedAll)
       wrong = this.same(
         'input of the primary VM',
-        counters.inputFrames - path.gated.frames - qemu.heardFrames,
+        counters.inputFrames - path.gated.frames - qemu.vm.receivedFrames,
       );
-    if (wrong === null && heardAll) {
+    if (wrong === null && sentAll) {
       const known = counters.releasedFrames + comparator.primary.frames + comparator.counters.malformed;
-      wrong = this.same('output of the primary VM', qemu.saidFrames - known);
+      wrong = this.same('output of the primary VM', qemu.vm.sentFrames - known);
     }
     if (wrong === null && up !== null && up.peer.unsentBytes() === 0)
       wrong = this.same(
-        'what the uplink hears',
+        'input of the uplink',
         counted.uplinkIn - counters.inputFrames - counters.foreignFrames,
       );
-    // The node's own announcements are released by nobody: more may be written, but nothing may be missing.
+    // The node writes its own announcements too, which are not counted as released: more may be written, not less.
     if (wrong === null) {
       const known = uplink.out.frames + uplink.droppedFrames + counted.uplinkOut;
       const missing = counters.releasedFrames - known;
-      const name = 'what is released';
+      const name = 'released output';
       const ledger = ledgers.get(name);
       if (ledger !== undefined && missing > ledger.difference)
         wrong = `${name}: ${missing - ledger.difference} frames did not reach the uplink`;
@@ -164,21 +168,22 @@ export class Audit {
     return wrong;
   }
 
-  /** What the SVM had said and not heard when it was promoted: all of it left, and all of it was delivered. */
+  /** At a promotion, all retained output of the SVM was sent and all retained input was delivered. */
   private acrossPromotion(path: Path, qemu: SimQemu): string | null {
-    const { before, takeover } = this;
-    if (before === null || takeover === null) return null;
+    const { before, promotion } = this;
+    if (before === null || promotion === null) return null;
     this.before = null;
     const { input, output } = before;
     const old = before.path.counters;
-    const heard = old.inputFrames + takeover.deliveredFrames + path.counters.inputFrames - path.gated.frames;
-    if (input !== undefined && heard - qemu.heardFrames !== input)
-      return `a promotion: ${heard - qemu.heardFrames - input} frames of input are not accounted for`;
+    const delivered =
+      old.inputFrames + promotion.deliveredFrames + path.counters.inputFrames - path.gated.frames;
+    if (input !== undefined && delivered - qemu.vm.receivedFrames !== input)
+      return `a promotion: ${delivered - qemu.vm.receivedFrames - input} frames of input are not accounted for`;
     const { comparator } = path;
     const left = path.counters.releasedFrames + comparator.primary.frames + comparator.counters.malformed;
-    const known = old.outputFrames + old.droppedFrames + left - takeover.sentFrames;
-    if (output !== undefined && qemu.saidFrames - known !== output)
-      return `a promotion: ${qemu.saidFrames - known - output} frames of output are not accounted for`;
+    const known = old.outputFrames + old.droppedFrames + left - promotion.sentFrames;
+    if (output !== undefined && qemu.vm.sentFrames - known !== output)
+      return `a promotion: ${qemu.vm.sentFrames - known - output} frames of output are not accounted for`;
     return null;
   }
 
@@ -195,7 +200,7 @@ export class Audit {
   private beyondLimits(): string | null {
     const { path, vmPort, uplink, slabs } = this.inside;
     const { limits } = this;
-    // What a commit releases and what a gate lets through comes on top, at once.
+    // A commit, or a gate that opens, adds all that it releases at once.
     const most = limits.unsentBytesMax + limits.gatedBytesMax + limits.heldSlabsMax * limits.slabBytes;
     for (const port of [vmPort, uplink])
       if (port.queuedBytes > most) return `${port.queuedBytes} bytes wait in ${port.name}'s socket`;

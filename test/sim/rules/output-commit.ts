@@ -1,15 +1,16 @@
 /**
- * Rule 1, seen from outside: whatever a protected primary writes to its uplink, its partner's VM has said, or holds in
- * the state that it was given. A node that is alone has to have it from its own VM: a promotion sends nothing else.
+ * Rule 1, seen from outside: a protected primary releases only what its partner's VM has sent too, or what the primary's
+ * VM had sent before the state was copied that the partner now has. A node that is alone releases only what its own VM
+ * has sent, after a promotion as well.
  *
- * A plain model that shares nothing with src/compare. What each VM says is noted as it leaves the guest: of a TCP
- * connection how far its stream has got, counted from the VM's own first number, and the highest ACK; of a datagram a
- * hash. When a VM's state is taken, what it has said so far goes with it, and is the other VM's own as soon as that one
- * has the whole state (RECEIVED). A stream's place in the client's view is counted from the first number that clients
- * were shown. So all numbers compared are distances, whatever was translated in between.
+ * This is a plain model that shares nothing with src/compare. It notes what each VM sends as it leaves the guest: for a
+ * TCP connection the end of its stream, counted from the VM's own initial sequence number, and the highest ACK; for a
+ * datagram a hash. When a VM's state is copied, its notes go with it, and they are the other VM's from RECEIVED on. A
+ * stream's place as clients know it is counted from the first number that was released. All numbers that are compared
+ * are therefore distances, and translation does not change them.
  *
- * Not judged here: connections that the guest opens (both VMs choose a port of their own: their clients judge them),
- * resets, and what is not TCP, UDP or an echo reply (idempotent, or judged by its client).
+ * Not judged: connections that the guest opens (each VM chooses its own port; the guest's peers judge them), resets, and
+ * frames other than TCP, UDP and echo replies (idempotent, or judged by their client).
  */
 import {
   ETHER_IPV4,
@@ -27,11 +28,11 @@ const SYN = 2;
 const RST = 4;
 const ACK = 16;
 
-/** `content` is what was said since the last commit, from `from` on: no byte of it has to be the other VM's. */
+/** `content`: the bytes since the last commit, which begin at `from`. The other VM may have sent different ones. */
 type Stream = { isn: number; end: number; ack: number; from: number; content: Uint8Array; length: number };
 
-/** What one frame says, read into one object. */
-const said = {
+/** The fields of the frame that was read last. */
+const fields = {
   kind: 'nothing' as 'nothing' | 'tcp' | 'datagram',
   flow: 0,
   flags: 0,
@@ -43,9 +44,9 @@ const said = {
   hash: 0,
 };
 
-/** Of a frame from the guest; `end` is where it ends in `bytes`. */
+/** Reads a frame of the guest, which lies between `at` and `end`, into `fields`. */
 function read(bytes: Uint8Array, at: number, end: number): void {
-  said.kind = 'nothing';
+  fields.kind = 'nothing';
   const type = get16(bytes, at + 12);
   let transport = at + 34;
   let protocol = 0;
@@ -63,15 +64,15 @@ function read(bytes: Uint8Array, at: number, end: number): void {
   } else return;
   if (protocol === PROTOCOL_TCP) {
     const header = (bytes[transport + 12] >> 4) * 4;
-    said.kind = 'tcp';
-    said.flow = (peer * 65_536 + get16(bytes, transport)) * 65_536 + get16(bytes, transport + 2);
-    said.flags = bytes[transport + 13];
-    said.seq = get32(bytes, transport + 4);
-    said.ack = get32(bytes, transport + 8);
-    const ends = (said.flags & SYN ? 1 : 0) + (said.flags & FIN ? 1 : 0);
-    said.payloadAt = transport + header;
-    said.payloadEnd = last;
-    said.bytes = last - transport - header + ends;
+    fields.kind = 'tcp';
+    fields.flow = (peer * 65_536 + get16(bytes, transport)) * 65_536 + get16(bytes, transport + 2);
+    fields.flags = bytes[transport + 13];
+    fields.seq = get32(bytes, transport + 4);
+    fields.ack = get32(bytes, transport + 8);
+    const ends = (fields.flags & SYN ? 1 : 0) + (fields.flags & FIN ? 1 : 0);
+    fields.payloadAt = transport + header;
+    fields.payloadEnd = last;
+    fields.bytes = last - transport - header + ends;
     return;
   }
   let from = transport;
@@ -79,11 +80,11 @@ function read(bytes: Uint8Array, at: number, end: number): void {
   else if (protocol === PROTOCOL_ICMP && bytes[transport] === 0) from += 4;
   else if (protocol === PROTOCOL_ICMPV6 && bytes[transport] === 129) from += 4;
   else return;
-  said.kind = 'datagram';
+  fields.kind = 'datagram';
   let hash = Math.imul(peer + 1, 0x9e3779b1) ^ protocol;
   if (protocol === PROTOCOL_UDP) hash = Math.imul(hash ^ get32(bytes, transport), 0x01000193);
   for (; from < last; from++) hash = Math.imul(hash ^ bytes[from], 0x01000193);
-  said.hash = hash;
+  fields.hash = hash;
 }
 
 type Snapshot = { streams: Map<number, Stream>; datagrams: Map<number, number>; count: number };
@@ -94,11 +95,11 @@ function newStream(isn: number, end: number, ack: number): Stream {
   return { isn, end, ack, from: end, content: NO_CONTENT, length: 0 };
 }
 
-/** Adds what is new in the frame that was just read. */
-function keep(stream: Stream, frame: Uint8Array): void {
-  const at = said.payloadAt + ((stream.end - said.seq) | 0);
-  if (at < said.payloadAt || at > said.payloadEnd) return;
-  const more = frame.subarray(at, said.payloadEnd);
+/** Adds the new bytes of the frame that was just read. */
+function addContent(stream: Stream, frame: Uint8Array): void {
+  const at = fields.payloadAt + ((stream.end - fields.seq) | 0);
+  if (at < fields.payloadAt || at > fields.payloadEnd) return;
+  const more = frame.subarray(at, fields.payloadEnd);
   if (stream.length + more.length > stream.content.length) {
     const content = new Uint8Array(2 * (stream.length + more.length));
     content.set(stream.content);
@@ -108,70 +109,70 @@ function keep(stream: Stream, frame: Uint8Array): void {
   stream.length += more.length;
 }
 
-/** Does the frame that was just read say the same bytes, as far as both have them? `place` is that of its first one. */
-function saysTheSame(stream: Stream, bytes: Uint8Array, place: number): boolean {
+/** Returns true if the frame that was just read has the stream's bytes, as far as both have any. `place`: of its first. */
+function hasSameBytes(stream: Stream, bytes: Uint8Array, place: number): boolean {
   const ahead = ((stream.from - stream.isn) | 0) - place;
-  for (let i = Math.max(0, ahead); i < said.payloadEnd - said.payloadAt; i++) {
+  for (let i = Math.max(0, ahead); i < fields.payloadEnd - fields.payloadAt; i++) {
     const at = i - ahead;
     if (at >= stream.length) break;
-    if (stream.content[at] !== bytes[said.payloadAt + i]) return false;
+    if (stream.content[at] !== bytes[fields.payloadAt + i]) return false;
   }
   return true;
 }
 
-export type Said = { ends: { flow: number; isn: number; place: number }[]; datagrams: number[] };
+export type Sent = { ends: { flow: number; isn: number; place: number }[]; datagrams: number[] };
 
-/** What one VM has said, and what it was given as said. */
-export class SaidOutput {
+/** The output of one VM, and the output that came with the state it loaded. */
+export class SentOutput {
   private streams = new Map<number, Stream>();
-  /** by hash: how many were said before it */
+  /** By hash: how many datagrams were sent before it. */
   private datagrams = new Map<number, number>();
   private count = 0;
   private given: Snapshot | null = null;
-  /** Nobody compares with what a primary said. */
-  private keepsContent = false;
+  /** Nobody compares with what a primary fields. */
+  private notesContent = false;
 
-  say(frame: Uint8Array): void {
+  add(frame: Uint8Array): void {
     read(frame, 0, frame.length);
-    if (said.kind === 'datagram') {
-      if (!this.datagrams.has(said.hash)) this.datagrams.set(said.hash, this.count);
+    if (fields.kind === 'datagram') {
+      if (!this.datagrams.has(fields.hash)) this.datagrams.set(fields.hash, this.count);
       this.count++;
     }
-    if (said.kind !== 'tcp' || (said.flags & RST) !== 0) return;
-    const { flow, flags, seq, ack } = said;
-    const end = (seq + said.bytes) | 0;
+    if (fields.kind !== 'tcp' || (fields.flags & RST) !== 0) return;
+    const { flow, flags, seq, ack } = fields;
+    const end = (seq + fields.bytes) | 0;
     const stream = this.streams.get(flow);
     if ((flags & SYN) !== 0 && stream?.isn !== seq) this.streams.set(flow, newStream(seq, end, ack));
     else if (stream !== undefined) {
       if (((end - stream.end) | 0) > 0) {
-        if (this.keepsContent) keep(stream, frame);
+        if (this.notesContent) addContent(stream, frame);
         stream.end = end;
       }
       if ((flags & ACK) !== 0 && ((ack - stream.ack) | 0) > 0) stream.ack = ack;
     }
   }
 
-  /** Its state is taken now. */
+  /** Its state is copied now. */
   snapshot(): Snapshot {
-    this.keepsContent = false;
+    this.notesContent = false;
     const streams = new Map<number, Stream>();
     for (const [flow, { isn, end, ack }] of this.streams) streams.set(flow, newStream(isn, end, ack));
     return { streams, datagrams: this.datagrams, count: this.count };
   }
 
-  /** It has another VM's whole state: what it said itself before is void. */
+  /** It has another VM's whole state, which replaces its own output. */
   become(state: Snapshot): void {
     this.streams = new Map();
     for (const [flow, { isn, end, ack }] of state.streams) this.streams.set(flow, newStream(isn, end, ack));
-    this.keepsContent = true;
+    this.notesContent = true;
     this.datagrams = new Map();
     this.count = 0;
     this.given = state;
   }
 
-  /** What it has said since it became a copy. */
-  sinceCommit(): Said {
-    const ends: Said['ends'] = [];
+  /** Returns its output since it became a copy. */
+  sinceCommit(): Sent {
+    const ends: Sent['ends'] = [];
     for (const [flow, { isn, end, from }] of this.streams)
       if (((end - from) | 0) > 0) ends.push({ flow, isn, place: (end - isn) | 0 });
     return { ends, datagrams: [...this.datagrams.keys()] };
@@ -188,60 +189,58 @@ export class SaidOutput {
   }
 }
 
-/** The streams as clients were shown them; judges what is released. */
+/** The streams as they were released to clients; judges each released frame. */
 export class OutputCommit {
-  /** the first number of each; null if the guest opened it */
-  private readonly shown = new Map<number, number | null>();
-  private readonly shownTo = new Map<number, number>();
+  /** The initial sequence number of each; null if the guest opened it. */
+  private readonly isns = new Map<number, number | null>();
+  private readonly releasedTo = new Map<number, number>();
   private readonly datagrams = new Set<number>();
 
-  /** Every frame that is written to an uplink. `partner` is what the VM has said that has to have said it. */
-  released(bytes: Uint8Array, at: number, end: number, partner: SaidOutput | null): string | null {
+  /** Judges a frame that is written to an uplink. `partner`: the output of the VM that must have sent it; null if none. */
+  released(bytes: Uint8Array, at: number, end: number, partner: SentOutput | null): string | null {
     read(bytes, at, end);
-    if (said.kind === 'nothing') return null;
-    if (said.kind === 'datagram') {
-      this.datagrams.add(said.hash);
-      if (partner === null || partner.hasDatagram(said.hash)) return null;
-      return 'a datagram was released that the VM behind it has not said';
+    if (fields.kind === 'nothing') return null;
+    if (fields.kind === 'datagram') {
+      this.datagrams.add(fields.hash);
+      if (partner === null || partner.hasDatagram(fields.hash)) return null;
+      return 'a datagram was released that its VM has not sent';
     }
-    const { flow, flags, seq, ack } = said;
+    const { flow, flags, seq, ack } = fields;
     if ((flags & RST) !== 0) return null;
     if ((flags & SYN) !== 0) {
       const first = (flags & ACK) !== 0 ? seq : null;
-      if (this.shown.get(flow) !== first) this.shownTo.set(flow, 0);
-      this.shown.set(flow, first);
+      if (this.isns.get(flow) !== first) this.releasedTo.set(flow, 0);
+      this.isns.set(flow, first);
     }
-    const isn = this.shown.get(flow);
+    const isn = this.isns.get(flow);
     if (isn === null || isn === undefined) return null;
-    this.shownTo.set(flow, Math.max(this.shownTo.get(flow) ?? 0, (seq + said.bytes - isn) | 0));
+    this.releasedTo.set(flow, Math.max(this.releasedTo.get(flow) ?? 0, (seq + fields.bytes - isn) | 0));
     if (partner === null) return null;
     const stream = partner.stream(flow);
-    if (stream === undefined)
-      return 'a segment was released of a connection that the VM behind it does not know';
-    const place = (seq + said.bytes - isn) | 0;
+    if (stream === undefined) return 'a segment was released of a connection that its VM does not know';
+    const place = (seq + fields.bytes - isn) | 0;
     const has = (stream.end - stream.isn) | 0;
-    if (place > has) return `a stream was released up to ${place}, the VM behind it has said ${has}`;
-    if ((flags & SYN) === 0 && !saysTheSame(stream, bytes, (seq - isn) | 0))
-      return 'a stream was released with other bytes than the VM behind it has said';
+    if (place > has) return `a stream was released up to ${place}, its VM has sent ${has}`;
+    if ((flags & SYN) === 0 && !hasSameBytes(stream, bytes, (seq - isn) | 0))
+      return 'a stream was released with other bytes than its VM has sent';
     const ahead = (ack - stream.ack) | 0;
-    if ((flags & ACK) !== 0 && ahead > 0)
-      return `an ACK was released that is ${ahead} ahead of the VM behind it`;
+    if ((flags & ACK) !== 0 && ahead > 0) return `an ACK was released that is ${ahead} ahead of its VM`;
     return null;
   }
 
   /**
-   * Of what a promoted VM had said, clients have to be shown all. Where the VM has begun another connection on the same
-   * ports by `now`, the client was done with the one before, and what was shown is the new one's.
+   * All that a promoted VM had sent must have been released. If the VM has begun another connection on the same ports by
+   * `now`, the client was done with the one before, and what was released is the new one's.
    */
-  missing({ ends, datagrams }: Said, now: SaidOutput): string | null {
+  missing({ ends, datagrams }: Sent, now: SentOutput): string | null {
     for (const hash of datagrams)
-      if (!this.datagrams.has(hash)) return 'a datagram that the promoted VM had said was never released';
+      if (!this.datagrams.has(hash)) return 'a datagram that the promoted VM had sent was never released';
     for (const { flow, isn, place } of ends) {
       if (now.stream(flow)?.isn !== isn) continue;
-      const to = this.shownTo.get(flow);
-      // Where nothing was shown, the guest has opened it, or it is over.
-      if (to !== undefined && this.shown.get(flow) !== null && to < place)
-        return `the promoted VM had said a stream up to ${place}, clients were shown ${to}`;
+      const to = this.releasedTo.get(flow);
+      // A stream of which nothing was released was opened by the guest, or has ended.
+      if (to !== undefined && this.isns.get(flow) !== null && to < place)
+        return `the promoted VM had sent a stream up to ${place}, ${to} were released`;
     }
     return null;
   }

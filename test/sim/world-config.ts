@@ -1,0 +1,27 @@
+/** The configuration of a node in a world. */
+import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
+import type { Side } from './faults.ts';
+import type { Die } from './guest/die.ts';
+
+/** Parsing takes longer than a short world's whole start. */
+const parsed = new Map<string, NodeConfig>();
+
+export function configOf(side: Side, die: Die): NodeConfig {
+  const other = side === 'a' ? 'b' : 'a';
+  const text = `
+node: ${side}
+pair: sim
+link: { listen: "tcp-listen:${side}:7000", peer: "tcp:${other}:7000" }
+uplink: "unix:/net/uplink"
+arbiter: { directory: /arbiter }
+vm: { command: [qemu], args: [], mac: "52:54:00:12:34:56", addresses: ["10.0.2.15", "fd00::15"] }
+runDirectory: /run/${side}
+checkpoint: { intervalMsMax: ${die.pick([500, 2000, 5000])} }
+`;
+  let config = parsed.get(text);
+  if (config === undefined) {
+    config = parseNodeConfig(text, '/sim.yaml');
+    parsed.set(text, config);
+  }
+  return config;
+}
