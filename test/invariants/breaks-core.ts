@@ -4,8 +4,8 @@ import type { Break } from './break.ts';
 export const CORE: readonly Break[] = [
   {
     file: 'src/datapath/primary-path.ts',
-    find: '    this.gateClosed = true;',
-    put: '    this.gateClosed = this.gateClosed || false;',
+    find: "    this.gate = 'closed';",
+    put: '',
     message: 'a checkpoint committed while the input gate was open',
     test: 1,
   },
