@@ -33,3 +33,8 @@ export function invariant(condition: boolean, message: string): asserts conditio
 export function messageOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
 }
+
+/** What a process ends with: the message, and the code to look it up by. */
+export function errorText(cause: unknown): string {
+  return cause instanceof ColoError ? `${cause.code}: ${cause.message}` : messageOf(cause);
+}

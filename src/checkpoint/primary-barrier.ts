@@ -40,8 +40,6 @@ const EXHAUST_MS_MAX = 1000;
 type Step = 'request' | 'gated' | ReverseMessage;
 
 export class PrimaryBarrier {
-  /** inputs that could not be drained in time */
-  inexact = 0;
   private readonly path: PrimaryPath;
   private readonly relay: MigrationRelay;
   private readonly link: LinkChannel;
@@ -56,6 +54,8 @@ export class PrimaryBarrier {
   private running = false;
   /** grows with every phase reached */
   private progress = 0;
+  /** the secondary's VM had not read all of its input in time */
+  private undrained = 0;
 
   constructor(options: {
     path: PrimaryPath;
@@ -90,7 +90,7 @@ export class PrimaryBarrier {
 
   /** The secondary has given its VM all input; `drained`: and that has read it. */
   gated(drained: boolean): void {
-    if (!drained) this.inexact++;
+    this.undrained = drained ? 0 : 1;
     this.reached('gated');
   }
 
@@ -136,7 +136,7 @@ export class PrimaryBarrier {
       this.step('gated'),
       begun ? this.step('request') : this.ask(),
     ]);
-    if (!drained) this.inexact++;
+    const inexact = (drained ? 0 : 1) + this.undrained;
     const drainedMs = clock.now();
     relay.passRequest();
 
@@ -162,6 +162,7 @@ export class PrimaryBarrier {
       totalMs: endMs - startMs,
       drainMs: drainedMs - startMs,
       pauseMs: endMs - pausedMs,
+      ...(inexact > 0 ? { inexact } : {}),
       stateBytes: relay.stateBytes - stateBytes,
       releasedFrames,
       atMs: clock.wall(),

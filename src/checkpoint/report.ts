@@ -29,6 +29,8 @@ export type CheckpointReport = {
   drainMs: number;
   /** the primary VM stood still (STOP to RESUME, as the relay sees it) */
   pauseMs: number;
+  /** how many of the two VMs had not read all of their input in time; absent from an exact checkpoint */
+  inexact?: number;
   /** bytes of VM state that crossed the link */
   stateBytes: number;
   /** primary frames that the commit released without a counterpart */

@@ -32,6 +32,9 @@ const SOCKETS = {
   migrateIn: 'migrate-in.sock',
 } as const;
 
+/** `incoming`: QEMU waits for the state of another VM. */
+export type VmStart = 'boot' | 'incoming';
+
 export class GuardedVm {
   readonly colo: ColoVm;
   readonly capabilities: QemuCapabilities;
@@ -60,14 +63,15 @@ export class GuardedVm {
   }
 
   /** Starts QEMU, checks what it can do, and attaches its frames to `port`. */
-  static async start(
-    config: NodeConfig,
-    incoming: boolean,
-    port: FramePort,
-    onLost: (cause: string) => void,
-    surroundings: Surroundings,
-    launcher: QemuLauncher,
-  ): Promise<GuardedVm> {
+  static async start(options: {
+    config: NodeConfig;
+    how: VmStart;
+    port: FramePort;
+    onLost: (cause: string) => void;
+    surroundings: Surroundings;
+    launcher: QemuLauncher;
+  }): Promise<GuardedVm> {
+    const { config, how, port, onLost, surroundings, launcher } = options;
     const { vm, runDirectory } = config;
     const vmPort = join(runDirectory, SOCKETS.vmPort);
     const qmpPath = join(runDirectory, SOCKETS.qmp);
@@ -79,7 +83,7 @@ export class GuardedVm {
       nic: { device: vm.nic.device, mac: vm.mac, options: vm.nic.options },
       vmPort,
       qmp: qmpPath,
-      incoming,
+      incoming: how === 'incoming',
       exitWithParent: await launcher.probeExitWithParent(vm.command, vm.env),
     });
     const process = await launcher.start({ argv, env: vm.env });
@@ -135,8 +139,8 @@ export class GuardedVm {
     return { state: await connectRetrying(this.surroundings, path, this.process.signal) };
   }
 
-  /** Whether QEMU's main loop answers within `msMax`. */
-  async answers(msMax: number): Promise<boolean> {
+  /** Whether QEMU's main loop replies within `msMax`. */
+  async replies(msMax: number): Promise<boolean> {
     try {
       await this.qmp.execute('query-status', undefined, { timeoutMs: msMax });
       return true;

@@ -26,7 +26,7 @@ export type PrimarySessionEvents = {
    * that, a secondary that was promoted would not have those frames from anywhere.
    */
   firstCommit(): void;
-  checkpoint(report: CheckpointReport, inexact: number): void;
+  checkpoint(report: CheckpointReport): void;
   takeoverAsked(): void;
   closed(cause: string): void;
 };
@@ -126,8 +126,7 @@ export class PrimarySession {
     this.assertOpen();
     const qemu = await this.vm.openCopy();
     this.assertOpen();
-    const barrier = this.open(qemu.state, peer.state);
-    await barrier.copied;
+    await this.openRelay(qemu.state, peer.state);
     this.assertOpen();
     await this.checkpoint('initial');
     this.protecting = true;
@@ -159,8 +158,7 @@ export class PrimarySession {
     }
     if (reason === 'initial') this.events.firstCommit();
     this.policy.committed(this.clock.now(), report.totalMs);
-    this.events.checkpoint(report, barrier.inexact);
-    barrier.inexact = 0;
+    this.events.checkpoint(report);
     return report;
   }
 
@@ -177,11 +175,9 @@ export class PrimarySession {
     this.finish(cause);
   }
 
-  private open(qemu: KernelStream, peer: ByteStream): PrimaryBarrier & { copied: Promise<void> } {
-    let copied: () => void = () => {};
-    const whenCopied = new Promise<void>((resolve) => {
-      copied = resolve;
-    });
+  /** Relays QEMU's migration stream; resolves when the VM's memory has been copied. */
+  private openRelay(qemu: KernelStream, peer: ByteStream): Promise<void> {
+    const { promise: copied, resolve: onCopied } = Promise.withResolvers<void>();
     const relay = new MigrationRelay(
       'primary',
       qemu,
@@ -190,12 +186,12 @@ export class PrimarySession {
         message: (message) => {
           if (message === 'ready') {
             relay.pass('ready');
-            copied();
+            onCopied();
           } else barrier.reached(message);
         },
         request: () => {
           barrier.reached('request');
-          // QEMU asked by itself: it waits for its answer, so it gets its checkpoint.
+          // QEMU asked by itself, and waits: it gets its checkpoint.
           if (!barrier.isRunning) this.timers.soon(() => this.start('requested'));
         },
         closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
@@ -213,7 +209,7 @@ export class PrimarySession {
     this.relay = relay;
     this.barrier = barrier;
     relay.start();
-    return Object.assign(barrier, { copied: whenCopied });
+    return copied;
   }
 
   private handler(): LinkHandler {

@@ -33,7 +33,7 @@ export type NodeEvents = {
   'sync.started': { peer: string | null };
   'sync.failed': { message: string };
 
-  'checkpoint.committed': CheckpointReport & { inexact?: number };
+  'checkpoint.committed': CheckpointReport;
   'compare.diverged': { flow: string; reason: string };
   'translate.signed': { flow: string };
 

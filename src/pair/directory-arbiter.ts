@@ -1,26 +1,18 @@
 /**
- * The embedded arbiter, for two nodes on one machine: a directory, and no process that could die.
+ * The embedded arbiter, for two nodes on one machine: a directory, so there is no process that could die.
  *
- * Each version of the record is a file of its own, `NNNNNNNN.json`; the highest number is the record. A version is
- * written beside it, flushed to the disk, and then given its name with link(2), which fails if that name is taken:
- * that is the compare-and-swap. Nothing is ever changed or removed, so a slow writer cannot win with an old number,
+ * Each version of the record is a file of its own, `NNNNNNNN.json`; the highest number is the record. A node writes a new
+ * version under another name, flushes it to the disk, and then gives it its name with link(2), which fails if that name is
+ * taken: that is the compare-and-swap. No file is ever changed or removed, so a slow writer cannot win with an old number,
  * and the directory is the pair's history. It grows by one small file per failover or new protection.
  *
- * Failure: a directory that cannot be read or written is COLO_ARBITER_UNREACHABLE; nobody may become alone then.
+ * Failure: COLO_ARBITER_UNREACHABLE if the directory cannot be read or written; no node may become alone then.
  */
 import { randomUUID } from 'node:crypto';
 import { link, mkdir, open, readdir, readFile, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
 import { ColoError, messageOf } from '../error.ts';
-import type { Arbiter, Held, PairRecord } from './arbiter.ts';
-
-const recordSchema = z.strictObject({
-  generation: z.int().positive(),
-  state: z.enum(['alone', 'pair']),
-  primary: z.string(),
-  secondary: z.string().nullable(),
-});
+import { type Arbiter, type PairRecord, recordSchema, type Stored } from './arbiter.ts';
 
 const VERSION_NAME = /^(\d{8})\.json$/;
 
@@ -31,7 +23,7 @@ export class DirectoryArbiter implements Arbiter {
     this.directory = directory;
   }
 
-  async read(): Promise<Held> {
+  async read(): Promise<Stored> {
     try {
       await mkdir(this.directory, { recursive: true });
       let revision = 0;
@@ -47,7 +39,7 @@ export class DirectoryArbiter implements Arbiter {
     }
   }
 
-  async compareAndSwap(revision: number, record: PairRecord): Promise<Held & { won: boolean }> {
+  async compareAndSwap(revision: number, record: PairRecord): Promise<Stored & { won: boolean }> {
     const draft = join(this.directory, `draft-${randomUUID()}`);
     try {
       const file = await open(draft, 'wx', 0o644);
@@ -59,7 +51,7 @@ export class DirectoryArbiter implements Arbiter {
       }
       const won = await this.claim(draft, revision + 1);
       await this.syncDirectory();
-      // What was won is what was asked for: by now the other node may have changed it again.
+      // Not read again: by now the other node may have changed the record once more.
       if (won) return { revision: revision + 1, record, won };
       return { ...(await this.read()), won };
     } catch (cause) {
@@ -97,7 +89,7 @@ export class DirectoryArbiter implements Arbiter {
     const why = messageOf(cause);
     return new ColoError(
       'COLO_ARBITER_UNREACHABLE',
-      `the arbiter's directory ${this.directory} cannot be used: ${why}; nobody can take over until it can`,
+      `the arbiter's directory ${this.directory} cannot be used: ${why}; no node can take over until it can`,
       { cause },
     );
   }

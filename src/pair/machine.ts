@@ -1,17 +1,17 @@
 /**
- * The pair's state machine: who is what, and what happens next. Pure: no clock, no socket, no QEMU.
+ * The pair's state machine: which role each node has, and what happens next. It does no I/O: no clock, no socket, no QEMU.
  *
- * `step` takes the state and an event and answers the next state and the effects that the driver (src/node/) carries
- * out, in order. docs/architecture.md has it as a picture.
+ * `step` changes the state on an event and returns the effects that the driver (src/node/) carries out in order. Nothing
+ * else changes a `Pair`. docs/architecture.md has the machine as a picture.
  *
- * What it guarantees, with the arbiter's compare-and-swap: a node boots, goes on alone or takes over only after it has
- * won the change of the record that says so; and a secondary asks for that only after the lease that it had promised
- * is over. A node that loses is fenced: its output is dropped and its VM stopped.
+ * What it guarantees, with the arbiter's compare-and-swap: a node boots, continues alone or is promoted only after it has
+ * won the change of the record that says so; and a secondary asks for that only after the lease that it promised has
+ * ended. A node that loses is fenced: its output is dropped and its VM stopped.
  *
- * Nor does it ask to be the one that goes on before its VM has answered: when a VM dies, its migration stream is often
- * the first thing to close, and that looks like a lost link. A node that won with a dead VM would end the service.
+ * A node also claims to continue alone or to be promoted only after its VM has replied: when a VM dies, its migration
+ * stream often closes first, and that looks like a lost link. A node that won with a dead VM would end the service.
  */
-import type { Held, PairRecord } from './arbiter.ts';
+import type { PairRecord, Stored } from './arbiter.ts';
 
 export type PairState =
   /** reading the record */
@@ -41,8 +41,8 @@ export type PairState =
 export type Purpose = 'boot' | 'protect' | 'alone' | 'promote';
 
 export type PairEvent =
-  | { type: 'record'; held: Held }
-  | { type: 'swapped'; held: Held; won: boolean }
+  | { type: 'record'; stored: Stored }
+  | { type: 'swapped'; stored: Stored; won: boolean }
   | { type: 'arbiterFailed'; message: string }
   | { type: 'linkUp'; peer: string }
   | { type: 'linkLost'; cause: string }
@@ -57,7 +57,11 @@ export type PairEvent =
   | { type: 'takeoverAsked' }
   | { type: 'yielded' }
   | { type: 'vmLost'; message: string }
-  /** the answer to checkVm */
+  /** this node's VM cannot be started, or does not leave COLO */
+  | { type: 'vmFailed'; message: string }
+  /** the primary has made this node its secondary: the record has a new generation */
+  | { type: 'protectedBy'; generation: number }
+  /** the reply to checkVm */
   | { type: 'vmAnswers' }
   | { type: 'vmSilent' }
   | { type: 'retry' }
@@ -72,7 +76,7 @@ export type PairEffect =
   /** let go of VM and link, then dial the peer as a candidate */
   | { do: 'becomeCandidate' }
   | { do: 'startSync' }
-  /** leave COLO, release what is held, go on without a secondary */
+  /** leave COLO, release what is held, continue without a secondary */
   | { do: 'goAlone'; cause: string }
   | { do: 'confirmProtected'; generation: number }
   /** from now on speak only within the lease: the peer may soon be allowed to take over */
@@ -92,20 +96,20 @@ export type Pair = {
   /** take every candidate as secondary at once */
   readonly autoProtect: boolean;
   state: PairState;
-  held: Held;
+  stored: Stored;
 };
 
 const RETRY_MS = 200;
 
 export function newPair(node: string, autoProtect: boolean): Pair {
-  return { node, autoProtect, state: { name: 'starting' }, held: { revision: 0, record: null } };
+  return { node, autoProtect, state: { name: 'starting' }, stored: { revision: 0, record: null } };
 }
 
 export function generationOf(pair: Pair): number {
-  return pair.held.record?.generation ?? 0;
+  return pair.stored.record?.generation ?? 0;
 }
 
-/** Changes `pair` and answers what to do. Events that mean nothing in a state are ignored. */
+/** Changes `pair` and returns what to do. Events that mean nothing in a state are ignored. */
 export function step(pair: Pair, event: PairEvent): PairEffect[] {
   if (pair.state.name === 'stopped') return [];
   if (event.type === 'stop') {
@@ -113,6 +117,17 @@ export function step(pair: Pair, event: PairEvent): PairEffect[] {
     return [{ do: 'closeLink' }, { do: 'exit', code: 0, message: null }];
   }
   if (event.type === 'vmLost') return vmLost(pair, event.message);
+  if (event.type === 'vmFailed') {
+    pair.state = { name: 'stopped' };
+    return [{ do: 'exit', code: 1, message: event.message }];
+  }
+  if (event.type === 'protectedBy') {
+    // Only shown: a claim reads the record again.
+    const { record } = pair.stored;
+    if (record !== null)
+      pair.stored = { ...pair.stored, record: { ...record, generation: event.generation } };
+    return [];
+  }
   const { state } = pair;
   switch (state.name) {
     case 'starting':
@@ -152,8 +167,8 @@ function starting(pair: Pair, event: PairEvent): PairEffect[] {
     return [];
   }
   if (event.type !== 'record') return [];
-  pair.held = event.held;
-  const { record } = event.held;
+  pair.stored = event.stored;
+  const { record } = event.stored;
   if (record === null) return claim(pair, 'boot', null, 'first start');
   if (record.state === 'alone' && record.primary === pair.node)
     return claim(pair, 'boot', null, 'cold start');
@@ -204,8 +219,8 @@ function orphaned(pair: Pair, cause: string, event: PairEvent): PairEffect[] {
   if (event.type === 'leaseOver' || event.type === 'retry') return [{ do: 'readRecord' }];
   if (event.type === 'arbiterFailed') return [{ do: 'retryAfter', ms: RETRY_MS }];
   if (event.type !== 'record') return [];
-  pair.held = event.held;
-  const { record } = event.held;
+  pair.stored = event.stored;
+  const { record } = event.stored;
   if (record?.state === 'pair' && record.secondary === pair.node) return claim(pair, 'promote', null, cause);
   return startAgain(pair);
 }
@@ -279,9 +294,9 @@ function claiming(
   // An unanswered change may have been made all the same: look before asking again.
   if (event.type === 'retry') return [{ do: 'readRecord' }];
   if (event.type === 'record') {
-    const mine = sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));
-    if (mine) return claimed(pair, state, event.held);
-    if (event.held.revision !== pair.held.revision) return lost(pair, state, event.held);
+    const mine = sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));
+    if (mine) return claimed(pair, state, event.stored);
+    if (event.stored.revision !== pair.stored.revision) return lost(pair, state, event.stored);
     return change(pair, state.purpose, state.peer);
   }
   if (event.type === 'vmAnswers') return [swap(pair, state.purpose, state.peer)];
@@ -291,8 +306,8 @@ function claiming(
   // A change that was made and then changed again by the other node gives no right any more. One that the arbiter
   // refuses because it stands already is this node's own, asked for before with an answer that got lost: nobody else
   // writes this node's name as primary.
-  const stands = sameRecord(event.held.record, wanted(pair, state.purpose, state.peer));
-  return stands ? claimed(pair, state, event.held) : lost(pair, state, event.held);
+  const stands = sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));
+  return stands ? claimed(pair, state, event.stored) : lost(pair, state, event.stored);
 }
 
 /* What several states share. */
@@ -308,7 +323,7 @@ function change(pair: Pair, purpose: Purpose, peer: string | null): PairEffect[]
 }
 
 function swap(pair: Pair, purpose: Purpose, peer: string | null): PairEffect {
-  return { do: 'swap', revision: pair.held.revision, record: wanted(pair, purpose, peer) };
+  return { do: 'swap', revision: pair.stored.revision, record: wanted(pair, purpose, peer) };
 }
 
 function wanted(pair: Pair, purpose: Purpose, peer: string | null): PairRecord {
@@ -317,8 +332,8 @@ function wanted(pair: Pair, purpose: Purpose, peer: string | null): PairRecord {
   return { generation, state: 'alone', primary: pair.node, secondary: null };
 }
 
-function claimed(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, held: Held): PairEffect[] {
-  pair.held = held;
+function claimed(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, stored: Stored): PairEffect[] {
+  pair.stored = stored;
   switch (state.purpose) {
     case 'boot':
       pair.state = { name: 'alone', peer: null };
@@ -336,10 +351,10 @@ function claimed(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, he
   }
 }
 
-function lost(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, held: Held): PairEffect[] {
-  pair.held = held;
+function lost(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, stored: Stored): PairEffect[] {
+  pair.stored = stored;
   if (state.purpose === 'boot') return startAgain(pair);
-  const why = `generation ${generationOf(pair)} belongs to ${held.record?.primary ?? 'nobody'}`;
+  const why = `generation ${generationOf(pair)} belongs to ${stored.record?.primary ?? 'nobody'}`;
   pair.state = { name: 'fenced', why };
   return [{ do: 'fence', why }, { do: 'closeLink' }, { do: 'retryAfter', ms: RETRY_MS }];
 }

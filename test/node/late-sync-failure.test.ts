@@ -1,67 +1,40 @@
-/** A first copy that is done, or fails, when its session has ended: the next session's copy goes on. */
+/** A first copy that is complete, or fails, after its session has ended: the next session is not affected. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ColoError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
-import type { KernelStream } from '../../src/io/byte-stream.ts';
+import type { ByteStream, KernelStream } from '../../src/io/byte-stream.ts';
 import { LIMITS } from '../../src/limits.ts';
-import { LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
-import { type LinkHost, listenLink } from '../../src/link/link-setup.ts';
-import { ColoNode } from '../../src/node/node.ts';
-import type { Pair } from '../../src/pair/machine.ts';
-import { FakeTime } from '../checkpoint/fake-time.ts';
+import type { LinkChannel } from '../../src/link/link-channel.ts';
+import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
+import { listenLink } from '../../src/link/link-setup.ts';
+import { AsPrimary } from '../../src/node/as-primary.ts';
+import { AsSecondary } from '../../src/node/as-secondary.ts';
+import type { GuardedVm } from '../../src/node/guarded-vm.ts';
+import { Scope } from '../../src/node/scope.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
-import { fakePair, pumpAll } from '../io/fake-stream.ts';
+import { type FakeStream, fakePair, pumpAll } from '../io/fake-stream.ts';
 import { CONFIG } from './config-of-b.ts';
+import { fakeParts, never } from './parts.ts';
 
-const never = () => new Promise<never>(() => {});
 const failure = new ColoError('COLO_QEMU_EXITED', 'QEMU ended');
+const HELLO = { channel: 'data', node: 'a', role: 'candidate', generation: 3 } as Hello;
 
-/** A session as far as a copy needs one; `closed` is why it was ended. */
-class Session {
-  readonly link = new TwoPaths().secondaryLink;
-  readonly closed: string[] = [];
-  fail: () => void = () => {};
-
-  begun = 0;
-
-  begin(): void {
-    this.begun++;
-  }
-
-  close(cause: string): void {
-    this.closed.push(cause);
-  }
-
-  sync(): Promise<void> {
-    return new Promise((_, reject) => {
-      this.fail = () => reject(failure);
-    });
-  }
-}
-
-type Inside = {
-  pair: Pair;
-  vm: unknown;
-  primarySession: Session | null;
-  secondarySession: Session | null;
-  startVm(incoming: boolean): Promise<unknown>;
-  receiveCopy(session: Session, channels: string[]): Promise<void>;
-  startSync(): Promise<void>;
-};
-
-function make() {
-  const time = new FakeTime();
+/** A candidate whose primary is played by the test: it takes both channels, and notes the control messages. */
+async function candidate() {
   let failStart = () => {};
-  const [near, far] = fakePair();
+  const streams: FakeStream[] = [];
+  const opened: { data?: LinkChannel; state?: ByteStream } = {};
+  const received: number[] = [];
   const connect = async () => {
+    const [near, far] = fakePair();
+    streams.push(near, far);
     const listen = async (_: unknown, accept: (stream: KernelStream) => void) => {
       accept(far);
       return { close: async () => {} };
     };
-    const transports = { connect: never, listen, unlink() {} };
-    const host: LinkHost = {
-      hello: (channel) => ({
+    const host = {
+      hello: (channel: Hello['channel']): Hello => ({
         version: LINK_VERSION,
         channel,
         pair: CONFIG.pair,
@@ -71,89 +44,117 @@ function make() {
         leaseMs: CONFIG.heartbeat.leaseMs,
       }),
       admit: { alone() {}, copy() {} },
-      open: { data() {}, state() {} },
+      open: {
+        data: (link: LinkChannel) => {
+          opened.data = link;
+          link.handler = {
+            control: (type) => received.push(type),
+            heartbeat() {},
+            heartbeatAck() {},
+            frame() {},
+            teach() {},
+            confirm() {},
+            batchEnd() {},
+          };
+        },
+        state: (stream: ByteStream) => {
+          opened.state = stream;
+        },
+      },
     };
-    const slabs = new SlabPool(LIMITS.slabBytes, 4);
-    void listenLink(CONFIG.link.listen, slabs, host, { timers: time, transports });
+    const transports = { connect: never, listen, unlink() {} };
+    void listenLink(CONFIG.link.listen, new SlabPool(LIMITS.slabBytes, 4), host, {
+      timers: time,
+      transports,
+    });
     return near;
   };
-  const node = new ColoNode({
-    config: CONFIG,
-    arbiter: { read: never, compareAndSwap: never },
-    events: { emit() {} },
-    surroundings: { clock: time, timers: time, transports: { connect, listen: never, unlink() {} } },
+  const { parts, time, dispatched } = fakeParts({
     launcher: {
-      probeExitWithParent: async () => true,
       start: () =>
         new Promise((_, reject) => {
           failStart = () => reject(failure);
         }),
-      connectQmp: never,
     },
-    hashSeed: 1,
+    transports: { connect },
   });
   const pump = async () => {
     for (let i = 0; i < 10; i++) {
-      pumpAll(near, far);
+      pumpAll(...streams);
       await time.pass(1);
     }
   };
-  return { time, inside: node as unknown as Inside, failStart: () => failStart(), pump, near };
+  const secondary = new AsSecondary(parts);
+  void secondary.dial(new Scope(parts.scope));
+  await pump();
+  const { data } = opened;
+  assert.ok(data !== undefined);
+  const startSync = async () => {
+    data.send(MESSAGE.startSync, { generation: 1, channels: ['state'] });
+    await pump();
+  };
+  const types = () => dispatched.map(({ type }) => type);
+  return { secondary, data, opened, received, startSync, failStart: () => failStart(), pump, types, streams };
 }
 
 test('a secondary whose copy fails starts again, but not for a copy of a session that has ended', async () => {
   for (const late of [false, true]) {
-    const { time, inside, failStart } = make();
-    const [first, second] = [new Session(), new Session()];
-    const told: string[] = [];
-    first.link.send = (type) => void told.push(String(type));
-    inside.pair.state = { name: 'copying' };
-    inside.secondarySession = first;
-    const copy = inside.receiveCopy(first, ['state']);
-    await time.pass(10);
-    if (late) inside.secondarySession = second;
+    const { data, received, startSync, failStart, pump, types } = await candidate();
+    await startSync();
+    if (late) data.close();
+    await pump();
     failStart();
-    await copy;
-    assert.deepEqual(told, [String(MESSAGE.failed)]);
-    assert.equal(inside.pair.state.name, late ? 'copying' : 'starting');
-    assert.deepEqual([first.closed.length, second.closed.length], late ? [0, 0] : [1, 0]);
+    await pump();
+    assert.deepEqual(received, late ? [] : [MESSAGE.failed]);
+    assert.deepEqual(types(), ['linkUp', 'syncAsked', late ? 'linkLost' : 'syncFailed']);
   }
 });
 
 test('a copy begins, but not with a session that has ended', async () => {
   for (const late of [false, true]) {
-    const { inside, pump, near } = make();
-    const [first, second] = [new Session(), new Session()];
+    const { secondary, data, opened, received, startSync, pump, streams } = await candidate();
     const [qemu] = fakePair();
-    inside.startVm = async () => ({
-      colo: { prepare: async () => {} },
-      openIncoming: async () => ({ state: qemu }),
-    });
-    inside.pair.state = { name: 'copying' };
-    inside.secondarySession = first;
-    const copy = inside.receiveCopy(first, ['state']);
-    if (late) inside.secondarySession = second;
+    const waiting = Promise.withResolvers<void>();
+    secondary.vm.start = async () =>
+      ({
+        colo: { prepare: () => waiting.promise },
+        openIncoming: async () => ({ state: qemu }),
+      }) as unknown as GuardedVm;
+    await startSync();
+    if (late) data.close();
     await pump();
-    await copy;
-    assert.deepEqual([first.begun, second.begun], [late ? 0 : 1, 0]);
-    assert.deepEqual([qemu.open, near.open], [!late, !late], 'what nobody uses is closed');
+    waiting.resolve();
+    await pump();
+    assert.deepEqual(received, late ? [] : [MESSAGE.syncReady]);
+    assert.ok(opened.state !== undefined);
+    assert.deepEqual([qemu.open, streams[2].open], [!late, !late], 'what no session uses is closed');
   }
 });
 
-test('a primary whose copy fails ends the session that it was for', async () => {
+test('a primary whose copy fails ends the session that it was for, and no later one', async () => {
   for (const late of [false, true]) {
-    const { time, inside } = make();
-    const [first, second] = [new Session(), new Session()];
-    inside.pair.state = { name: 'syncing', peer: 'a' };
-    inside.vm = { colo: { resetAfterFailover: async () => {} } };
-    inside.primarySession = first;
-    const copy = inside.startSync();
-    await time.pass(1);
-    if (late) inside.primarySession = second;
-    first.fail();
+    const { parts, time, dispatched } = fakeParts();
+    const primary = AsPrimary.toBoot(parts, 1);
+    const copied = Promise.withResolvers<void>();
+    Object.defineProperty(primary.vm, 'vm', {
+      value: { colo: { resetAfterFailover: () => copied.promise } },
+    });
+    const [first, second] = [new TwoPaths().primaryLink, new TwoPaths().primaryLink];
+    primary.openSession(first, HELLO);
+    const copy = primary.copy(1);
+    if (late) {
+      first.close();
+      primary.openSession(second, HELLO);
+    }
+    copied.reject(failure);
     await copy;
-    assert.deepEqual(first.closed, ['QEMU ended']);
-    assert.deepEqual(second.closed, []);
-    assert.equal(inside.pair.state.name, 'syncing');
+    await time.pass(1);
+    assert.equal(first.isOpen, false);
+    assert.equal(primary.session?.link, late ? second : undefined);
+    assert.equal(second.isOpen, true);
+    assert.deepEqual(
+      dispatched.at(-1),
+      late ? { type: 'linkUp', peer: 'a' } : { type: 'linkLost', cause: 'QEMU ended' },
+    );
   }
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Held, PairRecord } from '../../src/pair/arbiter.ts';
+import type { PairRecord, Stored } from '../../src/pair/arbiter.ts';
 import {
   generationOf,
   newPair,
@@ -15,13 +15,13 @@ const ALONE_B: PairRecord = { generation: 3, state: 'alone', primary: 'b', secon
 const PAIR_AB: PairRecord = { generation: 3, state: 'pair', primary: 'a', secondary: 'b' };
 const PAIR_BA: PairRecord = { generation: 3, state: 'pair', primary: 'b', secondary: 'a' };
 
-const held = (record: PairRecord | null, revision = 7): Held => ({ revision, record });
+const stored = (record: PairRecord | null, revision = 7): Stored => ({ revision, record });
 const next = (record: PairRecord): PairRecord => ({ ...record, generation: 4 });
 const linkLost: PairEvent = { type: 'linkLost', cause: 'cable' };
 
 /** Node `a` in some state, holding some record. */
 function pairIn(state: PairState, record: PairRecord | null, autoProtect = true): Pair {
-  return { ...newPair('a', autoProtect), state, held: held(record) };
+  return { ...newPair('a', autoProtect), state, stored: stored(record) };
 }
 
 const claiming = (
@@ -55,13 +55,13 @@ type Row = [
 ];
 
 const ROWS: Row[] = [
-  ['first start', starting, null, { type: 'record', held: held(null) }, 'claiming', 'swap'],
-  ['cold start of the one', starting, null, { type: 'record', held: held(ALONE_A) }, 'claiming', 'swap'],
+  ['first start', starting, null, { type: 'record', stored: stored(null) }, 'claiming', 'swap'],
+  ['cold start of the one', starting, null, { type: 'record', stored: stored(ALONE_A) }, 'claiming', 'swap'],
   [
     'the other has it',
     starting,
     null,
-    { type: 'record', held: held(ALONE_B) },
+    { type: 'record', stored: stored(ALONE_B) },
     'candidate',
     'becomeCandidate',
   ],
@@ -69,11 +69,18 @@ const ROWS: Row[] = [
     'was primary of a pair',
     starting,
     null,
-    { type: 'record', held: held(PAIR_AB) },
+    { type: 'record', stored: stored(PAIR_AB) },
     'returning',
     'becomeCandidate waitForReturn',
   ],
-  ['was secondary', starting, null, { type: 'record', held: held(PAIR_BA) }, 'returning', 'becomeCandidate'],
+  [
+    'was secondary',
+    starting,
+    null,
+    { type: 'record', stored: stored(PAIR_BA) },
+    'returning',
+    'becomeCandidate',
+  ],
   ['no arbiter at the start', starting, null, arbiterFailed, 'starting', 'retryAfter'],
   ['asks again', starting, null, { type: 'retry' }, 'starting', 'readRecord'],
   ['nobody showed the VM', returning, PAIR_AB, { type: 'returnTimeOver' }, 'claiming', 'swap'],
@@ -104,7 +111,7 @@ const ROWS: Row[] = [
     'closeLink retryAfter',
   ],
   ['asks when its promise is over', orphaned, PAIR_BA, { type: 'leaseOver' }, 'orphaned', 'readRecord'],
-  ['may take over', orphaned, null, { type: 'record', held: held(PAIR_BA) }, 'claiming', 'checkVm'],
+  ['may take over', orphaned, null, { type: 'record', stored: stored(PAIR_BA) }, 'claiming', 'checkVm'],
   [
     'its copy died, too',
     orphaned,
@@ -117,7 +124,7 @@ const ROWS: Row[] = [
     'may not: the other went alone',
     orphaned,
     null,
-    { type: 'record', held: held(ALONE_B) },
+    { type: 'record', stored: stored(ALONE_B) },
     'starting',
     'closeLink retryAfter',
   ],
@@ -125,7 +132,7 @@ const ROWS: Row[] = [
     'may not: never protected',
     orphaned,
     null,
-    { type: 'record', held: held(null) },
+    { type: 'record', stored: stored(null) },
     'starting',
     'closeLink retryAfter',
   ],
@@ -148,7 +155,7 @@ const ROWS: Row[] = [
     'may boot',
     claiming('boot'),
     ALONE_A,
-    { type: 'swapped', won: true, held: held(next(ALONE_A), 8) },
+    { type: 'swapped', won: true, stored: stored(next(ALONE_A), 8) },
     'alone',
     'bootVm',
   ],
@@ -156,7 +163,7 @@ const ROWS: Row[] = [
     'may not boot',
     claiming('boot'),
     ALONE_A,
-    { type: 'swapped', won: false, held: held(next(ALONE_B), 8) },
+    { type: 'swapped', won: false, stored: stored(next(ALONE_B), 8) },
     'starting',
     'closeLink retryAfter',
   ],
@@ -164,7 +171,7 @@ const ROWS: Row[] = [
     'is protected',
     claiming('protect', 'b'),
     ALONE_A,
-    { type: 'swapped', won: true, held: held(next(PAIR_AB), 8) },
+    { type: 'swapped', won: true, stored: stored(next(PAIR_AB), 8) },
     'primary',
     'confirmProtected',
   ],
@@ -172,7 +179,7 @@ const ROWS: Row[] = [
     'lost the link while it claimed: takes it back',
     { name: 'claiming', purpose: 'protect', peer: 'b', cause: '', linkLost: true },
     ALONE_A,
-    { type: 'swapped', won: true, held: held(next(PAIR_AB), 8) },
+    { type: 'swapped', won: true, stored: stored(next(PAIR_AB), 8) },
     'claiming',
     'checkVm',
   ],
@@ -191,7 +198,7 @@ const ROWS: Row[] = [
     'goes alone',
     claiming('alone'),
     PAIR_AB,
-    { type: 'swapped', won: true, held: held(next(ALONE_A), 8) },
+    { type: 'swapped', won: true, stored: stored(next(ALONE_A), 8) },
     'alone',
     'goAlone',
   ],
@@ -199,7 +206,7 @@ const ROWS: Row[] = [
     'lost against the secondary',
     claiming('alone'),
     PAIR_AB,
-    { type: 'swapped', won: false, held: held(next(ALONE_B), 8) },
+    { type: 'swapped', won: false, stored: stored(next(ALONE_B), 8) },
     'fenced',
     'fence closeLink retryAfter',
   ],
@@ -207,7 +214,7 @@ const ROWS: Row[] = [
     'refused because it stands already: the first answer was lost',
     claiming('alone'),
     PAIR_AB,
-    { type: 'swapped', won: false, held: held(next(ALONE_A), 8) },
+    { type: 'swapped', won: false, stored: stored(next(ALONE_A), 8) },
     'alone',
     'goAlone',
   ],
@@ -215,7 +222,7 @@ const ROWS: Row[] = [
     'won, and was overtaken before it knew',
     claiming('protect', 'b'),
     ALONE_A,
-    { type: 'swapped', won: true, held: held({ ...ALONE_B, generation: 5 }, 9) },
+    { type: 'swapped', won: true, stored: stored({ ...ALONE_B, generation: 5 }, 9) },
     'fenced',
     'fence closeLink retryAfter',
   ],
@@ -223,7 +230,7 @@ const ROWS: Row[] = [
     'takes over',
     claiming('promote'),
     PAIR_BA,
-    { type: 'swapped', won: true, held: held(next(ALONE_A), 8) },
+    { type: 'swapped', won: true, stored: stored(next(ALONE_A), 8) },
     'promoting',
     'promote',
   ],
@@ -231,7 +238,7 @@ const ROWS: Row[] = [
     'lost against the primary',
     claiming('promote'),
     PAIR_BA,
-    { type: 'swapped', won: false, held: held(next(ALONE_B), 8) },
+    { type: 'swapped', won: false, stored: stored(next(ALONE_B), 8) },
     'fenced',
     'fence closeLink retryAfter',
   ],
@@ -241,7 +248,7 @@ const ROWS: Row[] = [
     'the change was not made',
     claiming('alone'),
     PAIR_AB,
-    { type: 'record', held: held(PAIR_AB) },
+    { type: 'record', stored: stored(PAIR_AB) },
     'claiming',
     'checkVm',
   ],
@@ -249,7 +256,7 @@ const ROWS: Row[] = [
     'the change was made',
     claiming('alone'),
     PAIR_AB,
-    { type: 'record', held: held(next(ALONE_A), 8) },
+    { type: 'record', stored: stored(next(ALONE_A), 8) },
     'alone',
     'goAlone',
   ],
@@ -257,7 +264,7 @@ const ROWS: Row[] = [
     'another change was made',
     claiming('alone'),
     PAIR_AB,
-    { type: 'record', held: held(next(ALONE_B), 8) },
+    { type: 'record', stored: stored(next(ALONE_B), 8) },
     'fenced',
     'fence closeLink retryAfter',
   ],
@@ -291,7 +298,7 @@ test('each claim asks for the next generation, from the revision that was read',
     assert.deepEqual(effects.at(-1), { do: 'swap', revision: 7, record: wanted });
   }
   const pair = pairIn(starting, null);
-  assert.deepEqual(step(pair, { type: 'record', held: held(null, 0) }), [
+  assert.deepEqual(step(pair, { type: 'record', stored: stored(null, 0) }), [
     { do: 'swap', revision: 0, record: { generation: 1, state: 'alone', primary: 'a', secondary: null } },
   ]);
   assert.equal(generationOf(pair), 0);

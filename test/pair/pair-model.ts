@@ -189,8 +189,8 @@ export class PairModel {
           if (event.type === 'leaseOver' && this.other(node).right === 'lease')
             this.other(node).right = 'none';
           // An arbiter may look at the record long after the change: somebody else may have changed it again.
-          const held = { revision: this.revision, record: this.record };
-          node.dispatch(event.type === 'swapped' ? { ...event, held } : event);
+          const stored = { revision: this.revision, record: this.record };
+          node.dispatch(event.type === 'swapped' ? { ...event, stored } : event);
         });
       }
       const peer = this.other(node);
@@ -251,10 +251,10 @@ export class PairModel {
       this.record = swap.record;
       this.log.push(`  record ${this.revision}: ${JSON.stringify(this.record)}`);
     }
-    const held = { revision: this.revision, record: this.record };
+    const stored = { revision: this.revision, record: this.record };
     if (!answered) node.pending.push({ type: 'arbiterFailed', message: 'lost' });
-    else if (swap === null) node.pending.push({ type: 'record', held });
-    else node.pending.push({ type: 'swapped', held, won });
+    else if (swap === null) node.pending.push({ type: 'record', stored });
+    else node.pending.push({ type: 'swapped', stored, won });
   }
 
   private check(): void {

@@ -211,7 +211,7 @@ export class Injector {
     const i = this.traps.findIndex((trap) => trap.phase === phase);
     if (i < 0) return;
     const [trap] = this.traps.splice(i, 1);
-    const isPrimary = record.held.record?.primary === host.side;
+    const isPrimary = record.stored.record?.primary === host.side;
     const victim = (trap.role === 'primary') === isPrimary ? host : otherOf(this.scene.hosts, host);
     // While a node is paused both streams bring something, and it then reads them in either order.
     if (die.chance(0.5)) otherOf(this.scene.hosts, victim).life?.process.pause(die.within(2, 30));
@@ -229,8 +229,9 @@ export class Injector {
   aboutToWrite(host: SimHost, sent: SentOutput | null): void {
     const { stall } = this;
     const { loop, record } = this.scene;
-    const held = record.held.record;
-    if (stall === null || host.write === null || held?.state !== 'pair' || held.primary !== host.side) return;
+    const stored = record.stored.record;
+    if (stall === null || host.write === null || stored?.state !== 'pair' || stored.primary !== host.side)
+      return;
     const releasedBytes = host.life?.audit.releasedBytes ?? 0;
     if (loop.nowMs > stall.untilMs) this.stall = null;
     else if (stall.long && releasedBytes <= WORLD_LIMITS.uplinkWriteBytesMax) return;
@@ -248,9 +249,9 @@ export class Injector {
   /** Returns what is lost of a node's request to change the record. */
   lostOfClaim(record: PairRecord): Lost {
     const { loop } = this.scene;
-    const held = this.scene.record.held.record;
+    const stored = this.scene.record.stored.record;
     const { lostClaims } = this;
-    const promotion = held?.state === 'pair' && held.secondary === record.primary;
+    const promotion = stored?.state === 'pair' && stored.secondary === record.primary;
     if (!promotion || lostClaims.left === 0 || loop.nowMs > lostClaims.untilMs) return null;
     lostClaims.left--;
     this.scene.journal.count(`claims whose ${lostClaims.lost} was lost`);
@@ -265,7 +266,7 @@ export class Injector {
       this.scene.loop.after(0, life.process, () => {
         const { node } = life;
         (command === 'failover'
-          ? side === this.scene.record.held.record?.primary
+          ? side === this.scene.record.stored.record?.primary
             ? node.failover()
             : Promise.resolve()
           : command === 'checkpoint'
@@ -281,7 +282,7 @@ export class Injector {
 
   /** VMs or clients send many datagrams at once. */
   private burst({ who, datagrams, bytes, own }: BurstAt): void {
-    const primary = this.scene.record.held.record?.primary;
+    const primary = this.scene.record.stored.record?.primary;
     this.scene.journal.count(`bursts of ${who}`);
     if (who === 'clients') {
       this.scene.loop.after(0, null, () => this.scene.mix.burst.ask(datagrams, bytes));
@@ -297,7 +298,7 @@ export class Injector {
 
   /** Ends the primary wherever it is by now; does nothing if it has no secondary. */
   private killPrimary(part: Broken, ms: number): void {
-    const { record } = this.scene.record.held;
+    const { record } = this.scene.record.stored;
     if (record?.state !== 'pair') return;
     const host = this.scene.hosts[record.primary as Side];
     if (part === 'host') {
@@ -313,14 +314,14 @@ export class Injector {
    * Then the primary dies.
    */
   private mutePrimary({ part, afterMs }: Extract<Fault['what'], { kind: 'mute-primary' }>, ms: number): void {
-    const { record } = this.scene.record.held;
+    const { record } = this.scene.record.stored;
     if (record?.state !== 'pair') return;
     const { primary, secondary } = record;
     this.scene.mix.flood.flood(MUTE_CONNECTIONS, MUTE_CONNECTIONS);
     this.scene.loop.after(this.scene.die.next() * MUTE_WITHIN_MS, null, () => {
       this.cut(`${primary}>${secondary}`, this.scene.loop.nowMs + ms);
       this.scene.loop.after(afterMs, null, () => {
-        if (this.scene.record.held.record?.primary !== primary) return;
+        if (this.scene.record.stored.record?.primary !== primary) return;
         this.scene.journal.count('muted primaries');
         this.asFault(() => this.killPrimary(part, ms));
       });
@@ -329,7 +330,7 @@ export class Injector {
 
   /** The network stops reading from the primary's uplink while both VMs send much; the primary may die with its queue. */
   private stallUplink({ dies, afterMs }: Extract<Fault['what'], { kind: 'uplink-stall' }>, ms: number): void {
-    const { record } = this.scene.record.held;
+    const { record } = this.scene.record.stored;
     if (record?.state !== 'pair') return;
     const host = this.scene.hosts[record.primary as Side];
     const stallMs = dies === 'nothing' ? Math.min(ms, UPLINK_STALL_MS_MAX) : afterMs + UPLINK_AFTER_DEATH_MS;
@@ -337,7 +338,7 @@ export class Injector {
     this.burst({ ...LONG_WRITE, who: 'vms', datagrams: UPLINK_FULL_DATAGRAMS, own: false });
     if (dies === 'nothing') return;
     this.scene.loop.after(afterMs, null, () => {
-      if (this.scene.record.held.record?.primary !== host.side) return;
+      if (this.scene.record.stored.record?.primary !== host.side) return;
       if ((host.life?.audit.releasedBytes ?? 0) > 0)
         this.scene.journal.count('primaries that died with output waiting');
       this.asFault(() => this.killPrimary(dies, ms));
@@ -349,7 +350,7 @@ export class Injector {
    * now it gets none, nor any reply of the arbiter. It may then speak by its lease only.
    */
   private halfReset(lateMs: number, arbiterMs: number, ms: number): void {
-    const { record } = this.scene.record.held;
+    const { record } = this.scene.record.stored;
     if (record?.state !== 'pair') return;
     const primary = this.scene.hosts[record.primary as Side];
     const secondary = otherOf(this.scene.hosts, primary);

@@ -1,6 +1,6 @@
 /** The arbiter: one record in memory. Each node reaches it by a way that can be slow, be cut, or lose replies. */
 import { ColoError } from '../../src/error.ts';
-import type { Arbiter, Held, PairRecord } from '../../src/pair/arbiter.ts';
+import type { Arbiter, PairRecord, Stored } from '../../src/pair/arbiter.ts';
 import type { Die } from './guest/die.ts';
 import type { Process } from './loop.ts';
 
@@ -16,7 +16,7 @@ export type ArbiterWay = {
 export type Lost = 'request' | 'reply' | null;
 
 export class ArbiterRecord {
-  held: Held = { revision: 0, record: null };
+  stored: Stored = { revision: 0, record: null };
   onChange: (record: PairRecord, by: string) => void = () => {};
   /** Called with each change that a node asks for. Returns what is lost of that request. */
   onAsked: (record: PairRecord) => Lost = () => null;
@@ -37,19 +37,19 @@ export class SimArbiter implements Arbiter {
     this.die = die;
   }
 
-  read(): Promise<Held> {
-    return this.ask(() => ({ ...this.store.held }));
+  read(): Promise<Stored> {
+    return this.ask(() => ({ ...this.store.stored }));
   }
 
-  compareAndSwap(revision: number, record: PairRecord): Promise<Held & { won: boolean }> {
+  compareAndSwap(revision: number, record: PairRecord): Promise<Stored & { won: boolean }> {
     const lost = this.store.onAsked(record);
     return this.ask(() => {
-      const won = this.store.held.revision === revision;
+      const won = this.store.stored.revision === revision;
       if (won) {
-        this.store.held = { revision: revision + 1, record };
+        this.store.stored = { revision: revision + 1, record };
         this.store.onChange(record, this.owner.name);
       }
-      return { ...this.store.held, won };
+      return { ...this.store.stored, won };
     }, lost);
   }
 

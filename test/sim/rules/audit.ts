@@ -53,7 +53,7 @@ type Promotion = { sentFrames: number; deliveredFrames: number };
 
 export class Audit {
   slabsIdleMax = 0;
-  private readonly inside: Insides;
+  private readonly node: ColoNode;
   private readonly limits: Limits;
   private readonly ledgers = new Map<string, Ledger>();
   /** For a promotion: the path before, its ledgers then, and what the node reports. */
@@ -63,8 +63,21 @@ export class Audit {
   private seen: { path: unknown; vm: unknown; uplink: unknown } = { path: null, vm: null, uplink: null };
 
   constructor(node: ColoNode, limits: Limits) {
-    this.inside = node as unknown as Insides;
+    this.node = node;
     this.limits = limits;
+  }
+
+  /** The node as it is now. A role that is over has no path any more. */
+  private get inside(): Insides {
+    const { role, parts } = this.node.inspect();
+    const current = role?.isOver === true ? null : role;
+    return {
+      slabs: parts.slabs,
+      uplink: parts.uplink as unknown as Port,
+      vmPort: parts.vmPort as unknown as Port,
+      path: current?.kind === 'primary' ? (current.path as unknown as Path) : null,
+      secondaryPath: current?.kind === 'secondary' ? current.path : null,
+    };
   }
 
   /** Returns what is wrong, as rule and text. */

@@ -68,7 +68,7 @@ export class Lineage {
     journal.trace(qemu.name, 'dies');
     if (host.qemu === qemu) host.qemu = null;
     host.vmDied = true;
-    const { record } = this.scene.record.held;
+    const { record } = this.scene.record.stored;
     if (!injector.injecting && this.covered && record?.state === 'alone' && record.primary === host.side)
       journal.violation('nothing lost', `${host.side} is alone by the record, and its node ended its VM`);
     this.update(injector.injecting ? null : `${host.side}'s node ended its VM`, host);
@@ -90,7 +90,7 @@ export class Lineage {
   /** `decision`: what a node did that may have ended the last copy; null for a fault. */
   private update(decision: string | null = null, host: SimHost | null = null): void {
     const { journal, loop, hosts } = this.scene;
-    const { record } = this.scene.record.held;
+    const { record } = this.scene.record.stored;
     const carries = (side: string | null): boolean => {
       const one = side === null ? undefined : hosts[side as Side];
       return one?.qemu?.process.alive === true && (one.qemu.hasState || !one.qemu.incoming);

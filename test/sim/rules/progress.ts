@@ -103,6 +103,6 @@ export class Progress {
   private get isProtected(): boolean {
     const { hosts, record } = this.scene;
     const phases = Object.values(hosts).map((host) => host.life?.node.status().phase);
-    return record.held.record?.state === 'pair' && phases.every((phase) => phase === 'protected');
+    return record.stored.record?.state === 'pair' && phases.every((phase) => phase === 'protected');
   }
 }

@@ -39,7 +39,7 @@ export class UplinkWrites {
 
   wrote(host: SimHost, bytes: Uint8Array): void {
     const { journal, record } = this.scene;
-    const held = record.held.record;
+    const held = record.stored.record;
     const { write } = host;
     const late = held?.primary !== host.side;
     if (late && write?.sent == null)
@@ -66,7 +66,7 @@ export class UplinkWrites {
   /** A node without the voice must not be able to speak, even if it has no output now. */
   checkVoices(): void {
     const { journal, hosts } = this.scene;
-    const { record } = this.scene.record.held;
+    const { record } = this.scene.record.stored;
     for (const host of Object.values(hosts)) {
       const { life } = host;
       if (life === null || record?.primary === host.side || !life.audit.maySpeak(life.process.now()))

@@ -1,0 +1,262 @@
+/**
+ * A node as primary: it has the VM that clients hear, alone or with a secondary.
+ *
+ * It owns what lives as long as it has this role: the VM, the primary's path with its voice, and the session with the peer
+ * that is, or becomes, the secondary. The role ends when the node is fenced, becomes a candidate, or stops.
+ */
+import { CheckpointPolicy } from '../checkpoint/policy.ts';
+import { PrimaryPath } from '../datapath/primary-path.ts';
+import type { Promotion } from '../datapath/secondary-path.ts';
+import type { Tap } from '../datapath/tap.ts';
+import { errorText, invariant, messageOf } from '../error.ts';
+import type { LinkChannel } from '../link/link-channel.ts';
+import { type Hello, MESSAGE } from '../link/link-protocol.ts';
+import { announcements } from '../pair/announce.ts';
+import { Voice } from '../pair/voice.ts';
+import { OffsetMap } from '../translate/offset-map.ts';
+import type { AsSecondary, LinkLoss } from './as-secondary.ts';
+import type { NodeParts } from './parts.ts';
+import { PrimarySession } from './primary-session.ts';
+import { RoleVm } from './role-vm.ts';
+import { Scope } from './scope.ts';
+
+/** Announcements can get lost: QEMU repeats its own at about the same times (qemu_announce_self). */
+const ANNOUNCE_AT_MS = [0, 50, 200, 450, 800];
+/**
+ * Leaving COLO takes milliseconds, or longer if the host is starved. This is the last copy of the service, so the node gives
+ * up on it only if its QEMU hangs for good.
+ */
+const FAILOVER_MS_MAX = 60_000;
+
+export class AsPrimary {
+  readonly kind = 'primary';
+  readonly path: PrimaryPath;
+  readonly vm: RoleVm;
+  private readonly parts: NodeParts;
+  private readonly scope: Scope;
+  private peer: { session: PrimarySession; policy: CheckpointPolicy } | null = null;
+  private promotion: (Promotion & { loss: LinkLoss }) | null = null;
+
+  /** The arbiter's record of `generation` says alone(this node). */
+  private constructor(
+    parts: NodeParts,
+    generation: number,
+    from: { vm: RoleVm; offsets: OffsetMap; epoch: number },
+  ) {
+    this.parts = parts;
+    this.scope = new Scope(parts.scope);
+    this.vm = from.vm;
+    const voice = new Voice();
+    voice.grantAlone(generation);
+    this.path = new PrimaryPath({
+      slabs: parts.slabs,
+      vm: parts.vmPort,
+      uplink: parts.uplink,
+      clock: parts.surroundings.clock,
+      offsets: from.offsets,
+      mac: parts.config.vm.mac,
+      hashSeed: parts.hashSeed,
+      voice,
+      epoch: from.epoch,
+      limits: parts.limits,
+      events: {
+        diverged: (flow, reason) => {
+          parts.observed.diverged(flow, reason, parts.surroundings.clock.wall());
+          parts.events.emit('compare.diverged', { flow, reason });
+          this.peer?.policy.diverged(reason);
+          this.peer?.session.hurry();
+        },
+      },
+    });
+    this.path.tap = parts.tap();
+  }
+
+  /** For a VM that `boot` starts. */
+  static toBoot(parts: NodeParts, generation: number): AsPrimary {
+    const offsets = new OffsetMap(parts.hashSeed, parts.limits);
+    return new AsPrimary(parts, generation, { vm: new RoleVm(parts), offsets, epoch: 0 });
+  }
+
+  /**
+   * A promotion: takes VM, ports and translations from the secondary's role, and releases what that has retained. What
+   * remains is QEMU's part, `finishPromotion`.
+   */
+  static promote(parts: NodeParts, generation: number, secondary: AsSecondary): AsPrimary {
+    const { path, vm, loss } = secondary.giveUp();
+    // The secondary's path leaves the ports before this role's path takes them.
+    path.leave();
+    const primary = new AsPrimary(parts, generation, { vm, offsets: path.offsets, epoch: path.epoch });
+    const promotion = path.handOver((slab, at, length) => primary.path.sendAsIs(slab, at, length));
+    primary.promotion = { ...promotion, loss };
+    primary.path.flush();
+    primary.announce();
+    return primary;
+  }
+
+  get isOver(): boolean {
+    return this.scope.isOver;
+  }
+
+  get session(): PrimarySession | null {
+    return this.peer?.session ?? null;
+  }
+
+  async boot(): Promise<void> {
+    try {
+      const vm = await this.vm.start('boot');
+      this.parts.events.emit('vm.started', { pid: vm.pid, qemu: vm.capabilities.version.text });
+    } catch (cause) {
+      this.failed(cause);
+    }
+  }
+
+  /** QEMU leaves COLO, and the VM runs on from its own state. */
+  async finishPromotion(generation: number, cause: string): Promise<void> {
+    const { parts, promotion } = this;
+    invariant(promotion !== null, 'a VM that was not promoted left COLO');
+    try {
+      await this.leaveColo();
+    } catch (error) {
+      this.failed(error);
+      return;
+    }
+    const { loss, ...done } = promotion;
+    const { clock } = parts.surroundings;
+    const report = {
+      generation,
+      cause,
+      detectMs: loss.decidedMs - loss.heardMs,
+      promoteMs: clock.now() - loss.decidedMs,
+      atMs: clock.wall(),
+    };
+    parts.observed.failover = report;
+    parts.events.emit('failover.done', { ...report, ...done });
+    parts.dispatch({ type: 'promoted' });
+  }
+
+  /** Continues without a secondary: the arbiter's record of `generation` says alone(this node). */
+  async goAlone(generation: number, cause: string): Promise<void> {
+    const { events } = this.parts;
+    const releasedFrames = this.path.goAlone(generation);
+    events.emit('pair.alone', { cause, releasedFrames, generation });
+    try {
+      await this.leaveColo();
+    } catch (error) {
+      events.emit('vm.failover-failed', { message: messageOf(error) });
+      this.failed(error);
+    }
+  }
+
+  /** A candidate has opened the data channel. */
+  openSession(link: LinkChannel, hello: Hello): void {
+    const { config, events, limits, observed, surroundings, dispatch } = this.parts;
+    const { vm } = this.vm;
+    if (vm === null || this.isOver) {
+      link.close();
+      return;
+    }
+    const policy = new CheckpointPolicy(config.checkpoint);
+    const session = new PrimarySession({
+      link,
+      path: this.path,
+      vm: { openCopy: () => vm.openCopy(), requestCheckpoint: () => vm.colo.requestCheckpoint() },
+      policy,
+      clock: surroundings.clock,
+      timers: surroundings.timers,
+      heartbeat: config.heartbeat,
+      limits,
+      events: {
+        firstCommit: () => dispatch({ type: 'committed' }),
+        checkpoint: (report) => {
+          observed.checkpoint(report);
+          events.emit('checkpoint.committed', report);
+        },
+        takeoverAsked: () => dispatch({ type: 'takeoverAsked' }),
+        closed: (cause) => {
+          this.peer = null;
+          events.emit('link.lost', { cause });
+          if (!this.isOver) dispatch({ type: 'linkLost', cause });
+        },
+      },
+    });
+    this.peer = { session, policy };
+    observed.peerName = hello.node;
+    events.emit('link.up', { peer: hello.node, peerGeneration: hello.generation });
+    dispatch({ type: 'linkUp', peer: hello.node });
+    // A former primary that was paused may have woken in the middle of a write, after the promotion was announced: the
+    // network then sends to its port. By now it has read the record, and sends nothing more.
+    this.announce();
+  }
+
+  /** Takes the first copy of the VM to the peer. */
+  async copy(generation: number): Promise<void> {
+    const { events, observed } = this.parts;
+    const { session } = this;
+    const { vm } = this.vm;
+    if (session === null || vm === null) return;
+    events.emit('sync.started', { peer: observed.peerName });
+    try {
+      await vm.colo.resetAfterFailover();
+      await session.sync(generation);
+    } catch (cause) {
+      const message = messageOf(cause);
+      events.emit('sync.failed', { message });
+      // The session of this copy, which may have been followed by another one.
+      session.close(message);
+    }
+  }
+
+  confirmProtected(generation: number): void {
+    this.session?.link.send(MESSAGE.protected, { generation });
+    this.parts.events.emit('pair.protected', { generation, secondary: this.parts.observed.peerName });
+  }
+
+  speakByLease(): void {
+    this.session?.speakByLease();
+  }
+
+  sendYielded(): void {
+    this.session?.link.send(MESSAGE.yielded, {});
+  }
+
+  closeLink(cause: string): void {
+    this.session?.close(cause);
+  }
+
+  setTap(tap: Tap | null): void {
+    this.path.tap = tap;
+  }
+
+  /** This node has lost the voice for good: drops its output and stops its VM. The link stays open, to yield by. */
+  fence(): void {
+    this.path.fence();
+    this.scope.end();
+    void this.vm.stop();
+  }
+
+  /** Resolves when the VM's QEMU has ended. */
+  async end(): Promise<void> {
+    this.path.fence();
+    this.scope.end();
+    this.closeLink('closed by this node');
+    await this.vm.stop();
+  }
+
+  private announce(): void {
+    const { config, surroundings } = this.parts;
+    const frames = announcements(config.vm.mac, config.vm.addresses);
+    for (const ms of ANNOUNCE_AT_MS) {
+      this.scope.after(surroundings.timers, ms, () => {
+        for (const frame of frames) this.path.announce(frame);
+      });
+    }
+  }
+
+  private async leaveColo(): Promise<void> {
+    await this.vm.vm?.failover(FAILOVER_MS_MAX);
+  }
+
+  private failed(cause: unknown): void {
+    if (!this.isOver) this.parts.dispatch({ type: 'vmFailed', message: errorText(cause) });
+  }
+}

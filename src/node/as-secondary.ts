@@ -1,0 +1,227 @@
+/**
+ * A node as candidate and as secondary: it dials the primary, takes a copy of its VM, and follows it until the link ends.
+ *
+ * It owns what lives as long as it has this role: the session with the primary, the copy of the VM, and the secondary's
+ * path. A promotion hands VM and path to the primary's role (as-primary.ts); otherwise they end with this one.
+ */
+import { SecondaryPath } from '../datapath/secondary-path.ts';
+import type { Tap } from '../datapath/tap.ts';
+import { ColoError, invariant, messageOf } from '../error.ts';
+import { describeFlowKey } from '../flow/key.ts';
+import { Outage, redial } from '../io/redial.ts';
+import type { ChannelName } from '../link/channels.ts';
+import { dialCopy } from '../link/copy.ts';
+import type { LinkChannel } from '../link/link-channel.ts';
+import { MESSAGE } from '../link/link-protocol.ts';
+import { dialLink } from '../link/link-setup.ts';
+import { LeasePromise } from '../pair/lease.ts';
+import { OffsetMap } from '../translate/offset-map.ts';
+import { SvmTranslator } from '../translate/svm-translator.ts';
+import type { NodeParts } from './parts.ts';
+import { RoleVm } from './role-vm.ts';
+import { Scope } from './scope.ts';
+import { SecondarySession } from './secondary-session.ts';
+
+const REDIAL_MS = 100;
+
+/** When the primary was last heard from, and when this node decided that it is gone. */
+export type LinkLoss = { heardMs: number; decidedMs: number };
+
+export class AsSecondary {
+  readonly kind = 'secondary';
+  readonly vm: RoleVm;
+  private readonly parts: NodeParts;
+  private readonly scope: Scope;
+  private current: SecondarySession | null = null;
+  private copy: SecondaryPath | null = null;
+  private loss: LinkLoss = { heardMs: 0, decidedMs: 0 };
+  /** until then the primary may still speak */
+  private leaseOverAtMs = 0;
+
+  constructor(parts: NodeParts) {
+    this.parts = parts;
+    this.scope = new Scope(parts.scope);
+    this.vm = new RoleVm(parts);
+  }
+
+  get isOver(): boolean {
+    return this.scope.isOver;
+  }
+
+  /** There is a VM with a committed copy. */
+  get isPromotable(): boolean {
+    return this.vm.vm !== null && this.copy?.isPromotable === true;
+  }
+
+  get session(): SecondarySession | null {
+    return this.current;
+  }
+
+  get path(): SecondaryPath | null {
+    return this.copy;
+  }
+
+  /** Dials the primary until it takes this node as its candidate, or `wanted` ends. */
+  async dial(wanted: Scope): Promise<void> {
+    const { config, slabs, surroundings, events } = this.parts;
+    await redial({
+      dial: async () => {
+        const hello = this.parts.hello('data', 'candidate');
+        const { channel, hello: theirs } = await dialLink(config.link.peer, slabs, hello, surroundings);
+        return { channel, peer: theirs.node, close: () => channel.close() };
+      },
+      connected: ({ channel, peer }) => this.openSession(channel, peer),
+      outage: new Outage('per cause', (message) => events.emit('link.dial-failed', { message })),
+      timers: surroundings.timers,
+      waitMs: REDIAL_MS,
+      signal: wanted.signal,
+    });
+  }
+
+  /** Dispatches `leaseOver` when the lease that this node has promised is over, unless `wanted` has ended by then. */
+  waitForLease(wanted: Scope): void {
+    const { clock, timers } = this.parts.surroundings;
+    const leftMs = Math.max(0, this.leaseOverAtMs - clock.now());
+    wanted.after(timers, Math.ceil(leftMs), () => {
+      const nowMs = clock.now();
+      // A timer may fire a fraction of a millisecond early.
+      if (nowMs < this.leaseOverAtMs) return this.waitForLease(wanted);
+      this.loss.decidedMs = nowMs;
+      this.parts.dispatch({ type: 'leaseOver' });
+    });
+  }
+
+  /** Asks the living primary to yield. */
+  askTakeover(): void {
+    this.current?.link.send(MESSAGE.takeover, {});
+  }
+
+  closeLink(cause: string): void {
+    this.current?.close(cause);
+  }
+
+  setTap(tap: Tap | null): void {
+    if (this.copy !== null) this.copy.tap = tap;
+  }
+
+  /** The claim to be promoted is lost: forgets the copy and stops the VM. */
+  fence(): void {
+    this.scope.end();
+    this.copy?.discard();
+    void this.vm.stop();
+  }
+
+  /** Ends the role for a promotion, which takes VM and path. */
+  giveUp(): { path: SecondaryPath; vm: RoleVm; loss: LinkLoss } {
+    const { copy: path, vm, current } = this;
+    invariant(path !== null && vm.vm !== null, 'a node without a copy of the VM was promoted');
+    // A primary that has yielded may not have closed the link yet.
+    const decidedMs = this.parts.surroundings.clock.now();
+    const loss = current === null ? this.loss : { heardMs: current.promise.lastHeardMs, decidedMs };
+    this.scope.end();
+    this.copy = null;
+    return { path, vm, loss };
+  }
+
+  /** Forgets the copy and ends the VM; resolves when its QEMU has ended. */
+  async end(): Promise<void> {
+    this.scope.end();
+    this.copy?.discard();
+    this.copy = null;
+    this.current?.close('closed by this node');
+    await this.vm.stop();
+  }
+
+  private openSession(channel: LinkChannel, peer: string): void {
+    const { config, events, limits, surroundings, dispatch } = this.parts;
+    const { clock, timers } = surroundings;
+    const promise = new LeasePromise(config.heartbeat.leaseMs, clock.now());
+    const scope = new Scope(this.scope);
+    const session = new SecondarySession({
+      link: channel,
+      promise,
+      clock,
+      timers,
+      silenceMsMax: config.heartbeat.silenceMsMax,
+      limits,
+      events: {
+        syncAsked: (channels) => {
+          dispatch({ type: 'syncAsked' });
+          void this.receiveCopy(session, scope, channels);
+        },
+        committed: () => dispatch({ type: 'committed' }),
+        protected: (generation) => {
+          events.emit('pair.protected', { generation, primary: peer });
+          dispatch({ type: 'protectedBy', generation });
+        },
+        yielded: () => dispatch({ type: 'yielded' }),
+        closed: (cause) => {
+          scope.end();
+          this.current = null;
+          const nowMs = clock.now();
+          events.emit('link.lost', { cause, silentMs: nowMs - promise.lastHeardMs });
+          if (this.scope.isOver) return;
+          this.loss = { heardMs: promise.lastHeardMs, decidedMs: nowMs };
+          this.leaseOverAtMs = promise.overAtMs;
+          dispatch({ type: 'linkLost', cause });
+        },
+      },
+    });
+    this.current = session;
+    this.parts.observed.peerName = peer;
+    events.emit('link.up', { peer });
+    dispatch({ type: 'linkUp', peer });
+  }
+
+  /** Starts the SVM and gives its streams, and those of the link, to the session; all of that while `wanted` lasts. */
+  private async receiveCopy(
+    session: SecondarySession,
+    wanted: Scope,
+    channels: readonly ChannelName[],
+  ): Promise<void> {
+    const { parts } = this;
+    try {
+      const path = this.newPath(session);
+      const vm = await this.vm.start('incoming');
+      await vm.colo.prepare('secondary');
+      const qemu = await vm.openIncoming();
+      const primary = await dialCopy(channels, async (name) => {
+        const hello = parts.hello(name, 'candidate');
+        const { channel } = await dialLink(parts.config.link.peer, parts.slabs, hello, parts.surroundings);
+        return channel.detach();
+      });
+      if (wanted.isOver) {
+        qemu.state.close();
+        primary.state.close();
+        return;
+      }
+      session.begin(path, qemu, primary);
+    } catch (cause) {
+      const message = messageOf(cause);
+      parts.events.emit('sync.failed', { message });
+      const code = cause instanceof ColoError ? cause.code : 'COLO_SYNC';
+      session.link.send(MESSAGE.failed, { code, message });
+      if (!wanted.isOver) parts.dispatch({ type: 'syncFailed', message });
+    }
+  }
+
+  private newPath(session: SecondarySession): SecondaryPath {
+    const { config, events, hashSeed, limits, slabs, surroundings, uplink, vmPort } = this.parts;
+    const translator = new SvmTranslator(hashSeed, limits);
+    translator.onSigned = (key) => events.emit('translate.signed', { flow: describeFlowKey(key) });
+    const path = new SecondaryPath({
+      slabs,
+      vm: vmPort,
+      uplink,
+      link: session.link,
+      clock: surroundings.clock,
+      offsets: new OffsetMap(hashSeed, limits),
+      translator,
+      mac: config.vm.mac,
+      limits,
+    });
+    path.tap = this.parts.tap();
+    this.copy = path;
+    return path;
+  }
+}

@@ -1,0 +1,100 @@
+/** What an operator can ask of a node (`colo checkpoint`, `failover`, `protect`): the conditions, and the waits for the result. */
+import type { CheckpointReport } from '../checkpoint/report.ts';
+import { ColoError } from '../error.ts';
+import type { Timers } from '../io/clock.ts';
+import type { Pair, PairEvent } from '../pair/machine.ts';
+import type { PrimarySession } from './primary-session.ts';
+import type { Scope } from './scope.ts';
+import { phaseOf } from './status-view.ts';
+
+const FAILOVER_MS_MAX = 10_000;
+/** A first copy of a large VM takes minutes. */
+const PROTECT_MS_MAX = 600_000;
+
+type Controlled = {
+  readonly pair: Pair;
+  readonly scope: Scope;
+  readonly timers: Timers;
+  dispatch(event: PairEvent): void;
+  primarySession(): PrimarySession | null;
+};
+
+export class Control {
+  private readonly node: Controlled;
+  private readonly watchers = new Set<() => void>();
+
+  constructor(node: Controlled) {
+    this.node = node;
+    node.scope.signal.addEventListener('abort', () => this.changed());
+  }
+
+  /** The machine has handled an event, or the node has ended: looks again at what is waited for. */
+  changed(): void {
+    for (const watcher of this.watchers) watcher();
+  }
+
+  /** Takes a checkpoint now. Rejects with COLO_NOT_PROTECTED, or why the checkpoint failed. */
+  async checkpoint(): Promise<CheckpointReport> {
+    const session = this.node.primarySession();
+    if (session === null || this.state !== 'primary')
+      throw this.refusal('COLO_NOT_PROTECTED', 'only a protected primary takes checkpoints');
+    return await session.checkpoint('requested');
+  }
+
+  /** Rejects with COLO_NOT_PROTECTED, COLO_TIMEOUT or COLO_NODE_STOPPED. */
+  async failover(): Promise<void> {
+    if (this.state !== 'primary' && this.state !== 'secondary')
+      throw this.refusal('COLO_NOT_PROTECTED', 'a failover needs a protected pair');
+    this.node.dispatch({ type: 'failover' });
+    await this.reach(() => this.state === 'alone' || this.state === 'syncing', FAILOVER_MS_MAX, 'failover');
+  }
+
+  /** Rejects with COLO_NO_CANDIDATE, COLO_NOT_PRIMARY, COLO_TIMEOUT or COLO_NODE_STOPPED. */
+  async protect(): Promise<void> {
+    const { state } = this.node.pair;
+    if (state.name === 'primary') return;
+    if (state.name === 'alone' && state.peer === null) {
+      throw new ColoError(
+        'COLO_NO_CANDIDATE',
+        'no other node is connected; start "colo node" on the other host',
+      );
+    }
+    if (state.name !== 'alone' && state.name !== 'syncing' && state.name !== 'claiming')
+      throw this.refusal('COLO_NOT_PRIMARY', 'ask the one that runs the VM alone');
+    this.node.dispatch({ type: 'protect' });
+    await this.reach(() => this.state === 'primary', PROTECT_MS_MAX, 'protect');
+  }
+
+  private get state(): Pair['state']['name'] {
+    return this.node.pair.state.name;
+  }
+
+  private refusal(code: `COLO_${string}`, why: string): ColoError {
+    return new ColoError(code, `this node is ${phaseOf(this.node.pair)}: ${why}`);
+  }
+
+  /** Resolves when `holds`; rejects when the node stops or the time is over. */
+  private reach(holds: () => boolean, msMax: number, what: string): Promise<void> {
+    const { scope, timers } = this.node;
+    return new Promise((resolve, reject) => {
+      const finish = (cause: ColoError | null) => {
+        this.watchers.delete(watcher);
+        cancel();
+        if (cause === null) resolve();
+        else reject(cause);
+      };
+      const watcher = () => {
+        if (holds()) finish(null);
+        else if (scope.isOver)
+          finish(new ColoError('COLO_NODE_STOPPED', `the node stopped before ${what} was done`));
+      };
+      const cancel = timers.after(msMax, () =>
+        finish(
+          new ColoError('COLO_TIMEOUT', `${what} was not done after ${msMax / 1000} s; see "colo events"`),
+        ),
+      );
+      this.watchers.add(watcher);
+      watcher();
+    });
+  }
+}

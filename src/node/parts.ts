@@ -1,0 +1,34 @@
+/** What lives as long as a node, and what its roles are given of it. */
+import type { NodeConfig } from '../config/node-config.ts';
+import type { Tap } from '../datapath/tap.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import type { FramePort } from '../io/frame-port.ts';
+import type { Surroundings } from '../io/surroundings.ts';
+import type { Limits } from '../limits.ts';
+import type { Hello } from '../link/link-protocol.ts';
+import type { EventSink } from '../observe/events.ts';
+import type { PairEvent } from '../pair/machine.ts';
+import type { QemuLauncher } from '../qemu/launcher.ts';
+import type { Observed } from './observed.ts';
+import type { Scope } from './scope.ts';
+
+export type NodeParts = {
+  readonly config: NodeConfig;
+  readonly limits: Limits;
+  readonly surroundings: Surroundings;
+  readonly launcher: QemuLauncher;
+  readonly slabs: SlabPool;
+  readonly uplink: FramePort;
+  readonly vmPort: FramePort;
+  /** of the flow tables: unknown to whoever sends packets */
+  readonly hashSeed: number;
+  readonly events: EventSink;
+  readonly observed: Observed;
+  readonly scope: Scope;
+  /** Gives an event to the state machine. */
+  dispatch(event: PairEvent): void;
+  /** Returns this node's HELLO for a channel. */
+  hello(channel: Hello['channel'], role: Hello['role']): Hello;
+  /** Returns the tap of the capture that runs, or null. */
+  tap(): Tap | null;
+};

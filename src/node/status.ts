@@ -1,0 +1,72 @@
+/** A node's status as `colo status`, the metrics and the HTTP API show it. */
+import type { NodeStatus } from '../observe/status.ts';
+import { generationOf, type Pair } from '../pair/machine.ts';
+import type { Instant } from '../units.ts';
+import type { AsPrimary } from './as-primary.ts';
+import type { AsSecondary } from './as-secondary.ts';
+import type { NodeParts } from './parts.ts';
+import { phaseOf, roleOf } from './status-view.ts';
+
+export type NodeRole = AsPrimary | AsSecondary;
+
+export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, nowMs: Instant): NodeStatus {
+  const { config, observed } = parts;
+  // A role that is over has no VM and no path any more; its link may be open still.
+  const current = role?.isOver === true ? null : role;
+  const primary = current?.kind === 'primary' ? current.path : null;
+  const secondary = current?.kind === 'secondary' ? current.path : null;
+  const heardMs = heardAt(role);
+  const vm = current?.vm.vm ?? null;
+  const comparator = primary?.comparator ?? null;
+  return {
+    node: config.node,
+    pair: config.pair,
+    role: roleOf(pair),
+    phase: phaseOf(pair),
+    generation: generationOf(pair),
+    epoch: primary?.epoch ?? secondary?.epoch ?? 0,
+    peer: {
+      name: observed.peerName,
+      connected: heardMs !== null,
+      lastHeardMs: heardMs === null ? null : nowMs - heardMs,
+    },
+    vm: {
+      running: vm !== null,
+      pid: vm?.pid ?? null,
+      qemu: vm?.capabilities.version.text ?? null,
+      accel: vm?.capabilities.accel ?? null,
+    },
+    checkpoints: observed.history.summary(),
+    held: {
+      frames: comparator?.primary.frames ?? 0,
+      bytes: comparator?.primary.bytes ?? 0,
+      oldestMs: comparator?.oldestWaitMs(nowMs) ?? 0,
+    },
+    flows: {
+      tcp: comparator?.tcpFlows ?? 0,
+      other: comparator === null ? 0 : comparator.flowCount - comparator.tcpFlows,
+      translated: primary?.offsets.size ?? secondary?.translator.size ?? 0,
+    },
+    divergences: observed.divergences,
+    traffic: {
+      inputFrames: primary?.counters.inputFrames ?? secondary?.counters.inputFrames ?? 0,
+      inputBytes: primary?.counters.inputBytes ?? 0,
+      releasedFrames: primary?.counters.releasedFrames ?? 0,
+      releasedBytes: primary?.counters.releasedBytes ?? 0,
+      peerFrames: primary?.counters.peerFrames ?? 0,
+      malformedFrames: comparator?.counters.malformed ?? 0,
+      droppedFrames:
+        (primary?.counters.droppedFrames ?? 0) +
+        (secondary?.counters.droppedFrames ?? 0) +
+        parts.uplink.droppedFrames +
+        parts.vmPort.droppedFrames,
+    },
+    failover: observed.failover,
+  };
+}
+
+/** When the peer was last heard from, or null without a link. */
+function heardAt(role: NodeRole | null): number | null {
+  if (role === null) return null;
+  return (role.kind === 'primary' ? role.session?.heardMs : role.session?.promise.lastHeardMs) ?? null;
+}

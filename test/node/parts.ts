@@ -1,0 +1,53 @@
+/** What a role is given, for tests: ports without streams, and a record of what the role dispatches and emits. */
+import { SlabPool } from '../../src/frames/slabs.ts';
+import { FramePort } from '../../src/io/frame-port.ts';
+import type { Transports } from '../../src/io/surroundings.ts';
+import { LIMITS } from '../../src/limits.ts';
+import { LINK_VERSION } from '../../src/link/link-protocol.ts';
+import { Observed } from '../../src/node/observed.ts';
+import type { NodeParts } from '../../src/node/parts.ts';
+import { Scope } from '../../src/node/scope.ts';
+import type { PairEvent } from '../../src/pair/machine.ts';
+import type { QemuLauncher } from '../../src/qemu/launcher.ts';
+import { FakeTime } from '../checkpoint/fake-time.ts';
+import { CONFIG } from './config-of-b.ts';
+
+export const never = () => new Promise<never>(() => {});
+
+export function fakeParts(
+  options: { launcher?: Partial<QemuLauncher>; transports?: Partial<Transports> } = {},
+) {
+  const time = new FakeTime();
+  const slabs = new SlabPool(LIMITS.slabBytes, 16);
+  const dispatched: PairEvent[] = [];
+  const emitted: string[] = [];
+  const parts: NodeParts = {
+    config: CONFIG,
+    limits: LIMITS,
+    surroundings: {
+      clock: time,
+      timers: time,
+      transports: { connect: never, listen: never, unlink() {}, ...options.transports },
+    },
+    launcher: { probeExitWithParent: async () => true, start: never, connectQmp: never, ...options.launcher },
+    slabs,
+    uplink: new FramePort('uplink', slabs),
+    vmPort: new FramePort('vm', slabs),
+    hashSeed: 1,
+    events: { emit: (type) => emitted.push(type) },
+    observed: new Observed(),
+    scope: new Scope(),
+    dispatch: (event) => dispatched.push(event),
+    hello: (channel, role) => ({
+      version: LINK_VERSION,
+      channel,
+      pair: CONFIG.pair,
+      node: CONFIG.node,
+      generation: 0,
+      role,
+      leaseMs: CONFIG.heartbeat.leaseMs,
+    }),
+    tap: () => null,
+  };
+  return { parts, time, dispatched, emitted };
+}

@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Scope } from '../../src/node/scope.ts';
+import { FakeTime } from '../checkpoint/fake-time.ts';
+
+test('the end of a scope ends the scopes below it, and none above or beside it', () => {
+  const node = new Scope();
+  const [state, role] = [new Scope(node), new Scope(node)];
+  const session = new Scope(role);
+  role.end();
+  assert.deepEqual([node.isOver, state.isOver, role.isOver, session.isOver], [false, false, true, true]);
+  assert.equal(session.signal.aborted, true);
+  assert.equal(new Scope(role).isOver, true, 'what begins after the end is over at once');
+  node.end();
+  assert.equal(state.isOver, true);
+});
+
+test('a timer of a scope calls once, unless the scope has ended', async () => {
+  const time = new FakeTime();
+  const [kept, ended] = [new Scope(), new Scope()];
+  const calls: string[] = [];
+  kept.after(time, 10, () => calls.push('kept'));
+  ended.after(time, 10, () => calls.push('ended'));
+  await time.pass(5);
+  ended.end();
+  ended.after(time, 1, () => calls.push('too late'));
+  await time.pass(50);
+  assert.deepEqual(calls, ['kept']);
+});
