@@ -95,19 +95,19 @@ async function checkConnectOut(to: Forwards, host: string): Promise<string> {
 /** Sends the lines, each after the reply to the one before, and returns the replies. */
 async function ask(host: string, port: number, questions: readonly string[]): Promise<string[]> {
   const socket = await open(host, port);
-  const answers: string[] = [];
+  const replies: string[] = [];
   let text = '';
   socket.write(`${questions[0]}\n`);
   for await (const chunk of socket) {
     text += chunk;
     for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
-      answers.push(text.slice(0, end));
+      replies.push(text.slice(0, end));
       text = text.slice(end + 1);
-      if (answers.length === questions.length) return answers;
-      socket.write(`${questions[answers.length]}\n`);
+      if (replies.length === questions.length) return replies;
+      socket.write(`${questions[replies.length]}\n`);
     }
   }
-  throw new Error(`the connection ended after ${answers.length} of ${questions.length} replies`);
+  throw new Error(`the connection ended after ${replies.length} of ${questions.length} replies`);
 }
 
 function open(host: string, port: number): Promise<Socket> {

@@ -43,7 +43,7 @@ export interface CounterOptions {
 }
 
 /** Which worker received a number, and when. */
-export interface CounterAnswer {
+export interface CounterReply {
   readonly number: number;
   readonly worker: number;
   readonly connection: number;
@@ -53,9 +53,9 @@ export interface CounterAnswer {
 
 export type CounterFinding =
   /** `first` is missing if the first reply is no longer remembered. */
-  | { readonly kind: 'twice'; readonly answer: CounterAnswer; readonly first: CounterAnswer | undefined }
+  | { readonly kind: 'twice'; readonly reply: CounterReply; readonly first: CounterReply | undefined }
   /** `seen` was received before the request was sent, and is greater than the reply. */
-  | { readonly kind: 'out-of-order'; readonly answer: CounterAnswer; readonly seen: CounterAnswer }
+  | { readonly kind: 'out-of-order'; readonly reply: CounterReply; readonly seen: CounterReply }
   | {
       readonly kind: 'malformed' | 'unasked';
       readonly worker: number;
@@ -65,7 +65,7 @@ export type CounterFinding =
 
 export interface CounterReport {
   readonly ok: boolean;
-  readonly answers: number;
+  readonly replies: number;
   readonly connections: number;
   /** Numbers between the lowest and the highest that no worker received: lost replies, other clients. */
   readonly missing: number;
@@ -86,15 +86,15 @@ export class Counter {
   readonly responses = new Samples();
   readonly findings = new Findings<CounterFinding>();
   readonly broken = new Breaks();
-  answers = 0;
+  replies = 0;
   connections = 0;
 
   readonly #options: CounterOptions;
   readonly #clock: Clock;
   readonly #seen = new NumberSet();
-  readonly #latest = new Map<number, CounterAnswer>();
+  readonly #latest = new Map<number, CounterReply>();
   readonly #live = new Set<LineConnection>();
-  #highest: CounterAnswer | undefined;
+  #highest: CounterReply | undefined;
   #lowestNumber = Number.POSITIVE_INFINITY;
   #wanting = 0;
 
@@ -120,8 +120,8 @@ export class Counter {
     clearTimeout(drainTimer);
     this.arrivals.finish(this.#clock());
     return {
-      ok: this.answers > 0 && this.findings.count === 0,
-      answers: this.answers,
+      ok: this.replies > 0 && this.findings.count === 0,
+      replies: this.replies,
       connections: this.connections,
       missing:
         this.#highest === undefined ? 0 : this.#highest.number - this.#lowestNumber + 1 - this.#seen.size,
@@ -181,7 +181,7 @@ export class Counter {
     worker: number,
     connection: number,
     sentMs: number,
-    floor: CounterAnswer | undefined,
+    floor: CounterReply | undefined,
   ): void {
     const receivedMs = this.#clock();
     this.arrivals.arrive(receivedMs);
@@ -189,27 +189,27 @@ export class Counter {
       this.findings.add({ kind: 'malformed', worker, atMs: receivedMs, line });
       return;
     }
-    const answer: CounterAnswer = { number: Number(line), worker, connection, sentMs, receivedMs };
-    this.answers += 1;
+    const reply: CounterReply = { number: Number(line), worker, connection, sentMs, receivedMs };
+    this.replies += 1;
     this.responses.add(receivedMs - sentMs);
-    const added = this.#seen.add(answer.number);
+    const added = this.#seen.add(reply.number);
     if (added === 'present') {
-      this.findings.add({ kind: 'twice', answer, first: this.#latest.get(answer.number) });
+      this.findings.add({ kind: 'twice', reply, first: this.#latest.get(reply.number) });
     } else if (added === 'full') {
       // The numbers are too scattered to remember: the counter did not count up to this one.
       this.findings.add({ kind: 'malformed', worker, atMs: receivedMs, line });
     } else {
-      this.#remember(answer);
+      this.#remember(reply);
     }
-    if (floor !== undefined && answer.number < floor.number) {
-      this.findings.add({ kind: 'out-of-order', answer, seen: floor });
+    if (floor !== undefined && reply.number < floor.number) {
+      this.findings.add({ kind: 'out-of-order', reply, seen: floor });
     }
-    if (this.#highest === undefined || answer.number > this.#highest.number) this.#highest = answer;
-    if (answer.number < this.#lowestNumber) this.#lowestNumber = answer.number;
+    if (this.#highest === undefined || reply.number > this.#highest.number) this.#highest = reply;
+    if (reply.number < this.#lowestNumber) this.#lowestNumber = reply.number;
   }
 
-  #remember(answer: CounterAnswer): void {
-    this.#latest.set(answer.number, answer);
+  #remember(reply: CounterReply): void {
+    this.#latest.set(reply.number, reply);
     if (this.#latest.size <= REMEMBERED) return;
     // A Map iterates in the order of insertion, so the first key is the oldest.
     for (const oldest of this.#latest.keys()) {

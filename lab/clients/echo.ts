@@ -42,7 +42,7 @@ export interface EchoReport {
   readonly sent: number;
   readonly echoed: number;
   /** Messages with a byte that never came back. */
-  readonly unanswered: number;
+  readonly unreturned: number;
   readonly bytes: number;
   /** Ticks that sent nothing because too many messages were under way. */
   readonly skipped: number;
@@ -116,12 +116,12 @@ export class Echo {
       clearTimeout(this.#drainTimer);
     }
     this.arrivals.finish(this.#clock());
-    const unanswered = this.sent - this.echoed;
+    const unreturned = this.sent - this.echoed;
     return {
-      ok: this.echoed > 0 && unanswered === 0 && this.#findings.count === 0 && this.#broken.count === 0,
+      ok: this.echoed > 0 && unreturned === 0 && this.#findings.count === 0 && this.#broken.count === 0,
       sent: this.sent,
       echoed: this.echoed,
-      unanswered,
+      unreturned,
       bytes: this.#received,
       skipped: this.#skipped,
       findings: this.#findings,

@@ -15,7 +15,7 @@ const PROTOCOL = { icmp: 1, udp: 17, icmpv6: 58 } as const;
 
 export type FrameCounts = {
   sent: number;
-  answered: number;
+  replied: number;
   /** Replies to a request that had a reply already. */
   repeated: number;
   /** Replies that the guest should not have sent. */
@@ -25,14 +25,14 @@ export type FrameCounts = {
 type Family = 'v4' | 'v6';
 
 export class FrameClient {
-  readonly icmp: FrameCounts = { sent: 0, answered: 0, repeated: 0, wrong: 0 };
-  readonly udp: FrameCounts = { sent: 0, answered: 0, repeated: 0, wrong: 0 };
+  readonly icmp: FrameCounts = { sent: 0, replied: 0, repeated: 0, wrong: 0 };
+  readonly udp: FrameCounts = { sent: 0, replied: 0, repeated: 0, wrong: 0 };
   private readonly socket: Socket;
   private readonly family: Family;
   private readonly guestUdpPort: number;
   private pending: Buffer = Buffer.alloc(0);
-  private readonly icmpAnswered = new Set<number>();
-  private readonly udpAnswered = new Set<number>();
+  private readonly icmpReplied = new Set<number>();
+  private readonly udpReplied = new Set<number>();
   private udpCount = 0;
 
   private constructor(socket: Socket, family: Family, guestUdpPort: number) {
@@ -155,13 +155,13 @@ export class FrameClient {
   private onArp(frame: Buffer): void {
     const asked = frame.readUInt16BE(20) === 1 && frame.subarray(38, 42).equals(addressBytes(OWN.v4));
     if (!asked) return;
-    const answer = Buffer.alloc(28);
-    frame.copy(answer, 0, 14, 20);
-    answer.writeUInt16BE(2, 6);
-    macBytes(OWN.mac).copy(answer, 8);
-    addressBytes(OWN.v4).copy(answer, 14);
-    frame.copy(answer, 18, 22, 32);
-    this.sendFrame(macText(frame.subarray(22, 28)), 0x0806, answer);
+    const reply = Buffer.alloc(28);
+    frame.copy(reply, 0, 14, 20);
+    reply.writeUInt16BE(2, 6);
+    macBytes(OWN.mac).copy(reply, 8);
+    addressBytes(OWN.v4).copy(reply, 14);
+    frame.copy(reply, 18, 22, 32);
+    this.sendFrame(macText(frame.subarray(22, 28)), 0x0806, reply);
   }
 
   private onIpv6(frame: Buffer): void {
@@ -170,21 +170,21 @@ export class FrameClient {
     const solicited =
       frame[20] === PROTOCOL.icmpv6 && payload[0] === 135 && payload.subarray(8, 24).equals(own);
     if (solicited) {
-      const answer = Buffer.alloc(32);
-      answer[0] = 136;
-      answer[4] = 0x60;
-      own.copy(answer, 8);
-      answer[24] = 2;
-      answer[25] = 1;
-      macBytes(OWN.mac).copy(answer, 26);
-      this.sendIp(PROTOCOL.icmpv6, answer, 2);
+      const reply = Buffer.alloc(32);
+      reply[0] = 136;
+      reply[4] = 0x60;
+      own.copy(reply, 8);
+      reply[24] = 2;
+      reply[25] = 1;
+      macBytes(OWN.mac).copy(reply, 26);
+      this.sendIp(PROTOCOL.icmpv6, reply, 2);
     } else if (isBetween(frame, 22, NIC.v6, OWN.v6)) this.onPacket(frame[20], payload);
   }
 
   private onPacket(protocol: number, payload: Buffer): void {
     if (protocol === PROTOCOL.udp) this.onDatagram(payload.subarray(8).toString('latin1'));
     else if (payload[0] === 0 || payload[0] === 129)
-      this.note(this.icmp, this.icmpAnswered, payload.readUInt32BE(8));
+      this.note(this.icmp, this.icmpReplied, payload.readUInt32BE(8));
   }
 
   /** The reply is `COUNT NUMBER pad`: counts are in order when every input is counted once. */
@@ -192,15 +192,15 @@ export class FrameClient {
     const [count, number] = text.split(' ', 2).map(Number);
     if (count !== this.udpCount + 1) this.udp.wrong++;
     this.udpCount = count;
-    this.note(this.udp, this.udpAnswered, number);
+    this.note(this.udp, this.udpReplied, number);
   }
 
-  private note(counts: FrameCounts, answered: Set<number>, number: number): void {
+  private note(counts: FrameCounts, replied: Set<number>, number: number): void {
     if (!(number >= 1 && number <= counts.sent)) counts.wrong++;
-    else if (answered.has(number)) counts.repeated++;
+    else if (replied.has(number)) counts.repeated++;
     else {
-      answered.add(number);
-      counts.answered++;
+      replied.add(number);
+      counts.replied++;
     }
   }
 }

@@ -44,21 +44,21 @@ export function troubles(reports: ClientReports): string[] {
   const lines: string[] = download.problems.map((problem) => `download: ${problem}`);
   if (download.stopped)
     lines.push(`download: stopped at ${download.bytes} of ${download.expectedBytes} bytes`);
-  if (echo.unanswered > 0) lines.push(`echo: ${echo.unanswered} messages did not come back`);
+  if (echo.unreturned > 0) lines.push(`echo: ${echo.unreturned} messages did not come back`);
   if (echo.echoed === 0) lines.push('echo: no message came back');
-  if (counter.answers === 0) lines.push('counter: no reply');
+  if (counter.replies === 0) lines.push('counter: no reply');
   for (const finding of echo.findings.kept.slice(0, TROUBLES_MAX)) {
     const { kind, message, offset, expected, got } = finding;
     lines.push(`echo: ${kind} in message ${message} at ${offset}: got ${got}, expected ${expected}`);
   }
   for (const finding of counter.findings.kept.slice(0, TROUBLES_MAX)) {
     if (finding.kind === 'twice') {
-      const { answer, first } = finding;
+      const { reply, first } = finding;
       const before = first === undefined ? 'long before' : `first by worker ${first.worker}`;
-      lines.push(`counter: ${answer.number} was handed out twice, to worker ${answer.worker}, ${before}`);
+      lines.push(`counter: ${reply.number} was handed out twice, to worker ${reply.worker}, ${before}`);
     } else if (finding.kind === 'out-of-order') {
-      const { answer, seen } = finding;
-      lines.push(`counter: worker ${answer.worker} got ${answer.number} after ${seen.number} had been seen`);
+      const { reply, seen } = finding;
+      lines.push(`counter: worker ${reply.worker} got ${reply.number} after ${seen.number} had been seen`);
     } else {
       lines.push(`counter: ${finding.kind} line '${finding.line.slice(0, 80)}'`);
     }
@@ -95,7 +95,7 @@ export function liveLines(clients: Clients, nowMs: number): string[] {
   return [
     `download  ${megabytes} MB  ${share}%  ${rate}`,
     `echo      ${echo.echoed} messages  ${roundTrip(echo)}`,
-    `counter   ${counter.answers} numbers  ${perSecond}/s  ${counter.connections} connections${broken}`,
+    `counter   ${counter.replies} numbers  ${perSecond}/s  ${counter.connections} connections${broken}`,
   ];
 }
 

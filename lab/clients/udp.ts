@@ -44,7 +44,7 @@ export interface UdpReport {
   readonly ok: boolean;
   readonly sent: number;
   /** Datagrams with at least one reply. */
-  readonly answered: number;
+  readonly replied: number;
   readonly lost: number;
   /** Replies after the first to the same datagram. */
   readonly duplicates: number;
@@ -67,7 +67,7 @@ export class UdpLoad {
   readonly arrivals = new Arrivals();
   readonly rtt = new Samples();
   sent = 0;
-  answered = 0;
+  replied = 0;
   duplicates = 0;
 
   readonly #options: UdpOptions;
@@ -128,15 +128,15 @@ export class UdpLoad {
     }
     const drained = this.#clock() + drainMs;
     const never = new AbortController().signal;
-    while (this.answered < this.sent && this.#clock() < drained) await rest(TICK_MS, never);
+    while (this.replied < this.sent && this.#clock() < drained) await rest(TICK_MS, never);
     forget();
     socket.close();
     this.arrivals.finish(this.#clock());
     return {
-      ok: this.answered > 0 && this.#findings.count === 0,
+      ok: this.replied > 0 && this.#findings.count === 0,
       sent: this.sent,
-      answered: this.answered,
-      lost: this.sent - this.answered,
+      replied: this.replied,
+      lost: this.sent - this.replied,
       duplicates: this.duplicates,
       errors: this.#errors,
       highestCount: this.#highestCount,
@@ -157,7 +157,7 @@ export class UdpLoad {
     this.#sentMs[slot] = nowMs;
     this.#floors[slot] = this.#highestCount;
     this.#counted[slot] = Number.NaN;
-    if (this.answered === this.sent) this.arrivals.resume(nowMs);
+    if (this.replied === this.sent) this.arrivals.resume(nowMs);
     this.sent += 1;
     try {
       socket.send(this.#payload(number), (error) => {
@@ -204,9 +204,9 @@ export class UdpLoad {
       return;
     }
     this.#counted[slot] = count;
-    this.answered += 1;
+    this.replied += 1;
     this.rtt.add(nowMs - this.#sentMs[slot]);
-    if (this.answered === this.sent) this.arrivals.pause(nowMs);
+    if (this.replied === this.sent) this.arrivals.pause(nowMs);
     if (!counted) return;
     if (this.#counts.add(count) === 'present')
       this.#find('count-twice', number, `${count} was given before`, nowMs);

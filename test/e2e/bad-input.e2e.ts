@@ -338,7 +338,7 @@ function fakeQemu(version: readonly [number, number, number], withColo: boolean)
   commands.push('query-colo-status', 'query-migrate', 'query-status', 'query-yank', 'quit', 'yank');
   if (withColo) commands.push('x-colo-lost-heartbeat');
   const [major, minor, micro] = version;
-  const answers = {
+  const replies = {
     qmp_capabilities: {},
     'query-kvm': { enabled: false, present: true },
     'query-migrate-capabilities': ['xbzrle', 'return-path', 'events', ...(withColo ? ['x-colo'] : [])].map(
@@ -352,7 +352,7 @@ const { argv } = process;
 if (argv.includes('-version')) process.exit(0);
 const path = (option, pattern) => pattern.exec(argv[argv.indexOf(option) + 1])[1];
 createServer((socket) => socket.on('error', () => {})).listen(path('-netdev', /addr\\.path=([^,]+)/));
-const answers = ${JSON.stringify(answers)};
+const replies = ${JSON.stringify(replies)};
 createServer((socket) => {
   socket.on('error', () => {});
   const send = (message) => socket.write(JSON.stringify(message) + '\\r\\n');
@@ -363,7 +363,7 @@ createServer((socket) => {
     text = lines.pop();
     for (const line of lines) {
       const { execute, id } = JSON.parse(line);
-      if (execute in answers) send({ return: answers[execute], id });
+      if (execute in replies) send({ return: replies[execute], id });
       else send({ error: { class: 'CommandNotFound', desc: 'The command ' + execute + ' has not been found' }, id });
     }
   });

@@ -48,7 +48,7 @@ for (const [family, checkpoints] of [
     const endMs = performance.now() + ANSWER_MS_MAX;
     while (
       performance.now() < endMs &&
-      (frames.udp.answered < frames.udp.sent || frames.icmp.answered < frames.icmp.sent)
+      (frames.udp.replied < frames.udp.sent || frames.icmp.replied < frames.icmp.sent)
     ) {
       await sleep(20);
     }
@@ -65,8 +65,8 @@ for (const [family, checkpoints] of [
         `${frames.udp.sent} datagrams, ${frames.icmp.sent} pings, ${report.echoed} echoes; divergences ${status.divergences.count}`,
     );
     t.diagnostic(`counted in the guest: ${JSON.stringify(inPrimary)} then ${JSON.stringify(inSecondary)}`);
-    assert.deepEqual(frames.udp, { ...frames.udp, answered: frames.udp.sent, repeated: 0, wrong: 0 });
-    assert.deepEqual(frames.icmp, { ...frames.icmp, answered: frames.icmp.sent, repeated: 0, wrong: 0 });
+    assert.deepEqual(frames.udp, { ...frames.udp, replied: frames.udp.sent, repeated: 0, wrong: 0 });
+    assert.deepEqual(frames.icmp, { ...frames.icmp, replied: frames.icmp.sent, repeated: 0, wrong: 0 });
     for (const counted of [inPrimary, inSecondary]) {
       assert.deepEqual(
         {

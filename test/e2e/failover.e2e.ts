@@ -139,7 +139,7 @@ test('a primary whose QEMU alone dies leaves the service to the secondary', asyn
   const report = await running;
   t.diagnostic(`${report.echoed} echoes`);
   assert.ok(report.ok, JSON.stringify({ ...report, findings: report.findings.kept.slice(0, 3) }));
-  assert.deepEqual([report.broken.count, report.unanswered], [0, 0]);
+  assert.deepEqual([report.broken.count, report.unreturned], [0, 0]);
 });
 
 // A first copy that misses pages of a guest at work shows only when that copy has become the primary: it stalls,
@@ -166,7 +166,7 @@ test('a guest at work is copied whole, each time', async (t) => {
   const report = await running;
   t.diagnostic(`${report.echoed} echoes over ${COPIES} copies`);
   assert.ok(report.ok, JSON.stringify({ ...report, findings: report.findings.kept.slice(0, 3) }));
-  assert.deepEqual([report.broken.count, report.unanswered], [0, 0]);
+  assert.deepEqual([report.broken.count, report.unreturned], [0, 0]);
 });
 
 test('a capture has both VMs, the input and the released frames, each with its verdict', async (t) => {

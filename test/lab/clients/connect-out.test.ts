@@ -21,7 +21,7 @@ async function run(t: TestContext, guest: Guest = honest, reconnectAt = 0, ms = 
   const { target } = await serve(t, (control) => {
     let out: Socket | undefined;
     let number = 0;
-    let answered: ((line: string) => void) | undefined;
+    let replied: ((line: string) => void) | undefined;
     eachLine(control, async (line) => {
       number += 1;
       const [, host, port, text] =
@@ -29,13 +29,13 @@ async function run(t: TestContext, guest: Guest = honest, reconnectAt = 0, ms = 
       if (out === undefined || number === reconnectAt) {
         out = connect({ host: host || '127.0.0.1', port: Number(port) || listener.port });
         out.on('error', () => undefined);
-        eachLine(out, (reply) => void answered?.(reply));
+        eachLine(out, (reply) => void replied?.(reply));
         t.after(() => out?.destroy());
       }
       const socket = out;
       const forward = async (forwarded: string) => {
         const reply = Promise.withResolvers<string>();
-        answered = reply.resolve;
+        replied = reply.resolve;
         socket.write(`${forwarded}\n`);
         return reply.promise;
       };

@@ -5,17 +5,11 @@ import { Counter, type CounterOptions, counterStats } from '../../../lab/clients
 import { gapAround } from '../../../lab/clients/gaps.ts';
 import { closedPort, delay, eachLine, serve, within } from './servers.ts';
 
-type Answer = (socket: Socket) => string | undefined | Promise<string | undefined>;
+type Reply = (socket: Socket) => string | undefined | Promise<string | undefined>;
 
-async function count(
-  t: TestContext,
-  answer: Answer,
-  more?: Partial<CounterOptions>,
-  ms = 300,
-  host?: string,
-) {
+async function count(t: TestContext, reply: Reply, more?: Partial<CounterOptions>, ms = 300, host?: string) {
   const onSocket = (socket: Socket) =>
-    eachLine(socket, (line) => (line === 'next' ? answer(socket) : 'what?'));
+    eachLine(socket, (line) => (line === 'next' ? reply(socket) : 'what?'));
   const { target } = await serve(t, onSocket, host);
   const client = new Counter({ target, restMs: 5, ...more });
   return { client, report: await within(15_000, client.run(AbortSignal.timeout(ms))) };
@@ -27,7 +21,7 @@ test('a correct counter: every number once, many connections, none broken', asyn
     const { client, report } = await count(t, () => String(++next), {}, 300, host);
     assert.equal(report.ok, true);
     assert.deepEqual([report.findings.count, report.broken.count, report.missing], [0, 0, 0]);
-    assert.ok(report.connections > 20 && report.answers === next, `${report.answers} of ${next}`);
+    assert.ok(report.connections > 20 && report.replies === next, `${report.replies} of ${next}`);
     assert.equal(client.responses.count, next);
     assert.equal(client.arrivals.total, next);
   }
@@ -57,7 +51,7 @@ test('a number handed out twice is found, with both workers', async (t) => {
   assert.equal(report.ok, false);
   const twice = report.findings.kept.filter((finding) => finding.kind === 'twice');
   assert.equal(twice.length, 1);
-  assert.equal(twice[0].answer.number, 40);
+  assert.equal(twice[0].reply.number, 40);
   assert.equal(twice[0].first?.number, 40);
 });
 
@@ -74,7 +68,7 @@ test('a counter that goes back is found, as after a failover to an older state',
   assert.equal(report.ok, false);
   const twice = report.findings.kept.filter((finding) => finding.kind === 'twice');
   assert.deepEqual(
-    twice.map((finding) => finding.answer.number),
+    twice.map((finding) => finding.reply.number),
     [51, 52, 53, 54, 55, 56, 57, 58, 59, 60],
   );
 });
@@ -92,7 +86,7 @@ test('swapped numbers are found: each once, but a later request got the smaller'
   assert.equal(report.findings.count, 1);
   const [finding] = report.findings.kept;
   assert.equal(finding.kind, 'out-of-order');
-  assert.deepEqual(finding.kind === 'out-of-order' && [finding.answer.number, finding.seen.number], [20, 21]);
+  assert.deepEqual(finding.kind === 'out-of-order' && [finding.reply.number, finding.seen.number], [20, 21]);
 });
 
 test('numbers out of order over two connections are found', async (t) => {
@@ -129,7 +123,7 @@ test('scattered numbers do not fill the memory', async (t) => {
     { requestsPerConnection: 6000, workers: 1 },
     2000,
   );
-  assert.ok(report.answers > 4096, `${report.answers}`);
+  assert.ok(report.replies > 4096, `${report.replies}`);
   assert.ok(report.findings.kept.some((finding) => finding.kind === 'malformed'));
 });
 
@@ -230,9 +224,9 @@ test('a request that hangs at the end is a break, and the run ends', async (t) =
 
 test('the guest’s statistics are read and checked', async (t) => {
   const stats = { udp: 5, udpDistinct: 4, udpDuplicates: 1, icmp: 2, next: 9 };
-  const answers = [JSON.stringify(stats), '{"udp":1}', 'nonsense', 'null'];
+  const replies = [JSON.stringify(stats), '{"udp":1}', 'nonsense', 'null'];
   const { target } = await serve(t, (socket) =>
-    eachLine(socket, (line) => (line === 'stats' ? answers.shift() : '')),
+    eachLine(socket, (line) => (line === 'stats' ? replies.shift() : '')),
   );
   assert.deepEqual(await counterStats(target), stats);
   for (let i = 0; i < 3; i += 1) await assert.rejects(counterStats(target), { code: 'COLO_LAB_CLIENT' });

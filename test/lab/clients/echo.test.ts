@@ -33,7 +33,7 @@ test('a correct echo: every byte, no gap, round trips measured', async (t) => {
   for (const host of ['127.0.0.1', '::1']) {
     const { client, report } = await session(t, echo(), 300, {}, host);
     assert.equal(report.ok, true);
-    assert.ok(report.sent > 20 && report.echoed === report.sent && report.unanswered === 0);
+    assert.ok(report.sent > 20 && report.echoed === report.sent && report.unreturned === 0);
     assert.equal(client.rtt.count, report.echoed);
     assert.ok(client.rtt.percentile(0.5) < 50);
     assert.equal(client.arrivals.total, report.bytes);
@@ -123,7 +123,7 @@ test('a missing byte is found: the last message never returns whole', async (t) 
   const lie = (chunk: Buffer, from: number) => (from === 0 ? chunk.subarray(1) : chunk);
   const { report } = await session(t, echo(lie), 200, { drainMs: 200 });
   assert.equal(report.ok, false);
-  assert.ok(report.unanswered > 0);
+  assert.ok(report.unreturned > 0);
   assert.equal(report.broken.kept[0].kind, 'timeout');
 });
 
@@ -162,7 +162,7 @@ test('a bounded number of messages is under way', async (t) => {
     { outstandingMax: 10, drainMs: 50 },
   );
   assert.equal(report.sent, 10);
-  assert.equal(report.unanswered, 10);
+  assert.equal(report.unreturned, 10);
   assert.ok(report.skipped > 10);
 });
 

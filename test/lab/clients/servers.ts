@@ -50,10 +50,10 @@ export async function closedPort(): Promise<number> {
   return address.port;
 }
 
-/** Calls `answer` for each line and sends what it returns as a line, unless undefined. */
+/** Calls `reply` for each line and sends what it returns as a line, unless undefined. */
 export function eachLine(
   socket: Socket,
-  answer: (line: string) => string | undefined | Promise<string | undefined>,
+  reply: (line: string) => string | undefined | Promise<string | undefined>,
 ): void {
   let pending = '';
   let turn = Promise.resolve();
@@ -62,7 +62,7 @@ export function eachLine(
     pending = lines.pop() ?? '';
     for (const line of lines) {
       turn = turn.then(async () => {
-        const said = await answer(line);
+        const said = await reply(line);
         if (said !== undefined && socket.writable) socket.write(`${said}\n`);
       });
     }

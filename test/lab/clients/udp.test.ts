@@ -38,11 +38,11 @@ test('a correct counted echo and a correct plain one have no finding', async (t)
     let count = 0;
     const { client, report } = await load(t, (payload, send) => send(`${++count} ${payload}`), {}, host);
     assert.equal(report.ok, true);
-    const { sent, answered, lost, duplicates, errors, highestCount } = report;
-    assert.deepEqual([sent, answered, lost, duplicates, errors, highestCount], [100, 100, 0, 0, 0, 100]);
+    const { sent, replied, lost, duplicates, errors, highestCount } = report;
+    assert.deepEqual([sent, replied, lost, duplicates, errors, highestCount], [100, 100, 0, 0, 0, 100]);
     assert.equal(client.rtt.count, 100);
     const plain = await load(t, (payload, send) => send(payload), { service: 'echo' }, host);
-    assert.deepEqual([plain.report.ok, plain.report.answered], [true, 100]);
+    assert.deepEqual([plain.report.ok, plain.report.replied], [true, 100]);
   }
 });
 
@@ -70,7 +70,7 @@ test('the signal ends a load', async (t) => {
   const target = { host: '127.0.0.1', port: server.address().port };
   const client = new UdpLoad({ target, service: 'echo', drainMs: 50 });
   const report = await within(2000, client.run(AbortSignal.timeout(100)));
-  assert.deepEqual([report.ok, report.answered], [false, 0]);
+  assert.deepEqual([report.ok, report.replied], [false, 0]);
   assert.equal(report.lost, report.sent);
 });
 
