@@ -44,8 +44,7 @@ import type { Clock } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import { type Seat, Valve } from '../io/seat.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { LinkChannel } from '../link/link-channel.ts';
-import { MESSAGE } from '../link/link-protocol.ts';
+import type { LinkWriter } from '../link/link-channel.ts';
 import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant, SlabId } from '../units.ts';
@@ -88,7 +87,7 @@ export class PrimaryPath {
   private readonly early: RetainedFrames;
   private currentEpoch: number;
   /** the link to a secondary that has a copy: input is mirrored to it, and output compared with its VM's */
-  private secondary: LinkChannel | null = null;
+  private secondary: LinkWriter | null = null;
   private gate: 'open' | 'closed' = 'open';
   /** `rest`: the PVM has stopped, and its output is read past every limit */
   private reading: 'limited' | 'rest' = 'limited';
@@ -172,6 +171,11 @@ export class PrimaryPath {
     this.onOutputEnd();
   }
 
+  /** The link has taken frames: there may be room for input again. */
+  linkWritten(): void {
+    this.regulate();
+  }
+
   /** From now on the gate retains input, until `openGate`. */
   closeGate(): void {
     this.gate = 'closed';
@@ -209,14 +213,13 @@ export class PrimaryPath {
    * A checkpoint has committed: both VMs are equal. The comparator releases everything held, and the next epoch begins.
    * From the first commit on, the path mirrors input to `link` and compares output. Returns how many frames it released.
    */
-  commit(link: LinkChannel): number {
+  commit(link: LinkWriter): number {
     invariant(this.gate === 'closed', 'a checkpoint committed while the input gate was open');
     // The secondary has the state. A fenced path has nothing left to release.
     if (this.voice.isFenced) return 0;
     invariant(this.secondary === null || this.secondary === link, 'a checkpoint committed on another link');
     this.reading = 'limited';
     this.secondary = link;
-    link.onWritten = () => this.regulate();
     const released = this.comparator.commit();
     link.dropConfirms();
     this.currentEpoch++;
@@ -303,7 +306,7 @@ export class PrimaryPath {
     // Before either push: both queues write the bytes from where they lie.
     this.offsets.input(this.slabs.buffer(slab), at, length);
     this.vm.out.push(slab, at, length);
-    this.secondary?.pushFrame(MESSAGE.input, this.epoch, this.inputIndex++, slab, at, length);
+    this.secondary?.pushInput(this.epoch, this.inputIndex++, slab, at, length);
   }
 
   private onInputEnd(): void {
@@ -379,9 +382,8 @@ export class PrimaryPath {
   /** Sends the frame in the PVM's own numbers. Release may translate it in place before the link is written: then a copy. */
   private teach(lesson: Lesson, slab: SlabId, at: number, length: number): void {
     const link = this.secondary;
-    if (this.offsets.size === 0) link?.pushFrame(MESSAGE.teach, this.epoch, lesson, slab, at, length);
-    else
-      link?.sendFrame(MESSAGE.teach, this.epoch, lesson, this.slabs.buffer(slab).subarray(at, at + length));
+    if (this.offsets.size === 0) link?.pushTeach(this.epoch, lesson, slab, at, length);
+    else link?.sendTeach(this.epoch, lesson, this.slabs.buffer(slab).subarray(at, at + length));
   }
 
   private countReleased(length: number): void {

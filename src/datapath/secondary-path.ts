@@ -34,8 +34,7 @@ import type { Clock } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import { type Seat, Valve } from '../io/seat.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { LinkChannel } from '../link/link-channel.ts';
-import { MESSAGE } from '../link/link-protocol.ts';
+import type { LinkWriter } from '../link/link-channel.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
 import type { SlabId } from '../units.ts';
@@ -54,7 +53,7 @@ export class SecondaryPath {
   private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly vm: FramePort;
-  private readonly link: LinkChannel;
+  private readonly link: LinkWriter;
   private readonly clock: Clock;
   private readonly batchClock: BatchClock;
   private readonly vmSeat: Seat;
@@ -75,7 +74,7 @@ export class SecondaryPath {
     slabs: SlabPool;
     vm: FramePort;
     uplink: FramePort;
-    link: LinkChannel;
+    link: LinkWriter;
     clock: Clock;
     offsets: OffsetMap;
     translator: SvmTranslator;
@@ -268,7 +267,7 @@ export class SecondaryPath {
     this.tap?.(TAP.secondaryVm, bytes, at, length, `epoch ${this.epoch}`);
     this.translator.output(bytes, at, length);
     const index = this.retained.add(slab, at, length);
-    this.link.pushFrame(MESSAGE.output, this.epoch, index, slab, at, length);
+    this.link.pushOutput(this.epoch, index, slab, at, length);
   }
 
   /**
@@ -286,7 +285,7 @@ export class SecondaryPath {
     });
     for (const [index, slab, at, length] of corrected) {
       const again = this.retained.add(slab, at, length);
-      this.link.pushFrame(MESSAGE.output, this.epoch, again, slab, at, length);
+      this.link.pushOutput(this.epoch, again, slab, at, length);
       this.retained.remove(index);
     }
     this.link.flush();

@@ -4,6 +4,7 @@
  * A key is eleven int32 words, always from the VM's point of view: local is the VM, remote is the client. A frame and the
  * reply to it therefore have the same key. Non-IP frames share one key per EtherType.
  */
+import { invariant } from '../error.ts';
 import { readI32 } from '../wire/bytes.ts';
 import { IP_PROTOCOL } from '../wire/ipv4.ts';
 import { PACKET, type PacketView } from '../wire/packet.ts';
@@ -142,4 +143,61 @@ function describeAddress(key: ArrayLike<number>, at: number, version: number, po
   }
   const text = groups.join(':').replace(/(^|:)0(:0)+(:|$)/, '::');
   return port === null ? text : `[${text}]:${port}`;
+}
+
+/** A TCP flow by its parts, for a message to another process: the words of a key are a matter of this file alone. */
+export type TcpFlow = {
+  readonly family: 4 | 6;
+  /** VLAN ids, the outer first; none for a frame without a tag */
+  readonly vlans: readonly number[];
+  /** the address's 4 or 16 bytes in hexadecimal */
+  readonly localAddress: string;
+  readonly localPort: number;
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+};
+
+const TCP_WORD_4 = (PACKET.tcp << 24) | (4 << 16) | IP_PROTOCOL.tcp;
+const TCP_WORD_6 = (PACKET.tcp << 24) | (6 << 16) | IP_PROTOCOL.tcp;
+
+/** Returns the parts of a TCP flow's key. */
+export function tcpFlowOf(key: ArrayLike<number>): TcpFlow {
+  const kind = key[KIND_WORD];
+  invariant(
+    kind === TCP_WORD_4 || kind === TCP_WORD_6,
+    'a TCP flow was asked of the key of another protocol',
+  );
+  const family = kind === TCP_WORD_4 ? 4 : 6;
+  const vlan = key[VLAN_WORD];
+  return {
+    family,
+    vlans: vlan === 0 ? [] : vlan > 0xfff ? [vlan >>> 12, vlan & 0xfff] : [vlan],
+    localAddress: hexOf(key, LOCAL_WORD, family),
+    localPort: localPort(key),
+    remoteAddress: hexOf(key, REMOTE_WORD, family),
+    remotePort: remotePort(key),
+  };
+}
+
+/** Returns the key of a TCP flow: the inverse of `tcpFlowOf`. */
+export function tcpKeyOf(flow: TcpFlow): number[] {
+  const key = new Array<number>(FLOW_KEY_WORDS).fill(0);
+  for (const vlan of flow.vlans) key[VLAN_WORD] = (key[VLAN_WORD] << 12) | vlan;
+  key[KIND_WORD] = flow.family === 4 ? TCP_WORD_4 : TCP_WORD_6;
+  writeHex(flow.localAddress, key, LOCAL_WORD);
+  writeHex(flow.remoteAddress, key, REMOTE_WORD);
+  key[PORTS_WORD] = (flow.localPort << 16) | flow.remotePort;
+  return key;
+}
+
+function hexOf(key: ArrayLike<number>, at: number, family: 4 | 6): string {
+  let text = '';
+  for (let word = at; word < at + (family === 4 ? 1 : 4); word++)
+    text += (key[word] >>> 0).toString(16).padStart(8, '0');
+  return text;
+}
+
+function writeHex(text: string, key: number[], at: number): void {
+  for (let word = 0; 8 * word < text.length; word++)
+    key[at + word] = Number.parseInt(text.slice(8 * word, 8 * word + 8), 16) | 0;
 }

@@ -1,10 +1,19 @@
 /**
- * One connection of the link as messages. Reads lie in slabs, so frame messages are handed on in place; writes of
- * frames take their bytes from the slabs they came in.
+ * One connection of the link that carries messages.
+ *
+ * Receiving: reads lie in slabs, and frames are passed on in place. Sending: frames are written from the slabs in which
+ * they were received, and neighbours in one slab leave as one message if they are of one kind and epoch.
+ *
+ * Ownership: a channel has one listener at a time, which is notified of everything: messages, the room that a write
+ * leaves, and the end. The HELLO has the first one (link-setup.ts), a session the second. Between them, up to
+ * EARLY_MESSAGES_MAX control messages and heartbeats are stored for the second, and so is the end. A data path gets a
+ * LinkWriter, by which it can send and nothing else.
+ *
+ * Failure: a message that contradicts this protocol closes the connection with COLO_LINK_GARBLED.
  */
 
 import { isLesson, type Lesson } from '../compare/lesson.ts';
-import { ColoError } from '../error.ts';
+import { ColoError, invariant, messageOf } from '../error.ts';
 import { FrameReader, LENGTH_PREFIX_BYTES } from '../frames/frame-reader.ts';
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -14,48 +23,93 @@ import type { SlabId } from '../units.ts';
 import { readU32, writeI32 } from '../wire/bytes.ts';
 import {
   type ControlBodies,
+  type ControlMessage,
   type ControlType,
   FRAMES_HEADER_BYTES,
   MESSAGE,
   MESSAGE_BYTES_MAX,
   MESSAGE_HEADER_BYTES,
-  type MessageType,
+  parseControl,
 } from './link-protocol.ts';
+import { type ConnectionOffsets, OffsetsReader, offsetsMessages } from './offsets-message.ts';
 
 export type LinkHandler = {
-  control(type: ControlType, body: unknown): void;
+  control(message: ControlMessage): void;
   heartbeat(number: number): void;
   heartbeatAck(number: number): void;
-  /** One frame of an input or output message. */
-  frame(type: MessageType, epoch: number, index: number, slab: SlabId, at: number, length: number): void;
+  /** One frame that the PVM was given. */
+  input(epoch: number, index: number, slab: SlabId, at: number, length: number): void;
+  /** One frame that the SVM sent. */
+  output(epoch: number, index: number, slab: SlabId, at: number, length: number): void;
   /** One PVM frame, and what the secondary learns from it. */
   teach(epoch: number, lesson: Lesson, slab: SlabId, at: number, length: number): void;
   confirm(epoch: number, from: number, to: number): void;
+  /** A complete map of offsets, which takes the place of the one before. */
+  offsets(map: ConnectionOffsets[]): void;
+  /** All messages of one read have been passed on. */
   batchEnd(): void;
+  /** Some written frames have left: `queuedBytes` may be smaller. */
+  written(): void;
+  /** The channel has closed; called once, last. */
+  closed(cause: Error | null): void;
 };
 
-/** What a peer may say between its HELLO and the moment that somebody listens: a heartbeat and a few words. */
+/** Ignores everything: the rest of a handler that needs only a part. */
+export const IGNORE_LINK: LinkHandler = {
+  control() {},
+  heartbeat() {},
+  heartbeatAck() {},
+  input() {},
+  output() {},
+  teach() {},
+  confirm() {},
+  offsets() {},
+  batchEnd() {},
+  written() {},
+  closed() {},
+};
+
+/** What a data path may do with the link. */
+export type LinkWriter = Pick<
+  LinkChannel,
+  | 'queuedBytes'
+  | 'pushInput'
+  | 'pushOutput'
+  | 'pushTeach'
+  | 'sendTeach'
+  | 'pushConfirm'
+  | 'dropConfirms'
+  | 'flush'
+  | 'flushConfirms'
+>;
+
+type FramesType = typeof MESSAGE.input | typeof MESSAGE.output | typeof MESSAGE.teach;
+
+/** Between its HELLO and a session's start a peer may send one heartbeat, OFFSETS and START_SYNC. */
 const EARLY_MESSAGES_MAX = 16;
 
-/** Two per range. */
+/** In one CONFIRM message: two per range. */
 const CONFIRM_NUMBERS_MAX = 4096;
 
 export class LinkChannel {
-  onClosed: (cause: Error | null) => void = () => {};
-  /** Some of what was written has left: there may be room again (see `queuedBytes`). */
-  onWritten: () => void = () => {};
   private readonly stream: ByteStream;
   private readonly slabs: SlabPool;
   private readonly reader: FrameReader;
+  private readonly offsetsReader = new OffsetsReader();
+  /** queued frames: all of one type and epoch, and each with the tag that the header of the first implies */
   private readonly frames: RunQueue;
-  private framesType: MessageType = MESSAGE.input;
+  private framesType: FramesType = MESSAGE.input;
   private framesEpoch = 0;
+  private nextTag = 0;
+  /** pairs of first and last index */
   private confirmed: number[] = [];
   private confirmedEpoch = 0;
   private open = true;
-  private listener: LinkHandler | null = null;
-  /** heartbeats and control messages that came while nobody listened */
+  private handler: LinkHandler | null = null;
+  /** control messages and heartbeats that were received while nobody listened */
   private early: ((handler: LinkHandler) => void)[] = [];
+  /** the end, until a listener has been notified of it */
+  private end: { readonly cause: Error | null } | null = null;
 
   constructor(stream: ByteStream, slabs: SlabPool) {
     this.stream = stream;
@@ -63,7 +117,7 @@ export class LinkChannel {
     this.frames = new RunQueue(slabs, LIMITS.linkRunBytesMax);
     this.reader = new FrameReader(slabs, MESSAGE_BYTES_MAX, {
       frame: (slab, at, length) => this.onMessage(slab, at, length),
-      batchEnd: () => this.listener?.batchEnd(),
+      batchEnd: () => this.handler?.batchEnd(),
     });
   }
 
@@ -75,10 +129,16 @@ export class LinkChannel {
     });
   }
 
-  /** Who listens. What came while nobody did is told first, after whatever the caller is doing now. */
-  set handler(handler: LinkHandler | null) {
-    this.listener = handler;
-    if (handler !== null && this.early.length > 0) queueMicrotask(() => this.tellEarly());
+  /** Notifies `handler` of everything from now on; first, in a microtask, of what was received while nobody listened. */
+  listen(handler: LinkHandler): void {
+    invariant(this.handler === null, 'a link channel has a listener already');
+    this.handler = handler;
+    if (this.early.length > 0 || this.end !== null) queueMicrotask(() => this.notifyEarly());
+  }
+
+  /** Ends the listening: the next listener gets what is received from now on. */
+  unlisten(): void {
+    this.handler = null;
   }
 
   get isOpen(): boolean {
@@ -98,6 +158,11 @@ export class LinkChannel {
     this.write(message);
   }
 
+  /** Sends the whole map of offsets. */
+  sendOffsets(map: readonly ConnectionOffsets[]): void {
+    for (const body of offsetsMessages(map)) this.send(MESSAGE.offsets, body);
+  }
+
   sendHeartbeat(type: typeof MESSAGE.heartbeat | typeof MESSAGE.heartbeatAck, number: number): void {
     const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + 4);
     writeHeader(message, type, 4);
@@ -105,27 +170,31 @@ export class LinkChannel {
     this.write(message);
   }
 
-  /** Queues a frame; frames of one kind and epoch that lie side by side become one message. */
-  pushFrame(type: MessageType, epoch: number, index: number, slab: SlabId, at: number, length: number): void {
-    if (!this.open) return;
-    if (type !== this.framesType || epoch !== this.framesEpoch) {
-      this.flushFrames();
-      this.framesType = type;
-      this.framesEpoch = epoch;
-    }
-    this.frames.push(slab, at, length, index);
+  /** Queues a frame that the PVM was given, until `flush`. */
+  pushInput(epoch: number, index: number, slab: SlabId, at: number, length: number): void {
+    this.push(MESSAGE.input, epoch, index, index + 1, slab, at, length);
   }
 
-  /** As `pushFrame`, but a copy and at once: for a frame that is changed where it lies before it is written. */
-  sendFrame(type: MessageType, epoch: number, index: number, frame: Uint8Array): void {
+  /** Queues a frame that the SVM sent, until `flush`. */
+  pushOutput(epoch: number, index: number, slab: SlabId, at: number, length: number): void {
+    this.push(MESSAGE.output, epoch, index, index + 1, slab, at, length);
+  }
+
+  /** Queues a PVM frame from which the secondary learns, until `flush`. */
+  pushTeach(epoch: number, lesson: Lesson, slab: SlabId, at: number, length: number): void {
+    this.push(MESSAGE.teach, epoch, lesson, lesson, slab, at, length);
+  }
+
+  /** As `pushTeach`, but sends a copy at once: for a frame that is changed in place before the link is written. */
+  sendTeach(epoch: number, lesson: Lesson, frame: Uint8Array): void {
     this.flush();
     const copy = Buffer.alloc(LENGTH_PREFIX_BYTES + frame.length);
     writeI32(copy, 0, frame.length);
     copy.set(frame, LENGTH_PREFIX_BYTES);
-    this.write(Buffer.concat([framesHeader(type, epoch, index, copy.length), copy]));
+    this.write(Buffer.concat([framesHeader(MESSAGE.teach, epoch, lesson, copy.length), copy]));
   }
 
-  /** Queues word that the SVM's frame `index` needs no keeping, until `flushConfirms`. */
+  /** Queues the confirmation of SVM frame `index`, until `flushConfirms`: the secondary need not retain it any more. */
   pushConfirm(epoch: number, index: number): void {
     if (epoch !== this.confirmedEpoch) this.dropConfirms();
     this.confirmedEpoch = epoch;
@@ -135,7 +204,7 @@ export class LinkChannel {
     else confirmed.push(index, index);
   }
 
-  /** Forgets queued confirmations: they belonged to an epoch that is over. */
+  /** Drops the queued confirmations: their epoch is over, or the uplink lost the frames. */
   dropConfirms(): void {
     this.confirmed = [];
   }
@@ -151,7 +220,6 @@ export class LinkChannel {
     this.stream.uncork();
   }
 
-  /** What has been confirmed so far may be dropped by the peer from now on. */
   flushConfirms(): void {
     const { confirmed, confirmedEpoch: epoch } = this;
     if (confirmed.length === 0) return;
@@ -171,11 +239,18 @@ export class LinkChannel {
     this.stream.uncork();
   }
 
-  /** The connection carries no messages any more: whoever takes the stream starts it anew. */
+  /**
+   * Gives the bare stream to its new user, who starts it again: it carries no messages any more. Throws COLO_LINK_GARBLED
+   * if the peer did not wait for that.
+   */
   detach(): ByteStream {
+    invariant(this.handler === null, 'a link channel was detached from its listener');
+    const early = this.early.length > 0 || this.reader.partialBytes > 0;
     this.open = false;
     this.reader.close();
-    return this.stream;
+    if (!early) return this.stream;
+    this.stream.close();
+    throw garbled('bytes of a stream before its other end was there');
   }
 
   close(): void {
@@ -183,7 +258,7 @@ export class LinkChannel {
     this.finish(null);
   }
 
-  /** A stream may ask once more after the end: a slab lent then would never come back. */
+  /** Returns null after the end, when a stream may ask once more: a slab lent to it then would never come back. */
   private nextBuffer(): Uint8Array | null {
     if (!this.open) return null;
     const buffer = this.reader.buffer();
@@ -195,14 +270,37 @@ export class LinkChannel {
     return buffer;
   }
 
+  /**
+   * `tag` stands in the header of a message with this frame first, `nextTag` is what that header implies for the frame
+   * after it: the next index, or the same lesson. A frame of which it implies something else begins a message of its own.
+   */
+  private push(
+    type: FramesType,
+    epoch: number,
+    tag: number,
+    nextTag: number,
+    slab: SlabId,
+    at: number,
+    length: number,
+  ): void {
+    if (!this.open) return;
+    if (type !== this.framesType || epoch !== this.framesEpoch || tag !== this.nextTag) {
+      this.flushFrames();
+      this.framesType = type;
+      this.framesEpoch = epoch;
+    }
+    this.nextTag = nextTag;
+    this.frames.push(slab, at, length, tag);
+  }
+
   private flushFrames(): void {
     const type = this.framesType;
     const epoch = this.framesEpoch;
-    this.frames.drain((slab, start, end, index) => {
-      this.write(framesHeader(type, epoch, index, end - start));
+    this.frames.drain((slab, start, end, tag) => {
+      this.write(framesHeader(type, epoch, tag, end - start));
       this.stream.write(this.slabs.buffer(slab).subarray(start, end), () => {
         this.slabs.unref(slab);
-        this.onWritten();
+        this.handler?.written();
       });
     });
   }
@@ -217,18 +315,18 @@ export class LinkChannel {
       this.reader.read(bytes);
     } catch (cause) {
       this.stream.close();
-      this.finish(cause instanceof Error ? cause : new Error(String(cause)));
+      this.finish(cause instanceof Error ? cause : new Error(messageOf(cause)));
     }
   }
 
   private onMessage(slab: SlabId, at: number, length: number): void {
-    const handler = this.listener;
+    const { handler } = this;
     if (!this.open) return;
     const buffer = this.slabs.buffer(slab);
     const end = at + length;
     const body = at + MESSAGE_HEADER_BYTES;
     if (body > end) throw garbled(`a message of ${length} bytes`);
-    const type = buffer[at] as MessageType;
+    const type = buffer[at];
     switch (type) {
       case MESSAGE.input:
       case MESSAGE.output:
@@ -240,55 +338,76 @@ export class LinkChannel {
       case MESSAGE.heartbeatAck: {
         if (end - body !== 4) throw garbled(`a heartbeat of ${end - body} bytes`);
         const number = readU32(buffer, body);
-        this.tell((to) => (type === MESSAGE.heartbeat ? to.heartbeat(number) : to.heartbeatAck(number)));
+        this.notify((to) => (type === MESSAGE.heartbeat ? to.heartbeat(number) : to.heartbeatAck(number)));
         return;
       }
-      case MESSAGE.confirm: {
+      case MESSAGE.confirm:
         if (handler === null) throw garbled('confirmations before anything else');
-        if ((end - body) % 8 !== 4) throw garbled(`confirmations of ${end - body} bytes`);
-        const epoch = readU32(buffer, body);
-        for (let pair = body + 4; pair + 8 <= end; pair += 8) {
-          handler.confirm(epoch, readU32(buffer, pair), readU32(buffer, pair + 4));
-        }
+        this.onConfirms(handler, buffer, body, end);
         return;
-      }
-      default: {
-        const said = parseBody(buffer, body, end, type);
-        this.tell((to) => to.control(type, said));
-      }
+      default:
+        this.onControl(type, buffer.toString('utf8', body, end));
     }
   }
 
-  private tell(message: (handler: LinkHandler) => void): void {
-    if (this.listener !== null && this.early.length === 0) message(this.listener);
-    else if (this.early.push(message) > EARLY_MESSAGES_MAX) throw garbled('too much before anybody listened');
+  private onControl(type: number, text: string): void {
+    const message = parseControl(type, text);
+    if (message.type !== MESSAGE.offsets) {
+      this.notify((to) => to.control(message));
+      return;
+    }
+    const map = this.offsetsReader.read(message.body);
+    if (map !== null) this.notify((to) => to.offsets(map));
   }
 
-  private tellEarly(): void {
-    while (this.listener !== null && this.open) {
-      const message = this.early.shift();
-      if (message === undefined) return;
-      message(this.listener);
+  private onConfirms(handler: LinkHandler, buffer: Uint8Array, body: number, end: number): void {
+    if ((end - body) % 8 !== 4) throw garbled(`confirmations of ${end - body} bytes`);
+    const epoch = readU32(buffer, body);
+    for (let pair = body + 4; pair + 8 <= end; pair += 8) {
+      handler.confirm(epoch, readU32(buffer, pair), readU32(buffer, pair + 4));
     }
   }
 
-  private onFrames(handler: LinkHandler, type: MessageType, slab: SlabId, body: number, end: number): void {
+  private onFrames(handler: LinkHandler, type: FramesType, slab: SlabId, body: number, end: number): void {
     const buffer = this.slabs.buffer(slab);
     if (body + FRAMES_HEADER_BYTES > end) throw garbled('a frame message without its header');
     const epoch = readU32(buffer, body);
-    let index = readU32(buffer, body + 4);
+    const tag = readU32(buffer, body + 4);
     let at = body + FRAMES_HEADER_BYTES;
-    while (at + LENGTH_PREFIX_BYTES <= end) {
+    for (let nth = 0; at + LENGTH_PREFIX_BYTES <= end; nth++) {
       const length = readU32(buffer, at);
       at += LENGTH_PREFIX_BYTES;
       if (length === 0 || at + length > end)
         throw garbled(`a frame of ${length} bytes that its message does not hold`);
-      if (type !== MESSAGE.teach) handler.frame(type, epoch, index++, slab, at, length);
-      else if (isLesson(index)) handler.teach(epoch, index, slab, at, length);
-      else throw garbled(`the lesson ${index}, which this node does not know`);
+      if (type === MESSAGE.input) handler.input(epoch, tag + nth, slab, at, length);
+      else if (type === MESSAGE.output) handler.output(epoch, tag + nth, slab, at, length);
+      else if (isLesson(tag)) handler.teach(epoch, tag, slab, at, length);
+      else throw garbled(`the lesson ${tag}, which this node does not know`);
       at += length;
     }
-    if (at !== end) throw garbled('bytes behind the last frame of a message');
+    if (at !== end) throw garbled('bytes after the last frame of a message');
+  }
+
+  private notify(message: (handler: LinkHandler) => void): void {
+    if (this.handler !== null && this.early.length === 0) message(this.handler);
+    else if (this.early.push(message) > EARLY_MESSAGES_MAX)
+      throw garbled(`more than ${EARLY_MESSAGES_MAX} messages before its session began`);
+  }
+
+  private notifyEarly(): void {
+    while (this.handler !== null && this.open) {
+      const message = this.early.shift();
+      if (message === undefined) return;
+      message(this.handler);
+    }
+    this.notifyEnd();
+  }
+
+  private notifyEnd(): void {
+    const { handler, end } = this;
+    if (handler === null || end === null) return;
+    this.end = null;
+    handler.closed(end.cause);
   }
 
   private finish(cause: Error | null): void {
@@ -296,30 +415,23 @@ export class LinkChannel {
     this.open = false;
     this.reader.close();
     this.frames.clear();
-    this.onClosed(cause);
+    this.end = { cause };
+    this.notifyEnd();
   }
 }
 
-function writeHeader(message: Buffer, type: MessageType, bodyBytes: number): void {
+function writeHeader(message: Buffer, type: number, bodyBytes: number): void {
   writeI32(message, 0, MESSAGE_HEADER_BYTES + bodyBytes);
   message[4] = type;
 }
 
-/** What lies before `bytes` bytes of frames. */
-function framesHeader(type: MessageType, epoch: number, index: number, bytes: number): Buffer {
+/** Returns what stands before `bytes` bytes of frames. */
+function framesHeader(type: FramesType, epoch: number, tag: number, bytes: number): Buffer {
   const header = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES);
   writeHeader(header, type, FRAMES_HEADER_BYTES + bytes);
   writeI32(header, 8, epoch);
-  writeI32(header, 12, index);
+  writeI32(header, 12, tag);
   return header;
-}
-
-function parseBody(buffer: Buffer, at: number, end: number, type: number): unknown {
-  try {
-    return JSON.parse(buffer.toString('utf8', at, end));
-  } catch (cause) {
-    throw new ColoError('COLO_LINK_GARBLED', `a message of type ${type} is not JSON`, { cause });
-  }
 }
 
 function garbled(what: string): ColoError {

@@ -1,16 +1,17 @@
 /**
- * The link protocol: what two nodes say to each other. docs/link-protocol.md describes it for other implementers.
+ * The link protocol: the messages between the two nodes of a pair. docs/link-protocol.md describes it for other
+ * implementers.
  *
- * The connections are channels.ts's: the data channel carries messages, the others are raw streams. Each begins with a
- * HELLO in each direction. A message is `[u32 length][u8 type][3 zero bytes][body]`,
- * big-endian. Frame messages carry runs in the VM port's framing, so they go from socket to socket without a copy:
- * body = `[u32 epoch][u32 index of the first frame]` and then `[u32 length][frame]` again and again.
+ * The connections are those of channels.ts: the data channel carries messages, every other one is a raw stream. Each
+ * begins with a HELLO in both directions. A message is `[u32 length][u8 type][3 zero bytes][body]`, big-endian.
+ * Frame messages carry frames in the VM port's framing, so a run of them goes from socket to socket without a copy:
+ * their body is `[u32 epoch][u32 index of the first frame, or the lesson]`, then `[u32 length][frame]` for each frame.
  */
 import { z } from 'zod';
 import { ColoError } from '../error.ts';
 import { LIMITS } from '../limits.ts';
-import type { Translation } from '../translate/offset-map.ts';
-import { type ChannelName, isChannelName } from './channels.ts';
+import { type ChannelName, isChannelName, isCopyChannel } from './channels.ts';
+import { type Offsets, offsetsSchema } from './offsets-message.ts';
 
 /** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */
 export const LINK_VERSION = 3;
@@ -33,55 +34,34 @@ export const MESSAGE = {
   yielded: 15,
   failed: 16,
 } as const;
-export type MessageType = (typeof MESSAGE)[keyof typeof MESSAGE];
 
 export const MESSAGE_HEADER_BYTES = 4;
 export const FRAMES_HEADER_BYTES = 8;
 
-/** A run of frames can exceed linkRunBytesMax only by being one single frame. */
+/** A run of frames exceeds linkRunBytesMax only if it is one single frame. */
 export const MESSAGE_BYTES_MAX = LIMITS.frameBytesMax + 4 + MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES;
 
-/** Translations in one OFFSETS message: with every number at its longest, well below MESSAGE_BYTES_MAX. */
-export const OFFSETS_PER_MESSAGE = 256;
+/** Channels of one first copy: RAM and devices, and more disks than a VM has. */
+const COPY_CHANNELS_MAX = 64;
 
 export type Hello = {
   version: number;
   channel: ChannelName;
   pair: string;
   node: string;
-  /** what the sender thinks the pair record's generation is */
+  /** what the sender believes to be the generation of the pair's record */
   generation: number;
   role: 'primary' | 'candidate';
-  /** the promise that both sides count on */
+  /** the promise on which both sides rely */
   leaseMs: number;
 };
 
-const helloSchema = z.union([
-  z.object({
-    version: z.literal(LINK_VERSION),
-    channel: z.string().refine(isChannelName),
-    pair: z.string(),
-    node: z.string(),
-    generation: z.int().nonnegative(),
-    role: z.enum(['primary', 'candidate']),
-    leaseMs: z.number().positive(),
-  }),
-  // Of another version only the number is known to be there: enough to refuse it by its name.
-  z.object({ version: z.int().refine((version) => version !== LINK_VERSION) }),
-]);
-
-/** Anybody can connect and say anything. */
-export function isHello(body: unknown): body is Hello {
-  return helloSchema.safeParse(body).success;
-}
-
-/** Control messages by type; their bodies are JSON, for they are rare and meant to be extended. */
+/** Control messages by type. Their bodies are JSON: they are rare, and easy to extend. */
 export type ControlBodies = {
   [MESSAGE.hello]: Hello;
   [MESSAGE.gate]: { epoch: number };
   [MESSAGE.gated]: { epoch: number; drained: boolean };
-  /** A large map takes several messages, and replaces the one before when the last has come. */
-  [MESSAGE.offsets]: { first: boolean; last: boolean; offsets: Translation[] };
+  [MESSAGE.offsets]: Offsets;
   [MESSAGE.startSync]: { generation: number; channels: readonly ChannelName[] };
   [MESSAGE.syncReady]: Record<string, never>;
   [MESSAGE.protected]: { generation: number };
@@ -90,6 +70,61 @@ export type ControlBodies = {
   [MESSAGE.failed]: { code: string; message: string };
 };
 export type ControlType = keyof ControlBodies;
+
+/** One control message. OFFSETS are not among them: the link puts a map together before it passes it on. */
+export type ControlMessage = {
+  [T in Exclude<ControlType, typeof MESSAGE.offsets>]: { readonly type: T; readonly body: ControlBodies[T] };
+}[Exclude<ControlType, typeof MESSAGE.offsets>];
+
+const number = z.int().nonnegative();
+const helloSchema = z.union([
+  z.object({
+    version: z.literal(LINK_VERSION),
+    channel: z.string().refine(isChannelName),
+    pair: z.string(),
+    node: z.string(),
+    generation: number,
+    role: z.enum(['primary', 'candidate']),
+    leaseMs: z.number().positive(),
+  }),
+  // A HELLO of another version is only known to have the number: enough for a refusal that names it.
+  z.object({ version: z.int().refine((version) => version !== LINK_VERSION) }),
+]);
+const copyChannels = z
+  .array(z.string().refine(isCopyChannel))
+  .max(COPY_CHANNELS_MAX)
+  .refine((names) => names.includes('state') && new Set(names).size === names.length);
+
+const SCHEMAS: { readonly [T in ControlType]: z.ZodType } = {
+  [MESSAGE.hello]: helloSchema,
+  [MESSAGE.gate]: z.object({ epoch: number }),
+  [MESSAGE.gated]: z.object({ epoch: number, drained: z.boolean() }),
+  [MESSAGE.offsets]: offsetsSchema,
+  [MESSAGE.startSync]: z.object({ generation: number, channels: copyChannels }),
+  [MESSAGE.syncReady]: z.object({}),
+  [MESSAGE.protected]: z.object({ generation: number }),
+  [MESSAGE.takeover]: z.object({}),
+  [MESSAGE.yielded]: z.object({}),
+  [MESSAGE.failed]: z.object({ code: z.string(), message: z.string() }),
+};
+
+export type ReceivedControl =
+  | ControlMessage
+  | { readonly type: typeof MESSAGE.offsets; readonly body: Offsets };
+
+/** Returns the control message of this type and text. Throws COLO_LINK_GARBLED if it is none. */
+export function parseControl(type: number, text: string): ReceivedControl {
+  if (!(type in SCHEMAS)) throw garbled(type, 'has an unknown type');
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw garbled(type, 'is not JSON', { cause });
+  }
+  const parsed = SCHEMAS[type as ControlType].safeParse(json);
+  if (!parsed.success) throw garbled(type, `is wrong: ${whyOf(parsed.error)}`);
+  return { type, body: parsed.data } as ReceivedControl;
+}
 
 /** Throws COLO_LINK_VERSION if the peer's release is another one. */
 export function checkVersion(theirs: Hello): void {
@@ -117,11 +152,25 @@ export function checkHello(theirs: Hello, ours: Hello): void {
         'give each node a name of its own, and check "link" in both files',
     );
   }
-  // A secondary that promised less than the primary counts on would speak too early (pair/lease.ts).
+  // A secondary that promised less than the primary relies on would speak too early (pair/lease.ts).
   if (theirs.leaseMs !== ours.leaseMs) {
     throw new ColoError(
       'COLO_LINK_LEASE',
       `the peer's heartbeat.leaseMs is ${theirs.leaseMs}, this node's ${ours.leaseMs}; both must be the same`,
     );
   }
+}
+
+function whyOf(error: z.ZodError): string {
+  const [{ path, message }] = error.issues;
+  return path.length === 0 ? message : `${path.join('.')}: ${message}`;
+}
+
+function garbled(type: number, what: string, options?: ErrorOptions): ColoError {
+  const name = Object.entries(MESSAGE).find(([, number]) => number === type)?.[0];
+  return new ColoError(
+    'COLO_LINK_GARBLED',
+    `a message of type ${type}${name === undefined ? '' : ` (${name})`} from the peer ${what}; is it a colo node?`,
+    options,
+  );
 }

@@ -14,8 +14,8 @@ import type { Timers } from '../io/clock.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
 import { type Connections, systemSurroundings } from '../io/surroundings.ts';
 import { CHANNELS, type ChannelKind, type ChannelName, kindOf, type Stage } from './channels.ts';
-import { LinkChannel, type LinkHandler } from './link-channel.ts';
-import { type ControlType, checkHello, checkVersion, type Hello, isHello, MESSAGE } from './link-protocol.ts';
+import { IGNORE_LINK, LinkChannel } from './link-channel.ts';
+import { type ControlMessage, checkHello, checkVersion, type Hello, MESSAGE } from './link-protocol.ts';
 
 /** The link needs no more of the world; a node that encrypts its link gives other connections than its kernel's sockets. */
 export type LinkSurroundings = { readonly transports: Connections<ByteStream>; readonly timers: Timers };
@@ -38,59 +38,51 @@ export type LinkHost = {
 /** A peer that sends nothing for this long after connecting is not a node. */
 const HELLO_MS_MAX = 2000;
 
-const IGNORE: LinkHandler = {
-  control() {},
-  heartbeat() {},
-  heartbeatAck() {},
-  frame() {},
-  teach() {},
-  confirm() {},
-  batchEnd() {},
-};
-
-/** Waits for the first message; rejects when it is no HELLO, or a refusal. */
+/** Resolves with the peer's HELLO, if that is its first message; rejects if it is another one, or none comes. */
 function firstHello(channel: LinkChannel, timers: Timers): Promise<Hello> {
-  return new Promise((resolve, reject) => {
-    const cancel = timers.after(HELLO_MS_MAX, () => {
-      reject(
-        new ColoError('COLO_LINK_SILENT', `the peer said nothing for ${HELLO_MS_MAX} ms after connecting`),
-      );
-      channel.close();
-    });
-    channel.onClosed = (cause) => {
-      cancel();
-      reject(
-        new ColoError(
-          'COLO_LINK_CLOSED',
-          `the peer closed the link at once${cause === null ? '' : `: ${cause.message}`}`,
-        ),
-      );
-    };
-    channel.handler = {
-      ...IGNORE,
-      control(type: ControlType, body: unknown) {
-        cancel();
-        channel.handler = null;
-        if (type === MESSAGE.hello && isHello(body)) resolve(body);
-        else {
-          reject(notHello(type, body));
-          channel.close();
-        }
-      },
-    };
-    channel.start();
+  const { promise, resolve, reject } = Promise.withResolvers<Hello>();
+  const cancel = timers.after(HELLO_MS_MAX, () => {
+    reject(
+      new ColoError('COLO_LINK_SILENT', `the peer sent nothing for ${HELLO_MS_MAX} ms after connecting`),
+    );
+    channel.close();
   });
+  channel.listen({
+    ...IGNORE_LINK,
+    control(message) {
+      cancel();
+      channel.unlisten();
+      if (message.type === MESSAGE.hello) resolve(message.body);
+      else {
+        reject(notHello(message));
+        channel.close();
+      }
+    },
+    closed(cause) {
+      cancel();
+      reject(cause instanceof ColoError && cause.code === 'COLO_LINK_GARBLED' ? cause : closedAtOnce(cause));
+    },
+  });
+  channel.start();
+  return promise;
 }
 
-function notHello(type: ControlType, body: unknown): ColoError {
-  if (type !== MESSAGE.failed) {
-    return new ColoError(
-      'COLO_LINK_GARBLED',
-      `the peer began with a message of type ${type} that is no HELLO; is it a colo node?`,
-    );
+function notHello(message: ControlMessage): ColoError {
+  if (message.type === MESSAGE.failed) {
+    const { code, message: text } = message.body;
+    return new ColoError('COLO_LINK_REFUSED', `the peer refuses: ${code} ${text}`);
   }
-  const { code = '', message = '' } = (body ?? {}) as { code?: string; message?: string };
-  return new ColoError('COLO_LINK_REFUSED', `the peer refuses: ${code} ${message}`.trim());
+  return new ColoError(
+    'COLO_LINK_GARBLED',
+    `the peer began with a message of type ${message.type} instead of HELLO; is it a colo node?`,
+  );
+}
+
+function closedAtOnce(cause: Error | null): ColoError {
+  return new ColoError(
+    'COLO_LINK_CLOSED',
+    `the peer closed the link at once${cause === null ? '' : `: ${cause.message}`}`,
+  );
 }
 
 /** Dials a channel; resolves with it and the peer's HELLO. Rejects if either side refuses the other. */

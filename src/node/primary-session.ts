@@ -16,8 +16,8 @@ import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { ChannelName } from '../link/channels.ts';
 import { COPY_CHANNELS, type Copy, CopyChannels } from '../link/copy.ts';
-import type { LinkChannel, LinkHandler } from '../link/link-channel.ts';
-import { type ControlType, MESSAGE, OFFSETS_PER_MESSAGE } from '../link/link-protocol.ts';
+import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
+import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
 import { SpeakingRight } from '../pair/lease.ts';
 
 export type PrimarySessionEvents = {
@@ -92,9 +92,7 @@ export class PrimarySession {
       timers: this.timers,
     });
     this.lastHeardMs = this.clock.now();
-    this.link.handler = this.handler();
-    this.link.onClosed = (cause) => this.finish(cause === null ? 'link closed' : cause.message);
-    if (!this.link.isOpen) queueMicrotask(() => this.finish('link closed'));
+    this.link.listen(this.handler());
     this.beat();
   }
 
@@ -214,25 +212,31 @@ export class PrimarySession {
 
   private handler(): LinkHandler {
     return {
-      control: (type, body) => this.onControl(type, body),
-      heartbeat: () => {},
+      ...IGNORE_LINK,
+      control: (message) => this.onControl(message),
       heartbeatAck: (number) => this.onAnswer(number),
-      frame: (type, epoch, index, slab, at, length) => {
-        if (type === MESSAGE.output) this.path.peerFrame(epoch, index, slab, at, length);
-      },
-      teach: () => {},
-      confirm: () => {},
+      output: (epoch, index, slab, at, length) => this.path.peerFrame(epoch, index, slab, at, length),
       batchEnd: () => this.path.peerBatchEnd(),
+      written: () => this.path.linkWritten(),
+      closed: (cause) => this.finish(cause === null ? 'link closed' : cause.message),
     };
   }
 
-  private onControl(type: ControlType, body: unknown): void {
-    if (type === MESSAGE.gated) this.barrier?.gated((body as { drained: boolean }).drained);
-    else if (type === MESSAGE.syncReady) this.readyForCopy();
-    else if (type === MESSAGE.takeover) this.events.takeoverAsked();
-    else if (type === MESSAGE.failed) {
-      const { code, message } = body as { code: string; message: string };
-      this.finish(`${code} ${message}`);
+  private onControl(message: ControlMessage): void {
+    switch (message.type) {
+      case MESSAGE.gated:
+        this.barrier?.gated(message.body.drained);
+        return;
+      case MESSAGE.syncReady:
+        this.readyForCopy();
+        return;
+      case MESSAGE.takeover:
+        this.events.takeoverAsked();
+        return;
+      case MESSAGE.failed:
+        this.finish(`${message.body.code} ${message.body.message}`);
+        return;
+      default:
     }
   }
 
@@ -274,12 +278,7 @@ export class PrimarySession {
     const { offsets } = this.path;
     if (offsets.version === this.offsetsVersion) return;
     this.offsetsVersion = offsets.version;
-    const all = offsets.export();
-    for (let from = 0; from === 0 || from < all.length; from += OFFSETS_PER_MESSAGE) {
-      const part = all.slice(from, from + OFFSETS_PER_MESSAGE);
-      const last = from + OFFSETS_PER_MESSAGE >= all.length;
-      this.link.send(MESSAGE.offsets, { first: from === 0, last, offsets: part });
-    }
+    this.link.sendOffsets(offsets.export());
   }
 
   private assertOpen(): void {

@@ -13,10 +13,10 @@ import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { ChannelName } from '../link/channels.ts';
 import type { Copy } from '../link/copy.ts';
-import type { LinkChannel, LinkHandler } from '../link/link-channel.ts';
-import { type ControlBodies, type ControlType, MESSAGE } from '../link/link-protocol.ts';
+import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
+import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
+import type { ConnectionOffsets } from '../link/offsets-message.ts';
 import type { LeasePromise } from '../pair/lease.ts';
-import type { Translation } from '../translate/offset-map.ts';
 
 export type SecondarySessionEvents = {
   /** The primary wants to copy its VM here, through these channels. */
@@ -41,9 +41,8 @@ export class SecondarySession {
   private path: SecondaryPath | null = null;
   private barrier: SecondaryBarrier | null = null;
   private relay: MigrationRelay | null = null;
-  /** What the primary translates, as far as it has said so: half a map is worse than the one before. */
-  private offered: Translation[] = [];
-  private allOffered = false;
+  /** the primary's map of offsets, until there is a path that takes it */
+  private offered: ConnectionOffsets[] | null = null;
   private stopWatching: () => void = () => {};
   private stopReading: () => void = () => {};
   private done = false;
@@ -66,16 +65,15 @@ export class SecondarySession {
     this.limits = options.limits ?? LIMITS;
     this.silenceMsMax = options.silenceMsMax;
     this.events = options.events;
-    this.link.handler = this.handler();
-    this.link.onClosed = (cause) => this.finish(cause === null ? 'link closed' : cause.message);
-    if (!this.link.isOpen) queueMicrotask(() => this.finish('link closed'));
+    this.link.listen(this.handler());
     this.watch();
   }
 
   /** The SVM is up: its path and its migration stream go to work. */
   begin(path: SecondaryPath, qemu: Copy<KernelStream>, primary: Copy): void {
     this.path = path;
-    if (this.allOffered) this.importOffered(path);
+    if (this.offered !== null) importOffsets(path, this.offered);
+    this.offered = null;
     this.barrier = new SecondaryBarrier({
       path,
       link: this.link,
@@ -112,61 +110,47 @@ export class SecondarySession {
 
   private handler(): LinkHandler {
     return {
-      control: (type, body) => this.onControl(type, body),
+      ...IGNORE_LINK,
+      control: (message) => this.onControl(message),
       heartbeat: (number) => {
         this.promise.heard(this.clock.now());
         this.link.sendHeartbeat(MESSAGE.heartbeatAck, number);
       },
-      heartbeatAck: () => {},
-      frame: (type, _epoch, _index, slab, at, length) => {
-        if (type === MESSAGE.input) this.path?.input(slab, at, length);
-      },
+      input: (_epoch, _index, slab, at, length) => this.path?.input(slab, at, length),
       teach: (epoch, lesson, slab, at, length) => this.path?.teach(epoch, lesson, slab, at, length),
       confirm: (epoch, from, to) => this.path?.confirm(epoch, from, to),
+      offsets: (map) => this.takeOffsets(map),
       batchEnd: () => this.path?.linkBatchEnd(),
+      closed: (cause) => this.finish(cause === null ? 'link closed' : cause.message),
     };
   }
 
-  private onControl(type: ControlType, body: unknown): void {
-    switch (type) {
+  private onControl(message: ControlMessage): void {
+    switch (message.type) {
       case MESSAGE.gate:
-        this.barrier?.gate((body as ControlBodies[typeof MESSAGE.gate]).epoch).catch((cause: unknown) => {
+        this.barrier?.gate(message.body.epoch).catch((cause: unknown) => {
           this.finish(messageOf(cause));
         });
         return;
-      case MESSAGE.offsets:
-        this.takeOffsets(body as ControlBodies[typeof MESSAGE.offsets]);
-        return;
       case MESSAGE.startSync:
-        this.events.syncAsked((body as ControlBodies[typeof MESSAGE.startSync]).channels);
+        this.events.syncAsked(message.body.channels);
         return;
       case MESSAGE.protected:
-        this.events.protected((body as ControlBodies[typeof MESSAGE.protected]).generation);
+        this.events.protected(message.body.generation);
         return;
       case MESSAGE.yielded:
         this.events.yielded();
         return;
-      case MESSAGE.failed: {
-        const { code, message } = body as ControlBodies[typeof MESSAGE.failed];
-        this.finish(`${code} ${message}`);
+      case MESSAGE.failed:
+        this.finish(`${message.body.code} ${message.body.message}`);
         return;
-      }
       default:
     }
   }
 
-  private takeOffsets({ first, last, offsets }: ControlBodies[typeof MESSAGE.offsets]): void {
-    if (first) this.offered = [];
-    this.offered.push(...offsets);
-    this.allOffered = last;
-    if (last && this.path !== null) this.importOffered(this.path);
-  }
-
-  private importOffered(path: SecondaryPath): void {
-    path.offsets.clear();
-    path.offsets.import(this.offered);
-    this.offered = [];
-    this.allOffered = false;
+  private takeOffsets(map: ConnectionOffsets[]): void {
+    if (this.path === null) this.offered = map;
+    else importOffsets(this.path, map);
   }
 
   /** A link that carries nothing is as good as lost. */
@@ -202,4 +186,10 @@ export class SecondarySession {
     this.told = true;
     this.events.closed(this.cause);
   }
+}
+
+/** A map replaces the one before as a whole. */
+function importOffsets(path: SecondaryPath, map: ConnectionOffsets[]): void {
+  path.offsets.clear();
+  path.offsets.import(map);
 }

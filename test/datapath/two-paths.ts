@@ -5,24 +5,13 @@ import { type Promotion, SecondaryPath } from '../../src/datapath/secondary-path
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
 import { LIMITS } from '../../src/limits.ts';
-import { LinkChannel, type LinkHandler } from '../../src/link/link-channel.ts';
-import { MESSAGE } from '../../src/link/link-protocol.ts';
+import { IGNORE_LINK, LinkChannel } from '../../src/link/link-channel.ts';
 import { Voice } from '../../src/pair/voice.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import { SvmTranslator } from '../../src/translate/svm-translator.ts';
 import type { Instant, SlabId } from '../../src/units.ts';
 import { CLIENT_ADDRESS, CLIENT_MAC, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
-
-const NOTHING: LinkHandler = {
-  control() {},
-  heartbeat() {},
-  heartbeatAck() {},
-  frame() {},
-  teach() {},
-  confirm() {},
-  batchEnd() {},
-};
 
 /** The outside of a port: what a VM or the network writes and reads. */
 class Outside {
@@ -102,6 +91,7 @@ export class TwoPaths {
   readonly secondaryLink: LinkChannel;
   readonly linkStreams: [FakeStream, FakeStream];
   onControl: (side: 'primary' | 'secondary', type: number, body: unknown) => void = () => {};
+  onOffsets: (map: readonly unknown[]) => void = () => {};
 
   constructor({ epoch }: { epoch: number } = { epoch: 0 }) {
     this.voice.grantAlone(1);
@@ -139,24 +129,22 @@ export class TwoPaths {
       offsets: new OffsetMap(1),
       translator: new SvmTranslator(1),
     });
-    this.primaryLink.handler = {
-      ...NOTHING,
-      control: (type, body) => this.onControl('primary', type, body),
-      frame: (type, epoch, index, slab, at, length) => {
-        if (type === MESSAGE.output) this.primary.peerFrame(epoch, index, slab, at, length);
-      },
+    this.primaryLink.listen({
+      ...IGNORE_LINK,
+      control: ({ type, body }) => this.onControl('primary', type, body),
+      output: (epoch, index, slab, at, length) => this.primary.peerFrame(epoch, index, slab, at, length),
       batchEnd: () => this.primary.peerBatchEnd(),
-    };
-    this.secondaryLink.handler = {
-      ...NOTHING,
-      control: (type, body) => this.onControl('secondary', type, body),
-      frame: (type, _epoch, _index, slab, at, length) => {
-        if (type === MESSAGE.input) this.secondary.input(slab, at, length);
-      },
+      written: () => this.primary.linkWritten(),
+    });
+    this.secondaryLink.listen({
+      ...IGNORE_LINK,
+      control: ({ type, body }) => this.onControl('secondary', type, body),
+      offsets: (map) => this.onOffsets(map),
+      input: (_epoch, _index, slab, at, length) => this.secondary.input(slab, at, length),
       teach: (epoch, lesson, slab, at, length) => this.secondary.teach(epoch, lesson, slab, at, length),
       confirm: (epoch, from, to) => this.secondary.confirm(epoch, from, to),
       batchEnd: () => this.secondary.linkBatchEnd(),
-    };
+    });
     this.primaryLink.start();
     this.secondaryLink.start();
   }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ColoError, InvariantError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
-import { LinkChannel } from '../../src/link/link-channel.ts';
+import { IGNORE_LINK, LinkChannel } from '../../src/link/link-channel.ts';
 import { MESSAGE } from '../../src/link/link-protocol.ts';
 import type { SlabId } from '../../src/units.ts';
 import type { Dice } from '../dice.ts';
@@ -39,33 +39,31 @@ function bodyOf(dice: Dice, type: number): Buffer {
 
 test('a hostile peer', async () => {
   const codes = new Set<string>();
-  await fuzz(800, (dice) => {
+  await fuzz(800, async (dice) => {
     const [near, far] = fakePair();
     const slabs = new SlabPool(128 * 1024, 4);
     const channel = new LinkChannel(near, slabs);
     let closed = 0;
-    channel.onClosed = (cause) => {
-      closed++;
-      if (cause === null) return;
-      assert.ok(cause instanceof ColoError && !(cause instanceof InvariantError), String(cause));
-      codes.add(cause.code);
-    };
     const inside = (slab: SlabId, at: number, length: number) => {
       assert.ok(length > 0 && at >= 0 && at + length <= slabs.slabBytes, `${at} ${length}`);
       assert.equal(slabs.buffer(slab).readUInt32BE(at - 4), length, 'the length before the frame');
     };
     const listen = () => {
-      channel.handler = {
-        control: () => {},
-        heartbeat: () => {},
-        heartbeatAck: () => {},
-        frame: (_type, _epoch, _index, slab, at, length) => inside(slab, at, length),
+      channel.listen({
+        ...IGNORE_LINK,
+        input: (_epoch, _index, slab, at, length) => inside(slab, at, length),
+        output: (_epoch, _index, slab, at, length) => inside(slab, at, length),
         teach: (_epoch, _lesson, slab, at, length) => inside(slab, at, length),
-        confirm: () => {},
-        batchEnd: () => {},
-      };
+        closed: (cause) => {
+          closed++;
+          if (cause === null) return;
+          assert.ok(cause instanceof ColoError && !(cause instanceof InvariantError), String(cause));
+          codes.add(cause.code);
+        },
+      });
     };
-    if (!dice.chance(8)) listen();
+    const late = dice.chance(8);
+    if (!late) listen();
     channel.start();
     const messages = Array.from({ length: 1 + dice.roll(20) }, () => message(dice)).filter(
       ({ length }) => length > 0,
@@ -77,6 +75,8 @@ test('a hostile peer', async () => {
     assert.ok(slabs.inUse <= 1, 'more than the slab that is read into');
     channel.close();
     while (near.pump());
+    if (late) listen();
+    await Promise.resolve();
     assert.equal(closed, 1, 'the end is told once');
     assert.equal(slabs.inUse, 0);
   });

@@ -3,25 +3,31 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { LESSON } from '../../src/compare/lesson.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
-import { LinkChannel, type LinkHandler } from '../../src/link/link-channel.ts';
+import { IGNORE_LINK, LinkChannel, type LinkHandler } from '../../src/link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
+import type { SlabId } from '../../src/units.ts';
 import { FakeStream, fakePair, framed, pumpAll } from '../io/fake-stream.ts';
 
 /** Writes down all that a channel tells. */
-function recorder(slabs: SlabPool): { log: string[]; handler: LinkHandler } {
+function recorder(slabs: SlabPool) {
   const log: string[] = [];
+  const closed: (string | null)[] = [];
+  const text = (slab: SlabId, at: number, length: number) =>
+    slabs.buffer(slab).toString('latin1', at, at + length);
   const handler: LinkHandler = {
-    control: (type, body) => log.push(`control ${type} ${JSON.stringify(body)}`),
+    ...IGNORE_LINK,
+    control: ({ type, body }) => log.push(`control ${type} ${JSON.stringify(body)}`),
     heartbeat: (number) => log.push(`heartbeat ${number}`),
     heartbeatAck: (number) => log.push(`ack ${number}`),
-    frame: (type, epoch, index, slab, at, length) =>
-      log.push(`frame ${type} ${epoch}/${index} ${slabs.buffer(slab).toString('latin1', at, at + length)}`),
-    teach: (epoch, lesson, slab, at, length) =>
-      log.push(`teach ${epoch} ${lesson} ${slabs.buffer(slab).toString('latin1', at, at + length)}`),
+    input: (epoch, index, ...frame) => log.push(`input ${epoch}/${index} ${text(...frame)}`),
+    output: (epoch, index, ...frame) => log.push(`output ${epoch}/${index} ${text(...frame)}`),
+    teach: (epoch, lesson, ...frame) => log.push(`teach ${epoch} ${lesson} ${text(...frame)}`),
     confirm: (epoch, from, to) => log.push(`confirm ${epoch} ${from}-${to}`),
-    batchEnd: () => {},
+    offsets: (map) => log.push(`offsets ${map.map(({ vmIsn }) => vmIsn).join(' ')}`),
+    closed: (cause) =>
+      closed.push(cause === null ? null : `${(cause as { code?: string }).code} ${cause.message}`),
   };
-  return { log, handler };
+  return { log, closed, handler };
 }
 
 function sender() {
@@ -46,10 +52,7 @@ function receiver(slabsMax = 4) {
   const [near, far] = fakePair();
   const slabs = new SlabPool(128 * 1024, slabsMax);
   const channel = new LinkChannel(near, slabs);
-  const { log, handler } = recorder(slabs);
-  const closed: (string | null)[] = [];
-  channel.onClosed = (cause) =>
-    closed.push(cause === null ? null : `${(cause as { code?: string }).code} ${cause.message}`);
+  const { log, closed, handler } = recorder(slabs);
   channel.start();
   return { near, far, slabs, channel, log, handler, closed };
 }
@@ -59,14 +62,14 @@ function conversation(): { bytes: Buffer; log: string[] } {
   const { far, slabs, channel, place } = sender();
   const [one, two, apart] = place('one', 'two!', 'apart');
   channel.sendHeartbeat(MESSAGE.heartbeat, 1);
-  channel.pushFrame(MESSAGE.input, 3, 10, one.slab, one.at, one.length);
-  channel.pushFrame(MESSAGE.input, 3, 11, two.slab, two.at, two.length);
-  channel.pushFrame(MESSAGE.output, 3, 0, apart.slab, apart.at, apart.length);
+  channel.pushInput(3, 10, one.slab, one.at, one.length);
+  channel.pushInput(3, 11, two.slab, two.at, two.length);
+  channel.pushOutput(3, 0, apart.slab, apart.at, apart.length);
   for (const index of [0, 1, 2, 5, 4, 5]) channel.pushConfirm(3, index);
   channel.flush();
   channel.flushConfirms();
   channel.send(MESSAGE.gate, { epoch: 3 });
-  channel.pushFrame(MESSAGE.teach, 4, LESSON.tcpSyn, one.slab, one.at, one.length);
+  channel.pushTeach(4, LESSON.tcpSyn, one.slab, one.at, one.length);
   channel.flush();
   channel.sendHeartbeat(MESSAGE.heartbeatAck, 0xffffffff);
   slabs.unref(one.slab);
@@ -75,9 +78,9 @@ function conversation(): { bytes: Buffer; log: string[] } {
     bytes: far.inbox,
     log: [
       'heartbeat 1',
-      'frame 4 3/10 one',
-      'frame 4 3/11 two!',
-      'frame 5 3/0 apart',
+      'input 3/10 one',
+      'input 3/11 two!',
+      'output 3/0 apart',
       'confirm 3 0-2',
       'confirm 3 5-5',
       'confirm 3 4-5',
@@ -92,7 +95,7 @@ test('what is said is heard, in order, split at any byte', () => {
   const { bytes, log: expected } = conversation();
   for (let split = 0; split <= bytes.length; split++) {
     const { near, far, slabs, channel, log, handler } = receiver();
-    channel.handler = handler;
+    channel.listen(handler);
     far.write(bytes.subarray(0, split), () => {});
     near.pump();
     far.write(bytes.subarray(split), () => {});
@@ -106,7 +109,7 @@ test('what is said is heard, in order, split at any byte', () => {
 test('byte by byte', () => {
   const { bytes, log: expected } = conversation();
   const { near, far, channel, log, handler } = receiver();
-  channel.handler = handler;
+  channel.listen(handler);
   far.write(bytes, () => {});
   while (near.pump(1));
   assert.deepEqual(log, expected);
@@ -115,12 +118,14 @@ test('byte by byte', () => {
 test('neighbours of one kind and epoch make one message, others do not', () => {
   const { near, channel, place } = sender();
   const [a, b, c] = place('a', 'b', 'c');
-  for (const { slab, at, length } of [a, b, c]) channel.pushFrame(MESSAGE.input, 0, 0, slab, at, length);
+  [a, b, c].forEach(({ slab, at, length }, index) => {
+    channel.pushInput(0, index, slab, at, length);
+  });
   channel.flush();
   assert.equal(near.writes, 2, 'one header, one run');
-  channel.pushFrame(MESSAGE.input, 0, 3, a.slab, a.at, a.length);
-  channel.pushFrame(MESSAGE.output, 0, 0, b.slab, b.at, b.length);
-  channel.pushFrame(MESSAGE.output, 1, 0, c.slab, c.at, c.length);
+  channel.pushInput(0, 3, a.slab, a.at, a.length);
+  channel.pushOutput(0, 0, b.slab, b.at, b.length);
+  channel.pushOutput(1, 0, c.slab, c.at, c.length);
   channel.flush();
   assert.equal(near.writes, 8);
   assert.equal(near.corks, 0);
@@ -129,7 +134,7 @@ test('neighbours of one kind and epoch make one message, others do not', () => {
 test('a confirmation goes with its own epoch, whatever else was sent', () => {
   const { far, channel, place } = sender();
   const [frame] = place('x');
-  channel.pushFrame(MESSAGE.input, 4, 0, frame.slab, frame.at, frame.length);
+  channel.pushInput(4, 0, frame.slab, frame.at, frame.length);
   channel.flush();
   far.inbox = Buffer.alloc(0);
   channel.pushConfirm(5, 0);
@@ -161,7 +166,7 @@ test('many separate confirmations are split over messages, and none is lost', ()
   for (let i = 0; i < 5000; i++) channel.pushConfirm(1, 2 * i);
   channel.flushConfirms();
   const other = receiver();
-  other.channel.handler = other.handler;
+  other.channel.listen(other.handler);
   other.far.write(far.inbox, () => {});
   while (other.near.pump());
   assert.deepEqual(
@@ -191,7 +196,7 @@ for (const [name, bytes, code] of [
 ] as const) {
   test(`${name}: the link is closed, once, and nothing leaks`, () => {
     const { near, far, slabs, channel, log, handler, closed } = receiver();
-    channel.handler = handler;
+    channel.listen(handler);
     far.write(Buffer.concat([message(MESSAGE.heartbeat, Buffer.from([0, 0, 0, 9])), bytes]), () => {});
     pumpAll(near, far);
     assert.equal(log[0], 'heartbeat 9');
@@ -209,7 +214,7 @@ test('random garbage never throws and never leaks', () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 10 }), (pieces) => {
       const { near, far, slabs, channel, handler, closed } = receiver();
-      channel.handler = handler;
+      channel.listen(handler);
       for (const piece of pieces) {
         far.write(message(piece[0] ?? 0, Buffer.from(piece)), () => {});
         near.pump();
@@ -232,13 +237,13 @@ test('what comes before anybody listens is told later, in order, before what com
     role: 'primary',
     leaseMs: 250,
   };
-  channel.handler = {
+  channel.listen({
     ...handler,
-    control: (type) => {
+    control: ({ type }) => {
       log.push(`first ${type}`);
-      channel.handler = null;
+      channel.unlisten();
     },
-  };
+  });
   const said = sender();
   said.channel.send(MESSAGE.hello, hello);
   said.channel.sendHeartbeat(MESSAGE.heartbeat, 1);
@@ -246,25 +251,29 @@ test('what comes before anybody listens is told later, in order, before what com
   far.write(said.far.inbox, () => {});
   near.pump();
   assert.deepEqual(log, ['first 1']);
-  channel.handler = handler;
-  assert.deepEqual(log, ['first 1'], 'not from within the assignment');
+  channel.listen(handler);
+  assert.deepEqual(log, ['first 1'], 'not from within `listen`');
   await Promise.resolve();
   assert.deepEqual(log, ['first 1', 'heartbeat 1', 'control 11 {"generation":1,"channels":["state"]}']);
 });
 
-test('a peer that talks on and on before anybody listens is garbled', () => {
-  const { near, far, closed } = receiver();
+test('a peer that sends more than a session expects before it begins is garbled', async () => {
+  const { near, far, channel, handler, closed } = receiver();
   for (let i = 0; i < 17; i++) far.write(message(MESSAGE.heartbeat, Buffer.alloc(4)), () => {});
   near.pump();
+  channel.listen(handler);
+  assert.deepEqual(closed, [], 'not from within `listen`');
+  await Promise.resolve();
+  assert.equal(closed.length, 1);
   assert.match(closed[0] ?? '', /^COLO_LINK_GARBLED /);
 });
 
 test('a closed channel takes nothing and keeps no slab', () => {
   const { slabs, channel, place } = sender();
   const [frame] = place('x');
-  channel.pushFrame(MESSAGE.input, 0, 0, frame.slab, frame.at, frame.length);
+  channel.pushInput(0, 0, frame.slab, frame.at, frame.length);
   channel.close();
-  channel.pushFrame(MESSAGE.input, 0, 1, frame.slab, frame.at, frame.length);
+  channel.pushInput(0, 1, frame.slab, frame.at, frame.length);
   channel.send(MESSAGE.takeover, {});
   channel.sendHeartbeat(MESSAGE.heartbeat, 1);
   slabs.unref(frame.slab);
@@ -274,7 +283,7 @@ test('a closed channel takes nothing and keeps no slab', () => {
 test('without a free slab nothing is read, and later nothing is lost', () => {
   const { bytes, log: expected } = conversation();
   const { near, far, slabs, channel, log, handler } = receiver(1);
-  channel.handler = handler;
+  channel.listen(handler);
   const taken = slabs.acquire();
   far.write(bytes, () => {});
   assert.equal(near.pump(), false);
@@ -296,9 +305,10 @@ test('a slab that is free after the end wakes nobody', () => {
 
 test('detach hands the stream on and lets go of its slab', () => {
   const { near, far, slabs, channel, log, handler } = receiver();
-  channel.handler = handler;
+  channel.listen(handler);
   far.write(message(MESSAGE.heartbeat, Buffer.alloc(4)), () => {});
   near.pump();
+  channel.unlisten();
   const stream = channel.detach();
   assert.ok(stream instanceof FakeStream);
   assert.equal(slabs.inUse, 0);

@@ -1,13 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  checkHello,
-  type Hello,
-  LINK_VERSION,
-  MESSAGE_BYTES_MAX,
-  MESSAGE_HEADER_BYTES,
-  OFFSETS_PER_MESSAGE,
-} from '../../src/link/link-protocol.ts';
+import { checkHello, type Hello, LINK_VERSION, MESSAGE, parseControl } from '../../src/link/link-protocol.ts';
 
 const ours: Hello = {
   version: LINK_VERSION,
@@ -37,15 +30,28 @@ for (const [what, difference, code] of [
   });
 }
 
-test('a full OFFSETS message fits, with every number at its longest', () => {
-  const lowest = -0x80000000;
-  const entry = {
-    key: new Array(11).fill(lowest),
-    vmIsn: lowest,
-    seqDelta: lowest,
-    tsDelta: lowest,
-    clientPort: 65535,
-  };
-  const body = { first: false, last: false, offsets: new Array(OFFSETS_PER_MESSAGE).fill(entry) };
-  assert.ok(MESSAGE_HEADER_BYTES + Buffer.byteLength(JSON.stringify(body)) <= MESSAGE_BYTES_MAX);
+const startSync = (channels: unknown) => JSON.stringify({ generation: 1, channels });
+
+test('a control message is passed on as it was sent', () => {
+  const body = { generation: 1, channels: ['state'] };
+  assert.deepEqual(parseControl(MESSAGE.startSync, startSync(['state'])), { type: MESSAGE.startSync, body });
 });
+
+for (const [what, type, text] of [
+  ['an unknown type', 200, '{}'],
+  ['a type that carries no JSON', MESSAGE.input, '{}'],
+  ['no JSON', MESSAGE.gate, '{"epoch":'],
+  ['no object', MESSAGE.gated, 'null'],
+  ['a field missing', MESSAGE.gated, '{"epoch":1}'],
+  ['a field of another type', MESSAGE.protected, '{"generation":"7"}'],
+  ['a negative epoch', MESSAGE.gate, '{"epoch":-1}'],
+  ['no reason for a refusal', MESSAGE.failed, '{}'],
+  ['a copy without the state', MESSAGE.startSync, startSync([])],
+  ['a copy through a channel that has messages', MESSAGE.startSync, startSync(['state', 'data'])],
+  ['a copy through a channel that nobody knows', MESSAGE.startSync, startSync(['state', 'disk:vda'])],
+  ['a copy through one channel twice', MESSAGE.startSync, startSync(['state', 'state'])],
+] as const) {
+  test(`a control message with ${what} is garbled`, () => {
+    assert.throws(() => parseControl(type, text), { code: 'COLO_LINK_GARBLED' });
+  });
+}

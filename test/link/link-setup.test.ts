@@ -7,7 +7,7 @@ import { after, mock, test } from 'node:test';
 import type { Endpoint } from '../../src/endpoint.ts';
 import { ColoError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
-import type { LinkChannel } from '../../src/link/link-channel.ts';
+import { IGNORE_LINK, type LinkChannel } from '../../src/link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
 import { dialLink, type LinkHost, listenLink } from '../../src/link/link-setup.ts';
 import { framed } from '../io/fake-stream.ts';
@@ -77,15 +77,10 @@ test('each side gets the other’s HELLO and the channel', async () => {
   assert.equal(accepted.length, 1);
   assert.deepEqual(accepted[0].hello, HELLO);
   const said = await new Promise((resolve) => {
-    accepted[0].channel.handler = {
-      control: (type, body) => resolve([type, body]),
-      heartbeat() {},
-      heartbeatAck() {},
-      frame() {},
-      teach() {},
-      confirm() {},
-      batchEnd() {},
-    };
+    accepted[0].channel.listen({
+      ...IGNORE_LINK,
+      control: ({ type, body }) => resolve([type, body]),
+    });
     channel.send(MESSAGE.gated, { epoch: 5, drained: true });
   });
   assert.deepEqual(said, [MESSAGE.gated, { epoch: 5, drained: true }]);
@@ -97,23 +92,18 @@ test('what the listener says right behind its HELLO is not lost', async () => {
   const { connect, server } = await strange(
     Buffer.concat([
       message(MESSAGE.hello, JSON.stringify(ANSWER)),
-      message(MESSAGE.startSync, '{"generation":4}'),
+      message(MESSAGE.startSync, '{"generation":4,"channels":["state"]}'),
     ]),
   );
   const { channel } = await dialLink(connect, slabs(), HELLO);
   await new Promise((resolve) => setTimeout(resolve, 5));
   const said = await new Promise((resolve) => {
-    channel.handler = {
-      control: (type, body) => resolve([type, body]),
-      heartbeat() {},
-      heartbeatAck() {},
-      frame() {},
-      teach() {},
-      confirm() {},
-      batchEnd() {},
-    };
+    channel.listen({
+      ...IGNORE_LINK,
+      control: ({ type, body }) => resolve([type, body]),
+    });
   });
-  assert.deepEqual(said, [MESSAGE.startSync, { generation: 4 }]);
+  assert.deepEqual(said, [MESSAGE.startSync, { generation: 4, channels: ['state'] }]);
   channel.close();
   server.close();
 });

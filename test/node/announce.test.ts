@@ -16,7 +16,9 @@ test('the primary announces its addresses when a candidate connects, and not aft
   Object.defineProperty(primary.vm, 'vm', { value: {} as GuardedVm });
   const sent: Uint8Array[] = [];
   primary.path.announce = (frame) => void sent.push(frame);
-  primary.openSession(new TwoPaths().primaryLink, HELLO);
+  const { primaryLink } = new TwoPaths();
+  primaryLink.unlisten();
+  primary.openSession(primaryLink, HELLO);
   assert.deepEqual(dispatched, [{ type: 'linkUp', peer: 'a' }]);
   await time.pass(300);
   primary.fence();

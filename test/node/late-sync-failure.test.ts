@@ -5,7 +5,7 @@ import { ColoError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import type { ByteStream, KernelStream } from '../../src/io/byte-stream.ts';
 import { LIMITS } from '../../src/limits.ts';
-import type { LinkChannel } from '../../src/link/link-channel.ts';
+import { IGNORE_LINK, type LinkChannel } from '../../src/link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
 import { listenLink } from '../../src/link/link-setup.ts';
 import { AsPrimary } from '../../src/node/as-primary.ts';
@@ -47,15 +47,7 @@ async function candidate() {
       open: {
         data: (link: LinkChannel) => {
           opened.data = link;
-          link.handler = {
-            control: (type) => received.push(type),
-            heartbeat() {},
-            heartbeatAck() {},
-            frame() {},
-            teach() {},
-            confirm() {},
-            batchEnd() {},
-          };
+          link.listen({ ...IGNORE_LINK, control: ({ type }) => received.push(type) });
         },
         state: (stream: ByteStream) => {
           opened.state = stream;
@@ -140,6 +132,7 @@ test('a primary whose copy fails ends the session that it was for, and no later 
       value: { colo: { resetAfterFailover: () => copied.promise } },
     });
     const [first, second] = [new TwoPaths().primaryLink, new TwoPaths().primaryLink];
+    for (const link of [first, second]) link.unlisten();
     primary.openSession(first, HELLO);
     const copy = primary.copy(1);
     if (late) {

@@ -2,13 +2,22 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CheckpointPolicy } from '../../src/checkpoint/policy.ts';
 import { ColoError } from '../../src/error.ts';
-import { FLOW_KEY_WORDS } from '../../src/flow/key.ts';
+import { tcpKeyOf } from '../../src/flow/key.ts';
 import { MESSAGE } from '../../src/link/link-protocol.ts';
 import { PrimarySession } from '../../src/node/primary-session.ts';
 import { FakeTime, settled } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { u32 } from '../frames.ts';
 import { fakePair, pumpAll } from '../io/fake-stream.ts';
+
+const CONNECTION = tcpKeyOf({
+  family: 4,
+  vlans: [],
+  localAddress: '0a00020f',
+  localPort: 80,
+  remoteAddress: '0a000202',
+  remotePort: 40112,
+});
 
 /** A session whose first copy has come to QEMU's READY; the test plays the secondary's node and both QEMUs. */
 async function copied(requestCheckpoint: () => Promise<void>) {
@@ -17,12 +26,12 @@ async function copied(requestCheckpoint: () => Promise<void>) {
   const [pvmQemu, pvmNear] = fakePair();
   const [svmQemu, hop] = fakePair();
   const log: string[] = [];
-  paths.onControl = (side, type, body) => {
+  paths.onControl = (side, type) => {
     if (side === 'secondary' && type === MESSAGE.gate)
       paths.secondaryLink.send(MESSAGE.gated, { epoch: 0, drained: true });
-    if (side === 'secondary' && type === MESSAGE.offsets)
-      log.push(`offsets ${(body as { offsets: unknown[] }).offsets.length}`);
   };
+  paths.onOffsets = (map) => log.push(`offsets ${map.length}`);
+  paths.primaryLink.unlisten();
   const session = new PrimarySession({
     link: paths.primaryLink,
     path: paths.primary,
@@ -82,7 +91,7 @@ test('what a commit does to the map of offsets is told at once', async () => {
   all.svmQemu.write(u32(2), () => {});
   await all.pass();
   const before = told();
-  all.paths.primary.offsets.add(new Int32Array(FLOW_KEY_WORDS), 1, 2, 3);
+  all.paths.primary.offsets.add(Int32Array.from(CONNECTION), 1, 2, 3);
   all.svmQemu.write(u32(5), () => {});
   await all.pass();
   assert.equal(told(), before + 1);

@@ -1,18 +1,23 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FLOW_KEY_WORDS } from '../../src/flow/key.ts';
-import { MESSAGE } from '../../src/link/link-protocol.ts';
+import { tcpKeyOf } from '../../src/flow/key.ts';
+import type { ConnectionOffsets } from '../../src/link/offsets-message.ts';
 import { SecondarySession } from '../../src/node/secondary-session.ts';
 import { LeasePromise } from '../../src/pair/lease.ts';
-import type { Translation } from '../../src/translate/offset-map.ts';
 import type { Instant } from '../../src/units.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { fakePair, pumpAll } from '../io/fake-stream.ts';
 
-function translation(port: number): Translation {
-  const key = new Array(FLOW_KEY_WORDS).fill(0);
-  key[10] = (80 << 16) | port;
+function connection(remotePort: number): ConnectionOffsets {
+  const key = tcpKeyOf({
+    family: 4,
+    vlans: [],
+    localAddress: '0a00020f',
+    localPort: 80,
+    remoteAddress: '0a000202',
+    remotePort,
+  });
   return { key, vmIsn: 1, seqDelta: 1000, tsDelta: 0, clientPort: 80 };
 }
 
@@ -20,6 +25,7 @@ function begun() {
   const paths = new TwoPaths();
   const time = new FakeTime();
   const ended: string[] = [];
+  paths.secondaryLink.unlisten();
   const session = new SecondarySession({
     link: paths.secondaryLink,
     promise: new LeasePromise(1000, time.now() as Instant),
@@ -41,20 +47,18 @@ function begun() {
   return { paths, time, begin, peer, pumpStreams, ended };
 }
 
-test('a map of offsets of which a part is missing leaves the one before in place', () => {
+test('a map of offsets replaces the one before; one that comes before the copy is stored', () => {
   const { paths, begin } = begun();
   const { offsets } = paths.secondary;
-  const send = (first: boolean, last: boolean, ...ports: number[]) => {
-    paths.primaryLink.send(MESSAGE.offsets, { first, last, offsets: ports.map(translation) });
+  const send = (...ports: number[]) => {
+    paths.primaryLink.sendOffsets(ports.map(connection));
     paths.settle();
   };
-  send(true, true, 1);
+  send(1, 2);
   begin();
-  assert.equal(offsets.size, 1, 'said before there was a path');
-  send(true, false, 1, 2);
-  assert.equal(offsets.size, 1, 'the primary may die now: those that it has not named would be lost');
-  send(false, true, 3);
-  assert.equal(offsets.size, 3);
+  assert.equal(offsets.size, 2);
+  send(3);
+  assert.equal(offsets.size, 1);
 });
 
 test('the migration stream ends first: what lies on the link is read before anybody is told', async () => {
@@ -62,7 +66,7 @@ test('the migration stream ends first: what lies on the link is read before anyb
     const { paths, time, begin, peer, pumpStreams, ended } = begun();
     begin();
     paths.settle();
-    paths.primaryLink.send(MESSAGE.offsets, { first: true, last: true, offsets: [translation(1)] });
+    paths.primaryLink.sendOffsets([connection(1)]);
     peer.close();
     pumpStreams();
     pumpStreams();

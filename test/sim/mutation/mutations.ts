@@ -205,8 +205,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'input-not-mirrored',
     about: 'some input reaches the primary VM only',
     file: 'src/datapath/primary-path.ts',
-    find: '    this.secondary?.pushFrame(MESSAGE.input,',
-    put: '    if (length % 16 !== 0) this.secondary?.pushFrame(MESSAGE.input,',
+    find: '    this.secondary?.pushInput(',
+    put: '    if (length % 16 !== 0) this.secondary?.pushInput(',
     seedsMax: 20,
   },
   {

@@ -1,0 +1,125 @@
+/**
+ * OFFSETS: the connections whose client knows other numbers than the primary's VM, in fields of their own. The words of
+ * the translator's rows are its own affair; this file converts them, and believes nothing of what a peer sent.
+ *
+ * A map may need several messages. The first one begins a new map, the last one completes it, and only a complete map
+ * is passed on: the map before it is right until then.
+ *
+ * Limits: OFFSETS_PER_MESSAGE entries in one message, LIMITS.translationsMax in one map.
+ */
+import { z } from 'zod';
+import { ColoError } from '../error.ts';
+import { tcpFlowOf, tcpKeyOf } from '../flow/key.ts';
+import { LIMITS } from '../limits.ts';
+import { IP_PROTOCOL } from '../wire/ipv4.ts';
+
+/** Entries in one message. With every number at its longest they fit into MESSAGE_BYTES_MAX (link-protocol.ts). */
+export const OFFSETS_PER_MESSAGE = 256;
+
+/** One connection as the translator exports and imports it. */
+export type ConnectionOffsets = {
+  /** the flow's key, with the port that the VM uses */
+  key: number[];
+  vmIsn: number;
+  seqDelta: number;
+  tsDelta: number;
+  /** the VM's port as the client knows it */
+  clientPort: number;
+};
+
+const port = z.int().min(0).max(0xffff);
+const int32 = z.int().min(-0x80000000).max(0x7fffffff);
+const vlans = z
+  .array(z.int().min(0).max(0xfff))
+  .max(2)
+  .refine((ids) => ids[0] !== 0, 'the outer VLAN id is 0');
+const connection = {
+  vlans,
+  protocol: z.literal(IP_PROTOCOL.tcp),
+  vmPort: port,
+  vmPortAtClient: port,
+  clientPort: port,
+  vmIsn: int32,
+  seqDelta: int32,
+  tsDelta: int32,
+};
+const address4 = z.string().regex(/^[0-9a-f]{8}$/);
+const address6 = z.string().regex(/^[0-9a-f]{32}$/);
+
+export const offsetsSchema = z.object({
+  first: z.boolean(),
+  last: z.boolean(),
+  offsets: z
+    .array(
+      z.discriminatedUnion('family', [
+        z.object({ family: z.literal(4), vmAddress: address4, clientAddress: address4, ...connection }),
+        z.object({ family: z.literal(6), vmAddress: address6, clientAddress: address6, ...connection }),
+      ]),
+    )
+    .max(OFFSETS_PER_MESSAGE),
+});
+/** The body of one message. */
+export type Offsets = z.infer<typeof offsetsSchema>;
+type Entry = Offsets['offsets'][number];
+
+/** Returns the bodies of the messages that carry this map. */
+export function offsetsMessages(map: readonly ConnectionOffsets[]): Offsets[] {
+  const bodies: Offsets[] = [];
+  for (let from = 0; from === 0 || from < map.length; from += OFFSETS_PER_MESSAGE) {
+    const to = from + OFFSETS_PER_MESSAGE;
+    bodies.push({ first: from === 0, last: to >= map.length, offsets: map.slice(from, to).map(entryOf) });
+  }
+  return bodies;
+}
+
+/** Puts a map together from its messages. */
+export class OffsetsReader {
+  private parts: ConnectionOffsets[] | null = null;
+
+  /** Takes one message; returns the map when this was its last one. Throws COLO_LINK_GARBLED. */
+  read(body: Offsets): ConnectionOffsets[] | null {
+    if (body.first) this.parts = [];
+    const { parts } = this;
+    if (parts === null) throw garbled('OFFSETS continue a map that never began');
+    if (parts.length + body.offsets.length > LIMITS.translationsMax)
+      throw garbled(`OFFSETS of more than ${LIMITS.translationsMax} connections`);
+    for (const entry of body.offsets) parts.push(offsetsOf(entry));
+    if (!body.last) return null;
+    this.parts = null;
+    return parts;
+  }
+}
+
+function entryOf({ key, vmIsn, seqDelta, tsDelta, clientPort }: ConnectionOffsets): Entry {
+  const flow = tcpFlowOf(key);
+  return {
+    family: flow.family,
+    vlans: [...flow.vlans],
+    protocol: IP_PROTOCOL.tcp,
+    vmAddress: flow.localAddress,
+    vmPort: flow.localPort,
+    vmPortAtClient: clientPort,
+    clientAddress: flow.remoteAddress,
+    clientPort: flow.remotePort,
+    vmIsn,
+    seqDelta,
+    tsDelta,
+  };
+}
+
+function offsetsOf(entry: Entry): ConnectionOffsets {
+  const { vmIsn, seqDelta, tsDelta } = entry;
+  const key = tcpKeyOf({
+    family: entry.family,
+    vlans: entry.vlans,
+    localAddress: entry.vmAddress,
+    localPort: entry.vmPort,
+    remoteAddress: entry.clientAddress,
+    remotePort: entry.clientPort,
+  });
+  return { key, vmIsn, seqDelta, tsDelta, clientPort: entry.vmPortAtClient };
+}
+
+function garbled(what: string): ColoError {
+  return new ColoError('COLO_LINK_GARBLED', `the peer sent ${what}; the link is closed and opened again`);
+}
