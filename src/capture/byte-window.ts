@@ -1,17 +1,19 @@
 /**
- * The part of a file that has been read and not used yet, in one piece.
+ * The bytes of a file that have been read and not used yet, in one piece.
  *
- * Whoever reads it looks at `bytes` from `at` on, and asks `left` first. `skip` may go beyond what has been read:
- * the bytes are then thrown away as they come, so what nobody wants needs no memory.
+ * A reader checks `left`, and then reads `bytes` from `at`. `skip` may skip more than has been read: the rest is dropped when
+ * it is pushed, so bytes that are skipped need no memory.
  */
+import { invariant } from '../error.ts';
+
 export class ByteWindow {
   bytes: Uint8Array = new Uint8Array(0);
   view: DataView = new DataView(this.bytes.buffer);
   at = 0;
-  /** nothing comes any more */
+  /** there are no more bytes in the file */
   ended = false;
   private end = 0;
-  /** where in the file bytes[0] lies */
+  /** offset of bytes[0] in the file */
   private base = 0;
   private toSkip = 0;
 
@@ -19,12 +21,12 @@ export class ByteWindow {
     return this.end - this.at;
   }
 
-  /** Where in the file the next byte lies. */
+  /** Offset of the next byte in the file. */
   get offset(): number {
     return this.base + this.at;
   }
 
-  /** Bytes that are still to be skipped. */
+  /** Number of bytes that are still to be skipped. */
   get skipping(): number {
     return this.toSkip;
   }
@@ -33,12 +35,13 @@ export class ByteWindow {
     const dropped = Math.min(this.toSkip, chunk.length);
     this.toSkip -= dropped;
     const { left } = this;
+    invariant(dropped === 0 || left === 0, 'bytes after those to be skipped were read before them');
     const more = chunk.length - dropped;
     if (left === 0) {
       this.base += this.at + dropped;
       this.at = 0;
       this.end = more;
-      this.look(chunk.subarray(dropped));
+      this.replace(chunk.subarray(dropped));
       return;
     }
     const joined = new Uint8Array(left + more);
@@ -47,7 +50,7 @@ export class ByteWindow {
     this.base += this.at;
     this.at = 0;
     this.end = left + more;
-    this.look(joined);
+    this.replace(joined);
   }
 
   skip(bytes: number): void {
@@ -56,7 +59,7 @@ export class ByteWindow {
     this.toSkip += bytes - now;
   }
 
-  private look(bytes: Uint8Array): void {
+  private replace(bytes: Uint8Array): void {
     this.bytes = bytes;
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   }

@@ -1,6 +1,6 @@
 /**
- * A capture file on the disk, read from its beginning in pieces: captures are larger than memory. Compressed ones
- * (gzip, as tcpdump -w | gzip and Wireshark write them) are unpacked on the way.
+ * A capture file on the disk, read once in pieces, since captures are larger than memory. Compressed ones (gzip, as Wireshark
+ * and tcpdump -w - | gzip write them) are unpacked.
  */
 import { closeSync, createReadStream, fstatSync, openSync, type ReadStream, readSync } from 'node:fs';
 import type { Readable } from 'node:stream';
@@ -14,7 +14,7 @@ const GZIP_MAGIC = 0x1f8b;
 
 export class CaptureFile {
   readonly path: string;
-  /** of the file as it lies on the disk */
+  /** of the file on the disk, compressed or not */
   readonly bytesTotal: number;
   private readonly raw: ReadStream;
   private readonly reader: CaptureReader;
@@ -28,7 +28,7 @@ export class CaptureFile {
     this.raw = createReadStream(path, { highWaterMark: READ_BYTES });
     let stream: Readable = this.raw;
     if (gzip) {
-      // A capture that was killed has no gzip trailer; what there is of it is wanted.
+      // A capture that was killed has no gzip trailer; Z_SYNC_FLUSH reads it to its end all the same.
       const gunzip = createGunzip({ chunkSize: READ_BYTES, finishFlush: constants.Z_SYNC_FLUSH });
       this.raw.on('error', (error) => gunzip.destroy(error));
       stream = this.raw.pipe(gunzip);
@@ -50,12 +50,12 @@ export class CaptureFile {
     return this.reader.cutAt;
   }
 
-  /** The next frame of what has been read; false when `more` has to be called first. */
+  /** Reads the next frame. Returns false if `more` has to be called first. */
   next(frame: CapturedFrame): boolean {
     return this.reader.next(frame);
   }
 
-  /** Reads on. False at the end of the file, after which `next` may still answer. */
+  /** Reads more of the file. Resolves with false once the end has been reached; `next` may still have frames then. */
   async more(): Promise<boolean> {
     if (this.ended) return false;
     const { value, done } = await this.chunks.next().catch((error: NodeJS.ErrnoException) => {

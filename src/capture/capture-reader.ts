@@ -1,9 +1,9 @@
 /**
- * Frames out of the bytes of a capture file, whichever of the two formats it has. Bytes go in as they are read from
- * the file (`push`, at last `end`), frames come out one by one (`next`).
+ * Reads frames from the bytes of a capture file, pcap or pcapng. Bytes are added as they are read from the file (`push`,
+ * finally `end`), and frames are returned one by one (`next`).
  *
- * A capture that was killed ends in mid-record. That is a warning: what came before counts. Anything else that does
- * not fit together is an error that names the place, for nothing behind it can be believed.
+ * Failure: a capture that was killed ends within a record. That is only a warning, and the frames before it count. Any other
+ * inconsistency is an error with its place in the file, since the rest of the file cannot be trusted.
  */
 import { ByteWindow } from './byte-window.ts';
 import { type CapturedFrame, notACapture } from './captured-frame.ts';
@@ -29,18 +29,18 @@ export class CaptureReader {
     this.window.ended = true;
   }
 
-  /** False when more bytes are needed; after `end`: when there is nothing more. */
+  /** Returns false if more bytes are needed or, after `end`, if there are no more frames. */
   next(frame: CapturedFrame): boolean {
     this.reader ??= this.recognize();
     return this.reader?.next(frame) ?? false;
   }
 
-  /** Frames without a time of their own. */
+  /** Number of frames without a time. */
   get timeless(): number {
     return this.reader instanceof PcapngReader ? this.reader.timeless : 0;
   }
 
-  /** Where the last record begins that the end of the file has cut, or null when the file is whole. */
+  /** Offset of the record that the end of the file has cut, or null if there is none. */
   get cutAt(): number | null {
     const { window, reader } = this;
     if (!window.ended || reader === null) return null;

@@ -1,24 +1,24 @@
-/** What a capture file holds, whatever its format; and what can be wrong with it. */
+/** The frames of capture files of either format, and the errors of such files. */
 import { ColoError } from '../error.ts';
 
-/** One frame of a capture. Reused: it is void as soon as the next one is read. */
+/** One frame of a capture. The object is reused, so its content is valid until the next frame is read. */
 export class CapturedFrame {
-  /** counted from 1, as Wireshark counts */
+  /** from 1, as in Wireshark */
   number = 0;
   /** Unix time */
   timeMs = 0;
   bytes: Uint8Array = new Uint8Array(0);
   at = 0;
-  /** bytes in the file, and bytes that there were on the wire */
+  /** bytes in the file, and bytes on the wire */
   length = 0;
   originalLength = 0;
-  /** pcapng's if_name, '' where there is none */
+  /** pcapng's if_name; '' if there is none */
   interfaceName = '';
 }
 
 export const LINKTYPE_ETHERNET = 1;
 
-/** Wireshark's WTAP_MAX_PACKET_SIZE_STANDARD, and tcpdump's default snapshot length: nothing captures longer frames. */
+/** Wireshark's WTAP_MAX_PACKET_SIZE_STANDARD and tcpdump's default snapshot length: no tool captures longer frames. */
 export const FRAME_BYTES_MAX = 262_144;
 
 const LINKTYPE_NAMES: Record<number, string> = {
@@ -54,8 +54,8 @@ export function checkFrameLengths(captured: number, original: number, file: stri
     throw garbled(
       file,
       offset,
-      `a frame of ${captured} bytes is announced (up to ${FRAME_BYTES_MAX} are possible)`,
+      `a frame has a length of ${captured} bytes (up to ${FRAME_BYTES_MAX} are possible)`,
     );
   if (captured > original)
-    throw garbled(file, offset, `${captured} bytes are said to be captured of a frame of ${original}`);
+    throw garbled(file, offset, `${captured} captured bytes of a frame that has ${original}`);
 }

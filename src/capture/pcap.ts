@@ -1,6 +1,6 @@
 /**
- * Reads pcap files (draft-ietf-opsawg-pcap): a header of 24 bytes, then records of 16 bytes and a frame each. The
- * magic number tells the order of bytes and whether times count micro- or nanoseconds.
+ * Reads pcap files (draft-ietf-opsawg-pcap): a header of 24 bytes, then records of 16 bytes and a frame each. The magic
+ * number gives the byte order, and whether times are in micro- or nanoseconds.
  */
 import type { ByteWindow } from './byte-window.ts';
 import { type CapturedFrame, checkFrameLengths, checkLinkType, notACapture } from './captured-frame.ts';
@@ -53,7 +53,7 @@ export class PcapReader {
     return true;
   }
 
-  /** Where the record lies that comes next, or is not complete yet. */
+  /** Offset of the next record, which may not be complete yet. */
   get offset(): number {
     return this.window.offset;
   }
@@ -71,7 +71,7 @@ export class PcapReader {
     const version = view.getUint16(at + 4, this.littleEndian);
     if (version !== VERSION_MAJOR)
       throw notACapture(file, `is pcap of version ${version}, not ${VERSION_MAJOR}`);
-    // The upper half tells of frame check sequences (draft-ietf-opsawg-pcap section 4).
+    // The upper half describes frame check sequences (draft-ietf-opsawg-pcap, section 4).
     checkLinkType(view.getUint32(at + 20, this.littleEndian) & 0xffff, file);
     window.skip(FILE_HEADER_BYTES);
     this.started = true;

@@ -1,9 +1,9 @@
 /**
- * Reads pcapng files (draft-ietf-opsawg-pcapng): blocks, each with its length before and behind it. A section header
- * sets the order of bytes and begins a new list of interfaces; an interface says what its frames' times count.
+ * Reads pcapng files (draft-ietf-opsawg-pcapng): blocks, each with its length at both ends. A section header sets the byte
+ * order and begins a new list of interfaces; an interface sets the unit of its frames' times.
  *
- * Frames come from enhanced, simple and obsolete packet blocks. All other blocks are skipped without being held, their
- * lengths checked all the same.
+ * Frames are in enhanced, simple and obsolete packet blocks. Other blocks are skipped without being stored, but their
+ * lengths are checked.
  *
  * Limits: a block that is read has at most BLOCK_BYTES_MAX; a section has at most INTERFACES_MAX interfaces.
  */
@@ -17,7 +17,7 @@ import {
   notACapture,
 } from './captured-frame.ts';
 
-/** The same in both orders of bytes. */
+/** The same in both byte orders. */
 export const BLOCK_SECTION = 0x0a0d0d0a;
 const BLOCK_INTERFACE = 1;
 const BLOCK_OBSOLETE_PACKET = 2;
@@ -26,13 +26,13 @@ const BLOCK_ENHANCED_PACKET = 6;
 
 const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 const VERSION_MAJOR = 1;
-/** Type and length, and the length again. */
+/** Type, length, and the length again. */
 const BLOCK_FRAME_BYTES = 12;
 /** The longest frame with a few of the longest options (64 KiB). */
 const BLOCK_BYTES_MAX = 1 << 20;
 const INTERFACES_MAX = 65_536;
 
-/** Up to where each block's fields reach, options and data apart. */
+/** The end of each block's fixed fields, before options and data. */
 const FIXED_BYTES: Record<number, number> = {
   [BLOCK_SECTION]: 24,
   [BLOCK_INTERFACE]: 16,
@@ -51,7 +51,7 @@ const TWO_POW_32 = 2 ** 32;
 type Interface = { name: string; linkType: number; snapLength: number; unitsPerMs: number; offsetMs: number };
 
 export class PcapngReader {
-  /** Frames of simple packet blocks: they have no time, and get that of the frame before. */
+  /** Number of frames in simple packet blocks: these have no time, and get that of the frame before. */
   timeless = 0;
   private readonly window: ByteWindow;
   private readonly file: string;
@@ -59,7 +59,7 @@ export class PcapngReader {
   private interfaces: Interface[] = [];
   private frames = 0;
   private lastMs = 0;
-  /** length of the block whose content is being skipped, and where it began; 0 for none */
+  /** length of the block that is being skipped, 0 for none, and its offset in the file */
   private skipped = 0;
   private skippedAt = 0;
   private inSection = false;
@@ -104,7 +104,7 @@ export class PcapngReader {
     }
   }
 
-  /** Where the record lies that comes next, or is not complete yet. */
+  /** Offset of the next block, which may not be complete yet. */
   get offset(): number {
     return this.skipped > 0 ? this.skippedAt : this.window.offset;
   }
@@ -128,7 +128,7 @@ export class PcapngReader {
     throw garbled(
       this.file,
       this.window.offset,
-      `a block of type ${type} says that it has ${length} bytes (a multiple of 4, ${limits}, is possible)`,
+      `a block of type ${type} has a length of ${length} bytes (a multiple of 4, ${limits}, is possible)`,
     );
   }
 
@@ -138,7 +138,7 @@ export class PcapngReader {
     throw garbled(this.file, blockOffset, `a block's two lengths are ${length} and ${again}`);
   }
 
-  /** True when the block was a frame. */
+  /** Returns true if the block was a frame. */
   private readBlock(type: number, length: number, frame: CapturedFrame): boolean {
     switch (type) {
       case BLOCK_SECTION:
@@ -182,7 +182,7 @@ export class PcapngReader {
       const optionBytes = view.getUint16(option + 2, this.littleEndian);
       const value = option + 4;
       if (value + optionBytes > end)
-        throw garbled(this.file, offset, `an option of ${optionBytes} bytes reaches out of its block`);
+        throw garbled(this.file, offset, `an option of ${optionBytes} bytes is longer than its block`);
       if (code === OPTION_END) break;
       if (code === OPTION_IF_NAME)
         added.name = new TextDecoder().decode(bytes.subarray(value, value + optionBytes));
@@ -229,7 +229,7 @@ export class PcapngReader {
     end: number,
   ): void {
     if (dataAt + captured > end)
-      throw garbled(this.file, this.window.offset, `a frame of ${captured} bytes reaches out of its block`);
+      throw garbled(this.file, this.window.offset, `a frame of ${captured} bytes is longer than its block`);
     checkLinkType(from.linkType, this.file);
     frame.number = ++this.frames;
     frame.timeMs = this.lastMs;
@@ -252,7 +252,7 @@ export class PcapngReader {
   }
 }
 
-/** if_tsresol: a negative power of ten, or of two when the highest bit is set. */
+/** if_tsresol: a negative power of ten, or of two if the highest bit is set. */
 function unitsPerMs(resolution: number): number {
   const exponent = resolution & 0x7f;
   return ((resolution & 0x80) === 0 ? 10 ** exponent : 2 ** exponent) / 1000;

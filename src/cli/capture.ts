@@ -7,14 +7,9 @@ import { formatBytes, print, printJson } from './output.ts';
 
 export function captureCommand(): Command {
   const start = withNodeOptions(new Command('start'), 5)
-    .description('Starts to capture into a new pcapng file')
+    .description('Starts a capture to a new pcapng file')
     .argument('<file>', 'the file; it must not exist yet')
-    .option(
-      '--bytes-max <size>',
-      'the capture ends by itself at this size',
-      parseBytes,
-      CAPTURE_BYTES_DEFAULT,
-    )
+    .option('--bytes-max <size>', 'size at which the capture ends', parseBytes, CAPTURE_BYTES_DEFAULT)
     .action(async (file: string, options: NodeOptions & { bytesMax: number }) => {
       const request = { path: resolve(file), bytesMax: options.bytesMax };
       await new NodeClient(controlSocket(options), options.timeout).call('POST', '/capture', request);
@@ -33,7 +28,7 @@ export function captureCommand(): Command {
       else print(`${done.frames} frames in ${done.path}`);
     });
   return new Command('capture')
-    .description('Captures what a node sees, with its verdict on each frame, for Wireshark')
+    .description('Captures the frames at a node, with the verdict on each, for Wireshark')
     .addCommand(start)
     .addCommand(stop);
 }

@@ -27,26 +27,22 @@ type Options = DropInOptions & {
 
 export function compareCommand(): Command {
   return new Command('compare')
-    .description("Compares two VMs' output where QEMU's colo-compare object stands")
-    .requiredOption('--primary-in <endpoint>', "where the primary VM's frames come from", parseEndpointOption)
-    .requiredOption(
-      '--secondary-in <endpoint>',
-      "where the secondary VM's frames come from",
-      parseEndpointOption,
-    )
-    .requiredOption('--out <endpoint>', 'where released frames go', parseEndpointOption)
+    .description("Compares two VMs' output in place of QEMU's colo-compare object")
+    .requiredOption('--primary-in <endpoint>', 'frames of the primary VM, in', parseEndpointOption)
+    .requiredOption('--secondary-in <endpoint>', 'frames of the secondary VM, in', parseEndpointOption)
+    .requiredOption('--out <endpoint>', 'released frames, out', parseEndpointOption)
     .option(
       '--notify <endpoint>',
-      "ask for checkpoints with colo-compare's notify protocol (Xen)",
+      "request checkpoints by colo-compare's notify protocol (Xen)",
       parseEndpointOption,
     )
-    .option('--qmp <endpoint>', "ask the primary's QEMU for checkpoints (KVM, TCG)", parseEndpointOption)
+    .option('--qmp <endpoint>', "request checkpoints from the primary's QEMU (KVM, TCG)", parseEndpointOption)
     .option('--vnet-hdr', 'frames carry a virtio-net header (vnet_hdr_support=on)')
     .option('--json', 'print events as JSON, one per line')
     .addHelpText('after', DROPIN_HELP)
     .action(async (options: Options) => {
       if (options.notify !== undefined && options.qmp !== undefined)
-        throw new ColoError('COLO_USAGE', 'who takes the checkpoints? give --notify or --qmp, not both');
+        throw new ColoError('COLO_USAGE', '--notify and --qmp both take checkpoints; give one of them');
       requireDistinct({
         '--primary-in': options.primaryIn,
         '--secondary-in': options.secondaryIn,
@@ -66,7 +62,7 @@ function runCompare(options: Options): Promise<void> {
     warn: (emit) => {
       if (notify === undefined && qmp === undefined)
         emit('compare.unasked', {
-          message: 'neither --notify nor --qmp: output that differs waits for ever',
+          message: 'neither --notify nor --qmp: output that differs is held until this process stops',
         });
     },
     build: (emit) =>

@@ -1,4 +1,4 @@
-/** What `colo diff` says to people: a summary, then each finding with the bytes of both sides. */
+/** The text of `colo diff`: a summary, then each finding with the bytes of both sides. */
 import type { DiffReport, Finding, FoundFrame, SideCounts } from '../diff/report.ts';
 import { formatCount, formatMs, safe } from './output.ts';
 
@@ -77,7 +77,7 @@ function checkpointsText({ compared, checkpointsPerSecond }: DiffReport): string
   const taken = total(compared.checkpoints);
   if (taken === 0) return '0';
   const released = count(compared.releasedByCheckpoint, 'frame');
-  return `${formatCount(taken)} (${Number(checkpointsPerSecond.toPrecision(2))}/s): ${reasons(compared.checkpoints)}; they let out ${released}`;
+  return `${formatCount(taken)} (${Number(checkpointsPerSecond.toPrecision(2))}/s): ${reasons(compared.checkpoints)}; they released ${released}`;
 }
 
 function reasons(counts: Record<string, number>): string {
@@ -99,10 +99,10 @@ function findingText(found: Finding, number: number): string[] {
   if (reason === 'wait-primary')
     lines.push(
       cameAfterMs === null
-        ? '    the secondary never said as much'
-        : `    the secondary said as much ${formatMs(cameAfterMs)} later`,
+        ? '    the secondary never sent as much'
+        : `    the secondary sent as much ${formatMs(cameAfterMs)} later`,
     );
-  else if (reason === 'wait-secondary') lines.push('    the primary has not said as much');
+  else if (reason === 'wait-secondary') lines.push('    the primary has not sent as much');
   else lines.push(...dump('primary', primary), ...dump('secondary', secondary));
   return lines;
 }

@@ -12,16 +12,16 @@ const CLEAR_LINE = '\r\u001b[K';
 
 export function diffCommand(): Command {
   return new Command('diff')
-    .description("Compares two captures of the VMs' traffic off line, and explains where they differ")
+    .description("Compares two captures of the VMs' traffic off line, and shows where they differ")
     .argument('<primary>', "capture at the primary VM's interface: pcap or pcapng, plain or gzip'd")
     .argument(
       '[secondary]',
-      'the same at the secondary VM; not needed if "colo capture" at the primary made the first',
+      'capture at the secondary VM; not needed if the first was made by "colo capture" at the primary',
     )
-    .option('--mac <address>', "the VM's MAC address, if it cannot be found out", parseMac)
-    .option('--max <count>', 'how many differences to show', parseCount, FINDINGS_DEFAULT)
+    .option('--mac <address>', "the VM's MAC address, if it cannot be found in the captures", parseMac)
+    .option('--max <count>', 'number of differences to show', parseCount, FINDINGS_DEFAULT)
     .option('--json', 'print JSON')
-    .addHelpText('after', '\nThe exit code is 0 whether or not the captures differ: differences are normal.')
+    .addHelpText('after', '\nThe exit code is 0 even if the captures differ: differences are normal.')
     .action(async (primary: string, secondary: string | undefined, options: Options) => {
       const progress = progressTo(process.stderr);
       try {

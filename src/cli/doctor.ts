@@ -33,7 +33,7 @@ const problem = (name: string, found: string, advice: string): Check => ({ name,
 
 export function doctorCommand(): Command {
   return new Command('doctor')
-    .description('Checks that a node can run here: QEMU, KVM, directories, sockets, ports')
+    .description('Checks whether a node can run on this machine: QEMU, KVM, directories, sockets, ports')
     .option('-c, --config <file>', "the node's YAML file")
     .option('--json', 'print JSON')
     .action(async (options: { config?: string; json?: boolean }) => {
@@ -102,7 +102,7 @@ function findQemu(config: NodeConfig): QemuVersion | Check {
   }
   const numbers = /version (\d+)\.(\d+)(?:\.\d+)?/.exec(stdout);
   if (numbers === null) {
-    const found = `${program} does not say that it is QEMU`;
+    const found = `${program} --version does not name QEMU`;
     return problem('QEMU', found, 'set vm.command to a qemu-system program');
   }
   const [text, major, minor] = numbers;

@@ -1,4 +1,4 @@
-/** What `colo compare` and `colo rewrite` share on the command line. */
+/** The common part of the commands `colo compare` and `colo rewrite`. */
 import { InvalidArgumentError } from 'commander';
 import type { CompareReport, EmitDropIn, RewriteReport } from '../dropin/events.ts';
 import { type Endpoint, formatEndpoint, parseEndpoint } from '../endpoint.ts';
@@ -10,9 +10,9 @@ import { print, printJson } from './output.ts';
 
 export const DROPIN_HELP = `
 Endpoints: unix:PATH, tcp:HOST:PORT (connect), unix-listen:PATH, tcp-listen:HOST:PORT (accept).
-Signals: SIGINT and SIGTERM stop it in order, SIGUSR2 prints its counters.`;
+Signals: SIGINT and SIGTERM stop the process in order, SIGUSR2 prints its counters.`;
 
-/** Asks for the counters so far, as dd's SIGUSR1 does; that one is Node's own. */
+/** Requests the counters, as SIGUSR1 does for dd; Node uses SIGUSR1 itself. */
 export const REPORT_SIGNAL = 'SIGUSR2';
 
 const QMP_DEADLINE_MS = 5000;
@@ -20,14 +20,14 @@ const QMP_DEADLINE_MS = 5000;
 export const connectQmp = (endpoint: Endpoint): Promise<QmpClient> =>
   QmpClient.connect({ endpoint, deadlineMs: QMP_DEADLINE_MS });
 
-/** Two places at one endpoint would take each other's frames, or wait for each other for ever. */
+/** Throws COLO_USAGE if two places have one endpoint: they would take each other's frames, or wait for each other. */
 export function requireDistinct(places: Readonly<Record<string, Endpoint | undefined>>): void {
   const owners = new Map<string, string>();
   for (const [option, endpoint] of Object.entries(places)) {
     if (endpoint === undefined) continue;
     const text = formatEndpoint(endpoint);
     const other = owners.get(text);
-    // Port 0 is a free one each time.
+    // Port 0 is another port each time.
     if (other !== undefined && !text.endsWith(':0'))
       throw new ColoError(
         'COLO_USAGE',

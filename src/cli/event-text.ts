@@ -1,7 +1,7 @@
 import type { NodeEvent } from '../observe/status.ts';
 import { safe } from './output.ts';
 
-/** One event for a person: time, type, and the details as key=value. */
+/** Returns an event as a line for people: time, node, type, and the details as key=value. */
 export function eventText({ seq: _seq, at, node, type, ...details }: NodeEvent): string {
   const pairs = Object.entries(details).map(([key, value]) => `${key}=${valueText(value)}`);
   return safe([at, node, type, ...pairs].join(' '));

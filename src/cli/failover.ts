@@ -6,7 +6,7 @@ import { print, printJson } from './output.ts';
 
 export function failoverCommand(): Command {
   return withNodeOptions(new Command('failover'), 60)
-    .description('Ends the pair: a secondary takes over, a primary goes on alone')
+    .description('Ends the pair: promotes a secondary, or makes a primary go on alone')
     .action(async (options: NodeOptions) => {
       const status = await new NodeClient(controlSocket(options), options.timeout).call<NodeStatus>(
         'POST',
@@ -15,7 +15,7 @@ export function failoverCommand(): Command {
       if (options.json === true) printJson(status);
       else
         print(
-          `${status.node} is now ${status.role ?? 'without role'}, ${status.phase}, generation ${status.generation}`,
+          `${status.node} is now ${status.role ?? 'without a role'}, ${status.phase}, generation ${status.generation}`,
         );
     });
 }

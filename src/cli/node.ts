@@ -14,10 +14,10 @@ export type StartNode = (
 
 type Options = { config?: string; json?: boolean; printSchema?: boolean };
 
-/** `start` is loaded only when a node is really started: it is most of the program. */
+/** The code of a node is most of the program: `load` gets it only when a node is started. */
 export function nodeCommand(load: () => Promise<StartNode> = loadStartNode): Command {
   return new Command('node')
-    .description('Runs a node: guards one VM and is its only way to the network')
+    .description('Runs a node, which starts one VM and is its only way to the network')
     .option('-c, --config <file>', "the node's YAML file")
     .option('--json', 'print events as JSON, one per line')
     .option('--print-schema', 'print the JSON schema of the YAML file instead')
@@ -33,10 +33,10 @@ export function nodeCommand(load: () => Promise<StartNode> = loadStartNode): Com
     });
 }
 
-/** Starting QEMU takes a second or two; a node that is asked to stop meanwhile may take this long to get there. */
+/** Starting QEMU takes a second or two. A node that is asked to stop before that has this long to finish starting. */
 const START_GRACE_MS = 5000;
 
-/** Runs a node to its end. The first SIGINT or SIGTERM stops it in order; the second does not wait for that. */
+/** Runs a node to its end; resolves with the exit code. The first SIGINT or SIGTERM stops it in order, the second at once. */
 export async function superviseNode(
   start: StartNode,
   config: NodeConfig,
@@ -48,10 +48,7 @@ export async function superviseNode(
   let control: Pick<NodeControl, 'stop'> | null = null;
   let asked = 0;
   let giveUp: NodeJS.Timeout | undefined;
-  let stopFailed = (_error: unknown): void => {};
-  const failed = new Promise<never>((_resolve, reject) => {
-    stopFailed = reject;
-  });
+  const { promise: failed, reject: stopFailed } = Promise.withResolvers<never>();
   const stop = (): void => {
     control?.stop().catch(stopFailed);
   };
@@ -59,7 +56,7 @@ export async function superviseNode(
     asked++;
     if (asked > 1) exitNow(1);
     else if (control !== null) stop();
-    // Nothing can stop it in order yet, and what it waits for (its network, say) may never come.
+    // It cannot be stopped in order while it starts, and it may wait for ever, for instance for its network.
     else giveUp = setTimeout(exitNow, startGraceMs, 1);
   };
   signals.on('SIGINT', onSignal);
@@ -68,7 +65,7 @@ export async function superviseNode(
     const node = await start(config, hooks);
     control = node.control;
     clearTimeout(giveUp);
-    // Asked to stop while it was still starting.
+    // It was asked to stop while it was starting.
     if (asked > 0) stop();
     return await Promise.race([node.done, failed]);
   } finally {

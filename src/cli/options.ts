@@ -1,4 +1,4 @@
-/** Options that several commands share, and how they are read. */
+/** Options that several commands have, and their parsers. */
 import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { loadNodeConfig } from '../config/node-config.ts';
@@ -8,12 +8,12 @@ import { CONTROL_SOCKET } from '../observe/api.ts';
 
 export type NodeOptions = { config?: string; socket?: string; json?: boolean; timeout: number };
 
-/** For commands that talk to a running node. `timeoutS` is how long the command may take; 0 is for ever. */
+/** Adds the options of a command that calls a running node. `timeoutS` is the default timeout; 0: none. */
 export function withNodeOptions(command: Command, timeoutS: number): Command {
   return command
     .option('-c, --config <file>', "the node's YAML file, to find its control socket")
     .option('--socket <path>', 'the control socket itself, instead of -c')
-    .option('--timeout <seconds>', 'give up after this long; 0 waits for ever', parseSeconds, timeoutS)
+    .option('--timeout <seconds>', 'timeout; 0 for none', parseSeconds, timeoutS)
     .option('--json', 'print JSON');
 }
 
@@ -41,7 +41,7 @@ export function parseCount(text: string): number {
 
 const UNITS: Record<string, number> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
 
-/** 5000, 64k, 100M, 2G: powers of 1024, as for dd and QEMU. */
+/** Parses 5000, 64k, 100M, 2G: powers of 1024, as dd and QEMU do. */
 export function parseBytes(text: string): number {
   const parts = /^([0-9]{1,12})([kmgt]?)(?:i?b)?$/i.exec(text);
   const value = parts === null ? 0 : Number(parts[1]) * UNITS[parts[2].toLowerCase()];

@@ -1,4 +1,4 @@
-/** How commands write: whole lines to standard output, and text that fits a terminal of 80 columns. */
+/** The output of commands: whole lines, and numbers for a terminal of 80 columns. */
 
 export function print(line: string): void {
   process.stdout.write(`${line}\n`);
@@ -8,13 +8,13 @@ export function printJson(value: unknown): void {
   print(JSON.stringify(value));
 }
 
-/** Text from a peer or a guest must not move the cursor of whoever reads it. */
+/** Replaces control characters: text from a peer or a guest must not move the cursor of the reader's terminal. */
 export function safe(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the ones to replace
   return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '?');
 }
 
-/** 5.5 ms, 120 ms, 2.4 s, 3 min 20 s, 5 h 3 min */
+/** Returns 5.5 ms, 120 ms, 2.4 s, 3 min 20 s, 5 h 3 min. */
 export function formatMs(ms: number | null): string {
   if (ms === null) return '-';
   if (ms < 9.95) return `${Number(ms.toFixed(1))} ms`;
@@ -35,7 +35,7 @@ export function formatBytes(bytes: number): string {
   return `${Number(value.toFixed(1))} TiB`;
 }
 
-/** 1234567 as 1 234 567. */
+/** Returns 1 234 567 for 1234567. */
 export function formatCount(count: number): string {
   return String(count).replaceAll(/\B(?=(\d{3})+$)/g, ' ');
 }

@@ -1,4 +1,4 @@
-/** The command line as a whole: which commands there are, and what becomes of errors. */
+/** The command line: its commands, and how errors are shown. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { ColoError } from '../error.ts';
@@ -26,7 +26,9 @@ export function buildProgram(): Command {
     version: string;
   };
   const program = new Command('colo')
-    .description('Keeps a service alive, mid-connection, when the machine that it runs on dies.')
+    .description(
+      'Keeps a network service alive, in the middle of its connections, when the machine under it dies.',
+    )
     .version(version)
     .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration.');
   for (const command of [
@@ -49,7 +51,7 @@ export function buildProgram(): Command {
   return program;
 }
 
-/** Runs one command line; the exit code. Never throws. */
+/** Runs one command line; resolves with the exit code. Never rejects. */
 export async function runCli(args: readonly string[], program: Command = buildProgram()): Promise<number> {
   try {
     await program.parseAsync(args, { from: 'user' });
@@ -63,14 +65,14 @@ export async function runCli(args: readonly string[], program: Command = buildPr
   }
 }
 
-/** Commander prints and exits by itself unless told otherwise, and each command has to be told. */
+/** Makes each command throw its errors: by default Commander prints them and exits. */
 function prepare(command: Command): void {
   command.exitOverride().showHelpAfterError(false);
   command.configureOutput({ writeErr: () => {} });
   command.helpOption('-h, --help', 'show this help');
   if (command.commands.length > 0) {
     command.helpCommand(false);
-    // Without a command there is nothing to do, which is a mistake, not a wish for help.
+    // A missing command is an error of usage, not a request for help.
     command.action((_options: unknown, self: Command) => {
       const [unknown] = self.args;
       const names = self.commands.map((child) => child.name()).join(', ');
@@ -98,7 +100,7 @@ function toColoError(error: unknown): ColoError {
   return new ColoError('COLO_INTERNAL', `${oneLine(message)}; this is a bug, please report it`);
 }
 
-/** The command line may be what is wrong, so this looks at the words instead of at what Commander made of them. */
+/** Reads the words, not the options that Commander parsed: the command line may be the error. */
 const asksForJson = (args: readonly string[]): boolean => {
   const end = args.indexOf('--');
   return (end === -1 ? args : args.slice(0, end)).includes('--json');

@@ -5,9 +5,9 @@ import { controlSocket, type NodeOptions, withNodeOptions } from './options.ts';
 import { print, printJson } from './output.ts';
 
 export function protectCommand(): Command {
-  // A first full copy of a large VM over a slow link takes minutes.
+  // The first copy of a large VM over a slow link takes minutes.
   return withNodeOptions(new Command('protect'), 600)
-    .description('Gives a lone VM a new secondary and waits until it is protected')
+    .description('Copies a lone VM to the connected candidate, and waits until it is protected')
     .action(async (options: NodeOptions) => {
       const status = await new NodeClient(controlSocket(options), options.timeout).call<NodeStatus>(
         'POST',

@@ -23,22 +23,18 @@ type Options = DropInOptions & {
 
 export function rewriteCommand(): Command {
   return new Command('rewrite')
-    .description("Translates a secondary VM's connections where QEMU's filter-rewriter object stands")
-    .requiredOption('--in <endpoint>', "where the clients' frames come from", parseEndpointOption)
-    .requiredOption('--guest-in <endpoint>', 'where frames for the secondary VM go', parseEndpointOption)
-    .requiredOption(
-      '--guest-out <endpoint>',
-      "where the secondary VM's frames come from",
-      parseEndpointOption,
-    )
+    .description("Translates a secondary VM's connections in place of QEMU's filter-rewriter object")
+    .requiredOption('--in <endpoint>', 'frames of clients, in', parseEndpointOption)
+    .requiredOption('--guest-in <endpoint>', 'frames for the secondary VM, out', parseEndpointOption)
+    .requiredOption('--guest-out <endpoint>', 'frames of the secondary VM, in', parseEndpointOption)
     .requiredOption(
       '--out <endpoint>',
-      "where its frames go in the primary VM's numbers",
+      "the secondary VM's frames in the primary VM's numbers, out",
       parseEndpointOption,
     )
     .option(
       '--qmp <endpoint>',
-      "the secondary VM's QEMU, to see checkpoints and failover",
+      "the secondary VM's QEMU, to notice checkpoints and the failover",
       parseEndpointOption,
     )
     .option('--vnet-hdr', 'frames carry a virtio-net header (vnet_hdr_support=on)')
@@ -62,7 +58,7 @@ function runRewrite(options: Options): Promise<void> {
     warn: (emit) => {
       if (options.qmp !== undefined) return;
       emit('rewrite.blind', {
-        message: 'no --qmp: checkpoints are not seen, so connections that outlive one stop matching',
+        message: 'no --qmp: checkpoints are not noticed, so connections that outlive one no longer match',
       });
     },
     build: (emit) =>

@@ -9,13 +9,13 @@ import { print, printJson } from './output.ts';
 import { statusText } from './status-text.ts';
 
 const WATCH_INTERVAL_MS = 1000;
-/** Home, and clear to the end: less flicker than clearing the whole screen first. */
+/** Cursor home, and clear to the end: flickers less than clearing the whole screen first. */
 const REDRAW = '\u001b[H\u001b[J';
 
 export function statusCommand(): Command {
   return withNodeOptions(new Command('status'), 5)
-    .description('Shows what a running node does')
-    .option('--watch', 'once a second, until interrupted')
+    .description('Shows the state of a running node')
+    .option('--watch', 'show it once a second, until interrupted')
     .action(async (options: NodeOptions & { watch?: boolean }) => {
       const client = new NodeClient(controlSocket(options), options.timeout);
       const look = (): Promise<NodeStatus> => client.call<NodeStatus>('GET', '/status');
@@ -33,7 +33,7 @@ export function statusCommand(): Command {
         else if (options.json === true) printJson({ error: { code: status.code, message: status.message } });
         else print(`${status.code}: ${status.message}`);
         await sleep(WATCH_INTERVAL_MS);
-        // Whoever watches a failover wants to see the node come back, so a node that is away ends nothing.
+        // A node that cannot be reached does not end the watch: it may come back after a failover.
         status = await look().catch((error: unknown) => {
           if (error instanceof ColoError) return error;
           throw error;

@@ -1,10 +1,10 @@
-/** Finds what somebody who wrote `name` most likely meant, or null when nothing is near. */
+/** Returns the known name that `name` most likely stands for, or null if none is near. */
 export function nearestName(name: string, known: readonly string[]): string | null {
   let best: string | null = null;
   let bestDistance = Number.POSITIVE_INFINITY;
   for (const candidate of known) {
     const distance = editDistance(normal(name), normal(candidate));
-    // A third of the letters wrong is still a typo; more is another word.
+    // Up to a third of the letters may be wrong; with more it is another word.
     if (distance < bestDistance && distance <= Math.max(1, Math.floor(candidate.length / 3))) {
       best = candidate;
       bestDistance = distance;
@@ -13,7 +13,7 @@ export function nearestName(name: string, known: readonly string[]): string | nu
   return best;
 }
 
-/** run_directory, run-directory and RunDirectory are all meant as runDirectory. */
+/** run_directory, run-directory and RunDirectory all stand for runDirectory. */
 const normal = (name: string): string => name.slice(0, 64).toLowerCase().replaceAll(/[-_ ]/g, '');
 
 /** Optimal string alignment: insertions, deletions, replacements and swapped neighbours cost one each. */

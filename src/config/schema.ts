@@ -1,20 +1,20 @@
 /**
- * What a node's YAML file may hold. Every default says why it is what it is; the descriptions are what the
- * printed JSON schema shows to editors. Durations end in Ms and are whole milliseconds.
+ * The schema of a node's YAML file. Each default has a comment with its reason; the descriptions appear in the JSON schema
+ * that editors use. Durations end in Ms and are whole milliseconds.
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { type Endpoint, type EndpointMode, isLoopback, parseEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 
-/** An hour: far above any sensible wait, far below where JavaScript's timers wrap (24.8 days). */
+/** An hour: far above any sensible wait, and far below the 24.8 days at which JavaScript's timers wrap. */
 const DURATION_MS_MAX = 3_600_000;
-/** Far above any real list, low enough that a mistake (a file of addresses) is refused at once. */
+/** Far above any real list, and low enough to refuse a mistake, such as a file of addresses. */
 const LIST_LENGTH_MAX = 1024;
 
 const durationMs = z.int().min(1).max(DURATION_MS_MAX);
 const path = z.string().min(1).max(4096);
-/** Becomes part of file names and of the arbiter's keys, so it stays within what any of those take. */
+/** A name becomes part of file names and of the arbiter's keys, so only characters that all of them take are allowed. */
 const name = z
   .string()
   .regex(
@@ -60,8 +60,8 @@ const mac = z
 
 const link = z
   .strictObject({
-    listen: endpoint('listen').describe('Where this node waits for its peer.'),
-    peer: endpoint('connect').describe('Where the peer waits for this node.'),
+    listen: endpoint('listen').describe('The address at which this node accepts its peer.'),
+    peer: endpoint('connect').describe('The address at which the peer accepts this node.'),
   })
   .refine(({ listen, peer }) => !sameAddress(listen, peer), {
     ...conflict,
@@ -70,7 +70,7 @@ const link = z
   });
 
 const vm = z.strictObject({
-  // The name that Debian, Fedora and QEMU's own build give to the usual target.
+  // The name in Debian, in Fedora and in QEMU's own build.
   command: z
     .array(z.string().min(1))
     .min(1)
@@ -79,7 +79,7 @@ const vm = z.strictObject({
     .describe('The program to start and its first arguments, one string each.'),
   env: z
     .record(
-      z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'this is no name of an environment variable'),
+      z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'this is not a name of an environment variable'),
       z.string(),
     )
     .default({})
@@ -99,10 +99,10 @@ const vm = z.strictObject({
         ),
     )
     .max(LIST_LENGTH_MAX)
-    .describe('The addresses that the VM answers to, announced on failover. May be empty.'),
+    .describe('The IP addresses of the VM, which a failover announces. May be empty.'),
   nic: z
     .strictObject({
-      // The fastest NIC that every current guest has a driver for.
+      // The fastest NIC for which every current guest has a driver.
       device: z
         .string()
         .regex(/^[A-Za-z0-9._-]+$/, 'give the name of a QEMU device; its properties go into nic.options')
@@ -116,7 +116,7 @@ const vm = z.strictObject({
 const metrics = z
   .strictObject({
     listen: endpoint('listen').describe('tcp-listen:127.0.0.1:PORT'),
-    // Counters tell an outsider a lot about a service, and the endpoint asks nobody for a password.
+    // The counters show a lot about a service, and there is no password.
     allowRemote: z.boolean().default(false).describe('Lets other machines read the metrics.'),
   })
   .refine(({ listen }) => listen.kind === 'tcp', {
@@ -133,13 +133,13 @@ const metrics = z
 
 const checkpoint = z
   .strictObject({
-    // Bounds what a stuck comparison can hide and how much state a checkpoint has to copy.
+    // Limits how long a difference can stay unnoticed, and how much state a checkpoint has to copy.
     intervalMsMax: durationMs.default(5000).describe('The longest time between two checkpoints.'),
-    // About what a checkpoint of an idle guest costs over unix sockets (5 to 6 ms).
+    // About the cost of a checkpoint of an idle guest over unix sockets: 5 to 6 ms.
     waitMsMin: durationMs.default(5).describe('Held output waits at least this long for its counterpart.'),
-    // TCP's least retransmission timeout on Linux: a longer wait makes clients send again.
+    // Linux's minimum retransmission timeout (TCP_RTO_MIN): after a longer wait clients retransmit.
     waitMsMax: durationMs.default(200).describe('Held output waits at most this long for its counterpart.'),
-    // Above Linux's longest delayed ACK (200 ms), so that a secondary that only delays does not cost a checkpoint.
+    // Above Linux's longest delayed ACK (200 ms): a secondary that only delays an ACK costs no checkpoint.
     ackWaitMsMax: durationMs
       .default(300)
       .describe('A held bare ACK waits at most this long for its counterpart.'),
@@ -157,16 +157,16 @@ const checkpoint = z
 
 const heartbeat = z
   .strictObject({
-    // Five in a lease: several may be lost or late before anyone doubts the peer.
-    intervalMs: durationMs.default(50).describe('The time between two signs of life.'),
-    // Short enough that clients hardly see a failover, long enough for a busy host's scheduling pauses.
+    // Five per lease, so that several may be late before the lease ends.
+    intervalMs: durationMs.default(50).describe('The time between two heartbeats.'),
+    // Short enough that clients hardly notice a failover, longer than the scheduling pauses of a busy host.
     leaseMs: durationMs
       .default(250)
-      .describe('Without a sign of life for this long, a node asks the arbiter.'),
-    // A pause that a TCP connection takes without harm; a peer that is silent longer is not waited for.
+      .describe('How long a primary may speak after a heartbeat that the secondary has acknowledged.'),
+    // A pause that does not harm a TCP connection.
     silenceMsMax: durationMs
       .default(1000)
-      .describe('Silence for this long is taken for death, whatever else holds.'),
+      .describe('A peer that sends nothing for this long is treated as lost.'),
   })
   .refine((h) => h.intervalMs * 3 <= h.leaseMs, {
     ...conflict,
@@ -181,24 +181,24 @@ const heartbeat = z
   });
 
 export const nodeConfigSchema = z.strictObject({
-  node: name.describe('The name of this node, unlike that of its peer.'),
+  node: name.describe('The name of this node; the peer has another one.'),
   pair: name.describe('The name of the pair; both nodes give the same one.'),
   link,
-  uplink: endpoint('connect').describe('The network: a socket that speaks the framing of -netdev stream.'),
+  uplink: endpoint('connect').describe('The network: a socket with the framing of -netdev stream.'),
   arbiter: z.strictObject({
-    directory: path.describe(
-      'A directory that both nodes share: the embedded arbiter, for two nodes on one machine.',
-    ),
+    directory: path.describe('A directory that both nodes use as the arbiter; both are on one machine.'),
   }),
   vm,
-  runDirectory: path.describe('Where the node keeps its sockets and its event log. One per node.'),
+  runDirectory: path.describe('The directory of the sockets and the event log. Each node has its own.'),
   eventLog: path.optional().describe('The event log; events.ndjson in runDirectory if not given.'),
   metrics: metrics.optional().describe('Serves Prometheus metrics at /metrics.'),
-  // Redundancy that waits for a person is redundancy that is missing at the second failure.
+  // If protection waited for a person, it could be missing at the second failure.
   protect: z
     .enum(['auto', 'manual'])
     .default('auto')
-    .describe('Whether a lone VM gets a new secondary as soon as there is one, or on "colo protect".'),
+    .describe(
+      'Whether a lone VM gets a new secondary as soon as a candidate connects, or by "colo protect".',
+    ),
   checkpoint: checkpoint.prefault({}),
   heartbeat: heartbeat.prefault({}),
 });

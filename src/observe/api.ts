@@ -1,9 +1,9 @@
 /**
- * How scripts and the command line talk to a running node: HTTP on a unix socket that only the node's own user may
- * open. And the metrics, on a TCP port of their own that can do nothing else.
+ * The HTTP servers of a node. Scripts and the command line use the control server, on a unix socket that only the node's
+ * own user may open. The metrics have a TCP port of their own, which serves nothing else.
  *
  *   GET /status                     NodeStatus
- *   GET /events?after=SEQ&follow=1  NodeEvents, one JSON object per line; with follow the answer does not end
+ *   GET /events?after=SEQ&follow=1  NodeEvents, one JSON object per line; with follow the response does not end
  *   POST /checkpoint                CheckpointReport, once committed
  *   POST /failover, POST /protect   NodeStatus, once done
  *   POST /stop                      202 at once; the socket closes when the node has stopped
@@ -26,9 +26,9 @@ import type { NodeControl, NodeEvent } from './status.ts';
 export const CONTROL_SOCKET = 'control.sock';
 
 export type ApiServer = {
-  /** Where it listens; for TCP with the port that it got. */
+  /** The address that it listens on; for TCP with the port that the kernel chose. */
   readonly endpoint: Endpoint;
-  /** Ends every connection and frees the address. */
+  /** Closes every connection and frees the address. */
   close(): Promise<void>;
 };
 
@@ -38,19 +38,19 @@ export type ControlServerOptions = {
   events: Pick<EventLog, 'after' | 'subscribe' | 'emit'>;
 };
 
-/** A path and a number; anything larger is not for us. */
+/** A request is a path and a number. */
 const BODY_BYTES_MAX = 64 * 1024;
-/** People and scripts at one node; a leak of followers shows here instead of in the memory. */
+/** People and scripts at one node. A client that leaks connections reaches this limit, and does not fill the memory. */
 const CONNECTIONS_MAX = 64;
-/** A follower that reads this much too slowly is cut off; it can come back with after=SEQ. */
+/** A follower that has so much still to read is disconnected; it can come back with after=SEQ. */
 const FOLLOWER_BACKLOG_BYTES_MAX = 1 << 20;
-/** Enough to send a last line to anybody on this machine. */
+/** Enough to send a last line to a process on this machine. */
 const CLOSE_GRACE_MS = 250;
-/** A gigabyte is minutes of traffic at full speed, and little for a disk. */
+/** A gigabyte: minutes of traffic at full speed, and little for a disk. */
 export const CAPTURE_BYTES_DEFAULT = 1 << 30;
 
 const captureRequest = z.strictObject({
-  path: z.string().refine(isAbsolute, 'must be absolute, for the node has a working directory of its own'),
+  path: z.string().refine(isAbsolute, 'must be absolute: the node has a working directory of its own'),
   bytesMax: z.int().min(1).default(CAPTURE_BYTES_DEFAULT),
 });
 
@@ -94,7 +94,7 @@ export async function listenControl({
       },
       '/stop': {
         POST: (_request, response) => {
-          // Answered first: to stop, the node closes this very server.
+          // The response goes first: a node that stops closes this server.
           response.on('finish', () => {
             control
               .stop()
@@ -138,7 +138,7 @@ export async function listenControl({
   return { endpoint, close: () => closeServer(server, followers) };
 }
 
-/** Serves GET /metrics. Whether others than this machine may read them is the configuration's business. */
+/** Serves GET /metrics. The configuration decides whether other machines may read them. */
 export async function listenMetrics(
   listen: Endpoint,
   metrics: Pick<Metrics, 'render' | 'contentType'>,
@@ -199,12 +199,12 @@ function sendJson(response: ServerResponse, status: number, value: unknown): voi
 
 function sendError(response: ServerResponse, error: unknown): void {
   if (error instanceof ColoError) {
-    // The node refuses because of the state that it is in; only our own mistakes are 500.
+    // A refusal depends on the node's state (409); only a bug is a 500.
     const status = error instanceof HttpError ? error.status : error.code === 'COLO_INVARIANT' ? 500 : 409;
     sendJson(response, status, { code: error.code, message: error.message });
     return;
   }
-  const message = `the node failed at this: ${messageOf(error)}`;
+  const message = `the node failed: ${messageOf(error)}`;
   sendJson(response, 500, { code: 'COLO_API_INTERNAL', message: `${message}; please report it` });
 }
 
@@ -226,10 +226,10 @@ function sendEvents(
     response.end(past);
     return;
   }
-  // Headers go out even when nothing has happened yet, so that a follower knows that it is connected.
+  // The headers are sent even if there is no event yet, so that a follower knows that it is connected.
   response.flushHeaders();
   if (past !== '') response.write(past);
-  // What a client that has just joined gets at once does not count against it.
+  // Past events, which a new client is sent at once, do not count.
   const backlogMax = FOLLOWER_BACKLOG_BYTES_MAX + response.writableLength;
   const unsubscribe = events.subscribe((event) => {
     if (response.writableLength > backlogMax) response.destroy();
@@ -261,7 +261,7 @@ function parseCapture(body: string): z.output<typeof captureRequest> {
     throw new HttpError(
       400,
       'COLO_API_REQUEST',
-      'the request is no JSON; send {"path": ..., "bytesMax": ...}',
+      'the request is not JSON; send {"path": ..., "bytesMax": ...}',
     );
   }
   const result = captureRequest.safeParse(value);
@@ -283,7 +283,7 @@ function listenUnix(server: Server, path: string): Promise<void> {
     };
     server.once('error', onError);
     server.once('listening', onListening);
-    // listen() binds before it returns, so the socket never exists with wider permissions than 0600.
+    // listen() binds before it returns, so the socket never has wider permissions than 0600.
     const before = process.umask(0o177);
     try {
       server.listen(path);
@@ -293,7 +293,7 @@ function listenUnix(server: Server, path: string): Promise<void> {
   });
 }
 
-/** Removes the socket of a node that died; refuses when somebody listens there, or when it is no socket. */
+/** Removes the socket of a node that died. Throws COLO_API_LISTEN if a process listens there or it is not a socket. */
 async function removeStale(path: string): Promise<void> {
   const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path };
   const left = await removeStaleSocket(path).catch((error: unknown) => {
@@ -325,7 +325,7 @@ function listenError(endpoint: Endpoint, error: unknown): ColoError {
   return new ColoError('COLO_API_LISTEN', `cannot listen on ${where}: ${why}; ${advice}`, { cause: error });
 }
 
-/** Requests that are under way may finish, followers are told the end; whoever then still lingers is cut off. */
+/** Lets requests finish and ends followers; after CLOSE_GRACE_MS the remaining connections are closed. */
 function closeServer(server: Server, followers: ReadonlySet<ServerResponse> = new Set()): Promise<void> {
   return new Promise((resolve) => {
     const cutOff = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS);

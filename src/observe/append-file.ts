@@ -1,22 +1,22 @@
 /**
- * The one kind of file that a node writes while it works: bytes are only added, and the event loop never waits
- * for the disk. An interface, so that tests can fill the disk.
+ * The only kind of file that a node writes while it works: bytes are only appended, and the event loop never waits for the
+ * disk. It is an interface so that tests can fill the disk.
  */
 import { close, ftruncate, mkdirSync, openSync, write } from 'node:fs';
 import { dirname } from 'node:path';
 
 export interface AppendFile {
-  /** Writes all of bytes[0, length); on failure says how many bytes got into the file. One call at a time. */
+  /** Writes bytes[0, length), and calls `done` with the number of bytes that are in the file. One call at a time. */
   append(bytes: Uint8Array, length: number, done: (error: Error | null, written: number) => void): void;
-  /** Takes the file back to `length` bytes. */
+  /** Cuts the file to `length` bytes. */
   truncate(length: number, done: (error: Error | null) => void): void;
   close(done: () => void): void;
 }
 
-/** What it holds is other people's traffic, so only the node's own user may read it. */
+/** The content is other people's traffic: only the node's own user may read it. */
 const MODE = 0o600;
 
-/** `flags` as for fs.open: 'a' adds to a file, 'wx' refuses one that is already there. Throws what fs throws. */
+/** `flags` as for fs.open: 'a' appends to a file, 'wx' refuses one that exists. Throws the errors of fs. */
 export function openAppendFile(path: string, flags: 'a' | 'wx'): AppendFile {
   if (flags === 'a') mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const fd = openSync(path, flags, MODE);
@@ -40,7 +40,7 @@ export function openAppendFile(path: string, flags: 'a' | 'wx'): AppendFile {
   };
 }
 
-/** Why a file cannot be written, as a person would say it. */
+/** Returns for people why a file cannot be written. */
 export function fileErrorText(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
   switch (code) {

@@ -77,26 +77,26 @@ const NODE_SERIES: readonly Series[] = [
     (s) => s.generation,
   ),
   gauge('colo_epoch', 'The current epoch; it grows with each checkpoint.', (s) => s.epoch),
-  gauge('colo_peer_connected', '1 while the link to the peer stands.', (s) => (s.peer.connected ? 1 : 0)),
-  gauge('colo_peer_silence_seconds', 'Time since the last sign of life of the peer.', (s) =>
+  gauge('colo_peer_connected', '1 while the peer is connected.', (s) => (s.peer.connected ? 1 : 0)),
+  gauge('colo_peer_silence_seconds', 'Time since the last message of the peer.', (s) =>
     seconds(s.peer.lastHeardMs),
   ),
   gauge('colo_vm_running', '1 while the VM of this node runs.', (s) => (s.vm.running ? 1 : 0)),
   {
     type: 'counter',
     name: 'colo_checkpoints_total',
-    help: 'Committed checkpoints, by what asked for them.',
+    help: 'Committed checkpoints, by reason.',
     labels: ['reason'],
     samples: (s) => Object.entries(s.checkpoints.byReason).map(([reason, count]) => [count, { reason }]),
   },
 ];
 
 const TRAFFIC_SERIES: readonly Series[] = [
-  gauge('colo_held_frames', 'Frames of the primary VM that wait for a verdict.', (s) => s.held.frames),
-  gauge('colo_held_bytes', 'Bytes of the frames that wait for a verdict.', (s) => s.held.bytes),
+  gauge('colo_held_frames', 'Frames of the primary VM that are held.', (s) => s.held.frames),
+  gauge('colo_held_bytes', 'Bytes of the frames that are held.', (s) => s.held.bytes),
   gauge(
     'colo_held_oldest_seconds',
-    'How long the oldest held frame has waited.',
+    'How long the oldest held frame has been held.',
     (s) => s.held.oldestMs / 1000,
   ),
   {
@@ -116,14 +116,14 @@ const TRAFFIC_SERIES: readonly Series[] = [
   ),
   counter(
     'colo_divergences_total',
-    'Times that the two VMs gave different output.',
+    'Times that the output of the two VMs differed.',
     (s) => s.divergences.count,
   ),
-  counter('colo_input_frames_total', 'Frames that came in from the uplink.', (s) => s.traffic.inputFrames),
-  counter('colo_input_bytes_total', 'Bytes that came in from the uplink.', (s) => s.traffic.inputBytes),
-  counter('colo_released_frames_total', 'Frames let out to the uplink.', (s) => s.traffic.releasedFrames),
-  counter('colo_released_bytes_total', 'Bytes let out to the uplink.', (s) => s.traffic.releasedBytes),
-  counter('colo_peer_frames_total', 'Frames that came over the link.', (s) => s.traffic.peerFrames),
+  counter('colo_input_frames_total', 'Frames received from the uplink.', (s) => s.traffic.inputFrames),
+  counter('colo_input_bytes_total', 'Bytes received from the uplink.', (s) => s.traffic.inputBytes),
+  counter('colo_released_frames_total', 'Frames released to the uplink.', (s) => s.traffic.releasedFrames),
+  counter('colo_released_bytes_total', 'Bytes released to the uplink.', (s) => s.traffic.releasedBytes),
+  counter('colo_peer_frames_total', 'Frames received over the link.', (s) => s.traffic.peerFrames),
   counter(
     'colo_malformed_frames_total',
     'Frames that break the rules of their own protocol.',
@@ -139,11 +139,13 @@ const TRAFFIC_SERIES: readonly Series[] = [
 const FAILOVER_SERIES: readonly Series[] = [
   gauge(
     'colo_failover_detect_seconds',
-    'Last failover: from the last sign of life of the peer to the decision.',
+    'Last failover: from the last message of the peer to the decision that it is gone.',
     (s) => seconds(s.failover?.detectMs),
   ),
-  gauge('colo_failover_promote_seconds', 'Last failover: from the decision until the VM spoke again.', (s) =>
-    seconds(s.failover?.promoteMs),
+  gauge(
+    'colo_failover_promote_seconds',
+    'Last failover: from the decision until the promotion was complete.',
+    (s) => seconds(s.failover?.promoteMs),
   ),
 ];
 
@@ -220,19 +222,19 @@ function registerCheckpoints(registry: Registry): (report: CheckpointReport) => 
   const registers = [registry];
   const pause = new Histogram({
     name: 'colo_checkpoint_pause_seconds',
-    help: 'How long the primary VM stood still per checkpoint.',
+    help: 'How long a checkpoint stopped the primary VM.',
     buckets: PAUSE_BUCKETS_S,
     registers,
   });
   const duration = new Histogram({
     name: 'colo_checkpoint_duration_seconds',
-    help: 'From the decision to take a checkpoint until both VMs got input again.',
+    help: 'From the decision to take a checkpoint until both VMs received input again.',
     buckets: PAUSE_BUCKETS_S,
     registers,
   });
   const stateBytes = new Counter({
     name: 'colo_checkpoint_state_bytes_total',
-    help: 'VM state that checkpoints sent over the link.',
+    help: 'Bytes of VM state that checkpoints sent over the link.',
     registers,
   });
   return (report) => {

@@ -1,20 +1,20 @@
 /**
- * Writes what the node saw and decided as a pcapng file that Wireshark opens: one interface per place where the node
- * looks, the verdict as a comment on each frame.
+ * Writes the frames at a node, and its verdicts, as a pcapng file for Wireshark: one interface for each point in the data
+ * path, the verdict as a comment on each frame. Format: draft-ietf-opsawg-pcapng, little-endian throughout.
  *
- * A frame is copied into one of two buffers; while one is on its way to the disk the other fills. When both are
- * full the disk is too slow: the frame is left out of the capture, and the next one that fits says how many were
- * (epb_dropcount). The capture suffers, never the traffic. Format: draft-ietf-opsawg-pcapng, all little-endian.
+ * A frame is copied into one of two buffers; while one is written to the disk the other is filled. If both are full, the
+ * disk is too slow: the frame is not captured, and the next frame that is has the number of missing ones (epb_dropcount).
+ * The traffic itself never waits.
  */
 import { ColoError, invariant } from '../error.ts';
 import { type AppendFile, fileErrorText, openAppendFile } from './append-file.ts';
 
-/** The interfaces of every capture; the index is what write() takes. */
+/** The interfaces of every capture, by the index that `write` takes. */
 export const CAPTURE_INTERFACES = ['primary-vm', 'secondary-vm', 'uplink-in', 'released'] as const;
 
 export type CaptureEnd = {
   path: string;
-  /** frames in the file, and frames that the disk was too slow for */
+  /** frames in the file, and frames for which the disk was too slow */
   frames: number;
   lost: number;
   bytes: number;
@@ -24,17 +24,17 @@ export type CaptureEnd = {
 
 export type PcapngWriterOptions = {
   path: string;
-  /** The file never gets larger than this. */
+  /** The file is never larger than this. */
   bytesMax: number;
-  /** Called exactly once, when the file is closed, whatever ended it. */
+  /** Called once, when the file has been closed. */
   onEnd: (end: CaptureEnd) => void;
   /** For tests. */
   open?: (path: string) => AppendFile;
 };
 
-/** About 650 frames of full size, 2.6 ms of four interfaces at 1 Gbit/s: longer than a write into the page cache. */
+/** About 650 full-size frames, or 2.6 ms of four interfaces at 1 Gbit/s: longer than a write to the page cache takes. */
 const BUFFER_BYTES = 1 << 20;
-/** A verdict with its reason and flow; more would be a bug, and must not displace the frame. */
+/** Enough for a verdict with its reason and flow; a longer comment is cut. */
 const COMMENT_BYTES_MAX = 512;
 /** QEMU's largest frame (NET_BUFSIZE, net/net.h) plus the fixed fields and options of a block. */
 const FRAME_BYTES_MAX = 69_632;
@@ -56,60 +56,54 @@ const MICROSECONDS = 6;
 const TWO_POW_32 = 2 ** 32;
 
 export class PcapngWriter {
-  /** Frames taken in so far; at the end, frames in the file. */
+  /** Frames that were accepted so far; at the end, frames in the file. */
   frames = 0;
   readonly path: string;
 
-  readonly #file: AppendFile;
-  readonly #bytesMax: number;
-  readonly #onEnd: (end: CaptureEnd) => void;
-  readonly #ended: Promise<void>;
-  #resolveEnded: () => void = () => {};
-  #filling: Buffer = Buffer.allocUnsafe(BUFFER_BYTES);
-  #spare: Buffer = Buffer.allocUnsafe(BUFFER_BYTES);
-  #fill = 0;
-  #fillFrames = 0;
-  #flushScheduled = false;
-  #flushing = false;
-  #fileBytes = 0;
-  #fileFrames = 0;
-  #acceptedBytes = 0;
-  #lost = 0;
-  #lostSinceBlock = 0;
-  #endReason: CaptureEnd['reason'] | null = null;
-  #error: ColoError | null = null;
+  private readonly file: AppendFile;
+  private readonly bytesMax: number;
+  private readonly onEnd: (end: CaptureEnd) => void;
+  private readonly ended = Promise.withResolvers<void>();
+  private filling: Buffer = Buffer.allocUnsafe(BUFFER_BYTES);
+  private spare: Buffer = Buffer.allocUnsafe(BUFFER_BYTES);
+  private fill = 0;
+  private fillFrames = 0;
+  private flushScheduled = false;
+  private flushing = false;
+  private fileBytes = 0;
+  private fileFrames = 0;
+  private acceptedBytes = 0;
+  private lost = 0;
+  private lostSinceBlock = 0;
+  private endReason: CaptureEnd['reason'] | null = null;
+  private error: ColoError | null = null;
 
   constructor({ path, bytesMax, onEnd, open }: PcapngWriterOptions) {
     this.path = path;
-    this.#bytesMax = bytesMax;
-    this.#onEnd = onEnd;
-    this.#ended = new Promise((resolve) => {
-      this.#resolveEnded = resolve;
-    });
-    this.#writeHeader();
-    if (!Number.isSafeInteger(bytesMax) || bytesMax < this.#fill) {
+    this.bytesMax = bytesMax;
+    this.onEnd = onEnd;
+    this.writeHeader();
+    if (!Number.isSafeInteger(bytesMax) || bytesMax < this.fill) {
       throw new ColoError(
         'COLO_CAPTURE_LIMIT',
         `a capture of ${bytesMax} bytes holds no frame; allow 10000 or more`,
       );
     }
-    this.#acceptedBytes = this.#fill;
+    this.acceptedBytes = this.fill;
     try {
-      this.#file = (open ?? ((name) => openAppendFile(name, 'wx')))(path);
+      this.file = (open ?? ((name) => openAppendFile(name, 'wx')))(path);
     } catch (error) {
       const advice = 'choose another path, with a directory that the user of the node may write to';
       throw new ColoError(
         'COLO_CAPTURE_OPEN',
         `cannot capture to ${path}: ${fileErrorText(error)}; ${advice}`,
-        {
-          cause: error,
-        },
+        { cause: error },
       );
     }
-    this.#scheduleFlush();
+    this.scheduleFlush();
   }
 
-  /** Takes a copy. `atMicros` is Unix time. After the end, and when the disk is too slow, it does nothing. */
+  /** Copies a frame. `atMicros` is Unix time. Does nothing after the end, and counts the frame if the disk is too slow. */
   write(
     interfaceIndex: number,
     atMicros: number,
@@ -118,19 +112,19 @@ export class PcapngWriter {
     length: number,
     comment: string,
   ): void {
-    if (this.#endReason !== null) return;
+    if (this.endReason !== null) return;
     invariant(
       interfaceIndex >= 0 && interfaceIndex < CAPTURE_INTERFACES.length,
-      'a capture interface that exists',
+      'a frame was captured at an interface that does not exist',
     );
-    invariant(length >= 0 && length <= FRAME_BYTES_MAX, 'a captured frame is no larger than any frame');
-    if (this.#fill + length + 3 + BLOCK_OVERHEAD_MAX > BUFFER_BYTES && !this.#swap()) {
-      this.#lost++;
-      this.#lostSinceBlock++;
+    invariant(length >= 0 && length <= FRAME_BYTES_MAX, 'a captured frame is larger than any frame can be');
+    if (this.fill + length + 3 + BLOCK_OVERHEAD_MAX > BUFFER_BYTES && !this.swap()) {
+      this.lost++;
+      this.lostSinceBlock++;
       return;
     }
-    const start = this.#fill;
-    const buffer = this.#filling;
+    const start = this.fill;
+    const buffer = this.filling;
     buffer.writeUInt32LE(BLOCK_PACKET, start);
     buffer.writeUInt32LE(interfaceIndex, start + 8);
     buffer.writeUInt32LE(Math.floor(atMicros / TWO_POW_32) >>> 0, start + 12);
@@ -141,40 +135,40 @@ export class PcapngWriter {
     buffer.set(offset === 0 && length === bytes.length ? bytes : bytes.subarray(offset, offset + length), at);
     at = pad(buffer, at + length);
     if (comment !== '') at = textOption(buffer, at, OPTION_COMMENT, comment);
-    if (this.#lostSinceBlock > 0) {
+    if (this.lostSinceBlock > 0) {
       buffer.writeUInt16LE(OPTION_PACKET_DROPCOUNT, at);
       buffer.writeUInt16LE(8, at + 2);
-      buffer.writeUInt32LE(this.#lostSinceBlock, at + 4);
+      buffer.writeUInt32LE(this.lostSinceBlock, at + 4);
       buffer.writeUInt32LE(0, at + 8);
       at += 12;
     }
     at = closeBlock(buffer, start, endOfOptions(buffer, at));
-    // What does not fit whole is not begun: the file ends with a complete block.
-    if (this.#acceptedBytes + at - start > this.#bytesMax) {
-      this.#finish('limit');
+    // A block that does not fit is not begun, so the file ends with a complete one.
+    if (this.acceptedBytes + at - start > this.bytesMax) {
+      this.finish('limit');
       return;
     }
-    this.#acceptedBytes += at - start;
-    this.#lostSinceBlock = 0;
-    this.#fill = at;
-    this.#fillFrames++;
+    this.acceptedBytes += at - start;
+    this.lostSinceBlock = 0;
+    this.fill = at;
+    this.fillFrames++;
     this.frames++;
-    this.#scheduleFlush();
+    this.scheduleFlush();
   }
 
-  /** Writes out what was taken in and closes the file. Never rejects: onEnd tells how it ended. */
+  /** Writes every accepted frame and closes the file. Never rejects: errors go to `onEnd`. */
   end(): Promise<void> {
-    this.#finish('requested');
-    return this.#ended;
+    this.finish('requested');
+    return this.ended.promise;
   }
 
-  #writeHeader(): void {
-    const buffer = this.#filling;
+  private writeHeader(): void {
+    const buffer = this.filling;
     buffer.writeUInt32LE(BLOCK_SECTION, 0);
     buffer.writeUInt32LE(0x1a2b3c4d, 8);
     buffer.writeUInt16LE(1, 12);
     buffer.writeUInt16LE(0, 14);
-    // The length of the section is not known yet: minus one.
+    // The length of the section is unknown: minus one.
     buffer.writeUInt32LE(0xffffffff, 16);
     buffer.writeUInt32LE(0xffffffff, 20);
     let at = closeBlock(
@@ -195,82 +189,84 @@ export class PcapngWriter {
       buffer[at + 4] = MICROSECONDS;
       at = closeBlock(buffer, start, endOfOptions(buffer, pad(buffer, at + 5)));
     }
-    this.#fill = at;
+    this.fill = at;
   }
 
-  /** One write per turn of the event loop while the disk keeps up, larger ones when it does not. */
-  #scheduleFlush(): void {
-    if (this.#flushScheduled || this.#flushing) return;
-    this.#flushScheduled = true;
+  /** Writes once per turn of the event loop while the disk keeps up, and more at a time when it does not. */
+  private scheduleFlush(): void {
+    if (this.flushScheduled || this.flushing) return;
+    this.flushScheduled = true;
     setImmediate(() => {
-      this.#flushScheduled = false;
-      this.#swap();
+      this.flushScheduled = false;
+      this.swap();
     });
   }
 
-  /** Sends the filling buffer to the disk and goes on in the other. False if the other is still on its way. */
-  #swap(): boolean {
-    if (this.#flushing) return false;
-    if (this.#fill === 0) {
-      if (this.#endReason !== null) this.#close();
+  /** Writes the filling buffer and continues in the other one. Returns false if that is still being written. */
+  private swap(): boolean {
+    if (this.flushing) return false;
+    invariant(this.fill <= BUFFER_BYTES, 'a captured block is longer than its buffer');
+    if (this.fill === 0) {
+      if (this.endReason !== null) this.close();
       return true;
     }
-    const buffer = this.#filling;
-    const bytes = this.#fill;
-    const frames = this.#fillFrames;
-    this.#filling = this.#spare;
-    this.#spare = buffer;
-    this.#fill = 0;
-    this.#fillFrames = 0;
-    this.#flushing = true;
-    this.#file.append(buffer, bytes, (error) => {
-      this.#flushing = false;
+    const buffer = this.filling;
+    const bytes = this.fill;
+    const frames = this.fillFrames;
+    this.filling = this.spare;
+    this.spare = buffer;
+    this.fill = 0;
+    this.fillFrames = 0;
+    this.flushing = true;
+    this.file.append(buffer, bytes, (error) => {
+      this.flushing = false;
       if (error !== null) {
-        this.#fail(error);
+        this.fail(error);
         return;
       }
-      this.#fileBytes += bytes;
-      this.#fileFrames += frames;
-      if (this.#fill > 0 || this.#endReason !== null) this.#swap();
+      this.fileBytes += bytes;
+      this.fileFrames += frames;
+      if (this.fill > 0 || this.endReason !== null) this.swap();
     });
     return true;
   }
 
-  #finish(reason: CaptureEnd['reason']): void {
-    if (this.#endReason !== null) return;
-    this.#endReason = reason;
-    this.#scheduleFlush();
+  private finish(reason: CaptureEnd['reason']): void {
+    if (this.endReason !== null) return;
+    this.endReason = reason;
+    this.scheduleFlush();
   }
 
-  #fail(error: Error): void {
-    const advice = 'what it holds up to there is whole; make room and start another';
+  private fail(error: Error): void {
+    const advice = 'its content up to there is complete; make room and start another';
     const text = `the capture ${this.path} ended early: ${fileErrorText(error)}; ${advice}`;
-    this.#error = new ColoError('COLO_CAPTURE_WRITE', text, { cause: error });
-    this.#endReason = 'error';
-    this.#fill = 0;
-    this.#flushing = true;
-    // A block that got in by half would make readers complain about the whole file.
-    this.#file.truncate(this.#fileBytes, () => this.#close());
+    this.error = new ColoError('COLO_CAPTURE_WRITE', text, { cause: error });
+    this.endReason = 'error';
+    this.fill = 0;
+    this.flushing = true;
+    // Because of a partial block, readers would refuse the whole file.
+    this.file.truncate(this.fileBytes, () => this.close());
   }
 
-  #close(): void {
-    this.#flushing = true;
-    this.frames = this.#fileFrames;
-    this.#file.close(() => {
-      this.#onEnd({
+  private close(): void {
+    invariant(this.fileBytes <= this.bytesMax, 'a capture grew beyond its limit');
+    this.flushing = true;
+    this.frames = this.fileFrames;
+    this.file.close(() => {
+      this.onEnd({
         path: this.path,
-        frames: this.#fileFrames,
-        lost: this.#lost,
-        bytes: this.#fileBytes,
-        reason: this.#endReason ?? 'requested',
-        error: this.#error,
+        frames: this.fileFrames,
+        lost: this.lost,
+        bytes: this.fileBytes,
+        reason: this.endReason ?? 'requested',
+        error: this.error,
       });
-      this.#resolveEnded();
+      this.ended.resolve();
     });
   }
 }
 
-/** Fills up to a multiple of four with zeros; buffers are multiples of four apart, so `at` may be absolute. */
+/** Writes zeros up to the next multiple of four; returns its place. Every block begins at one, so `at` may be absolute. */
 function pad(buffer: Buffer, at: number): number {
   let end = at;
   while ((end & 3) !== 0) buffer[end++] = 0;
@@ -278,7 +274,7 @@ function pad(buffer: Buffer, at: number): number {
 }
 
 function textOption(buffer: Buffer, at: number, code: number, text: string): number {
-  // Node writes whole characters only, so a long text is cut between two of them.
+  // Node writes whole characters only, so a long text is cut between two characters.
   const bytes = buffer.write(text, at + 4, COMMENT_BYTES_MAX, 'utf8');
   buffer.writeUInt16LE(code, at);
   buffer.writeUInt16LE(bytes, at + 2);
@@ -291,7 +287,7 @@ function endOfOptions(buffer: Buffer, at: number): number {
   return at + 4;
 }
 
-/** Both length fields of the block that began at `start` and whose content ends at `at`. */
+/** Writes both lengths of the block that begins at `start` and whose content ends at `at`; returns its end. */
 function closeBlock(buffer: Buffer, start: number, at: number): number {
   const length = at + 4 - start;
   buffer.writeUInt32LE(length, start + 4);

@@ -1,21 +1,20 @@
-/** What a node tells of itself: the shapes behind `colo status`, `colo events` and the HTTP API. */
-
+/** The status of a node and the calls to it: the shapes of `colo status`, `colo events` and the HTTP API. */
 import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 
 export type Role = 'primary' | 'secondary';
 
 /**
- * starting: nothing decided yet. alone: the VM runs here, unprotected. syncing: a first full copy is under way.
- * protected: both VMs run. promoting: this node is taking over. fenced: lost the right to speak. stopped: done.
+ * starting: nothing is decided yet. alone: the VM runs here, without a secondary. syncing: the first copy is under way.
+ * protected: both VMs run. promoting: this node becomes the primary. fenced: it has lost the right to speak. stopped: done.
  */
 export type Phase = 'starting' | 'alone' | 'syncing' | 'protected' | 'promoting' | 'fenced' | 'stopped';
 
 export type FailoverReport = {
   generation: number;
   cause: string;
-  /** from the last sign of life of the peer to the decision that it is dead */
+  /** from the last message of the peer to the decision that it is gone */
   detectMs: number;
-  /** arbiter, lease and QEMU, until the VM spoke again */
+  /** from there until the promotion was complete: lease, arbiter and QEMU */
   promoteMs: number;
   atMs: number;
 };
@@ -27,7 +26,7 @@ export type NodeStatus = {
   phase: Phase;
   generation: number;
   epoch: number;
-  /** lastHeardMs: how long ago */
+  /** lastHeardMs: time since the peer's last message */
   peer: { name: string | null; connected: boolean; lastHeardMs: number | null };
   vm: { running: boolean; pid: number | null; qemu: string | null; accel: string | null };
   checkpoints: {
@@ -36,7 +35,7 @@ export type NodeStatus = {
     pauseMs: { p50: number | null; p99: number | null };
     last: CheckpointReport | null;
   };
-  /** oldestMs: how long the oldest has waited, 0 when nothing is held */
+  /** oldestMs: how long the oldest frame has been held; 0 if there is none */
   held: { frames: number; bytes: number; oldestMs: number };
   flows: { tcp: number; other: number; translated: number };
   divergences: { count: number; last: { flow: string; reason: string; atMs: number } | null };
@@ -52,7 +51,7 @@ export type NodeStatus = {
   failover: FailoverReport | null;
 };
 
-/** One line of the append-only event log. `type` is dotted: "checkpoint.committed", "link.lost", ... */
+/** One line of the event log. `type` is a key of NodeEvents. */
 export type NodeEvent = {
   seq: number;
   at: string;
@@ -61,17 +60,17 @@ export type NodeEvent = {
   [detail: string]: unknown;
 };
 
-/** What the API and the CLI can ask of a running node. */
+/** The requests that the API and the CLI make to a running node. */
 export type NodeControl = {
   status(): NodeStatus;
-  /** Takes a checkpoint now and resolves when it committed. Rejects with a ColoError when not protected. */
+  /** Takes a checkpoint now; resolves when it has committed. Rejects with a ColoError if the VM is not protected. */
   checkpoint(): Promise<CheckpointReport>;
-  /** On a secondary: takes over. On a primary: goes on alone. */
+  /** Promotes a secondary; makes a primary go on alone. */
   failover(): Promise<void>;
-  /** A lone primary takes the connected candidate as its new secondary; resolves once protected. */
+  /** Makes the connected candidate the secondary of a lone primary; resolves when the VM is protected. */
   protect(): Promise<void>;
   stop(): Promise<void>;
-  /** Starts a pcapng at `path`; it ends by itself after `bytesMax` bytes, or on stopCapture. */
+  /** Starts a pcapng file at `path`. It ends after `bytesMax` bytes or by stopCapture. */
   startCapture(path: string, bytesMax: number): void;
   stopCapture(): { path: string; frames: number } | null;
 };

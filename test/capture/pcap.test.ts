@@ -79,10 +79,10 @@ test('lies', () => {
   throwsAt(version, 'COLO_PCAP_FORMAT', /version 1, not 2/);
   const long = pcap([...record, ...record]);
   long.writeUInt32LE(262_145, 24 + 76 + 8);
-  throwsAt(long, 'COLO_PCAP_GARBLED', /^x\.pcap, byte 100: a frame of 262145 bytes is announced/);
+  throwsAt(long, 'COLO_PCAP_GARBLED', /^x\.pcap, byte 100: a frame has a length of 262145 bytes/);
   throwsAt(
     pcap([{ ms: 0, frame: Buffer.alloc(60), original: 59 }]),
     'COLO_PCAP_GARBLED',
-    /byte 24: 60 bytes are said to be captured of a frame of 59/,
+    /byte 24: 60 captured bytes of a frame that has 59/,
   );
 });

@@ -167,16 +167,16 @@ test('lies', () => {
     return bytes;
   };
   const at = start.length;
-  lie('too short', changed(4, 28), new RegExp(`byte ${at}: a block of type 6 says that it has 28 bytes`));
-  lie('not a multiple', changed(4, 50), /says that it has 50 bytes \(a multiple of 4/);
-  lie('too long', changed(4, 0x100004), /says that it has 1048580 bytes/);
+  lie('too short', changed(4, 28), new RegExp(`byte ${at}: a block of type 6 has a length of 28 bytes`));
+  lie('not a multiple', changed(4, 50), /has a length of 50 bytes \(a multiple of 4/);
+  lie('too long', changed(4, 0x100004), /has a length of 1048580 bytes/);
   lie(
     'zero',
     Buffer.concat([Buffer.from([0xad, 0xb, 0, 0]), Buffer.alloc(8)]),
-    /type 2989 says that it has 0/,
+    /type 2989 has a length of 0/,
   );
   lie('trailer', changed(packet.length - 4, 52), /a block's two lengths are 48 and 52/);
-  lie('frame beyond block', changed(20, 17).fill(17, 24, 25), /a frame of 17 bytes reaches out of its block/);
+  lie('frame beyond block', changed(20, 17).fill(17, 24, 25), /a frame of 17 bytes is longer than its block/);
   lie('frame too long', changed(20, 262_145), /a frame of 262145 bytes is announced/);
   lie('captured more than there was', changed(24, 14), /15 bytes are said to be captured of a frame of 14/);
   lie('no interface', changed(8, 1), /a frame of interface 1, but the section has described 1 so far/);
@@ -188,7 +188,7 @@ test('lies', () => {
     option('little', 2, Buffer.alloc(4)),
   ]);
   badOption.writeUInt16LE(200, 10);
-  lie('option', block('little', 1, badOption), /an option of 200 bytes reaches out of its block/);
+  lie('option', block('little', 1, badOption), /an option of 200 bytes is longer than its block/);
   const wifi = Buffer.concat([
     interfaceBlock('little', { linkType: 105 }),
     enhancedPacket('little', 1, 1n, FRAME),

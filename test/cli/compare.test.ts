@@ -256,7 +256,7 @@ test('wrong usage ends with 2, and says what is wrong', () => {
     [['compare'], /required option '--primary-in <endpoint>' not specified/],
     [[...three, 'unix'], /--out <endpoint>' argument 'unix' is invalid.*unix-listen:PATH/],
     [[...three, 'unix:/a'], /--primary-in and --out are both unix:\/a/],
-    [[...three, 'unix:/c', '--notify', 'unix:/d', '--qmp', 'unix:/e'], /give --notify or --qmp, not both/],
+    [[...three, 'unix:/c', '--notify', 'unix:/d', '--qmp', 'unix:/e'], /--notify and --qmp both take checkpoints/],
   ] as const) {
     const { status, stdout, stderr } = run(...args);
     assert.deepEqual([status, stdout], [2, ''], stderr);

@@ -103,8 +103,8 @@ test('waits say how long it took', () => {
       .at(-1);
   assert.equal(
     last({ reason: 'wait-primary', cameAfterMs: 35 }),
-    '    the secondary said as much 35 ms later',
+    '    the secondary sent as much 35 ms later',
   );
-  assert.equal(last({ reason: 'wait-primary' }), '    the secondary never said as much');
-  assert.equal(last({ reason: 'wait-secondary' }), '    the primary has not said as much');
+  assert.equal(last({ reason: 'wait-primary' }), '    the secondary never sent as much');
+  assert.equal(last({ reason: 'wait-secondary' }), '    the primary has not sent as much');
 });

@@ -52,7 +52,7 @@ matched      1 frame
 harmless     0 frames
 held         0 frames at the end
 divergences  1 in 1 flow: diverged-length 1
-checkpoints  2 (6.7/s): diverged-length 1, wait-primary 1; they let out 2 frames
+checkpoints  2 (6.7/s): diverged-length 1, wait-primary 1; they released 2 frames
 waits        1 ms median, 20 ms p99, 20 ms longest
 
 #1  0.101000 s  diverged-length, datagram 2
@@ -64,7 +64,7 @@ waits        1 ms median, 20 ms p99, 20 ms longest
 #2  0.201000 s  wait-primary, datagram 3, after 1 in this flow
     udp 10.0.2.15:53 <-> 10.0.2.2:5000
     primary frame 6
-    the secondary said as much 39 ms later
+    the secondary sent as much 39 ms later
 `;
 
 test('for people', async () => {

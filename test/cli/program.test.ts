@@ -182,7 +182,7 @@ test('an action that takes too long', async () => {
     async ({ socket }) => {
       const { code, err } = await colo('checkpoint', '--socket', socket, '--timeout', '0.2');
       assert.equal(code, 1);
-      assert.match(err, /^COLO_NODE_TIMEOUT: .* did not answer POST \/checkpoint within 0\.2 s; /);
+      assert.match(err, /^COLO_NODE_TIMEOUT: .* did not reply to POST \/checkpoint within 0\.2 s; /);
     },
     { checkpoint: () => new Promise(() => {}) },
   );

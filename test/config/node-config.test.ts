@@ -121,7 +121,7 @@ test('values', () => {
   );
   expect(
     GOOD.replace('vm:', 'vm:\n  env: {A B: x}'),
-    'COLO_CONFIG_VALUE @:10:9: vm.env.A B: this is no name of an environment variable',
+    'COLO_CONFIG_VALUE @:10:9: vm.env.A B: this is not a name of an environment variable',
   );
   expect(
     GOOD.replace('vm:', 'vm:\n  command: []'),
