@@ -36,7 +36,7 @@ for (const [name, bytes] of [
   ['pcap', pcap(records)],
   ['pcapng', pcapng(records)],
 ] as const) {
-  test(`${name}, plain and gzip'd, larger than one read`, async () => {
+  test(`${name}, plain and gzip'd, larger than one read, is read whole`, async () => {
     assert.deepEqual(await read(written(bytes)), { lengths, cutAt: null, bytesRead: bytes.length });
     const zipped = gzipSync(bytes);
     assert.deepEqual(await read(written(zipped)), { lengths, cutAt: null, bytesRead: zipped.length });
@@ -44,7 +44,7 @@ for (const [name, bytes] of [
     assert.deepEqual((await read(written(Buffer.concat(halves)))).lengths, lengths);
   });
 
-  test(`${name}, cut: what came before counts`, async () => {
+  test(`${name}, cut: the frames before the cut count`, async () => {
     const plain = await read(written(bytes.subarray(0, bytes.length - 5)));
     assert.deepEqual([plain.lengths.length, typeof plain.cutAt], [399, 'number']);
     const zipped = gzipSync(bytes, { level: 0 });
@@ -53,7 +53,7 @@ for (const [name, bytes] of [
   });
 }
 
-test('a file that cannot be read, or unpacked', async () => {
+test('a file that cannot be read or unpacked is refused', async () => {
   await assert.rejects(read(join(folder, 'none')), {
     code: 'COLO_PCAP_READ',
     message: /there is no such file/,

@@ -19,7 +19,7 @@ const files = fc.oneof(
 const cutsOf = (cuts: number[], length: number): number[] =>
   cuts.map((cut) => cut % (length + 1)).sort((a, b) => a - b);
 
-test('what was written is read, in whatever pieces', () => {
+test('every frame that was written is read, in pieces of any size', () => {
   fc.assert(
     fc.property(files, fc.array(fc.nat(), { maxLength: 10 }), ({ list, file }, cuts) => {
       const { frames, cutAt } = readAll(file, cutsOf(cuts, file.length));
@@ -32,7 +32,7 @@ test('what was written is read, in whatever pieces', () => {
   );
 });
 
-test('a damaged file is read the same way in whatever pieces, and never worse than with one of our errors', () => {
+test('a damaged file is read alike in pieces of any size, or refused with a COLO_PCAP code', () => {
   const outcome = (file: Uint8Array, cuts: number[]): unknown => {
     try {
       return readAll(file, cuts);
@@ -57,7 +57,7 @@ test('a damaged file is read the same way in whatever pieces, and never worse th
   );
 });
 
-test('not a capture', () => {
+test('a file that is not a capture is refused', () => {
   const refused = (text: string, message: RegExp): void => {
     assert.throws(() => readAll(Buffer.from(text)), { code: 'COLO_PCAP_FORMAT', message });
   };

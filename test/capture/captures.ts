@@ -1,4 +1,4 @@
-/** Builds capture files for tests by the specifications, sharing nothing with src/capture. */
+/** Builds capture files for tests by their specifications; uses nothing of src/capture. */
 
 export type Endian = 'little' | 'big';
 export type Record = { ms: number; frame: Uint8Array; original?: number };
@@ -118,7 +118,7 @@ export const obsoletePacket = (endian: Endian, index: number, units: bigint, fra
 export const simplePacket = (endian: Endian, frame: Uint8Array, original = frame.length): Buffer =>
   block(endian, 3, Buffer.concat([words(endian, original), padTo4(frame)]));
 
-/** A file of one section; microseconds. */
+/** Builds a file of one section with times in microseconds. */
 export function pcapng(records: Record[], options: InterfaceOptions & { endian?: Endian } = {}): Buffer {
   const { endian = 'little' } = options;
   return Buffer.concat([

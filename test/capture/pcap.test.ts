@@ -29,14 +29,14 @@ const SEEN = {
 };
 
 for (const [name, file] of Object.entries(LITERAL)) {
-  test(`${name}: wherever the bytes are split`, () => {
+  test(`${name}: read alike wherever the bytes are split`, () => {
     for (let cut = 0; cut <= file.length; cut++) assert.deepEqual(readAll(file, [cut]).frames, [SEEN]);
     const everywhere = Array.from(file, (_, i) => i);
     assert.deepEqual(readAll(file, everywhere), { frames: [SEEN], cutAt: null, timeless: 0 });
   });
 }
 
-test('a file that ends in mid-record: what came before counts, and where it was cut is said', () => {
+test('a file that ends within a record: the frames before it count, and its offset is reported', () => {
   const frame = Buffer.alloc(20, 7);
   const file = pcap([
     { ms: 1000, frame },
@@ -49,7 +49,7 @@ test('a file that ends in mid-record: what came before counts, and where it was 
   assert.deepEqual(readAll(file.subarray(0, 24 + 36)).cutAt, null);
 });
 
-test('the upper half of the link type (frame check sequences) is not part of it', () => {
+test('the upper half of the link type (frame check sequences) is ignored', () => {
   assert.equal(
     readAll(pcap([{ ms: 0, frame: Buffer.alloc(14) }], { linkType: 0x24000001 })).frames.length,
     1,
@@ -61,7 +61,7 @@ const throwsAt = (file: Buffer, code: string, message: RegExp): void => {
     assert.throws(() => readAll(file, cuts), { code, message });
 };
 
-test('lies', () => {
+test('inconsistent files are refused', () => {
   const record = [{ ms: 0, frame: Buffer.alloc(60) }];
   throwsAt(
     pcap(record).subarray(0, 23),

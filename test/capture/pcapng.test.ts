@@ -153,7 +153,7 @@ test('a file that ends in mid-block: what came before counts, and where it was c
   assert.equal(readAll(first).cutAt, null);
 });
 
-test('lies', () => {
+test('inconsistent blocks are refused', () => {
   const start = Buffer.concat([section('little'), interfaceBlock('little')]);
   const lie = (what: string, bytes: Buffer, message: RegExp, code = 'COLO_PCAP_GARBLED'): void => {
     const file = Buffer.concat([start, bytes]);
@@ -177,10 +177,10 @@ test('lies', () => {
   );
   lie('trailer', changed(packet.length - 4, 52), /a block's two lengths are 48 and 52/);
   lie('frame beyond block', changed(20, 17).fill(17, 24, 25), /a frame of 17 bytes is longer than its block/);
-  lie('frame too long', changed(20, 262_145), /a frame of 262145 bytes is announced/);
-  lie('captured more than there was', changed(24, 14), /15 bytes are said to be captured of a frame of 14/);
+  lie('frame too long', changed(20, 262_145), /a frame has a length of 262145 bytes/);
+  lie('captured more than there was', changed(24, 14), /15 captured bytes of a frame that has 14/);
   lie('no interface', changed(8, 1), /a frame of interface 1, but the section has described 1 so far/);
-  lie('simple beyond block', simplePacket('little', FRAME, 100), /a frame of 100 bytes reaches out/);
+  lie('simple beyond block', simplePacket('little', FRAME, 100), /a frame of 100 bytes is longer/);
   lie('byte order', block('little', 0x0a0d0d0a, Buffer.alloc(16)), /without a byte-order magic/);
   lie('version', section('little', 2), /pcapng of version 2, not 1/, 'COLO_PCAP_FORMAT');
   const badOption = Buffer.concat([
@@ -198,7 +198,7 @@ test('lies', () => {
   assert.throws(() => readAll(section('little').subarray(0, 27)), { code: 'COLO_PCAP_FORMAT' });
 });
 
-test('an interface that is no Ethernet is no matter as long as nothing was captured there', () => {
+test('an interface that is not Ethernet is accepted if it has no frames', () => {
   const file = Buffer.concat([
     section('little'),
     interfaceBlock('little', { linkType: 105 }),

@@ -1,4 +1,4 @@
-/** Feeds bytes to a reader in given pieces, and gathers what comes out. */
+/** Pushes bytes to a reader in given pieces, and collects its frames. */
 
 import { CaptureReader } from '../../src/capture/capture-reader.ts';
 import { CapturedFrame } from '../../src/capture/captured-frame.ts';
@@ -28,7 +28,7 @@ export function readAll(file: Uint8Array, cuts: number[] = []): Reading {
   };
   let from = 0;
   for (const cut of [...cuts, file.length]) {
-    // A copy: what lies behind it must not be there to be read.
+    // A copy, so that the bytes after it cannot be read.
     reader.push(Uint8Array.prototype.slice.call(file, from, cut));
     drain();
     from = cut;

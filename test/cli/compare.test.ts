@@ -1,4 +1,4 @@
-/** `colo compare` as a process: its contract with whoever calls it, on real sockets. */
+/** `colo compare` as a process on real sockets: its contract with scripts and with QEMU. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -22,7 +22,7 @@ function folder(t: TestContext): string {
 
 type Rig = { colo: DropInProcess; primary: Peer; secondary: Peer; out: Peer; path: string };
 
-/** All three places listen, and somebody is at each. */
+/** All three places listen, and a peer is connected to each. */
 async function rig(t: TestContext, ...more: string[]): Promise<Rig> {
   const path = folder(t);
   const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
@@ -36,12 +36,12 @@ async function rig(t: TestContext, ...more: string[]): Promise<Rig> {
 }
 
 async function matches({ primary, secondary, out }: Rig, frame: Buffer): Promise<void> {
-  primary.say(frame);
-  secondary.say(frame);
+  primary.send(frame);
+  secondary.send(frame);
   assert.deepEqual(await out.next(), frame);
 }
 
-test('endpoints in all four forms: dialled until somebody is there, and released frames arrive', async (t) => {
+test('endpoints in all four forms: each is dialled until it accepts, and released frames arrive', async (t) => {
   const path = folder(t);
   const notify = await Listener.open(t);
   const colo = new DropInProcess(
@@ -57,18 +57,18 @@ test('endpoints in all four forms: dialled until somebody is there, and released
   const primary = await listener.accept();
   const secondary = await Peer.connect(t, { path: join(path, 'sec') });
   const toolStack = await notify.accept();
-  toolStack.say(Buffer.from('COLO_USERSPACE_PROXY_INIT'));
+  toolStack.send(Buffer.from('COLO_USERSPACE_PROXY_INIT'));
   assert.equal((await toolStack.next()).toString(), 'COLO_COMPARE_GET_XEN_INIT');
   await colo.until('stream.up', 3);
-  primary.say(udp('same'));
-  secondary.say(udp('same'));
-  // Nobody knows the free port that `out` took: what is released before it has a peer is counted, not kept.
+  primary.send(udp('same'));
+  secondary.send(udp('same'));
+  // The port that `out` chose is not known. Frames released before it has a peer are counted and dropped.
   while ((await colo.report()).droppedFrames === 0);
   const { primaryFrames, secondaryFrames, releasedFrames, matched } = await colo.stop();
   assert.deepEqual([primaryFrames, secondaryFrames, releasedFrames, matched], [1, 1, 0, 1]);
 });
 
-test('a peer that goes away in the middle of a frame comes back, and framing starts afresh', async (t) => {
+test('a peer that leaves within a frame may come back, and framing starts again', async (t) => {
   const all = await rig(t);
   await matches(all, udp('one'));
   for (const [name, place] of [
@@ -89,7 +89,7 @@ test('a peer that goes away in the middle of a frame comes back, and framing sta
   assert.deepEqual([primaryFrames, releasedFrames, droppedFrames], [4, 4, 0]);
 });
 
-test('the newest peer of a listening place is the one', async (t) => {
+test('the newest peer of a listening place replaces the one before', async (t) => {
   const all = await rig(t);
   const old = all.primary;
   all.primary = await Peer.connect(t, { path: join(all.path, 'pri') });
@@ -100,7 +100,7 @@ test('the newest peer of a listening place is the one', async (t) => {
   await all.colo.stop();
 });
 
-test('an impossible length closes that stream alone', async (t) => {
+test('an impossible length closes only that stream', async (t) => {
   const all = await rig(t);
   const bad: [keyof Pick<Rig, 'primary' | 'secondary'>, string, number][] = [
     ['primary', 'pri', 0],
@@ -120,23 +120,23 @@ test('an impossible length closes that stream alone', async (t) => {
   await all.colo.stop();
 });
 
-test('the largest frame passes, whole', async (t) => {
+test('the largest frame is released whole', async (t) => {
   const all = await rig(t);
   const header = udp('').length;
-  // An IP datagram has 65535 bytes at most; the rest of a frame that QEMU takes may be padding.
+  // An IP datagram has at most 65535 bytes; the rest of the largest frame that QEMU accepts may be padding.
   const frame = Buffer.alloc(4096 + 65536);
   udp('x'.repeat(65535 - (header - 14))).copy(frame);
   await matches(all, frame);
   await all.colo.stop();
 });
 
-test('without --notify and --qmp it says that nobody is asked, and once a second that something waits', async (t) => {
+test('without --notify and --qmp a warning is emitted, and one event per second while output is held', async (t) => {
   const { colo, primary, secondary, out } = await rig(t);
   assert.match(String((await colo.until('compare.unasked')).message), /neither --notify nor --qmp/);
-  // The SVM first: what has no counterpart for some milliseconds is asked about for that.
-  secondary.say(udp('other'));
+  // The SVM first: otherwise the reason could be that a PVM frame has had no counterpart for some milliseconds.
+  secondary.send(udp('other'));
   while ((await colo.report()).secondaryFrames === 0);
-  primary.say(udp('left'), udp('right'));
+  primary.send(udp('left'), udp('right'));
   const { reason, flow } = await colo.until('checkpoint.asked');
   assert.equal(reason, 'diverged-length');
   assert.match(String(flow), /^udp 10\.0\.2\.15:53 <-> /);
@@ -147,11 +147,11 @@ test('without --notify and --qmp it says that nobody is asked, and once a second
   assert.equal((await last).releasedFrames, 2);
 });
 
-test('with --vnet-hdr the header passes untouched and is not compared', async (t) => {
+test('with --vnet-hdr the header is released unchanged and not compared', async (t) => {
   const { colo, primary, secondary, out } = await rig(t, '--vnet-hdr');
   const vnet = (frame: Buffer, header: number[]): Buffer =>
     Buffer.concat([u32(header.length + frame.length, header.length), Buffer.from(header), frame]);
-  // GSO: one frame of 64 000 bytes, whose header names the size of segments and where the checksum goes.
+  // GSO: one frame of 64 000 bytes, whose header has the segment size and the place of the checksum.
   const large = tcp({ seq: 1, payload: Buffer.alloc(64_000, 'x') });
   const frames: [Buffer, number[], number[]][] = [
     [tcp({ seq: 0, flags: 0x12 }), Array(12).fill(0), Array(12).fill(0)],
@@ -161,7 +161,7 @@ test('with --vnet-hdr the header passes untouched and is not compared', async (t
   ];
   for (const [frame, ofPrimary, ofSecondary] of frames) {
     await secondary.write(vnet(frame, ofSecondary));
-    // Piece by piece: the second number of a frame may come later than the first.
+    // In pieces: the second number of a frame may arrive after the first.
     for (const byte of vnet(frame, ofPrimary).subarray(0, 9)) await primary.write(Buffer.from([byte]));
     await primary.write(vnet(frame, ofPrimary).subarray(9));
     assert.deepEqual(await out.next(8), vnet(frame, ofPrimary).subarray(4));
@@ -171,18 +171,18 @@ test('with --vnet-hdr the header passes untouched and is not compared', async (t
   await colo.stop();
 });
 
-test('an out that does not read slows the primary down, and loses and reorders nothing', async (t) => {
+test('a consumer that does not read slows the primary down; no frame is lost or reordered', async (t) => {
   const { colo, primary, secondary, out } = await rig(t);
   out.socket.pause();
   const count = 400;
   const frame = (i: number): Buffer => udp(`${i} `.padEnd(60_000, '.'));
-  // The SVM first, so that each frame of the PVM leaves as soon as it is read.
-  for (let i = 0; i < count; i++) secondary.say(frame(i));
+  // The SVM first, so that each PVM frame is released when it is read.
+  for (let i = 0; i < count; i++) secondary.send(frame(i));
   while (Number((await colo.report()).secondaryFrames) < count);
   const said = (async () => {
     for (let i = 0; i < count; i++) await primary.write(framed(frame(i)));
   })();
-  // The limit is 8 MiB in the process, beside what the kernel holds; 24 MB wait for it.
+  // The limit is 8 MiB in the process, in addition to the kernel's buffers; 24 MB are waiting.
   let before = 0;
   let now = 0;
   while (now < LIMITS.unsentBytesMax / 60_042 || now !== before) {
@@ -207,7 +207,7 @@ for (const framing of ['plain', 'vnet'] as const) {
       const { colo, primary, secondary, out } = await rig(t, '--notify', at, ...more);
       const numbers = (length: number): Buffer => (framing === 'vnet' ? u32(length, 0) : u32(length));
       const message = (bytes: Buffer): Buffer => Buffer.concat([numbers(bytes.length), bytes]);
-      // It goes away in the middle of a word and comes back.
+      // It leaves within a word and comes back.
       for (const [i, cut] of [7, 0].entries()) {
         const toolStack = await listener.accept(i + 1);
         for (const byte of message(Buffer.from('COLO_USERSPACE_PROXY_INIT')))
@@ -231,7 +231,7 @@ for (const framing of ['plain', 'vnet'] as const) {
   }
 }
 
-test('it leaves no socket behind, and takes over one that a killed one has left', async (t) => {
+test('no socket is left behind, and one that a killed process left is replaced', async (t) => {
   const first = await rig(t);
   first.colo.child.kill('SIGKILL');
   await once(first.colo.child, 'close');
@@ -244,19 +244,22 @@ test('it leaves no socket behind, and takes over one that a killed one has left'
   assert.deepEqual(readdirSync(first.path), []);
 });
 
-/** Runs to its end. */
+/** Runs a command to its end. */
 function run(...args: string[]): { status: number | null; stdout: string; stderr: string } {
   const argv = ['--disable-warning=ExperimentalWarning', MAIN, ...args];
   return spawnSync(process.execPath, argv, { encoding: 'utf8', timeout: 20_000 });
 }
 
-test('wrong usage ends with 2, and says what is wrong', () => {
+test('wrong usage ends with exit code 2 and the reason', () => {
   const three = ['compare', '--primary-in', 'unix:/a', '--secondary-in', 'unix:/b', '--out'];
   for (const [args, message] of [
     [['compare'], /required option '--primary-in <endpoint>' not specified/],
     [[...three, 'unix'], /--out <endpoint>' argument 'unix' is invalid.*unix-listen:PATH/],
     [[...three, 'unix:/a'], /--primary-in and --out are both unix:\/a/],
-    [[...three, 'unix:/c', '--notify', 'unix:/d', '--qmp', 'unix:/e'], /--notify and --qmp both take checkpoints/],
+    [
+      [...three, 'unix:/c', '--notify', 'unix:/d', '--qmp', 'unix:/e'],
+      /--notify and --qmp both take checkpoints/,
+    ],
   ] as const) {
     const { status, stdout, stderr } = run(...args);
     assert.deepEqual([status, stdout], [2, ''], stderr);
@@ -266,7 +269,7 @@ test('wrong usage ends with 2, and says what is wrong', () => {
   }
 });
 
-test('a place that is taken ends it with 1, and the others are let go', async (t) => {
+test('a place that is taken ends the process with exit code 1, and the other places are freed', async (t) => {
   const path = folder(t);
   writeFileSync(join(path, 'out'), 'a file');
   for (const command of ['compare', 'rewrite']) {
@@ -293,7 +296,7 @@ test('a place that is taken ends it with 1, and the others are let go', async (t
   }
 });
 
-test('it runs on when nobody reads what it prints any more', async (t) => {
+test('it continues when its standard output is closed', async (t) => {
   const path = folder(t);
   const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
   const argv = ['--disable-warning=ExperimentalWarning', MAIN, 'compare', ...places];
@@ -301,13 +304,13 @@ test('it runs on when nobody reads what it prints any more', async (t) => {
   t.after(() => child.kill('SIGKILL'));
   await once(child.stdout, 'data');
   child.stdout.destroy();
-  // No event can tell when it listens, and a socket's path is there before somebody listens on it.
+  // Without its output nothing shows when it listens, and a socket's path exists before it accepts.
   const [out, primary, secondary] = await Promise.all(
     ['out', 'pri', 'sec'].map((name) => Peer.connectWhenThere(t, { path: join(path, name) })),
   );
   for (let i = 0; i < 5; i++) {
-    primary.say(udp(`${i}`));
-    secondary.say(udp(`${i}`));
+    primary.send(udp(`${i}`));
+    secondary.send(udp(`${i}`));
     assert.deepEqual(await out.next(), udp(`${i}`));
   }
   child.kill('SIGTERM');

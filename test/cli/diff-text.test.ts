@@ -58,7 +58,7 @@ const report = (rest: Partial<DiffReport>): DiffReport => ({
 const row = (text: string, name: string): string | undefined =>
   text.split('\n').find((line) => line.startsWith(name.padEnd(13)));
 
-test('the summary says what is out of the ordinary, and nothing else', () => {
+test('the summary has only those counts that are not zero', () => {
   const plain = diffText(report({}));
   assert.equal(row(plain, 'primary'), 'primary      p: 1 frame, 1 of the VM, 0 to it');
   assert.equal(row(plain, 'vm'), 'vm           by interface');
@@ -78,7 +78,7 @@ test('the summary says what is out of the ordinary, and nothing else', () => {
   assert.ok(odd.endsWith('warning      one\nwarning      two?'));
 });
 
-test('a reason that is not known here is shown like any other', () => {
+test('an unknown reason is shown like any other', () => {
   const frame = {
     frame: 7,
     atMs: 0,
@@ -96,7 +96,7 @@ test('a reason that is not known here is shown like any other', () => {
   ]);
 });
 
-test('waits say how long it took', () => {
+test('a wait is shown with its duration', () => {
   const last = (rest: Partial<Finding>): string | undefined =>
     diffText(report({ findings: [found(rest)] }))
       .split('\n')

@@ -67,7 +67,7 @@ waits        1 ms median, 20 ms p99, 20 ms longest
     the secondary sent as much 39 ms later
 `;
 
-test('for people', async () => {
+test('as text', async () => {
   const { code, out, err } = await colo('diff', 'p.pcap', 's.pcapng.gz');
   assert.equal(err, '');
   assert.equal(out, TEXT);
@@ -76,7 +76,7 @@ test('for people', async () => {
   assert.ok(fewer.out.endsWith('\n\n1 more; show them with --max N or --json --max N\n'), fewer.out);
 });
 
-test('for programs', async () => {
+test('as JSON', async () => {
   const { code, out, err } = await colo(
     'diff',
     'p.pcap',
@@ -99,14 +99,14 @@ test('for programs', async () => {
   );
 });
 
-test('no difference', async () => {
+test('captures without a difference', async () => {
   const { code, out } = await colo('diff', 'p.pcap', 'p.pcap');
   assert.equal(code, 0);
   assert.match(out, /^divergences {2}0\ncheckpoints {2}0\n/m);
   assert.ok(!out.includes('#1'));
 });
 
-test('mistakes', async () => {
+test('wrong arguments and files are refused', async () => {
   writeFileSync(join(folder, 'text'), 'node: a\n');
   const cases: [string[], number, RegExp][] = [
     [['diff'], 2, /^COLO_USAGE: missing required argument 'primary'/],

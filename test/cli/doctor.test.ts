@@ -10,7 +10,7 @@ import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.t
 const folder = mkdtempSync(join(tmpdir(), 'colo-doctor-'));
 after(() => rmSync(folder, { recursive: true }));
 
-/** Says and answers what the doctor asks of a QEMU. */
+/** A script that replies to the doctor as QEMU does. */
 const FAKE_QEMU = `
 const [version, capability, ...args] = process.argv.slice(2);
 if (args[0] === '--version') console.log('QEMU emulator version ' + version + ' (Debian)');
@@ -61,7 +61,7 @@ const listen = async (where: string | number): Promise<() => Promise<void>> => {
   return () => new Promise((resolve) => server.close(() => resolve()));
 };
 
-test('all is well, and nothing is left behind', async () => {
+test('a machine without problems passes, and no file is left behind', async () => {
   const close = await listen(join(folder, 'hub.sock'));
   const before = readdirSync(folder);
   const checks = await examine(config(), kvm);
@@ -75,7 +75,7 @@ test('all is well, and nothing is left behind', async () => {
   await close();
 });
 
-test('QEMU: absent, too old, without COLO, without the NIC', async () => {
+test('a QEMU that is absent, too old, without COLO or without the NIC is a problem', async () => {
   const absent = of(await examine(config({ command: '[/no/such/qemu]' }), kvm), 'QEMU');
   assert.deepEqual([absent.ok, absent.found], [false, '/no/such/qemu: there is no such program']);
   assert.match(of(await examine(config({ version: '7.1.0' }), kvm), 'QEMU').found, /7\.1\.0 is too old/);
@@ -90,7 +90,7 @@ test('QEMU: absent, too old, without COLO, without the NIC', async () => {
   );
 });
 
-test('without KVM only a QEMU that needs none will do', async () => {
+test('without KVM, only a QEMU that does not need it passes', async () => {
   const verdict = async (version: string, kvmPath: string, args = '[]'): Promise<boolean> =>
     of(await examine(config({ version, args }), kvmPath), 'KVM').ok;
   assert.equal(await verdict('11.1.3', noKvm), true);
@@ -102,7 +102,7 @@ test('without KVM only a QEMU that needs none will do', async () => {
   assert.equal(await verdict('11.1.3', noKvm, '[-machine, "q35,accel=kvm"]'), false);
 });
 
-test('directories, sockets and ports', async () => {
+test('directories, sockets and ports that cannot be used are problems', async () => {
   writeFileSync(join(folder, 'arbiter'), 'a file');
   const blocked = await examine(config(), kvm);
   assert.match(of(blocked, 'arbiter').found, /is not a directory/);
@@ -118,7 +118,7 @@ test('directories, sockets and ports', async () => {
   assert.match(of(taken, 'metrics.listen').found, /is in use$/);
   assert.equal(of(taken, 'link.listen').ok, false);
 
-  // The same, when it is the node itself that uses them.
+  // The same, if the node itself uses them.
   mkdirSync(join(folder, 'run'));
   const closeControl = await listen(join(folder, 'run/control.sock'));
   const running = await examine(metrics, kvm);
@@ -132,7 +132,7 @@ test('directories, sockets and ports', async () => {
   assert.match(of(await examine(elsewhere, kvm), 'metrics.listen').found, /no such address/);
 });
 
-test('the text has one line per check and what to do below it', () => {
+test('the text has one line per check, with the advice below it', () => {
   const text = checksText([
     { name: 'QEMU', ok: true, found: '11.1', advice: '' },
     { name: 'arbiter', ok: false, found: 'is\u001bnot', advice: 'do this' },

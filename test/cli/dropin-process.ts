@@ -34,13 +34,13 @@ export class DropInProcess {
     return this.events.filter((event) => event.type === type);
   }
 
-  /** The `count`th event of that type. */
+  /** Resolves with the `count`th event of that type. */
   async until(type: string, count = 1): Promise<Event> {
     while (this.of(type).length < count) await once(this.child, 'event');
     return this.of(type)[count - 1];
   }
 
-  /** What it has counted so far. */
+  /** Resolves with its counters so far. */
   async report(): Promise<Event> {
     const type = `${this.events[0].node}.report`;
     const next = this.until(type, this.of(type).length + 1);
@@ -48,7 +48,7 @@ export class DropInProcess {
     return next;
   }
 
-  /** Ends it in order; its last event, which must be the only thing that is left of it. */
+  /** Ends it in order; resolves with its last event. Fails if it printed an error. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Event> {
     const ended = once(this.child, 'close');
     this.child.kill(signal);
@@ -58,7 +58,7 @@ export class DropInProcess {
   }
 }
 
-/** The other end of one stream. */
+/** The peer of one stream. */
 export class Peer {
   readonly socket: Socket;
   private bytes = Buffer.alloc(0);
@@ -80,7 +80,7 @@ export class Peer {
     return peer;
   }
 
-  /** Tries until somebody listens at the address. */
+  /** Dials until the address accepts. */
   static async connectWhenThere(t: TestContext, address: NetConnectOpts): Promise<Peer> {
     for (;;) {
       try {
@@ -91,7 +91,7 @@ export class Peer {
     }
   }
 
-  /** The next frame; with vnet framing its virtio-net header is part of it. */
+  /** Resolves with the next frame; with vnet framing it begins with its virtio-net header. */
   async next(prefixBytes: 4 | 8 = 4): Promise<Buffer> {
     while (this.bytes.length < 4 || this.bytes.length < prefixBytes + this.bytes.readUInt32BE(0)) {
       assert.ok(!this.socket.destroyed, 'the stream has ended');
@@ -107,7 +107,7 @@ export class Peer {
     return this.bytes.length;
   }
 
-  say(...frames: Uint8Array[]): void {
+  send(...frames: Uint8Array[]): void {
     this.socket.write(framed(...frames));
   }
 

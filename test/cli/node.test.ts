@@ -32,7 +32,7 @@ function fake(): {
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-test("the node's own end gives the exit code, and the signals are let go", async () => {
+test('a node that ends by itself sets the exit code, and the signal handlers are removed', async () => {
   const { start, started, done, stops } = fake();
   const signals = new EventEmitter();
   const code = superviseNode(start, config, {}, signals);
@@ -43,7 +43,7 @@ test("the node's own end gives the exit code, and the signals are let go", async
   assert.deepEqual([stops(), signals.listenerCount('SIGINT'), signals.listenerCount('SIGTERM')], [0, 0, 0]);
 });
 
-test('a signal stops it in order, once', async () => {
+test('the first signal stops the node in order', async () => {
   for (const signal of ['SIGINT', 'SIGTERM']) {
     const { start, started, stops } = fake();
     const signals = new EventEmitter();
@@ -56,7 +56,7 @@ test('a signal stops it in order, once', async () => {
   }
 });
 
-test('a signal while it starts is not lost; a second one does not wait', async () => {
+test('a signal during the start stops the node afterwards; a second one ends it at once', async () => {
   const { start, started, stops } = fake();
   const signals = new EventEmitter();
   const exits: number[] = [];
@@ -70,7 +70,7 @@ test('a signal while it starts is not lost; a second one does not wait', async (
   assert.equal(stops(), 1);
 });
 
-test('a start that never ends does not outlive a signal for long', async () => {
+test('a start that does not end is ended soon after a signal', async () => {
   const signals = new EventEmitter();
   const exited = Promise.withResolvers<number>();
   void superviseNode(fake().start, config, {}, signals, exited.resolve, 20);
@@ -78,7 +78,7 @@ test('a start that never ends does not outlive a signal for long', async () => {
   assert.equal(await exited.promise, 1);
 });
 
-test('a node that cannot start or stop says why', async () => {
+test('a node that cannot start or stop rejects with the reason', async () => {
   const signals = new EventEmitter();
   await assert.rejects(
     superviseNode(

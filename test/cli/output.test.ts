@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { parseBytes, parseCount, parseSeconds } from '../../src/cli/options.ts';
 import { formatBytes, formatCount, formatMs } from '../../src/cli/output.ts';
 
-test('durations', () => {
+test('durations are shown in the unit that fits', () => {
   const cases: [number | null, string][] = [
     [null, '-'],
     [0, '0 ms'],
@@ -20,7 +20,7 @@ test('durations', () => {
   for (const [ms, text] of cases) assert.equal(formatMs(ms), text);
 });
 
-test('bytes and counts', () => {
+test('bytes and counts are shown rounded and in groups of digits', () => {
   assert.deepEqual([0, 1023, 1024, 1_500_000, 2 ** 40].map(formatBytes), [
     '0 B',
     '1023 B',
@@ -31,7 +31,7 @@ test('bytes and counts', () => {
   assert.deepEqual([0, 999, 1000, 1_234_567].map(formatCount), ['0', '999', '1 000', '1 234 567']);
 });
 
-test('numbers that users write', () => {
+test('numbers of options are parsed, and others refused', () => {
   assert.deepEqual(
     ['5000', '64k', '100M', '2GiB'].map(parseBytes),
     [5000, 65_536, 104_857_600, 2_147_483_648],

@@ -76,7 +76,7 @@ const jsonOf = (result: Result): unknown => {
   return JSON.parse(result.out) as unknown;
 };
 
-test('help and version', async () => {
+test('help and version are printed', async () => {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
   assert.deepEqual(await colo('--version'), { code: 0, out: `${version}\n`, err: '' });
   const help = await colo('--help');
@@ -125,7 +125,7 @@ test('wrong usage is one line and exit code 2', async () => {
   assert.equal(json.error.code, 'COLO_USAGE');
 });
 
-test('a node that is not running, and one that is something else', async () => {
+test('a node that does not run and a process that is not a node are told apart', async () => {
   const gone = await colo('status', '--socket', join(folder, 'no.sock'));
   assert.deepEqual([gone.code, gone.out], [1, '']);
   assert.match(
@@ -136,7 +136,7 @@ test('a node that is not running, and one that is something else', async () => {
   assert.equal(json.error.code, 'COLO_NODE_UNREACHABLE');
 });
 
-test('status, as text and as JSON', async () => {
+test('status is shown as text and as JSON', async () => {
   await withNode(async ({ config, socket }) => {
     const [text, json] = await Promise.all([
       colo('status', '-c', config),
@@ -148,7 +148,7 @@ test('status, as text and as JSON', async () => {
   });
 });
 
-test('actions, as text and as JSON', async () => {
+test('actions show their result as text and as JSON', async () => {
   await withNode(async ({ config, node }) => {
     assert.match(
       (await colo('checkpoint', '-c', config)).out,
@@ -177,7 +177,7 @@ test('actions, as text and as JSON', async () => {
   });
 });
 
-test('an action that takes too long', async () => {
+test('an action that takes too long ends with COLO_NODE_TIMEOUT', async () => {
   await withNode(
     async ({ socket }) => {
       const { code, err } = await colo('checkpoint', '--socket', socket, '--timeout', '0.2');
@@ -188,7 +188,7 @@ test('an action that takes too long', async () => {
   );
 });
 
-test('stop waits until the node has gone', async () => {
+test('stop waits until the node has stopped', async () => {
   await withNode(async ({ socket, server, node }) => {
     const done = colo('stop', '--socket', socket, '--json');
     await node.stopped;
@@ -203,7 +203,7 @@ test('stop waits until the node has gone', async () => {
   });
 });
 
-test('events: filtered, as JSON, and followed to the end', async () => {
+test('events are filtered, shown as JSON, and followed to the end', async () => {
   await withNode(async ({ socket, events, server }) => {
     events.emit('link.lost', { cause: 'timed out', peer: '\u001b[2Jbeta' });
     events.emit('checkpoint.committed', { pauseMs: 5.5 });
@@ -237,7 +237,7 @@ test('events: filtered, as JSON, and followed to the end', async () => {
   });
 });
 
-test('a reader that has seen enough is no failure', async () => {
+test('a closed standard output is not a failure', async () => {
   await withNode(async ({ socket, events }) => {
     for (let i = 0; i < 900; i++) events.emit('big', { text: 'x'.repeat(1000) });
     const child = start(['events', '--socket', socket, '--follow']);
@@ -251,7 +251,7 @@ test('a reader that has seen enough is no failure', async () => {
   });
 });
 
-test('status --watch goes on when the node goes away', async () => {
+test('status --watch continues when the node stops', async () => {
   await withNode(async ({ socket, server }) => {
     const child = start(['status', '--socket', socket, '--watch', '--json']);
     let out = '';
@@ -274,7 +274,7 @@ test('status --watch goes on when the node goes away', async () => {
   });
 });
 
-test('node --print-schema', async () => {
+test('node --print-schema prints the JSON schema', async () => {
   const schema = JSON.parse((await colo('node', '--print-schema')).out) as { properties: object };
   assert.ok('runDirectory' in schema.properties);
 });

@@ -1,4 +1,4 @@
-/** `colo rewrite` as a process, with QEMU's framing on real sockets and a QMP that the test speaks. */
+/** `colo rewrite` as a process, with QEMU's framing on real sockets; the test is its QMP server. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -52,7 +52,7 @@ test('colo rewrite follows an SVM through a checkpoint and a failover', async (t
   qmp.send({ event: 'RESUME', data: {}, timestamp: { seconds: 0, microseconds: 0 } });
   await colo.until('rewrite.following');
   const passes = async (from: Peer, to: Peer, frame: Buffer, expected: Buffer): Promise<void> => {
-    from.say(frame);
+    from.send(frame);
     assert.equal((await to.next()).toString('hex'), expected.toString('hex'));
   };
   const open = async (c: Connection): Promise<void> => {
@@ -100,7 +100,7 @@ test('colo rewrite follows an SVM through a checkpoint and a failover', async (t
   assert.deepEqual(readdirSync(folder), ['out'], 'only what others have made is left');
 });
 
-test('colo rewrite leaves a signed connection alone, and says so once', async (t) => {
+test('colo rewrite does not translate a signed connection, and emits one event', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'colo-rewrite-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const colo = new DropInProcess(
@@ -120,7 +120,7 @@ test('colo rewrite leaves a signed connection alone, and says so once', async (t
     signed(vmSyn(bare, SVM), 19),
     vmSyn({ ...bare, clientPort: 40001 }, SVM),
   ];
-  guestOut.say(...frames);
+  guestOut.send(...frames);
   for (const frame of frames) assert.equal((await out.next()).toString('hex'), frame.toString('hex'));
   await colo.stop();
   assert.deepEqual(

@@ -6,7 +6,7 @@ import { fakeStatus, REPORT } from '../observe/fake-node.ts';
 
 const NOW = REPORT.atMs + 2400;
 
-test('a protected primary', () => {
+test('a protected primary is shown whole', () => {
   assert.equal(
     statusText(fakeStatus(), NOW as Instant),
     `node         alpha of pair web
@@ -29,7 +29,7 @@ trouble      1 malformed, 0 dropped`,
   );
 });
 
-test('a node that knows nothing yet, and one that took over', () => {
+test('a node that knows nothing yet, and one that was promoted, are shown', () => {
   const status = fakeStatus();
   const text = statusText(
     {
@@ -51,7 +51,7 @@ test('a node that knows nothing yet, and one that took over', () => {
   assert.match(text, /^failover +3 min 20 s ago, noticed in 300 ms, promoted in 21 ms$/m);
 });
 
-test('every line fits 80 columns, and a hostile name moves no cursor', () => {
+test('every line has at most 80 columns and no control characters', () => {
   const status = fakeStatus();
   status.peer.name = `\u001b[2J\n${'x'.repeat(100)}`;
   for (const reason of [

@@ -21,7 +21,7 @@ vm:
 runDirectory: run/alpha
 `;
 
-/** The one line that parsing gives, "CODE text". */
+/** Returns the line of the error, "CODE text". */
 function complaint(text: string): string {
   try {
     parseNodeConfig(text, '/etc/colo/a.yaml');
@@ -35,7 +35,7 @@ function complaint(text: string): string {
 const expect = (text: string, line: string): void =>
   assert.equal(complaint(text), line.replace('@', '/etc/colo/a.yaml'));
 
-test('defaults, absolute paths, parsed endpoints', () => {
+test('a minimal file gets defaults, absolute paths and parsed endpoints', () => {
   assert.deepEqual(parseNodeConfig(GOOD, '/etc/colo/a.yaml'), {
     node: 'alpha',
     pair: 'web',
@@ -61,13 +61,13 @@ test('defaults, absolute paths, parsed endpoints', () => {
   });
 });
 
-test('a section given in part keeps the other defaults', () => {
+test('a partial section keeps its other defaults', () => {
   const config = parseNodeConfig(`${GOOD}heartbeat: {leaseMs: 300}\neventLog: ../log\n`, '/etc/colo/a.yaml');
   assert.deepEqual(config.heartbeat, { intervalMs: 50, leaseMs: 300, silenceMsMax: 1000 });
   assert.equal(config.eventLog, '/etc/log');
 });
 
-test('keys: unknown, missing, duplicate', () => {
+test('unknown, missing and duplicate keys are refused', () => {
   expect(
     GOOD.replace('uplink:', 'uplnk:'),
     'COLO_CONFIG_UNKNOWN_KEY @:6:1: unknown key "uplnk"; did you mean "uplink"? (and 1 more problem)',
@@ -84,7 +84,7 @@ test('keys: unknown, missing, duplicate', () => {
   expect(`${GOOD}pair: x\n`, 'COLO_CONFIG_DUPLICATE_KEY @:14:1: key "pair" is there twice; remove one');
 });
 
-test('values', () => {
+test('values of a wrong type or range are refused', () => {
   expect(
     GOOD.replace('"512"', '512'),
     'COLO_CONFIG_VALUE @:10:16: vm.args.1: 512 is not a text; put it in quotes',
@@ -131,7 +131,7 @@ test('values', () => {
   expect('- a\n', 'COLO_CONFIG_VALUE @:1:1: the file: a list is not a map of keys and values');
 });
 
-test('syntax', () => {
+test('files that are not valid YAML are refused', () => {
   assert.match(
     complaint(`${GOOD}x: [1\n`),
     /^COLO_CONFIG_SYNTAX \/etc\/colo\/a\.yaml:15:1: not valid YAML: /,
@@ -148,7 +148,7 @@ test('syntax', () => {
   assert.match(complaint(GOOD.replace('pair: web', '\tpair: web')), /^COLO_CONFIG_SYNTAX /);
 });
 
-test('endpoints, with their side', () => {
+test('endpoints are refused if malformed, too long or of the wrong mode', () => {
   assert.match(
     complaint(GOOD.replace('unix:/run/hub.sock', '/run/hub.sock')),
     /^COLO_CONFIG_ENDPOINT .*:6:9: uplink: endpoint "\/run\/hub\.sock": write unix:PATH/,
@@ -172,7 +172,7 @@ test('endpoints, with their side', () => {
   assert.equal(complaint(GOOD.replace('run/alpha', 'x'.repeat(70))), 'accepted');
 });
 
-test('cross-checks', () => {
+test('values that contradict each other are refused', () => {
   const beat = (text: string): string => complaint(`${GOOD}heartbeat: ${text}\n`);
   assert.match(
     beat('{intervalMs: 100}'),
@@ -199,7 +199,7 @@ test('cross-checks', () => {
   );
 });
 
-test('metrics stay on this machine unless asked', () => {
+test('metrics are served to other machines only if allowRemote is set', () => {
   const metrics = (text: string): string => complaint(`${GOOD}metrics: ${text}\n`);
   assert.equal(metrics('{listen: "tcp-listen:127.0.0.1:9100"}'), 'accepted');
   assert.match(
@@ -210,7 +210,7 @@ test('metrics stay on this machine unless asked', () => {
   assert.match(metrics('{listen: "unix-listen:m"}'), /^COLO_CONFIG_CONFLICT .*served over TCP/);
 });
 
-test('reading the file', () => {
+test('a file that cannot be read is refused', () => {
   const folder = mkdtempSync(join(tmpdir(), 'colo-'));
   try {
     writeFileSync(join(folder, 'a.yaml'), GOOD);

@@ -11,7 +11,7 @@ import { tcp, udp } from '../compare/rig.ts';
 import { arpFrame } from '../frames.ts';
 import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
 
-/** All three peers of one path; frames are written with `pvm` and `svm` and read with `heard`. */
+/** The three peers of a path: `pvm` and `svm` send frames, `received` returns those that were released. */
 class Rig {
   readonly path: ComparePath;
   readonly time = new FakeTime();
@@ -45,7 +45,7 @@ class Rig {
     pumpAll(this.near.get(port)!);
   }
 
-  /** Bytes that nobody has read yet. */
+  /** Sends bytes, which the path reads at the next `pump`. */
   write(port: FramePort, bytes: Uint8Array): void {
     this.far.get(port)!.write(bytes, () => {});
   }
@@ -59,7 +59,7 @@ class Rig {
     while (read() || this.time.waiting > 0) this.time.turn();
   }
 
-  /** What is said now is read, and the turn goes on. */
+  /** Sends frames that are read at once, in the same turn. */
   read(port: FramePort, ...frames: Buffer[]): void {
     this.write(port, framed(...frames));
     while (this.near.get(port)!.pump());
@@ -68,16 +68,16 @@ class Rig {
   pvm(...frames: Buffer[]): Buffer[] {
     this.write(this.path.primaryIn, framed(...frames));
     this.pump();
-    return this.heard();
+    return this.received();
   }
 
   svm(...frames: Buffer[]): Buffer[] {
     this.write(this.path.secondaryIn, framed(...frames));
     this.pump();
-    return this.heard();
+    return this.received();
   }
 
-  heard(): Buffer[] {
+  received(): Buffer[] {
     const far = this.far.get(this.path.out)!;
     const bytes = far.inbox;
     far.inbox = Buffer.alloc(0);
@@ -86,11 +86,11 @@ class Rig {
 
   close(): void {
     this.path.close();
-    assert.equal(this.path.slabsInUse, 0, 'every slab was let go');
+    assert.equal(this.path.slabsInUse, 0, 'every slab is free');
   }
 }
 
-test('a frame of the PVM leaves when the SVM has said the same, whoever is first', () => {
+test('a PVM frame is released when the SVM has sent the same, whichever is first', () => {
   const rig = new Rig();
   assert.deepEqual(rig.pvm(udp('a'), udp('b')), []);
   assert.deepEqual(rig.svm(udp('a')), [udp('a')]);
@@ -100,7 +100,7 @@ test('a frame of the PVM leaves when the SVM has said the same, whoever is first
   rig.close();
 });
 
-test('streams in pieces of any size: the same frames leave, in order', () => {
+test('from streams in pieces of any size the same frames are released, in order', () => {
   const sizes = fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1, maxLength: 12 });
   fc.assert(
     fc.property(sizes, fc.integer({ min: 1, max: 64 }), (lengths, piece) => {
@@ -109,57 +109,57 @@ test('streams in pieces of any size: the same frames leave, in order', () => {
       rig.write(rig.path.primaryIn, framed(...frames));
       rig.write(rig.path.secondaryIn, framed(...frames));
       rig.pump(piece);
-      assert.deepEqual(rig.heard(), frames);
+      assert.deepEqual(rig.received(), frames);
       rig.close();
     }),
     { numRuns: 30 },
   );
 });
 
-test('what differs waits for the commit, which lets everything out in order', () => {
+test('frames that differ are held until the commit, which releases them in order', () => {
   const rig = new Rig();
   assert.deepEqual(rig.pvm(udp('left'), udp('next'), udp('other flow', 7)), []);
   assert.deepEqual(rig.svm(udp('right')), []);
   assert.deepEqual(rig.diverged, ['diverged-length udp 10.0.2.15:53 <-> 10.0.2.2:5000']);
   assert.equal(rig.path.commit(), 3);
-  assert.deepEqual(rig.heard(), [udp('left'), udp('next'), udp('other flow', 7)]);
+  assert.deepEqual(rig.received(), [udp('left'), udp('next'), udp('other flow', 7)]);
   assert.deepEqual(rig.pvm(udp('same')), []);
-  assert.deepEqual(rig.svm(udp('same')), [udp('same')], 'nothing of the SVM before it is left');
+  assert.deepEqual(rig.svm(udp('same')), [udp('same')], 'no SVM frame from before the commit is left');
   rig.close();
 });
 
-test('what the SVM says while the PVM stands belongs to the time after the checkpoint', () => {
+test('SVM frames that arrive while the PVM is stopped belong to the next epoch', () => {
   const rig = new Rig();
   rig.pvm(udp('left'));
   rig.svm(udp('RIGHT'));
   rig.path.pvmStopped();
   assert.deepEqual(rig.svm(udp('after')), []);
   assert.equal(rig.path.commit(), 1);
-  assert.deepEqual(rig.heard(), [udp('left')]);
+  assert.deepEqual(rig.received(), [udp('left')]);
   assert.deepEqual(rig.pvm(udp('after')), [udp('after')]);
   rig.close();
 });
 
-test('what was read before an epoch ends belongs to it, also in the middle of a turn', () => {
+test('frames that were read before an epoch ends belong to it, also within a turn', () => {
   const rig = new Rig();
   const { primaryIn, secondaryIn } = rig.path;
   rig.read(primaryIn, udp('a'));
   assert.equal(rig.path.commit(), 1);
   rig.pump();
-  assert.deepEqual(rig.heard(), [udp('a')]);
+  assert.deepEqual(rig.received(), [udp('a')]);
   rig.read(primaryIn, udp('b'));
   rig.read(secondaryIn, udp('b'));
   rig.path.pvmStopped();
   rig.pump();
-  assert.deepEqual(rig.heard(), [udp('b')]);
+  assert.deepEqual(rig.received(), [udp('b')]);
   rig.read(primaryIn, udp('c'));
   assert.equal(rig.path.goAlone(), 1);
   rig.pump();
-  assert.deepEqual(rig.heard(), [udp('c')]);
+  assert.deepEqual(rig.received(), [udp('c')]);
   rig.close();
 });
 
-test('where no checkpoint was taken, what the SVM said before the PVM stood is compared before what it said then', () => {
+test('without a checkpoint, SVM frames from before the stop are compared before those from the stop', () => {
   const rig = new Rig();
   const before = Array.from({ length: 20 }, (_, i) => udp(`${i}`));
   rig.read(rig.path.secondaryIn, ...before);
@@ -171,42 +171,42 @@ test('where no checkpoint was taken, what the SVM said before the PVM stood is c
   rig.close();
 });
 
-test('what lies before a frame of impossible length is compared', () => {
+test('frames before a frame of impossible length are compared', () => {
   const rig = new Rig();
   rig.pvm(udp('a'));
   rig.write(rig.path.secondaryIn, Buffer.concat([framed(udp('a')), Buffer.alloc(4)]));
   rig.pump();
-  assert.deepEqual(rig.heard(), [udp('a')]);
+  assert.deepEqual(rig.received(), [udp('a')]);
   rig.close();
 });
 
-test('closed in the middle of a turn, it lets go of everything', () => {
+test('a path that is closed within a turn frees every slab', () => {
   const rig = new Rig();
   rig.read(rig.path.primaryIn, udp('a'));
   rig.read(rig.path.secondaryIn, udp('a'));
   rig.close();
   rig.time.turn();
-  assert.deepEqual(rig.heard(), []);
+  assert.deepEqual(rig.received(), []);
 });
 
-test('a pause that is no checkpoint: nothing is read until that is known, and nothing is forgotten', () => {
+test('a stop without a checkpoint: nothing is read until that is known, and no frame is lost', () => {
   const rig = new Rig();
   rig.pvm(udp('a'));
   rig.path.pvmStopped();
   rig.svm(udp('a'));
-  assert.deepEqual(rig.heard(), []);
+  assert.deepEqual(rig.received(), []);
   rig.path.pvmResumed();
   assert.deepEqual(rig.pvm(udp('b')), []);
   assert.ok(rig.unread(rig.path.primaryIn) > 0);
   rig.path.unchanged();
-  assert.deepEqual(rig.heard(), [udp('a')]);
+  assert.deepEqual(rig.received(), [udp('a')]);
   rig.pump();
   assert.deepEqual(rig.svm(udp('b')), [udp('b')]);
   rig.path.unchanged();
   rig.close();
 });
 
-test('more than it can keep aside of the SVM is counted, and a checkpoint heals it', () => {
+test('SVM frames beyond earlyFramesMax are dropped and counted, and a checkpoint heals that', () => {
   const rig = new Rig({ limits: { earlyFramesMax: 2 } });
   rig.path.pvmStopped();
   rig.svm(udp('a'), udp('b'), udp('c'));
@@ -214,27 +214,27 @@ test('more than it can keep aside of the SVM is counted, and a checkpoint heals 
   rig.path.commit();
   assert.deepEqual(rig.pvm(udp('a'), udp('b'), udp('c')), [udp('a'), udp('b')]);
   assert.equal(rig.path.commit(), 1);
-  assert.deepEqual(rig.heard(), [udp('c')]);
+  assert.deepEqual(rig.received(), [udp('c')]);
   rig.close();
 });
 
-test('alone, everything leaves at once, and what TCP said is known when COLO begins', () => {
+test('alone, every frame is released at once, and TCP streams are known when COLO begins', () => {
   const rig = new Rig({ comparing: false });
   assert.deepEqual(rig.pvm(tcp({ seq: 9, flags: 0x12 }), udp('x')), [tcp({ seq: 9, flags: 0x12 }), udp('x')]);
-  rig.svm(udp('nobody listens'));
+  rig.svm(udp('dropped'));
   assert.equal(rig.path.overdue(1e9 as Instant, { dataMs: 0, ackMs: 0, secondaryMs: 0 }), null);
   assert.equal(rig.path.pressure(), null);
   rig.path.commit();
   assert.equal(rig.path.isComparing, true);
-  // A retransmission of what has left needs no counterpart.
+  // A retransmission of released bytes needs no counterpart.
   assert.deepEqual(rig.pvm(tcp({ seq: 9, flags: 0x12 })), [tcp({ seq: 9, flags: 0x12 })]);
   assert.deepEqual(rig.pvm(tcp({ seq: 10, text: 'new' })), []);
   assert.equal(rig.path.goAlone(), 1);
-  assert.deepEqual(rig.heard(), [tcp({ seq: 10, text: 'new' })]);
+  assert.deepEqual(rig.received(), [tcp({ seq: 10, text: 'new' })]);
   rig.close();
 });
 
-/** The phase, as its effects show it. */
+/** Returns the phase that the path shows by its effects. */
 function phaseOf(rig: Rig): string {
   const { path } = rig;
   rig.pump();
@@ -274,7 +274,7 @@ test('each event changes the phase as the table in the header says', () => {
   }
 });
 
-test('peers that go away and come back: framing starts afresh, and what is held stays held', () => {
+test('when a peer leaves and comes back, framing starts again and held frames stay held', () => {
   for (const place of ['primaryIn', 'secondaryIn', 'out'] as const) {
     const rig = new Rig();
     rig.pvm(udp('held'));
@@ -287,7 +287,7 @@ test('peers that go away and come back: framing starts afresh, and what is held 
   }
 });
 
-test('what is released while nobody takes it is dropped and counted', () => {
+test('frames that are released without a consumer are dropped and counted', () => {
   const rig = new Rig();
   rig.leave(rig.path.out);
   rig.pvm(udp('a'), arpFrame());
@@ -299,7 +299,7 @@ test('what is released while nobody takes it is dropped and counted', () => {
   rig.close();
 });
 
-test('an out that takes nothing stops the reading of the PVM; nothing is lost or reordered', () => {
+test('a consumer that reads nothing pauses the PVM; no frame is lost or reordered', () => {
   const rig = new Rig();
   const { path } = rig;
   const near = rig.near.get(path.out)!;
@@ -313,57 +313,57 @@ test('an out that takes nothing stops the reading of the PVM; nothing is lost or
     rig.pump();
   }
   assert.ok(path.out.queuedBytes < LIMITS.unsentBytesMax + LIMITS.slabBytes);
-  assert.ok(rig.unread(path.primaryIn) > 0, 'the PVM has to wait');
+  assert.ok(rig.unread(path.primaryIn) > 0, 'reading the PVM is paused');
   while (near.queuedBytes() > 0) {
     near.unstall();
     rig.pump();
   }
-  assert.deepEqual(rig.heard(), frames);
+  assert.deepEqual(rig.received(), frames);
   rig.close();
 });
 
-test('a PVM that floods is stopped at the limit, asks for a checkpoint by it, and goes on after that', () => {
+test('a PVM that floods is paused at the limit, which asks for a checkpoint, and continues after it', () => {
   const rig = new Rig({ limits: { heldFramesMax: 64, heldFramesCheckpoint: 16, slabBytes: 80_000 } });
   const { path } = rig;
   const frames = Array.from({ length: 100 }, (_, i) => udp(`${i}`));
   rig.write(path.primaryIn, framed(...frames));
-  // Little at a time, as the kernel would give it.
+  // In small reads, as from the kernel.
   rig.pump(200);
   assert.equal(path.pressure(), 'limit-frames');
   assert.ok(rig.unread(path.primaryIn) > 0);
-  const heard: Buffer[] = [];
-  for (let commits = 0; commits < 20 && heard.length < frames.length; commits++) {
+  const received: Buffer[] = [];
+  for (let commits = 0; commits < 20 && received.length < frames.length; commits++) {
     path.commit();
     rig.pump(200);
-    heard.push(...rig.heard());
+    received.push(...rig.received());
   }
-  assert.deepEqual(heard, frames);
+  assert.deepEqual(received, frames);
   rig.close();
 });
 
-test('what waits for the end of a turn counts as held: the PVM is not read beyond the limit', () => {
+test('frames that wait for the end of a turn count as held: the PVM is paused at the limit', () => {
   const rig = new Rig({ limits: { heldFramesMax: 64, heldFramesCheckpoint: 16 } });
   const { primaryIn } = rig.path;
   rig.write(primaryIn, framed(...Array.from({ length: 40 }, (_, i) => udp(`${i}`))));
   while (rig.near.get(primaryIn)!.pump(200));
   assert.equal(rig.path.comparator.primary.frames, 0);
-  assert.ok(rig.unread(primaryIn) > 0, 'it has to wait');
+  assert.ok(rig.unread(primaryIn) > 0, 'reading is paused');
   rig.pump(200);
   assert.equal(rig.path.pressure(), 'limit-frames');
   rig.close();
 });
 
-test('an SVM that runs ahead is not read beyond half of its limit', () => {
+test('an SVM that is ahead is paused at half of its limit', () => {
   const rig = new Rig({ limits: { heldSecondaryMax: 32 } });
   const { path } = rig;
   const frames = Array.from({ length: 100 }, (_, i) => udp(`${i}`));
   rig.write(path.secondaryIn, framed(...frames));
   rig.pump(200);
-  assert.ok(rig.unread(path.secondaryIn) > 0, 'it has to wait');
+  assert.ok(rig.unread(path.secondaryIn) > 0, 'reading is paused');
   assert.equal(path.comparator.counters.secondaryDropped, 0);
   // The PVM catches up.
   rig.write(path.primaryIn, framed(...frames));
   rig.pump(200);
-  assert.deepEqual(rig.heard(), frames);
+  assert.deepEqual(rig.received(), frames);
   rig.close();
 });

@@ -8,7 +8,7 @@ import { udp } from '../compare/rig.ts';
 import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
 import { surroundings } from './surroundings.ts';
 
-/** Whoever takes checkpoints is the test. */
+/** `colo compare` with the test as its checkpoint source. */
 class Rig {
   readonly time = new FakeTime();
   readonly events: string[] = [];
@@ -50,18 +50,18 @@ class Rig {
     });
   }
 
-  say(who: 0 | 1, ...texts: string[]): void {
+  send(who: 0 | 1, ...texts: string[]): void {
     this.far[who].write(framed(...texts.map((text) => udp(text))), () => {});
     pumpAll(...this.near);
   }
 
-  heard(): string[] {
+  received(): string[] {
     const bytes = this.far[2].inbox;
     this.far[2].inbox = Buffer.alloc(0);
     return unframed(bytes).map((frame) => frame.toString('latin1', 42));
   }
 
-  /** What was said since the last look. */
+  /** Returns the events since the last call. */
   since(): string[] {
     return this.events.splice(0).filter((event) => !event.startsWith('stream.'));
   }
@@ -72,34 +72,34 @@ class Rig {
   }
 }
 
-test('a difference asks at once, says why and where, and the commit lets it out', async () => {
+test('a difference asks for a checkpoint at once, with reason and flow, and the commit releases it', async () => {
   const rig = await new Rig().start();
-  rig.say(0, 'same', 'left');
-  rig.say(1, 'same', 'RIGHT');
+  rig.send(0, 'same', 'left');
+  rig.send(1, 'same', 'RIGHT');
   await rig.time.pass(1);
-  assert.deepEqual(rig.heard(), ['same']);
+  assert.deepEqual(rig.received(), ['same']);
   assert.equal(rig.asks, 1);
   assert.deepEqual(rig.since(), ['checkpoint.asked diverged-length udp 10.0.2.15:53 <-> 10.0.2.2:5000']);
   rig.source.committed();
-  assert.deepEqual(rig.heard(), ['left']);
+  assert.deepEqual(rig.received(), ['left']);
   assert.deepEqual(rig.since(), ['checkpoint.committed 1']);
   const { asked, committed, matched, divergences, releasedFrames } = rig.compare.report();
   assert.deepEqual([asked, committed, matched, divergences, releasedFrames], [1, 1, 1, 1, 2]);
   await rig.compare.stop();
 });
 
-test('what has no counterpart waits about as long as a checkpoint costs, and then asks', async () => {
+test('a frame without a counterpart is held for about the cost of a checkpoint, and then asks for one', async () => {
   const rig = await new Rig().start();
-  rig.say(0, 'alone');
+  rig.send(0, 'alone');
   await rig.time.pass(4);
   assert.equal(rig.asks, 0);
   await rig.time.pass(6);
   assert.equal(rig.asks, 1);
   assert.deepEqual(rig.since(), ['checkpoint.asked wait-primary']);
-  // Each one that takes long makes the next wait longer.
+  // A checkpoint that took long makes the next wait longer.
   await rig.time.pass(400);
   rig.source.committed();
-  rig.say(0, 'alone again');
+  rig.send(0, 'alone again');
   await rig.time.pass(40);
   assert.equal(rig.asks, 1);
   await rig.time.pass(40);
@@ -109,7 +109,7 @@ test('what has no counterpart waits about as long as a checkpoint costs, and the
 
 test('a request that no checkpoint follows is repeated once a second', async () => {
   const rig = await new Rig().start();
-  rig.say(0, 'alone');
+  rig.send(0, 'alone');
   await rig.time.pass(2500);
   assert.equal(rig.asks, 3);
   rig.source.committed();
@@ -118,50 +118,50 @@ test('a request that no checkpoint follows is repeated once a second', async () 
   await rig.compare.stop();
 });
 
-test('without anybody to ask, output that differs waits, and that is said once a second', async () => {
+test('without a source, output that differs stays held, and an event shows that once a second', async () => {
   const rig = await new Rig({ asked: false }).start();
-  rig.say(0, 'left');
-  rig.say(1, 'RIGHT');
+  rig.send(0, 'left');
+  rig.send(1, 'RIGHT');
   await rig.time.pass(1500);
   assert.equal(rig.since().length, 2);
-  assert.deepEqual(rig.heard(), []);
+  assert.deepEqual(rig.received(), []);
   const { releasedFrames } = await stopped(rig);
-  assert.equal(releasedFrames, 1, 'it leaves at the end, as when the object is deleted');
-  assert.deepEqual(rig.heard(), ['left']);
+  assert.equal(releasedFrames, 1, 'it is released at the end, as when the QEMU object is deleted');
+  assert.deepEqual(rig.received(), ['left']);
 });
 
-test('before COLO and after it everything leaves at once, and nobody is asked', async () => {
+test('before and after COLO every frame is released at once, and no checkpoint is asked for', async () => {
   const rig = await new Rig({ comparing: false }).start();
-  rig.say(0, 'one');
+  rig.send(0, 'one');
   await rig.time.pass(50);
-  assert.deepEqual(rig.heard(), ['one']);
+  assert.deepEqual(rig.received(), ['one']);
   rig.source.stopped();
   rig.source.resumed();
   rig.source.committed();
   rig.source.unchanged();
-  rig.say(0, 'two');
-  assert.deepEqual(rig.heard(), []);
+  rig.send(0, 'two');
+  assert.deepEqual(rig.received(), []);
   rig.source.alone();
-  rig.say(0, 'three');
+  rig.send(0, 'three');
   await rig.time.pass(50);
-  assert.deepEqual(rig.heard(), ['two', 'three']);
+  assert.deepEqual(rig.received(), ['two', 'three']);
   assert.equal(rig.asks, 0);
   assert.deepEqual(rig.since(), ['checkpoint.committed 0', 'compare.alone 1']);
   await rig.compare.stop();
 });
 
-test('stopped, nothing of it is left to happen', async () => {
+test('after the stop no timer, slab or request is left', async () => {
   const rig = await new Rig().start();
-  rig.say(0, 'held');
+  rig.send(0, 'held');
   await stopped(rig);
-  assert.deepEqual(rig.heard(), ['held']);
+  assert.deepEqual(rig.received(), ['held']);
   assert.equal(rig.compare.path.slabsInUse, 0);
   await rig.time.pass(2000);
   assert.equal(rig.time.waiting, 0);
   assert.equal(rig.asks, 0);
 });
 
-/** Stopping waits for a consumer, by timers. */
+/** Stops it while time passes: it waits for its consumer by timers. */
 async function stopped(rig: Rig): Promise<ReturnType<DropInCompare['report']>> {
   const stopping = rig.compare.stop();
   await rig.time.pass(10);

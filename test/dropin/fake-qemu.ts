@@ -3,19 +3,19 @@ import type { QmpConnection } from '../../src/dropin/qmp-keeper.ts';
 import type { JsonObject, QmpEvent } from '../../src/qemu/qmp.ts';
 import { settled } from '../checkpoint/fake-time.ts';
 
-/** A QEMU whose state a test sets; answers come when the test says so, or at once. */
+/** A QEMU whose state a test sets. It replies at once or, while `slow`, when the test says so. */
 export class FakeQemu {
   status = 'running';
   mode = 'secondary';
   fails: Error | null = null;
-  /** what every command is answered with, if not null */
+  /** the error that every command gets, if not null */
   refuses: Error | null = null;
   delayMs = 20_000;
   /** the arguments of each migrate-set-parameters */
   readonly asked: (JsonObject | undefined)[] = [];
   connections = 0;
   closed = 0;
-  /** while true, answers wait for `answer` */
+  /** while true, replies wait for `reply` */
   slow = false;
   private onEvent: (event: QmpEvent) => void = () => {};
   private onClose: (reason: Error) => void = () => {};
@@ -53,7 +53,7 @@ export class FakeQemu {
     };
   };
 
-  /** Several in a row, as they lie in one read. */
+  /** Emits several events in a row, as if they were in one read. */
   async emitAll(...events: string[]): Promise<void> {
     for (const event of events) this.onEvent({ event, data: {}, timestampUs: 0 });
     await settled();
@@ -64,7 +64,7 @@ export class FakeQemu {
     await settled();
   }
 
-  async answer(): Promise<void> {
+  async reply(): Promise<void> {
     for (const resolve of this.waiting.splice(0)) resolve();
     await settled();
   }

@@ -8,9 +8,9 @@ import { u32 } from '../frames.ts';
 import { type FakeStream, fakePair, pumpAll } from '../io/fake-stream.ts';
 import { surroundings } from './surroundings.ts';
 
-/** A tool stack that speaks in whatever framing it likes. */
+/** A tool stack with either framing. */
 class ToolStack {
-  readonly said: string[] = [];
+  readonly notified: string[] = [];
   readonly source: NotifySource;
   private readonly framing: Framing;
   private near: FakeStream | null = null;
@@ -18,14 +18,14 @@ class ToolStack {
 
   constructor(framing: Framing) {
     this.framing = framing;
-    const never = (): void => assert.fail('not said by a tool stack');
+    const never = (): void => assert.fail('not notified by a tool stack');
     this.source = new NotifySource(unixEndpoint('/n'), framing, surroundings(new FakeTime()), {
       stopped: never,
       resumed: never,
       unchanged: never,
       alone: never,
-      committed: () => this.said.push('committed'),
-      note: (type, details) => this.said.push([type, ...Object.values(details)].join(' ')),
+      committed: () => this.notified.push('committed'),
+      note: (type, details) => this.notified.push([type, ...Object.values(details)].join(' ')),
     });
     this.join();
   }
@@ -45,13 +45,13 @@ class ToolStack {
     return Buffer.concat([u32(bytes.length), ...(this.framing === 'vnet' ? [u32(0)] : []), bytes]);
   }
 
-  say(bytes: Uint8Array): void {
+  send(bytes: Uint8Array): void {
     this.far!.write(bytes, () => {});
     pumpAll(this.near!);
   }
 
-  /** All that it was told: never with the second number, as QEMU does it. */
-  heard(): string {
+  /** Returns the bytes that it received. They never have the second number, as with QEMU. */
+  received(): string {
     const text = this.far!.inbox.toString('latin1');
     this.far!.inbox = Buffer.alloc(0);
     return text;
@@ -62,7 +62,7 @@ const INIT_REPLY = '\0\0\0\x19COLO_COMPARE_GET_XEN_INIT';
 const ASK = '\0\0\0\rDO_CHECKPOINT';
 
 for (const framing of ['plain', 'vnet'] as const) {
-  test(`${framing}: a greeting, a request, a checkpoint; cut at every byte`, () => {
+  test(`${framing}: a greeting, a request and a checkpoint are read, cut at every byte`, () => {
     for (let cut = 0; ; cut++) {
       const stack = new ToolStack(framing);
       const bytes = Buffer.concat([
@@ -71,39 +71,39 @@ for (const framing of ['plain', 'vnet'] as const) {
         stack.message('COLO_CHECKPOINT'),
       ]);
       if (cut > bytes.length) break;
-      stack.say(bytes.subarray(0, cut));
+      stack.send(bytes.subarray(0, cut));
       stack.source.ask();
-      stack.say(bytes.subarray(cut));
-      const heard = stack.heard();
-      assert.ok([INIT_REPLY + ASK, ASK + INIT_REPLY].includes(heard), `cut at ${cut}: ${heard}`);
-      assert.deepEqual(stack.said, ['committed', 'committed']);
+      stack.send(bytes.subarray(cut));
+      const received = stack.received();
+      assert.ok([INIT_REPLY + ASK, ASK + INIT_REPLY].includes(received), `cut at ${cut}: ${received}`);
+      assert.deepEqual(stack.notified, ['committed', 'committed']);
     }
   });
 
-  test(`${framing}: a tool stack that goes away in mid-message comes back`, () => {
+  test(`${framing}: a tool stack may leave within a message and come back`, () => {
     const stack = new ToolStack(framing);
-    stack.say(stack.message('COLO_CHECKPOINT').subarray(0, 11));
+    stack.send(stack.message('COLO_CHECKPOINT').subarray(0, 11));
     stack.leave();
     stack.source.ask();
     stack.join();
-    stack.say(stack.message('COLO_USERSPACE_PROXY_INIT'));
-    assert.equal(stack.heard(), INIT_REPLY, 'what was asked of nobody is not asked later');
+    stack.send(stack.message('COLO_USERSPACE_PROXY_INIT'));
+    assert.equal(stack.received(), INIT_REPLY, 'what was asked of nobody is not asked later');
     stack.source.ask();
-    stack.say(stack.message('COLO_CHECKPOINT'));
-    assert.equal(stack.heard(), ASK);
-    assert.deepEqual(stack.said, ['committed']);
+    stack.send(stack.message('COLO_CHECKPOINT'));
+    assert.equal(stack.received(), ASK);
+    assert.deepEqual(stack.notified, ['committed']);
   });
 
-  test(`${framing}: what nobody understands is told and changes nothing`, () => {
+  test(`${framing}: an unknown message is noted and changes nothing`, () => {
     const stack = new ToolStack(framing);
-    stack.say(stack.message('COLO_CHECKPOINT\0'));
-    stack.say(stack.message('x'.repeat(1000)));
-    stack.say(stack.message('COLO_CHECKPOINT'));
-    assert.deepEqual(stack.said, [
+    stack.send(stack.message('COLO_CHECKPOINT\0'));
+    stack.send(stack.message('x'.repeat(1000)));
+    stack.send(stack.message('COLO_CHECKPOINT'));
+    assert.deepEqual(stack.notified, [
       'notify.unknown COLO_CHECKPOINT\0',
       `notify.unknown ${'x'.repeat(64)}`,
       'committed',
     ]);
-    assert.equal(stack.heard(), '');
+    assert.equal(stack.received(), '');
   });
 }

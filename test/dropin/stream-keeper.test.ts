@@ -10,7 +10,7 @@ import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { systemSurroundings } from '../../src/io/surroundings.ts';
 import { Listener, Peer } from '../cli/dropin-process.ts';
 
-/** Keeps what it is given. */
+/** A place that collects the streams that are attached to it. */
 class Place implements StreamPlace {
   onClosed: (cause: Error | null) => void = () => {};
   readonly streams: KernelStream[] = [];
@@ -41,8 +41,8 @@ class Place implements StreamPlace {
 
 function kept(t: TestContext, text: string) {
   const place = new Place();
-  const said: string[] = [];
-  const events = { up: () => said.push('up'), down: (_: string, cause: string) => said.push(cause) };
+  const notified: string[] = [];
+  const events = { up: () => notified.push('up'), down: (_: string, cause: string) => notified.push(cause) };
   const endpoint = parseEndpoint(text);
   const keeper = new StreamKeeper({
     name: 'place',
@@ -52,7 +52,7 @@ function kept(t: TestContext, text: string) {
     events,
   });
   t.after(() => keeper.close());
-  return { place, said, keeper };
+  return { place, notified, keeper };
 }
 
 function folder(t: TestContext): string {
@@ -65,40 +65,40 @@ async function until(holds: () => boolean): Promise<void> {
   while (!holds()) await sleep(2);
 }
 
-test('it dials until somebody is there, says once that nobody is, and dials again', async (t) => {
+test('it dials until the endpoint accepts, notifies once while it does not, and dials again after a loss', async (t) => {
   const path = join(folder(t), 's');
-  const { said, keeper } = kept(t, `unix:${path}`);
+  const { notified, keeper } = kept(t, `unix:${path}`);
   await keeper.start();
-  await until(() => said.length > 0);
+  await until(() => notified.length > 0);
   await sleep(300);
-  assert.equal(said.length, 1);
-  assert.match(said[0], /^cannot connect to unix:/);
+  assert.equal(notified.length, 1);
+  assert.match(notified[0], /^cannot connect to unix:/);
   const listener = await Listener.open(t, path);
   const peer = await listener.accept();
-  await until(() => said.length > 1);
+  await until(() => notified.length > 1);
   peer.socket.end();
   await listener.accept(2);
-  await until(() => said.length > 3);
-  assert.deepEqual(said.slice(1), ['up', `unix:${path}: the peer closed it`, 'up']);
+  await until(() => notified.length > 3);
+  assert.deepEqual(notified.slice(1), ['up', `unix:${path}: the peer closed it`, 'up']);
 });
 
-test('it accepts one after the other; the newest one counts', async (t) => {
+test('it accepts one peer after the other; each replaces the one before', async (t) => {
   const path = folder(t);
-  const { said, place, keeper } = kept(t, `unix-listen:${path}/s`);
+  const { notified, place, keeper } = kept(t, `unix-listen:${path}/s`);
   await keeper.start();
   const first = await Peer.connect(t, { path: `${path}/s` });
-  await until(() => said.length === 1);
+  await until(() => notified.length === 1);
   await Peer.connect(t, { path: `${path}/s` });
   await first.closed();
-  await until(() => said.length === 3);
-  assert.deepEqual(said, ['up', `unix-listen:${path}/s: a newer peer took its place`, 'up']);
+  await until(() => notified.length === 3);
+  assert.deepEqual(notified, ['up', `unix-listen:${path}/s: a newer peer took its place`, 'up']);
   assert.equal(place.streams.length, 2);
   await keeper.close();
   assert.deepEqual(readdirSync(path), []);
-  assert.equal(said.length, 3, 'an end that was asked for is not told');
+  assert.equal(notified.length, 3, 'an end that was requested is not notified of');
 });
 
-test('a place that is taken rejects', async (t) => {
+test('an endpoint that is taken is refused', async (t) => {
   const path = folder(t);
   await Listener.open(t, `${path}/s`);
   await assert.rejects(kept(t, `unix-listen:${path}/s`).keeper.start(), { code: 'COLO_ENDPOINT_LISTEN' });

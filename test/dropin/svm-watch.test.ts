@@ -5,118 +5,118 @@ import { unixEndpoint } from '../../src/endpoint.ts';
 import { FakeTime, settled } from '../checkpoint/fake-time.ts';
 import { FakeQemu } from './fake-qemu.ts';
 
-type Watched = { qemu: FakeQemu; time: FakeTime; said: string[]; watch: SvmWatch };
+type Watched = { qemu: FakeQemu; time: FakeTime; notified: string[]; watch: SvmWatch };
 
 async function watched(set: Partial<FakeQemu> = {}): Promise<Watched> {
   const qemu = Object.assign(new FakeQemu(), set);
   const time = new FakeTime();
-  const said: string[] = [];
+  const notified: string[] = [];
   const watch = new SvmWatch(unixEndpoint('/s.qmp'), qemu.connect, time, {
-    stopped: () => said.push('stopped'),
-    unchanged: () => said.push('unchanged'),
-    waiting: () => said.push('waiting'),
-    committed: () => said.push('committed'),
-    promoted: () => said.push('promoted'),
-    note: (type) => said.push(type),
+    stopped: () => notified.push('stopped'),
+    unchanged: () => notified.push('unchanged'),
+    waiting: () => notified.push('waiting'),
+    committed: () => notified.push('committed'),
+    promoted: () => notified.push('promoted'),
+    note: (type) => notified.push(type),
   });
   watch.start();
   await settled();
-  return { qemu, time, said, watch };
+  return { qemu, time, notified, watch };
 }
 
-/** What was said since the last look. */
-const since = (said: string[]): string[] => said.splice(0);
+/** Returns the notifications since the last call. */
+const since = (notified: string[]): string[] => notified.splice(0);
 
-test('what it finds at first: no state yet, a secondary, a survivor, a new primary', async () => {
+test('at first it finds a VM without state, a secondary, a survivor or a new primary', async () => {
   for (const [status, mode, expected] of [
     ['inmigrate', 'none', 'waiting'],
     ['running', 'secondary', 'committed'],
     ['running', 'none', 'promoted'],
     ['running', 'primary', 'promoted'],
   ]) {
-    const { said } = await watched({ status, mode });
-    assert.deepEqual(since(said), ['qmp.up', 'stopped', expected]);
+    const { notified } = await watched({ status, mode });
+    assert.deepEqual(since(notified), ['qmp.up', 'stopped', expected]);
   }
 });
 
-test('found in the middle of a checkpoint it stands until RESUME', async () => {
-  const { qemu, said } = await watched({ status: 'colo' });
-  assert.deepEqual(since(said), ['qmp.up', 'stopped', 'committed', 'stopped']);
+test('a VM that is found within a checkpoint counts as stopped until RESUME', async () => {
+  const { qemu, notified } = await watched({ status: 'colo' });
+  assert.deepEqual(since(notified), ['qmp.up', 'stopped', 'committed', 'stopped']);
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stopped', 'committed', 'unchanged']);
+  assert.deepEqual(since(notified), ['stopped', 'committed', 'unchanged']);
 });
 
-test('the first state, then a checkpoint', async () => {
-  const { qemu, said } = await watched({ status: 'inmigrate', mode: 'none' });
-  since(said);
+test('the first copy and each checkpoint are commits', async () => {
+  const { qemu, notified } = await watched({ status: 'inmigrate', mode: 'none' });
+  since(notified);
   qemu.mode = 'secondary';
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stopped', 'committed', 'unchanged']);
+  assert.deepEqual(since(notified), ['stopped', 'committed', 'unchanged']);
   qemu.status = 'colo';
   await qemu.emit('STOP');
-  assert.deepEqual(since(said), ['stopped']);
+  assert.deepEqual(since(notified), ['stopped']);
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stopped', 'committed', 'unchanged']);
+  assert.deepEqual(since(notified), ['stopped', 'committed', 'unchanged']);
 });
 
-test('an operator who stops and continues the VM takes no checkpoint', async () => {
-  const { qemu, said } = await watched();
-  since(said);
+test('an operator who stops and resumes the VM takes no checkpoint', async () => {
+  const { qemu, notified } = await watched();
+  since(notified);
   qemu.status = 'paused';
   await qemu.emit('STOP');
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stopped', 'stopped', 'unchanged']);
+  assert.deepEqual(since(notified), ['stopped', 'stopped', 'unchanged']);
 });
 
-test('a failover', async () => {
-  const { qemu, said } = await watched();
-  since(said);
+test('a failover is seen at the RESUME after it', async () => {
+  const { qemu, notified } = await watched();
+  since(notified);
   await qemu.emit('COLO_EXIT');
-  assert.deepEqual(since(said), [], 'it runs on, unheard');
+  assert.deepEqual(since(notified), [], 'the SVM runs, unheard');
   qemu.status = 'colo';
   await qemu.emit('STOP');
   qemu.mode = 'none';
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stopped', 'stopped', 'promoted', 'unchanged']);
+  assert.deepEqual(since(notified), ['stopped', 'stopped', 'promoted', 'unchanged']);
 });
 
 test('checkpoints of a survivor with a new secondary change nothing in it', async () => {
-  const { qemu, said } = await watched({ mode: 'primary' });
-  since(said);
+  const { qemu, notified } = await watched({ mode: 'primary' });
+  since(notified);
   qemu.status = 'colo';
   await qemu.emit('STOP');
   await qemu.emit('RESUME');
-  assert.deepEqual(since(said), ['stopped', 'stopped', 'unchanged']);
+  assert.deepEqual(since(notified), ['stopped', 'stopped', 'unchanged']);
 });
 
-test('answers that come when the next checkpoint has begun: both count, and it stands', async () => {
-  const { qemu, said } = await watched();
-  since(said);
+test('replies that come after the next STOP: both checkpoints count, and the VM is stopped', async () => {
+  const { qemu, notified } = await watched();
+  since(notified);
   qemu.slow = true;
   await qemu.emit('STOP');
   await qemu.emit('RESUME');
   await qemu.emit('STOP');
-  assert.deepEqual(since(said), ['stopped', 'stopped', 'stopped']);
-  await qemu.answer();
-  await qemu.answer();
-  assert.deepEqual(since(said), ['committed', 'unchanged', 'stopped']);
+  assert.deepEqual(since(notified), ['stopped', 'stopped', 'stopped']);
+  await qemu.reply();
+  await qemu.reply();
+  assert.deepEqual(since(notified), ['committed', 'unchanged', 'stopped']);
   await qemu.emit('RESUME');
-  await qemu.answer();
-  assert.deepEqual(since(said), ['stopped', 'committed', 'unchanged']);
+  await qemu.reply();
+  assert.deepEqual(since(notified), ['stopped', 'committed', 'unchanged']);
 });
 
-test('a connection that is lost is made again; what happened meanwhile counts as a checkpoint', async () => {
-  const { qemu, time, said, watch } = await watched();
-  since(said);
+test('a lost connection is dialled again, and then counts as a checkpoint', async () => {
+  const { qemu, time, notified, watch } = await watched();
+  since(notified);
   await qemu.emit('STOP');
   qemu.fails = new Error('nobody there');
   await qemu.hangUp();
-  assert.deepEqual(since(said), ['stopped', 'unchanged', 'qmp.down']);
+  assert.deepEqual(since(notified), ['stopped', 'unchanged', 'qmp.down']);
   await time.pass(2000);
-  assert.deepEqual(since(said), ['unchanged', 'unchanged', 'unchanged', 'unchanged'], 'told once');
+  assert.deepEqual(since(notified), ['unchanged', 'unchanged', 'unchanged', 'unchanged'], 'noted once');
   qemu.fails = null;
   await time.pass(600);
-  assert.deepEqual(since(said), ['qmp.up', 'stopped', 'committed']);
+  assert.deepEqual(since(notified), ['qmp.up', 'stopped', 'committed']);
   watch.close();
   assert.equal(qemu.connections, 2);
 });

@@ -1,6 +1,6 @@
 /**
- * docs/drop-in.md, played: QEMU's own COLO walkthrough with stock filters and two real guests, `colo compare` and
- * `colo rewrite` in place of QEMU's two objects. Every command comes from the guide itself. About 30 seconds.
+ * Plays docs/drop-in.md: QEMU's own COLO walkthrough with stock filters and two real guests, and `colo compare` and
+ * `colo rewrite` in place of QEMU's two objects. Every command comes from the guide itself. Takes about 30 seconds.
  */
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
@@ -34,7 +34,7 @@ function guide(): Map<string, string> {
 
 type Event = { type: string; [key: string]: unknown };
 
-/** One of our two commands, and what it has said. */
+/** One of the two commands, with its events. */
 class Command {
   readonly events: Event[] = [];
   readonly child: ChildProcess;
@@ -69,7 +69,7 @@ class Command {
     return this.last(type);
   }
 
-  /** What it has counted so far. */
+  /** Resolves with its counters so far. */
   async report(): Promise<Record<string, number>> {
     const seen = this.events.length;
     this.child.kill('SIGUSR2');
@@ -93,7 +93,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Two hosts on one, in one folder, and what the guide has started on them. */
+/** Both hosts on one machine, in one folder, with the processes that the guide has started. */
 type Walk = {
   primary: ChildProcess;
   secondary: ChildProcess;
@@ -106,7 +106,7 @@ type Walk = {
   open(): Promise<LineConnection>;
 };
 
-/** Everything up to a pair in COLO whose guest answers. */
+/** Follows the guide up to a pair in COLO whose guest replies. */
 async function walk(t: TestContext): Promise<Walk> {
   const install = await installQemu();
   const image = await installGuest();
@@ -151,7 +151,7 @@ async function walk(t: TestContext): Promise<Walk> {
         arguments?: JsonObject;
       };
       await qmp.execute(verb, args);
-      // As the guide says: each of the two takes some milliseconds to be done.
+      // As in the guide: each of the two takes some milliseconds.
       if (verb === 'x-colo-lost-heartbeat') await until(verb, async () => (await coloMode(qmp)) === 'none');
       if (verb === 'migrate') await until('the migration', async () => (await migration(qmp)) !== 'setup');
     }
@@ -163,7 +163,7 @@ async function walk(t: TestContext): Promise<Walk> {
   const rewrite = command('colo-rewrite');
   const primaryQmp = await connectQmp('primary-qmp.sock');
   const secondaryQmp = await connectQmp('secondary-qmp.sock');
-  // Frames for a chardev that nobody has connected to are lost, or pass uncompared.
+  // Frames for a chardev without a peer are lost, or released without being compared.
   await compare.until('stream.up', 3);
   await rewrite.until('stream.up', 4);
   await rewrite.until('rewrite.waiting');
@@ -210,80 +210,89 @@ async function ends(command: Command): Promise<Event> {
 
 const TEST_MS_MAX = { timeout: 120_000 };
 
-test('compared, different, and carried on in mid-stream when the primary dies', TEST_MS_MAX, async (t) => {
-  const { primary, secondaryQmp, compare, rewrite, execute, open } = await walk(t);
+test(
+  'output is compared, may differ, and continues within its streams when the primary dies',
+  TEST_MS_MAX,
+  async (t) => {
+    const { primary, secondaryQmp, compare, rewrite, execute, open } = await walk(t);
 
-  // Served while compared: frames leave because the SVM said the same. On a busy host it takes some exchanges more.
-  const first = await open();
-  let given = 0;
-  const before = await compare.report();
-  let now = before;
-  for (; now.matched - before.matched < MATCHED_MIN; now = await compare.report()) {
-    assert.ok(given < 40 * MATCHED_MIN, 'nothing matches');
-    await asks(first, 10, given);
-    given += 10;
-  }
-  t.diagnostic(
-    `${given} answers: ${now.matched - before.matched} matched, ${now.asked - before.asked} checkpoints`,
-  );
-  assert.equal(now.malformed, 0);
+    // Frames are released because the SVM sent the same. On a busy host this takes more exchanges.
+    const first = await open();
+    let given = 0;
+    const before = await compare.report();
+    let now = before;
+    for (; now.matched - before.matched < MATCHED_MIN; now = await compare.report()) {
+      assert.ok(given < 40 * MATCHED_MIN, 'nothing matches');
+      await asks(first, 10, given);
+      given += 10;
+    }
+    t.diagnostic(
+      `${given} answers: ${now.matched - before.matched} matched, ${now.asked - before.asked} checkpoints`,
+    );
+    assert.equal(now.malformed, 0);
 
-  // Two clocks differ: only a checkpoint lets the answer out. A slow SVM may get one for being late instead.
-  const differed = (): Event | undefined =>
-    compare.events.findLast(({ reason }) => reason === 'diverged-bytes');
-  for (let i = 0; differed() === undefined; i++) {
-    assert.ok(i < QUESTIONS_MAX, 'no clock differs');
-    const { committed } = await compare.report();
-    assert.match(await first.ask('clock', ANSWER_MS_MAX), /^[0-9]{9,}$/);
-    assert.ok((await compare.report()).committed > committed, 'the answer came without a checkpoint');
-  }
-  assert.match(String(differed()?.flow), /^tcp 10\.0\.2\.15:4000 <-> /);
-  assert.ok((await compare.report()).divergences > 0);
-  assert.ok(Number(compare.last('checkpoint.committed').released) > 0);
+    // Two clocks differ: only a checkpoint releases the reply. If the SVM is slow, its reason may be a wait.
+    const differed = (): Event | undefined =>
+      compare.events.findLast(({ reason }) => reason === 'diverged-bytes');
+    for (let i = 0; differed() === undefined; i++) {
+      assert.ok(i < QUESTIONS_MAX, 'no clock differs');
+      const { committed } = await compare.report();
+      assert.match(await first.ask('clock', ANSWER_MS_MAX), /^[0-9]{9,}$/);
+      assert.ok((await compare.report()).committed > committed, 'the answer came without a checkpoint');
+    }
+    assert.match(String(differed()?.flow), /^tcp 10\.0\.2\.15:4000 <-> /);
+    assert.ok((await compare.report()).divergences > 0);
+    assert.ok(Number(compare.last('checkpoint.committed').released) > 0);
 
-  // A connection that no checkpoint has followed: the client knows the PVM's numbers, and the SVM has its own.
-  let living: LineConnection;
-  for (let openings = 1; ; openings++) {
-    assert.ok(openings <= QUESTIONS_MAX, 'there is always another checkpoint');
-    const seen = [compare.count('checkpoint.asked'), rewrite.count('checkpoint.seen')];
-    living = await open();
-    await asks(living, 1, given++);
-    await sleep(100);
-    if (seen[0] === compare.count('checkpoint.asked') && seen[1] === rewrite.count('checkpoint.seen')) break;
-  }
+    // A connection without a checkpoint since: the client knows the PVM's numbers, and the SVM has its own.
+    let living: LineConnection;
+    for (let openings = 1; ; openings++) {
+      assert.ok(openings <= QUESTIONS_MAX, 'there is always another checkpoint');
+      const seen = [compare.count('checkpoint.asked'), rewrite.count('checkpoint.seen')];
+      living = await open();
+      await asks(living, 1, given++);
+      await sleep(100);
+      if (seen[0] === compare.count('checkpoint.asked') && seen[1] === rewrite.count('checkpoint.seen'))
+        break;
+    }
 
-  await stopChild(primary);
-  // Nobody may hear a comparator that has lost its VM: here it goes with its host.
-  await stopChild(compare.child);
-  const { inputFrames, outputFrames } = await rewrite.report();
-  await execute(secondaryQmp, 'qmp-failover');
-  const { connections, lost } = await rewrite.until('rewrite.alone');
-  assert.ok(Number(connections) >= 1, 'the living connection is translated');
-  assert.equal(lost, 0);
-  await asks(living, 10, given);
-  await asks(first, 10, given + 10);
-  await asks(await open(), 1, given + 20);
-  const after = await rewrite.report();
-  assert.ok(after.inputFrames > inputFrames && after.outputFrames > outputFrames, 'it is still in the way');
+    await stopChild(primary);
+    // A comparator without its VM must not release anything: here it ends with its host.
+    await stopChild(compare.child);
+    const { inputFrames, outputFrames } = await rewrite.report();
+    await execute(secondaryQmp, 'qmp-failover');
+    const { connections, lost } = await rewrite.until('rewrite.alone');
+    assert.ok(Number(connections) >= 1, 'the living connection is translated');
+    assert.equal(lost, 0);
+    await asks(living, 10, given);
+    await asks(first, 10, given + 10);
+    await asks(await open(), 1, given + 20);
+    const after = await rewrite.report();
+    assert.ok(after.inputFrames > inputFrames && after.outputFrames > outputFrames, 'it is still in the way');
 
-  const last = await ends(rewrite);
-  t.diagnostic(JSON.stringify(last));
-  assert.equal(last.type, 'rewrite.stopped');
-});
+    const last = await ends(rewrite);
+    t.diagnostic(JSON.stringify(last));
+    assert.equal(last.type, 'rewrite.stopped');
+  },
+);
 
-test('the secondary dies: what is held leaves, and the primary goes on', TEST_MS_MAX, async (t) => {
-  const { primaryQmp, secondary, compare, execute, open } = await walk(t);
-  const client = await open();
-  await asks(client, 10, 0);
-  await stopChild(secondary);
-  // Nothing matches any more, and no checkpoint can be taken.
-  const [asked, alone] = [compare.count('checkpoint.asked'), compare.count('compare.alone')];
-  const answer = client.ask('next', ANSWER_MS_MAX);
-  await compare.until('checkpoint.asked', asked + 1);
-  await execute(primaryQmp, 'qmp-primary-failover');
-  const { released } = await compare.until('compare.alone', alone + 1);
-  assert.ok(Number(released) > 0, 'what waited has left');
-  assert.equal(await answer, '11');
-  await asks(client, 10, 11);
-  assert.equal((await ends(compare)).type, 'compare.stopped');
-});
+test(
+  'when the secondary dies, held output is released and the primary goes on alone',
+  TEST_MS_MAX,
+  async (t) => {
+    const { primaryQmp, secondary, compare, execute, open } = await walk(t);
+    const client = await open();
+    await asks(client, 10, 0);
+    await stopChild(secondary);
+    // From now on nothing matches, and no checkpoint can be taken.
+    const [asked, alone] = [compare.count('checkpoint.asked'), compare.count('compare.alone')];
+    const answer = client.ask('next', ANSWER_MS_MAX);
+    await compare.until('checkpoint.asked', asked + 1);
+    await execute(primaryQmp, 'qmp-primary-failover');
+    const { released } = await compare.until('compare.alone', alone + 1);
+    assert.ok(Number(released) > 0, 'what waited has left');
+    assert.equal(await answer, '11');
+    await asks(client, 10, 11);
+    assert.equal((await ends(compare)).type, 'compare.stopped');
+  },
+);

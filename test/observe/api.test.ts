@@ -44,7 +44,7 @@ async function withServer(
   }
 }
 
-test('each call reaches the node and answers', async () => {
+test('each request reaches the node and gets its response', async () => {
   const node = fakeNode();
   await withServer(node, async (socket) => {
     assert.equal(statSync(socket).mode & 0o777, 0o600);
@@ -61,7 +61,7 @@ test('each call reaches the node and answers', async () => {
   });
 });
 
-test('errors are {code, message} with the status that fits', async () => {
+test('errors are {code, message} with a fitting HTTP status', async () => {
   const broken = fakeNode({
     checkpoint: async () => {
       throw new TypeError('x is undefined');
@@ -97,7 +97,7 @@ test('errors are {code, message} with the status that fits', async () => {
   });
 });
 
-test('events after a number, and then as they happen', async () => {
+test('events are sent after a number, and followed as they happen', async () => {
   await withServer(fakeNode(), async (socket, events, server) => {
     for (const type of ['one', 'two', 'three']) events.emit(type, {});
     const types = (text: string): string[] => [...text.matchAll(/"type":"(\w+)"/g)].map((match) => match[1]);
@@ -118,13 +118,13 @@ test('events after a number, and then as they happen', async () => {
       response.on('close', () => ended.resolve());
     }).end();
     assert.deepEqual(types(await heard.promise).slice(0, 3), ['three', 'four', 'five']);
-    // A server that closes does not wait for its followers.
+    // A server that closes ends its followers.
     await server.close();
     await ended.promise;
   });
 });
 
-test('a follower that does not read is cut off', async () => {
+test('a follower that does not read is disconnected', async () => {
   await withServer(fakeNode(), async (socket, events) => {
     const cut = Promise.withResolvers<void>();
     const connected = Promise.withResolvers<() => void>();
@@ -147,7 +147,7 @@ test('a follower that does not read is cut off', async () => {
   });
 });
 
-test('a socket that a dead node left is replaced, one in use is not', async () => {
+test('the socket of a dead node is replaced, one in use is not', async () => {
   const path = join(folder, 'stale.sock');
   const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
   spawnSync(process.execPath, ['-e', script]);
@@ -165,7 +165,7 @@ test('a socket that a dead node left is replaced, one in use is not', async () =
   await events.close();
 });
 
-test('what is in the way and is no socket stays', async () => {
+test('a file in place of the socket is left alone', async () => {
   const path = join(folder, 'file.sock');
   writeFileSync(path, 'precious');
   const events = new EventLog<AnyEvents>({ path: join(folder, 'file-e'), node: 'a', now: Date.now });
@@ -176,7 +176,7 @@ test('what is in the way and is no socket stays', async () => {
   await events.close();
 });
 
-test('metrics over TCP, and nothing else', async () => {
+test('the TCP port serves metrics and nothing else', async () => {
   const metrics = { contentType: 'text/plain; version=0.0.4', render: async () => 'colo_epoch 42\n' };
   const server = await listenMetrics(parseEndpoint('tcp-listen:127.0.0.1:0'), metrics);
   assert.ok(server.endpoint.kind === 'tcp' && server.endpoint.port > 0);

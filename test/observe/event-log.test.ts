@@ -18,7 +18,7 @@ const inFile = (path: string): NodeEvent[] =>
     .split('\n')
     .map((line) => JSON.parse(line) as NodeEvent);
 
-/** A disk with as much room as the test gives it. */
+/** A disk with `roomBytes` left. */
 class SmallDisk implements AppendFile {
   text = '';
   roomBytes = 0;
@@ -37,7 +37,7 @@ class SmallDisk implements AppendFile {
   }
 }
 
-test('one line per event, the same to followers, the ring and the file', async () => {
+test('followers, the ring and the file get the same events', async () => {
   const path = join(folder, 'run', 'events.ndjson');
   const log = new EventLog<AnyEvents>({ path, node: 'alpha', now });
   const heard: NodeEvent[] = [];
@@ -68,7 +68,7 @@ test('one line per event, the same to followers, the ring and the file', async (
   assert.equal(statSync(path).mode & 0o777, 0o600);
 });
 
-test('the ring keeps the last ones, in order', async () => {
+test('the ring has the last events, in order', async () => {
   const path = join(folder, 'ring.ndjson');
   const log = new EventLog<AnyEvents>({ path, node: 'a', now });
   for (let i = 1; i <= RING_EVENTS_MAX + 250; i++) log.emit('tick', { i });
@@ -86,7 +86,7 @@ test('the ring keeps the last ones, in order', async () => {
   assert.equal(inFile(path).length, RING_EVENTS_MAX + 250);
 });
 
-test('numbers go on after a restart, past a line that was torn', async () => {
+test('numbers continue after a restart, also after a torn line', async () => {
   const path = join(folder, 'restart.ndjson');
   const first = new EventLog<AnyEvents>({ path, node: 'a', now });
   first.emit('one', {});
@@ -107,7 +107,7 @@ test('numbers go on after a restart, past a line that was torn', async () => {
   );
 });
 
-test('a full disk: counted, the ring goes on, and the file tells of the gap once there is room', async () => {
+test('events that a full disk loses are counted, stay in the ring, and are reported when there is room', async () => {
   const disk = new SmallDisk();
   const log = new EventLog<AnyEvents>({ path: join(folder, 'none'), node: 'a', now, open: () => disk });
   disk.roomBytes = 100; // the first line and a part of the second
@@ -139,22 +139,22 @@ test('a full disk: counted, the ring goes on, and the file tells of the gap once
   await log.close();
 });
 
-test('a write that got in by half counts its whole lines as written', async () => {
+test('the whole lines of a partial write count as written', async () => {
   const disk = new SmallDisk();
   const log = new EventLog<AnyEvents>({ path: join(folder, 'none'), node: 'a', now, open: () => disk });
-  disk.roomBytes = 150; // "one" goes alone, then "two" and a part of "three"
+  disk.roomBytes = 150; // "one" is written alone, then "two" and a part of "three"
   log.emit('one', {});
   log.emit('two', {});
   log.emit('three', {});
   await log.flush();
   assert.equal(disk.text.split('\n').length, 3);
   assert.match(disk.text, /"two"\}\n\{"seq":3/);
-  // "three", and the event that tells of it.
+  // "three", and events.unwritten.
   assert.equal(log.unwritten, 2);
   await log.close();
 });
 
-test('a disk that stands still bounds what waits', async () => {
+test('the lines that wait for a disk that hangs are limited', async () => {
   let release = (): void => {};
   const stuck: AppendFile = {
     append: (_bytes, length, done) => {
@@ -170,14 +170,14 @@ test('a disk that stands still bounds what waits', async () => {
   release();
 });
 
-test('a real full disk', async () => {
+test('a real full disk costs lines', async () => {
   const log = new EventLog<AnyEvents>({ path: '/dev/full', node: 'a', now });
   log.emit('one', {});
   await log.close();
   assert.equal(log.unwritten, 2);
 });
 
-test('what cannot be said in JSON, what is too long, and a listener that throws', async () => {
+test('details that JSON cannot express or that are too long are left out; a listener that throws is removed', async () => {
   const path = join(folder, 'odd.ndjson');
   const log = new EventLog<AnyEvents>({ path, node: 'a', now });
   log.emit('big-int', { n: 1n });
@@ -196,7 +196,7 @@ test('what cannot be said in JSON, what is too long, and a listener that throws'
   assert.equal(inFile(path)[1].detailsDropped, 'too long');
 });
 
-test('a file that cannot be opened says so', () => {
+test('a file that cannot be opened is refused', () => {
   assert.throws(() => new EventLog<AnyEvents>({ path: folder, node: 'a', now }), {
     code: 'COLO_EVENTS_OPEN',
   });

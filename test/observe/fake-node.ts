@@ -1,11 +1,11 @@
-/** A node without a VM, for tests of what talks to one. */
+/** A node without a VM, for tests of its clients. */
 
 import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
 import type { EventDetails } from '../../src/observe/events.ts';
 import type { NodeControl, NodeStatus } from '../../src/observe/status.ts';
 
-/** For an event log in which a test emits whatever it likes. */
+/** The events of a log in which a test emits any type with any details. */
 export type AnyEvents = Record<string, EventDetails>;
 
 export const REPORT: CheckpointReport = {

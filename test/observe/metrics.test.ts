@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { createMetrics } from '../../src/observe/metrics.ts';
 import { fakeStatus, REPORT } from './fake-node.ts';
 
-test('a scrape, from one look at the status', async () => {
+test('a scrape is made from one status', async () => {
   let looks = 0;
   const status = fakeStatus();
   const metrics = createMetrics({
@@ -43,7 +43,7 @@ test('a scrape, from one look at the status', async () => {
   );
 });
 
-test('a second scrape sets counters anew instead of adding to them', async () => {
+test('a second scrape replaces the counters, and does not add to them', async () => {
   const status = fakeStatus();
   const metrics = createMetrics({ status: () => status });
   await metrics.render();
@@ -55,7 +55,7 @@ test('a second scrape sets counters anew instead of adding to them', async () =>
   assert.match(one, /^colo_failover_detect_seconds 0\.3$/m);
 });
 
-test('names and helps keep the conventions, and the list has them all', async () => {
+test('names and help texts follow the conventions, and the list is complete', async () => {
   const metrics = createMetrics({ status: fakeStatus, eventsUnwritten: () => 0 });
   const list = await metrics.describe();
   const text = await metrics.render();

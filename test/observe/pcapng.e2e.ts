@@ -1,4 +1,4 @@
-/** A second reader for what the writer wrote: Wireshark's own, fetched like the lab's other programs. */
+/** Reads the writer's files by Wireshark's own reader, which is fetched like the lab's other programs. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -12,7 +12,7 @@ after(() => rmSync(folder, { recursive: true }));
 
 type Packet = { interfaceName: string; micros: bigint; bytes: Buffer; comment: string | null; lost: number };
 
-/** Reads a capture by the specification, sharing nothing with the writer; throws at anything odd. */
+/** Reads a capture by the specification; uses nothing of the writer, and throws at any irregularity. */
 function readCapture(file: Buffer): Packet[] {
   const names: string[] = [];
   const packets: Packet[] = [];
@@ -72,7 +72,7 @@ const ended = (): { onEnd: (end: CaptureEnd) => void; ends: CaptureEnd[] } => {
   return { onEnd: (end) => ends.push(end), ends };
 };
 
-/** A disk that the test moves by hand. */
+/** A disk whose writes end when the test says so. */
 class FakeFile implements AppendFile {
   bytes = Buffer.alloc(0);
   closed = false;
@@ -104,7 +104,7 @@ class FakeFile implements AppendFile {
 
 const AT = 1_800_000_000_123_456;
 
-test('frames come back with interface, time, bytes and verdict', async () => {
+test('frames are read back with interface, time, bytes and verdict', async () => {
   const path = join(folder, 'a.pcapng');
   const { onEnd, ends } = ended();
   const writer = new PcapngWriter({ path, bytesMax: 1_000_000, onEnd });
@@ -112,7 +112,7 @@ test('frames come back with interface, time, bytes and verdict', async () => {
   for (let length = 60; length < 64; length++)
     writer.write(length % 4, AT + length, slab, 3, length, `m${length}`);
   writer.write(TAP.released, AT, slab, 0, slab.length, '');
-  slab.fill(0xff); // taken as a copy
+  slab.fill(0xff); // the writer must have copied it
   assert.equal(writer.frames, 5);
   await writer.end();
   await writer.end();
@@ -140,7 +140,7 @@ test('frames come back with interface, time, bytes and verdict', async () => {
   assert.equal(ends.length, 1);
 });
 
-test('it ends by itself before the limit, with a whole block', async () => {
+test('a capture ends before its limit, with a complete block', async () => {
   const path = join(folder, 'limit.pcapng');
   const { promise, resolve } = Promise.withResolvers<CaptureEnd>();
   const writer = new PcapngWriter({ path, bytesMax: 10_000, onEnd: resolve });
@@ -162,11 +162,11 @@ test('long comments are cut between characters', async () => {
   assert.equal(readCapture(readFileSync(path))[0].comment, `a${'é'.repeat(255)}`);
 });
 
-test('a slow disk costs frames of the capture, counts them, and bounds the memory', async () => {
+test('frames for which the disk is too slow are counted, and memory is limited', async () => {
   const file = new FakeFile();
   const { onEnd, ends } = ended();
   const writer = new PcapngWriter({ path: 'x', bytesMax: 1e9, onEnd, open: () => file });
-  await new Promise((resolve) => setImmediate(resolve)); // the header is on its way, and stays there
+  await new Promise((resolve) => setImmediate(resolve)); // the header is being written, and that does not end
   const frame = Buffer.alloc(60_000, 9);
   for (let i = 0; i < 100; i++) writer.write(1, AT, frame, 0, frame.length, 'wait');
   assert.ok(writer.frames >= 16 && writer.frames <= 17, `${writer.frames} frames fit`);
@@ -183,7 +183,7 @@ test('a slow disk costs frames of the capture, counts them, and bounds the memor
   assert.deepEqual([ends[0].lost, ends[0].frames, file.closed], [lost, packets.length, true]);
 });
 
-test('a full disk ends the capture, not the node, and leaves a readable file', async () => {
+test('a full disk ends the capture and leaves a readable file', async () => {
   const file = new FakeFile();
   file.roomBytes = 1500;
   const { onEnd, ends } = ended();
@@ -201,7 +201,7 @@ test('a full disk ends the capture, not the node, and leaves a readable file', a
   await writer.end();
 });
 
-test('refused at the start: a file that exists, a folder that does not, a limit that holds nothing', () => {
+test('an existing file, a missing folder and a limit below one frame are refused', () => {
   const path = join(folder, 'exists.pcapng');
   writeFileSync(path, 'precious');
   const start =
