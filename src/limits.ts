@@ -1,9 +1,10 @@
 /**
  * Every limit of the engine, with its sum and its reason. Reaching one forces a checkpoint or back-pressure.
  *
- * Whatever has limits takes them when it is made, and these unless it is told otherwise: so a test or a simulated
- * world with little traffic can reach them.
+ * An object that has limits is given them when it is made, and uses these by default. So a test or a simulated world
+ * can reach small ones with little traffic. `checkLimits` asserts how they relate to each other.
  */
+import { invariant } from './error.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -13,44 +14,44 @@ export const LIMITS = {
   frameBytesMax: 4096 + 65536,
   /** One read: many frames per system call, and small enough that a held frame does not pin much. */
   slabBytes: 256 * KIB,
-  /** 512 slabs of 256 KiB: 128 MiB for all that is read, held, kept or waiting to be written. */
+  /** 512 slabs of 256 KiB: 128 MiB for all that is read, held, retained or waiting to be written. */
   slabsMax: 512,
-  /** Of those, held output may pin 256 (64 MiB) before a checkpoint is forced: the rest keeps input flowing. */
+  /** Of the slabs, held output may pin 256 (64 MiB) before a checkpoint is forced: the rest keeps input flowing. */
   heldSlabsMax: 256,
   /** PVM and SVM frames held at once: 64 bytes of columns each, and more than any receive window needs. */
   heldFramesMax: 65536,
   /** Half of heldFramesMax: leaves as many frames for what arrives while the forced checkpoint runs. */
   heldFramesCheckpoint: 32768,
-  /** Of those, the SVM's: a quarter, so that an SVM that runs far ahead never takes the place of PVM output. */
+  /** SVM frames held at once: a quarter of heldFramesMax, so that an SVM far ahead never displaces PVM output. */
   heldSecondaryMax: 16384,
-  /** Of each VM's, read and not compared yet: more than the four thousand that a read brings of the smallest, twice over. */
+  /** Per VM, frames read but not yet compared. One slab holds about 4000 frames of minimum size: this is twice that. */
   turnFramesMax: 8192,
-  /** Of one flow's frames on one side: three quarters of heldSecondaryMax, so that the others keep a quarter. */
+  /** Held frames of one flow on one side: three quarters of heldSecondaryMax, so that other flows keep a quarter. */
   flowFramesMax: 12288,
-  /** And of their bytes: three quarters of what heldSlabsMax slabs have. */
+  /** The bytes of those frames: three quarters of heldSlabsMax slabs. */
   flowBytesMax: 48 * MIB,
   /** Flows known at once: 64 bytes of key, 8 of slots and 128 of state each, 25 MiB when full. */
   flowsMax: 131072,
-  /** A flow that said nothing for so long may be forgotten when the table is half full. */
+  /** A flow without frames for this long may be forgotten when the table is half full. */
   flowIdleMsMax: 120_000,
-  /** An established connection that is quiet for so long may give its place in a full table to a new flow. */
+  /** An established connection without frames for this long may be evicted from a full table. */
   flowQuietMsMin: 1000,
-  /** A connection whose FIN has left and that says nothing for so long is over: Linux keeps TIME_WAIT for 60 s. */
+  /** A connection whose FIN has left and that has no frames for this long is over: Linux keeps TIME-WAIT for 60 s. */
   flowClosedMsMax: 60_000,
-  /** Datagrams of which a VM has sent some fragments: one byte in each would cost a row of heldFramesMax's 65536. */
+  /** Datagrams of which a VM has sent some fragments: each fragment takes one of heldFramesMax rows. */
   fragmentedDatagramsMax: 1024,
-  /** Fragments of one: 64 KiB at IPv4's least MTU that hosts must take (576) are 119. */
+  /** Fragments of one datagram: 64 KiB are 119 fragments at the least MTU that IPv4 hosts must take (576). */
   fragmentsPerDatagramMax: 256,
   /** Names of connections whose numbers differ between client and VM: one each, two where the port differs as well. */
   translationsMax: 65536,
-  /** Client frames that a silent uplink keeps until the link has brought the same: one second at 32 Mbit/s. */
+  /** Client frames that a silent uplink retains until the link has brought the same: one second at 32 Mbit/s. */
   silentUplinkBytesMax: 4 * MIB,
   silentUplinkMsMax: 3000,
-  /** Frames that the link brought and the silent uplink has not: a second at 16 000 frames/s. A power of two. */
+  /** Frames that the link brought and the silent uplink has not received: a second at 16 000 frames/s. A power of two. */
   passedOnMax: 16384,
-  /** Input kept back while a checkpoint is under way; beyond it the uplink is not read. */
+  /** Input that the gate retains during a checkpoint; beyond it the uplink is not read. */
   gatedBytesMax: 16 * MIB,
-  /** Output of the next epoch that overtook the commit message; the SVM cannot say more before it gets input. */
+  /** SVM output of the next epoch that overtook the commit; the SVM cannot send more before it gets input. */
   earlyFramesMax: 8192,
   /** One link message: a run of whole frames. Large enough to spare system calls, small enough for heartbeats to pass. */
   linkRunBytesMax: 64 * KIB,
@@ -58,13 +59,44 @@ export const LIMITS = {
   pipeSlabBytes: 256 * KIB,
   pipeSlabsMax: 16,
   /**
-   * Given to the uplink's socket at once, and nothing more before all of it was taken: what the kernel had no room for
-   * leaves whenever there is, without a look at the clock. More than a socket's buffer (net.core.wmem_default, 208 KiB),
-   * so that one write fills it.
+   * One write to the uplink; the next one waits until the socket has taken all of it. What the kernel has no room for leaves
+   * later, without a look at the clock. More than a socket's buffer (net.core.wmem_default, 208 KiB), so that one write fills
+   * it.
    */
   uplinkWriteBytesMax: 256 * KIB,
-  /** A socket that takes nothing while so much waits for it: its source is paused. */
+  /** Bytes that wait for one socket; beyond it the reading of their source is paused. */
   unsentBytesMax: 8 * MIB,
 } as const;
 
 export type Limits = Readonly<Record<keyof typeof LIMITS, number>>;
+
+/** Asserts the relations that the reasons above rely on. */
+export function checkLimits(limits: Limits): void {
+  const heldBytesMax = limits.heldSlabsMax * limits.slabBytes;
+  invariant(
+    limits.frameBytesMax + 8 <= limits.slabBytes,
+    'a slab is smaller than the longest frame and its prefix',
+  );
+  invariant(limits.heldSlabsMax < limits.slabsMax, 'held output may pin every slab');
+  invariant(
+    2 * limits.heldFramesCheckpoint <= limits.heldFramesMax,
+    'a forced checkpoint leaves less than half of the held frames for what arrives meanwhile',
+  );
+  invariant(
+    2 * limits.heldSecondaryMax <= limits.heldFramesCheckpoint,
+    'the SVM alone may hold so many frames that a checkpoint is forced',
+  );
+  invariant(
+    4 * limits.flowFramesMax <= 3 * limits.heldSecondaryMax,
+    'one flow leaves the others less than a quarter of the frames',
+  );
+  invariant(
+    4 * limits.flowBytesMax <= 3 * heldBytesMax,
+    'one flow leaves the others less than a quarter of the memory',
+  );
+  invariant((limits.passedOnMax & (limits.passedOnMax - 1)) === 0, 'passedOnMax is no power of two');
+  invariant(
+    limits.uplinkWriteBytesMax <= limits.unsentBytesMax,
+    'one write to the uplink is more than may wait for it',
+  );
+}

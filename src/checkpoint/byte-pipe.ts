@@ -1,6 +1,6 @@
 /**
- * Bulk bytes from one stream to another, in slabs of its own so that VM state never starves frames. When the receiver
- * is slow all slabs fill up and the source is not read until one is free.
+ * Copies bulk bytes from one stream to another, in slabs of its own so that VM state never starves frames. When the receiver
+ * is slow all slabs fill up, and the source is not read until one is free.
  */
 
 import { NO_SLAB, SEPARATE_SLABS, SlabPool } from '../frames/slabs.ts';
@@ -13,7 +13,7 @@ export class BytePipe {
   private readonly from: ByteStream;
   private readonly to: ByteStream;
   private readonly slabs: SlabPool;
-  /** Sees every read before it is passed on; answers false to keep it back. */
+  /** Sees the bytes of every read; returns false to take them out of the stream. */
   private readonly inspect: (bytes: Uint8Array) => boolean;
   private readonly onClosed: (cause: Error | null) => void;
   private slab: SlabId = NO_SLAB;

@@ -1,9 +1,9 @@
 /**
  * QEMU's COLO messages on the migration stream, as seen from outside.
  *
- * Secondary to primary: return-path messages first (big-endian u16 type, u16 length, data; only since the return path
- * is used, QEMU 11), then READY, then REPLY, RECEIVED, LOADED for each checkpoint, four bytes each. Primary to secondary:
- * a REQUEST is four bytes alone, while the stream is idle; everything else is VM state.
+ * Secondary to primary: first return-path messages (big-endian u16 type, u16 length, data; since QEMU 11, which uses the
+ * return path), then READY, then REPLY, RECEIVED, LOADED for each checkpoint, four bytes each. Primary to secondary: a
+ * REQUEST is four bytes alone, while the stream is idle; everything else is VM state.
  */
 export const COLO_MESSAGE = {
   ready: 0,
@@ -30,7 +30,7 @@ export type ReverseSink = {
   /** A return-path message, to be passed on as it is. */
   passThrough(bytes: Buffer): void;
   message(message: ReverseMessage): void;
-  /** Something that no QEMU sends here. */
+  /** No QEMU sends these bytes here. */
   garbled(what: string): void;
 };
 

@@ -1,21 +1,20 @@
 /**
- * The migration relay: QEMU's migration stream, taken apart just enough to see and to hold each phase of a checkpoint.
+ * The migration relay: parses QEMU's migration stream just enough to see, and to delay, each phase of a checkpoint.
  *
  * Primary node:   PVM's QEMU <-unix-> [this] <-TCP, no delay-> secondary node
  * Secondary node: primary node <-TCP-> [this] <-unix-> SVM's QEMU
  *
- * QEMU waits after each of its messages, so the relay may hold one as long as it likes. Both QEMUs talk over unix
- * sockets and the hop between the nodes has Nagle's algorithm off: stock QEMU's stream over TCP waits 40 ms for a
- * delayed ACK, twice per checkpoint.
+ * QEMU waits after each of its messages, so the relay may delay one for any time. Both QEMUs use unix sockets, and
+ * Nagle's algorithm is off between the nodes: stock QEMU's stream over TCP waits 40 ms for a delayed ACK, twice per checkpoint.
  *
- * The end on the secondary: a QEMU that has said RECEIVED goes on from the new state, whoever has heard it. So its last
- * words are read before the relay closes, and it cannot say more meanwhile: either it sent RECEIVED and the node
- * commits, or it could not and keeps the state that the node knows.
+ * The end on the secondary: a QEMU that has sent RECEIVED continues from the new state, whether or not the message was read.
+ * So the relay reads QEMU's stream to its end before it closes, and QEMU cannot send more meanwhile: either it has sent
+ * RECEIVED and the node commits, or it could not and keeps the state that the node knows.
  *
  * Failure: either end closing, or a message that does not belong there, ends the relay once, with its cause.
  */
 
-import { ColoError } from '../error.ts';
+import { ColoError, invariant } from '../error.ts';
 import type { ByteStream, KernelStream } from '../io/byte-stream.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { BytePipe } from './byte-pipe.ts';
@@ -31,9 +30,9 @@ const CODE = {
 const REQUEST = coloMessageBytes(COLO_MESSAGE.request);
 
 export type RelayEvents = {
-  /** The secondary's QEMU said this; it goes on when `pass` is called with it. */
+  /** The secondary's QEMU has sent this, and continues when `pass` is called with it. */
   message(message: ReverseMessage): void;
-  /** Primary only: the PVM's QEMU asks for a checkpoint; it goes on when `passRequest` is called. */
+  /** Primary only: the PVM's QEMU asks for a checkpoint, and continues when `passRequest` is called. */
   request(): void;
   closed(cause: Error | null): void;
 };
@@ -47,7 +46,7 @@ export class MigrationRelay {
   private readonly backward: BytePipe;
   private readonly toPrimary: ByteStream;
   private readonly toSecondary: ByteStream;
-  /** between LOADED (or READY) and REQUEST nothing but a REQUEST may come from the primary's QEMU */
+  /** between LOADED (or READY) and REQUEST: the primary's QEMU may send nothing but a REQUEST */
   private idle = false;
   private idleBytes: Buffer = Buffer.alloc(0);
   private done = false;
@@ -110,6 +109,7 @@ export class MigrationRelay {
   }
 
   passRequest(): void {
+    invariant(this.idle || this.done, 'a REQUEST was passed on in the middle of a checkpoint');
     this.idle = false;
     this.toSecondary.write(coloMessageBytes(COLO_MESSAGE.request), () => {});
   }

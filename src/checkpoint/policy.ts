@@ -1,14 +1,15 @@
 /**
  * When to take a checkpoint, and how long held output may wait for its counterpart first.
  *
- * Waiting is the ski-rental problem: nobody knows whether the SVM's frame is about to come. Waiting as long as a
- * checkpoint costs, and taking one then, is at most twice as bad as knowing (Karlin et al. 1988). What a checkpoint
- * costs is measured, smoothed (1/8 of each new value, as TCP smooths its round trips), and kept between two bounds.
- * ACKs wait longer, because a VM's delayed ACK is no sign of a difference (compare/ack-rule.ts). What only the SVM
- * said keeps no client waiting, so it waits longest.
+ * Waiting is the ski-rental problem: the policy cannot know whether the SVM's frame is about to arrive. Waiting as long as a
+ * checkpoint costs, and taking one then, is at most twice as bad as knowing (Karlin et al. 1988). The cost of a checkpoint
+ * is measured, smoothed (1/8 of each new value, as TCP smooths its round trips), and bounded on both sides. ACKs wait
+ * longer, because a VM's delayed ACK is no sign of a difference (compare/ack-rule.ts). Output of the SVM alone keeps no
+ * client waiting, so it waits longest.
  */
 import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
+import { invariant } from '../error.ts';
 import type { Instant } from '../units.ts';
 import type { CheckpointReason } from './report.ts';
 
@@ -19,7 +20,7 @@ export type PolicyLimits = {
   ackWaitMsMax: number;
 };
 
-/** Nobody waits for it, and the SVM may well be ahead by a scheduler's slice or two. */
+/** No client waits for it, and the SVM may well be ahead by one or two of the scheduler's time slices. */
 const SECONDARY_WAIT_MS = 2000;
 const SMOOTHING = 1 / 8;
 
@@ -46,6 +47,7 @@ export class CheckpointPolicy {
 
   /** A checkpoint committed at `nowMs` and took `totalMs`. */
   committed(nowMs: Instant, totalMs: number): void {
+    invariant(totalMs >= 0, `a checkpoint took ${totalMs} ms`);
     this.lastMs = nowMs;
     this.divergence = null;
     this.costMs += (totalMs - this.costMs) * SMOOTHING;

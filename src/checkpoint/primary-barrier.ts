@@ -1,19 +1,19 @@
 /**
  * The epoch barrier, primary side: one checkpoint, exactly.
  *
- * Goal: rules 3 and 6. At the moment that PVM's state is taken, every frame has been consumed by both VMs or by
- * neither; when the SVM owns that state, everything held is released, once, and the next epoch begins.
+ * Goal: rules 3 and 6. At the moment when the PVM's state is taken, both VMs or neither have consumed each frame; when the
+ * SVM owns that state, everything held is released, once, and the next epoch begins.
  *
- * Phases, each one held by the relay until it is safe:
- *   1 gate     input is kept back; GATE goes to the secondary behind the last input; QEMU is asked to begin
- *   2 drain    until the PVM has read its input, the secondary says GATED (so has the SVM), and REQUEST is here
- *   3 reply    the SVM is stopped and its output has been sent; the PVM stops when REPLY reaches it
- *   4 commit   RECEIVED: the PVM stands, the SVM owns the state. Read what the PVM still said, then commit
+ * Phases. The relay delays QEMU's message of each phase until it is safe to pass it on:
+ *   1 gate     the gate retains input; GATE goes to the secondary after the last input; QEMU is asked to begin
+ *   2 drain    until the PVM has read its input, the secondary sends GATED (so has the SVM), and REQUEST has arrived
+ *   3 reply    the SVM has stopped and its output has been sent; the PVM stops when REPLY reaches it
+ *   4 commit   RECEIVED: the PVM is stopped, the SVM owns the state. Read the PVM's remaining output, then commit
  *   5 loaded   the SVM runs; the PVM runs when LOADED reaches it; the gate opens
  *
- * Limits: a VM that takes no input (its receive ring is full and its guest hangs) is waited for `DRAIN_MS_MAX`; the
- * checkpoint is taken all the same then and reported as inexact, since without it nothing would ever leave again.
- * Failure: `abort` (link lost, QEMU's stream closed) ends a running checkpoint; what happens next is the pair's decision.
+ * Limits: a VM that reads no input (its receive ring is full and its guest hangs) is waited for `DRAIN_MS_MAX`. Then the
+ * checkpoint is taken all the same and reported as inexact, since without it nothing would ever leave again.
+ * Failure: `abort` (link lost, QEMU's stream closed) ends a running checkpoint; the state machine decides what happens next.
  */
 
 import type { PrimaryPath } from '../datapath/primary-path.ts';
@@ -28,13 +28,13 @@ import { until } from './until.ts';
 
 const DRAIN_MS_MAX = 2000;
 /**
- * QEMU forgets a request that comes before it is through with the last checkpoint (qemu_event_reset in
- * migration/colo.c), so an unheard one is repeated. One too many only costs one more checkpoint.
+ * QEMU forgets a request that arrives before it has finished the previous checkpoint (qemu_event_reset in
+ * migration/colo.c), so a request without effect is repeated. A superfluous one only costs one more checkpoint.
  */
 const ASK_AGAIN_MS = 200;
-/** No phase and no byte of state for so long: one of the two QEMUs hangs. */
+/** Without a new phase or a byte of state for this long, one of the two QEMUs hangs. */
 const STALL_MS_MAX = 10_000;
-/** The PVM is stopped and its last output lies in a socket: only our own reading is waited for. */
+/** The PVM is stopped and its last output is in a socket: only this node's own reading is waited for. */
 const EXHAUST_MS_MAX = 1000;
 
 type Step = 'request' | 'gated' | ReverseMessage;
@@ -77,7 +77,7 @@ export class PrimaryBarrier {
     return this.running;
   }
 
-  /** A phase was reached: told by the relay ('request' and QEMU's messages) and by the link (`gated`). */
+  /** The relay ('request' and QEMU's messages) or the link (`gated`) notifies of a phase. */
   reached(step: Step): void {
     this.progress++;
     const resume = this.waiting.get(step);
@@ -88,8 +88,8 @@ export class PrimaryBarrier {
     }
   }
 
-  /** The secondary has given its VM all input; `drained`: and that has read it. */
-  gated(drained: boolean): void {
+  /** The secondary has sent its VM all input, and that has read it or not. */
+  gated({ drained }: { drained: boolean }): void {
     this.undrained = drained ? 0 : 1;
     this.reached('gated');
   }
@@ -100,7 +100,7 @@ export class PrimaryBarrier {
     this.rejectRun(cause);
   }
 
-  /** Takes one checkpoint. `onCommit` runs between the commit and the PVM's going on. */
+  /** Takes one checkpoint. `onCommit` runs after the commit and before the PVM continues. */
   async run(reason: CheckpointReason, onCommit: () => void): Promise<CheckpointReport> {
     if (this.running) throw new ColoError('COLO_CHECKPOINT_RUNNING', 'a checkpoint is under way already');
     if (this.aborted !== null) throw this.aborted;
@@ -123,7 +123,7 @@ export class PrimaryBarrier {
     const { path, relay, clock } = this;
     const startMs = clock.now();
     const stateBytes = relay.stateBytes;
-    // QEMU may have begun one by itself: a request that came while the last checkpoint ended.
+    // QEMU may have begun a checkpoint by itself: after a request that arrived while the previous one ended.
     const begun = this.seen.has('request');
     this.seen.clear();
     if (begun) this.seen.add('request');
@@ -198,7 +198,7 @@ export class PrimaryBarrier {
         this.abort(
           new ColoError(
             'COLO_CHECKPOINT_STALLED',
-            `a checkpoint stood still for ${STALL_MS_MAX} ms: a QEMU hangs`,
+            `a checkpoint made no progress for ${STALL_MS_MAX} ms: a QEMU hangs`,
           ),
         );
         return;

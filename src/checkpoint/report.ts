@@ -1,4 +1,4 @@
-/** Why checkpoints are taken, and what is told of each one: the shapes behind events, status and metrics. */
+/** Why checkpoints are taken, and the report of each one: the shapes behind events, status and metrics. */
 
 export const CHECKPOINT_REASONS = [
   'initial',
@@ -23,11 +23,11 @@ export type CheckpointReason = (typeof CHECKPOINT_REASONS)[number];
 export type CheckpointReport = {
   epoch: number;
   reason: CheckpointReason;
-  /** from the decision until the inputs were open again */
+  /** from the decision until the gate was open again */
   totalMs: number;
-  /** inputs gated and both VMs drained */
+  /** from the closed gate until both VMs had read their input */
   drainMs: number;
-  /** the primary VM stood still (STOP to RESUME, as the relay sees it) */
+  /** the PVM was stopped (STOP to RESUME, as the relay sees it) */
   pauseMs: number;
   /** how many of the two VMs had not read all of their input in time; absent from an exact checkpoint */
   inexact?: number;

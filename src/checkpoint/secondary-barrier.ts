@@ -1,17 +1,17 @@
 /**
  * The epoch barrier, secondary side.
  *
- * GATE: everything before it has been written to the SVM; answer GATED when the SVM has read it all, or that it has not.
- * REPLY: the SVM has stopped; read what it still said, send it, and only then pass REPLY on. Until RECEIVED no more of
- * it is read: QEMU goes on after RECEIVED without waiting, and the SVM's next word belongs to the next epoch.
- * RECEIVED: the SVM owns the PVM's state. This is the commit: from here on this node's SVM is what the client knows.
- * LOADED: the SVM runs; nothing to wait for.
+ * GATE: the SVM has been sent all input before it. The barrier sends GATED when the SVM has read it, or that it has not.
+ * REPLY: the SVM has stopped. The barrier reads its remaining output, sends it, and only then passes REPLY on. Until RECEIVED
+ *   it reads no more: QEMU continues after RECEIVED without waiting, and the SVM's next output belongs to the next epoch.
+ * RECEIVED: the SVM owns the PVM's state. This is the commit: from here on this node's SVM is what clients know.
+ * LOADED: the SVM runs; nothing has to be waited for.
  *
- * When the link is lost between the last two, only QEMU knows whether the SVM goes on from its own state or from the
- * PVM's. The relay reads its last words before it closes (migration-relay.ts), so a RECEIVED still comes here.
+ * If the link is lost between RECEIVED and LOADED, only QEMU knows whether the SVM continues from its own state or from the
+ * PVM's. The relay reads its stream to the end before it closes (migration-relay.ts), so a RECEIVED still arrives here.
  *
- * Limits and failure as on the primary's side (primary-barrier.ts). Last words that cannot be read in time end the
- * session: in the next epoch they would pass for what the SVM says of the PVM's state.
+ * Limits and failure as on the primary's side (primary-barrier.ts). Output that cannot be read in time ends the session: in
+ * the next epoch it would pass for output from the PVM's state.
  */
 
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
@@ -23,10 +23,10 @@ import type { ReverseMessage } from './colo-messages.ts';
 import type { MigrationRelay } from './migration-relay.ts';
 import { until } from './until.ts';
 
-/** Shorter than the primary's limit, so that its wait for GATED ends by an answer. */
+/** Shorter than the primary's limit, so that its wait for GATED ends by a message. */
 const DRAIN_MS_MAX = 1500;
 const EXHAUST_MS_MAX = 1000;
-const LAST_WORDS_UNREAD = `the stopped VM's last output could not be read in ${EXHAUST_MS_MAX} ms: the link takes too little`;
+const OUTPUT_UNREAD = `the stopped VM's last output could not be read in ${EXHAUST_MS_MAX} ms: the link takes too little`;
 
 export class SecondaryBarrier {
   private readonly path: SecondaryPath;
@@ -60,7 +60,7 @@ export class SecondaryBarrier {
     if (message === 'reply') {
       this.path.readRest();
       const all = await until(this.clock, this.timers, EXHAUST_MS_MAX, () => this.path.outputExhausted);
-      if (!all) throw new ColoError('COLO_CHECKPOINT_STALLED', LAST_WORDS_UNREAD);
+      if (!all) throw new ColoError('COLO_CHECKPOINT_STALLED', OUTPUT_UNREAD);
       this.path.stop();
       this.link.flush();
     } else if (message === 'received') {

@@ -1,7 +1,7 @@
 /** Waits for a condition that only polling can see. */
 import type { Clock, Timers } from '../io/clock.ts';
 
-/** Polled at every turn of the event loop for this long, then once a millisecond: drains take about 1 ms. */
+/** Polls in every turn of the event loop for this long, then once per millisecond: drains take about 1 ms. */
 const BUSY_MS = 2;
 
 /** Resolves with true when `holds`, or with false after `msMax`. `holds` may throw to end the wait. */

@@ -1,6 +1,6 @@
 /**
- * Which frames of the uplink are the VM's to hear: those to its own address and to groups. An uplink can be a hub or a
- * promiscuous tap that shows everybody's traffic; and frames that carry the VM's own source address are echoes of it.
+ * Accepts the frames of the uplink that are for the VM: those to its own address and to groups. An uplink can be a hub or a
+ * promiscuous tap that shows all traffic; and frames with the VM's own source address are echoes of its output.
  */
 export class InputFilter {
   private readonly high: number;

@@ -262,6 +262,7 @@ export class PrimaryPath {
 
   /** Releases what the VM sent before its promotion. The frame is in the client's numbers already. */
   sendAsIs(slab: SlabId, at: number, length: number): void {
+    invariant(this.secondary === null, 'output of a promotion leaves a pair that is protected');
     this.countReleased(length);
     this.tap?.(TAP.released, this.slabs.buffer(slab), at, length, 'promotion');
     this.uplink.out.push(slab, at, length);

@@ -19,7 +19,7 @@
  * | stopped  | is not read: it comes from the new state | running: `commit`, the SVM has the PVM's state                |
  * | over     | is not this path's any more              | none: `leave` (a promotion) or `discard`; the seats have ended|
  *
- * A commit may also come in `running` (a checkpoint that QEMU took by itself) and `discard` in every phase.
+ * `discard` may come in every phase.
  *
  * Limits: those of silent-input.ts; retained output is held on the primary as well, which forces a checkpoint long before
  * the list grows large; a link that takes too little pauses the reading of the SVM.
@@ -198,6 +198,7 @@ export class SecondaryPath {
   /** The SVM has the PVM's whole state: what it sent before is void (rule 6). */
   commit(): void {
     if (this.phase === 'over') return;
+    invariant(this.phase === 'stopped', `a checkpoint committed while the SVM was ${this.phase}`);
     this.translator.clear();
     this.retained.clear();
     this.currentEpoch++;

@@ -11,6 +11,7 @@
  * retransmit them).
  */
 
+import { invariant } from '../error.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
@@ -51,6 +52,7 @@ export class SilentInput {
       (list.bytes > limits.silentUplinkBytesMax || list.sinceOf(list.oldest) < sinceMin)
     )
       list.remove(list.oldest);
+    invariant(list.bytes <= limits.silentUplinkBytesMax, 'a silent uplink retains more than its limit');
   }
 
   /** The primary has passed this frame on. Bytes and length are those that the client sent. */

@@ -1,4 +1,4 @@
-/** Where frames can be watched. Off the fast path: a path asks `tap !== null` once per frame and no more. */
+/** Where a capture sees frames. Off the fast path: per frame, a path only asks `tap !== null`. */
 
 export const TAP = { primaryVm: 0, secondaryVm: 1, uplinkIn: 2, released: 3 } as const;
 export type TapPoint = (typeof TAP)[keyof typeof TAP];

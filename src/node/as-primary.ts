@@ -155,6 +155,7 @@ export class AsPrimary {
       link.close();
       return;
     }
+    invariant(this.peer === null, 'a primary opened a second session');
     const policy = new CheckpointPolicy(config.checkpoint);
     const session = new PrimarySession({
       link,
@@ -207,6 +208,10 @@ export class AsPrimary {
   }
 
   confirmProtected(generation: number): void {
+    invariant(
+      this.path.voice.isLeased,
+      'the record names a secondary while this node speaks without a lease',
+    );
     this.session?.link.send(MESSAGE.protected, { generation });
     this.parts.events.emit('pair.protected', { generation, secondary: this.parts.observed.peerName });
   }

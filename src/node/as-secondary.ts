@@ -135,6 +135,7 @@ export class AsSecondary {
   private openSession(channel: LinkChannel, peer: string): void {
     const { config, events, limits, surroundings, dispatch } = this.parts;
     const { clock, timers } = surroundings;
+    invariant(this.current === null, 'a secondary opened a second session');
     const promise = new LeasePromise(config.heartbeat.leaseMs, clock.now());
     const scope = new Scope(this.scope);
     const session = new SecondarySession({

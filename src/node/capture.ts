@@ -1,4 +1,4 @@
-/** A capture on demand: at most one at a time, and a tap for the paths to call while it runs. */
+/** Captures on demand, at most one at a time: gives the paths a tap to call while one runs. */
 import type { Tap } from '../datapath/tap.ts';
 import { ColoError } from '../error.ts';
 import type { Clock } from '../io/clock.ts';
@@ -10,7 +10,7 @@ const MICROS_PER_MS = 1000;
 export class Capture {
   private readonly events: EventSink;
   private readonly clock: Clock;
-  /** Told whenever `tap` has changed. */
+  /** Called whenever `tap` has changed. */
   private readonly onChange: () => void;
   private writer: PcapngWriter | null = null;
 

@@ -1,4 +1,4 @@
-/** What is remembered of committed checkpoints: counts for ever, pauses for the last thousand. */
+/** Committed checkpoints as status shows them: counts of all, pauses of the last thousand. */
 
 import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { NodeStatus } from '../observe/status.ts';
@@ -10,7 +10,7 @@ export class CheckpointHistory {
   private readonly byReason: Partial<Record<CheckpointReason, number>> = {};
   private readonly pauses: number[] = [];
   private last: CheckpointReport | null = null;
-  /** Worked out when it is first asked for: status is, far more often than there are checkpoints. */
+  /** Computed when it is first asked for, since checkpoints are far more frequent than questions. */
   private quantiles: NodeStatus['checkpoints']['pauseMs'] | null = null;
 
   add(report: CheckpointReport): void {

@@ -1,8 +1,8 @@
 /**
  * The VM that a node guards: its QEMU process, QMP connection, COLO verbs and frame port, started and stopped as one.
  *
- * Failure: whatever part ends first, `onLost` is told once with the reason, and the rest is stopped. After `stop`
- * nothing is told any more.
+ * Failure: whichever part ends first, `onLost` is called once with the reason, and the rest is stopped. After `stop` it is not
+ * called any more.
  */
 import { join } from 'node:path';
 import type { NodeConfig } from '../config/node-config.ts';
@@ -22,9 +22,9 @@ const QMP_DEADLINE_MS = 10_000;
 const VM_PORT_TRIES = 100;
 const VM_PORT_RETRY_MS = 20;
 const STOP_GRACE_MS = 2000;
-/** A QEMU whose sockets have just closed has ended, or ends now. */
+/** QEMU's sockets close slightly before the process ends: wait this long for its exit status. */
 const LAST_WORDS_MS = 500;
-/** In the run directory. QEMU makes all but the third, and a killed one leaves them behind. */
+/** In the run directory. QEMU creates all but the third; a killed QEMU leaves its own behind. */
 const SOCKETS = {
   vmPort: 'vm.sock',
   qmp: 'qmp.sock',
@@ -117,12 +117,9 @@ export class GuardedVm {
   async openCopy(): Promise<Copy<KernelStream>> {
     const path = join(this.config.runDirectory, SOCKETS.migrateOut);
     this.surroundings.transports.unlink(path);
-    let accepted: (stream: KernelStream) => void = () => {};
-    const stream = new Promise<KernelStream>((resolve) => {
-      accepted = resolve;
-    });
+    const { promise: stream, resolve: accepted } = Promise.withResolvers<KernelStream>();
     const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path };
-    const listener = await this.surroundings.transports.listen(endpoint, (one) => accepted(one));
+    const listener = await this.surroundings.transports.listen(endpoint, accepted);
     try {
       await this.colo.startMigration(path);
       return { state: await stream };
@@ -149,7 +146,7 @@ export class GuardedVm {
     }
   }
 
-  /** COLO's failover; when QEMU died of it, the error has QEMU's last words. */
+  /** Makes QEMU leave COLO and run the VM from its own state. If QEMU dies of it, the error has QEMU's last message. */
   async failover(deadlineMs: number): Promise<void> {
     try {
       await this.colo.failover({ deadlineMs });
@@ -160,13 +157,13 @@ export class GuardedVm {
     }
   }
 
-  /** Ends the VM at once: nobody may hear of it any more. */
+  /** Ends the VM at once, and notifies of nothing any more. */
   async stop(): Promise<void> {
     this.stopped = true;
     this.port.close();
     this.qmp.close();
     this.process.kill();
-    // At once: when QEMU has ended, the sockets may be those of the next VM already.
+    // Not later: when this QEMU has ended, the sockets may already be the next VM's.
     removeSockets(this.surroundings, this.config.runDirectory);
     await this.process.stop({ graceMs: STOP_GRACE_MS });
   }
@@ -174,7 +171,7 @@ export class GuardedVm {
   private lost(cause: string, onLost: (cause: string) => void): void {
     if (this.stopped) return;
     void this.stop();
-    // QEMU's last words say more than "its socket closed"; they come a moment later.
+    // QEMU's last message says more than "its socket closed"; it comes a moment later.
     void this.process.exited.then((exit) => onLost(`${cause}; ${exit.error.message}`));
   }
 }

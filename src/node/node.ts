@@ -16,7 +16,7 @@ import { type SlabMemory, SlabPool } from '../frames/slabs.ts';
 import { FramePort } from '../io/frame-port.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
 import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
-import { LIMITS, type Limits } from '../limits.ts';
+import { checkLimits, LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { type Hello, LINK_VERSION } from '../link/link-protocol.ts';
 import { listenLink } from '../link/link-setup.ts';
@@ -70,6 +70,7 @@ export class ColoNode implements NodeControl {
   }) {
     const { config, events } = options;
     const limits = options.limits ?? LIMITS;
+    checkLimits(limits);
     const surroundings = options.surroundings ?? systemSurroundings;
     const slabs = new SlabPool(limits.slabBytes, limits.slabsMax, options.slabMemory);
     const uplink = new FramePort('uplink', slabs);

@@ -1,8 +1,12 @@
 /**
- * A primary's life with one peer: heartbeats and the right to speak, the first copy, then one checkpoint after another.
+ * A primary's session with one peer: heartbeats, which prove the lease; the first copy; then one checkpoint after another.
  *
- * Who decides what: checkpoint/policy.ts when to take a checkpoint, checkpoint/primary-barrier.ts how, pair/lease.ts
- * until when this node may speak, pair/machine.ts what it means that a session has ended.
+ * What is decided elsewhere: when to take a checkpoint (checkpoint/policy.ts) and how (checkpoint/primary-barrier.ts), until when
+ * this node may speak (pair/lease.ts, pair/voice.ts), and what the end of a session means (pair/machine.ts).
+ *
+ * Phases: `open` (heartbeats only), `copying` (the first copy), `protecting` (the policy decides on checkpoints), `over`.
+ * Failure: a link that closes or is silent for `silenceMsMax`, a migration stream that ends, or a checkpoint that fails ends
+ * the session once, with its cause.
  */
 import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import type { CheckpointPolicy } from '../checkpoint/policy.ts';
@@ -10,7 +14,7 @@ import { PolicyClock } from '../checkpoint/policy-clock.ts';
 import { PrimaryBarrier } from '../checkpoint/primary-barrier.ts';
 import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { PrimaryPath } from '../datapath/primary-path.ts';
-import { ColoError, messageOf } from '../error.ts';
+import { ColoError, invariant, messageOf } from '../error.ts';
 import type { ByteStream, KernelStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
@@ -22,8 +26,8 @@ import { SpeakingRight } from '../pair/lease.ts';
 
 export type PrimarySessionEvents = {
   /**
-   * The first checkpoint is complete: the peer has a copy, and what came for the VM meanwhile is on its way to both. Before
-   * that, a secondary that was promoted would not have those frames from anywhere.
+   * The first checkpoint is complete: the peer has a copy, and the input that waited at the gate is on its way to both
+   * VMs. A secondary that was promoted earlier would have those frames from nowhere.
    */
   firstCommit(): void;
   checkpoint(report: CheckpointReport): void;
@@ -52,9 +56,7 @@ export class PrimarySession {
   private relay: MigrationRelay | null = null;
   private barrier: PrimaryBarrier | null = null;
   private lastHeardMs: number;
-  private byLease = false;
-  private protecting = false;
-  private done = false;
+  private phase: 'open' | 'copying' | 'protecting' | 'over' = 'open';
   private offsetsVersion = -1;
   private readyForCopy: () => void = () => {};
   private copyChannels: CopyChannels | null = null;
@@ -86,7 +88,7 @@ export class PrimarySession {
       policy: this.policy,
       output: this.path,
       isIdle: () => !this.isHolding,
-      mayStart: () => this.protecting && !this.isCheckpointing,
+      mayStart: () => this.phase === 'protecting' && !this.isCheckpointing,
       start: (reason) => this.start(reason),
       clock: this.clock,
       timers: this.timers,
@@ -113,9 +115,11 @@ export class PrimarySession {
 
   /** Copies the VM to the peer and takes the first checkpoint. Rejects when that fails; the VM goes on alone. */
   async sync(generation: number): Promise<void> {
-    const ready = new Promise<void>((resolve) => {
-      this.readyForCopy = resolve;
-    });
+    this.assertOpen();
+    invariant(this.phase === 'open', 'a primary session began a second first copy');
+    this.phase = 'copying';
+    const { promise: ready, resolve } = Promise.withResolvers<void>();
+    this.readyForCopy = resolve;
     const channels = new CopyChannels(COPY_CHANNELS);
     this.copyChannels = channels;
     this.sendOffsets();
@@ -127,13 +131,13 @@ export class PrimarySession {
     await this.openRelay(qemu.state, peer.state);
     this.assertOpen();
     await this.checkpoint('initial');
-    this.protecting = true;
+    if (this.isOver) return;
+    this.phase = 'protecting';
     this.policyClock.run();
   }
 
-  /** From now on the right to speak is what heartbeats prove. */
+  /** From now on this node speaks only by what its heartbeats prove. */
   speakByLease(): void {
-    this.byLease = true;
     this.path.voice.lease(this.right.untilMs);
   }
 
@@ -146,11 +150,11 @@ export class PrimarySession {
     let report: CheckpointReport;
     try {
       report = await barrier.run(reason, () => {
-        // What the commit released may have ended connections that the map sent above still has.
+        // The frames that the commit released may have ended connections that the map sent above still has.
         this.sendOffsets();
       });
     } catch (cause) {
-      // The gate is closed, and only the end of the session opens it again.
+      // The gate is closed, and only the end of the session opens it.
       this.finish(messageOf(cause));
       throw cause;
     }
@@ -189,7 +193,7 @@ export class PrimarySession {
         },
         request: () => {
           barrier.reached('request');
-          // QEMU asked by itself, and waits: it gets its checkpoint.
+          // QEMU asked by itself and waits, so it gets its checkpoint.
           if (!barrier.isRunning) this.timers.soon(() => this.start('requested'));
         },
         closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
@@ -214,7 +218,7 @@ export class PrimarySession {
     return {
       ...IGNORE_LINK,
       control: (message) => this.onControl(message),
-      heartbeatAck: (number) => this.onAnswer(number),
+      heartbeatAck: (number) => this.onHeartbeatReply(number),
       output: (epoch, index, slab, at, length) => this.path.peerFrame(epoch, index, slab, at, length),
       batchEnd: () => this.path.peerBatchEnd(),
       written: () => this.path.linkWritten(),
@@ -225,7 +229,7 @@ export class PrimarySession {
   private onControl(message: ControlMessage): void {
     switch (message.type) {
       case MESSAGE.gated:
-        this.barrier?.gated(message.body.drained);
+        this.barrier?.gated(message.body);
         return;
       case MESSAGE.syncReady:
         this.readyForCopy();
@@ -240,24 +244,29 @@ export class PrimarySession {
     }
   }
 
-  private onAnswer(number: number): void {
+  private onHeartbeatReply(number: number): void {
     this.lastHeardMs = this.clock.now();
     this.right.answered(number);
-    if (!this.byLease) return;
-    this.path.voice.lease(this.right.untilMs);
+    const { voice } = this.path;
+    if (!voice.isLeased) return;
+    voice.prolong(this.right.untilMs);
     this.path.flush();
   }
 
   private beat(): void {
-    if (this.done) return;
+    if (this.phase === 'over') return;
     const nowMs = this.clock.now();
     const silentMs = nowMs - this.lastHeardMs;
     if (silentMs >= this.heartbeat.silenceMsMax) {
-      this.finish(`the peer answered nothing for ${Math.round(silentMs)} ms`);
+      this.finish(`the peer replied to no heartbeat for ${Math.round(silentMs)} ms`);
       return;
     }
     this.link.sendHeartbeat(MESSAGE.heartbeat, this.right.send(nowMs));
     this.later(this.heartbeat.intervalMs, () => this.beat());
+  }
+
+  private get isOver(): boolean {
+    return this.phase === 'over';
   }
 
   /** Whether output of either VM waits for its counterpart. */
@@ -267,13 +276,13 @@ export class PrimarySession {
   }
 
   private start(reason: CheckpointReason): void {
-    if (this.done || this.isCheckpointing) return;
+    if (this.phase === 'over' || this.isCheckpointing) return;
     this.checkpoint(reason).catch((cause: unknown) => {
       this.finish(messageOf(cause));
     });
   }
 
-  /** The secondary's copy of the map must be right before it may be promoted with this checkpoint's state. */
+  /** Before the secondary may be promoted with the next checkpoint's state, its copy of the map must be right. */
   private sendOffsets(): void {
     const { offsets } = this.path;
     if (offsets.version === this.offsetsVersion) return;
@@ -282,7 +291,7 @@ export class PrimarySession {
   }
 
   private assertOpen(): void {
-    if (this.done)
+    if (this.isOver)
       throw new ColoError('COLO_LINK_CLOSED', 'the link ended while the first copy was under way');
   }
 
@@ -295,8 +304,8 @@ export class PrimarySession {
   }
 
   private finish(cause: string): void {
-    if (this.done) return;
-    this.done = true;
+    if (this.phase === 'over') return;
+    this.phase = 'over';
     this.policyClock.stop();
     for (const cancel of this.cancels) cancel();
     this.barrier?.abort(new ColoError('COLO_LINK_CLOSED', cause));

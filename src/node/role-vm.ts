@@ -5,7 +5,7 @@
  * Failure: if QEMU ends or its sockets close, `vm` becomes null and the machine gets `vmLost` once. After `stop` nothing is
  * notified any more, and a start that is still under way rejects with COLO_NODE_CHANGED.
  */
-import { ColoError } from '../error.ts';
+import { ColoError, invariant } from '../error.ts';
 import { GuardedVm, type VmStart } from './guarded-vm.ts';
 import type { NodeParts } from './parts.ts';
 import { Scope } from './scope.ts';
@@ -28,6 +28,7 @@ export class RoleVm {
   }
 
   async start(how: VmStart): Promise<GuardedVm> {
+    invariant(this.running === null, 'a role started a second VM');
     const { config, vmPort, surroundings, launcher } = this.parts;
     const onLost = (message: string) => {
       if (this.scope.isOver) return;

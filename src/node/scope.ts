@@ -4,6 +4,7 @@
  * A node has one scope; each entered state of the machine, each role and each session has one below it. The end of a scope ends all
  * scopes below it, aborts its signal, and cancels its timers.
  */
+import { invariant } from '../error.ts';
 import type { Timers } from '../io/clock.ts';
 
 export class Scope {
@@ -43,6 +44,7 @@ export class Scope {
     for (const cancel of this.cancels) cancel();
     this.cancels.clear();
     for (const child of [...this.children]) child.end();
+    invariant(this.children.size === 0, 'a scope began below one that ends');
     this.parent?.children.delete(this);
   }
 }

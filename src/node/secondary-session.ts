@@ -1,13 +1,16 @@
 /**
- * A node's life as the one that may take over: from the first copy until the link ends.
+ * A secondary's session with the primary: from the first contact until the link ends.
  *
- * It answers heartbeats (and so promises the lease), feeds the SVM, sends what the SVM says, and holds the phases of
- * each checkpoint. It decides nothing: every end of it is told to the state machine.
+ * It replies to heartbeats, and thereby promises the lease; it feeds the SVM, sends its output, and holds the phases of each
+ * checkpoint. It decides nothing: the state machine is notified of its end and decides.
+ *
+ * The end has two steps, because QEMU's last message may be RECEIVED. The session closes its streams (`ending`), reads the relay
+ * to its end, so that a commit is seen first, and only then notifies (`over`).
  */
 import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import { SecondaryBarrier } from '../checkpoint/secondary-barrier.ts';
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
-import { messageOf } from '../error.ts';
+import { invariant, messageOf } from '../error.ts';
 import type { KernelStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
@@ -45,8 +48,7 @@ export class SecondarySession {
   private offered: ConnectionOffsets[] | null = null;
   private stopWatching: () => void = () => {};
   private stopReading: () => void = () => {};
-  private done = false;
-  private told = false;
+  private phase: 'open' | 'ending' | 'over' = 'open';
   private cause = '';
 
   constructor(options: {
@@ -69,8 +71,9 @@ export class SecondarySession {
     this.watch();
   }
 
-  /** The SVM is up: its path and its migration stream go to work. */
+  /** The SVM's QEMU waits for state: relays the primary's to it, and feeds the path. */
   begin(path: SecondaryPath, qemu: Copy<KernelStream>, primary: Copy): void {
+    invariant(this.path === null, 'a secondary session began a second first copy');
     this.path = path;
     if (this.offered !== null) importOffsets(path, this.offered);
     this.offered = null;
@@ -153,37 +156,36 @@ export class SecondarySession {
     else importOffsets(this.path, map);
   }
 
-  /** A link that carries nothing is as good as lost. */
+  /** Treats a silent link as lost. */
   private watch(): void {
     this.stopWatching = this.timers.after(this.silenceMsMax / 4, () => {
       const silentMs = this.clock.now() - this.promise.lastHeardMs;
       if (silentMs >= this.silenceMsMax)
-        this.finish(`the primary said nothing for ${Math.round(silentMs)} ms`);
+        this.finish(`the primary sent no heartbeat for ${Math.round(silentMs)} ms`);
       else this.watch();
     });
   }
 
   /**
-   * A primary that dies closes both its streams, in any order. What it had put on the link before, mirrored input and the
-   * PVM's SYNs, the SVM and its translation need: the link ends the session, or the time for that does.
+   * A primary that dies closes both its streams, in any order. The SVM and its translator need what the link still holds:
+   * mirrored input and the PVM's SYNs. So the link's end ends the session, or LINK_END_MS_MAX does.
    */
   private readLinkToItsEnd(cause: string): void {
-    if (this.done || !this.link.isOpen) this.finish(cause);
+    if (this.phase !== 'open' || !this.link.isOpen) this.finish(cause);
     else this.stopReading = this.timers.after(LINK_END_MS_MAX, () => this.finish(cause));
   }
 
-  /** The VM's last words may be that it has taken over a new state: who is told of the end must know that first. */
   private finish(cause: string): void {
-    if (!this.done) {
-      this.done = true;
+    if (this.phase === 'open') {
+      this.phase = 'ending';
       this.cause = cause;
       this.stopWatching();
       this.stopReading();
       this.link.close();
       this.relay?.close();
     }
-    if (this.relay !== null || this.told) return;
-    this.told = true;
+    if (this.relay !== null || this.phase === 'over') return;
+    this.phase = 'over';
     this.events.closed(this.cause);
   }
 }

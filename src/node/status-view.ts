@@ -1,4 +1,4 @@
-/** A node's state machine as people know it: its role and phase. */
+/** The state of the machine as operators see it: role and phase. */
 import type { Phase, Role } from '../observe/status.ts';
 import type { Pair } from '../pair/machine.ts';
 
@@ -39,7 +39,7 @@ export function phaseOf(pair: Pair): Phase {
     case 'claiming':
       if (pair.state.purpose === 'boot') return 'starting';
       if (pair.state.purpose === 'protect') return 'syncing';
-      // Its lease runs out meanwhile: a node that asks whether it may go on alone is not alone yet.
+      // A node that asks whether it may continue alone is not alone yet: its lease may end meanwhile.
       return 'promoting';
     case 'alone':
       return 'alone';

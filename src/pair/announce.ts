@@ -1,6 +1,6 @@
 /**
- * After a takeover the network must learn where the VM's addresses live now: switches by its MAC address, neighbours
- * by ARP and NDP caches that may hold another one. One frame per address, repeated a few times, since any can get lost.
+ * Announcements: after a promotion the network must learn where the VM's addresses are now. Switches learn its MAC address,
+ * neighbours update ARP and NDP caches that may hold another one. One frame per address, repeated, since any can get lost.
  */
 import { foldChecksum, sumWords } from '../wire/checksum.ts';
 import { ETHER_TYPE } from '../wire/ethernet.ts';

@@ -1,18 +1,19 @@
 /**
  * The lease between two protected nodes (rule 2, one voice).
  *
- * The primary sends numbered heartbeats and the secondary answers each. By answering it promises not to take over
- * before `leaseMs` have passed since it heard that heartbeat. So the primary may speak until `leaseMs` after it *sent*
- * the latest one that was answered: sending comes before hearing, so the primary's time always ends first, whatever
- * the network did, and though the two clocks were never compared. `MARGIN` is for clocks that run at different speeds.
+ * The primary sends numbered heartbeats and the secondary replies to each. By replying it promises not to be promoted before
+ * `leaseMs` have passed since it received that heartbeat. So the primary may speak until `leaseMs` after it *sent* the
+ * latest heartbeat that was replied to. Sending comes before receiving, so the primary's time always ends first, whatever
+ * the network does, though the two clocks are never compared. `MARGIN` covers clocks that run at different speeds.
  *
- * A primary that was paused looks at its own clock before it writes, finds its time over, and stays silent.
+ * A primary that was paused looks at its own clock before it writes, finds its lease over, and stays silent.
  */
+import { invariant } from '../error.ts';
 import type { Instant } from '../units.ts';
 
-/** Quartz is good to 0.01%; a tenth also covers the time between looking at the clock and the write. */
+/** Quartz clocks differ by 0.01 %; a tenth also covers the time between a look at the clock and the write. */
 const MARGIN = 0.1;
-/** Unanswered heartbeats remembered: far more than fit into any lease. */
+/** Heartbeats that may still be replied to: far more than fit into any lease. */
 const REMEMBERED = 64;
 
 /** The primary's side. */
@@ -27,8 +28,12 @@ export class SpeakingRight {
     this.leaseMs = leaseMs;
   }
 
-  /** The number of the heartbeat that is sent now. */
+  /** A heartbeat is sent now; returns its number. */
   send(nowMs: Instant): number {
+    invariant(
+      !(nowMs < this.sentMs[this.number % REMEMBERED]),
+      'the clock ran backward between two heartbeats',
+    );
     this.number++;
     this.sentMs[this.number % REMEMBERED] = nowMs;
     return this.number;
@@ -47,7 +52,7 @@ export class SpeakingRight {
   }
 }
 
-/** The secondary's side: when may it take over at the earliest? */
+/** The secondary's side: when may it be promoted at the earliest? */
 export class LeasePromise {
   private readonly leaseMs: number;
   private heardMs: number;
@@ -57,7 +62,9 @@ export class LeasePromise {
     this.heardMs = nowMs;
   }
 
+  /** A heartbeat was received and is replied to. */
   heard(nowMs: Instant): void {
+    invariant(nowMs >= this.heardMs, 'a promise became shorter');
     this.heardMs = nowMs;
   }
 

@@ -11,6 +11,7 @@
  * A node also claims to continue alone or to be promoted only after its VM has replied: when a VM dies, its migration
  * stream often closes first, and that looks like a lost link. A node that won with a dead VM would end the service.
  */
+import { invariant } from '../error.ts';
 import type { PairRecord, Stored } from './arbiter.ts';
 
 export type PairState =
@@ -18,9 +19,9 @@ export type PairState =
   | { name: 'starting' }
   /** the record names this node as primary of a pair, but its VM is gone: the other one may have the VM */
   | { name: 'returning' }
-  /** wants to become the secondary; dials the peer */
+  /** dials the peer, to become its secondary */
   | { name: 'candidate'; linked: boolean }
-  /** the first copy comes in */
+  /** receives the first copy */
   | { name: 'copying' }
   /** has a copy that may be promoted */
   | { name: 'secondary' }
@@ -29,11 +30,11 @@ export type PairState =
   | { name: 'promoting' }
   /** the only VM runs here */
   | { name: 'alone'; peer: string | null }
-  /** the first copy goes out */
+  /** sends the first copy */
   | { name: 'syncing'; peer: string }
   /** both VMs run, this node speaks */
   | { name: 'primary'; peer: string }
-  /** waits for the arbiter's answer to a change */
+  /** waits for the arbiter's reply to a change */
   | { name: 'claiming'; purpose: Purpose; peer: string | null; cause: string; linkLost: boolean }
   | { name: 'fenced'; why: string }
   | { name: 'stopped' };
@@ -70,16 +71,16 @@ export type PairEvent =
 export type PairEffect =
   | { do: 'readRecord' }
   | { do: 'swap'; revision: number; record: PairRecord }
-  /** does this node's VM answer? */
+  /** does this node's VM reply? */
   | { do: 'checkVm' }
   | { do: 'bootVm' }
-  /** let go of VM and link, then dial the peer as a candidate */
+  /** end VM and link, then dial the peer as a candidate */
   | { do: 'becomeCandidate' }
   | { do: 'startSync' }
   /** leave COLO, release what is held, continue without a secondary */
   | { do: 'goAlone'; cause: string }
   | { do: 'confirmProtected'; generation: number }
-  /** from now on speak only within the lease: the peer may soon be allowed to take over */
+  /** from now on speak only within the lease: the peer may soon be allowed to be promoted */
   | { do: 'speakByLease' }
   | { do: 'waitForLease' }
   | { do: 'promote'; cause: string }
@@ -208,7 +209,7 @@ function secondary(pair: Pair, event: PairEvent): PairEffect[] {
   }
   if (event.type === 'failover') return [{ do: 'askTakeover' }];
   if (event.type === 'yielded') {
-    // The primary has fenced itself: there is no lease to wait for.
+    // The primary has fenced itself, so no lease has to be waited for.
     pair.state = { name: 'orphaned', cause: 'takeover' };
     return [{ do: 'closeLink' }, { do: 'readRecord' }];
   }
@@ -250,7 +251,7 @@ function alone(pair: Pair, event: PairEvent): PairEffect[] {
 function syncing(pair: Pair, peer: string, event: PairEvent): PairEffect[] {
   switch (event.type) {
     case 'committed':
-      // Before the record may say `pair`: from then on the peer could win a promotion.
+      // Before the record may say `pair`: from then on the peer could be promoted.
       return [{ do: 'speakByLease' }, ...claim(pair, 'protect', peer, 'first checkpoint')];
     case 'linkLost':
     case 'syncFailed': {
@@ -291,7 +292,7 @@ function claiming(
     return [];
   }
   if (event.type === 'arbiterFailed') return [{ do: 'retryAfter', ms: RETRY_MS }];
-  // An unanswered change may have been made all the same: look before asking again.
+  // A change whose reply got lost may have been made all the same: read before asking again.
   if (event.type === 'retry') return [{ do: 'readRecord' }];
   if (event.type === 'record') {
     const mine = sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));
@@ -300,12 +301,11 @@ function claiming(
     return change(pair, state.purpose, state.peer);
   }
   if (event.type === 'vmAnswers') return [swap(pair, state.purpose, state.peer)];
-  // It is about to be lost, or hangs. Meanwhile the other node may be the better one.
+  // The VM is about to be lost, or hangs. Meanwhile the other node may be the better one.
   if (event.type === 'vmSilent') return [{ do: 'retryAfter', ms: RETRY_MS }];
   if (event.type !== 'swapped') return [];
-  // A change that was made and then changed again by the other node gives no right any more. One that the arbiter
-  // refuses because it stands already is this node's own, asked for before with an answer that got lost: nobody else
-  // writes this node's name as primary.
+  // A change that the other node has changed again gives no right any more. A change that the arbiter refuses because it is
+  // stored already is this node's own, whose reply got lost: only this node writes its name as primary.
   const stands = sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));
   return stands ? claimed(pair, state, event.stored) : lost(pair, state, event.stored);
 }
@@ -317,7 +317,7 @@ function claim(pair: Pair, purpose: Purpose, peer: string | null, cause: string)
   return change(pair, purpose, peer);
 }
 
-/** To go on as the only VM takes one that lives. */
+/** A node continues alone, or is promoted, only with a VM that replies. */
 function change(pair: Pair, purpose: Purpose, peer: string | null): PairEffect[] {
   return purpose === 'alone' || purpose === 'promote' ? [{ do: 'checkVm' }] : [swap(pair, purpose, peer)];
 }
@@ -327,12 +327,15 @@ function swap(pair: Pair, purpose: Purpose, peer: string | null): PairEffect {
 }
 
 function wanted(pair: Pair, purpose: Purpose, peer: string | null): PairRecord {
+  invariant((purpose === 'protect') === (peer !== null), `a claim to ${purpose} with the peer ${peer}`);
   const generation = generationOf(pair) + 1;
   if (purpose === 'protect') return { generation, state: 'pair', primary: pair.node, secondary: peer };
   return { generation, state: 'alone', primary: pair.node, secondary: null };
 }
 
 function claimed(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, stored: Stored): PairEffect[] {
+  invariant(stored.record?.primary === pair.node, 'a claim was won by a record that names another primary');
+  invariant(stored.revision > pair.stored.revision, 'a claim was won without a new revision of the record');
   pair.stored = stored;
   switch (state.purpose) {
     case 'boot':
@@ -386,7 +389,7 @@ function vmLost(pair: Pair, message: string): PairEffect[] {
     case 'returning':
       return [];
     default:
-      // The VM is the service. A protected one goes on at the secondary, which sees the link close.
+      // The VM is the service. If it is protected the secondary continues it, as soon as it sees the link close.
       pair.state = { name: 'stopped' };
       return [{ do: 'closeLink' }, { do: 'exit', code: 1, message }];
   }

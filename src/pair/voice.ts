@@ -8,7 +8,8 @@
  * | leased  | until the lease's end       | `lease`: the secondary may soon be allowed to take over           |
  * | fenced  | never, and nothing grants it| `fence`: the right is lost for good                               |
  *
- * A lease is proven by heartbeats (lease.ts) and only ever grows. Late proofs may come after a fence: they change nothing.
+ * A lease is proven by heartbeats (lease.ts) and only ever grows (`prolong`). Late proofs change nothing after a fence, nor while
+ * this node is alone.
  */
 import { invariant } from '../error.ts';
 import type { Instant } from '../units.ts';
@@ -21,6 +22,11 @@ export class Voice {
   private generation = 0;
   /** the end of what this node can prove, on its own monotonic clock */
   private untilMs = NEVER;
+
+  /** Whether this node speaks by a lease: only then may the record say that it has a secondary. */
+  get isLeased(): boolean {
+    return this.state === 'leased';
+  }
 
   get isFenced(): boolean {
     return this.state === 'fenced';
@@ -42,12 +48,18 @@ export class Voice {
     this.untilMs = ALWAYS;
   }
 
-  /** From now on this node may speak only until `untilMs`, which it has proven. Later calls prolong it. */
+  /** From now on this node may speak only until `untilMs`, which its heartbeats prove. */
   lease(untilMs: number): void {
     if (this.state === 'fenced') return;
-    invariant(this.state !== 'silent', 'a lease was proven for a voice that was never granted');
-    invariant(this.state !== 'leased' || untilMs >= this.untilMs, 'a lease became shorter');
+    invariant(this.state === 'alone', `a ${this.state} voice was put under a lease`);
     this.state = 'leased';
+    this.untilMs = untilMs;
+  }
+
+  /** Heartbeats prove that this node may speak until `untilMs`. */
+  prolong(untilMs: number): void {
+    if (this.state !== 'leased') return;
+    invariant(untilMs >= this.untilMs, 'a lease became shorter');
     this.untilMs = untilMs;
   }
 

@@ -79,7 +79,7 @@ class Checkpointing {
       }
       if (side === 'primary' && type === MESSAGE.gated) {
         this.log.push('gated');
-        this.barrier.gated((body as { drained: boolean }).drained);
+        this.barrier.gated(body as { drained: boolean });
       }
     };
     this.secondaryRelay = secondaryRelay;

@@ -151,7 +151,7 @@ test('nothing leaves after the right to speak is over, and all of it when it is 
   pair.primary.announce(Buffer.alloc(64));
   assert.deepEqual(pair.client.heard(), []);
   assert.equal(pair.secondary.retainedFrames, 2, 'what may never leave is still kept by the secondary');
-  pair.voice.lease(2500);
+  pair.voice.prolong(2500);
   pair.primary.flush();
   pair.settle();
   assert.deepEqual(pair.client.heard(), ['late', 'later']);
@@ -299,6 +299,7 @@ test('a fence drops what waits and what comes, for good', () => {
   pair.pvm.heard();
   pair.primary.fence();
   assert.equal(pair.primary.counters.droppedFrames, 1);
+  pair.voice.prolong(1_000_000);
   pair.voice.lease(1_000_000);
   pair.primary.openGate();
   pair.client.say('more');

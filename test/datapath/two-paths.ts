@@ -172,6 +172,8 @@ export class TwoPaths {
 
   commitSecondary(): void {
     this.secondary.endOfEpoch(this.primary.epoch);
+    this.secondary.readRest();
+    this.secondary.stop();
     this.secondary.commit();
   }
 

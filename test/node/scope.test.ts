@@ -15,6 +15,16 @@ test('the end of a scope ends the scopes below it, and none above or beside it',
   assert.equal(state.isOver, true);
 });
 
+test('a scope that begins while its parent ends is over at once', () => {
+  const node = new Scope();
+  let late: Scope | null = null;
+  new Scope(node).signal.addEventListener('abort', () => {
+    late = new Scope(node);
+  });
+  node.end();
+  assert.equal((late as Scope | null)?.isOver, true);
+});
+
 test('a timer of a scope calls once, unless the scope has ended', async () => {
   const time = new FakeTime();
   const [kept, ended] = [new Scope(), new Scope()];

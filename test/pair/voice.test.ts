@@ -9,6 +9,7 @@ const at = (ms: number) => ms as Instant;
 test('a voice is silent until it is granted', () => {
   const voice = new Voice();
   assert.equal(voice.maySpeak(at(0)), false);
+  voice.prolong(1000);
   assert.throws(() => voice.lease(1000), { code: 'COLO_INVARIANT' });
   assert.equal(voice.maySpeak(at(0)), false);
   voice.grantAlone(1);
@@ -21,9 +22,9 @@ test('a lease ends at its instant, is prolonged, and never becomes shorter', () 
   voice.lease(1000);
   assert.equal(voice.maySpeak(at(999.9)), true);
   assert.equal(voice.maySpeak(at(1000)), false);
-  voice.lease(1500);
+  voice.prolong(1500);
   assert.equal(voice.maySpeak(at(1499)), true);
-  assert.throws(() => voice.lease(1400), { code: 'COLO_INVARIANT' });
+  assert.throws(() => voice.prolong(1400), { code: 'COLO_INVARIANT' });
 });
 
 test('only a newer record makes a leased node speak alone again', () => {
@@ -42,6 +43,7 @@ test('whatever comes after a fence, a fenced voice is silent', () => {
   const act = fc.oneof(
     fc.record({ do: fc.constant('grant' as const), value: fc.integer({ min: 1, max: 9 }) }),
     fc.record({ do: fc.constant('lease' as const), value: fc.integer({ min: 0, max: 9000 }) }),
+    fc.record({ do: fc.constant('prolong' as const), value: fc.integer({ min: 0, max: 9000 }) }),
   );
   fc.assert(
     fc.property(fc.array(act), fc.array(act), (before, after) => {
@@ -49,7 +51,8 @@ test('whatever comes after a fence, a fenced voice is silent', () => {
       const perform = ({ do: what, value }: (typeof before)[number]) => {
         try {
           if (what === 'grant') voice.grantAlone(value);
-          else voice.lease(value);
+          else if (what === 'lease') voice.lease(value);
+          else voice.prolong(value);
         } catch (cause) {
           assert.equal((cause as { code: string }).code, 'COLO_INVARIANT');
         }

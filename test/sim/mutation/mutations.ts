@@ -173,8 +173,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'lease-from-the-answer',
     about: "a lease counts from when the heartbeat's answer came, not from when it was sent",
     file: 'src/node/primary-session.ts',
-    find: '    this.path.voice.lease(this.right.untilMs);\n    this.path.flush();',
-    put: '    this.path.voice.lease(this.clock.now() + this.heartbeat.leaseMs);\n    this.path.flush();',
+    find: '    voice.prolong(this.right.untilMs);',
+    put: '    voice.prolong(this.clock.now() + this.heartbeat.leaseMs);',
     seedsMax: 100,
   },
   {
