@@ -4,6 +4,9 @@
  */
 declare const unit: unique symbol;
 
+/** Stands for an id or an offset where there is none. */
+export const NONE = -1;
+
 /** Which slab of a pool (frames/slabs.ts). */
 export type SlabId = number & { readonly [unit]: 'slab' };
 /** Which row of held frames (compare). */

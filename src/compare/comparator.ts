@@ -24,7 +24,14 @@ import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { FrameId, Instant, SlabId } from '../units.ts';
 import { readU16 } from '../wire/bytes.ts';
-import { PACKET, type PacketKind, PacketView, parseDatagram, parsePacket } from '../wire/packet.ts';
+import {
+  PACKET,
+  type PacketKind,
+  PacketView,
+  parseDatagram,
+  parseGsoPacket,
+  parsePacket,
+} from '../wire/packet.ts';
 import { parseQuickTcp } from '../wire/quick-tcp.ts';
 import { isSigned, settledOptions, TCP, TCP_RST, TCP_SYN, TCP_URG } from '../wire/tcp.ts';
 import { isGso, partialChecksumAt } from '../wire/virtio-net.ts';
@@ -618,7 +625,8 @@ export class Comparator {
     const bytes = slabs.buffer(slab);
     const skip = this.vnet ? vnetBytes(bytes, at) : 0;
     if (parseQuickTcp(slabs.view(slab), at + skip, length - skip, view)) return PACKET.tcp;
-    return parsePacket(bytes, at + skip, length - skip, view, isGso(bytes, at, skip));
+    if (isGso(bytes, at, skip)) return parseGsoPacket(bytes, at + skip, length - skip, view);
+    return parsePacket(bytes, at + skip, length - skip, view);
   }
 
   /** Copies what the view says into the frame's columns. */

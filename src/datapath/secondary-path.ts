@@ -25,7 +25,7 @@
  * the list grows large; a link that takes too little pauses the reading of the SVM.
  */
 
-import { LESSON, type Lesson } from '../compare/lesson.ts';
+import type { Lesson } from '../compare/lesson.ts';
 import { invariant } from '../error.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -90,7 +90,7 @@ export class SecondaryPath {
     this.offsets = options.offsets;
     this.translator = options.translator;
     // The primary teaches every SYN of the PVM before any client can reply to it.
-    this.translator.learnsPorts = false;
+    this.translator.portsFrom = 'lessons';
     this.filter = new InputFilter(options.mac);
     this.retained = new RetainedFrames(options.slabs);
     this.silent = new SilentInput(options.slabs, this.limits);
@@ -139,17 +139,10 @@ export class SecondaryPath {
    * next connection that the SVM opens to the same place with it.
    */
   teach(epoch: number, lesson: Lesson, slab: SlabId, at: number, length: number): void {
-    invariant(
-      lesson === LESSON.tcpSyn,
-      `the primary teaches lesson ${lesson}, which this path does not know`,
-    );
     const bytes = this.slabs.buffer(slab);
-    this.offsets.noteSyn(bytes, at, length);
-    if (epoch < this.epoch) {
-      this.translator.olderPvmSyn(bytes, at, length);
-      return;
-    }
-    if (this.translator.pvmSyn(bytes, at, length)) this.synsToCorrect = true;
+    this.offsets.teach(lesson, bytes, at, length);
+    const age = epoch < this.epoch ? 'past' : 'current';
+    if (this.translator.teach(lesson, age, bytes, at, length) === 'syn-moved') this.synsToCorrect = true;
   }
 
   /** Clients have received what the SVM frames `from` to `to` of this epoch contain. */
@@ -222,7 +215,7 @@ export class SecondaryPath {
   handOver(send: (slab: SlabId, at: number, length: number) => void): Promotion {
     invariant(this.vmSeat.isEnded, 'a promotion used the ports before the secondary had left them');
     const promotion: Promotion = { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 };
-    this.translator.learnsPorts = true;
+    this.translator.portsFrom = 'clients';
     this.silent.drain((slab, at, length) => {
       this.translator.input(this.slabs.buffer(slab), at, length);
       this.vm.out.push(slab, at, length);

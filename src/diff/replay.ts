@@ -20,6 +20,7 @@
 import { CheckpointPolicy, type PolicyLimits } from '../checkpoint/policy.ts';
 import { COMPARE_AS, compareAs } from '../compare/classes.ts';
 import { Comparator } from '../compare/comparator.ts';
+import { LESSON } from '../compare/lesson.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import { invariant } from '../error.ts';
 import { FLOW_KEY_WORDS, writeOutputKey } from '../flow/key.ts';
@@ -136,7 +137,8 @@ export class Replay {
       this.slabs,
       {
         release: (slab, at, _length, cause) => this.onRelease(slab, at, cause),
-        teach: (_lesson, slab, at, length) => this.translator.pvmSyn(this.slabs.buffer(slab), at, length),
+        teach: (lesson, slab, at, length) =>
+          this.translator.teach(lesson, 'current', this.slabs.buffer(slab), at, length),
         confirm: (index) => this.onConfirm(index),
         diverged: (_key, reason) => this.onDiverged(reason),
       },
@@ -222,7 +224,7 @@ export class Replay {
   /** A frame of the PVM from before the part that is compared: a connection's numbers can be learnt from it. */
   skipPrimary(frame: RecordedFrame): void {
     this.skip(frame, (flow, bytes, at, length, hash) => {
-      if (flow.tcp) this.translator.pvmSyn(bytes, at, length);
+      if (flow.tcp) this.translator.teach(LESSON.tcpSyn, 'current', bytes, at, length);
       else flow.owed.add(hash);
     });
   }

@@ -1,34 +1,39 @@
 /**
- * Connections under two names: the flow key by which the VM knows one, and the one by which the other side does. They
- * differ when the guest opened the connection and each VM chose its own port.
+ * Connections under two names: the flow key by which the VM knows a connection, and the one by which its client does. They
+ * differ if the guest opened the connection and each VM chose a port of its own. Before a failover the client knows what the
+ * PVM chose, so "the client's name" is the PVM's and "the VM's name" is the SVM's.
  *
- * One look-up per frame: all names are in one table, and each has two links, from the VM's name of a connection to the
- * other side's (`outer`) and back (`inner`). An ordinary connection has one name that links to itself.
+ * All names are in one table, so a frame costs one look-up. A name is a row number of that table and has two links: from the
+ * VM's name of a connection to the client's (`clientName`), and from the client's name to the VM's (`vmName`). An ordinary
+ * connection has one name, which links to itself.
  *
- * Names are always exchanged, never shared. When a connection of the VM's port 7 is known outside as 8, then what the
- * VM says by its own port 8 must not mix with it: it goes out by the name that became free, 7, and comes back by it
- * (`freeOuter`, `freeInner`). With several such connections the free name lies at the end of a chain of links.
+ * Names are always exchanged, never shared. If the client knows a connection of the VM's port 7 as port 8, then the VM's
+ * own port 8 must not be mixed up with it: segments from the VM's port 8 leave by port 7, which became free, and segments
+ * to port 7 reach the VM's port 8 (`freeClientName`, `freeVmName`). With several such connections the free name is at the end
+ * of a chain of links.
+ *
+ * Limits: `namesMax` names; beyond them `insert` returns NONE.
  */
+import { invariant } from '../error.ts';
 import { FLOW_KEY_WORDS, localPort, setLocalPort } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
-
-export const NONE = -1;
+import { NONE } from '../units.ts';
 
 export class ConnectionNames {
-  /** by the VM's name: the other side's; and by the other side's name: the VM's */
-  readonly outer: Int32Array;
-  readonly inner: Int32Array;
-  /** the VM's port in a name */
+  /** by the VM's name: the client's name of the same connection, or NONE; `vmName` is the inverse */
+  readonly clientName: Int32Array;
+  readonly vmName: Int32Array;
+  /** by name: the VM's port in it */
   readonly port: Uint16Array;
-  /** connections that are linked */
+  /** how many connections are linked */
   connections = 0;
   private readonly table: FlowTable;
   private readonly otherKey = new Int32Array(FLOW_KEY_WORDS);
 
   constructor(namesMax: number, hashSeed: number) {
     this.table = new FlowTable(namesMax, hashSeed);
-    this.outer = new Int32Array(namesMax);
-    this.inner = new Int32Array(namesMax);
+    this.clientName = new Int32Array(namesMax);
+    this.vmName = new Int32Array(namesMax);
     this.port = new Uint16Array(namesMax);
   }
 
@@ -36,21 +41,22 @@ export class ConnectionNames {
     return this.table.size;
   }
 
+  /** Returns the name with this key, or NONE. */
   find(key: Int32Array): number {
     return this.table.find(key);
   }
 
-  /** Adds a name that is not there, without links; NONE when there is no room. */
+  /** Adds a name that is not in the table, without links. Returns it, or NONE if the table is full. */
   insert(key: Int32Array): number {
     const name = this.table.insert(key);
     if (name === NONE) return NONE;
-    this.outer[name] = NONE;
-    this.inner[name] = NONE;
+    this.clientName[name] = NONE;
+    this.vmName[name] = NONE;
     this.port[name] = localPort(key);
     return name;
   }
 
-  /** The same with another port of the VM, found or added. */
+  /** Finds or adds the name with this key but another port of the VM. Returns it, or NONE if the table is full. */
   withPort(key: Int32Array, port: number): number {
     this.otherKey.set(key);
     setLocalPort(this.otherKey, port);
@@ -58,32 +64,38 @@ export class ConnectionNames {
     return name === NONE ? this.insert(this.otherKey) : name;
   }
 
-  link(vm: number, outside: number): void {
-    this.outer[vm] = outside;
-    this.inner[outside] = vm;
+  /** Links the VM's name of a connection to the client's. */
+  link(vm: number, client: number): void {
+    const free = this.clientName[vm] === NONE && this.vmName[client] === NONE;
+    invariant(free, 'a name was linked to two connections');
+    this.clientName[vm] = client;
+    this.vmName[client] = vm;
     this.connections++;
   }
 
+  /** Ends the link of the VM's name of a connection. */
   unlink(vm: number): void {
-    this.inner[this.outer[vm]] = NONE;
-    this.outer[vm] = NONE;
+    const client = this.clientName[vm];
+    invariant(client !== NONE && this.vmName[client] === vm, 'a connection was unlinked that is not linked');
+    this.vmName[client] = NONE;
+    this.clientName[vm] = NONE;
     this.connections--;
   }
 
-  /** Forgets a name that has no links. */
+  /** Forgets a name if it has no link. */
   dropUnlinked(name: number): void {
-    if (this.outer[name] === NONE && this.inner[name] === NONE) this.table.remove(name);
+    if (this.clientName[name] === NONE && this.vmName[name] === NONE) this.table.remove(name);
   }
 
-  /** By which name does what the VM says by `name` go out, when no connection of that name is known? */
-  freeOuter(name: number): number {
-    while (this.inner[name] !== NONE) name = this.inner[name];
+  /** Returns the name by which the client gets what the VM sends by `name`, which is not linked to a client's name. */
+  freeClientName(name: number): number {
+    while (this.vmName[name] !== NONE) name = this.vmName[name];
     return name;
   }
 
-  /** Whom in the VM does the other side mean by `name`, when no connection is known to it by that name? */
-  freeInner(name: number): number {
-    while (this.outer[name] !== NONE) name = this.outer[name];
+  /** Returns the name by which the VM gets what the client sends to `name`, which is not linked to a VM's name. */
+  freeVmName(name: number): number {
+    while (this.clientName[name] !== NONE) name = this.clientName[name];
     return name;
   }
 
@@ -91,13 +103,18 @@ export class ConnectionNames {
     this.table.readKey(name, key);
   }
 
-  /** Visits the VM's name of each linked connection; the visitor must not change anything. */
+  /** Visits the VM's name of each linked connection. The visitor must not change anything. */
   forEach(visit: (vm: number) => void): void {
+    let visited = 0;
     this.table.forEach((name) => {
-      if (this.outer[name] !== NONE) visit(name);
+      if (this.clientName[name] === NONE) return;
+      visited++;
+      visit(name);
     });
+    invariant(visited === this.connections, 'the count of connections is not that of the links');
   }
 
+  /** Visits every name, linked or not. The visitor must not change anything. */
   forEachName(visit: (name: number) => void): void {
     this.table.forEach(visit);
   }

@@ -1,103 +1,112 @@
 /**
- * Per connection: what to add to the VM's numbers to get the client's, and the VM's port if the client knows another.
+ * Maps the numbers, timestamps and ports of the VM that survived a failover to those that its clients know, for as long as the
+ * connections live (mapping.ts).
  *
- * Connections that need nothing are not in the map, so an empty map costs one comparison per frame, and any other one
- * look-up. What is translated: TCP, the first fragment of a segment, and the segments that ICMP errors quote.
+ * Connections that need no translation are not in the map: an empty map costs one comparison per frame, a frame of a
+ * connection that is not in it one look-up.
  *
- * Ports: a connection has a name that the VM uses and one that the client uses (connection-names.ts). A connection that
- * the VM opens on a port which stands for another one with the client gets its own entry, so that it keeps its name
- * when that other one ends.
+ * Ports: if the VM opens a connection on a port that stands for another connection with the client, the new connection gets an
+ * entry of its own (connection-names.ts), so that its name does not change when the other one ends.
  *
- * Timestamps: a client drops a segment that is older than what it has seen (RFC 7323 section 5, PAWS). What it has seen
- * shows in what it echoes. A VM that took over and whose clock lags is moved ahead to the latest echo, for good
- * (`tsDelta` grows); until the client echoes the VM's new numbers its echoes are mapped by the old difference. The VM
- * never hears an echo of a time that it has not sent: a stack may reset a handshake over that.
+ * Timestamps: a client drops a segment whose TSval is before the latest that it has received (PAWS, RFC 7323 section 5). The
+ * client's echo shows what it has received. If the clock of the VM lags, it is moved ahead to the latest echo for good
+ * (`tsDelta` grows). Until the client echoes the new times, its echoes are mapped by the old difference. The VM never
+ * receives an echo of a time that it has not sent, because a stack may reset a handshake over that.
  *
- * How an entry ends:
- * - The VM's reset, at once. What resets follow say the client's own numbers back to it.
- * - A SYN of the VM on the same ports, unless it is the repetition of the SYN that began this very connection: a
- *   failover may come in the middle of a handshake. The VM's initial sequence number tells the two apart.
- * - FINs both ways, or the client's reset: `sweep` removes it when it has been silent for TIME-WAIT, four minutes.
+ *   event                                                action
+ *   `add`, on promotion or from the other node           a connection with its offsets
+ *   SYN of the VM, the connection's own ISN              none: a repetition; a failover may come in the middle of a handshake
+ *   SYN of the VM, another ISN                           forget the connection. If the name then stands for another connection,
+ *                                                        the new one gets an entry without offsets
+ *   RST of the VM                                        translate it and forget the connection. A RST that replies to a late
+ *                                                        segment returns the client's own numbers and needs no translation
+ *   FIN of both sides, or RST of the client              closed: `sweep` forgets it CLOSED_S after its last segment
+ *   `add` without room                                   forget closed connections or, if there are none, those without a segment
+ *                                                        for IDLE_S
+ *   commit on a secondary, drop-in's checkpoint          `clear`
  *
- * Limits: LIMITS.translationsMax names. When all are in use, closed connections go, then those that were silent for as
- * long as a NAT must keep them (RFC 5382: two hours and four minutes). If there is none of those either, `add` answers
- * false, and the caller has to say so loudly.
+ * Limits: LIMITS.translationsMax names. Failure: `add` returns false if no connection can be forgotten for a new one; the
+ * caller must report that connection as lost.
  */
 
-import { FLOW_KEY_WORDS, localPort, writeInputKey, writeOutputKey } from '../flow/key.ts';
+import { LESSON, type Lesson } from '../compare/lesson.ts';
+import { invariant } from '../error.ts';
+import { localPort } from '../flow/key.ts';
 import { seqBefore } from '../flow/sequence.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { Instant } from '../units.ts';
+import { type Instant, NONE } from '../units.ts';
 import { readI32 } from '../wire/bytes.ts';
-import { viewFirstFragment } from '../wire/first-fragment.ts';
-import { viewQuote } from '../wire/icmp-quote.ts';
-import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
-import { TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
-import { ConnectionNames, NONE } from './connection-names.ts';
-import { replaceQuotedPort, translateQuotedInput, translateQuotedOutput } from './quote-fields.ts';
-import { replacePort, replaceTsEcr, timestamps, translateInput, translateOutput } from './tcp-fields.ts';
+import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_TIMESTAMPS } from '../wire/tcp.ts';
+import type { ConnectionNames } from './connection-names.ts';
+import { Mapping } from './mapping.ts';
+import { SENDER } from './segment.ts';
 
-/**
- * `key` is the VM's, and `clientPort` the port of the VM that the client knows. `vmIsn` is the VM's own initial
- * sequence number, int32 like the differences.
- */
-export type Translation = {
-  key: number[];
+/** What tells the VM's numbers of one connection from the client's. All but the port are int32. */
+export type Offset = {
+  /** the VM's own initial sequence number */
   vmIsn: number;
+  /** what to add to the VM's numbers to get the client's */
   seqDelta: number;
   tsDelta: number;
+  /** the VM's port as the client knows it */
   clientPort: number;
 };
 
+/** One connection of the map; `key` is the flow key by which the VM knows it. */
+export type Translation = Offset & { key: number[] };
+
+/* What is known of a connection, as bits. */
 const VM_FIN = 1;
 const CLIENT_FIN = 2;
 const CLIENT_RST = 4;
-/** `vmTs` holds the latest TSval that this VM has sent */
+/** `vmTs` is the latest TSval that this VM has sent */
 const VM_STAMPED = 8;
-/** `clientTs` holds what the client has seen at least */
+/** `clientTs` is the latest TSval that the client has certainly received */
 const CLIENT_STAMPED = 16;
-/** `olderTsDelta` is right for what the client echoes from before `movedAt` */
+/** the clock was moved ahead: `olderTsDelta` maps echoes from before `movedAt` */
 const MOVED = 32;
 
-/** A connection that is over may still be spoken of for twice the longest life of a segment (RFC 9293 section 3.4.2). */
+/** Segments of a closed connection may still arrive for twice the maximum segment lifetime (RFC 9293 section 3.4.2). */
 const CLOSED_S = 240;
-/** RFC 5382, REQ-5. */
+/** How long a NAT must remember a silent connection: two hours and four minutes (RFC 5382, REQ-5). */
 const IDLE_S = 7440;
 const SWEEP_MS = 10_000;
-/** An echo that is further ahead, a quarter of an hour of milliseconds, is no clock's lag but nonsense. */
+/** An echo that is ahead by more (a quarter of an hour, if the clock counts milliseconds) is forged or broken, not a lag. */
 const LAG_MAX = 1 << 20;
+/** A connection takes one name, and a second one if the client knows it by another port. */
+const NAMES_PER_CONNECTION_MAX = 2;
 
 export class OffsetMap {
+  private readonly mapping: Mapping;
   private readonly names: ConnectionNames;
   private readonly namesMax: number;
   /* By the VM's name of a connection. */
-  private readonly vmIsns: Int32Array;
-  private readonly seqDeltas: Int32Array;
-  private readonly tsDeltas: Int32Array;
-  private readonly olderTsDeltas: Int32Array;
+  private readonly vmIsn: Int32Array;
+  private readonly olderTsDelta: Int32Array;
   private readonly movedAt: Int32Array;
   private readonly vmTs: Int32Array;
   private readonly clientTs: Int32Array;
   private readonly state: Uint8Array;
+  /** time of the last segment, seconds since the first sweep */
   private readonly usedS: Int32Array;
-  private readonly view = new PacketView();
-  private readonly quote = new PacketView();
-  private readonly key = new Int32Array(FLOW_KEY_WORDS);
   private changes = 0;
   private firstSweepMs = -1;
   private sweptMs = 0;
   private nowS = 0;
-  /** the last look for entries to evict found none, and none has been closed since */
+  /** the last search for connections to evict found none, and none has been closed since */
   private nothingToEvict = false;
 
   constructor(hashSeed: number, limits: Limits = LIMITS) {
     const max = limits.translationsMax;
+    invariant(
+      max >= NAMES_PER_CONNECTION_MAX,
+      `translationsMax is ${max}, and one connection may take two names`,
+    );
+    this.mapping = new Mapping(max, hashSeed);
+    this.names = this.mapping.names;
     this.namesMax = max;
-    this.names = new ConnectionNames(max, hashSeed);
-    this.vmIsns = new Int32Array(max);
-    this.seqDeltas = new Int32Array(max);
-    this.tsDeltas = new Int32Array(max);
-    this.olderTsDeltas = new Int32Array(max);
+    this.vmIsn = new Int32Array(max);
+    this.olderTsDelta = new Int32Array(max);
     this.movedAt = new Int32Array(max);
     this.vmTs = new Int32Array(max);
     this.clientTs = new Int32Array(max);
@@ -105,312 +114,267 @@ export class OffsetMap {
     this.usedS = new Int32Array(max);
   }
 
+  /** How many connections are in the map. */
   get size(): number {
-    return this.names.connections;
+    return this.mapping.names.connections;
   }
 
-  /** Grows with every change: tells whether the other node's copy is still the same. */
+  /** Grows with every change: shows whether the other node's copy is still the same. */
   get version(): number {
     return this.changes;
   }
 
-  /** Adds to what is known of a connection; false when there is no room for another. `key` is the VM's. */
-  add(
-    key: Int32Array,
-    vmIsn: number,
-    seqDelta: number,
-    tsDelta: number,
-    clientPort: number = localPort(key),
-  ): boolean {
-    let id = this.names.find(key);
-    if (id === NONE || this.names.outer[id] === NONE) id = this.enter(key, clientPort);
-    if (id === NONE) return false;
-    this.vmIsns[id] = vmIsn;
-    this.seqDeltas[id] = (this.seqDeltas[id] + seqDelta) | 0;
-    this.tsDeltas[id] = (this.tsDeltas[id] + tsDelta) | 0;
+  /** Adds a connection; if it is in the map, adds to its deltas. Returns false if there is no room. `key` is the VM's. */
+  add(key: Int32Array, offset: Offset): boolean {
+    const { names, seqDelta, tsDelta } = this.mapping;
+    let vm = names.find(key);
+    if (vm === NONE || names.clientName[vm] === NONE) vm = this.enter(key, offset.clientPort);
+    if (vm === NONE) return false;
+    this.vmIsn[vm] = offset.vmIsn;
+    seqDelta[vm] = (seqDelta[vm] + offset.seqDelta) | 0;
+    tsDelta[vm] = (tsDelta[vm] + offset.tsDelta) | 0;
     this.changes++;
     return true;
   }
 
-  /** Takes a connection out, to be added under another name; null when nothing is known of it. `key` is the VM's. */
+  /** Removes a connection, to be added under another name. Returns null if it is not in the map. `key` is the VM's. */
   take(key: Int32Array): Translation | null {
-    const id = this.names.find(key);
-    if (id === NONE || this.names.outer[id] === NONE) return null;
-    const taken = this.entry(id);
-    this.forget(id);
+    const { names } = this.mapping;
+    const vm = names.find(key);
+    if (vm === NONE || names.clientName[vm] === NONE) return null;
+    const taken = this.entry(vm);
+    this.forget(vm);
     return taken;
   }
 
-  /** The client has seen this TSval, in its own numbers. `key` is the VM's. */
-  clientSaw(key: Int32Array, tsVal: number): void {
-    const id = this.names.find(key);
-    if (id !== NONE && this.names.outer[id] !== NONE) this.noteSeen(id, tsVal);
+  /** The client has echoed this TSval, in its own numbers, and so has received it. `key` is the VM's. */
+  noteEcho(key: Int32Array, tsVal: number): void {
+    const { names } = this.mapping;
+    const vm = names.find(key);
+    if (vm !== NONE && names.clientName[vm] !== NONE) this.noteReceived(vm, tsVal);
   }
 
   clear(): void {
     this.changes++;
-    this.names.clear();
+    this.mapping.clear();
     this.nothingToEvict = false;
   }
 
-  /** The VM's output, in place. */
+  /** Translates a frame that the VM sent, in place. */
   output(bytes: Uint8Array, at: number, length: number): void {
+    const { mapping } = this;
     if (this.names.size === 0) return;
-    const { view } = this;
-    if (!this.isTcp(bytes, at, length)) {
-      this.quotedOutput(bytes);
+    if (!mapping.segment.parse(bytes, at, length, SENDER.vm)) {
+      mapping.quoteToClient(bytes);
       return;
     }
-    const id = this.ofOutput(bytes);
-    if (id < 0) return;
-    this.usedS[id] = this.nowS;
-    this.noteVmTime(bytes, id);
-    translateOutput(bytes, view, this.seqDeltas[id], this.tsDeltas[id]);
-    const outside = this.names.outer[id];
-    if (outside !== id) replacePort(bytes, view, view.l4 + TCP.sourcePort, this.names.port[outside]);
-    if ((view.tcpFlags & TCP_FIN) !== 0) this.noteEnd(id, VM_FIN);
-    if ((view.tcpFlags & TCP_RST) !== 0) this.forget(id);
+    const { tcpFlags } = mapping.segment.view;
+    let vm = mapping.find(bytes);
+    if ((tcpFlags & TCP_SYN) !== 0) vm = this.learnSyn(vm);
+    if (vm === NONE) return;
+    if (mapping.names.clientName[vm] === NONE) {
+      mapping.toClient(bytes, vm);
+      return;
+    }
+    this.usedS[vm] = this.nowS;
+    this.noteVmTime(bytes, vm);
+    mapping.toClient(bytes, vm);
+    if ((tcpFlags & TCP_FIN) !== 0) this.noteEnd(vm, VM_FIN);
+    if ((tcpFlags & TCP_RST) !== 0) this.forget(vm);
   }
 
-  /** The VM's input, in place. */
+  /** Translates a frame for the VM, in place. */
   input(bytes: Uint8Array, at: number, length: number): void {
+    const { mapping } = this;
     if (this.names.size === 0) return;
-    const { view } = this;
-    if (!this.isTcp(bytes, at, length)) {
-      this.quotedInput(bytes);
+    if (!mapping.segment.parse(bytes, at, length, SENDER.client)) {
+      mapping.quoteToVm(bytes);
       return;
     }
-    writeInputKey(bytes, view, this.key);
-    const name = this.names.find(this.key);
+    const name = mapping.find(bytes);
     if (name === NONE) return;
-    const id = this.names.inner[name];
-    if (id === NONE) {
-      const inside = this.names.freeInner(name);
-      replacePort(bytes, view, view.l4 + TCP.destinationPort, this.names.port[inside]);
+    const vm = mapping.names.vmName[name];
+    if (vm === NONE) {
+      mapping.toVm(bytes, name, 0);
       return;
     }
-    this.usedS[id] = this.nowS;
-    if (this.seqDeltas[id] !== 0) translateInput(bytes, view, this.seqDeltas[id], 0);
-    if ((view.tcpFlags & TCP_ACK) !== 0) this.translateEcho(bytes, id);
-    if (id !== name) replacePort(bytes, view, view.l4 + TCP.destinationPort, this.names.port[id]);
-    if ((view.tcpFlags & TCP_FIN) !== 0) this.noteEnd(id, CLIENT_FIN);
-    if ((view.tcpFlags & TCP_RST) !== 0) this.noteEnd(id, CLIENT_RST);
+    const { tcpFlags } = mapping.segment.view;
+    this.usedS[vm] = this.nowS;
+    mapping.toVm(bytes, name, (tcpFlags & TCP_ACK) === 0 ? 0 : this.echoDelta(bytes, vm));
+    if ((tcpFlags & TCP_FIN) !== 0) this.noteEnd(vm, CLIENT_FIN);
+    if ((tcpFlags & TCP_RST) !== 0) this.noteEnd(vm, CLIENT_RST);
   }
 
-  /** A SYN of the VM, read only: what it ends or begins here, as `output` would. */
-  noteSyn(bytes: Uint8Array, at: number, length: number): void {
+  /** Learns what the primary teaches; the frame is only read. A SYN ends and begins here what it would in `output`. */
+  teach(lesson: Lesson, bytes: Uint8Array, at: number, length: number): void {
+    const { mapping } = this;
+    invariant(lesson === LESSON.tcpSyn, `the primary teaches ${lesson}, which the offset map cannot map`);
     if (this.names.size === 0) return;
-    if (!this.isTcp(bytes, at, length) || (this.view.tcpFlags & TCP_SYN) === 0) return;
-    writeOutputKey(bytes, this.view, this.key);
-    this.startsAnew(this.names.find(this.key));
+    if (!mapping.segment.parse(bytes, at, length, SENDER.vm)) return;
+    if ((mapping.segment.view.tcpFlags & TCP_SYN) !== 0) this.learnSyn(mapping.find(bytes));
   }
 
-  /** To be called now and then: forgets connections that are over. */
+  /** Forgets connections that are over. Does nothing if the last sweep is less than SWEEP_MS ago. */
   sweep(nowMs: Instant): void {
     if (this.firstSweepMs < 0) this.firstSweepMs = nowMs;
     else if (nowMs - this.sweptMs < SWEEP_MS) return;
     this.sweptMs = nowMs;
     this.nowS = Math.floor((nowMs - this.firstSweepMs) / 1000);
     this.nothingToEvict = false;
-    this.forgetAll((id) => this.isClosed(id) && this.nowS - this.usedS[id] >= CLOSED_S);
+    this.forgetAll((vm) => this.isClosed(vm) && this.nowS - this.usedS[vm] >= CLOSED_S);
   }
 
-  /** For the next secondary: it takes over this map with the VM's state. */
+  /** Returns every connection, for the next secondary: it gets this map with the VM's state. */
   export(): Translation[] {
     const all: Translation[] = [];
-    this.names.forEach((id) => {
-      all.push(this.entry(id));
+    this.mapping.names.forEach((vm) => {
+      all.push(this.entry(vm));
     });
     return all;
   }
 
-  /** Takes over another node's map, or one more part of it. */
+  /** Adds another node's map, or a part of it. */
   import(all: Translation[]): void {
-    for (const { key, vmIsn, seqDelta, tsDelta, clientPort } of all) {
-      this.add(Int32Array.from(key), vmIsn, seqDelta, tsDelta, clientPort);
-    }
+    for (const { key, ...offset } of all) this.add(Int32Array.from(key), offset);
   }
 
-  private entry(id: number): Translation {
-    this.names.readKey(id, this.key);
+  private entry(vm: number): Translation {
+    const { names, key, seqDelta, tsDelta } = this.mapping;
+    names.readKey(vm, key);
     return {
-      key: [...this.key],
-      vmIsn: this.vmIsns[id],
-      seqDelta: this.seqDeltas[id],
-      tsDelta: this.tsDeltas[id],
-      clientPort: this.names.port[this.names.outer[id]],
+      key: [...key],
+      vmIsn: this.vmIsn[vm],
+      seqDelta: seqDelta[vm],
+      tsDelta: tsDelta[vm],
+      clientPort: names.port[names.clientName[vm]],
     };
   }
 
-  /** The connection of the TCP frame in the view; NONE, and the frame done with, when there is none. */
-  private ofOutput(bytes: Uint8Array): number {
-    const { view, names } = this;
-    writeOutputKey(bytes, view, this.key);
-    let name = names.find(this.key);
-    if (name === NONE) return NONE;
-    if ((view.tcpFlags & TCP_SYN) !== 0) name = this.startsAnew(name);
-    if (name === NONE || names.outer[name] !== NONE) return name;
-    const outside = names.freeOuter(name);
-    replacePort(bytes, view, view.l4 + TCP.sourcePort, names.port[outside]);
-    return NONE;
-  }
-
   /**
-   * The VM's SYN by this name. A connection that it does not repeat is over. Where the name stands for another
-   * connection, this one goes by the name that is free, for as long as it lives. Answers what the name is now.
+   * Takes in a SYN of the VM by `found`, which may be NONE: ends a connection that it does not repeat. If the name stands for
+   * another connection, the new one gets an entry by the name that is free. Returns what the name is now, or NONE.
    */
-  private startsAnew(name: number): number {
-    const { names, view } = this;
+  private learnSyn(found: number): number {
+    const { names, segment, key } = this.mapping;
+    const { view } = segment;
+    let name = found;
     if (name === NONE) return NONE;
-    if (names.outer[name] !== NONE) {
-      if (view.seq === this.vmIsns[name]) return name;
+    if (names.clientName[name] !== NONE) {
+      if (view.seq === this.vmIsn[name]) return name;
       this.forget(name);
-      name = names.find(this.key);
+      name = names.find(key);
       if (name === NONE) return NONE;
     }
-    const outside = names.freeOuter(name);
-    this.begin(name, outside);
-    this.vmIsns[name] = view.seq;
+    this.begin(name, names.freeClientName(name));
+    this.vmIsn[name] = view.seq;
     this.changes++;
     return name;
   }
 
-  private begin(vm: number, outside: number): void {
-    this.names.link(vm, outside);
-    this.seqDeltas[vm] = 0;
-    this.tsDeltas[vm] = 0;
+  private begin(vm: number, client: number): void {
+    this.mapping.link(vm, client, 0, 0);
     this.state[vm] = 0;
     this.usedS[vm] = this.nowS;
   }
 
+  /** Links a new connection. Returns the VM's name, or NONE if there is no room. */
   private enter(key: Int32Array, clientPort: number): number {
-    const { names } = this;
-    // A name may be there without a connection of its own, and go with the one that it stands for.
-    if (names.size + 2 > this.namesMax && !this.hasRoom(key, clientPort)) this.evict();
+    const { names } = this.mapping;
+    // A name that is there without a connection of its own may be removed with the connection that it stands for.
+    if (names.size + NAMES_PER_CONNECTION_MAX > this.namesMax && !this.hasRoom(key, clientPort)) this.evict();
     if (!this.hasRoom(key, clientPort)) return NONE;
-    const outside = names.withPort(key, clientPort);
-    // Of two connections by one name the client can only mean the later one.
-    if (names.inner[outside] !== NONE) {
-      this.forget(names.inner[outside]);
+    const client = names.withPort(key, clientPort);
+    // If two connections have one name with the client, the client can only mean the later one.
+    if (names.vmName[client] !== NONE) {
+      this.forget(names.vmName[client]);
       return this.enter(key, clientPort);
     }
-    const id = names.withPort(key, localPort(key));
-    this.begin(id, outside);
-    return id;
+    const vm = names.withPort(key, localPort(key));
+    invariant(vm !== NONE && client !== NONE, 'the offset map has room for a connection, and no name for it');
+    this.begin(vm, client);
+    return vm;
   }
 
   private hasRoom(key: Int32Array, clientPort: number): boolean {
-    const { names } = this;
-    const port = localPort(key);
+    const { names } = this.mapping;
     const known = names.find(key) === NONE ? 0 : 1;
-    const wanted = (port === clientPort ? 1 : 2) - known;
+    const wanted = (localPort(key) === clientPort ? 1 : NAMES_PER_CONNECTION_MAX) - known;
     return names.size + wanted <= this.namesMax;
   }
 
+  /** Makes room: forgets the closed connections or, if there are none, the silent ones. */
   private evict(): void {
     if (this.nothingToEvict) return;
-    const before = this.names.size;
-    this.forgetAll((id) => this.isClosed(id));
-    if (this.names.size === before) this.forgetAll((id) => this.nowS - this.usedS[id] >= IDLE_S);
-    this.nothingToEvict = this.names.size === before;
+    const { names } = this.mapping;
+    const before = names.size;
+    this.forgetAll((vm) => this.isClosed(vm));
+    if (names.size === before) this.forgetAll((vm) => this.nowS - this.usedS[vm] >= IDLE_S);
+    this.nothingToEvict = names.size === before;
   }
 
-  private forgetAll(which: (id: number) => boolean): void {
+  private forgetAll(isOver: (vm: number) => boolean): void {
     const over: number[] = [];
-    this.names.forEach((id) => {
-      if (which(id)) over.push(id);
+    this.mapping.names.forEach((vm) => {
+      if (isOver(vm)) over.push(vm);
     });
-    for (const id of over) this.forget(id);
+    for (const vm of over) this.forget(vm);
   }
 
-  private forget(id: number): void {
-    const { names } = this;
-    const outside = names.outer[id];
-    names.unlink(id);
-    names.dropUnlinked(id);
-    if (outside !== id) names.dropUnlinked(outside);
+  private forget(vm: number): void {
+    const { names } = this.mapping;
+    const client = names.clientName[vm];
+    names.unlink(vm);
+    names.dropUnlinked(vm);
+    if (client !== vm) names.dropUnlinked(client);
     this.nothingToEvict = false;
     this.changes++;
   }
 
-  private noteEnd(id: number, how: number): void {
-    this.state[id] |= how;
+  private noteEnd(vm: number, how: number): void {
+    this.state[vm] |= how;
     this.nothingToEvict = false;
   }
 
-  private isClosed(id: number): boolean {
-    const state = this.state[id];
+  private isClosed(vm: number): boolean {
+    const state = this.state[vm];
     return (state & CLIENT_RST) !== 0 || (state & (VM_FIN | CLIENT_FIN)) === (VM_FIN | CLIENT_FIN);
   }
 
-  private noteSeen(id: number, clientTs: number): void {
-    const known = (this.state[id] & CLIENT_STAMPED) !== 0;
-    if (!known || seqBefore(this.clientTs[id], clientTs)) this.clientTs[id] = clientTs;
-    this.state[id] |= CLIENT_STAMPED;
+  private noteReceived(vm: number, clientTs: number): void {
+    const known = (this.state[vm] & CLIENT_STAMPED) !== 0;
+    if (!known || seqBefore(this.clientTs[vm], clientTs)) this.clientTs[vm] = clientTs;
+    this.state[vm] |= CLIENT_STAMPED;
   }
 
-  /** Moves the VM's clock ahead where the client has seen a later time than it would send now. */
-  private noteVmTime(bytes: Uint8Array, id: number): void {
-    const option = timestamps(bytes, this.view);
-    if (option < 0) return;
-    const vmTs = readI32(bytes, option + 2);
-    if ((this.state[id] & VM_STAMPED) === 0 || seqBefore(this.vmTs[id], vmTs)) this.vmTs[id] = vmTs;
-    this.state[id] |= VM_STAMPED;
-    if ((this.state[id] & CLIENT_STAMPED) === 0) return;
-    const lag = (this.clientTs[id] - (vmTs + this.tsDeltas[id])) | 0;
+  /** Records the TSval of the VM's segment. Moves the VM's clock ahead if the client has received a later time. */
+  private noteVmTime(bytes: Uint8Array, vm: number): void {
+    const { segment, tsDelta } = this.mapping;
+    const option = segment.timestamps(bytes);
+    if (option === NONE) return;
+    const vmTs = readI32(bytes, option + TCP_TIMESTAMPS.value);
+    if ((this.state[vm] & VM_STAMPED) === 0 || seqBefore(this.vmTs[vm], vmTs)) this.vmTs[vm] = vmTs;
+    this.state[vm] |= VM_STAMPED;
+    if ((this.state[vm] & CLIENT_STAMPED) === 0) return;
+    const lag = (this.clientTs[vm] - (vmTs + tsDelta[vm])) | 0;
     if (lag <= 0) return;
-    this.olderTsDeltas[id] = this.tsDeltas[id];
-    this.movedAt[id] = this.clientTs[id];
-    this.tsDeltas[id] = (this.tsDeltas[id] + lag) | 0;
-    this.state[id] |= MOVED;
+    this.olderTsDelta[vm] = tsDelta[vm];
+    this.movedAt[vm] = this.clientTs[vm];
+    tsDelta[vm] = (tsDelta[vm] + lag) | 0;
+    this.state[vm] |= MOVED;
     this.changes++;
   }
 
-  private translateEcho(bytes: Uint8Array, id: number): void {
-    const option = timestamps(bytes, this.view);
-    if (option < 0) return;
-    const echo = readI32(bytes, option + 6);
-    const older = (this.state[id] & MOVED) !== 0 && seqBefore(echo, this.movedAt[id]);
-    let vmTs = (echo - (older ? this.olderTsDeltas[id] : this.tsDeltas[id])) | 0;
-    if ((this.state[id] & VM_STAMPED) !== 0) {
-      const ahead = (vmTs - this.vmTs[id]) | 0;
-      if (ahead > 0) {
-        if (ahead < LAG_MAX) this.noteSeen(id, echo);
-        vmTs = this.vmTs[id];
-      }
-    }
-    if (vmTs !== echo) replaceTsEcr(bytes, this.view, option, vmTs);
-  }
-
-  /** Frames that are no TCP: an error on its way out quotes what the VM heard. */
-  private quotedOutput(bytes: Uint8Array): void {
-    const { view, quote, names } = this;
-    if (!viewQuote(bytes, view, quote)) return;
-    writeInputKey(bytes, quote, this.key);
-    const name = names.find(this.key);
-    if (name === NONE) return;
-    const known = names.outer[name] !== NONE;
-    const outside = known ? names.outer[name] : names.freeOuter(name);
-    if (known) translateQuotedInput(bytes, view, quote, this.seqDeltas[name], this.tsDeltas[name]);
-    if (outside !== name)
-      replaceQuotedPort(bytes, view, quote, quote.l4 + TCP.destinationPort, names.port[outside]);
-  }
-
-  private quotedInput(bytes: Uint8Array): void {
-    const { view, quote, names } = this;
-    if (!viewQuote(bytes, view, quote)) return;
-    writeOutputKey(bytes, quote, this.key);
-    const name = names.find(this.key);
-    if (name === NONE) return;
-    const known = names.inner[name] !== NONE;
-    const inside = known ? names.inner[name] : names.freeInner(name);
-    if (known) translateQuotedOutput(bytes, view, quote, this.seqDeltas[inside], this.tsDeltas[inside]);
-    if (inside !== name) replaceQuotedPort(bytes, view, quote, quote.l4 + TCP.sourcePort, names.port[inside]);
-  }
-
-  /** Parses; true for a TCP segment, or the first fragment of one. */
-  private isTcp(bytes: Uint8Array, at: number, length: number): boolean {
-    const kind = parsePacket(bytes, at, length, this.view);
-    return kind === PACKET.tcp || (kind === PACKET.otherIp && viewFirstFragment(bytes, this.view));
+  /** Returns what to subtract from the TSecr of the client's segment to get a time that the VM has sent. */
+  private echoDelta(bytes: Uint8Array, vm: number): number {
+    const { segment, tsDelta } = this.mapping;
+    const option = segment.timestamps(bytes);
+    if (option === NONE) return 0;
+    const echo = readI32(bytes, option + TCP_TIMESTAMPS.echo);
+    const isOlder = (this.state[vm] & MOVED) !== 0 && seqBefore(echo, this.movedAt[vm]);
+    const vmTs = (echo - (isOlder ? this.olderTsDelta[vm] : tsDelta[vm])) | 0;
+    const ahead = (this.state[vm] & VM_STAMPED) === 0 ? 0 : (vmTs - this.vmTs[vm]) | 0;
+    if (ahead <= 0) return (echo - vmTs) | 0;
+    if (ahead < LAG_MAX) this.noteReceived(vm, echo);
+    return (echo - this.vmTs[vm]) | 0;
   }
 }

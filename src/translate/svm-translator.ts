@@ -1,458 +1,415 @@
 /**
  * Maps the SVM's sequence numbers, timestamps and ports to the PVM's, for connections that began since the last commit.
  *
- * Both VMs choose their own initial sequence number (ISN) for one connection, whoever opened it, and their own port for
- * one that they open. The client only knows the PVM's. So the SVM's output gets `PVM ISN - SVM ISN` added, and its input
- * has it taken away; the same for timestamps, with the difference of the two SYNs' TSval; and the PVM's port takes the
- * place of the SVM's. Translated are TCP, the first fragment of a segment, and the segments that ICMP errors quote.
+ * Both VMs choose their own initial sequence number (ISN) for one connection, whoever opened it, and their own port for a
+ * connection that they open. The client only knows the PVM's. The SVM's output therefore gets `PVM ISN - SVM ISN` added and
+ * the PVM's port, the SVM's input the reverse (mapping.ts). Timestamps get the difference of the two SYNs' TSval.
  *
- * What is learnt, and from what:
- * - the SVM's ISN from its own SYN or SYN-ACK on the way out;
- * - the PVM's from the PVM's SYN or SYN-ACK, which the primary sends over the link. It releases it only when the SVM's
- *   has come back in the PVM's number (`Comparator.taught`), so no client answers a number that is not known here.
- *   Where nobody tells of it (drop-in, recordings), from the first ACK of the client, which acknowledges exactly
- *   PVM ISN + 1 and echoes the PVM's TSval. When the guest opened the connection, that is the client's SYN-ACK.
- * A SYN that is repeated has a later TSval; the first one of each VM counts, for those were sent at the same point.
+ * Sources of knowledge ("SYN" means a SYN or a SYN-ACK):
+ * - The SVM's SYN, when it leaves the SVM.
+ * - The PVM's SYN, as a lesson of the primary (`teach`). The primary releases that SYN only when the SVM's SYN has come back
+ *   with the PVM's number (`Comparator.taught`), so no client replies to a number that is not known here.
+ * - Without lessons (drop-in, recordings), the client's first ACK, which acknowledges exactly PVM ISN + 1 and echoes the PVM's
+ *   TSval. If the guest opened the connection, that is the client's SYN-ACK.
+ * A repeated SYN has a later TSval. The first SYN of each VM counts, because both VMs sent it at the same point.
  *
- * Which SYN of the PVM belongs to which of the SVM? That of the same ports. If there is none, and the guest opened the
- * connection: of those to the same place (VLAN, both addresses, the other side's port) the first one of the PVM that
- * has no counterpart belongs to the first one of the SVM that has none. Two threads of the guest that connect to one
- * place may be crossed by that; the comparator then sees other bytes, and a checkpoint heals it. A port that the PVM uses and
- * where the SVM has another connection of its own is no obstacle: names are exchanged (connection-names.ts).
+ * Pairing SYNs: SYNs of the same ports pair. Otherwise, for connections that the guest opened, the oldest unpaired SYN of the
+ * PVM to a destination (VLAN, both addresses, the client's port) pairs with the oldest unpaired SYN of the SVM to it. Two
+ * threads of the guest that connect to one destination may be crossed by that: the comparator then finds different bytes, and
+ * a checkpoint heals it. The PVM's port may be one where the SVM has another connection: the names are exchanged
+ * (connection-names.ts).
  *
- * A connection that the guest opened before the last commit is none of these: both VMs have it under one port and number.
- * Its SYN may be repeated by either, and the client's SYN-ACK may come late. So the PVM's latest SYNs are remembered past
- * a commit (TOLD_MAX), and what speaks of one of them is left alone.
+ * States of a name. Each VM has its own state by a name, because the name may belong to one connection of the PVM and to
+ * another of the SVM. For each VM: `unknown` (no SYN), `unpaired` (a SYN without counterpart), `paired` (both are known, and the
+ * names are linked). Both VMs are never unpaired by one name: the later of the two SYNs pairs them.
  *
- * A connection whose SYN is signed (TCP MD5 or TCP-AO) is left alone and reported: whatever is changed breaks the
- * signature. It is its own again after a commit.
+ *   event                                      this VM's state    action
+ *   SYN with the ISN that is known             unpaired, paired   none: a repetition
+ *   opening SYN from before the commit, and
+ *     nothing is known of the name             unknown            none: both VMs have that connection
+ *   SYN with another ISN                       paired             unlink, the other VM's state becomes unknown; go on as unknown
+ *                                              unpaired           go on as unknown
+ *   SYN, other VM unpaired by this name        unknown            pair with it
+ *   opening SYN, other VM has unpaired SYNs
+ *     to the destination                       unknown            pair with the first of them
+ *   any other SYN                              unknown            unpaired
+ *   client's first ACK, client's SYN-ACK       SVM unpaired,      record the PVM's ISN (ack - 1), pair with this name
+ *                                              PVM unknown
+ *   client's SYN-ACK, SVM has unpaired SYNs    PVM unknown        without lessons: record the PVM's ISN, pair with the first of
+ *     to the destination                                          them
+ *   commit (`clear`)                           any                forget every name
  *
- * A commit makes both VMs equal: everything is forgotten (rule 6). A promotion turns what is known into an OffsetMap
- * (`carryOver`), with the latest time that each client has echoed: the SVM may have answered a SYN later than the PVM
- * did, and then its clock, set equal at the SYNs, lags by as much. OffsetMap moves it ahead.
+ * A lesson that pairs a SYN which the SVM has already sent under its own number or port reports `syn-moved`: the primary would
+ * not recognise that SYN as the counterpart, so the caller corrects it (`correctSyn`) and sends it again.
  *
- * Limits: LIMITS.translationsMax names between two commits. A connection beyond it is not translated: the
- * comparator sees it differ and a checkpoint heals it.
+ * A connection that the guest opened before the last commit has one port and number in both VMs. Either VM may still repeat its
+ * SYN, and the client's SYN-ACK may come late. The PVM's latest opening SYNs are therefore remembered past a commit
+ * (syn-history.ts), and segments that belong to one of them are left alone.
+ *
+ * A connection whose SYN is signed (TCP MD5, TCP-AO) is reported and not translated: any change breaks the signature. After
+ * a commit both VMs have the same numbers, and the connection needs no translation.
+ *
+ * End: a commit makes both VMs equal, so everything is forgotten (rule 6). A promotion moves what is known into an OffsetMap
+ * (`carryOver`), with the latest time that each client has echoed: if the SVM sent its SYN later than the PVM, its clock, set
+ * equal at the SYNs, lags by the difference. OffsetMap moves that clock ahead.
+ *
+ * Limits: LIMITS.translationsMax names between two commits. A connection beyond them is not translated: the comparator sees
+ * it diverge, and a checkpoint heals it.
  */
 
-import { FLOW_KEY_WORDS, PORTS_WORD, writeInputKey, writeOutputKey } from '../flow/key.ts';
+import { LESSON, type Lesson } from '../compare/lesson.ts';
+import { invariant } from '../error.ts';
+import { PORTS_WORD } from '../flow/key.ts';
 import { seqBefore } from '../flow/sequence.ts';
 import { LIMITS, type Limits } from '../limits.ts';
+import { NONE, type Seq } from '../units.ts';
 import { readI32 } from '../wire/bytes.ts';
-import { viewFirstFragment } from '../wire/first-fragment.ts';
-import { viewQuote } from '../wire/icmp-quote.ts';
-import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
-import { isSigned, TCP, TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
-import { ConnectionNames, NONE } from './connection-names.ts';
+import { isSigned, opensConnection, TCP, TCP_ACK, TCP_RST, TCP_SYN, TCP_TIMESTAMPS } from '../wire/tcp.ts';
+import type { ConnectionNames } from './connection-names.ts';
+import { Mapping } from './mapping.ts';
 import type { OffsetMap, Translation } from './offset-map.ts';
-import { replaceQuotedPort, translateQuotedInput, translateQuotedOutput } from './quote-fields.ts';
-import {
-  hasTimestamps,
-  opensConnection,
-  readTsEcr,
-  readTsVal,
-  replacePort,
-  replaceTsVal,
-  timestamps,
-  translateInput,
-  translateOutput,
-} from './tcp-fields.ts';
+import { SENDER } from './segment.ts';
+import { SynHistory } from './syn-history.ts';
 import { UnpairedSyns } from './unpaired-syns.ts';
+import { SYN, VmSyns } from './vm-syns.ts';
 
-/* What is known of a name: as the SVM's, and as the PVM's. */
-const KNOWS_SVM = 1;
-const KNOWS_PVM = 2;
-const SVM_STAMPED = 4;
-const PVM_STAMPED = 8;
-/** the SVM opened it */
-const SVM_OPENED = 16;
-/** `echoed` holds the latest TSval of the PVM that the client has seen for sure */
-const ECHOED = 32;
-const SIGNED = 64;
-const OF_SVM = KNOWS_SVM | SVM_STAMPED | SVM_OPENED | ECHOED;
-const OF_PVM = KNOWS_PVM | PVM_STAMPED;
-
-/** SYNs of the PVM that are remembered past a commit. Of an older one a repetition is taken for a new connection. */
-const TOLD_MAX = 1024;
+/** What a lesson changes for a frame that the SVM has already sent: nothing, or its SYN needs `correctSyn`. */
+export type LessonEffect = 'nothing' | 'syn-moved';
 
 export class SvmTranslator {
   /**
-   * A SYN-ACK for a port that nobody is known to use tells the PVM's port of the SVM's first unpaired SYN. Not to be used
-   * where every SYN of the PVM is told in time: there such an answer belongs to an older connection.
+   * Who names the PVM's port of a connection that the guest opened. `clients`: a SYN-ACK to an unknown port replies to the
+   * PVM's counterpart of the SVM's oldest unpaired SYN. `lessons`: the primary sends every SYN of the PVM before a client can
+   * reply to it, so such a SYN-ACK belongs to an older connection.
    */
-  learnsPorts = true;
-  /** A connection is signed and so not translated; once for each, until a commit. `key` is the VM's, and reused. */
+  portsFrom: 'clients' | 'lessons' = 'clients';
+  /** Called once for each signed connection until the next commit. `key` is the VM's, and reused after the call. */
   onSigned: (key: Int32Array) => void = () => {};
   readonly counters = { signed: 0 };
+  private readonly mapping: Mapping;
   private readonly names: ConnectionNames;
+  private readonly svm: VmSyns;
+  private readonly pvm: VmSyns;
   private readonly unpaired: UnpairedSyns;
-  private readonly knows: Uint8Array;
+  private readonly history = new SynHistory();
   /* By the SVM's name. */
-  private readonly svmIsn: Int32Array;
-  private readonly svmTs: Int32Array;
-  /** of connections that the client opened: its first ACK comes right behind it */
+  /** 1 if the SVM opened the connection; otherwise `clientIsn` is the client's ISN, which its first ACK follows */
+  private readonly opened: Uint8Array;
   private readonly clientIsn: Int32Array;
+  /** 1 if `echoed` is the latest TSval of the PVM that the client has certainly received */
+  private readonly hasEcho: Uint8Array;
   private readonly echoed: Int32Array;
-  /* By the PVM's name. */
-  private readonly pvmIsn: Int32Array;
-  private readonly pvmTs: Int32Array;
-  /* The SYNs by which the PVM opened connections, the latest in place of the oldest. */
-  private readonly toldPorts = new Int32Array(TOLD_MAX);
-  private readonly toldIsns = new Int32Array(TOLD_MAX);
-  private toldCount = 0;
-  private readonly view = new PacketView();
-  private readonly quote = new PacketView();
-  private readonly key = new Int32Array(FLOW_KEY_WORDS);
 
   constructor(hashSeed: number, limits: Limits = LIMITS) {
     const max = limits.translationsMax;
-    this.names = new ConnectionNames(max, hashSeed);
+    this.mapping = new Mapping(max, hashSeed);
+    this.names = this.mapping.names;
+    this.svm = new VmSyns(this.mapping.names.clientName);
+    this.pvm = new VmSyns(this.mapping.names.vmName);
     this.unpaired = new UnpairedSyns(max, hashSeed);
-    this.knows = new Uint8Array(max);
-    this.svmIsn = new Int32Array(max);
-    this.svmTs = new Int32Array(max);
+    this.opened = new Uint8Array(max);
     this.clientIsn = new Int32Array(max);
+    this.hasEcho = new Uint8Array(max);
     this.echoed = new Int32Array(max);
-    this.pvmIsn = new Int32Array(max);
-    this.pvmTs = new Int32Array(max);
   }
 
-  /** Connections that are known, of either VM; one whose port differs counts twice, for it has two names. */
+  /** Names that are known, of either VM: two for a connection whose ports differ. */
   get size(): number {
-    return this.names.size;
+    return this.mapping.names.size;
   }
 
   /** A commit: the SVM's numbers are the PVM's now. */
   clear(): void {
-    this.names.clear();
+    this.mapping.clear();
     this.unpaired.clear();
   }
 
-  /** The SVM's output, in place. */
+  /** Translates a frame that the SVM sent, in place. */
   output(bytes: Uint8Array, at: number, length: number): void {
-    const { view, names } = this;
-    if (!this.isTcp(bytes, at, length)) {
-      if (names.size !== 0) this.quotedOutput(bytes);
+    const { mapping } = this;
+    if (!mapping.segment.parse(bytes, at, length, SENDER.vm)) {
+      if (this.names.size !== 0) mapping.quoteToClient(bytes);
       return;
     }
-    const begins = (view.tcpFlags & TCP_SYN) !== 0;
-    if (names.size === 0 && !begins) return;
-    writeOutputKey(bytes, view, this.key);
-    let name = names.find(this.key);
-    if (begins) name = this.learnSvmSyn(bytes, name);
-    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
-    let outside = names.outer[name];
-    if (outside === NONE) outside = names.freeOuter(name);
-    else translateOutput(bytes, view, this.seqDelta(name), this.tsDelta(name));
-    if (outside !== name) replacePort(bytes, view, view.l4 + TCP.sourcePort, names.port[outside]);
+    const isSyn = (mapping.segment.view.tcpFlags & TCP_SYN) !== 0;
+    if (this.names.size === 0 && !isSyn) return;
+    let name = mapping.find(bytes);
+    if (isSyn) name = this.learnSvmSyn(bytes, name);
+    if (name !== NONE) mapping.toClient(bytes, name);
+  }
+
+  /** Translates a frame for the SVM, in place. */
+  input(bytes: Uint8Array, at: number, length: number): void {
+    const { mapping } = this;
+    if (this.names.size === 0) return;
+    if (!mapping.segment.parse(bytes, at, length, SENDER.client)) {
+      mapping.quoteToVm(bytes);
+      return;
+    }
+    let name = mapping.find(bytes);
+    const isKnown = name !== NONE && this.names.vmName[name] !== NONE;
+    const isAck = (mapping.segment.view.tcpFlags & TCP_ACK) !== 0;
+    if (isAck && !isKnown) name = this.learnFromAck(bytes, name);
+    if (name === NONE) return;
+    const vm = this.names.vmName[name];
+    if (isAck && vm !== NONE) this.noteEcho(bytes, vm);
+    mapping.toVm(bytes, name, vm === NONE ? 0 : mapping.tsDelta[vm]);
   }
 
   /**
-   * A SYN that left the SVM before the PVM's was known, and was kept, gets the PVM's number and port now. Answers whether
-   * it did.
+   * Learns what the primary teaches; the frame is only read. `age` is `past` if an epoch has been committed since the PVM sent
+   * the frame: the SVM then has the connection already, and must not pair the next one to its destination with it.
+   */
+  teach(
+    lesson: Lesson,
+    age: 'current' | 'past',
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+  ): LessonEffect {
+    invariant(lesson === LESSON.tcpSyn, `the primary teaches ${lesson}, which the translator cannot map`);
+    const { mapping } = this;
+    if (!mapping.segment.parse(bytes, at, length, SENDER.vm)) return 'nothing';
+    const name = mapping.find(bytes);
+    if (age === 'current') return this.learnPvmSyn(bytes, name);
+    this.rememberOpening();
+    return 'nothing';
+  }
+
+  /**
+   * Gives a SYN that left the SVM before the PVM's was known, and was retained, the PVM's number and port. Returns true if it
+   * did, false if the frame is right or is not such a SYN.
    */
   correctSyn(bytes: Uint8Array, at: number, length: number): boolean {
-    const name = this.nameOfKept(bytes, at, length);
-    return name !== NONE && (this.view.tcpFlags & TCP_SYN) !== 0 && this.correct(bytes, name);
+    const name = this.nameOfRetained(bytes, at, length);
+    if (name === NONE || (this.mapping.segment.view.tcpFlags & TCP_SYN) === 0) return false;
+    return this.correct(bytes, name);
   }
 
-  /** A frame that was kept, in the PVM's numbers, gets no older time than the client has seen. */
+  /** Raises the TSval of a retained frame, which is in the PVM's numbers, to the latest time that the client has echoed. */
   correctTime(bytes: Uint8Array, at: number, length: number): void {
-    const { view, names } = this;
-    const name = this.nameOfKept(bytes, at, length);
-    const vm = name === NONE ? NONE : names.inner[name];
-    if (vm === NONE || (this.knows[vm] & ECHOED) === 0) return;
-    const option = timestamps(bytes, view);
-    if (option >= 0 && seqBefore(readI32(bytes, option + 2), this.echoed[vm]))
-      replaceTsVal(bytes, view, option, this.echoed[vm]);
+    const { segment, names } = this.mapping;
+    const name = this.nameOfRetained(bytes, at, length);
+    const vm = name === NONE ? NONE : names.vmName[name];
+    if (vm === NONE || this.hasEcho[vm] === 0) return;
+    const option = segment.timestamps(bytes);
+    if (option === NONE) return;
+    const ts = readI32(bytes, option + TCP_TIMESTAMPS.value);
+    const lag = (this.echoed[vm] - ts) | 0;
+    if (lag > 0) segment.rewrite(bytes, 0, lag, NONE);
   }
 
   /**
-   * The PVM's SYN or SYN-ACK, as the primary passed it on. Answers whether a SYN of the SVM, which has left in its own
-   * number or under its own port, now has another one: it has to be corrected, for nobody would see the counterpart in it.
+   * On promotion: adds what differs to the connections' offsets. Returns how many connections cannot be continued, because
+   * they are signed or `offsets` is full.
    */
-  pvmSyn(bytes: Uint8Array, at: number, length: number): boolean {
-    const { view, names } = this;
-    if (parsePacket(bytes, at, length, view) !== PACKET.tcp) return false;
-    writeOutputKey(bytes, view, this.key);
-    const found = names.find(this.key);
-    if (opensConnection(view.tcpFlags)) {
-      if (this.wasTold(view.seq)) {
-        if (found === NONE) return false;
-      } else this.noteTold();
-    }
-    const name = found === NONE ? this.enter() : found;
-    if (name === NONE) return false;
-    if ((this.knows[name] & KNOWS_PVM) !== 0 && this.pvmIsn[name] === view.seq) return false;
-    const old = names.inner[name];
-    if (old !== NONE) {
-      names.unlink(old);
-      this.knows[old] &= ~OF_SVM;
-    }
-    this.unpaired.remove(name);
-    this.pvmIsn[name] = view.seq;
-    this.pvmTs[name] = readTsVal(bytes, view);
-    this.knows[name] &= ~OF_PVM;
-    this.knows[name] |= KNOWS_PVM | (hasTimestamps(bytes, view) ? PVM_STAMPED : 0);
-    this.noteSigned(bytes, name);
-    if (this.isUnpairedSvm(name)) {
-      this.pair(name, name);
-      return this.seqDelta(name) !== 0 && (this.knows[name] & SIGNED) === 0;
-    }
-    if (!opensConnection(view.tcpFlags) || (this.knows[name] & SIGNED) !== 0) return false;
-    const vm = this.unpaired.first(this.key);
-    if (this.isUnpairedSvm(vm)) {
-      this.pair(vm, name);
-      return true;
-    }
-    this.unpaired.add(this.key, name);
-    return false;
-  }
-
-  /** The same of an epoch that is over: it comes late. */
-  olderPvmSyn(bytes: Uint8Array, at: number, length: number): void {
-    const { view } = this;
-    if (parsePacket(bytes, at, length, view) !== PACKET.tcp || !opensConnection(view.tcpFlags)) return;
-    writeOutputKey(bytes, view, this.key);
-    if (!this.wasTold(view.seq)) this.noteTold();
-  }
-
-  /** The SVM's input, in place. */
-  input(bytes: Uint8Array, at: number, length: number): void {
-    const { view, names } = this;
-    if (names.size === 0) return;
-    if (!this.isTcp(bytes, at, length)) {
-      this.quotedInput(bytes);
-      return;
-    }
-    writeInputKey(bytes, view, this.key);
-    let name = names.find(this.key);
-    if ((view.tcpFlags & TCP_ACK) !== 0) name = this.learnFromClient(bytes, name);
-    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
-    let inside = names.inner[name];
-    if (inside === NONE) inside = names.freeInner(name);
-    else {
-      this.noteEcho(bytes, inside);
-      translateInput(bytes, view, this.seqDelta(inside), this.tsDelta(inside));
-    }
-    if (inside !== name) replacePort(bytes, view, view.l4 + TCP.destinationPort, names.port[inside]);
-  }
-
-  /** On promotion: adds what differs to the connections' offsets. Answers how many could not be kept. */
   carryOver(offsets: OffsetMap): number {
-    const { names } = this;
-    const before: { vm: number; older: Translation | null }[] = [];
+    const { names, seqDelta, tsDelta, signed, key } = this.mapping;
+    const all: { vm: number; older: Translation | null }[] = [];
     let lost = 0;
-    this.keepExchanged();
+    this.fixExchangedNames();
     names.forEach((vm) => {
-      if ((this.knows[vm] & SIGNED) !== 0) {
-        if (this.seqDelta(vm) !== 0 || names.outer[vm] !== vm) lost++;
-      } else before.push({ vm, older: null });
+      if (signed[vm] === 0) all.push({ vm, older: null });
+      else if (seqDelta[vm] !== 0 || names.clientName[vm] !== vm) lost++;
     });
-    // What the map says of the PVM's connections is to be said of the SVM's. First all is taken out, for names may change hands.
-    for (const entry of before) {
-      names.readKey(names.outer[entry.vm], this.key);
-      entry.older = offsets.take(this.key);
+    // The offsets of the PVM's connections become those of the SVM's. All are taken out first, because names may be exchanged.
+    for (const entry of all) {
+      names.readKey(names.clientName[entry.vm], key);
+      entry.older = offsets.take(key);
     }
-    for (const { vm, older } of before) {
-      names.readKey(vm, this.key);
-      const seqDelta = (this.seqDelta(vm) + (older?.seqDelta ?? 0)) | 0;
-      const tsDelta = (this.tsDelta(vm) + (older?.tsDelta ?? 0)) | 0;
-      const port = older?.clientPort ?? names.port[names.outer[vm]];
-      if (seqDelta === 0 && tsDelta === 0 && port === names.port[vm]) continue;
-      if (!offsets.add(this.key, this.svmIsn[vm], seqDelta, tsDelta, port)) lost++;
-      else if ((this.knows[vm] & ECHOED) !== 0)
-        offsets.clientSaw(this.key, (this.echoed[vm] + (older?.tsDelta ?? 0)) | 0);
+    for (const { vm, older } of all) {
+      names.readKey(vm, key);
+      const port = names.port[vm];
+      const offset = {
+        vmIsn: this.svm.isn[vm],
+        seqDelta: (seqDelta[vm] + (older?.seqDelta ?? 0)) | 0,
+        tsDelta: (tsDelta[vm] + (older?.tsDelta ?? 0)) | 0,
+        clientPort: older?.clientPort ?? names.port[names.clientName[vm]],
+      };
+      if (offset.seqDelta === 0 && offset.tsDelta === 0 && offset.clientPort === port) continue;
+      if (!offsets.add(key, offset)) lost++;
+      else if (this.hasEcho[vm] !== 0) offsets.noteEcho(key, (this.echoed[vm] + (older?.tsDelta ?? 0)) | 0);
     }
     return lost;
   }
 
-  /** What the SVM began by a name that stands for another connection keeps the name that it went out by. */
-  private keepExchanged(): void {
-    const { names } = this;
+  /** Links each unpaired connection whose name stands for another connection to the name by which its SYN left. */
+  private fixExchangedNames(): void {
+    const { names } = this.mapping;
     const exchanged: number[] = [];
     names.forEachName((name) => {
-      if (this.isUnpairedSvm(name) && names.inner[name] !== NONE) exchanged.push(name);
+      if (this.svm.isUnpaired(name) && this.pvm.state(name) === SYN.paired) exchanged.push(name);
     });
     for (const name of exchanged) {
-      const outside = names.freeOuter(name);
-      this.pvmIsn[outside] = this.svmIsn[name];
-      this.knows[outside] &= ~OF_PVM;
-      this.pair(name, outside);
+      const client = names.freeClientName(name);
+      this.pvm.record(client, this.svm.isn[name] as Seq, null);
+      this.pair(name, client);
     }
   }
 
-  /** The PVM opened the connection of this key, with this number. */
-  private wasTold(isn: number): boolean {
-    const ports = this.key[PORTS_WORD];
-    for (let i = Math.min(this.toldCount, TOLD_MAX) - 1; i >= 0; i--)
-      if (this.toldIsns[i] === isn && this.toldPorts[i] === ports) return true;
-    return false;
+  /** Records a lesson's SYN in `view`; `found` is the name of its key, or NONE. */
+  private learnPvmSyn(bytes: Uint8Array, found: number): LessonEffect {
+    const { segment, signed, seqDelta } = this.mapping;
+    const repeats = this.rememberOpening() === 'repeated';
+    if (repeats && found === NONE) return 'nothing';
+    const name = found === NONE ? this.insert() : found;
+    if (name === NONE || this.pvm.has(name, segment.view.seq)) return 'nothing';
+    const vm = this.learnSyn(this.pvm, this.svm, bytes, name);
+    if (vm === NONE || signed[name] !== 0) return 'nothing';
+    return vm === name && seqDelta[vm] === 0 ? 'nothing' : 'syn-moved';
   }
 
-  private noteTold(): void {
-    const place = this.toldCount++ % TOLD_MAX;
-    this.toldPorts[place] = this.key[PORTS_WORD];
-    this.toldIsns[place] = this.view.seq;
-  }
-
-  private seqDelta(vm: number): number {
-    return (this.pvmIsn[this.names.outer[vm]] - this.svmIsn[vm]) | 0;
-  }
-
-  private tsDelta(vm: number): number {
-    const outside = this.names.outer[vm];
-    const stamped = (this.knows[vm] & SVM_STAMPED) !== 0 && (this.knows[outside] & PVM_STAMPED) !== 0;
-    return stamped ? (this.pvmTs[outside] - this.svmTs[vm]) | 0 : 0;
-  }
-
+  /** Records the SVM's SYN in `view`; `found` is the name of its key, or NONE. Returns the name that it has now. */
   private learnSvmSyn(bytes: Uint8Array, found: number): number {
-    const { view, names } = this;
-    if (found === NONE && opensConnection(view.tcpFlags) && this.wasTold(view.seq)) return NONE;
-    const name = found === NONE ? this.enter() : found;
-    if (name === NONE) return NONE;
-    if ((this.knows[name] & KNOWS_SVM) !== 0 && this.svmIsn[name] === view.seq) return name;
-    const old = names.outer[name];
-    if (old !== NONE) {
-      names.unlink(name);
-      this.knows[old] &= ~OF_PVM;
-    }
-    if ((this.knows[name] & KNOWS_SVM) !== 0) this.unpaired.remove(name);
-    const opens = opensConnection(view.tcpFlags);
-    this.svmIsn[name] = view.seq;
-    this.svmTs[name] = readTsVal(bytes, view);
+    const { segment, key } = this.mapping;
+    const { view } = segment;
+    if (found === NONE && opensConnection(view.tcpFlags) && this.history.has(key[PORTS_WORD], view.seq))
+      return NONE;
+    const name = found === NONE ? this.insert() : found;
+    if (name === NONE || this.svm.has(name, view.seq)) return name;
+    this.opened[name] = opensConnection(view.tcpFlags) ? 1 : 0;
     this.clientIsn[name] = (view.ack - 1) | 0;
-    this.knows[name] &= ~OF_SVM;
-    this.knows[name] |= KNOWS_SVM | (hasTimestamps(bytes, view) ? SVM_STAMPED : 0) | (opens ? SVM_OPENED : 0);
-    this.noteSigned(bytes, name);
-    if ((this.knows[name] & KNOWS_PVM) !== 0 && names.inner[name] === NONE) {
-      this.pair(name, name);
-      return name;
-    }
-    if (!opens || (this.knows[name] & SIGNED) !== 0) return name;
-    const outside = this.unpaired.first(this.key);
-    if (outside !== NONE && (this.knows[outside] & KNOWS_PVM) !== 0 && names.inner[outside] === NONE)
-      this.pair(name, outside);
-    else this.unpaired.add(this.key, name);
+    this.learnSyn(this.svm, this.pvm, bytes, name);
     return name;
   }
 
-  private pair(vm: number, outside: number): void {
-    this.unpaired.remove(vm);
-    this.unpaired.remove(outside);
-    this.names.link(vm, outside);
-  }
-
-  /** The name that the client's segment is for, after what it tells of the PVM. */
-  private learnFromClient(bytes: Uint8Array, name: number): number {
-    const { view, names } = this;
-    if ((view.tcpFlags & TCP_RST) !== 0) return name;
-    const answers = (view.tcpFlags & TCP_SYN) !== 0;
-    if (name !== NONE && (names.inner[name] !== NONE || (this.knows[name] & KNOWS_PVM) !== 0)) return name;
-    if (this.isUnpairedSvm(name)) {
-      // Only this one segment says what the ISN was: later ones acknowledge more.
-      const opened = (this.knows[name] & SVM_OPENED) !== 0;
-      const first = opened ? answers : !answers && ((view.seq - 1) | 0) === this.clientIsn[name];
-      if (first) this.learnPvm(bytes, name, name);
-      return name;
+  /**
+   * Records a SYN of one VM (`mine`) that is not a repetition, and pairs it if it can. Returns the other VM's name of the
+   * connection, or NONE if the SYN stays unpaired.
+   */
+  private learnSyn(mine: VmSyns, others: VmSyns, bytes: Uint8Array, name: number): number {
+    const { segment, key, signed } = this.mapping;
+    const { view } = segment;
+    this.unlink(mine, others, name);
+    this.unpaired.remove(name);
+    const option = segment.timestamps(bytes);
+    mine.record(name, view.seq, option === NONE ? null : readI32(bytes, option + TCP_TIMESTAMPS.value));
+    this.noteSigned(bytes, name);
+    let other = name;
+    if (!others.isUnpaired(name)) {
+      if (!opensConnection(view.tcpFlags) || signed[name] !== 0) return NONE;
+      other = this.unpaired.first(key);
+      if (!others.isUnpaired(other)) {
+        invariant(other === NONE || mine.isUnpaired(other), 'a SYN waits for its counterpart and is paired');
+        this.unpaired.add(key, name);
+        return NONE;
+      }
     }
-    const vm = answers && this.learnsPorts ? this.unpaired.first(this.key) : NONE;
-    if (!this.isUnpairedSvm(vm) || this.wasTold((view.ack - 1) | 0)) return name;
-    const outside = name === NONE ? this.enter() : name;
-    if (outside !== NONE) this.learnPvm(bytes, vm, outside);
-    return outside;
+    if (mine === this.svm) this.pair(name, other);
+    else this.pair(other, name);
+    return other;
   }
 
-  /** The SVM began it, and what the PVM calls it is not known. */
-  private isUnpairedSvm(name: number): boolean {
-    return name !== NONE && (this.knows[name] & KNOWS_SVM) !== 0 && this.names.outer[name] === NONE;
+  /** Ends the pair that `name` is in, for a new connection of this VM by it: the other VM's SYN is void. */
+  private unlink(mine: VmSyns, others: VmSyns, name: number): void {
+    if (mine.state(name) !== SYN.paired) return;
+    const other = mine.links[name];
+    this.mapping.names.unlink(mine === this.svm ? name : other);
+    others.forget(other);
   }
 
-  private learnPvm(bytes: Uint8Array, vm: number, outside: number): void {
-    const { view } = this;
-    this.pvmIsn[outside] = (view.ack - 1) | 0;
-    this.pvmTs[outside] = readTsEcr(bytes, view);
-    this.knows[outside] |= KNOWS_PVM | (hasTimestamps(bytes, view) ? PVM_STAMPED : 0);
-    this.pair(vm, outside);
+  /** `vm` is the SVM's name of a connection, and `client` the PVM's: both SYNs are recorded. */
+  private pair(vm: number, client: number): void {
+    const { svm, pvm } = this;
+    invariant(svm.isUnpaired(vm) && pvm.isUnpaired(client), 'two SYNs were paired, and one is not unpaired');
+    this.unpaired.remove(vm);
+    this.unpaired.remove(client);
+    const stamped = svm.isStamped(vm) && pvm.isStamped(client);
+    const tsDelta = stamped ? (pvm.ts[client] - svm.ts[vm]) | 0 : 0;
+    this.mapping.link(vm, client, (pvm.isn[client] - svm.isn[vm]) | 0, tsDelta);
+    this.hasEcho[vm] = 0;
+  }
+
+  /** Learns from a client's segment with ACK, to the name `found` or NONE. Returns the name that the segment is to. */
+  private learnFromAck(bytes: Uint8Array, found: number): number {
+    if (found !== NONE && this.pvm.state(found) !== SYN.unknown) return found;
+    const { segment, key } = this.mapping;
+    const { view } = segment;
+    if ((view.tcpFlags & TCP_RST) !== 0) return found;
+    const isSynAck = (view.tcpFlags & TCP_SYN) !== 0;
+    if (this.svm.isUnpaired(found)) {
+      // Only the first segment gives the ISN: later ones acknowledge more.
+      const follows = !isSynAck && ((view.seq - 1) | 0) === this.clientIsn[found];
+      if (this.opened[found] !== 0 ? isSynAck : follows) this.learnPvmFromClient(bytes, found, found);
+      return found;
+    }
+    if (!isSynAck || this.portsFrom === 'lessons') return found;
+    const vm = this.unpaired.first(key);
+    if (!this.svm.isUnpaired(vm) || this.history.has(key[PORTS_WORD], this.acknowledgedIsn)) return found;
+    const name = found === NONE ? this.insert() : found;
+    if (name !== NONE) this.learnPvmFromClient(bytes, vm, name);
+    return name;
+  }
+
+  /** Records the PVM's SYN by `client`, to which the segment replies, and pairs it with the SVM's by `vm`. */
+  private learnPvmFromClient(bytes: Uint8Array, vm: number, client: number): void {
+    const option = this.mapping.segment.timestamps(bytes);
+    const ts = option === NONE ? null : readI32(bytes, option + TCP_TIMESTAMPS.echo);
+    this.pvm.record(client, this.acknowledgedIsn, ts);
+    this.pair(vm, client);
+  }
+
+  /** The ISN that the segment acknowledges, if it replies to a SYN. */
+  private get acknowledgedIsn(): Seq {
+    return ((this.mapping.segment.view.ack - 1) | 0) as Seq;
+  }
+
+  /** Remembers the PVM's SYN in `view` past a commit if it opens a connection. */
+  private rememberOpening(): 'new' | 'repeated' | 'no opening' {
+    const { segment, key } = this.mapping;
+    const { view } = segment;
+    if (!opensConnection(view.tcpFlags)) return 'no opening';
+    if (this.history.has(key[PORTS_WORD], view.seq)) return 'repeated';
+    this.history.add(key[PORTS_WORD], view.seq);
+    return 'new';
   }
 
   private noteEcho(bytes: Uint8Array, vm: number): void {
-    if ((this.view.tcpFlags & TCP_ACK) === 0) return;
-    const option = timestamps(bytes, this.view);
-    if (option < 0) return;
-    const echo = readI32(bytes, option + 6);
-    if ((this.knows[vm] & ECHOED) === 0 || seqBefore(this.echoed[vm], echo)) this.echoed[vm] = echo;
-    this.knows[vm] |= ECHOED;
+    const { segment } = this.mapping;
+    const option = segment.timestamps(bytes);
+    if (option === NONE) return;
+    const echo = readI32(bytes, option + TCP_TIMESTAMPS.echo);
+    if (this.hasEcho[vm] === 0 || seqBefore(this.echoed[vm], echo)) this.echoed[vm] = echo;
+    this.hasEcho[vm] = 1;
   }
 
   private noteSigned(bytes: Uint8Array, name: number): void {
-    if (!isSigned(bytes, this.view.l4 + TCP.headerBytesMin, this.view.payload)) {
-      this.knows[name] &= ~SIGNED;
-      return;
-    }
-    if ((this.knows[name] & SIGNED) !== 0) return;
-    this.knows[name] |= SIGNED;
+    const { segment, signed, key } = this.mapping;
+    const { view } = segment;
+    const was = signed[name];
+    signed[name] = isSigned(bytes, view.l4 + TCP.headerBytesMin, view.payload) ? 1 : 0;
+    if (signed[name] === 0 || was !== 0) return;
     this.counters.signed++;
-    this.onSigned(this.key);
+    this.onSigned(key);
   }
 
-  /** `name` is what the SYN went by: its own, or the one that was free when it left. */
+  /** Corrects the SYN in `view`, which left by `name`: the SVM's own name or, where that was taken, the one that was free. */
   private correct(bytes: Uint8Array, name: number): boolean {
-    const { view, names } = this;
+    const { segment, names, seqDelta, tsDelta } = this.mapping;
     let vm = name;
-    while (!((this.knows[vm] & KNOWS_SVM) !== 0 && this.svmIsn[vm] === view.seq)) {
-      vm = names.outer[vm];
+    while (!this.svm.has(vm, segment.view.seq)) {
+      vm = names.clientName[vm];
       if (vm === NONE || vm === name) return false;
     }
-    if (names.outer[vm] === NONE) return false;
-    const outside = names.outer[vm];
-    translateOutput(bytes, view, this.seqDelta(vm), this.tsDelta(vm));
-    if (outside !== name) replacePort(bytes, view, view.l4 + TCP.sourcePort, names.port[outside]);
+    const client = names.clientName[vm];
+    if (client === NONE) return false;
+    segment.rewrite(bytes, seqDelta[vm], tsDelta[vm], client === name ? NONE : names.port[client]);
     return true;
   }
 
-  private nameOfKept(bytes: Uint8Array, at: number, length: number): number {
-    if (this.names.size === 0 || !this.isTcp(bytes, at, length)) return NONE;
-    writeOutputKey(bytes, this.view, this.key);
-    const name = this.names.find(this.key);
-    return name !== NONE && (this.knows[name] & SIGNED) !== 0 ? NONE : name;
+  /** Returns the name by which a retained frame left, or NONE if nothing may be changed in it. */
+  private nameOfRetained(bytes: Uint8Array, at: number, length: number): number {
+    const { mapping } = this;
+    if (mapping.names.size === 0 || !mapping.segment.parse(bytes, at, length, SENDER.vm)) return NONE;
+    const name = mapping.find(bytes);
+    return name !== NONE && mapping.signed[name] !== 0 ? NONE : name;
   }
 
-  private enter(): number {
-    const name = this.names.insert(this.key);
-    if (name !== NONE) this.knows[name] = 0;
+  private insert(): number {
+    const name = this.mapping.insert(this.mapping.key);
+    if (name === NONE) return NONE;
+    this.svm.forget(name);
+    this.pvm.forget(name);
     return name;
-  }
-
-  /** An error on its way out quotes what the SVM heard. */
-  private quotedOutput(bytes: Uint8Array): void {
-    const { view, quote, names } = this;
-    if (!viewQuote(bytes, view, quote)) return;
-    writeInputKey(bytes, quote, this.key);
-    const name = names.find(this.key);
-    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
-    const known = names.outer[name] !== NONE;
-    const outside = known ? names.outer[name] : names.freeOuter(name);
-    if (known) translateQuotedInput(bytes, view, quote, this.seqDelta(name), this.tsDelta(name));
-    if (outside !== name)
-      replaceQuotedPort(bytes, view, quote, quote.l4 + TCP.destinationPort, names.port[outside]);
-  }
-
-  private quotedInput(bytes: Uint8Array): void {
-    const { view, quote, names } = this;
-    if (!viewQuote(bytes, view, quote)) return;
-    writeOutputKey(bytes, quote, this.key);
-    const name = names.find(this.key);
-    if (name === NONE || (this.knows[name] & SIGNED) !== 0) return;
-    const known = names.inner[name] !== NONE;
-    const inside = known ? names.inner[name] : names.freeInner(name);
-    if (known) translateQuotedOutput(bytes, view, quote, this.seqDelta(inside), this.tsDelta(inside));
-    if (inside !== name) replaceQuotedPort(bytes, view, quote, quote.l4 + TCP.sourcePort, names.port[inside]);
-  }
-
-  /** Parses; true for a TCP segment, or the first fragment of one. */
-  private isTcp(bytes: Uint8Array, at: number, length: number): boolean {
-    const kind = parsePacket(bytes, at, length, this.view);
-    return kind === PACKET.tcp || (kind === PACKET.otherIp && viewFirstFragment(bytes, this.view));
   }
 }

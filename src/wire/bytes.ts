@@ -1,8 +1,8 @@
 /**
  * Big-endian integers on plain Uint8Arrays.
  *
- * 32-bit values are int32 on purpose (`| 0`): a value above 2^31 that is stored in an object field becomes a
- * heap number in V8, an int32 never does. Sequence arithmetic (flow/sequence.ts) is built for it.
+ * 32-bit values are int32 on purpose (`| 0`): V8 stores a value of 2^31 or more in an object field as a heap number, and
+ * an int32 as itself. Sequence arithmetic (flow/sequence.ts) takes int32.
  */
 
 export function readU16(bytes: Uint8Array, at: number): number {

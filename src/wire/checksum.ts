@@ -2,7 +2,10 @@
  * The Internet checksum (RFC 1071) and its incremental update (RFC 1624, equation 3).
  */
 
-/** Sum of 16-bit words, not folded; an odd last byte counts as the high half. `sum` chains several ranges. */
+/**
+ * Returns the sum of 16-bit words, not folded; an odd last byte counts as the high half of a word. `sum` is what earlier
+ * ranges summed to.
+ */
 export function sumWords(bytes: Uint8Array, at: number, length: number, sum: number): number {
   const end = at + (length & ~1);
   for (; at < end; at += 2) sum += (bytes[at] << 8) | bytes[at + 1];
@@ -10,33 +13,33 @@ export function sumWords(bytes: Uint8Array, at: number, length: number, sum: num
   return sum;
 }
 
-/** Folds a sum to 16 bits and complements it: the value that goes on the wire. */
+/** Folds a sum to 16 bits and complements it: returns the value that goes on the wire. */
 export function foldChecksum(sum: number): number {
   while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 0x10000);
   return ~sum & 0xffff;
 }
 
 /**
- * The checksum after a 32-bit field changed from `before` to `after`.
- * `odd` says that the field starts at an odd offset of the summed range, where its bytes swap places.
+ * Returns what a 32-bit field that changes from `before` to `after` adds to a checksum: 16 bits, for `adjustChecksum`. Those
+ * of several fields may be summed. `offset` is where the field lies, from the start of the summed range.
  */
-export function adjustChecksum32(checksum: number, before: number, after: number, odd: boolean): number {
-  let sum =
-    (~checksum & 0xffff) +
-    swapIf(~(before >>> 16) & 0xffff, odd) +
-    swapIf(~before & 0xffff, odd) +
-    swapIf(after >>> 16, odd) +
-    swapIf(after & 0xffff, odd);
+export function checksumChange32(before: number, after: number, offset: number): number {
+  let change = (~before >>> 16) + (~before & 0xffff) + (after >>> 16) + (after & 0xffff);
+  change = (change & 0xffff) + (change >>> 16);
+  change = (change & 0xffff) + (change >>> 16);
+  // At an odd offset the bytes of each word change places, and so do those of the sum (RFC 1071 section 2).
+  return (offset & 1) === 0 ? change : ((change & 0xff) << 8) | (change >>> 8);
+}
+
+/** Returns the checksum after the changes that `change` is the sum of. */
+export function adjustChecksum(checksum: number, change: number): number {
+  let sum = (~checksum & 0xffff) + change;
   sum = (sum & 0xffff) + (sum >>> 16);
   sum = (sum & 0xffff) + (sum >>> 16);
   return ~sum & 0xffff;
 }
 
-function swapIf(word: number, odd: boolean): number {
-  return odd ? ((word << 8) & 0xff00) | (word >>> 8) : word;
-}
-
-/** Checksum of a transport segment with its IPv4 or IPv6 pseudo header; its own field must be zero. */
+/** Returns the checksum of a transport segment with its IPv4 or IPv6 pseudo header; its checksum field must be zero. */
 export function transportChecksum(
   bytes: Uint8Array,
   addressesAt: number,
@@ -49,7 +52,7 @@ export function transportChecksum(
   return foldChecksum(sumWords(bytes, at, length, sum));
 }
 
-/** True when the stored 16 bits at `fieldAt` are right for the range. */
+/** Returns true if the checksum that lies within the range, as in an IPv4 header or an ICMP message, is right. */
 export function headerChecksumHolds(bytes: Uint8Array, at: number, length: number): boolean {
   return foldChecksum(sumWords(bytes, at, length, 0)) === 0;
 }

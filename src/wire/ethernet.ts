@@ -1,4 +1,4 @@
-/** Ethernet II, with any number of 802.1Q / 802.1ad tags up to two (IEEE 802.3, 802.1Q). 0x9100 is 802.1ad's forerunner. */
+/** Ethernet II with at most two 802.1Q or 802.1ad tags (IEEE 802.3, 802.1Q). EtherType 0x9100 came before 802.1ad. */
 
 export const ETHERNET = {
   destination: 0,

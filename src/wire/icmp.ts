@@ -1,4 +1,4 @@
-/** ICMP and ICMPv6 (RFC 792, RFC 4443, RFC 4861, RFC 3810): offsets and the types that matter here. */
+/** ICMP and ICMPv6 (RFC 792, RFC 4443, RFC 4861, RFC 3810): offsets, and the message types that this code tells apart. */
 
 export const ICMP = { type: 0, code: 1, checksum: 2, id: 4, sequence: 6, headerBytes: 8 } as const;
 
@@ -6,12 +6,12 @@ export const ICMP_ECHO_REPLY = 0;
 export const ICMP_ECHO_REQUEST = 8;
 export const ICMPV6_ECHO_REQUEST = 128;
 export const ICMPV6_ECHO_REPLY = 129;
-/** What every error message begins with, before the packet that it quotes (RFC 792, RFC 4443 section 3). */
+/** Bytes of an error's header; the packet that it quotes follows (RFC 792, RFC 4443 section 3). */
 export const ICMP_QUOTE = 8;
 const ICMP_ERRORS = [3, 4, 5, 11, 12];
 const ICMPV6_INFORMATIONAL = 128;
 
-/** Does an ICMP (version 4) or ICMPv6 (version 6) message quote the packet that it is about? */
+/** Returns true if an ICMP (IP version 4) or ICMPv6 (version 6) message quotes the packet that it is about. */
 export function quotesPacket(version: number, type: number): boolean {
   return version === 6 ? type < ICMPV6_INFORMATIONAL : ICMP_ERRORS.includes(type);
 }

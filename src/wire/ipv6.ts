@@ -12,5 +12,5 @@ export const IPV6 = {
 /** The fragment extension header (RFC 8200 section 4.5). */
 export const IPV6_FRAGMENT = { offset: 2, id: 4, headerBytes: 8, offsetMask: 0xfff8, more: 1 } as const;
 
-/** More extension headers than this is not traffic but an attack on the parser (RFC 9099 section 2.1). */
+/** A packet with more extension headers is an attack on the parser (RFC 9099 section 2.1) and counts as malformed. */
 export const IPV6_EXTENSION_HEADERS_MAX = 8;

@@ -1,14 +1,17 @@
 /**
- * One look at a frame: what it is, and where its parts lie.
+ * Parses a frame: which kind of packet it holds, and where the packet's parts lie.
  *
- * Goal: check every length once, so that whoever reads a field afterwards may trust it.
- * A `PacketView` is reused for frame after frame; it holds offsets into the frame's buffer and the few values
- * that every engine asks for. It is void as soon as the next frame is parsed into it.
+ * Goal: every length is checked once, here, so that the readers of fields may trust it.
+ * A `PacketView` is reused from frame to frame. It holds offsets into the frame's buffer and the few values that every
+ * engine needs. It is void as soon as the next frame is parsed into it.
  *
- * Limits: two VLAN tags, eight IPv6 extension headers; AH ends them, for what it signs has to be looked at with it.
- * Lengths come from the IP header, so Ethernet padding is never payload. A frame whose lengths contradict each other is
- * `malformed`, never half-parsed. An IPv6 packet that says it is a fragment and is whole (RFC 6946) is no fragment.
+ * Limits: two VLAN tags and IPV6_EXTENSION_HEADERS_MAX extension headers. AH ends the extension headers, because the packet
+ * that it signs must be compared together with it. Lengths come from the IP header, so Ethernet padding is never payload.
+ *
+ * Failure: a frame whose lengths contradict each other is `malformed`, never half-parsed. An IPv6 packet with a fragment
+ * header that is the only fragment (an atomic fragment, RFC 6946) counts as unfragmented.
  */
+import type { Seq } from '../units.ts';
 import { readI32, readU16 } from './bytes.ts';
 import { ETHER_TYPE, ETHERNET } from './ethernet.ts';
 import { ICMP, ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST, ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUEST } from './icmp.ts';
@@ -18,7 +21,7 @@ import { TCP, TCP_FIN, TCP_SYN } from './tcp.ts';
 import { UDP } from './udp.ts';
 
 export const PACKET = {
-  /** lengths contradict each other, or the frame is too short for what it says it is */
+  /** lengths contradict each other, or the frame ends before its headers do */
   malformed: 0,
   /** not IP: ARP, LLDP, ... (see etherType) */
   nonIp: 1,
@@ -26,7 +29,7 @@ export const PACKET = {
   udp: 3,
   icmp: 4,
   icmpv6: 5,
-  /** any other IP protocol, and every fragment */
+  /** every other IP protocol, and every fragment */
   otherIp: 6,
 } as const;
 export type PacketKind = (typeof PACKET)[keyof typeof PACKET];
@@ -40,7 +43,7 @@ export class PacketView {
   ipVersion = 0;
   protocol = 0;
   fragment = false;
-  /** of a fragment, and of nothing else: where its payload is in the datagram, whether more come behind, and what groups them */
+  /** Set for fragments only: the payload's place in the datagram, whether more fragments follow, and the datagram's id. */
   fragmentOffset = 0;
   moreFragments = false;
   fragmentId = 0;
@@ -51,22 +54,23 @@ export class PacketView {
   end = 0;
   sourceAt = 0;
   destinationAt = 0;
-  /** IPv4 addresses, 0 in any other packet */
+  /** IPv4 addresses, 0 in every other packet */
   source4 = 0;
   destination4 = 0;
   sourcePort = 0;
   destinationPort = 0;
-  /** ICMP type and echo id; the id is 0 for anything but echo */
+  /** ICMP type and echo id; the id is 0 in every message but an echo request or reply */
   icmpType = 0;
   icmpId = 0;
-  seq = 0;
-  ack = 0;
+  /** TCP only, as the flags are */
+  seq = 0 as Seq;
+  ack = 0 as Seq;
   tcpFlags = 0;
   /** TCP and UDP payload; for other packets everything after the IP header */
   payload = 0;
   payloadBytes = 0;
 
-  /** Sequence numbers that a TCP segment takes: payload, SYN and FIN. */
+  /** Number of sequence numbers that a TCP segment takes: its payload, SYN and FIN (RFC 9293 section 3.4). */
   get seqLength(): number {
     return (
       this.payloadBytes +
@@ -76,17 +80,20 @@ export class PacketView {
   }
 }
 
+/** Parses the frame of `length` bytes at `at` into `view`. Returns its kind, which is also in the view. */
+export function parsePacket(bytes: Uint8Array, at: number, length: number, view: PacketView): PacketKind {
+  return parse(bytes, at, length, view, false);
+}
+
 /**
- * Parses `length` bytes at `at`; returns the kind, which is also left in `view`. `gso`: the frame is yet to be cut into
- * segments, so an IP length of 0 means up to the end of the frame.
+ * Like parsePacket, for a frame that the network card will cut into segments (virtio-net.ts, `isGso`): an IP length of 0
+ * means that the packet extends to the end of the frame.
  */
-export function parsePacket(
-  bytes: Uint8Array,
-  at: number,
-  length: number,
-  view: PacketView,
-  gso = false,
-): PacketKind {
+export function parseGsoPacket(bytes: Uint8Array, at: number, length: number, view: PacketView): PacketKind {
+  return parse(bytes, at, length, view, true);
+}
+
+function parse(bytes: Uint8Array, at: number, length: number, view: PacketView, gso: boolean): PacketKind {
   const frameEnd = at + length;
   view.kind = PACKET.malformed;
   view.vlan = 0;
@@ -136,8 +143,8 @@ function parseIpv4(
 ): PacketKind {
   if (l3 + IPV4.headerBytesMin > frameEnd) return PACKET.malformed;
   const headerBytes = (bytes[l3] & 0x0f) << 2;
-  const said = readU16(bytes, l3 + IPV4.totalLength);
-  const totalLength = said === 0 && gso ? frameEnd - l3 : said;
+  const ownLength = readU16(bytes, l3 + IPV4.totalLength);
+  const totalLength = ownLength === 0 && gso ? frameEnd - l3 : ownLength;
   if (bytes[l3] >> 4 !== 4 || headerBytes < IPV4.headerBytesMin) return PACKET.malformed;
   if (totalLength < headerBytes || l3 + totalLength > frameEnd) return PACKET.malformed;
   view.ipVersion = 4;
@@ -155,7 +162,7 @@ function parseIpv4(
   return parseTransport(bytes, l3 + headerBytes, view);
 }
 
-/** Where they are and what, of an IPv4 header at `l3` whose length was checked. */
+/** Reads both addresses of an IPv4 header at `l3`, whose length the caller has checked, into the view. */
 export function readIpv4Addresses(bytes: Uint8Array, l3: number, view: PacketView): void {
   view.sourceAt = l3 + IPV4.source;
   view.destinationAt = l3 + IPV4.destination;
@@ -163,7 +170,10 @@ export function readIpv4Addresses(bytes: Uint8Array, l3: number, view: PacketVie
   view.destination4 = readI32(bytes, view.destinationAt);
 }
 
-/** Every fragment but the last has whole units of eight bytes, and no datagram is longer than its length can say. */
+/**
+ * Returns true if a fragment with so many payload bytes is possible: every fragment but the last has whole units of eight
+ * bytes, and the datagram is at most 65535 bytes long.
+ */
 function isSoundFragment(view: PacketView, bytes: number): boolean {
   if (bytes === 0 || (view.moreFragments && (bytes & 7) !== 0)) return false;
   return view.fragmentOffset + bytes <= 0xffff;
@@ -177,8 +187,8 @@ function parseIpv6(
   gso: boolean,
 ): PacketKind {
   if (l3 + IPV6.headerBytes > frameEnd || bytes[l3] >> 4 !== 6) return PACKET.malformed;
-  const said = readU16(bytes, l3 + IPV6.payloadLength);
-  const end = said === 0 && gso ? frameEnd : l3 + IPV6.headerBytes + said;
+  const ownLength = readU16(bytes, l3 + IPV6.payloadLength);
+  const end = ownLength === 0 && gso ? frameEnd : l3 + IPV6.headerBytes + ownLength;
   if (end > frameEnd) return PACKET.malformed;
   view.ipVersion = 6;
   view.sourceAt = l3 + IPV6.source;
@@ -199,7 +209,7 @@ function parseIpv6(
       view.fragment = true;
       view.fragmentId = readI32(bytes, at - IPV6_FRAGMENT.headerBytes + IPV6_FRAGMENT.id);
       if (!isSoundFragment(view, end - at)) return PACKET.malformed;
-      // What follows a fragment header is only a header in the first fragment.
+      // Only in the first fragment does a header follow; every fragment is otherIp, so none is parsed here.
       break;
     }
     next = bytes[at];
@@ -245,8 +255,8 @@ function parseTcp(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
   if (headerBytes < TCP.headerBytesMin || l4 + headerBytes > view.end) return PACKET.malformed;
   view.sourcePort = readU16(bytes, l4 + TCP.sourcePort);
   view.destinationPort = readU16(bytes, l4 + TCP.destinationPort);
-  view.seq = readI32(bytes, l4 + TCP.seq);
-  view.ack = readI32(bytes, l4 + TCP.ack);
+  view.seq = readI32(bytes, l4 + TCP.seq) as Seq;
+  view.ack = readI32(bytes, l4 + TCP.ack) as Seq;
   view.tcpFlags = bytes[l4 + TCP.flags];
   view.payload = l4 + headerBytes;
   view.payloadBytes = view.end - view.payload;
@@ -258,13 +268,13 @@ function parseUdp(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
   const length = readU16(bytes, l4 + UDP.length);
   if (length < UDP.headerBytes || l4 + length > view.end) return PACKET.malformed;
   readPorts(bytes, l4, view);
-  // Bytes behind the datagram (RFC 9868) make its length worth knowing: they count as payload with it.
+  // If bytes follow the datagram (UDP options, RFC 9868), the payload to compare begins with the UDP length and has them too.
   view.payload = l4 + length === view.end ? l4 + UDP.headerBytes : l4 + UDP.length;
   view.payloadBytes = view.end - view.payload;
   return PACKET.udp;
 }
 
-/** The checksum covers only so much, and 0 stands for all; the payload is what IP says. */
+/** UDP-Lite's checksum covers `coverage` bytes, 0 meaning all (RFC 3828 section 3.1); the payload's length comes from IP. */
 function parseUdpLite(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
   if (l4 + UDP.headerBytes > view.end) return PACKET.malformed;
   const coverage = readU16(bytes, l4 + UDP.length);
@@ -275,7 +285,7 @@ function parseUdpLite(bytes: Uint8Array, l4: number, view: PacketView): PacketKi
   return PACKET.udp;
 }
 
-/** Only its ports, which every transport has at the same place. */
+/** Reads only the ports of SCTP, which lie where UDP has them. */
 function parseSctp(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
   if (l4 + 4 > view.end) return PACKET.malformed;
   readPorts(bytes, l4, view);
@@ -305,9 +315,9 @@ function parseIcmp(bytes: Uint8Array, l4: number, view: PacketView, kind: Packet
 }
 
 /**
- * The transport header of a datagram that came in fragments: `bytesThere` of its `total` bytes at `l4` are in the first.
- * Sets kind, ports and id in a view of one of its fragments, which is then one of the whole. Answers how many bytes are
- * not payload. What does not make sense, and TCP, is another IP protocol's.
+ * Parses the transport header of a datagram that came in fragments. Of its `total` bytes the first fragment has `bytesThere`,
+ * at `l4`. `view` is that of one of its fragments; it gets the kind, ports and id of the whole datagram. Returns how many
+ * bytes are header. TCP, and a header that makes no sense, stay `otherIp`.
  */
 export function parseDatagram(
   bytes: Uint8Array,

@@ -1,10 +1,8 @@
 /**
- * The common frame, looked at in a few loads: TCP in IPv4 without options or IPv6 without extension headers,
- * unfragmented, untagged.
- *
- * Fills the view exactly as parsePacket would. Returns false for anything else, well-formed or not, and leaves
- * the view for parsePacket to fill.
+ * Parses the common frame in a few loads: TCP in IPv4 without options or in IPv6 without extension headers, unfragmented and
+ * untagged.
  */
+import type { Seq } from '../units.ts';
 import { PACKET, type PacketView } from './packet.ts';
 
 const ETHERNET_BYTES = 14;
@@ -15,9 +13,13 @@ const TCP_PROTOCOL = 6;
 /** EtherType, then version and header length (IPv4) or version (IPv6): the four bytes from the EtherType on. */
 const IPV4_PLAIN = 0x080045;
 const IPV6 = 0x86dd6;
-/** Of the four bytes from IPv4's fragment field on: more fragments, the offset, and the protocol. */
+/** Mask for the four bytes from IPv4's fragment field on: more fragments, the offset, and the protocol. */
 const IPV4_FRAGMENT_AND_PROTOCOL = 0x3fff00ff;
 
+/**
+ * Returns true if the frame is a common one; the view is then filled exactly as parsePacket would fill it. Returns false for
+ * every other frame, well-formed or not; parsePacket must then fill the view.
+ */
 export function parseQuickTcp(bytes: DataView, at: number, length: number, view: PacketView): boolean {
   if (length < ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES) return false;
   const l3 = at + ETHERNET_BYTES;
@@ -61,8 +63,8 @@ export function parseQuickTcp(bytes: DataView, at: number, length: number, view:
   view.destinationPort = ports & 0xffff;
   view.icmpType = 0;
   view.icmpId = 0;
-  view.seq = bytes.getInt32(l4 + 4);
-  view.ack = bytes.getInt32(l4 + 8);
+  view.seq = bytes.getInt32(l4 + 4) as Seq;
+  view.ack = bytes.getInt32(l4 + 8) as Seq;
   view.tcpFlags = offsetAndFlags & 0xff;
   view.payload = payload;
   view.payloadBytes = end - payload;

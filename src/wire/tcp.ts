@@ -1,4 +1,6 @@
 /** TCP header offsets, flags and options (RFC 9293, 7323, 2018, 2385, 5925), relative to the header's first byte. */
+import { NONE } from '../units.ts';
+import { readI32, readU16 } from './bytes.ts';
 
 export const TCP = {
   sourcePort: 0,
@@ -30,28 +32,50 @@ export const TCP_OPTION = {
   md5: 19,
   ao: 29,
 } as const;
-export const TCP_TIMESTAMPS_BYTES = 10;
+/** Offsets in an option, from its kind byte. */
+export const TCP_OPTION_LENGTH = 1;
+export const TCP_MSS = { value: 2, bytes: 4 } as const;
+export const TCP_WINDOW_SCALE = { shift: 2, bytes: 3 } as const;
+export const TCP_TIMESTAMPS = { value: 2, echo: 6, bytes: 10 } as const;
+/** The edges of the blocks follow each other to the end of the option. */
+export const TCP_SACK = { edges: 2, edgeBytes: 4 } as const;
 const NOT_SCALED = 0xff;
+/** NOP, NOP, and the timestamps option's kind and length. */
+const TIMESTAMPS_LAYOUT = 0x0101080a;
+const TIMESTAMPS_LAYOUT_BYTES = 12;
+
+/** Returns true for a SYN without ACK: its sender opens the connection. */
+export function opensConnection(flags: number): boolean {
+  return (flags & (TCP_SYN | TCP_ACK)) === TCP_SYN;
+}
 
 /**
- * Finds an option. `at` is the first byte after the fixed header, `end` the first after the options.
- * Returns the offset of the option's kind byte, or -1; options that lie about their length end the search.
+ * Returns the offset of an option's kind byte, or NONE. `at` is the first byte after the fixed header, `end` the first after
+ * the options. An option whose length is impossible ends the search.
  */
 export function findTcpOption(bytes: Uint8Array, at: number, end: number, kind: number): number {
   while (at < end) {
     const found = bytes[at];
-    if (found === TCP_OPTION.end) return -1;
+    if (found === TCP_OPTION.end) return NONE;
     if (found === TCP_OPTION.nop) {
       at++;
       continue;
     }
-    if (at + 1 >= end) return -1;
-    const length = bytes[at + 1];
-    if (length < 2 || at + length > end) return -1;
+    if (at + TCP_OPTION_LENGTH >= end) return NONE;
+    const length = bytes[at + TCP_OPTION_LENGTH];
+    if (length < 2 || at + length > end) return NONE;
     if (found === kind) return at;
     at += length;
   }
-  return -1;
+  return NONE;
+}
+
+/** Returns the offset of the timestamps option (RFC 7323), or NONE. `at` and `end` as above. */
+export function findTimestamps(bytes: Uint8Array, at: number, end: number): number {
+  // RFC 7323 appendix A asks for this layout, and nearly every segment has it.
+  if (at + TIMESTAMPS_LAYOUT_BYTES <= end && readI32(bytes, at) === TIMESTAMPS_LAYOUT) return at + 2;
+  const option = findTcpOption(bytes, at, end, TCP_OPTION.timestamps);
+  return option !== NONE && bytes[option + TCP_OPTION_LENGTH] === TCP_TIMESTAMPS.bytes ? option : NONE;
 }
 
 /**
@@ -60,20 +84,22 @@ export function findTcpOption(bytes: Uint8Array, at: number, end: number, kind: 
  */
 export function isSigned(bytes: Uint8Array, at: number, end: number): boolean {
   return (
-    findTcpOption(bytes, at, end, TCP_OPTION.md5) >= 0 || findTcpOption(bytes, at, end, TCP_OPTION.ao) >= 0
+    findTcpOption(bytes, at, end, TCP_OPTION.md5) !== NONE ||
+    findTcpOption(bytes, at, end, TCP_OPTION.ao) !== NONE
   );
 }
 
 /**
- * What a SYN's options settle for as long as the connection lives, in one number: segment size, window scale, and
- * whether there will be SACK and timestamps. `at` and `end` as above.
+ * Returns what a SYN's options settle for the whole connection, packed into one number: segment size, window scale, and
+ * whether SACK and timestamps will be used. `at` and `end` as above.
  */
 export function settledOptions(bytes: Uint8Array, at: number, end: number): number {
   const mss = findTcpOption(bytes, at, end, TCP_OPTION.mss);
   const scale = findTcpOption(bytes, at, end, TCP_OPTION.windowScale);
-  const sack = findTcpOption(bytes, at, end, TCP_OPTION.sackPermitted) < 0 ? 0 : 1;
-  const stamps = findTcpOption(bytes, at, end, TCP_OPTION.timestamps) < 0 ? 0 : 1;
-  const segment = mss < 0 || mss + 4 > end ? 0 : (bytes[mss + 2] << 8) | bytes[mss + 3];
-  const shift = scale < 0 || scale + 3 > end ? NOT_SCALED : bytes[scale + 2] & 0x0f;
+  const sack = findTcpOption(bytes, at, end, TCP_OPTION.sackPermitted) === NONE ? 0 : 1;
+  const stamps = findTcpOption(bytes, at, end, TCP_OPTION.timestamps) === NONE ? 0 : 1;
+  const segment = mss === NONE || mss + TCP_MSS.bytes > end ? 0 : readU16(bytes, mss + TCP_MSS.value);
+  const scaled = scale !== NONE && scale + TCP_WINDOW_SCALE.bytes <= end;
+  const shift = scaled ? bytes[scale + TCP_WINDOW_SCALE.shift] & 0x0f : NOT_SCALED;
   return (segment << 16) | (shift << 8) | (sack << 1) | stamps;
 }

@@ -2,6 +2,7 @@
  * The header that a virtio network card puts before a frame (virtio 1.2 section 5.1.6), little-endian. Offsets are
  * relative to its first byte.
  */
+import { NONE } from '../units.ts';
 
 export const VIRTIO_NET = {
   flags: 0,
@@ -11,12 +12,12 @@ export const VIRTIO_NET = {
   headerBytesMin: 10,
 } as const;
 
-/** The transport checksum is not complete: it holds the pseudo header's sum, and whoever sends the frame adds the rest. */
+/** The transport checksum is partial: it holds the sum of the pseudo header, and the network card adds the rest. */
 export const VIRTIO_NET_NEEDS_CSUM = 0x01;
 
 /**
- * Where a frame's incomplete checksum lies, or -1 when it has none. The frame, header included, is `length` bytes at
- * `at`, and the header its first `headerBytes`.
+ * Returns the offset of a frame's partial checksum, or NONE if its checksum is complete or its place is outside the frame.
+ * The frame is `length` bytes at `at`, of which the first `headerBytes` are this header.
  */
 export function partialChecksumAt(
   bytes: Uint8Array,
@@ -24,14 +25,17 @@ export function partialChecksumAt(
   length: number,
   headerBytes: number,
 ): number {
-  if (headerBytes < VIRTIO_NET.headerBytesMin) return -1;
-  if ((bytes[at + VIRTIO_NET.flags] & VIRTIO_NET_NEEDS_CSUM) === 0) return -1;
+  if (headerBytes < VIRTIO_NET.headerBytesMin) return NONE;
+  if ((bytes[at + VIRTIO_NET.flags] & VIRTIO_NET_NEEDS_CSUM) === 0) return NONE;
   const field =
     headerBytes + readU16Le(bytes, at + VIRTIO_NET.csumStart) + readU16Le(bytes, at + VIRTIO_NET.csumOffset);
-  return field + 2 <= length ? at + field : -1;
+  return field + 2 <= length ? at + field : NONE;
 }
 
-/** Is the frame one that will be cut into segments? Its IP length is then 0 when it does not fit (Linux: BIG TCP). */
+/**
+ * Returns true if the network card will cut the frame into segments (GSO). Its IP length is 0 if 16 bits cannot hold it
+ * (Linux: BIG TCP), so `parseGsoPacket` parses it.
+ */
 export function isGso(bytes: Uint8Array, at: number, headerBytes: number): boolean {
   return headerBytes >= VIRTIO_NET.headerBytesMin && bytes[at + VIRTIO_NET.gsoType] !== 0;
 }

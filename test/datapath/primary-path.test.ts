@@ -439,7 +439,7 @@ test('the secondary hears a SYN that the VM repeats after a failover in the VMâ€
   };
   const [said, told] = [vmSyn(c, { isn: 1000, ts: 0 }), vmSyn(c, { isn: 5000, ts: 0 })];
   const view = new PacketView();
-  parsePacket(said, 0, said.length, view, false);
+  parsePacket(said, 0, said.length, view);
   const key = new Int32Array(FLOW_KEY_WORDS);
   writeOutputKey(said, view, key);
   const pair = new TwoPaths();

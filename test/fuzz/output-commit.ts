@@ -13,7 +13,7 @@
  */
 import { COMPARE_AS, compareAs } from '../../src/compare/classes.ts';
 import { FLOW_KEY_WORDS, writeOutputKey } from '../../src/flow/key.ts';
-import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
+import { PACKET, PacketView, parseGsoPacket, parsePacket } from '../../src/wire/packet.ts';
 import { ACK, FIN, RST, SYN } from '../frames.ts';
 import { saidOfQuoted } from './quoted.ts';
 
@@ -23,7 +23,8 @@ type Tcp = { flags: number; seq: number; ack: number; payload: Buffer };
 /** What a frame says, or null for one whose lengths lie. `gso`: it is yet to be cut into segments. */
 export function read(frame: Buffer, gso = false): Said | null {
   const view = new PacketView();
-  if (parsePacket(frame, 0, frame.length, view, gso) === PACKET.malformed) return null;
+  const parse = gso ? parseGsoPacket : parsePacket;
+  if (parse(frame, 0, frame.length, view) === PACKET.malformed) return null;
   const key = new Int32Array(FLOW_KEY_WORDS);
   writeOutputKey(frame, view, key);
   const payload = frame.subarray(view.payload, view.payload + view.payloadBytes);

@@ -1,6 +1,7 @@
 /** The translators against hostile frames: they move numbers of TCP headers and their checksum, and nothing else. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { LESSON } from '../../src/compare/lesson.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import { SvmTranslator } from '../../src/translate/svm-translator.ts';
@@ -9,6 +10,7 @@ import type { Dice } from '../dice.ts';
 import { internetChecksum, RST, u32 } from '../frames.ts';
 import { vmSyn } from '../translate/connection.ts';
 import { quoting } from '../translate/quotes.ts';
+import { teachSyn } from '../translate/rig.ts';
 import { fuzz } from './cases.ts';
 import { hostileFrame } from './hostile.ts';
 import { beginsTcp, type QuotedTcp, quotedTcp } from './quoted.ts';
@@ -100,9 +102,9 @@ function begin(dice: Dice, translator: SvmTranslator): void {
       const numbers = (port: number) => ({ isn: dice.roll(2 ** 32), ts: dice.roll(2 ** 32), port });
       const pvm = vmSyn(c, numbers(80));
       const svm = vmSyn(c, numbers(clientOpens || dice.chance(2) ? 80 : 81));
-      if (dice.chance(2)) translator.pvmSyn(pvm, 0, pvm.length);
+      if (dice.chance(2)) teachSyn(translator, pvm);
       translator.output(svm, 0, svm.length);
-      translator.pvmSyn(pvm, 0, pvm.length);
+      teachSyn(translator, pvm);
     }
   }
 }
@@ -154,7 +156,9 @@ test('an SVM translator that hears anything in any order', async () => {
       const fromVm = dice.chance(2);
       const frame = hostileFrame(dice, fromVm);
       if (dice.chance(4))
-        apply(dice, frame, true, (bytes, at, length) => translator.pvmSyn(bytes, at, length));
+        apply(dice, frame, true, (bytes, at, length) =>
+          translator.teach(LESSON.tcpSyn, dice.chance(8) ? 'past' : 'current', bytes, at, length),
+        );
       else if (dice.chance(8))
         apply(dice, frame, true, (bytes, at, length) => translator.correctSyn(bytes, at, length));
       else {
@@ -180,7 +184,7 @@ test('an offset map with connections of the same few addresses', async () => {
     begin(dice, translator);
     for (let i = dice.roll(40); i > 0; i--) {
       const syn = hostileFrame(dice, true);
-      translator.pvmSyn(syn, 0, syn.length);
+      teachSyn(translator, syn);
       const other = hostileFrame(dice, true);
       translator.output(other, 0, other.length);
       const answer = hostileFrame(dice, false);

@@ -91,7 +91,12 @@ test('what a commit does to the map of offsets is told at once', async () => {
   all.svmQemu.write(u32(2), () => {});
   await all.pass();
   const before = told();
-  all.paths.primary.offsets.add(Int32Array.from(CONNECTION), 1, 2, 3);
+  all.paths.primary.offsets.add(Int32Array.from(CONNECTION), {
+    vmIsn: 1,
+    seqDelta: 2,
+    tsDelta: 3,
+    clientPort: 80,
+  });
   all.svmQemu.write(u32(5), () => {});
   await all.pass();
   assert.equal(told(), before + 1);

@@ -1,5 +1,4 @@
-/** One TCP connection between a client and a VM, for the translators' tests: builds its frames from relative numbers. */
-import assert from 'node:assert/strict';
+/** One TCP connection between a client and a VM: builds its frames from relative numbers. */
 import fc from 'fast-check';
 import {
   ACK,
@@ -15,7 +14,7 @@ import {
   VM_MAC,
 } from '../frames.ts';
 
-/** The numbers that a VM chose for itself; the port too, when it opens the connection. */
+/** The numbers that a VM chose for itself; also the port, if the VM opens the connection. */
 export type Numbers = { isn: number; ts: number; port?: number };
 
 export type Connection = {
@@ -27,7 +26,7 @@ export type Connection = {
   clientPort: number;
 };
 
-/** One of each, where any would do. */
+/** One of each, for tests that need no particular one. */
 export const PVM: Numbers = { isn: 0x1000, ts: 5000 };
 export const SVM: Numbers = { isn: 0xfff0_0000, ts: 900 };
 export const CONNECTION: Connection = {
@@ -104,7 +103,7 @@ function stamps(connection: Connection, value: number, echo: number): number[] {
 
 const CLIENT_TS = 77;
 
-/** The VM's SYN, or its SYN-ACK when the client opens. `later`: TSval of a repetition. */
+/** The VM's SYN, or its SYN-ACK if the client opens. `later`: how much later the TSval of a repetition is. */
 export function vmSyn(c: Connection, vm: Numbers, later = 0): Buffer {
   const echo = c.clientOpens ? CLIENT_TS : 0;
   return segment(c, true, vm.port ?? 80, {
@@ -115,7 +114,7 @@ export function vmSyn(c: Connection, vm: Numbers, later = 0): Buffer {
   });
 }
 
-/** The client's SYN, or its SYN-ACK when the VM opens; `vm` are the numbers that it answers to. */
+/** The client's SYN, or its SYN-ACK if the VM opens; `vm` has the numbers that the SYN-ACK acknowledges. */
 export function clientSyn(c: Connection, vm: Numbers): Buffer {
   return segment(c, false, vm.port ?? 80, {
     seq: c.clientIsn,
@@ -153,7 +152,7 @@ function options(nops: number, stamp: number[], blocks: [number, number][]): num
   return padded([...Array<number>(before).fill(1), ...parts]);
 }
 
-/** What the first ACK of a client that opened the connection says: exactly ISN + 1, and the SYN's TSval. */
+/** The first ACK of a client that opened the connection: it acknowledges exactly ISN + 1 and echoes the SYN's TSval. */
 export function handshakeAck(c: Connection, vm: Numbers): Buffer {
   return fromClient(c, vm, { clientAt: 1, vmAt: 1, time: 0 });
 }
@@ -169,14 +168,4 @@ export function signed(frame: Buffer, kind: 19 | 29): Buffer {
   bytes[46] = 0xa0;
   bytes.writeUInt16BE(60, 16);
   return bytes;
-}
-
-export type Rewrite = (bytes: Buffer, at: number, length: number) => void;
-
-/** Rewrites a copy of `frame` inside a larger buffer, and compares all of it with `expected`. */
-export function becomes(rewrite: Rewrite, frame: Buffer, expected: Buffer, what = ''): void {
-  const bytes = Buffer.concat([Buffer.alloc(3, 0xa5), frame, Buffer.alloc(4, 0xa5)]);
-  rewrite(bytes, 3, frame.length);
-  assert.equal(bytes.toString('hex', 3, 3 + frame.length), expected.toString('hex'), what);
-  assert.equal(bytes.toString('hex', 3 + frame.length), 'a5a5a5a5', 'nothing behind the frame');
 }

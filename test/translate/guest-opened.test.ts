@@ -7,19 +7,17 @@ import { SvmTranslator } from '../../src/translate/svm-translator.ts';
 import { ACK, RST } from '../frames.ts';
 import {
   anyExchange,
-  becomes,
   type Connection,
   clientSyn,
   type Exchange,
   fromClient,
   fromVm,
   type Numbers,
-  type Rewrite,
   vmSyn,
 } from './connection.ts';
 import { quoting } from './quotes.ts';
+import { becomes, type Rewrite, type Sides, sidesOf, teachSyn } from './rig.ts';
 
-type Sides = { output: Rewrite; input: Rewrite };
 type Opened = Required<Numbers>;
 
 const place: Connection = {
@@ -30,13 +28,6 @@ const place: Connection = {
   clientIsn: 0x7fffffff,
   clientPort: 443,
 };
-
-function sidesOf(translator: SvmTranslator | OffsetMap): Sides {
-  return {
-    output: (bytes, at, length) => translator.output(bytes, at, length),
-    input: (bytes, at, length) => translator.input(bytes, at, length),
-  };
-}
 
 /** Segments and errors about them, both ways: `outside` is what the client knows, `vm` what the VM does. */
 function translates(sides: Sides, c: Connection, outside: Numbers, vm: Numbers, e: Exchange): void {
@@ -89,9 +80,9 @@ function openAll(
     if ((primary && p < 4) || s === 4) {
       const one = pvm[p++];
       const syn = vmSyn(c, one);
-      const moved = translator.pvmSyn(syn, 0, syn.length);
+      const effect = teachSyn(translator, syn);
       const other = counterpart(waiting.s, one);
-      assert.equal(moved, other !== undefined);
+      assert.equal(effect, other === undefined ? 'nothing' : 'syn-moved');
       if (other === undefined) waiting.p.push(one);
       else {
         pairs.push([one, other]);
@@ -226,7 +217,7 @@ test('the primary is gone before it told of its SYN: the client’s answer names
 
 test('where the PVM’s SYNs are told, an answer to an unknown port is for an older connection', () => {
   const translator = new SvmTranslator(1);
-  translator.learnsPorts = false;
+  translator.portsFrom = 'lessons';
   const sides = sidesOf(translator);
   const svm = { isn: 6, ts: 60, port: 1002 };
   becomes(sides.output, vmSyn(place, svm), vmSyn(place, svm));
@@ -242,9 +233,9 @@ test('a client’s late answer to a connection from before the commit says nothi
     const translator = new SvmTranslator(1);
     const sides = sidesOf(translator);
     const syn = vmSyn(place, older);
-    if (!late) translator.pvmSyn(syn, 0, syn.length);
+    if (!late) teachSyn(translator, syn);
     translator.clear();
-    if (late) translator.olderPvmSyn(syn, 0, syn.length);
+    if (late) teachSyn(translator, syn, 'past');
     becomes(sides.output, vmSyn(place, newer), vmSyn(place, newer));
     becomes(sides.input, clientSyn(place, older), clientSyn(place, older));
     translates(sides, place, newer, newer, { clientAt: 3, vmAt: 4, time: 5 });
@@ -255,21 +246,18 @@ test('a SYN from before the commit that either VM repeats is no counterpart of a
   for (const repeats of ['PVM', 'SVM']) {
     const translator = new SvmTranslator(1);
     const sides = sidesOf(translator);
-    const tell = (vm: Opened) => {
-      const frame = vmSyn(place, vm);
-      return translator.pvmSyn(frame, 0, frame.length);
-    };
-    tell(older);
+    const teach = (vm: Opened) => teachSyn(translator, vmSyn(place, vm));
+    teach(older);
     translator.clear();
     const repeated = { ...older, ts: older.ts + 1000 };
     const opened = { isn: 7, ts: 70, port: 1003 };
     if (repeats === 'PVM') {
-      assert.equal(tell(repeated), false);
+      assert.equal(teach(repeated), 'nothing');
       becomes(sides.output, vmSyn(place, newer), vmSyn(place, newer));
-      assert.equal(tell(opened), true);
+      assert.equal(teach(opened), 'syn-moved');
     } else {
       becomes(sides.output, vmSyn(place, repeated), vmSyn(place, repeated));
-      assert.equal(tell(opened), false);
+      assert.equal(teach(opened), 'nothing');
       becomes(sides.output, vmSyn(place, newer), vmSyn(place, opened));
     }
     const exchange = { clientAt: 3, vmAt: 4, time: 5 };
@@ -294,8 +282,7 @@ test('what the SVM began by a name that stands for another connection keeps its 
     { isn: 2, ts: 2, port: 7 },
     { isn: 3, ts: 3, port: 8 },
   ];
-  const syn = vmSyn(place, pvm);
-  translator.pvmSyn(syn, 0, syn.length);
+  teachSyn(translator, vmSyn(place, pvm));
   becomes(sidesOf(translator).output, vmSyn(place, mapped), vmSyn(place, pvm));
   const outside = { ...unpaired, port: 7 };
   becomes(sidesOf(translator).output, vmSyn(place, unpaired), vmSyn(place, outside));
@@ -308,8 +295,7 @@ test('what the SVM began by a name that stands for another connection keeps its 
 
 test('a commit ends it', () => {
   const translator = new SvmTranslator(1);
-  const syn = vmSyn(place, { isn: 1, ts: 1, port: 8 });
-  translator.pvmSyn(syn, 0, syn.length);
+  teachSyn(translator, vmSyn(place, { isn: 1, ts: 1, port: 8 }));
   translator.clear();
   const svm = { isn: 2, ts: 2, port: 7 };
   becomes(sidesOf(translator).output, vmSyn(place, svm), vmSyn(place, svm));

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { FLOW_KEY_WORDS, writeOutputKey } from '../../src/flow/key.ts';
+import { LESSON } from '../../src/compare/lesson.ts';
+import { FLOW_KEY_WORDS, localPort, setLocalPort, writeOutputKey } from '../../src/flow/key.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import type { Instant } from '../../src/units.ts';
@@ -11,15 +12,14 @@ import {
   anyConnection,
   anyExchange,
   anyNumbers,
-  becomes,
   type Connection,
   type Exchange,
   fromClient,
   fromVm,
   type Numbers,
-  type Rewrite,
   vmSyn,
 } from './connection.ts';
+import { becomes, type Rewrite, sidesOf, translates as translatesAll } from './rig.ts';
 
 const connection: Connection = {
   version: 4,
@@ -43,24 +43,33 @@ function keyOf(c: Connection): Int32Array {
   return key;
 }
 
+/** Adds a connection that the client knows by the VM's own port unless `clientPort` is given. */
+function add(
+  map: OffsetMap,
+  key: Int32Array,
+  vmIsn: number,
+  seqDelta: number,
+  tsDelta: number,
+  clientPort = localPort(key),
+): boolean {
+  return map.add(key, { vmIsn, seqDelta, tsDelta, clientPort });
+}
+
 function mapOf(c: Connection, known: Numbers, own: Numbers): OffsetMap {
   const map = new OffsetMap(1);
-  assert.equal(map.add(keyOf(c), own.isn, (known.isn - own.isn) | 0, (known.ts - own.ts) | 0), true);
+  assert.equal(add(map, keyOf(c), own.isn, (known.isn - own.isn) | 0, (known.ts - own.ts) | 0), true);
   return map;
 }
 
-const outputOf =
+const outputOf = (map: OffsetMap): Rewrite => sidesOf(map).output;
+const inputOf = (map: OffsetMap): Rewrite => sidesOf(map).input;
+const teacherOf =
   (map: OffsetMap): Rewrite =>
   (bytes, at, length) =>
-    map.output(bytes, at, length);
-const inputOf =
-  (map: OffsetMap): Rewrite =>
-  (bytes, at, length) =>
-    map.input(bytes, at, length);
+    map.teach(LESSON.tcpSyn, bytes, at, length);
 
 function translates(map: OffsetMap, c: Connection, known: Numbers, own: Numbers, e: Exchange): void {
-  becomes(outputOf(map), fromVm(c, own, e), fromVm(c, known, e), 'output');
-  becomes(inputOf(map), fromClient(c, known, e), fromClient(c, own, e), 'input');
+  translatesAll(sidesOf(map), c, known, own, [e]);
 }
 
 test('maps any connection out and in', () => {
@@ -75,7 +84,7 @@ test('maps any connection out and in', () => {
 test('adding again adds up, around the wrap', () => {
   const middle: Numbers = { isn: 0x80000001, ts: 0x7fffffff };
   const map = mapOf(connection, client, middle);
-  map.add(keyOf(connection), vm.isn, (middle.isn - vm.isn) | 0, (middle.ts - vm.ts) | 0);
+  add(map, keyOf(connection), vm.isn, (middle.isn - vm.isn) | 0, (middle.ts - vm.ts) | 0);
   assert.equal(map.size, 1);
   translates(map, connection, client, vm, exchange);
 });
@@ -107,9 +116,8 @@ test('a repeated SYN, in the middle of the handshake, belongs to the connection'
   for (const clientOpens of [true, false]) {
     const c = { ...connection, clientOpens };
     const map = mapOf(c, client, vm);
-    const note: Rewrite = (bytes, at, length) => map.noteSyn(bytes, at, length);
     becomes(outputOf(map), vmSyn(c, vm, 1000), vmSyn(c, client, 1000));
-    becomes(note, vmSyn(c, vm), vmSyn(c, vm));
+    becomes(teacherOf(map), vmSyn(c, vm), vmSyn(c, vm));
     translates(map, c, client, vm, exchange);
     const copy = new OffsetMap(2);
     copy.import(map.export());
@@ -135,17 +143,16 @@ test("the VM's reset is translated and ends the connection, the client's is tran
 
 test('noteSyn forgets on a SYN of that flow only, and changes no byte', () => {
   const map = mapOf(connection, client, vm);
-  const note: Rewrite = (bytes, at, length) => map.noteSyn(bytes, at, length);
   for (const frame of [
     fromVm(connection, vm, exchange),
     vmSyn({ ...connection, clientPort: 1 }, vm),
     udpFrame({}),
   ]) {
-    becomes(note, frame, frame);
+    becomes(teacherOf(map), frame, frame);
     assert.equal(map.size, 1);
   }
   const syn = vmSyn(connection, { isn: 99, ts: 99 });
-  becomes(note, syn, syn);
+  becomes(teacherOf(map), syn, syn);
   assert.equal(map.size, 0);
 });
 
@@ -159,9 +166,9 @@ test('export and import carry the whole map through JSON', () => {
       (connections, known, own, e) => {
         const map = new OffsetMap(1);
         for (const c of connections)
-          map.add(keyOf(c), own.isn, (known.isn - own.isn) | 0, (known.ts - own.ts) | 0);
+          add(map, keyOf(c), own.isn, (known.isn - own.isn) | 0, (known.ts - own.ts) | 0);
         const copy = new OffsetMap(2);
-        copy.add(keyOf({ ...connection, clientPort: 1 }), 1, 1, 1);
+        add(copy, keyOf({ ...connection, clientPort: 1 }), 1, 1, 1);
         copy.clear();
         copy.import(JSON.parse(JSON.stringify(map.export())));
         assert.equal(copy.size, connections.length, 'what was there before is gone');
@@ -188,7 +195,7 @@ test('the version changes with every change, and only then', () => {
   translates(map, connection, client, vm, exchange);
   map.export();
   assert.equal(changed(), false);
-  map.add(keyOf(connection), vm.isn, 1, 0);
+  add(map, keyOf(connection), vm.isn, 1, 0);
   assert.equal(changed(), true);
   const syn = vmSyn(connection, { isn: 99, ts: 99 });
   map.output(syn, 0, syn.length);
@@ -201,21 +208,21 @@ test('a full map refuses another connection, and still adds to those it has', ()
   const map = new OffsetMap(1);
   const key = keyOf(connection);
   let added = 0;
-  for (key[6] = 0; map.add(key, 1, 1, 1); key[6]++) added++;
+  for (key[6] = 0; add(map, key, 1, 1, 1); key[6]++) added++;
   assert.equal(added, 65536);
   assert.equal(map.size, added);
   key[6] = 5;
-  assert.equal(map.add(key, 1, 1, 1), true);
+  assert.equal(add(map, key, 1, 1, 1), true);
   map.clear();
   assert.equal(map.size, 0);
-  assert.equal(map.add(key, 1, 1, 1), true);
+  assert.equal(add(map, key, 1, 1, 1), true);
 });
 
 /** A map with room for four names, and connections for it. */
 function smallMap(count: number): { map: OffsetMap; all: Connection[] } {
   const map = new OffsetMap(1, { ...LIMITS, translationsMax: 4 });
   const all = Array.from({ length: 6 }, (_, i) => ({ ...connection, clientPort: 40000 + i }));
-  for (const c of all.slice(0, count)) assert.equal(map.add(keyOf(c), vm.isn, 1, 1), true);
+  for (const c of all.slice(0, count)) assert.equal(add(map, keyOf(c), vm.isn, 1, 1), true);
   return { map, all };
 }
 
@@ -262,9 +269,9 @@ test('a closed connection stays for TIME-WAIT after its last segment, and an ope
 test('a full map makes room: first of what is closed, then of what is long silent, never of what lives', () => {
   const { map, all } = smallMap(4);
   map.sweep(0 as Instant);
-  assert.equal(map.add(keyOf(all[4]), 1, 1, 1), false, 'all live');
+  assert.equal(add(map, keyOf(all[4]), 1, 1, 1), false, 'all live');
   close(map, all[1]);
-  assert.equal(map.add(keyOf(all[4]), 1, 1, 1), true);
+  assert.equal(add(map, keyOf(all[4]), 1, 1, 1), true);
   assert.deepEqual(
     all.slice(0, 5).map((c) => has(map, c)),
     [true, false, true, true, true],
@@ -274,9 +281,9 @@ test('a full map makes room: first of what is closed, then of what is long silen
     const frame = fromVm(c, vm, exchange);
     map.output(frame, 0, frame.length);
   }
-  assert.equal(map.add(keyOf(all[5]), 1, 1, 1), false, 'not silent for long enough');
+  assert.equal(add(map, keyOf(all[5]), 1, 1, 1), false, 'not silent for long enough');
   map.sweep(7_440_000 as Instant);
-  assert.equal(map.add(keyOf(all[5]), 1, 1, 1), true);
+  assert.equal(add(map, keyOf(all[5]), 1, 1, 1), true);
   assert.deepEqual(
     all.map((c) => has(map, c)),
     [true, false, false, true, true, true],
@@ -285,15 +292,15 @@ test('a full map makes room: first of what is closed, then of what is long silen
 
 test('a connection with a mapped port takes two names', () => {
   const map = new OffsetMap(1, { ...LIMITS, translationsMax: 3 });
-  assert.equal(map.add(keyOf(connection), vm.isn, 1, 1, 81), true);
+  assert.equal(add(map, keyOf(connection), vm.isn, 1, 1, 81), true);
   const other = { ...connection, clientPort: 1 };
-  assert.equal(map.add(keyOf(other), vm.isn, 1, 1, 82), false);
-  assert.equal(map.add(keyOf(other), vm.isn, 1, 1), true);
+  assert.equal(add(map, keyOf(other), vm.isn, 1, 1, 82), false);
+  assert.equal(add(map, keyOf(other), vm.isn, 1, 1), true);
   assert.equal(map.size, 2);
   const reset = fromVm(connection, vm, { ...exchange, flags: RST });
   map.output(reset, 0, reset.length);
   assert.equal(
-    map.add(keyOf({ ...connection, clientPort: 2 }), vm.isn, 1, 1, 82),
+    add(map, keyOf({ ...connection, clientPort: 2 }), vm.isn, 1, 1, 82),
     true,
     'both are free again',
   );
@@ -301,10 +308,10 @@ test('a connection with a mapped port takes two names', () => {
 
 test('of two connections that the client would know by one name, the later one has it', () => {
   const map = new OffsetMap(1);
-  map.add(keyOf(connection), vm.isn, 5, 0, 81);
+  add(map, keyOf(connection), vm.isn, 5, 0, 81);
   const key = keyOf(connection);
-  key[10] = (82 << 16) | (key[10] & 0xffff);
-  map.add(key, 9, 6, 0, 81);
+  setLocalPort(key, 82);
+  add(map, key, 9, 6, 0, 81);
   assert.deepEqual(
     map.export().map(({ vmIsn, clientPort }) => [vmIsn, clientPort]),
     [[9, 81]],
@@ -323,10 +330,10 @@ test('what follows a reset of the VM, for which nothing is known any more, is ri
 
 test('an entry learns of a new connection from the SYN that the primary tells of, too', () => {
   const map = new OffsetMap(1);
-  map.add(keyOf(connection), vm.isn, 5, 0, 81);
+  add(map, keyOf(connection), vm.isn, 5, 0, 81);
   const other = { ...connection };
   const syn = vmSyn(other, { isn: 77, ts: 1, port: 81 });
-  becomes((bytes, at, length) => map.noteSyn(bytes, at, length), syn, syn);
+  becomes(teacherOf(map), syn, syn);
   assert.deepEqual(
     map
       .export()

@@ -8,7 +8,6 @@ import {
   anyConnection,
   anyExchange,
   anyNumbers,
-  becomes,
   CONNECTION,
   type Connection,
   fromClient,
@@ -19,14 +18,13 @@ import {
   vmSyn,
 } from './connection.ts';
 import { type QuoteOptions, quoting } from './quotes.ts';
-
-type Translator = SvmTranslator | OffsetMap;
+import { becomes, type Translator, teachSyn } from './rig.ts';
 
 /** One connection in a secondary's translator, and in what a failover makes of it. */
 function bothOf(c: Connection, pvm: Numbers, svm: Numbers): Translator[] {
   const translator = new SvmTranslator(1);
   const [known, own] = [vmSyn(c, pvm), vmSyn(c, svm)];
-  translator.pvmSyn(known, 0, known.length);
+  teachSyn(translator, known);
   translator.output(own, 0, own.length);
   const offsets = new OffsetMap(1);
   assert.equal(translator.carryOver(offsets), 0);

@@ -20,7 +20,6 @@ import {
   anyConnection,
   anyExchange,
   anyNumbers,
-  becomes,
   type Connection,
   clientSyn,
   type Exchange,
@@ -28,64 +27,19 @@ import {
   fromVm,
   handshakeAck,
   type Numbers,
-  type Rewrite,
   signed,
   vmSyn,
 } from './connection.ts';
-
-type Sides = { output: Rewrite; input: Rewrite };
-
-function sidesOf(translator: SvmTranslator | OffsetMap): Sides {
-  return {
-    output: (bytes, at, length) => translator.output(bytes, at, length),
-    input: (bytes, at, length) => translator.input(bytes, at, length),
-  };
-}
-
-function tellPvmSyn(translator: SvmTranslator, frame: Buffer): void {
-  becomes(
-    (bytes, at, length) => translator.pvmSyn(bytes, at, length),
-    frame,
-    frame,
-    "the PVM's SYN is only read",
-  );
-}
-
-/** The SVM's output is in the PVM's numbers, its input in its own. */
-function translates(sides: Sides, c: Connection, pvm: Numbers, svm: Numbers, exchanges: Exchange[]): void {
-  for (const exchange of exchanges) {
-    becomes(sides.output, fromVm(c, svm, exchange), fromVm(c, pvm, exchange), 'output');
-    becomes(sides.input, fromClient(c, pvm, exchange), fromClient(c, svm, exchange), 'input');
-  }
-}
-
-function leavesAlone(sides: Sides, c: Connection, vm: Numbers, exchanges: Exchange[]): void {
-  translates(sides, c, vm, vm, exchanges);
-}
-
-/** Opens a connection through a translator, with the PVM's SYN known before the SVM's, after it, or never. */
-function open(
-  translator: SvmTranslator,
-  c: Connection,
-  pvm: Numbers,
-  svm: Numbers,
-  known: 'before' | 'after' | 'never',
-): void {
-  const { output, input } = sidesOf(translator);
-  const syn = clientSyn(c, pvm);
-  if (c.clientOpens) becomes(input, syn, syn, "the client's SYN");
-  if (known === 'before') {
-    tellPvmSyn(translator, vmSyn(c, pvm));
-    becomes(output, vmSyn(c, svm), vmSyn(c, pvm), 'SYN with the PVM known');
-  } else {
-    becomes(output, vmSyn(c, svm), vmSyn(c, svm), 'SYN with the PVM unknown');
-    if (c.clientOpens) becomes(input, syn, syn, "the client's SYN again");
-  }
-  if (known === 'after') tellPvmSyn(translator, vmSyn(c, pvm));
-  if (c.clientOpens) becomes(input, handshakeAck(c, pvm), handshakeAck(c, svm), 'ACK of the handshake');
-  else becomes(input, syn, clientSyn(c, svm), "the client's SYN-ACK");
-  becomes(output, vmSyn(c, svm), vmSyn(c, pvm), 'SYN again');
-}
+import {
+  becomes,
+  leavesAlone,
+  open,
+  type Rewrite,
+  type Sides,
+  sidesOf,
+  teachSyn,
+  translates,
+} from './rig.ts';
 
 const known = fc.constantFrom('before' as const, 'after' as const, 'never' as const);
 const exchanges = fc.array(anyExchange, { minLength: 1, maxLength: 4 });
@@ -120,7 +74,7 @@ test('nothing is translated while only one side is known', () => {
   becomes(output, vmSyn(connection, svm), vmSyn(connection, svm));
   becomes(output, fromVm(connection, svm, exchange), fromVm(connection, svm, exchange));
   translator.clear();
-  tellPvmSyn(translator, vmSyn(connection, pvm));
+  teachSyn(translator, vmSyn(connection, pvm));
   becomes(input, fromClient(connection, pvm, exchange), fromClient(connection, pvm, exchange));
 });
 
@@ -133,7 +87,7 @@ test('a SYN that was kept before the PVM was known is corrected once', () => {
     };
     becomes(sidesOf(translator).output, vmSyn(c, svm), vmSyn(c, svm));
     becomes(correct, vmSyn(c, svm), vmSyn(c, svm), 'still unknown');
-    tellPvmSyn(translator, vmSyn(c, pvm));
+    teachSyn(translator, vmSyn(c, pvm));
     becomes(correct, vmSyn(c, svm), vmSyn(c, pvm));
     becomes(correct, vmSyn(c, pvm), vmSyn(c, pvm), 'right already');
     becomes(correct, fromVm(c, svm, exchange), fromVm(c, svm, exchange), 'not a SYN');
@@ -146,7 +100,7 @@ test("repetitions of any side's SYN change nothing, though their TSval is later"
     const translator = new SvmTranslator(1);
     const { output, input } = sidesOf(translator);
     open(translator, c, pvm, svm, 'before');
-    tellPvmSyn(translator, vmSyn(c, pvm, 1000));
+    teachSyn(translator, vmSyn(c, pvm, 1000));
     if (clientOpens) becomes(input, clientSyn(c, pvm), clientSyn(c, pvm));
     becomes(output, vmSyn(c, svm, 3000), vmSyn(c, pvm, 3000));
     translates({ output, input }, c, pvm, svm, [exchange]);
@@ -186,9 +140,9 @@ test('the SVM may answer the new connection before the PVM, and the other way ro
       { isn: 2000, ts: 2 },
     ];
     becomes(input, clientSyn(again, pvm2), clientSyn(again, pvm2));
-    if (pvmFirst) tellPvmSyn(translator, vmSyn(again, pvm2));
+    if (pvmFirst) teachSyn(translator, vmSyn(again, pvm2));
     becomes(output, vmSyn(again, svm2), vmSyn(again, pvmFirst ? pvm2 : svm2));
-    if (!pvmFirst) tellPvmSyn(translator, vmSyn(again, pvm2));
+    if (!pvmFirst) teachSyn(translator, vmSyn(again, pvm2));
     translates({ output, input }, again, pvm2, svm2, [exchange]);
   }
 });
@@ -248,7 +202,7 @@ test('a commit ends every translation', () => {
 test('a side without timestamps leaves the other side its own', () => {
   const translator = new SvmTranslator(1);
   const { output } = sidesOf(translator);
-  tellPvmSyn(translator, vmSyn({ ...connection, stamped: false }, pvm));
+  teachSyn(translator, vmSyn({ ...connection, stamped: false }, pvm));
   const sameTs = { isn: pvm.isn, ts: svm.ts };
   becomes(output, vmSyn(connection, svm), vmSyn(connection, sameTs));
   translates(sidesOf(translator), connection, sameTs, svm, [exchange]);
@@ -265,7 +219,7 @@ test('more connections than the table holds: the surplus is left alone', () => {
   }
   assert.equal(translator.size, 65536);
   const surplus = { ...connection, version: 6 as const };
-  tellPvmSyn(translator, vmSyn(surplus, pvm));
+  teachSyn(translator, vmSyn(surplus, pvm));
   becomes(sides.output, vmSyn(surplus, svm), vmSyn(surplus, svm));
   leavesAlone(sides, surplus, svm, [exchange]);
 });
@@ -349,13 +303,13 @@ test('a simultaneous open: SYN against SYN, then SYN-ACKs', () => {
     const c = { ...connection, clientOpens: false };
     const translator = new SvmTranslator(1);
     const sides = sidesOf(translator);
-    if (pvmFirst) tellPvmSyn(translator, vmSyn(c, pvm));
+    if (pvmFirst) teachSyn(translator, vmSyn(c, pvm));
     becomes(sides.output, vmSyn(c, svm), vmSyn(c, pvmFirst ? pvm : svm));
-    if (!pvmFirst) tellPvmSyn(translator, vmSyn(c, pvm));
+    if (!pvmFirst) teachSyn(translator, vmSyn(c, pvm));
     const bare = clientSyn({ ...c, clientOpens: true }, pvm);
     becomes(sides.input, bare, bare, "the client's SYN");
     const answer = (vm: Numbers) => fromVm(c, vm, { clientAt: 1, vmAt: 0, time: 0, flags: SYN | ACK });
-    tellPvmSyn(translator, answer(pvm));
+    teachSyn(translator, answer(pvm));
     becomes(sides.output, answer(svm), answer(pvm), "the SVM's SYN-ACK");
     becomes(sides.input, clientSyn(c, pvm), clientSyn(c, svm), "the client's SYN-ACK");
     translates(sides, c, pvm, svm, [exchange]);
@@ -390,7 +344,7 @@ test('a signed connection is left alone, and reported once', () => {
       const translator = new SvmTranslator(1);
       const reported: string[] = [];
       translator.onSigned = (key) => reported.push(describeFlowKey(key));
-      const tell = () => tellPvmSyn(translator, syn(pvm));
+      const tell = () => teachSyn(translator, syn(pvm));
       if (pvmFirst) tell();
       becomes(sidesOf(translator).output, syn(svm), syn(svm));
       if (!pvmFirst) tell();
@@ -402,7 +356,7 @@ test('a signed connection is left alone, and reported once', () => {
       assert.equal(translator.carryOver(offsets), 1, 'lost, for its numbers differ');
       assert.equal(offsets.size, 0);
       translator.clear();
-      tellPvmSyn(translator, vmSyn(bare, pvm));
+      teachSyn(translator, vmSyn(bare, pvm));
       becomes(
         sidesOf(translator).output,
         vmSyn(bare, svm),

@@ -2,34 +2,34 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { FLOW_KEY_WORDS } from '../../src/flow/key.ts';
-import { NONE } from '../../src/translate/connection-names.ts';
 import { UnpairedSyns } from '../../src/translate/unpaired-syns.ts';
+import { NONE } from '../../src/units.ts';
 
-function keyOf(port: number, place: number): Int32Array {
+function keyOf(port: number, destination: number): Int32Array {
   const key = new Int32Array(FLOW_KEY_WORDS);
-  key[6] = place;
+  key[6] = destination;
   key[10] = (port << 16) | 443;
   return key;
 }
 
-test('first in, first out, for each place on its own, whatever is taken out between', () => {
-  const steps = fc.array(fc.record({ name: fc.nat(15), place: fc.nat(2), add: fc.boolean() }), {
+test('each destination is first in, first out, whatever is removed in between', () => {
+  const steps = fc.array(fc.record({ name: fc.nat(15), destination: fc.nat(2), add: fc.boolean() }), {
     maxLength: 60,
   });
   fc.assert(
     fc.property(steps, (all) => {
       const unpaired = new UnpairedSyns(16, 1);
       const model: number[][] = [[], [], []];
-      for (const { name, place, add } of all) {
+      for (const { name, destination, add } of all) {
         if (!add) {
           unpaired.remove(name);
           for (const list of model) if (list.includes(name)) list.splice(list.indexOf(name), 1);
         } else if (!model.some((list) => list.includes(name))) {
-          unpaired.add(keyOf(1000 + name, place), name);
-          model[place].push(name);
+          unpaired.add(keyOf(1000 + name, destination), name);
+          model[destination].push(name);
         }
         for (const [of, list] of model.entries())
-          assert.equal(unpaired.first(keyOf(50000, of)), list[0] ?? NONE, `place ${of}`);
+          assert.equal(unpaired.first(keyOf(50000, of)), list[0] ?? NONE, `destination ${of}`);
       }
       unpaired.clear();
       for (const of of model.keys()) assert.equal(unpaired.first(keyOf(1, of)), NONE);
@@ -38,7 +38,7 @@ test('first in, first out, for each place on its own, whatever is taken out betw
   );
 });
 
-test('another port at the other side, or another VLAN, is another place', () => {
+test('another port of the client, or another VLAN, is another destination', () => {
   const unpaired = new UnpairedSyns(4, 1);
   unpaired.add(keyOf(1, 0), 3);
   const [port, vlan] = [keyOf(1, 0), keyOf(1, 0)];

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
+import type { Seq } from '../../src/units.ts';
+import { PACKET, PacketView, parseGsoPacket, parsePacket } from '../../src/wire/packet.ts';
 import {
   ACK,
   arpFrame,
@@ -229,10 +230,10 @@ test('an IP length of 0 reaches to the end of a frame that will be cut into segm
     frame.writeUInt16BE(0, lengthAt);
     const view = new PacketView();
     assert.equal(parsePacket(frame, 0, frame.length, view), PACKET.malformed);
-    assert.equal(parsePacket(frame, 0, frame.length, view, true), PACKET.tcp);
+    assert.equal(parseGsoPacket(frame, 0, frame.length, view), PACKET.tcp);
     assert.deepEqual([view.end, view.payloadBytes], [frame.length, payload.length]);
     const padded = tcpFrame({ version, payload, padTo: 200 });
-    parsePacket(padded, 0, padded.length, view, true);
+    parseGsoPacket(padded, 0, padded.length, view);
     assert.equal(view.payloadBytes, payload.length, 'a length that is there counts');
   }
 });
@@ -427,7 +428,7 @@ test('any frame, cut anywhere, with any bytes changed: no throw, nothing outside
         parsePacket(tcp6, 0, tcp6.length, used);
         assert.equal(parsePacket(surrounded, at, length, used), view.kind);
         if (view.kind !== PACKET.malformed) {
-          if (view.kind !== PACKET.tcp) used.seq = used.ack = 0;
+          if (view.kind !== PACKET.tcp) used.seq = used.ack = 0 as Seq;
           if (view.ipVersion === 0) used.sourceAt = used.destinationAt = 0;
           assert.deepEqual(used, view);
         }

@@ -1,8 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { findTcpOption, isSigned, settledOptions, TCP, TCP_OPTION } from '../../src/wire/tcp.ts';
-import { PSH, padded, sack, tcpFrame, timestamps } from '../frames.ts';
+import { NONE } from '../../src/units.ts';
+import {
+  findTcpOption,
+  findTimestamps,
+  isSigned,
+  opensConnection,
+  settledOptions,
+  TCP,
+  TCP_OPTION,
+} from '../../src/wire/tcp.ts';
+import { ACK, PSH, padded, RST, SYN, sack, tcpFrame, timestamps } from '../frames.ts';
 
 const find = (options: number[], kind: number): number =>
   findTcpOption(Uint8Array.from(options), 0, options.length, kind);
@@ -30,7 +39,7 @@ test('deconstructs a literal header', () => {
   assert.equal(header.length, TCP.headerBytesMin);
 });
 
-test('finds an option behind others and NOPs', () => {
+test('finds an option after others and NOPs', () => {
   // MSS, SACK permitted, timestamps, NOP, window scale: what Linux sends with a SYN.
   const linux = [2, 4, 5, 0xb4, 4, 2, ...timestamps(7, 0), 1, 3, 3, 7];
   assert.equal(find(linux, TCP_OPTION.timestamps), 6);
@@ -38,11 +47,11 @@ test('finds an option behind others and NOPs', () => {
   assert.equal(find(padded([1, 1, ...sack([[1, 2]])]), TCP_OPTION.sack), 2);
 });
 
-test('looks no further than the end-of-options mark', () => {
+test('the end-of-options mark ends the search', () => {
   assert.equal(find([1, 0, ...timestamps(1, 2)], TCP_OPTION.timestamps), -1);
 });
 
-test('looks no further than an option that lies about its length', () => {
+test('an option of an impossible length ends the search', () => {
   assert.equal(find([2, 0, ...timestamps(1, 2)], TCP_OPTION.timestamps), -1, 'length 0 would never end');
   assert.equal(find([2, 1, ...timestamps(1, 2)], TCP_OPTION.timestamps), -1);
   assert.equal(find([8, 10, 0, 0], TCP_OPTION.timestamps), -1, 'longer than the options');
@@ -50,15 +59,37 @@ test('looks no further than an option that lies about its length', () => {
   assert.equal(find([], TCP_OPTION.timestamps), -1);
 });
 
-test('what a SYN settles: its segment size, its scale, SACK and stamps, and no more', () => {
+test('a SYN settles segment size, window scale, SACK and timestamps, and nothing else', () => {
   const settled = (options: number[]) => settledOptions(Uint8Array.from(options), 0, options.length);
   const linux = [2, 4, 5, 0xb4, 4, 2, ...timestamps(7, 0), 1, 3, 3, 7];
   assert.equal(settled(linux), (0x5b4 << 16) | (7 << 8) | 3);
   assert.equal(settled([3, 3, 7, ...timestamps(9, 9), 4, 2, 2, 4, 5, 0xb4, 34, 2]), settled(linux));
   assert.equal(settled([]), 0xff00);
-  assert.equal(settled([3, 3, 0]), 0, 'a scale of none is one');
-  assert.equal(settled([2, 2]), 0xff00, 'no bytes outside are read');
+  assert.equal(settled([3, 3, 0]), 0, 'a scale of 0 is a scale');
+  assert.equal(settled([2, 2]), 0xff00, 'no byte after the options is read');
   assert.equal(settled([3, 2]), 0xff00);
+});
+
+test('a SYN without ACK opens a connection', () => {
+  assert.deepEqual([SYN, SYN | ACK, ACK, RST, SYN | 0xc0].map(opensConnection), [
+    true,
+    false,
+    false,
+    false,
+    true,
+  ]);
+});
+
+test('timestamps are found wherever they are, if their length is right', () => {
+  const timestampsIn = (options: number[], end = options.length) =>
+    findTimestamps(Uint8Array.from([...options, 9, 9]), 0, end);
+  const stamps = timestamps(0xfffffffe, 1);
+  assert.equal(timestampsIn([1, 1, ...stamps]), 2, 'the layout of RFC 7323 appendix A');
+  assert.equal(timestampsIn([...stamps, 1, 1]), 0);
+  assert.equal(timestampsIn([2, 4, 5, 0xb4, 4, 2, ...stamps]), 6);
+  assert.equal(timestampsIn([1, 1, ...stamps], 11), NONE, 'cut');
+  assert.equal(timestampsIn([1, 1, 8, 6, 1, 2, 3, 4, 0, 0, 0, 0]), NONE, 'a wrong length');
+  assert.equal(timestampsIn([]), NONE);
 });
 
 test('any bytes: an option that is found lies inside', () => {
