@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { CaptureFile } from '../../src/capture/capture-file.ts';
 import { CapturedFrame } from '../../src/capture/captured-frame.ts';
+import { tempFolder } from '../temp-folder.ts';
 import { pcap, pcapng } from './captures.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'colo-capture-file-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = tempFolder();
 let count = 0;
 
 const written = (bytes: Uint8Array): string => {

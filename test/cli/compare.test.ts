@@ -1,30 +1,22 @@
 /** `colo compare` as a process on real sockets: its contract with scripts and with QEMU. */
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { LIMITS } from '../../src/limits.ts';
 import { tcp, udp } from '../compare/rig.ts';
 import { u32 } from '../frames.ts';
 import { framed } from '../io/fake-stream.ts';
+import { tempFolder } from '../temp-folder.ts';
+import { runColo, startColo } from './colo.ts';
 import { DropInProcess, Listener, Peer } from './dropin-process.ts';
-
-const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
-
-function folder(t: TestContext): string {
-  const path = mkdtempSync(join(tmpdir(), 'colo-compare-'));
-  t.after(() => rmSync(path, { recursive: true }));
-  return path;
-}
 
 type Rig = { colo: DropInProcess; primary: Peer; secondary: Peer; out: Peer; path: string };
 
 /** All three places listen, and a peer is connected to each. */
 async function rig(t: TestContext, ...more: string[]): Promise<Rig> {
-  const path = folder(t);
+  const path = tempFolder(t);
   const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
   const colo = new DropInProcess(t, 'compare', ...places, '--out', `unix-listen:${path}/out`, ...more);
   await colo.until('compare.started');
@@ -42,7 +34,7 @@ async function matches({ primary, secondary, out }: Rig, frame: Buffer): Promise
 }
 
 test('endpoints in all four forms: each is dialled until it accepts, and released frames arrive', async (t) => {
-  const path = folder(t);
+  const path = tempFolder(t);
   const notify = await Listener.open(t);
   const colo = new DropInProcess(
     t,
@@ -201,7 +193,7 @@ test('a consumer that does not read slows the primary down; no frame is lost or 
 for (const framing of ['plain', 'vnet'] as const) {
   for (const kind of ['unix', 'tcp'] as const) {
     test(`a tool stack over ${kind}, ${framing}: greeted, asked, and what it has committed leaves`, async (t) => {
-      const listener = await Listener.open(t, kind === 'tcp' ? undefined : join(folder(t), 'notify'));
+      const listener = await Listener.open(t, kind === 'tcp' ? undefined : join(tempFolder(t), 'notify'));
       const at = kind === 'tcp' ? `tcp:127.0.0.1:${listener.port}` : `unix:${listener.path}`;
       const more = framing === 'vnet' ? ['--vnet-hdr'] : [];
       const { colo, primary, secondary, out } = await rig(t, '--notify', at, ...more);
@@ -244,13 +236,7 @@ test('no socket is left behind, and one that a killed process left is replaced',
   assert.deepEqual(readdirSync(first.path), []);
 });
 
-/** Runs a command to its end. */
-function run(...args: string[]): { status: number | null; stdout: string; stderr: string } {
-  const argv = ['--disable-warning=ExperimentalWarning', MAIN, ...args];
-  return spawnSync(process.execPath, argv, { encoding: 'utf8', timeout: 20_000 });
-}
-
-test('wrong usage ends with exit code 2 and the reason', () => {
+test('wrong usage ends with exit code 2 and the reason', async () => {
   const three = ['compare', '--primary-in', 'unix:/a', '--secondary-in', 'unix:/b', '--out'];
   for (const [args, message] of [
     [['compare'], /required option '--primary-in <endpoint>' not specified/],
@@ -261,16 +247,16 @@ test('wrong usage ends with exit code 2 and the reason', () => {
       /--notify and --qmp both take checkpoints/,
     ],
   ] as const) {
-    const { status, stdout, stderr } = run(...args);
-    assert.deepEqual([status, stdout], [2, ''], stderr);
-    assert.match(stderr, /^COLO_USAGE: /);
-    assert.match(stderr, message);
-    assert.equal(stderr.trim().split('\n').length, 1);
+    const { code, out, err } = await runColo(args);
+    assert.deepEqual([code, out], [2, ''], err);
+    assert.match(err, /^COLO_USAGE: /);
+    assert.match(err, message);
+    assert.equal(err.trim().split('\n').length, 1);
   }
 });
 
 test('a place that is taken ends the process with exit code 1, and the other places are freed', async (t) => {
-  const path = folder(t);
+  const path = tempFolder(t);
   writeFileSync(join(path, 'out'), 'a file');
   for (const command of ['compare', 'rewrite']) {
     const places =
@@ -285,9 +271,9 @@ test('a place that is taken ends the process with exit code 1, and the other pla
             'unix:/n',
             '--out',
           ];
-    const { status, stdout, stderr } = run(command, ...places, `unix-listen:${path}/b`, '--json');
-    assert.equal(status, 1, stderr);
-    const { error } = JSON.parse(stdout.trim().split('\n').at(-1)!) as {
+    const { code, out, err } = await runColo([command, ...places, `unix-listen:${path}/b`, '--json']);
+    assert.equal(code, 1, err);
+    const { error } = JSON.parse(out.trim().split('\n').at(-1)!) as {
       error: { code: string; message: string };
     };
     assert.equal(error.code, 'COLO_ENDPOINT_LISTEN');
@@ -297,10 +283,9 @@ test('a place that is taken ends the process with exit code 1, and the other pla
 });
 
 test('it continues when its standard output is closed', async (t) => {
-  const path = folder(t);
+  const path = tempFolder(t);
   const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
-  const argv = ['--disable-warning=ExperimentalWarning', MAIN, 'compare', ...places];
-  const child = spawn(process.execPath, [...argv, '--out', `unix-listen:${path}/out`]);
+  const child = startColo(['compare', ...places, '--out', `unix-listen:${path}/out`]);
   t.after(() => child.kill('SIGKILL'));
   await once(child.stdout, 'data');
   child.stdout.destroy();

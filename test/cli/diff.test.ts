@@ -1,35 +1,17 @@
 /** `colo diff` as a process, over two small captures with known differences. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { after, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import type { DiffReport } from '../../src/diff/report.ts';
 import { pcap, pcapng } from '../capture/captures.ts';
 import { answer, at, question } from '../diff/recordings.ts';
+import { tempFolder } from '../temp-folder.ts';
+import { type Result, runColo } from './colo.ts';
 
-const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
-const MAIN = ['--disable-warning=ExperimentalWarning', join(ROOT, 'src/cli/main.ts')];
-const folder = mkdtempSync(join(tmpdir(), 'colo-cli-diff-'));
-after(() => rmSync(folder, { recursive: true }));
-
-async function colo(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const child = spawn(process.execPath, [...MAIN, ...args], { cwd: folder });
-  let out = '';
-  let err = '';
-  child.stdout.on('data', (chunk) => {
-    out += String(chunk);
-  });
-  child.stderr.on('data', (chunk) => {
-    err += String(chunk);
-  });
-  const [code] = (await once(child, 'close')) as [number];
-  return { code, out, err };
-}
+const folder = tempFolder();
+const colo = (...args: string[]): Promise<Result> => runColo(args, folder);
 
 const asked = [0, 100, 200, 300].map((ms, i) => at(ms, question(`question ${i}`)));
 const primary = [...asked, ...[1, 101, 201].map((ms, i) => at(ms, answer(`the answer is ${i}`)))];

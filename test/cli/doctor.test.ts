@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { type Check, checksText, examine } from '../../src/cli/doctor.ts';
 import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
+import { tempFolder } from '../temp-folder.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'colo-doctor-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = tempFolder();
 
 /** A script that replies to the doctor as QEMU does. */
 const FAKE_QEMU = `

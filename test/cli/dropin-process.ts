@@ -1,31 +1,29 @@
 /** `colo compare` and `colo rewrite` as processes, and peers that speak QEMU's framing on real sockets. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type NetConnectOpts, type Socket } from 'node:net';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { framed, unframed } from '../io/fake-stream.ts';
-
-const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
+import { startColo } from './colo.ts';
 
 export type Event = { type: string; [key: string]: unknown };
 
 export class DropInProcess {
-  readonly child: ChildProcess;
+  readonly child: ChildProcessWithoutNullStreams;
   readonly events: Event[] = [];
   errors = '';
 
   constructor(t: TestContext, ...args: string[]) {
-    this.child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, ...args, '--json']);
+    this.child = startColo([...args, '--json']);
     t.after(() => this.child.kill('SIGKILL'));
-    createInterface(this.child.stdout!).on('line', (line) => {
+    createInterface(this.child.stdout).on('line', (line) => {
       this.events.push(JSON.parse(line) as Event);
       this.child.emit('event');
     });
-    this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    this.child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.errors += text;
     });
   }

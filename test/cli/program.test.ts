@@ -1,38 +1,17 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { after, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
 import { type ApiServer, listenControl } from '../../src/observe/api.ts';
 import { EventLog } from '../../src/observe/event-log.ts';
 import { type AnyEvents, type FakeNode, fakeNode, fakeStatus, REPORT } from '../observe/fake-node.ts';
+import { tempFolder } from '../temp-folder.ts';
+import { type Result, runColo, startColo } from './colo.ts';
 
-const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
-const folder = mkdtempSync(join(tmpdir(), 'colo-cli-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = tempFolder();
 let count = 0;
 
-const start = (args: string[]): ChildProcess =>
-  spawn(process.execPath, ['--disable-warning=ExperimentalWarning', join(root, 'src/cli/main.ts'), ...args], {
-    cwd: folder,
-  });
-
-type Result = { code: number | null; out: string; err: string };
-async function colo(...args: string[]): Promise<Result> {
-  const child = start(args);
-  let out = '';
-  let err = '';
-  child.stdout?.on('data', (chunk) => {
-    out += String(chunk);
-  });
-  child.stderr?.on('data', (chunk) => {
-    err += String(chunk);
-  });
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
-  return { code, out, err };
-}
+const colo = (...args: string[]): Promise<Result> => runColo(args, folder);
 
 type Running = {
   node: FakeNode;
@@ -77,7 +56,7 @@ const jsonOf = (result: Result): unknown => {
 };
 
 test('help and version are printed', async () => {
-  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
   assert.deepEqual(await colo('--version'), { code: 0, out: `${version}\n`, err: '' });
   const help = await colo('--help');
   assert.equal(help.code, 0);
@@ -219,7 +198,7 @@ test('events are filtered, shown as JSON, and followed to the end', async () => 
       ['checkpoint.committed', 'checkpoint.started'],
     );
 
-    const follower = start(['events', '--socket', socket, '--follow', '--type', 'node', '--json']);
+    const follower = startColo(['events', '--socket', socket, '--follow', '--type', 'node', '--json']);
     const ended = new Promise((resolve) => follower.on('close', resolve));
     let out = '';
     const heard = new Promise<void>((resolve) => {
@@ -240,7 +219,7 @@ test('events are filtered, shown as JSON, and followed to the end', async () => 
 test('a closed standard output is not a failure', async () => {
   await withNode(async ({ socket, events }) => {
     for (let i = 0; i < 900; i++) events.emit('big', { text: 'x'.repeat(1000) });
-    const child = start(['events', '--socket', socket, '--follow']);
+    const child = startColo(['events', '--socket', socket, '--follow']);
     let err = '';
     child.stderr?.on('data', (chunk) => {
       err += String(chunk);
@@ -253,7 +232,7 @@ test('a closed standard output is not a failure', async () => {
 
 test('status --watch continues when the node stops', async () => {
   await withNode(async ({ socket, server }) => {
-    const child = start(['status', '--socket', socket, '--watch', '--json']);
+    const child = startColo(['status', '--socket', socket, '--watch', '--json']);
     let out = '';
     const saw = (text: string): Promise<void> =>
       new Promise((resolve) => {

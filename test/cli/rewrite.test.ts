@@ -1,11 +1,11 @@
 /** `colo rewrite` as a process, with QEMU's framing on real sockets; the test is its QMP server. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fakeQmp } from '../qemu/fake-qmp.ts';
+import { tempFolder } from '../temp-folder.ts';
 import {
   CONNECTION,
   type Connection,
@@ -24,8 +24,7 @@ const CONNECTION_6: Connection = { ...CONNECTION, version: 6 };
 const EXCHANGE = { clientAt: 9, vmAt: 5, time: 3, payload: Buffer.from('data') };
 
 test('colo rewrite follows an SVM through a checkpoint and a failover', async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'colo-rewrite-'));
-  t.after(() => rmSync(folder, { recursive: true }));
+  const folder = tempFolder(t);
   let status = 'inmigrate';
   let mode = 'none';
   await using qmp = await fakeQmp({
@@ -101,8 +100,7 @@ test('colo rewrite follows an SVM through a checkpoint and a failover', async (t
 });
 
 test('colo rewrite does not translate a signed connection, and emits one event', async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'colo-rewrite-'));
-  t.after(() => rmSync(folder, { recursive: true }));
+  const folder = tempFolder(t);
   const colo = new DropInProcess(
     t,
     'rewrite',

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { loadNodeConfig, nodeConfigJsonSchema, parseNodeConfig } from '../../src/config/node-config.ts';
 import { ColoError } from '../../src/error.ts';
+import { tempFolder } from '../temp-folder.ts';
 
 const GOOD = `node: alpha
 pair: web
@@ -210,19 +210,15 @@ test('metrics are served to other machines only if allowRemote is set', () => {
   assert.match(metrics('{listen: "unix-listen:m"}'), /^COLO_CONFIG_CONFLICT .*served over TCP/);
 });
 
-test('a file that cannot be read is refused', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'colo-'));
-  try {
-    writeFileSync(join(folder, 'a.yaml'), GOOD);
-    assert.equal(loadNodeConfig(join(folder, 'a.yaml')).runDirectory, join(folder, 'run/alpha'));
-    assert.throws(() => loadNodeConfig(join(folder, 'b.yaml')), {
-      code: 'COLO_CONFIG_READ',
-      message: /b\.yaml: there is no such file; /,
-    });
-    assert.throws(() => loadNodeConfig(folder), { code: 'COLO_CONFIG_READ', message: /it is a directory/ });
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+test('a file that cannot be read is refused', (t) => {
+  const folder = tempFolder(t);
+  writeFileSync(join(folder, 'a.yaml'), GOOD);
+  assert.equal(loadNodeConfig(join(folder, 'a.yaml')).runDirectory, join(folder, 'run/alpha'));
+  assert.throws(() => loadNodeConfig(join(folder, 'b.yaml')), {
+    code: 'COLO_CONFIG_READ',
+    message: /b\.yaml: there is no such file; /,
+  });
+  assert.throws(() => loadNodeConfig(folder), { code: 'COLO_CONFIG_READ', message: /it is a directory/ });
 });
 
 test('the JSON schema names every key and describes it', () => {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,6 +8,7 @@ import { parseEndpoint } from '../../src/endpoint.ts';
 import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { systemSurroundings } from '../../src/io/surroundings.ts';
 import { Listener, Peer } from '../cli/dropin-process.ts';
+import { tempFolder } from '../temp-folder.ts';
 
 /** A place that collects the streams that are attached to it. */
 class Place implements StreamPlace {
@@ -55,18 +55,12 @@ function kept(t: TestContext, text: string) {
   return { place, notified, keeper };
 }
 
-function folder(t: TestContext): string {
-  const path = mkdtempSync(join(tmpdir(), 'colo-keeper-'));
-  t.after(() => rmSync(path, { recursive: true }));
-  return path;
-}
-
 async function until(holds: () => boolean): Promise<void> {
   while (!holds()) await sleep(2);
 }
 
 test('it dials until the endpoint accepts, notifies once while it does not, and dials again after a loss', async (t) => {
-  const path = join(folder(t), 's');
+  const path = join(tempFolder(t), 's');
   const { notified, keeper } = kept(t, `unix:${path}`);
   await keeper.start();
   await until(() => notified.length > 0);
@@ -83,7 +77,7 @@ test('it dials until the endpoint accepts, notifies once while it does not, and 
 });
 
 test('it accepts one peer after the other; each replaces the one before', async (t) => {
-  const path = folder(t);
+  const path = tempFolder(t);
   const { notified, place, keeper } = kept(t, `unix-listen:${path}/s`);
   await keeper.start();
   const first = await Peer.connect(t, { path: `${path}/s` });
@@ -99,7 +93,7 @@ test('it accepts one peer after the other; each replaces the one before', async 
 });
 
 test('an endpoint that is taken is refused', async (t) => {
-  const path = folder(t);
+  const path = tempFolder(t);
   await Listener.open(t, `${path}/s`);
   await assert.rejects(kept(t, `unix-listen:${path}/s`).keeper.start(), { code: 'COLO_ENDPOINT_LISTEN' });
 });

@@ -1,19 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { parseEndpoint } from '../../src/endpoint.ts';
 import { type ApiServer, listenControl, listenMetrics } from '../../src/observe/api.ts';
 import { EventLog } from '../../src/observe/event-log.ts';
 import type { NodeControl } from '../../src/observe/status.ts';
+import { tempFolder } from '../temp-folder.ts';
 import { type AnyEvents, fakeNode, fakeStatus, REPORT } from './fake-node.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'colo-api-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = tempFolder();
 let count = 0;
 
 type Answer = { status: number; body: string; json: () => unknown };

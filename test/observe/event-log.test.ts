@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { appendFileSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import type { AppendFile } from '../../src/observe/append-file.ts';
 import { EventLog, RING_EVENTS_MAX } from '../../src/observe/event-log.ts';
 import type { NodeEvent } from '../../src/observe/status.ts';
+import { tempFolder } from '../temp-folder.ts';
 import type { AnyEvents } from './fake-node.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'colo-events-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = tempFolder();
 
 const now = (): number => Date.UTC(2030, 0, 2, 3, 4, 5, 678);
 const inFile = (path: string): NodeEvent[] =>

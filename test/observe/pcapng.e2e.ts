@@ -1,15 +1,13 @@
 /** Reads the writer's files by Wireshark's own reader, which is fetched like the lab's other programs. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { readFields } from '../../lab/tshark.ts';
 import { TAP } from '../../src/datapath/tap.ts';
 import { PcapngWriter } from '../../src/observe/pcapng.ts';
+import { tempFolder } from '../temp-folder.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'colo-pcapng-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = tempFolder();
 
 test('tshark reads interface, time, verdict and frame', async () => {
   const path = join(folder, 'tshark.pcapng');

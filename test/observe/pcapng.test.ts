@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { TAP } from '../../src/datapath/tap.ts';
 import type { AppendFile } from '../../src/observe/append-file.ts';
 import { CAPTURE_INTERFACES, type CaptureEnd, PcapngWriter } from '../../src/observe/pcapng.ts';
+import { tempFolder } from '../temp-folder.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'colo-pcapng-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = tempFolder();
 
 type Packet = { interfaceName: string; micros: bigint; bytes: Buffer; comment: string | null; lost: number };
 
