@@ -6,6 +6,7 @@
  * owner says whether a checkpoint may start (`mayStart`), and starts it.
  */
 import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
+import { invariant } from '../error.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import type { Instant } from '../units.ts';
 import type { CheckpointPolicy } from './policy.ts';
@@ -82,6 +83,11 @@ export class PolicyClock {
     if (!this.mayStart(nowMs)) return;
     const overdue = this.output.overdue(nowMs, this.policy.waits);
     const reason = this.policy.due(nowMs, overdue, this.output.pressure());
-    if (reason !== null) this.start(reason, nowMs);
+    if (reason === null) return;
+    this.start(reason, nowMs);
+    invariant(
+      this.stopped || !this.mayStart(nowMs),
+      `a checkpoint that started for ${reason} may start again`,
+    );
   }
 }

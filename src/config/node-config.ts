@@ -4,11 +4,11 @@
  * The YAML document is used beside its plain value, so that a problem of the value can be located in the file.
  */
 import { readFileSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type YAMLError } from 'yaml';
 import { z } from 'zod';
 import { type Endpoint, UNIX_PATH_BYTES_MAX, unixPathProblem } from '../endpoint.ts';
-import { ColoError, messageOf } from '../error.ts';
+import { ColoError, invariant, messageOf } from '../error.ts';
 import { nearestName } from './nearest.ts';
 import { nodeConfigSchema } from './schema.ts';
 
@@ -51,6 +51,8 @@ export function parseNodeConfig(text: string, fileName: string): NodeConfig {
   const result = nodeConfigSchema.safeParse(file.value, { reportInput: true });
   if (!result.success) file.fail(result.error.issues.flatMap((issue) => explain(issue, file.top)));
   const config = withAbsolutePaths(result.data!, resolve(dirname(fileName)));
+  for (const path of [config.runDirectory, config.eventLog, config.arbiter.directory])
+    invariant(isAbsolute(path), 'a path of the configuration depends on the working directory');
   const tooLong = pathProblems(config, file.top);
   if (tooLong.length > 0) file.fail(tooLong);
   return config;

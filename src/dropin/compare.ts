@@ -1,8 +1,10 @@
 /**
- * `colo compare`: QEMU's colo-compare as a process of its own, with a checkpoint source beside it.
+ * `colo compare`: QEMU's colo-compare as a process of its own, with a source that takes the checkpoints.
  *
- * When to ask is checkpoint/policy.ts's to say, as in a node; only the regular interval is left to QEMU or the
- * tool stack. A request that is not followed by a checkpoint is repeated: QEMU forgets those that come during one.
+ * checkpoint/policy.ts decides when to ask for one, as in a node; the regular interval is left to QEMU or the tool stack.
+ *
+ * Limits: one request per ASK_AGAIN_MS. Failure: a request that no checkpoint follows is repeated, since QEMU drops requests
+ * that come during a checkpoint. Without a source, or while it has no connection, output that differs stays held.
  */
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PolicyClock } from '../checkpoint/policy-clock.ts';
@@ -24,12 +26,11 @@ export type CompareOptions = {
   framing: Framing;
 };
 
-/** QEMU forgets requests that come during a checkpoint. */
 const ASK_AGAIN_MS = 1000;
-/** How long `stop` waits at most for a consumer that reads nothing. */
+/** How long `stop` waits for a consumer that does not read. */
 const DRAIN_MS_MAX = 1000;
 const DRAIN_POLL_MS = 2;
-/** As for a node (config/schema.ts), without an interval of its own. */
+/** The defaults of a node (config/schema.ts), but without a regular interval. */
 const WAITS = {
   intervalMsMax: Number.POSITIVE_INFINITY,
   waitMsMin: 5,
@@ -45,17 +46,19 @@ export class DropInCompare {
   private readonly policy = new CheckpointPolicy(WAITS);
   private readonly keepers: StreamKeeper[];
   private readonly source: CheckpointSource | null;
+  /** When the checkpoint that is awaited was asked for. */
   private askedMs: number | null = null;
   private asked = 0;
   private committed = 0;
-  private waitsFor = '';
+  /** The flow that diverged last. */
+  private divergedFlow = '';
   private readonly policyClock: PolicyClock;
 
   constructor(options: {
     endpoints: CompareOptions;
-    /** Makes what takes the checkpoints; null: nobody can be asked, and output that differs waits. */
+    /** Makes the source of checkpoints; null: there is none. */
     source: ((events: CheckpointEvents) => CheckpointSource) | null;
-    /** False where the source tells when COLO begins. */
+    /** False if the source notifies when COLO begins. */
     comparing: boolean;
     hashSeed: number;
     surroundings: Surroundings;
@@ -75,7 +78,7 @@ export class DropInCompare {
       events: {
         diverged: (flow, reason) => {
           this.policy.diverged(reason);
-          this.waitsFor = flow;
+          this.divergedFlow = flow;
           this.policyClock.hurry();
         },
       },
@@ -83,7 +86,7 @@ export class DropInCompare {
     this.policyClock = new PolicyClock({
       policy: this.policy,
       output: this.path,
-      // Frames may still wait in the path to be compared, which the comparator does not count.
+      // Frames may wait in the path for the end of their turn: the comparator does not count those.
       isIdle: () => false,
       mayStart: (nowMs) => this.mayAsk(nowMs),
       start: (reason, nowMs) => this.ask(reason, nowMs),
@@ -123,7 +126,7 @@ export class DropInCompare {
     this.policyClock.run();
   }
 
-  /** What is held leaves, as when QEMU's object is deleted: nobody compares any more. */
+  /** Releases what is held, as QEMU does when the object is deleted, and closes. Resolves with the last report. */
   async stop(): Promise<CompareReport> {
     this.policyClock.stop();
     this.path.goAlone();
@@ -179,13 +182,13 @@ export class DropInCompare {
     return this.askedMs === null || nowMs - this.askedMs >= ASK_AGAIN_MS;
   }
 
-  /** Without a source this is an event all the same, once a second: it shows that output is held for good. */
+  /** Also emits the event if there is no source: it then shows once per ASK_AGAIN_MS that output is held for good. */
   private ask(reason: CheckpointReason, nowMs: Instant): void {
     this.askedMs = nowMs;
     this.asked++;
     this.emit('checkpoint.asked', {
       reason,
-      ...(reason.startsWith('diverged') ? { flow: this.waitsFor } : {}),
+      ...(reason.startsWith('diverged') ? { flow: this.divergedFlow } : {}),
     });
     this.source?.ask();
   }

@@ -1,10 +1,15 @@
 /**
- * The notify protocol of colo-compare, as Xen's tool stack speaks it (QEMU's notify_dev): messages without a
- * terminator, framed like frames. The tool stack says COLO_USERSPACE_PROXY_INIT and gets COLO_COMPARE_GET_XEN_INIT; it is
- * told DO_CHECKPOINT, and says COLO_CHECKPOINT when both VMs are equal and stand.
+ * The notify protocol of colo-compare (QEMU's notify_dev), which Xen's tool stack uses: messages without a terminator, framed
+ * as frames are.
  *
- * With `vnet_hdr_support` its messages carry the second number of that framing, and ours do not: QEMU does it so
- * (compare_chr_send and notify_rs in net/colo-compare.c).
+ *   tool stack                    colo compare
+ *   COLO_USERSPACE_PROXY_INIT ->
+ *                              <- COLO_COMPARE_GET_XEN_INIT
+ *                              <- DO_CHECKPOINT               requests a checkpoint
+ *   COLO_CHECKPOINT           ->                              both VMs are equal and stopped
+ *
+ * With `vnet_hdr_support` the tool stack's messages have the second number of that framing, but those to it do not, as in QEMU
+ * (compare_chr_send and notify_rs in net/colo-compare.c). Failure: an unknown message is noted and dropped.
  */
 import type { Endpoint } from '../endpoint.ts';
 import { type Framing, LENGTH_PREFIX_BYTES } from '../frames/frame-reader.ts';
@@ -20,7 +25,7 @@ const INIT = 'COLO_USERSPACE_PROXY_INIT';
 const INIT_REPLY = 'COLO_COMPARE_GET_XEN_INIT';
 const ASK = 'DO_CHECKPOINT';
 const COMMITTED = 'COLO_CHECKPOINT';
-/** What is shown of a message that nobody understands. */
+/** The part of an unknown message that is shown. */
 const SHOWN_BYTES_MAX = 64;
 
 export class NotifySource implements CheckpointSource {
@@ -54,7 +59,7 @@ export class NotifySource implements CheckpointSource {
   }
 
   ask(): void {
-    this.say(ASK);
+    this.send(ASK);
   }
 
   async close(): Promise<void> {
@@ -64,11 +69,11 @@ export class NotifySource implements CheckpointSource {
   private onMessage(slab: SlabId, at: number, length: number): void {
     const message = this.slabs.buffer(slab).toString('latin1', at, at + length);
     if (message === COMMITTED) this.events.committed();
-    else if (message === INIT) this.say(INIT_REPLY);
+    else if (message === INIT) this.send(INIT_REPLY);
     else this.events.note('notify.unknown', { message: message.slice(0, SHOWN_BYTES_MAX) });
   }
 
-  private say(message: string): void {
+  private send(message: string): void {
     const bytes = Buffer.alloc(LENGTH_PREFIX_BYTES + message.length);
     bytes.writeUInt32BE(message.length);
     bytes.write(message, LENGTH_PREFIX_BYTES, 'latin1');

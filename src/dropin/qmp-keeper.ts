@@ -1,12 +1,12 @@
-/** Keeps a connection to a QEMU's QMP, and dials again when it has gone. */
+/** Keeps a connection to a QEMU's QMP: dials until it is there, and again when it is lost. */
 import type { Endpoint } from '../endpoint.ts';
-import { messageOf } from '../error.ts';
+import { invariant, messageOf } from '../error.ts';
 import type { Timers } from '../io/clock.ts';
 import { Outage, redial } from '../io/redial.ts';
 import type { Qmp, QmpEvent } from '../qemu/qmp.ts';
 import type { EmitDropIn } from './events.ts';
 
-/** What QmpClient is, so that a test can put another in its place. */
+/** The part of QmpClient that is used, so that tests can replace it. */
 export type QmpConnection = Qmp & {
   onEvent(listener: (event: QmpEvent) => void): unknown;
   onClose(listener: (reason: Error) => void): unknown;
@@ -16,10 +16,10 @@ export type QmpConnection = Qmp & {
 export type ConnectQmp = (endpoint: Endpoint) => Promise<QmpConnection>;
 
 export type QmpKeeperEvents = {
-  /** A new connection, before any event of it: a rejection ends it. */
+  /** Called for a new connection, before any of its events. A rejection closes it. */
   up(qmp: QmpConnection): Promise<void>;
   event(qmp: QmpConnection, name: string): Promise<void>;
-  /** The connection has gone, or there was none: what was being waited for will not come. */
+  /** The connection is lost, or an attempt failed: replies that were awaited will not come. */
   down(): void;
   note: EmitDropIn;
 };
@@ -87,6 +87,7 @@ export class QmpKeeper {
   }
 
   private async serve(qmp: QmpConnection): Promise<void> {
+    invariant(this.current === null, 'a second QMP connection was opened to one QEMU');
     this.current = qmp;
     qmp.onEvent(({ event }) => {
       void this.events.event(qmp, event).catch((cause: unknown) => this.refused(cause));

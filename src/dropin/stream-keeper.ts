@@ -5,7 +5,7 @@
  * An accepting place takes each new peer and closes the one before: that one may be a connection whose host has died.
  */
 import { type Endpoint, formatEndpoint } from '../endpoint.ts';
-import { messageOf } from '../error.ts';
+import { invariant, messageOf } from '../error.ts';
 import type { KernelStream } from '../io/byte-stream.ts';
 import { Outage, redial } from '../io/redial.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
@@ -35,6 +35,7 @@ export class StreamKeeper {
   private readonly closing = new AbortController();
   private listener: StreamListener | null = null;
   private attached = false;
+  private isDialling = false;
 
   constructor(options: {
     name: string;
@@ -82,10 +83,15 @@ export class StreamKeeper {
   }
 
   private async dial(firstWaitMs: number): Promise<void> {
+    invariant(!this.isDialling && !this.attached, `${this.name} is dialled while it has a connection`);
+    this.isDialling = true;
     const { timers, transports } = this.surroundings;
     await redial({
       dial: () => transports.connect(this.endpoint),
-      connected: (stream) => this.take(stream),
+      connected: (stream) => {
+        this.isDialling = false;
+        this.take(stream);
+      },
       outage: this.outage,
       timers,
       waitMs: RETRY_MS,

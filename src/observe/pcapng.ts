@@ -205,7 +205,6 @@ export class PcapngWriter {
   /** Writes the filling buffer and continues in the other one. Returns false if that is still being written. */
   private swap(): boolean {
     if (this.flushing) return false;
-    invariant(this.fill <= BUFFER_BYTES, 'a captured block is longer than its buffer');
     if (this.fill === 0) {
       if (this.endReason !== null) this.close();
       return true;

@@ -30,6 +30,7 @@ class Rig {
     },
     start: (reason, nowMs) => {
       this.started.push(`${reason} at ${nowMs}`);
+      this.may = false;
       this.onStart();
     },
     clock: this.time,
@@ -68,6 +69,7 @@ test('in a hurry the policy is asked after the current events, once for all of t
   assert.deepEqual(rig.started, []);
   rig.time.turn();
   assert.deepEqual(rig.started, ['diverged-bytes at 0']);
+  rig.may = true;
   rig.policyClock.hurry();
   rig.time.turn();
   assert.equal(rig.started.length, 2);

@@ -56,7 +56,9 @@ const jsonOf = (result: Result): unknown => {
 };
 
 test('help and version are printed', async () => {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
   assert.deepEqual(await colo('--version'), { code: 0, out: `${version}\n`, err: '' });
   const help = await colo('--help');
   assert.equal(help.code, 0);

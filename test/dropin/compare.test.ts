@@ -6,7 +6,7 @@ import { unixEndpoint } from '../../src/endpoint.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { udp } from '../compare/rig.ts';
 import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
-import { surroundings } from './surroundings.ts';
+import { FakeNetwork, surroundings } from './surroundings.ts';
 
 /** `colo compare` with the test as its checkpoint source. */
 class Rig {
@@ -159,6 +159,47 @@ test('after the stop no timer, slab or request is left', async () => {
   await rig.time.pass(2000);
   assert.equal(rig.time.waiting, 0);
   assert.equal(rig.asks, 0);
+});
+
+test('colo compare runs on a simulated network, from the first connection to the last', async () => {
+  const time = new FakeTime();
+  const network = new FakeNetwork();
+  const listenAt = { kind: 'unix', mode: 'listen', path: '/s' } as const;
+  const places = { primaryIn: unixEndpoint('/p'), secondaryIn: listenAt, out: unixEndpoint('/o') };
+  const types: string[] = [];
+  const compare = new DropInCompare({
+    endpoints: { ...places, framing: 'plain' },
+    source: null,
+    comparing: true,
+    hashSeed: 1,
+    surroundings: surroundings(time, network),
+    emit: (type, details) => types.push([type, ...Object.values(details).slice(0, 1)].join(' ')),
+  });
+  network.open(places.out);
+  await compare.start();
+  await time.pass(10);
+  network.open(places.primaryIn);
+  const svm = network.dial(listenAt);
+  await time.pass(100);
+  assert.deepEqual(types, [
+    'stream.up out',
+    'stream.down primary-in',
+    'stream.up secondary-in',
+    'stream.up primary-in',
+  ]);
+  const pvm = network.peers.get('unix:/p')![0];
+  for (const stream of [pvm, svm]) stream.write(framed(udp('same')), () => {});
+  network.pump();
+  await time.pass(1);
+  assert.deepEqual(unframed(network.peers.get('unix:/o')![0].inbox), [udp('same')]);
+  pvm.close();
+  network.pump();
+  await time.pass(100);
+  assert.deepEqual(types.slice(4), ['stream.down primary-in', 'stream.up primary-in']);
+  const stopping = compare.stop();
+  await time.pass(10);
+  await stopping;
+  assert.equal(time.waiting, 0);
 });
 
 /** Stops it while time passes: it waits for its consumer by timers. */
