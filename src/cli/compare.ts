@@ -74,7 +74,7 @@ function runCompare(options: Options): Promise<void> {
             : qmp !== undefined
               ? (events) => new QmpSource(qmp, connectQmp, systemTimers, events)
               : null,
-        comparing: qmp === undefined,
+        phase: qmp === undefined ? 'comparing' : 'alone',
         hashSeed: randomInt(2 ** 32),
         surroundings: systemSurroundings,
         emit,

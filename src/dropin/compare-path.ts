@@ -82,7 +82,7 @@ export class ComparePath {
 
   constructor(options: {
     framing: Framing;
-    comparing: boolean;
+    phase: 'alone' | 'comparing';
     clock: Clock;
     timers: Pick<Timers, 'soon'>;
     hashSeed: number;
@@ -93,7 +93,7 @@ export class ComparePath {
     this.batchClock = new BatchClock(options.clock);
     this.timers = options.timers;
     this.events = options.events;
-    this.phase = options.comparing ? 'comparing' : 'alone';
+    this.phase = options.phase;
     this.limits = options.limits ?? LIMITS;
     this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
     const sink = {

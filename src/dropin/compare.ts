@@ -58,8 +58,8 @@ export class DropInCompare {
     endpoints: CompareOptions;
     /** Makes the source of checkpoints; null: there is none. */
     source: ((events: CheckpointEvents) => CheckpointSource) | null;
-    /** False if the source notifies when COLO begins. */
-    comparing: boolean;
+    /** 'alone' if the source notifies when COLO begins. */
+    phase: 'alone' | 'comparing';
     hashSeed: number;
     surroundings: Surroundings;
     emit: EmitDropIn;
@@ -71,7 +71,7 @@ export class DropInCompare {
     this.emit = options.emit;
     this.path = new ComparePath({
       framing: endpoints.framing,
-      comparing: options.comparing,
+      phase: options.phase,
       clock,
       timers,
       hashSeed: options.hashSeed,

@@ -65,64 +65,13 @@ class HttpError extends ColoError {
 type Handler = (request: IncomingMessage, response: ServerResponse, url: URL) => Promise<void> | void;
 type Routes = Record<string, Partial<Record<string, Handler>>>;
 
-export async function listenControl({
-  socketPath,
-  control,
-  events,
-}: ControlServerOptions): Promise<ApiServer> {
+/** Throws COLO_API_LISTEN. */
+export async function listenControl(options: ControlServerOptions): Promise<ApiServer> {
+  const { socketPath } = options;
   const why = unixPathProblem(socketPath);
   if (why !== null) throw new ColoError('COLO_API_LISTEN', `control socket ${socketPath}: ${why}`);
   const followers = new Set<ServerResponse>();
-  const server = createServer(
-    answer({
-      '/status': { GET: (_request, response) => sendJson(response, 200, control.status()) },
-      '/events': { GET: (_request, response, url) => sendEvents(response, url, events, followers) },
-      '/checkpoint': {
-        POST: async (_request, response) => sendJson(response, 200, await control.checkpoint()),
-      },
-      '/failover': {
-        POST: async (_request, response) => {
-          await control.failover();
-          sendJson(response, 200, control.status());
-        },
-      },
-      '/protect': {
-        POST: async (_request, response) => {
-          await control.protect();
-          sendJson(response, 200, control.status());
-        },
-      },
-      '/stop': {
-        POST: (_request, response) => {
-          // The response goes first: a node that stops closes this server.
-          response.on('finish', () => {
-            control
-              .stop()
-              .catch((error: unknown) => events.emit('node.stop-failed', { message: String(error) }));
-          });
-          sendJson(response, 202, { stopping: true });
-        },
-      },
-      '/capture': {
-        POST: async (request, response) => {
-          const { path, bytesMax } = parseCapture(await readBody(request));
-          control.startCapture(path, bytesMax);
-          sendJson(response, 200, { path, bytesMax });
-        },
-        DELETE: (_request, response) => {
-          const stopped = control.stopCapture();
-          if (stopped === null) {
-            throw new HttpError(
-              409,
-              'COLO_CAPTURE_NONE',
-              'no capture is running; start one with: colo capture start',
-            );
-          }
-          sendJson(response, 200, stopped);
-        },
-      },
-    }),
-  );
+  const server = createServer(serve(controlRoutes(options, followers)));
   server.maxConnections = CONNECTIONS_MAX;
   mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
   const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path: socketPath };
@@ -138,6 +87,53 @@ export async function listenControl({
   return { endpoint, close: () => closeServer(server, followers) };
 }
 
+function controlRoutes(
+  { control, events }: Pick<ControlServerOptions, 'control' | 'events'>,
+  followers: Set<ServerResponse>,
+): Routes {
+  const statusAfter =
+    (act: () => Promise<void>): Handler =>
+    async (_request, response) => {
+      await act();
+      sendJson(response, 200, control.status());
+    };
+  return {
+    '/status': { GET: (_request, response) => sendJson(response, 200, control.status()) },
+    '/events': { GET: (_request, response, url) => sendEvents(response, url, events, followers) },
+    '/checkpoint': {
+      POST: async (_request, response) => sendJson(response, 200, await control.checkpoint()),
+    },
+    '/failover': { POST: statusAfter(() => control.failover()) },
+    '/protect': { POST: statusAfter(() => control.protect()) },
+    '/stop': {
+      POST: (_request, response) => {
+        // The response goes first: a node that stops closes this server.
+        response.on('finish', () => {
+          control
+            .stop()
+            .catch((error: unknown) => events.emit('node.stop-failed', { message: String(error) }));
+        });
+        sendJson(response, 202, { stopping: true });
+      },
+    },
+    '/capture': {
+      POST: async (request, response) => {
+        const { path, bytesMax } = parseCapture(await readBody(request));
+        control.startCapture(path, bytesMax);
+        sendJson(response, 200, { path, bytesMax });
+      },
+      DELETE: (_request, response) => {
+        const stopped = control.stopCapture();
+        if (stopped === null) {
+          const advice = 'no capture is running; start one with: colo capture start';
+          throw new HttpError(409, 'COLO_CAPTURE_NONE', advice);
+        }
+        sendJson(response, 200, stopped);
+      },
+    },
+  };
+}
+
 /** Serves GET /metrics. The configuration decides whether other machines may read them. */
 export async function listenMetrics(
   listen: Endpoint,
@@ -146,7 +142,7 @@ export async function listenMetrics(
   if (listen.kind !== 'tcp')
     throw new ColoError('COLO_API_LISTEN', `${formatEndpoint(listen)}: metrics need a TCP port`);
   const server = createServer(
-    answer({
+    serve({
       '/metrics': {
         GET: async (_request, response) => {
           const text = await metrics.render();
@@ -165,7 +161,7 @@ export async function listenMetrics(
   return { endpoint: { ...listen, port }, close: () => closeServer(server) };
 }
 
-function answer(routes: Routes): (request: IncomingMessage, response: ServerResponse) => void {
+function serve(routes: Routes): (request: IncomingMessage, response: ServerResponse) => void {
   return (request, response) => {
     void (async () => {
       const url = new URL(request.url ?? '/', 'http://colo');

@@ -19,11 +19,11 @@ class Rig {
   readonly near = new Map<FramePort, FakeStream>();
   private readonly far = new Map<FramePort, FakeStream>();
 
-  constructor(options: { comparing?: boolean; framing?: Framing; limits?: Partial<Limits> } = {}) {
-    const { comparing = true, framing = 'plain', limits = {} } = options;
+  constructor(options: { phase?: 'alone' | 'comparing'; framing?: Framing; limits?: Partial<Limits> } = {}) {
+    const { phase = 'comparing', framing = 'plain', limits = {} } = options;
     this.path = new ComparePath({
       framing,
-      comparing,
+      phase,
       clock: this.time,
       timers: this.time,
       hashSeed: 1,
@@ -219,7 +219,7 @@ test('SVM frames beyond earlyFramesMax are dropped and counted, and a checkpoint
 });
 
 test('alone, every frame is released at once, and TCP streams are known when COLO begins', () => {
-  const rig = new Rig({ comparing: false });
+  const rig = new Rig({ phase: 'alone' });
   assert.deepEqual(rig.pvm(tcp({ seq: 9, flags: 0x12 }), udp('x')), [tcp({ seq: 9, flags: 0x12 }), udp('x')]);
   rig.svm(udp('dropped'));
   assert.equal(rig.path.overdue(1e9 as Instant, { dataMs: 0, ackMs: 0, secondaryMs: 0 }), null);
@@ -265,7 +265,7 @@ test('each event changes the phase as the table in the header says', () => {
   };
   for (const from of Object.keys(ways) as (keyof typeof ways)[]) {
     for (const [i, event] of events.entries()) {
-      const rig = new Rig({ comparing: false });
+      const rig = new Rig({ phase: 'alone' });
       for (const step of ways[from]) rig.path[step]();
       rig.path[event]();
       assert.equal(phaseOf(rig), table[from][i], `${event} in ${from}`);

@@ -18,7 +18,7 @@ class Rig {
   private readonly far: FakeStream[];
   private readonly near: FakeStream[] = [];
 
-  constructor(options: { comparing?: boolean; asked?: boolean } = {}) {
+  constructor(options: { phase?: 'alone' | 'comparing'; asked?: boolean } = {}) {
     this.compare = new DropInCompare({
       endpoints: {
         primaryIn: unixEndpoint('/nobody/p'),
@@ -33,7 +33,7 @@ class Rig {
               this.source = events;
               return { start: async () => {}, ask: () => this.asks++, close: async () => {} };
             },
-      comparing: options.comparing ?? true,
+      phase: options.phase ?? 'comparing',
       hashSeed: 1,
       surroundings: surroundings(this.time),
       emit: (type, details) => {
@@ -131,7 +131,7 @@ test('without a source, output that differs stays held, and an event shows that 
 });
 
 test('before and after COLO every frame is released at once, and no checkpoint is asked for', async () => {
-  const rig = await new Rig({ comparing: false }).start();
+  const rig = await new Rig({ phase: 'alone' }).start();
   rig.send(0, 'one');
   await rig.time.pass(50);
   assert.deepEqual(rig.received(), ['one']);
@@ -170,7 +170,7 @@ test('colo compare runs on a simulated network, from the first connection to the
   const compare = new DropInCompare({
     endpoints: { ...places, framing: 'plain' },
     source: null,
-    comparing: true,
+    phase: 'comparing',
     hashSeed: 1,
     surroundings: surroundings(time, network),
     emit: (type, details) => types.push([type, ...Object.values(details).slice(0, 1)].join(' ')),

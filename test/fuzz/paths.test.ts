@@ -99,7 +99,7 @@ for (const framing of ['plain', 'vnet'] as const) {
       const turnEnds: (() => void)[] = [];
       const path = new ComparePath({
         framing,
-        comparing: dice.chance(2),
+        phase: dice.chance(2) ? 'comparing' : 'alone',
         clock: { now: () => 0 as Instant, wall: () => 0 },
         timers: { soon: (call) => turnEnds.push(call) },
         hashSeed: 1,

@@ -83,7 +83,7 @@ export class Judge {
         framing: 'plain',
       },
       source: (events) => new NotifySource(listen(paths.notify), 'plain', systemSurroundings, events),
-      comparing: true,
+      phase: 'comparing',
       hashSeed: 1,
       surroundings: { ...systemSurroundings, clock: { now: () => 0 as Instant, wall: () => 0 } },
       emit: () => {},
