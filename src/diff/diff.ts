@@ -1,20 +1,23 @@
 /**
- * `colo diff`: two captures, or one of `colo capture`, through a replay.
+ * `colo diff`: plays two captures, or one of `colo capture`, through a replay.
  *
- * Both files are read twice, in pieces: their beginnings to know what is what (survey.ts), then all of it, merged by time
- * (the secondary's clock corrected), each file in its own order. What lies before both files have begun, or behind the
- * end of one of them, has no counterpart by accident: it is counted and not compared.
+ * Both files are read twice, in pieces. The first pass reads their beginnings to find the VM's address and the clocks
+ * (survey.ts). The second reads all of both, merged by time with the secondary's clock corrected, each file in its own
+ * order. Frames from before both files have begun, or from after one has ended, have no counterpart by accident: they
+ * are counted and not compared.
  */
 import { CaptureFile } from '../capture/capture-file.ts';
 import { CapturedFrame } from '../capture/captured-frame.ts';
-import { ColoError } from '../error.ts';
+import { ColoError, invariant } from '../error.ts';
 import { CAPTURE_INTERFACES } from '../observe/pcapng.ts';
-import { ASSUMED_CHECKPOINT_MS, type RecordedFrame, Replay } from './replay.ts';
+import type { Instant } from '../units.ts';
+import { ASSUMED_CHECKPOINT_MS } from './played-checkpoints.ts';
+import { type RecordedFrame, Replay } from './replay.ts';
 import type { DiffReport, SideCounts } from './report.ts';
 import { guessClocks, guessVm, type MacNumber, macNumber, macText, Survey, sourceOf } from './survey.ts';
 import { toMicros } from './wait-histogram.ts';
 
-/** About 16 MB of full frames: enough for a conversation or two. */
+/** About 30 MB of full frames: enough for several connections. */
 const SURVEY_FRAMES_MAX = 20_000;
 const PROGRESS_FRAMES = 16_384;
 
@@ -22,9 +25,9 @@ const [PRIMARY_VM, SECONDARY_VM, UPLINK_IN] = CAPTURE_INTERFACES;
 
 export type DiffOptions = {
   primary: string;
-  /** null: the primary's file is a capture of `colo capture` and has both */
+  /** Null if the primary's file was written by `colo capture` and has both VMs. */
   secondary: string | null;
-  /** the VM's; null to find out */
+  /** The VM's address; null to find it. */
   mac: string | null;
   findingsMax: number;
   hashSeed: number;
@@ -36,7 +39,7 @@ const INPUT = 1;
 const FOREIGN = 2;
 type Kind = typeof OUTPUT | typeof INPUT | typeof FOREIGN;
 
-/** One of the two recordings while it is played. */
+/** One of the two recordings while it is played. `recorded` is its next frame. */
 class Side {
   readonly counts: SideCounts;
   readonly frame = new CapturedFrame();
@@ -47,7 +50,7 @@ class Side {
     originalLength: 0,
     number: 0,
     fileMs: 0,
-    ms: Number.NEGATIVE_INFINITY,
+    ms: Number.NEGATIVE_INFINITY as Instant,
   };
   done = false;
   readonly file: CaptureFile;
@@ -73,6 +76,7 @@ class Side {
     };
   }
 
+  /** Reads the next frame into `recorded`, or sets `done`. */
   async next(): Promise<void> {
     const { frame, recorded, file } = this;
     while (!file.next(frame)) {
@@ -89,10 +93,11 @@ class Side {
     recorded.number = frame.number;
     recorded.fileMs = frame.timeMs;
     // A file's own order counts for more than its times.
-    recorded.ms = Math.max(recorded.ms, frame.timeMs - this.aheadMs);
+    recorded.ms = Math.max(recorded.ms, frame.timeMs - this.aheadMs) as Instant;
   }
 
-  kind(): Kind {
+  /** Counts the next frame as output, input or foreign. */
+  countKind(): Kind {
     const { frame, counts } = this;
     let kind: Kind = FOREIGN;
     if (this.outputInterface !== null) {
@@ -106,6 +111,10 @@ class Side {
   }
 }
 
+/**
+ * Compares the captures. Throws COLO_USAGE if one file was given that does not have both VMs, COLO_DIFF_MAC if the VM's
+ * address is in doubt, and what CaptureFile throws for a file that it cannot read.
+ */
 export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
   const { primary: primaryPath, findingsMax, hashSeed } = options;
   const secondaryPath = options.secondary ?? primaryPath;
@@ -138,14 +147,18 @@ export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
     await secondary.next();
     const startMs = primary.done ? 0 : primary.recorded.ms;
     const replay = new Replay({
-      // The primary's node gets the secondary VM's output in the primary VM's numbers.
+      // What "colo capture" writes at the primary has the SVM's output in the PVM's numbers.
       translate: !second.interfaces.has(PRIMARY_VM),
       hashSeed,
       findingsMax,
       startMs,
     });
     const endMs = await play(primary, secondary, replay, options);
-    for (const side of [primary, secondary]) refuseSilence(side, vm.mac);
+    for (const side of [primary, secondary]) {
+      const { output, input, foreign, frames } = side.counts;
+      invariant(output + input + foreign === frames, 'a captured frame was counted as no kind, or as two');
+      refuseSilence(side, vm.mac);
+    }
     const compared = replay.finish();
     const durationMs = toMicros(Math.max(0, endMs - startMs));
     const taken = Object.values(compared.checkpoints).reduce((sum, count) => sum + count, 0);
@@ -168,19 +181,22 @@ export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
   }
 }
 
-/** Merges both by time. The time at which the comparison ended. */
+/** Plays both files, merged by time. Returns the time at which the comparison ended. */
 async function play(primary: Side, secondary: Side, replay: Replay, options: DiffOptions): Promise<number> {
   const bytesTotal = primary.file.bytesTotal + secondary.file.bytesTotal;
-  // What one VM said just before the other's capture begins may have its counterpart in it.
+  // A frame that one VM sent just before the other's capture begins may have its counterpart in that.
   const beginMs = Math.max(primary.recorded.ms, secondary.recorded.ms) - ASSUMED_CHECKPOINT_MS;
   let frames = 0;
   let endMs = Number.NEGATIVE_INFINITY;
+  let playedMs = Number.NEGATIVE_INFINITY;
   let over = false;
   while (!primary.done || !secondary.done) {
     const isPrimary = secondary.done || (!primary.done && primary.recorded.ms <= secondary.recorded.ms);
     const side = isPrimary ? primary : secondary;
     const { recorded, counts } = side;
-    const kind = side.kind();
+    invariant(recorded.ms >= playedMs, 'the merged captures went back in time');
+    playedMs = recorded.ms;
+    const kind = side.countKind();
     if (!over) over = secondary.done || (primary.done && !replay.mayStillMatch(recorded.ms));
     const comparing = recorded.ms >= beginMs && !over;
     if (comparing) endMs = recorded.ms;
@@ -213,7 +229,7 @@ async function surveyOf(path: string): Promise<Survey> {
   }
 }
 
-/** `colo capture` at either node wrote it. */
+/** Returns true if `colo capture` wrote the file, at either node. */
 function hasRoles({ interfaces }: Survey): boolean {
   return interfaces.has(PRIMARY_VM) || interfaces.has(SECONDARY_VM);
 }
@@ -237,6 +253,7 @@ function findVm(
   );
 }
 
+/** Throws COLO_DIFF_MAC if the VM sent no frame in the file. */
 function refuseSilence({ counts, file }: Side, mac: MacNumber | null): void {
   if (counts.output > 0) return;
   const whose = mac === null ? 'its VM' : macText(mac);

@@ -1,79 +1,81 @@
-/** What a replay remembers of one flow. Sequence numbers are the primary VM's. */
+/** What a replay knows of one flow. Sequence numbers are the PVM's. */
 import { describeFlowKey } from '../flow/key.ts';
 import { seqBefore, seqDiff } from '../flow/sequence.ts';
-import type { SlabId } from '../units.ts';
+import type { Instant, SlabId } from '../units.ts';
 import { TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { RecentPayloads } from './recent-payloads.ts';
 import type { Finding } from './report.ts';
 
-/** A frame that the comparator has, or (the secondary's) that clients have not heard all of. */
-export type HeldFrame = {
+/** A PVM frame that the comparator holds, or an SVM frame that is retained until clients have all of it. */
+export type StoredFrame = {
   flow: FlowRecord;
+  /** Its number in the file, and its time by the file's clock and by the merged one. */
   number: number;
-  /** by the clock of its own file, and by the one that both are merged by */
   fileMs: number;
-  sinceMs: number;
+  sinceMs: Instant;
   slab: SlabId;
   at: number;
   length: number;
-  /** the secondary's: its number for the comparator; and its bytes when it has left its slab */
+  /** An SVM frame's number for the comparator, and its bytes if it was copied out of its slab. */
   index: number;
   bytes: Uint8Array | null;
-  /** TCP: what a counterpart has to reach; others: hash of the payload, and which datagram it is */
+  /** TCP: what a counterpart has to reach. */
   seq: number;
   seqEnd: number;
   ack: number;
   flags: number;
   payloadBytes: number;
+  /** A datagram's payload, and its number in the flow, from 1. */
   hash: number;
   ordinal: number;
 };
 
-/** A segment that says nothing but how far the other end has been heard. */
-export function isBareAck({ flow, flags, payloadBytes }: HeldFrame): boolean {
+/** Returns true for a segment that only acknowledges. */
+export function isBareAck({ flow, flags, payloadBytes }: StoredFrame): boolean {
   return flow.tcp && payloadBytes === 0 && (flags & (TCP_SYN | TCP_FIN | TCP_RST)) === 0;
 }
 
-/** Does a frame of the secondary's say anything that the primary VM has not said, other than an ACK? */
-export function isAhead({ flow, flags, seqEnd }: HeldFrame): boolean {
+/** Returns true for an SVM frame that has more than an ACK which the PVM has not sent yet. */
+export function isAhead({ flow, flags, seqEnd }: StoredFrame): boolean {
   if (!flow.tcp || flow.primaryEnd === null || (flags & (TCP_SYN | TCP_RST)) !== 0) return true;
   return seqBefore(flow.primaryEnd, seqEnd);
 }
 
-/** A frame whose wait was overdue, and that may yet find its counterpart. */
+/** A PVM frame whose wait was over before its counterpart came, which may still come. */
 export type LateWait = { finding: Finding; seqEnd: number; ack: number; hash: number; sinceMs: number };
 
 const LATE_WAITS_MAX = 16;
 
 export class FlowRecord {
-  /** from 1 */
+  /** From 1. */
   readonly number: number;
   readonly key: Int32Array;
   readonly tcp: boolean;
-  readonly primaryHeld = new Set<HeldFrame>();
-  readonly secondaryKept = new Set<HeldFrame>();
+  readonly held = new Set<StoredFrame>();
+  readonly retained = new Set<StoredFrame>();
   findings = 0;
   divergences = 0;
-  /** TCP: compared from its SYN on, or since both VMs were seen to count alike */
+  /** TCP: compared from its SYN on, or since both VMs were seen to count alike. */
   placed = false;
-  /** a SYN lies before the part that is compared */
+  /** A SYN lies before the part that is compared. */
   synSkipped = false;
-  /** the secondary's numbers are the primary's; null as long as nothing has shown it */
+  /** The SVM's numbers are the PVM's; null while neither is known. */
   countsAlike: boolean | null = null;
-  /** a frame was cut, or the VMs' numbers are too far apart */
+  /** Not compared: a frame was cut, or the VMs' numbers are too far apart. */
   leftOut = false;
-  /** first sequence number that neither VM had passed when the flow was placed in its middle */
+  /** The first sequence number that neither VM had passed when the flow was placed in its middle. */
   fromSeq: number | null = null;
-  /** how far each VM has come */
+  /** The end of what each VM has sent. */
   primaryEnd: number | null = null;
   secondaryEnd: number | null = null;
   primaryDatagrams = 0;
   secondaryDatagrams = 0;
-  /** the primary's that left without a counterpart; the secondary's that nobody took */
-  readonly owed = new RecentPayloads();
-  readonly spare = new RecentPayloads();
+  /** PVM datagrams that left without a counterpart: the SVM may send them later. */
+  readonly awaitedFromSecondary = new RecentPayloads();
+  /** SVM datagrams that were given up: the PVM may send them later. */
+  readonly awaitedFromPrimary = new RecentPayloads();
   readonly late: LateWait[] = [];
-  /** a sequence number and its place in the stream */
+  /** A sequence number and its place in the stream. */
   private knownSeq = 0;
   private knownAt = 0;
   private positioned = false;
@@ -95,7 +97,7 @@ export class FlowRecord {
     this.positioned = true;
   }
 
-  /** The primary VM has said `seq`. */
+  /** The PVM has sent `seq`. */
   pass(seq: number): void {
     if (!this.positioned) this.begin(seq);
     if (!seqBefore(this.knownSeq, seq)) return;
@@ -113,6 +115,6 @@ export class FlowRecord {
   }
 }
 
-export function oldest(frames: Set<HeldFrame>): HeldFrame | undefined {
+export function oldest(frames: Set<StoredFrame>): StoredFrame | undefined {
   return frames.values().next().value;
 }

@@ -1,8 +1,9 @@
 /**
- * Datagrams of one flow that one VM said and that found no counterpart: by a hash of their payload, the latest ones.
+ * Datagrams of one flow that one VM sent and that found no counterpart: hashes of the latest payloads.
  *
- * In a recording the VMs go on as they were after what would have been a checkpoint. A late or a lost datagram would
- * shift first-to-first comparison for good; that what comes next is found here puts it in step again.
+ * Datagrams are compared in order, first to first. In a recording a VM continues as it was after a checkpoint, so one late
+ * or lost datagram would shift the comparison for good. A datagram that is found here belongs to an earlier one of the
+ * other VM, and leaves the order of the others as it is.
  */
 const RECENT_MAX = 64;
 
@@ -18,13 +19,13 @@ export class RecentPayloads {
     return this.hashes.includes(hash);
   }
 
-  /** Takes it out, and with it what is older: that will not come any more. */
+  /** Removes a hash and all older ones, whose counterparts will not come any more. */
   take(hash: number): void {
     this.hashes.splice(0, this.hashes.indexOf(hash) + 1);
   }
 }
 
-/** FNV-1a, its length mixed in. */
+/** Returns FNV-1a over the bytes, with their length mixed in. */
 export function hashBytes(bytes: Uint8Array, at: number, length: number, seed = 0): number {
   let hash = (0x811c9dc5 ^ seed ^ length) | 0;
   for (let i = at; i < at + length; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193);

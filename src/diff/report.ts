@@ -1,13 +1,13 @@
-/** What `colo diff` finds: the shapes of its JSON, which docs/diff.md explains. Times that end in Ms are milliseconds. */
+/** The JSON of `colo diff`, which docs/diff.md explains. Names that end in Ms are milliseconds. */
 
 export type FoundFrame = {
-  /** as Wireshark counts, from 1 */
+  /** As Wireshark counts, from 1. */
   frame: number;
-  /** Unix time by the clock of its own file */
+  /** Unix time, by the clock of its own file. */
   atMs: number;
-  /** of TCP, null for others */
+  /** Null if it is not TCP. */
   flags: string | null;
-  /** bytes from shortly before the difference on, and where in the frame's payload they begin */
+  /** The bytes around the difference, and their place in the frame's payload. */
   payloadOffset: number;
   hex: string;
 };
@@ -15,32 +15,32 @@ export type FoundFrame = {
 export type Finding = {
   reason: string;
   flow: string;
-  /** since the first frame of the primary's file */
+  /** Since the first frame of the primary's file. */
   timeMs: number;
-  /** findings in the same flow before this one: it may follow from them */
+  /** Earlier findings in the same flow: this one may follow from them. */
   earlierInFlow: number;
-  /** TCP: the byte of the stream from 0, counted from the SYN or from the first byte seen; else: which datagram, from 1 */
+  /** TCP: the byte of the stream, counted from the SYN or the first byte seen, from 0. Others: the datagram, from 1. */
   position: { unit: 'byte' | 'datagram'; at: number } | null;
   primary: FoundFrame | null;
   secondary: FoundFrame | null;
-  /** of waits: when the counterpart came after all, counted from the frame that waited; null for never */
+  /** For a wait: how long after the frame its counterpart came; null if it never did. */
   cameAfterMs: number | null;
 };
 
 export type SideCounts = {
   file: string;
   frames: number;
-  /** the VM's own */
+  /** Sent by the VM. */
   output: number;
   input: number;
-  /** of others, or of other interfaces */
+  /** Of other hosts, or of other interfaces. */
   foreign: number;
-  /** cut by the snapshot length of the capture */
+  /** Cut by the snapshot length of the capture. */
   cut: number;
   malformed: number;
-  /** before both captures had begun, or after one had ended */
+  /** From before both captures had begun, or after one had ended. */
   outside: number;
-  /** of connections that cannot be compared */
+  /** Of connections that cannot be compared. */
   leftOut: number;
 };
 
@@ -48,14 +48,14 @@ export type ReplayCounts = {
   flows: number;
   flowsLeftOut: number;
   matched: number;
-  /** datagrams that were known again by their payload, out of order: beside or after what was compared */
+  /** Datagrams that were recognised by their payload, out of order. */
   matchedLate: number;
   harmless: number;
   releasedByCheckpoint: number;
   heldAtEnd: number;
-  /** the secondary's, given up: the primary never said as much */
+  /** SVM frames that were given up: the PVM never sent their counterpart. */
   secondaryUnmatched: number;
-  /** by reason; flowsDiverged is how many flows they are in */
+  /** By reason; `flowsDiverged` is the number of their flows. */
   divergences: Record<string, number>;
   flowsDiverged: number;
   checkpoints: Record<string, number>;
@@ -70,9 +70,9 @@ export type DiffReport = {
   primary: SideCounts;
   secondary: SideCounts;
   compared: ReplayCounts;
-  /** checkpoints that it would have cost, per second of the recording */
+  /** The checkpoints that a pair would have taken, per second of the recording. */
   checkpointsPerSecond: number;
-  findings: Finding[];
+  findings: readonly Finding[];
   findingsLeftOut: number;
   warnings: string[];
 };

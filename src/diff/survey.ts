@@ -1,16 +1,17 @@
 /**
- * What has to be known of two captures before they can be played: which frames are the VM's own, and how far apart
- * the two hosts' clocks are. Learnt from the first frames of each file.
+ * Finds the VM's address and the difference of the two hosts' clocks, which a replay needs, from the first frames of each
+ * file.
  *
- * The VM's address. Each VM's own interface sees frames of the VM and frames to it, so its address is in every unicast
- * frame. With a single peer (a gateway) that is true of the peer's too: then the one that answers SYNs is the VM,
- * and then the one with the prefix of QEMU's addresses. In doubt nothing is guessed.
+ * The VM's address. A VM's own interface sees frames from the VM and frames to it, so its address is in every unicast
+ * frame. If there is a single peer (a gateway), the peer's address is too. Then the VM is the one that replies to SYNs, or
+ * else the one with the prefix of QEMU's addresses. In doubt, no address is chosen.
  *
- * The clocks. Both VMs hear the same frames. The median of the differences between the times of frames that are in
- * both files once is how far the secondary's clock is ahead, and the way of the mirrored frames with it. So waits are
- * counted from when each VM heard, not from when the client sent. Without common input, common output is used.
+ * The clocks. Both VMs receive the same frames. For frames that are in both files exactly once, the median of the
+ * differences of their times is how far the secondary's clock is ahead. It includes the way of the mirrored frames, so
+ * waits are counted from when each VM received a frame, not from when the client sent it. If the files have no input in
+ * common, output is used.
  *
- * A file that `colo capture` wrote says which frames are whose, by interface.
+ * In a file that `colo capture` wrote, the interfaces tell whose frames they are.
  */
 import { FLOW_KEY_WORDS, writeOutputKey } from '../flow/key.ts';
 import { readI32, readU16 } from '../wire/bytes.ts';
@@ -21,7 +22,7 @@ import type { FrameBytes } from './explain.ts';
 import { hashBytes } from './recent-payloads.ts';
 import { toMicros } from './wait-histogram.ts';
 
-/** A MAC address as a number, for it to be a key. */
+/** A MAC address as a number, so that it can be a key. */
 export type MacNumber = number;
 
 const QEMU_PREFIX = 0x525400;
@@ -29,7 +30,7 @@ const TWO_POW_24 = 2 ** 24;
 const TWO_POW_32 = 2 ** 32;
 
 type Sender = { sent: number; touched: number; synAcks: number };
-/** NaN when there are several such frames. */
+/** When a frame was seen; NaN if several such frames were. */
 type Times = Map<string, number>;
 
 export class Survey {
@@ -37,7 +38,7 @@ export class Survey {
   readonly interfaces = new Set<string>();
   unicastFrames = 0;
   frames = 0;
-  /** by sender and content; the second leaves out what two VMs count differently */
+  /** By sender and content. The second leaves out numbers that two VMs choose differently. */
   readonly wholeTimes: Times = new Map();
   readonly payloadTimes: Times = new Map();
   private readonly view = new PacketView();
@@ -82,6 +83,7 @@ export class Survey {
 
 export type VmGuess = { mac: MacNumber; how: string } | { mac: null; candidates: MacNumber[] };
 
+/** Returns the VM's address and how it was found, or the addresses in doubt. */
 export function guessVm(primary: Survey, secondary: Survey): VmGuess {
   const both = [...primary.senders.keys()].filter(
     (mac) => primary.senders.get(mac)!.sent > 0 && (secondary.senders.get(mac)?.sent ?? 0) > 0,
@@ -102,7 +104,7 @@ export function guessVm(primary: Survey, secondary: Survey): VmGuess {
 
 export type ClockGuess = { secondaryAheadMs: number; how: string };
 
-/** `mac` null: by interface, and then any common frame will do. */
+/** `mac`: the VM's, whose frames are output; null if the interfaces tell, and then any common frame is used. */
 export function guessClocks(primary: Survey, secondary: Survey, mac: MacNumber | null): ClockGuess {
   const prefix = mac === null ? null : `${mac}/`;
   const inputs = differences(primary.wholeTimes, secondary.wholeTimes, (key) =>
@@ -136,7 +138,7 @@ function note(times: Times, key: string, ms: number): void {
   times.set(key, times.has(key) ? Number.NaN : ms);
 }
 
-/** Now and then a capture has a stray frame. */
+/** Returns true if 99% of all unicast frames are from or to `mac`: a capture may have a stray frame. */
 function isInAll({ senders, unicastFrames }: Survey, mac: MacNumber): boolean {
   const { touched } = senders.get(mac)!;
   return unicastFrames > 0 && touched >= unicastFrames * 0.99;

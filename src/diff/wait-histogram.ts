@@ -1,6 +1,6 @@
 /**
- * How long frames waited: percentiles of any number of values in a fixed room. A bucket is 1/32 of a power of two of
- * microseconds wide, so a percentile is right to 3%.
+ * A histogram of waits: percentiles of any number of values in fixed memory. 32 buckets divide each power of two of
+ * microseconds, so a percentile is right to 3%.
  */
 const STEPS = 32;
 const BUCKETS = STEPS * 44;
@@ -22,7 +22,7 @@ export class WaitHistogram {
     return this.largestMs;
   }
 
-  /** The value that a share of `fraction` does not exceed. */
+  /** Returns the value that a share of `fraction` does not exceed, 0 if there are no values. */
   quantile(fraction: number): number {
     const wanted = Math.ceil(fraction * this.total);
     let seen = 0;
@@ -35,7 +35,7 @@ export class WaitHistogram {
   }
 }
 
-/** Milliseconds, to the microsecond: what lies behind it is the rounding of sums. */
+/** Rounds milliseconds to the microsecond: further digits are rounding errors of sums. */
 export function toMicros(ms: number): number {
   return Math.round(ms * 1000) / 1000;
 }

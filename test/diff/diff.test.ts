@@ -18,7 +18,7 @@ import { answer, at, compare, question, START_MS, written } from './recordings.t
 
 const c = CONNECTION;
 
-/** A connection: the client asks, the VM answers with `text`, `delayMs` after it has heard. */
+/** A connection: the client sends a request, and the VM replies with `text` after `delayMs`. */
 function connection(vm: Numbers, text: string, delayMs = 0, skewMs = 0): Record[] {
   const ask = { clientAt: 1, vmAt: 1, time: 3, payload: Buffer.from('GET /') };
   const answerAt = { clientAt: 6, vmAt: 1, time: 4, payload: Buffer.from(text) };
@@ -32,7 +32,7 @@ function connection(vm: Numbers, text: string, delayMs = 0, skewMs = 0): Record[
   ].map(({ ms, frame }) => ({ ms: ms + skewMs, frame }));
 }
 
-/** Question i at 100 i ms, its answer `delay` later. */
+/** Request i is at 100 i ms, its reply `delay` later. */
 const dialogue = (delays: number[], from = 0): Record[] =>
   delays
     .flatMap((delay, i) => [
@@ -41,7 +41,7 @@ const dialogue = (delays: number[], from = 0): Record[] =>
     ])
     .sort((x, y) => x.ms - y.ms);
 
-test('two VMs that count differently and say the same', async () => {
+test('two VMs with other numbers and the same bytes match', async () => {
   const report = await compare(connection(PVM, 'hello'), connection(SVM, 'hello', 2));
   const { compared } = report;
   assert.deepEqual([compared.matched, compared.heldAtEnd, compared.flows], [2, 0, 1]);
@@ -50,13 +50,13 @@ test('two VMs that count differently and say the same', async () => {
   assert.deepEqual([compared.waits.maxMs, report.durationMs, report.warnings], [2, 20, []]);
 });
 
-test('clocks that are an hour apart are put right by what both heard', async () => {
+test('clocks that are an hour apart are corrected by common input', async () => {
   const report = await compare(connection(PVM, 'hello'), connection(SVM, 'hello', 1, 3_600_000));
   assert.equal(report.clocks.secondaryAheadMs, 3_600_000);
   assert.deepEqual([report.compared.matched, report.findings.length], [2, 0]);
 });
 
-test('other bytes: where, which, and in which frames', async () => {
+test('a finding names the place, the bytes and the frames', async () => {
   const report = await compare(
     connection(PVM, 'HTTP/1.1 200 OK\r\nDate: 12:00:01\r\n'),
     connection(SVM, 'HTTP/1.1 200 OK\r\nDate: 12:00:02\r\n', 1, 500),
@@ -80,7 +80,7 @@ test('other bytes: where, which, and in which frames', async () => {
   ]);
 });
 
-test('an answer that comes too late costs a checkpoint, and is not taken for the next', async () => {
+test('a reply that comes too late costs a checkpoint, and is not compared with the next', async () => {
   const report = await compare(dialogue([1, 1, 1, 1]), dialogue([1, 36, 1, 1]));
   assert.deepEqual([report.compared.checkpoints, report.compared.divergences], [{ 'wait-primary': 1 }, {}]);
   const [found] = report.findings;
@@ -90,7 +90,7 @@ test('an answer that comes too late costs a checkpoint, and is not taken for the
   );
 });
 
-test('only the time that both captures have is compared', async () => {
+test('only frames of the time that both captures cover are compared', async () => {
   const report = await compare(dialogue(Array(10).fill(1)), dialogue(Array(5).fill(1), 3));
   assert.deepEqual([report.compared.matched, report.findings, report.compared.checkpoints], [5, [], {}]);
   assert.deepEqual([report.primary.outside, report.secondary.outside], [5, 0]);
@@ -99,14 +99,14 @@ test('only the time that both captures have is compared', async () => {
   assert.deepEqual([swapped.primary.outside, swapped.secondary.outside], [0, 5]);
 });
 
-test('the secondary may still answer when the primary has ended', async () => {
+test("the secondary's capture may match held output after the primary's has ended", async () => {
   const report = await compare(dialogue([1, 1]), dialogue([1, 10]));
   assert.deepEqual([report.compared.matched, report.compared.heldAtEnd], [2, 0]);
   const late = await compare(dialogue([1, 1]), dialogue([1, 50]));
   assert.deepEqual([late.compared.matched, late.compared.heldAtEnd, late.findings], [1, 1, []]);
 });
 
-test('whose frames: said, or found out, or asked for', async () => {
+test("the VM's address is given, or found, or asked for", async () => {
   const one = [at(0, question('q')), at(1, answer('a'))];
   const found = await compare(one, one);
   assert.equal(found.vm.how, "the only one with QEMU's prefix");
@@ -130,7 +130,7 @@ test('whose frames: said, or found out, or asked for', async () => {
   });
 });
 
-/** As `colo capture` writes it: one interface for each place where a node looks. */
+/** A capture as `colo capture` writes it, with one interface for each place that a node captures at. */
 function nodeCapture(frames: [index: number, ms: number, frame: Buffer][]): string {
   return written(
     Buffer.concat([
@@ -155,7 +155,7 @@ test('one capture of "colo capture" at the primary has both VMs', async () => {
     [3, 2, vmSyn(c, PVM)],
     [2, 3, handshakeAck(c, PVM)],
     [0, 4, fromVm(c, PVM, { clientAt: 1, vmAt: 1, time: 1, payload: Buffer.from('yes') })],
-    // The secondary's node has translated it.
+    // The secondary's node has translated the SVM's numbers.
     [1, 6, fromVm(c, PVM, { clientAt: 1, vmAt: 1, time: 1, payload: Buffer.from('yet') })],
   ]);
   const report = await compare([], [], { primary: path, secondary: null });
@@ -166,7 +166,7 @@ test('one capture of "colo capture" at the primary has both VMs', async () => {
   assert.deepEqual([primary?.frame, secondary?.frame, position?.at], [6, 7, 2]);
 });
 
-test('captures of "colo capture" at both nodes', async () => {
+test('two captures of "colo capture", one at each node, are compared', async () => {
   const primary = nodeCapture([
     [2, 0, clientSyn(c, PVM)],
     [0, 1, vmSyn(c, PVM)],
@@ -183,7 +183,7 @@ test('captures of "colo capture" at both nodes', async () => {
   assert.deepEqual([report.compared.matched, report.findings], [2, []]);
 });
 
-test('a single capture of anything else is not enough', async () => {
+test('a single capture of another program is refused', async () => {
   const path = written(pcapng(dialogue([1])));
   await assert.rejects(compare([], [], { primary: path, secondary: null }), {
     code: 'COLO_USAGE',
@@ -191,7 +191,7 @@ test('a single capture of anything else is not enough', async () => {
   });
 });
 
-test('frames that were cut, files that were cut, frames without a time: said', async () => {
+test('cut frames, a cut file and frames without a time are reported', async () => {
   const cut = dialogue([1, 1]).map(({ ms, frame }) => ({
     ms,
     frame: frame.subarray(0, 42),
@@ -208,14 +208,14 @@ test('frames that were cut, files that were cut, frames without a time: said', a
   ]);
 });
 
-test('captures of different times', async () => {
+test('captures that do not overlap are reported, and not compared', async () => {
   const other = [at(500_000, question('other')), at(500_001, answer('other'))];
   const { warnings, compared } = await compare(dialogue([1, 1]), other);
   assert.equal(compared.matched, 0);
   assert.deepEqual(warnings, ['the captures do not overlap in time: nothing was compared']);
 });
 
-test('progress is told, up to all there is', async () => {
+test('progress is reported up to the last byte', async () => {
   const records = Array.from({ length: 40_000 }, (_, i) =>
     at(i, i % 2 === 0 ? question(`${i}`) : answer(`${i}`)),
   );

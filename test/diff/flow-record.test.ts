@@ -1,16 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FlowRecord, type HeldFrame, isAhead, isBareAck } from '../../src/diff/flow-record.ts';
+import { FlowRecord, isAhead, isBareAck, type StoredFrame } from '../../src/diff/flow-record.ts';
 import { FLOW_KEY_WORDS } from '../../src/flow/key.ts';
 import { NO_SLAB } from '../../src/frames/slabs.ts';
+import type { Instant } from '../../src/units.ts';
 import { ACK, FIN, RST, SYN } from '../frames.ts';
 
 const record = (tcp = true): FlowRecord => new FlowRecord(1, new Int32Array(FLOW_KEY_WORDS), tcp);
-const frame = (flow: FlowRecord, rest: Partial<HeldFrame>): HeldFrame => ({
+const frame = (flow: FlowRecord, rest: Partial<StoredFrame>): StoredFrame => ({
   flow,
   number: 1,
   fileMs: 0,
-  sinceMs: 0,
+  sinceMs: 0 as Instant,
   slab: NO_SLAB,
   at: 0,
   length: 0,
@@ -26,12 +27,12 @@ const frame = (flow: FlowRecord, rest: Partial<HeldFrame>): HeldFrame => ({
   ...rest,
 });
 
-test('places in a stream go on where sequence numbers wrap, again and again', () => {
+test('places in a stream count on where sequence numbers wrap, every time', () => {
   const flow = record();
   flow.begin(0xffff_ff00 | 0);
-  for (let said = 0; said <= 10 * 2 ** 30; said += 2 ** 30) flow.pass((0xffff_ff00 + said) | 0);
+  for (let sent = 0; sent <= 10 * 2 ** 30; sent += 2 ** 30) flow.pass((0xffff_ff00 + sent) | 0);
   assert.equal(flow.placeOf((0xffff_ff00 + 10 * 2 ** 30 + 5) | 0), 10 * 2 ** 30 + 5);
-  // Something said again lies before.
+  // A retransmission lies before.
   flow.pass(0);
   assert.equal(flow.placeOf((0xffff_ff00 + 10 * 2 ** 30 - 7) | 0), 10 * 2 ** 30 - 7);
 });
@@ -42,7 +43,7 @@ test('a stream without a SYN begins with the first byte seen', () => {
   assert.equal(flow.placeOf(5010), 10);
 });
 
-test('a bare ACK', () => {
+test('a segment with nothing but an ACK is a bare ACK', () => {
   const flow = record();
   assert.deepEqual(
     [ACK, ACK | FIN, ACK | SYN, RST].map((flags) => isBareAck(frame(flow, { flags }))),
@@ -52,7 +53,7 @@ test('a bare ACK', () => {
   assert.equal(isBareAck(frame(record(false), {})), false);
 });
 
-test('ahead is what the primary has not said, an ACK apart', () => {
+test('an SVM frame is ahead if it has more than an ACK that the PVM has not sent', () => {
   const flow = record();
   assert.equal(isAhead(frame(flow, { seqEnd: 100 })), true);
   flow.primaryEnd = 100;

@@ -4,7 +4,8 @@ import fc from 'fast-check';
 import { Replay } from '../../src/diff/replay.ts';
 import type { SideCounts } from '../../src/diff/report.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
-import { ACK, FIN, type TcpSegment } from '../frames.ts';
+import type { Instant } from '../../src/units.ts';
+import { ACK, FIN, placed, type TcpSegment } from '../frames.ts';
 import {
   CONNECTION,
   clientSyn,
@@ -40,15 +41,12 @@ function play(steps: Step[], options: { limits?: Limits; findingsMax?: number; t
   const svm = sideCounts();
   const numbers = { pvm: 0, svm: 0, client: 0 };
   for (const { ms, who, frame } of steps.toSorted((a, b) => a.ms - b.ms)) {
-    const bytes = Buffer.concat([Buffer.alloc(3, 0xa5), frame]);
     const recorded = {
-      bytes,
-      at: 3,
-      length: frame.length,
+      ...placed(frame),
       originalLength: frame.length,
       number: ++numbers[who],
       fileMs: ms,
-      ms,
+      ms: ms as Instant,
     };
     if (who === 'pvm') replay.primary(recorded, pvm);
     else if (who === 'svm') replay.secondary(recorded, svm);
@@ -64,7 +62,7 @@ const opening = (pvm: Numbers = PVM, svm: Numbers = SVM, of = c): Step[] => [
   { ms: 3, who: 'client', frame: handshakeAck(of, pvm) },
 ];
 
-const says = (
+const sends = (
   who: 'pvm' | 'svm',
   ms: number,
   at: number,
@@ -85,7 +83,7 @@ const says = (
 
 const datagram = (who: 'pvm' | 'svm', ms: number, text: string): Step => ({ ms, who, frame: answer(text) });
 
-/* Streams cut in any way. */
+/* Streams that are cut in any way. */
 
 const stream = fc.uint8Array({ minLength: 1, maxLength: 300 });
 const cutList = fc.array(fc.nat(), { maxLength: 8 });
@@ -126,15 +124,15 @@ function twoStreams(
 }
 
 /**
- * Two VMs whose numbers differ by less than the stream is long, and whose bytes repeat: a segment of the one then looks
- * like a later one of the other, and nothing in a recording can tell (docs/diff.md, limits).
+ * The VMs' numbers differ by less than the stream's length, and the stream may repeat itself. A segment of one VM may then
+ * look like a later one of the other, and a recording cannot tell (docs/diff.md, limits).
  */
 function undecidable({ bytes, pvm, svm }: { bytes: Uint8Array; pvm: Numbers; svm: Numbers }): boolean {
   const apart = Math.abs((pvm.isn - svm.isn) | 0);
   return apart !== 0 && apart <= bytes.length;
 }
 
-test('one stream, cut in two ways, with other numbers: all of it matches, at once or after the lag', () => {
+test('a stream that two VMs cut and number differently matches, at once or after the lag', () => {
   fc.assert(
     fc.property(anyPair, (pair) => {
       fc.pre(!undecidable(pair));
@@ -146,7 +144,7 @@ test('one stream, cut in two ways, with other numbers: all of it matches, at onc
   );
 });
 
-test('one byte that differs is found where it is, once, and what follows matches', () => {
+test('a byte that differs is found once, at its place, and the rest matches', () => {
   fc.assert(
     fc.property(anyPair, fc.nat(), fc.integer({ min: 1, max: 255 }), (pair, where, change) => {
       fc.pre(!undecidable(pair));
@@ -171,20 +169,20 @@ test('one byte that differs is found where it is, once, and what follows matches
   );
 });
 
-test('datagrams that one VM lost cost no more than one finding each, whoever it was', () => {
+test('a datagram that only one VM sends costs at most one finding', () => {
   fc.assert(
     fc.property(
       fc.array(fc.constantFrom('both', 'pvm', 'svm'), { minLength: 1, maxLength: 30 }),
       fc.integer({ min: -4, max: 18 }),
-      (said, lagMs) => {
-        const steps = said.flatMap((who, i) => [
+      (senders, lagMs) => {
+        const steps = senders.flatMap((who, i) => [
           ...(who === 'svm' ? [] : [datagram('pvm', 100 + i * 10, `datagram ${i}`)]),
           ...(who === 'pvm' ? [] : [datagram('svm', 100 + i * 10 + lagMs, `datagram ${i}`)]),
         ]);
-        // Time goes on.
+        // Every wait is over by then.
         steps.push({ ms: 10_000, who: 'client', frame: clientSyn(c, PVM) });
         const { counts, findings } = play(steps);
-        const alone = said.filter((who) => who !== 'both').length;
+        const alone = senders.filter((who) => who !== 'both').length;
         assert.ok(findings.length <= alone, `${findings.length} findings of ${alone}`);
         assert.ok(findings.length > 0 || alone === 0);
         assert.equal(counts.heldAtEnd, 0);
@@ -195,16 +193,16 @@ test('datagrams that one VM lost cost no more than one finding each, whoever it 
 
 /* Single cases. */
 
-test('what the secondary said ahead is not forgotten at a checkpoint', () => {
+test('SVM frames that are ahead are not forgotten at a checkpoint', () => {
   const { counts, findings } = play([
     ...opening(),
     // Ahead on the stream, and by its ACK.
-    says('svm', 10, 1, 'ahead of you'),
+    sends('svm', 10, 1, 'ahead of you'),
     { ms: 11, who: 'svm', frame: fromVm(c, SVM, { clientAt: 6, vmAt: 13, time: 11 }) },
-    // Something else differs.
+    // Another flow differs.
     datagram('pvm', 20, 'one'),
     datagram('svm', 20, 'two'),
-    says('pvm', 30, 1, 'ahead of you'),
+    sends('pvm', 30, 1, 'ahead of you'),
     { ms: 31, who: 'pvm', frame: fromVm(c, PVM, { clientAt: 6, vmAt: 13, time: 11 }) },
     { ms: 5000, who: 'client', frame: clientSyn(c, PVM) },
   ]);
@@ -216,12 +214,12 @@ test('what the secondary said ahead is not forgotten at a checkpoint', () => {
   assert.deepEqual([counts.matched, counts.waits.maxMs], [3, 1]);
 });
 
-test('a wait that became overdue has its checkpoint at that moment, not when the next frame comes', () => {
+test('a wait that is over has its checkpoint at that moment, not when the next frame comes', () => {
   const { counts, findings } = play([
     ...opening(),
-    says('pvm', 100, 1, 'hello'),
+    sends('pvm', 100, 1, 'hello'),
     { ms: 9000, who: 'client', frame: clientSyn(c, PVM) },
-    says('svm', 9001, 1, 'hello'),
+    sends('svm', 9001, 1, 'hello'),
   ]);
   assert.ok(Math.abs(counts.waits.maxMs - 20) < 0.1, `${counts.waits.maxMs}`);
   assert.deepEqual(counts.checkpoints, { 'wait-primary': 1 });
@@ -233,7 +231,7 @@ test('a wait that became overdue has its checkpoint at that moment, not when the
   assert.deepEqual([primary?.frame, primary?.flags, secondary], [2, 'ACK', null]);
 });
 
-test('an ACK waits longer than data does', () => {
+test('an ACK waits longer than data', () => {
   const ack = (who: 'pvm' | 'svm', ms: number): Step => ({
     ms,
     who,
@@ -247,10 +245,10 @@ test('an ACK waits longer than data does', () => {
   );
 });
 
-test('a secondary that says what the primary never does costs a checkpoint after two seconds, once', () => {
+test('an SVM segment that the PVM never sends costs one checkpoint, after two seconds', () => {
   const { counts, findings } = play([
     ...opening(),
-    says('svm', 100, 1, 'nobody asked'),
+    sends('svm', 100, 1, 'nobody asked'),
     { ms: 60_000, who: 'client', frame: clientSyn(c, PVM) },
   ]);
   assert.deepEqual(counts.checkpoints, { 'wait-secondary': 1 });
@@ -261,11 +259,11 @@ test('a secondary that says what the primary never does costs a checkpoint after
   );
 });
 
-test('one VM ends the connection where the other has data', () => {
+test('a FIN where the other VM has data is a difference in flags', () => {
   const { counts, findings } = play([
     ...opening(),
-    says('pvm', 10, 1, '', { flags: FIN | ACK }),
-    says('svm', 10.5, 1, 'more'),
+    sends('pvm', 10, 1, '', { flags: FIN | ACK }),
+    sends('svm', 10.5, 1, 'more'),
   ]);
   assert.deepEqual(counts.divergences, { 'diverged-flags': 1 });
   const [{ reason, primary, secondary }] = findings;
@@ -273,13 +271,13 @@ test('one VM ends the connection where the other has data', () => {
   assert.equal(Buffer.from(secondary!.hex, 'hex').toString(), 'more');
 });
 
-test('later differences in a flow are counted as such', () => {
+test('later findings in a flow have the number of earlier ones', () => {
   const { counts, findings } = play([
     ...opening(),
-    says('pvm', 10, 1, 'aaaa'),
-    says('svm', 10, 1, 'bbbb'),
-    says('pvm', 20, 5, 'cccc'),
-    says('svm', 20, 5, 'dddd'),
+    sends('pvm', 10, 1, 'aaaa'),
+    sends('svm', 10, 1, 'bbbb'),
+    sends('pvm', 20, 5, 'cccc'),
+    sends('svm', 20, 5, 'dddd'),
   ]);
   assert.deepEqual([counts.flowsDiverged, counts.divergences], [1, { 'diverged-bytes': 2 }]);
   assert.deepEqual(
@@ -288,7 +286,7 @@ test('later differences in a flow are counted as such', () => {
   );
 });
 
-test('only so many findings are kept, all are counted', () => {
+test('findings beyond findingsMax are counted and not kept', () => {
   const steps = Array.from({ length: 10 }, (_, i) => [
     datagram('pvm', 10 * i, `p${i}`),
     datagram('svm', 10 * i + 1, `s${i}`),
@@ -298,7 +296,7 @@ test('only so many findings are kept, all are counted', () => {
   assert.deepEqual(counts.divergences, { 'diverged-bytes': 10 });
 });
 
-test('a connection that began before: compared where the VMs count alike, left out where not', () => {
+test('a connection that began before the recording is compared only if the VMs count alike', () => {
   const middle = (who: 'pvm' | 'svm', vm: Numbers): Step[] => [
     {
       ms: 10,
@@ -318,8 +316,8 @@ test('a connection that began before: compared where the VMs count alike, left o
   const apart = play([...middle('pvm', PVM), ...middle('svm', far)]);
   assert.deepEqual([apart.counts.matched, apart.pvm.leftOut, apart.svm.leftOut], [0, 2, 2]);
   assert.deepEqual([apart.findings, apart.counts.flowsLeftOut], [[], 1]);
-  // A new connection on the same ports is compared again.
-  const later = [...opening(), says('pvm', 4, 1, 'x'), says('svm', 4, 1, 'x')].map((step) => ({
+  // A new connection on the same ports is compared.
+  const later = [...opening(), sends('pvm', 4, 1, 'x'), sends('svm', 4, 1, 'x')].map((step) => ({
     ...step,
     ms: step.ms + 100,
   }));
@@ -327,17 +325,17 @@ test('a connection that began before: compared where the VMs count alike, left o
   assert.deepEqual([again.counts.matched, again.findings, again.counts.flowsLeftOut], [2, [], 0]);
 });
 
-test('a recording that was made behind a translator is not translated again', () => {
+test("a recording in the PVM's numbers is not translated", () => {
   const steps = [
     ...opening(PVM, PVM).map((step) => (step.who === 'svm' ? { ...step, frame: vmSyn(c, SVM) } : step)),
-    says('pvm', 10, 1, 'hello'),
-    { ...says('pvm', 11, 1, 'hello'), who: 'svm' as const },
+    sends('pvm', 10, 1, 'hello'),
+    { ...sends('pvm', 11, 1, 'hello'), who: 'svm' as const },
   ];
   const { counts, findings } = play(steps, { translate: false });
   assert.deepEqual([counts.matched, findings], [2, []]);
 });
 
-test('after a real checkpoint in the recordings both VMs count alike, however near they were before', () => {
+test('after a real checkpoint in the recordings both VMs count alike, even if they were near before', () => {
   for (const svm of [SVM, { isn: PVM.isn + 7, ts: PVM.ts }]) {
     const other = (ms: number, at: number, text: string, vm = svm): Step => ({
       ms,
@@ -346,19 +344,19 @@ test('after a real checkpoint in the recordings both VMs count alike, however ne
     });
     const { counts, findings } = play([
       ...opening(PVM, svm),
-      says('pvm', 10, 1, 'before'),
+      sends('pvm', 10, 1, 'before'),
       other(11, 1, 'before'),
-      says('pvm', 20, 7, 'after it'),
+      sends('pvm', 20, 7, 'after it'),
       other(21, 7, 'after it', PVM),
-      // It is remembered: the secondary first.
+      // The replay remembers it: now the secondary comes first.
       other(30, 15, 'and again', PVM),
-      says('pvm', 31, 15, 'and again'),
+      sends('pvm', 31, 15, 'and again'),
     ]);
     assert.deepEqual([counts.matched, findings], [4, []]);
   }
 });
 
-test('limits: a primary far ahead, and a secondary far ahead, cost checkpoints and no memory', () => {
+test('a primary far ahead, or a secondary far ahead, costs checkpoints and no memory', () => {
   const limits = { ...LIMITS, heldFramesMax: 64, heldFramesCheckpoint: 32, heldSecondaryMax: 16 };
   const ahead = (who: 'pvm' | 'svm'): Step[] =>
     Array.from({ length: 200 }, (_, i) => datagram(who, 10 + i / 100, `datagram ${i}`));
@@ -370,7 +368,7 @@ test('limits: a primary far ahead, and a secondary far ahead, cost checkpoints a
   assert.equal(secondary.counts.secondaryUnmatched, 12 * 16);
 });
 
-test('many slabs: frames that are kept for long are copied out of theirs, and said again from there', () => {
+test('frames that are retained for long are copied out of their slabs, and handed in again from there', () => {
   const limits = { ...LIMITS, slabBytes: 4096, slabsMax: 80 };
   const steps: Step[] = [];
   const connections = Array.from({ length: 100 }, (_, i) => ({ ...c, clientPort: 41000 + i }));
@@ -379,7 +377,7 @@ test('many slabs: frames that are kept for long are copied out of theirs, and sa
     who,
     frame: fromVm(connections[i], who === 'pvm' ? PVM : SVM, { clientAt: 2, vmAt: 1, time: 1 }),
   });
-  // An ACK ahead keeps one frame of each connection, and what is said between them fills a slab.
+  // One ACK of each connection is retained, and the datagrams between them fill a slab.
   connections.forEach((one, i) => {
     const ms = 10 * i;
     const text = `${i} `.repeat(1000);
@@ -402,7 +400,7 @@ test('many slabs: frames that are kept for long are copied out of theirs, and sa
   assert.deepEqual([counts.checkpoints, counts.matched], [{ 'diverged-bytes': 1 }, 300]);
 });
 
-test('a SYN that the secondary said under another port than the primary is known by the right one after a checkpoint', () => {
+test("a SYN that the SVM sent from another port than the PVM has the PVM's port after a checkpoint", () => {
   const opens = { ...c, clientOpens: false, clientPort: 443 };
   const { counts, findings } = play([
     { ms: 0, who: 'svm', frame: vmSyn(opens, { ...SVM, port: 1002 }) },
@@ -414,10 +412,10 @@ test('a SYN that the secondary said under another port than the primary is known
     findings.map(({ reason, flow }) => [reason, flow]),
     [['wait-primary', 'tcp 10.0.2.15:1001 <-> 10.0.2.2:443']],
   );
-  assert.deepEqual(counts.checkpoints, { 'wait-primary': 1 }, 'and nobody waits for the wrong port');
+  assert.deepEqual(counts.checkpoints, { 'wait-primary': 1 }, 'no frame waits for the wrong port');
 });
 
-test('an ACK ahead is not given up because something else that the secondary said was', () => {
+test('an ACK ahead is not given up when another SVM frame is', () => {
   const ack = (who: 'pvm' | 'svm', ms: number): Step => ({
     ms,
     who,
@@ -437,7 +435,7 @@ test('an ACK ahead is not given up because something else that the secondary sai
   assert.deepEqual([counts.secondaryUnmatched, counts.matched, counts.waits.maxMs], [1, 2, 1]);
 });
 
-test('malformed and harmless frames are counted, not compared', () => {
+test('malformed and harmless frames are counted and not compared', () => {
   const broken = answer('x');
   broken.writeUInt16BE(2000, 16);
   const { counts, pvm, svm } = play([

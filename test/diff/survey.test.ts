@@ -21,18 +21,18 @@ const guess = (frames: Buffer[]): unknown => {
   return found.mac === null ? found.candidates.map(macText) : [macText(found.mac), found.how];
 };
 
-test('MAC addresses', () => {
+test('a MAC address becomes a number and text again', () => {
   assert.equal(macText(macNumber('0A:00:00:ff:00:01')), '0a:00:00:ff:00:01');
   assert.equal(macText(macNumber('ff:ff:ff:ff:ff:fe')), 'ff:ff:ff:ff:ff:fe');
 });
 
-test('which is the VM', () => {
+test("the VM is found by its frames, its SYN-ACKs, or QEMU's prefix", () => {
   assert.deepEqual(guess([by(VM_MAC, CLIENT_MAC)]), [VM_MAC, 'the only one that sends in both files']);
   const two = [to(GATEWAY, CLIENT_MAC), by(GATEWAY, CLIENT_MAC), to(GATEWAY, '02:00:00:00:00:03')];
   assert.deepEqual(guess(two), [GATEWAY, 'the only one in all unicast frames']);
   const dialogue = [to(VM_MAC, GATEWAY), by(VM_MAC, GATEWAY), arpFrame({ sourceMac: GATEWAY })];
   assert.deepEqual(guess(dialogue), [VM_MAC, "the only one with QEMU's prefix"]);
-  // The gateway has QEMU's prefix too, or only it; the VM serves.
+  // The gateway has QEMU's prefix too, or alone; the VM accepts connections.
   for (const peer of ['52:54:00:00:00:01', GATEWAY]) {
     const vm = '52:54:00:00:00:02';
     const opened = [
@@ -56,7 +56,7 @@ test('a stray frame does not hide the VM', () => {
   assert.deepEqual(guess(frames), [VM_MAC, 'the only one in all unicast frames']);
 });
 
-test('clocks: the median of what both heard; a frame that is there twice says nothing', () => {
+test('the clocks differ by the median of common input; a frame that is there twice does not count', () => {
   const heard = ['a', 'b', 'c', 'twice', 'twice', 'only here'].map((text) => to(VM_MAC, CLIENT_MAC, text));
   const primary = surveyOf(heard.map((frame, i) => [1000 + i * 10, frame]));
   const delays = [5, 7, 90, 5000, 6000];
@@ -67,7 +67,7 @@ test('clocks: the median of what both heard; a frame that is there twice says no
   });
 });
 
-test('clocks: without common input by common output, whatever the VMs count', () => {
+test("without common input the clocks differ by common output, whatever the VMs' numbers are", () => {
   const said = (seq: number): Buffer =>
     tcpFrame({ sourceMac: VM_MAC, destinationMac: CLIENT_MAC, seq, payload: Buffer.from('same') });
   const vm = macNumber(VM_MAC);

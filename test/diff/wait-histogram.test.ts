@@ -20,7 +20,7 @@ test('percentiles are right to 3%', () => {
   );
 });
 
-test('nothing waited; nothing at all; very long', () => {
+test('no wait, no frame and a very long wait have percentiles, too', () => {
   const waits = new WaitHistogram();
   assert.deepEqual([waits.quantile(0.5), waits.maxMs], [0, 0]);
   waits.add(0);
@@ -29,6 +29,6 @@ test('nothing waited; nothing at all; very long', () => {
   assert.deepEqual([waits.quantile(0.5), waits.maxMs], [0, 1e12]);
 });
 
-test('rounding', () => {
+test('milliseconds are rounded to the microsecond', () => {
   assert.deepEqual([toMicros(1.00049), toMicros(2.0000001), toMicros(0)], [1, 2, 0]);
 });

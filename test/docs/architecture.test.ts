@@ -51,7 +51,6 @@ const CLOSING: Record<string, string> = {
 const ROOMS: Record<string, string> = {
   'src/compare/comparator.ts':
     'store, flow table, dispatcher and tools of the protocol families in one class',
-  'src/diff/replay.ts': 'reader, placement, findings and waits in one class',
   'test/compare/tcp.test.ts': 'to be cut by subject',
 };
 

@@ -1,18 +1,20 @@
 /**
- * The latest TCP segments of the primary VM, by flow, place and first bytes: was this one of the secondary's said there?
+ * The latest TCP segments of the primary VM, by flow, sequence number and first bytes: did the PVM send this SVM segment
+ * at this place?
  *
- * It tells whether a secondary's numbers have to be translated still. The two VMs' initial numbers can be close together
- * (they count by the clock, from one secret), so that being near proves nothing. Bytes that lie at one place do.
+ * The answer tells whether the SVM's numbers still have to be translated. The VMs' initial sequence numbers can be close
+ * together (both count by the clock, from one secret), so numbers that are near each other prove nothing. Equal bytes at
+ * one place do.
  *
- * Limits: one row per hash, the later segment wins; a segment that is not found proves nothing.
+ * Limits: one row per hash, and the later segment replaces the earlier one. A segment that is not found proves nothing.
  */
 import { readI32 } from '../wire/bytes.ts';
 
 const ROWS = 1 << 16;
 const ROW_WORDS = 3;
-const LOOK_BYTES = 16;
+const SUMMED_BYTES = 16;
 
-export class SaidSegments {
+export class SentSegments {
   private readonly words = new Int32Array(ROWS * ROW_WORDS);
 
   add(flow: number, seq: number, sum: number): void {
@@ -28,10 +30,10 @@ export class SaidSegments {
   }
 }
 
-/** Of a payload's first bytes and length. */
+/** Returns a hash of a payload's length and first SUMMED_BYTES. */
 export function sumOf(bytes: Uint8Array, at: number, length: number): number {
   let sum = length;
-  for (let i = 0; i + 4 <= length && i < LOOK_BYTES; i += 4)
+  for (let i = 0; i + 4 <= length && i < SUMMED_BYTES; i += 4)
     sum = Math.imul(sum ^ readI32(bytes, at + i), 0x01000193);
   return sum;
 }

@@ -1,0 +1,100 @@
+/**
+ * The checkpoints of a replay: the comparator commits, as at a real one, but the SVM's recording continues as it was.
+ *
+ * After a commit the comparator has forgotten all SVM frames. Those that were not confirmed are handed to it again, since
+ * the SVM will not send them again. Some are given up instead: the datagram that a PVM datagram differed from, frames
+ * that were ahead for too long, and all if the checkpoint was for a full table. A datagram that only one VM has sent so
+ * far is remembered by its payload (recent-payloads.ts): its counterpart may come later.
+ */
+import type { CheckpointPolicy } from '../checkpoint/policy.ts';
+import type { Comparator } from '../compare/comparator.ts';
+import { invariant } from '../error.ts';
+import type { SvmTranslator } from '../translate/svm-translator.ts';
+import type { Instant } from '../units.ts';
+import { isAhead, type StoredFrame } from './flow-record.ts';
+import type { FrameStore } from './frame-store.ts';
+
+/** A checkpoint of a small guest; the configuration's default waits are bounds around it. */
+export const ASSUMED_CHECKPOINT_MS = 20;
+
+export class PlayedCheckpoints {
+  readonly byReason: Record<string, number> = {};
+  /** Datagrams whose counterpart was found among those that had left already. */
+  matchedLate = 0;
+  /** SVM frames that were given up. */
+  unmatched = 0;
+  private readonly comparator: Comparator;
+  private readonly policy: CheckpointPolicy;
+  private readonly store: FrameStore;
+  /** Null if the SVM's recording is in the PVM's numbers. */
+  private readonly translator: SvmTranslator | null;
+
+  constructor(options: {
+    comparator: Comparator;
+    policy: CheckpointPolicy;
+    store: FrameStore;
+    translator: SvmTranslator | null;
+  }) {
+    this.comparator = options.comparator;
+    this.policy = options.policy;
+    this.store = options.store;
+    this.translator = options.translator;
+  }
+
+  /** Takes a checkpoint and counts it. `instead`: the SVM datagram that differed from a PVM datagram. */
+  take(reason: string, nowMs: Instant, instead: StoredFrame | undefined): void {
+    this.byReason[reason] = (this.byReason[reason] ?? 0) + 1;
+    this.commit(reason, nowMs, instead);
+  }
+
+  /** The same without counting it: nothing that the VMs did asked for it. */
+  commit(reason: string, nowMs: Instant, instead: StoredFrame | undefined): void {
+    const { comparator, policy, store } = this;
+    const { held, retained } = store;
+    invariant(
+      held.size === comparator.primary.frames,
+      'the replay holds other PVM frames than the comparator',
+    );
+    for (const { flow, hash } of held.values()) if (!flow.tcp) flow.awaitedFromSecondary.add(hash);
+    const before = [...retained.values()];
+    comparator.commit();
+    invariant(held.size === 0, 'a commit left PVM frames in the replay');
+    policy.committed(nowMs, ASSUMED_CHECKPOINT_MS);
+    const { secondaryMs } = policy.waits;
+    const isFull = reason.startsWith('limit-');
+    for (const frame of before) {
+      const { flow, hash } = frame;
+      if (!flow.tcp && flow.awaitedFromSecondary.has(hash)) {
+        flow.awaitedFromSecondary.take(hash);
+        this.matchedLate++;
+        store.forget(frame);
+        continue;
+      }
+      const waitedLong =
+        reason === 'wait-secondary' && isAhead(frame) && nowMs - frame.sinceMs >= secondaryMs;
+      if (frame === instead || isFull || waitedLong) this.giveUp(frame);
+      else this.handInAgain(frame, nowMs);
+    }
+  }
+
+  /** Gives up the oldest SVM frame. */
+  giveUpOldest(): void {
+    const [frame] = this.store.retained.values();
+    this.unmatched++;
+    this.store.forget(frame);
+  }
+
+  private giveUp(frame: StoredFrame): void {
+    const { flow, hash } = frame;
+    this.unmatched++;
+    if (!flow.tcp) flow.awaitedFromPrimary.add(hash);
+    this.store.forget(frame);
+  }
+
+  private handInAgain(frame: StoredFrame, nowMs: Instant): void {
+    this.store.moveIn(frame);
+    const { slab, at, length, index } = frame;
+    this.translator?.correctSyn(this.store.slabs.buffer(slab), at, length);
+    this.comparator.secondaryFrame(slab, at, length, index, nowMs);
+  }
+}
