@@ -16,7 +16,7 @@
  */
 import { once } from 'node:events';
 import { connect } from 'node:net';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { counterStats } from '../lab/clients/counter.ts';
@@ -38,14 +38,17 @@ import { probeExitWithParent, QemuProcess } from '../src/qemu/process.ts';
 import { QmpClient } from '../src/qemu/qmp.ts';
 import { type Bench, type BenchResult, spread, tableHead, tableRow } from './bench.ts';
 
-const HELP = `npm run bench -- checkpoint [--json] [--count N] [--pace MS] [--load] [--unix]
+const HELP = `npm run bench -- checkpoint [--json] [--count N] [--pace MS] [--load] [--unix] [--before CHECKOUT]
   --count N   checkpoints on each side, default 60
   --pace MS   how long the guest runs between two checkpoints, default 100
   --load      a TCP echo session and a UDP echo load on each side's guest, instead of idle guests
-  --unix      a third pair, stock over a unix socket: what QEMU itself needs when no network delays it`;
+  --unix      a third pair, stock over a unix socket: what QEMU itself needs when no network delays it
+  --before CHECKOUT   another pair, ours of another build: a checkout that is set up`;
 
 /** The claim: our median is this many times shorter than stock's. */
 const CLAIM = 5;
+/** A change that must cost nothing: the median of the build before is at least this part of ours. */
+const BEFORE_RATIO_MIN = 0.97;
 const COUNT_MAX = 10_000;
 const PACE_MS_MAX = 60_000;
 /** The first checkpoints after the copy move more memory, and run code that is not compiled yet. */
@@ -74,9 +77,14 @@ export const checkpointBench: Bench = async (args, print) => {
   }
   const install = await installQemu();
   const image = await installGuest();
-  const sides = [measured(startOurs), measured((...args) => startStock(...args, 'tcp'))];
-  if (options.unix) sides.push(measured((...args) => startStock(...args, 'unix')));
-  for (const turn of [...sides, ...sides.toReversed()]) {
+  const sides: Sides = {
+    ours: measured(startOurs),
+    stock: measured((...args) => startStock(...args, 'tcp')),
+    unix: options.unix ? measured((...args) => startStock(...args, 'unix')) : null,
+    before: options.before === '' ? null : measured((...args) => startOurs(...args, options.before)),
+  };
+  const turns = [sides.ours, sides.before, sides.stock, sides.unix].filter((side) => side !== null);
+  for (const turn of [...turns, ...turns.toReversed()]) {
     const directory = workFolder();
     const side = await turn.start(install, image, directory);
     try {
@@ -96,7 +104,9 @@ function measured(start: Start): Measured {
   return { start, pausesMs: [], totalsMs: [], reports: [] };
 }
 
-type Options = { count: number; paceMs: number; load: boolean; unix: boolean; help: boolean };
+type Sides = { ours: Measured; stock: Measured; unix: Measured | null; before: Measured | null };
+
+type Options = { count: number; paceMs: number; load: boolean; unix: boolean; before: string; help: boolean };
 
 function readOptions(args: string[]): Options {
   try {
@@ -107,6 +117,7 @@ function readOptions(args: string[]): Options {
         pace: { type: 'string', default: '100' },
         load: { type: 'boolean', default: false },
         unix: { type: 'boolean', default: false },
+        before: { type: 'string', default: '' },
         help: { type: 'boolean', short: 'h', default: false },
       },
     });
@@ -143,7 +154,7 @@ async function measure(to: Measured, side: Side, { count, paceMs, load }: Option
 function report(
   options: Options,
   install: QemuInstall,
-  [ours, stock, unix]: Measured[],
+  { ours, stock, unix, before }: Sides,
   print: (line: string) => void,
 ): BenchResult {
   const pauses = ({ pausesMs }: Measured) => spread(pausesMs);
@@ -151,12 +162,14 @@ function report(
   const figures = {
     ours: pauses(ours),
     stock: pauses(stock),
-    ...(unix === undefined ? {} : { stock_unix: pauses(unix) }),
+    ...(unix === null ? {} : { stock_unix: pauses(unix) }),
+    ...(before === null ? {} : { before: pauses(before) }),
   };
   const ratio = Math.round((figures.stock.p50 / figures.ours.p50) * 100) / 100;
   const twice = stock.pausesMs.filter((ms) => ms >= 2 * DELAYED_ACK_MS).length;
   const single = stock.pausesMs.filter((ms) => ms >= DELAYED_ACK_MS).length - twice;
-  const ok = options.load || ratio >= CLAIM;
+  const toBefore = figures.before === undefined ? null : figures.before.p50 / figures.ours.p50;
+  const ok = (options.load || ratio >= CLAIM) && (toBefore === null || toBefore >= BEFORE_RATIO_MIN);
   const steps = {
     drain: reported((one) => one.drainMs),
     // From passing on QEMU's request until the secondary has stopped and its last output has arrived.
@@ -171,9 +184,11 @@ function report(
   print('');
   print(tableHead('primary VM stopped (STOP to RESUME, by QEMU)'));
   print(tableRow('  ours, relay across TCP', figures.ours));
+  if (figures.before !== undefined) print(tableRow('  the build before, the same', figures.before));
   print(tableRow("  stock, QEMU's migration across TCP", figures.stock));
   if (figures.stock_unix !== undefined) print(tableRow('  stock, unix socket', figures.stock_unix));
   print(`  ratio of medians ${ratio.toFixed(1)}`);
+  if (toBefore !== null) print(`  the build before against ours, medians: ${toBefore.toFixed(3)}`);
   print(`  stock waited for two delayed ACKs in ${twice} of ${figures.stock.count}, for one in ${single}`);
   print('');
   print(tableHead('the parts of ours, from its reports'));
@@ -208,6 +223,7 @@ function report(
     load: options.load,
     pause_ms: figures,
     ratio_p50: ratio,
+    ...(toBefore === null ? {} : { before_ratio_p50: toBefore }),
     stock_delayed_acks: { twice, once: single },
     our_steps_ms: steps,
     our_state_kb: stateKb,
@@ -256,7 +272,12 @@ class PauseWatch {
   }
 }
 
-async function startOurs(install: QemuInstall, image: GuestImage, directory: string): Promise<Side> {
+async function startOurs(
+  install: QemuInstall,
+  image: GuestImage,
+  directory: string,
+  checkout?: string,
+): Promise<Side> {
   const network = await startNetwork({ install, dir: directory, uplinks: 2, ipv6: false });
   const monitor = join(directory, 'bench.qmp');
   const pair = await LabPair.prepare({
@@ -271,6 +292,7 @@ async function startOurs(install: QemuInstall, image: GuestImage, directory: str
     ],
     mac: NIC.mac,
     addresses: [NIC.v4],
+    ...(checkout === undefined ? {} : { checkout: resolve(checkout) }),
     config: { checkpoint: { intervalMsMax: NEVER_MS } },
   });
   const stop = async () => {

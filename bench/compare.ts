@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { installOldQemu, installQemu } from '../lab/qemu.ts';
 import { ColoError } from '../src/error.ts';
 import { type BenchResult, medianOf, tableHead, tableRow } from './bench.ts';
+import { againstBefore } from './compare/before.ts';
 import { LATE_MS } from './compare/load.ts';
 import { memory } from './compare/memory.ts';
 import { colocompare, FLOOR, OURS, type Peer } from './compare/peers.ts';
@@ -17,20 +18,27 @@ import type { Shape } from './compare/shape.ts';
 import { fullSpeedMinute, type Latency, latency } from './compare/steady.ts';
 
 const USAGE = `usage: npm run bench -- compare [--rounds N] [--only TEXT] [--steady | --latency] [--seconds N]
+       npm run bench -- compare --before CHECKOUT [--rounds N] [--only TEXT]
 
 Without options: a table of rates, then a minute at full speed (garbage collection, heap), latency at half speed, and
 the memory of flows and held frames. It takes about 11 minutes, and needs two processors to itself.
 
   --rounds N     rounds over all shapes; the median of each rate counts (default 3; each costs 3 minutes)
-  --only TEXT    the table alone, with only the shapes whose key contains TEXT, e.g. 1448-16-v4
+  --only TEXT    the table alone, with only the shapes whose key contains TEXT, e.g. 1448-16-v4; several
+                 TEXTs are separated by commas
   --steady       everything but the table: about 4 minutes
   --latency      latency alone: about 2 minutes
   --seconds N    length of the minute at full speed (default 60)
+  --before DIR   this build against the one in DIR, a checkout that is set up, in turns: rates of the shapes, and
+                 memory; the claims are those of a change that must cost nothing
 
 Exit codes: 0 every claim held, 1 one did not, 2 wrong usage.
 `;
 
 const FOR_MS = 1000;
+/** A ratio of two runs of one build varies by about this much. */
+const BEFORE_RATIO_MIN = 0.97;
+const MEMORY_RATIO_MIN = 0.97;
 
 const plain = { version: 4, vnet: false } as const;
 const SHAPES: Readonly<Record<string, Shape>> = {
@@ -60,6 +68,7 @@ export async function compareBench(
     process.stdout.write(USAGE);
     return null;
   }
+  if (options.before !== '') return await beforeAndAfter(options, print);
   const current = await installQemu();
   const old = await installOldQemu();
   const qemus = [colocompare(`QEMU ${old.version}`, old), colocompare(`QEMU ${current.version}`, current)];
@@ -87,6 +96,33 @@ export async function compareBench(
   return { ...result, ok: result.claims.every(({ holds }) => holds) };
 }
 
+async function beforeAndAfter(
+  options: { before: string; rounds: number; only: string },
+  print: (line: string) => void,
+): Promise<BenchResult> {
+  const figures = await againstBefore(
+    options.before,
+    chosenShapes(options.only),
+    { rounds: options.rounds, forMs: FOR_MS },
+    print,
+  );
+  const claims = [
+    ...Object.entries(figures.rates).map(([key, { ratio }]) =>
+      claim(`${key}: at least ${BEFORE_RATIO_MIN} of the rate before`, ratio, BEFORE_RATIO_MIN),
+    ),
+    ...Object.entries(figures.memory).map(([what, { ratio }]) =>
+      claim(
+        `memory per ${what}: before against now at least ${MEMORY_RATIO_MIN}`,
+        1 / ratio,
+        MEMORY_RATIO_MIN,
+      ),
+    ),
+  ];
+  for (const { text, ratio, holds } of claims)
+    print(`${text}: ${ratio.toFixed(3)}, ${holds ? 'holds' : 'DOES NOT HOLD'}`);
+  return { ok: claims.every(({ holds }) => holds), ...figures, claims };
+}
+
 /** `floor`: the relay's ratio, where that bounds ours. */
 type Claim = { text: string; ratio: number; least: number; holds: boolean; floor: number | undefined };
 type Part = { claims: Claim[]; [figure: string]: unknown };
@@ -98,9 +134,8 @@ async function rates(
   print: (line: string) => void,
 ): Promise<Part> {
   const shapes = new Map<string, ShapeRates>();
-  for (const [key, shape] of Object.entries(SHAPES)) {
-    if (key.includes(options.only)) shapes.set(key, new ShapeRates(shape, peers));
-  }
+  for (const [key, shape] of Object.entries(chosenShapes(options.only)))
+    shapes.set(key, new ShapeRates(shape, peers));
   for (let round = 1; round <= options.rounds; round++) {
     print(`round ${round} of ${options.rounds}${round === 1 ? '' : ', medians so far'}`);
     const [head] = rateTable([], peers);
@@ -143,6 +178,13 @@ async function rates(
     ),
   ].filter(({ ratio }) => Number.isFinite(ratio));
   return { rows, claims };
+}
+
+function chosenShapes(only: string): Record<string, Shape> {
+  const texts = only.split(',');
+  return Object.fromEntries(
+    Object.entries(SHAPES).filter(([key]) => texts.some((text) => key.includes(text))),
+  );
 }
 
 function claim(text: string, ratio: number, least: number, floor?: number): Claim {
@@ -208,7 +250,7 @@ async function latencies(qemu: Peer, print: (line: string) => void): Promise<Par
 }
 
 async function footprint(print: (line: string) => void): Promise<Part> {
-  const figures = await memory(MIDDLE);
+  const figures = await memory(MIDDLE, OURS);
   const { restingMb, idleFlows, bytesPerIdleFlow, heldFrames, bytesPerHeldFrame, wireBytes } = figures;
   print(`resident memory: ${restingMb.toFixed(0)} MB with a thousand flows and nothing held`);
   print(`  an idle flow, of ${idleFlows}: ${bytesPerIdleFlow.toFixed(0)} bytes`);
@@ -226,13 +268,21 @@ const LATENCY_ROUNDS = 5;
 
 function readOptions(
   args: string[],
-): { rounds: number; only: string; steady: boolean; latency: boolean; seconds: number } | null {
+): {
+  rounds: number;
+  only: string;
+  steady: boolean;
+  latency: boolean;
+  seconds: number;
+  before: string;
+} | null {
   const known = {
     rounds: { type: 'string', default: '3' },
     only: { type: 'string', default: '' },
     steady: { type: 'boolean', default: false },
     latency: { type: 'boolean', default: false },
     seconds: { type: 'string', default: '60' },
+    before: { type: 'string', default: '' },
     help: { type: 'boolean', short: 'h', default: false },
   } as const;
   try {
@@ -243,13 +293,14 @@ function readOptions(
       if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} takes a whole number from 1 on`);
       return value;
     };
-    if (!Object.keys(SHAPES).some((key) => key.includes(values.only)))
+    if (Object.keys(chosenShapes(values.only)).length === 0)
       throw new Error(
         `--only: there is no shape with ${values.only}; choose from ${Object.keys(SHAPES).join(', ')}`,
       );
-    const { only, steady, latency } = values;
-    if (steady && latency) throw new Error('--steady and --latency: choose one');
-    return { rounds: number('rounds'), only, steady, latency, seconds: number('seconds') };
+    const { only, steady, latency, before } = values;
+    if ([steady, latency, before !== ''].filter(Boolean).length > 1)
+      throw new Error('--steady, --latency and --before: choose one');
+    return { rounds: number('rounds'), only, steady, latency, seconds: number('seconds'), before };
   } catch (error) {
     throw new ColoError('COLO_USAGE', (error as Error).message, { cause: error });
   }

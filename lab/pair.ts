@@ -13,7 +13,7 @@ import { ColoError } from '../src/error.ts';
 import type { NodeEvent, NodeStatus } from '../src/observe/status.ts';
 import { startChild, stopChild } from './process.ts';
 
-const CLI = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const POLL_MS = 10;
 /** Shorter than a checkpoint. */
 const CHECKPOINT_AGAIN_MS = 2;
@@ -27,6 +27,8 @@ export type PairOptions = {
   vmArgs: readonly string[];
   mac: string;
   addresses: readonly string[];
+  /** the checkout whose nodes run; this one if not given */
+  checkout?: string;
   /** more of the configuration, by section */
   config?: Readonly<Record<string, unknown>>;
 };
@@ -37,9 +39,11 @@ export class LabNode {
   readonly configFile: string;
   readonly runDirectory: string;
   private readonly logFile: string;
+  private readonly checkout: string;
   private child: ChildProcess | null = null;
 
-  constructor(name: string, configFile: string, runDirectory: string) {
+  constructor(name: string, configFile: string, runDirectory: string, checkout = ROOT) {
+    this.checkout = checkout;
     this.name = name;
     this.configFile = configFile;
     this.runDirectory = runDirectory;
@@ -62,7 +66,7 @@ export class LabNode {
     const argv = [
       process.execPath,
       '--disable-warning=ExperimentalWarning',
-      CLI,
+      join(this.checkout, 'src/cli/main.ts'),
       'node',
       '-c',
       this.configFile,
@@ -222,7 +226,7 @@ export class LabPair {
       };
       // JSON is YAML.
       writeFileSync(configFile, JSON.stringify(config, null, 2));
-      nodes[name] = new LabNode(name, configFile, runDirectory);
+      nodes[name] = new LabNode(name, configFile, runDirectory, options.checkout);
     }
     return new LabPair(nodes);
   }

@@ -1,8 +1,8 @@
-/** Measures the resident memory of `colo compare` per idle flow and per held frame. */
+/** Measures the resident memory of `colo compare`, of this build or another, per idle flow and per held frame. */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../../src/error.ts';
-import { OURS } from './peers.ts';
+import type { Peer } from './peers.ts';
 import { withLoad } from './rates.ts';
 import type { Shape } from './shape.ts';
 
@@ -27,20 +27,20 @@ const HELD_FRAMES = 30_000;
 const WORK_MS = 2000;
 const QUIET_MS = 500;
 
-export async function memory(plain: Shape): Promise<Memory> {
+export async function memory(plain: Shape, peer: Peer): Promise<Memory> {
   const shape = { ...plain, payloadBytes: 64 };
-  const few = await residentAfterWork({ ...shape, flows: FEW_FLOWS });
-  const many = await residentAfterWork({ ...shape, flows: MANY_FLOWS });
+  const few = await residentAfterWork({ ...shape, flows: FEW_FLOWS }, peer);
+  const many = await residentAfterWork({ ...shape, flows: MANY_FLOWS }, peer);
   return {
     restingMb: few / 1e6,
     idleFlows: MANY_FLOWS,
     bytesPerIdleFlow: (many - few) / (MANY_FLOWS - FEW_FLOWS),
-    ...(await holding({ ...plain, flows: FEW_FLOWS })),
+    ...(await holding({ ...plain, flows: FEW_FLOWS }, peer)),
   };
 }
 
-async function residentAfterWork(shape: Shape): Promise<number> {
-  return await withLoad(shape, OURS, {}, async (load, { child }) => {
+async function residentAfterWork(shape: Shape, peer: Peer): Promise<number> {
+  return await withLoad(shape, peer, {}, async (load, { child }) => {
     await load.rate({ runUpMs: 0, forMs: WORK_MS });
     await sleep(QUIET_MS);
     return residentBytes(child.pid);
@@ -49,8 +49,9 @@ async function residentAfterWork(shape: Shape): Promise<number> {
 
 async function holding(
   shape: Shape,
+  peer: Peer,
 ): Promise<Pick<Memory, 'heldFrames' | 'bytesPerHeldFrame' | 'wireBytes'>> {
-  return await withLoad(shape, OURS, {}, async (load, { child }) => {
+  return await withLoad(shape, peer, {}, async (load, { child }) => {
     await load.rate({ runUpMs: 0, forMs: WORK_MS });
     await sleep(QUIET_MS);
     const before = residentBytes(child.pid);

@@ -1,7 +1,7 @@
 /** The measured programs. Each listens on three unix sockets and releases frames as a comparator does. */
 import type { ChildProcess } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { startChild, stopChild } from '../../lab/process.ts';
@@ -35,6 +35,17 @@ export const OURS: Peer = {
   takes: () => true,
   argv: (sockets, vnet) => [COLO, ...compareArguments(sockets, vnet)],
 };
+
+/** The same of another checkout. Throws COLO_USAGE if it is not one, or not set up. */
+export function oursOf(checkout: string, name: string): Peer {
+  const colo = resolve(checkout, 'bin/colo');
+  if (!existsSync(colo) || !existsSync(resolve(checkout, 'node_modules')))
+    throw new ColoError(
+      'COLO_USAGE',
+      `${checkout} is no checkout that is set up; run "npm run setup" in one`,
+    );
+  return { ...OURS, name, argv: (sockets, vnet) => [colo, ...compareArguments(sockets, vnet)] };
+}
 
 /** The same, with V8's trace of each garbage collection. */
 export const OURS_TRACED: Peer = {

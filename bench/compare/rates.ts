@@ -64,7 +64,8 @@ export class ShapeRates {
   }
 }
 
-async function measure(shape: Shape, peer: Peer, forMs: number): Promise<Rate> {
+/** Measures one peer once. */
+export async function measure(shape: Shape, peer: Peer, forMs: number): Promise<Rate> {
   return await withLoad(shape, peer, {}, (load) => load.rate({ runUpMs: RUN_UP_MS, forMs }));
 }
 
