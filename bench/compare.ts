@@ -266,9 +266,7 @@ const LATENCY_FOR_MS = 3000;
 const LATENCY_RATE_ROUNDS = 3;
 const LATENCY_ROUNDS = 5;
 
-function readOptions(
-  args: string[],
-): {
+function readOptions(args: string[]): {
   rounds: number;
   only: string;
   steady: boolean;
