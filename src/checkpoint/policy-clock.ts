@@ -1,9 +1,9 @@
 /**
- * Asks the checkpoint policy when its answer can have changed: at short intervals, and right after a divergence.
+ * Asks the checkpoint policy whether a checkpoint is due: at short intervals, and right after a divergence.
  *
  * `run` starts the polls: every POLL_MS while output is held, every IDLE_POLL_MS while there is none. `hurry` asks once
  * more when the current events have been handled; several calls before that ask once. `stop` ends both for good. The
- * owner says whether a checkpoint may start (`mayStart`), and starts it.
+ * owner decides whether a checkpoint may start (`mayStart`), and starts it.
  */
 import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
 import { invariant } from '../error.ts';

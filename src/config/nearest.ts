@@ -1,4 +1,4 @@
-/** Returns the known name that `name` most likely stands for, or null if none is near. */
+/** Returns the known name that `name` most likely means, or null if none is near. */
 export function nearestName(name: string, known: readonly string[]): string | null {
   let best: string | null = null;
   let bestDistance = Number.POSITIVE_INFINITY;
@@ -13,7 +13,7 @@ export function nearestName(name: string, known: readonly string[]): string | nu
   return best;
 }
 
-/** run_directory, run-directory and RunDirectory all stand for runDirectory. */
+/** run_directory, run-directory and RunDirectory all mean runDirectory. */
 const normal = (name: string): string => name.slice(0, 64).toLowerCase().replaceAll(/[-_ ]/g, '');
 
 /** Optimal string alignment: insertions, deletions, replacements and swapped neighbours cost one each. */

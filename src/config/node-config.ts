@@ -142,7 +142,7 @@ function withAbsolutePaths(raw: z.output<typeof nodeConfigSchema>, base: string)
   };
 }
 
-/** Returns the problems that a schema's issue stands for, each with its place in the file. */
+/** Returns the problems that an issue of the schema means, each with its place in the file. */
 function explain(issue: Issue, top: Node | null): Problem[] {
   const path = issue.path.map((part) => (typeof part === 'number' ? part : String(part)));
   const dotted = path.join('.');

@@ -4,7 +4,7 @@ import type { EmitDropIn } from './events.ts';
 export type CheckpointEvents = {
   /** The PVM has stopped, maybe for a checkpoint. */
   stopped(): void;
-  /** The PVM runs again. One of the next three follows; PVM frames that arrive before that belong to the same answer. */
+  /** The PVM runs again. One of the next three calls follows; until then its frames may belong to either epoch. */
   resumed(): void;
   /** No checkpoint was taken. Also called, without effect, after the other two. */
   unchanged(): void;

@@ -1,7 +1,7 @@
 /**
  * The frames of `colo compare`: two streams of VM output in, one stream out.
  *
- * Goal: rules 1 and 5 of docs/architecture.md where QEMU's colo-compare stands. The SVM's frames come in the client's
+ * Goal: rules 1 and 5 of docs/architecture.md in place of QEMU's colo-compare. The SVM's frames come in the client's
  * sequence space already (from filter-rewriter or `colo rewrite`). The comparator decides about each PVM frame; this file
  * moves the bytes and keeps the epochs apart.
  *

@@ -3,12 +3,12 @@
  *
  * QEMU sends STOP when the VM stops and RESUME just before it runs again; neither gives a reason. So the run state is
  * queried at STOP: `colo` or `finish-migrate` is a checkpoint, `paused` an operator. Failure: a reply that comes after
- * RESUME says `running`, and a refusal counts as `unknown`.
+ * RESUME is `running`, and a refusal counts as `unknown`.
  */
 import { isObject, type Qmp } from '../qemu/qmp.ts';
 
 export class VmRunState {
-  /** Number of stops and resumes so far: whoever waits for a reply sees by it that the reply is out of date. */
+  /** Number of stops and resumes so far. If it has changed, a reply that was awaited is out of date. */
   changes = 0;
   private reason = Promise.resolve('unknown');
 

@@ -59,7 +59,7 @@ export type LogEvents = {
 
 export type EventDetails = Readonly<Record<string, unknown>>;
 
-/** Takes a node's events: the event log, or what stands in its place. */
+/** Takes a node's events: the event log, or its substitute in a test. */
 export interface EventSink {
   emit<Type extends keyof NodeEvents>(type: Type, details: Readonly<NodeEvents[Type]>): unknown;
 }

@@ -248,7 +248,7 @@ export class PcapngWriter {
   }
 
   private close(): void {
-    invariant(this.fileBytes <= this.bytesMax, 'a capture grew beyond its limit');
+    invariant(this.fileBytes <= this.bytesMax, 'a capture is larger than its limit');
     this.flushing = true;
     this.frames = this.fileFrames;
     this.file.close(() => {

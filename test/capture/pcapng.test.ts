@@ -129,7 +129,7 @@ test('a new section has its own order of bytes and its own interfaces', () => {
   });
 });
 
-test('blocks that nobody needs are skipped however long they are, their lengths checked', () => {
+test('other blocks are skipped whatever their length, and their lengths are checked', () => {
   const start = Buffer.concat([section('little'), interfaceBlock('little')]);
   const secrets = block('little', 10, Buffer.alloc(3 << 20));
   const file = Buffer.concat([start, secrets, enhancedPacket('little', 0, 1000n, FRAME)]);
@@ -141,7 +141,7 @@ test('blocks that nobody needs are skipped however long they are, their lengths 
   });
 });
 
-test('a file that ends in mid-block: what came before counts, and where it was cut is said', () => {
+test('a file that ends within a block: the frames before it count, and its offset is reported', () => {
   const first = pcapng([{ ms: 1000, frame: FRAME }]);
   for (const last of [enhancedPacket('little', 0, 1n, FRAME), block('little', 10, Buffer.alloc(40))]) {
     const file = Buffer.concat([first, last]);
@@ -155,7 +155,7 @@ test('a file that ends in mid-block: what came before counts, and where it was c
 
 test('inconsistent blocks are refused', () => {
   const start = Buffer.concat([section('little'), interfaceBlock('little')]);
-  const lie = (what: string, bytes: Buffer, message: RegExp, code = 'COLO_PCAP_GARBLED'): void => {
+  const refuse = (what: string, bytes: Buffer, message: RegExp, code = 'COLO_PCAP_GARBLED'): void => {
     const file = Buffer.concat([start, bytes]);
     for (const cuts of [[], Array.from(file, (_, i) => i)])
       assert.throws(() => readAll(file, cuts), { code, message }, what);
@@ -167,33 +167,37 @@ test('inconsistent blocks are refused', () => {
     return bytes;
   };
   const at = start.length;
-  lie('too short', changed(4, 28), new RegExp(`byte ${at}: a block of type 6 has a length of 28 bytes`));
-  lie('not a multiple', changed(4, 50), /has a length of 50 bytes \(a multiple of 4/);
-  lie('too long', changed(4, 0x100004), /has a length of 1048580 bytes/);
-  lie(
+  refuse('too short', changed(4, 28), new RegExp(`byte ${at}: a block of type 6 has a length of 28 bytes`));
+  refuse('not a multiple', changed(4, 50), /has a length of 50 bytes \(a multiple of 4/);
+  refuse('too long', changed(4, 0x100004), /has a length of 1048580 bytes/);
+  refuse(
     'zero',
     Buffer.concat([Buffer.from([0xad, 0xb, 0, 0]), Buffer.alloc(8)]),
     /type 2989 has a length of 0/,
   );
-  lie('trailer', changed(packet.length - 4, 52), /a block's two lengths are 48 and 52/);
-  lie('frame beyond block', changed(20, 17).fill(17, 24, 25), /a frame of 17 bytes is longer than its block/);
-  lie('frame too long', changed(20, 262_145), /a frame has a length of 262145 bytes/);
-  lie('captured more than there was', changed(24, 14), /15 captured bytes of a frame that has 14/);
-  lie('no interface', changed(8, 1), /a frame of interface 1, but the section has described 1 so far/);
-  lie('simple beyond block', simplePacket('little', FRAME, 100), /a frame of 100 bytes is longer/);
-  lie('byte order', block('little', 0x0a0d0d0a, Buffer.alloc(16)), /without a byte-order magic/);
-  lie('version', section('little', 2), /pcapng of version 2, not 1/, 'COLO_PCAP_FORMAT');
+  refuse('trailer', changed(packet.length - 4, 52), /a block's two lengths are 48 and 52/);
+  refuse(
+    'frame beyond block',
+    changed(20, 17).fill(17, 24, 25),
+    /a frame of 17 bytes is longer than its block/,
+  );
+  refuse('frame too long', changed(20, 262_145), /a frame has a length of 262145 bytes/);
+  refuse('captured more than there was', changed(24, 14), /15 captured bytes of a frame that has 14/);
+  refuse('no interface', changed(8, 1), /a frame of interface 1, but the section has described 1 so far/);
+  refuse('simple beyond block', simplePacket('little', FRAME, 100), /a frame of 100 bytes is longer/);
+  refuse('byte order', block('little', 0x0a0d0d0a, Buffer.alloc(16)), /without a byte-order magic/);
+  refuse('version', section('little', 2), /pcapng of version 2, not 1/, 'COLO_PCAP_FORMAT');
   const badOption = Buffer.concat([
     Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]),
     option('little', 2, Buffer.alloc(4)),
   ]);
   badOption.writeUInt16LE(200, 10);
-  lie('option', block('little', 1, badOption), /an option of 200 bytes is longer than its block/);
+  refuse('option', block('little', 1, badOption), /an option of 200 bytes is longer than its block/);
   const wifi = Buffer.concat([
     interfaceBlock('little', { linkType: 105 }),
     enhancedPacket('little', 1, 1n, FRAME),
   ]);
-  lie('link type', wifi, /link type 105 \(Wi-Fi\)/, 'COLO_PCAP_LINKTYPE');
+  refuse('link type', wifi, /link type 105 \(Wi-Fi\)/, 'COLO_PCAP_LINKTYPE');
   assert.throws(() => readAll(section('little').subarray(0, 11)), { code: 'COLO_PCAP_FORMAT' });
   assert.throws(() => readAll(section('little').subarray(0, 27)), { code: 'COLO_PCAP_FORMAT' });
 });

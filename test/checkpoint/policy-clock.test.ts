@@ -75,7 +75,7 @@ test('in a hurry the policy is asked after the current events, once for all of t
   assert.equal(rig.started.length, 2);
 });
 
-test('stopped, the policy is asked no more, whatever was still due', async () => {
+test('after the stop the policy is not asked again, even if that was due', async () => {
   const rig = new Rig();
   rig.policy.diverged('diverged-bytes');
   rig.policyClock.hurry();

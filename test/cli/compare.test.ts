@@ -42,9 +42,9 @@ test('endpoints in all four forms: each is dialled until it accepts, and release
     ...['--primary-in', `unix:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`],
     ...['--out', 'tcp-listen:127.0.0.1:0', '--notify', `tcp:127.0.0.1:${notify.port}`],
   );
-  const nobody = await colo.until('stream.down');
-  assert.equal(nobody.place, 'primary-in');
-  assert.match(String(nobody.cause), /cannot connect to unix:.*pri/);
+  const down = await colo.until('stream.down');
+  assert.equal(down.place, 'primary-in');
+  assert.match(String(down.cause), /cannot connect to unix:.*pri/);
   const listener = await Listener.open(t, join(path, 'pri'));
   const primary = await listener.accept();
   const secondary = await Peer.connect(t, { path: join(path, 'sec') });
@@ -171,7 +171,7 @@ test('a consumer that does not read slows the primary down; no frame is lost or 
   // The SVM first, so that each PVM frame is released when it is read.
   for (let i = 0; i < count; i++) secondary.send(frame(i));
   while (Number((await colo.report()).secondaryFrames) < count);
-  const said = (async () => {
+  const notified = (async () => {
     for (let i = 0; i < count; i++) await primary.write(framed(frame(i)));
   })();
   // The limit is 8 MiB in the process, in addition to the kernel's buffers; 24 MB are waiting.
@@ -185,7 +185,7 @@ test('a consumer that does not read slows the primary down; no frame is lost or 
   assert.ok(now < count, 'the primary has to wait');
   out.socket.resume();
   for (let i = 0; i < count; i++) assert.deepEqual(await out.next(), frame(i));
-  await said;
+  await notified;
   const { droppedFrames, divergences } = await colo.stop();
   assert.deepEqual([droppedFrames, divergences], [0, 0]);
 });

@@ -203,14 +203,14 @@ test('events are filtered, shown as JSON, and followed to the end', async () => 
     const follower = startColo(['events', '--socket', socket, '--follow', '--type', 'node', '--json']);
     const ended = new Promise((resolve) => follower.on('close', resolve));
     let out = '';
-    const heard = new Promise<void>((resolve) => {
+    const received = new Promise<void>((resolve) => {
       follower.stdout?.on('data', (chunk) => {
         out += String(chunk);
         resolve();
       });
     });
     const timer = setInterval(() => events.emit('node.tick', {}), 20);
-    await heard;
+    await received;
     clearInterval(timer);
     await server.close();
     assert.equal(await ended, 0, 'a node that stops ends its followers in order');

@@ -5,7 +5,7 @@ import { readDoc, tableRows } from './tables.ts';
 
 const EVENT = /^[a-z]+\.[a-z-]+$/;
 
-/** The events of a source file, with the details that stand there; those of a named type are not seen. */
+/** Returns the events of a source file with the details that are written there, which excludes those of named types. */
 function eventsIn(file: string): Map<string, string[]> {
   const lines = readDoc(file).matchAll(/^ {2}'([a-z]+\.[a-z-]+)': (.*);$/gm);
   return new Map(

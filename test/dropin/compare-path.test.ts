@@ -206,7 +206,7 @@ test('a stop without a checkpoint: nothing is read until that is known, and no f
   rig.close();
 });
 
-test('SVM frames beyond earlyFramesMax are dropped and counted, and a checkpoint heals that', () => {
+test('more than earlyFramesMax SVM frames are dropped and counted, and a checkpoint heals that', () => {
   const rig = new Rig({ limits: { earlyFramesMax: 2 } });
   rig.path.pvmStopped();
   rig.svm(udp('a'), udp('b'), udp('c'));
@@ -247,7 +247,7 @@ function phaseOf(rig: Rig): string {
   return path.comparator.secondary.frames > before ? 'comparing' : 'stopped';
 }
 
-test('each event changes the phase as the table in the header says', () => {
+test('each event changes the phase as in the table of the header', () => {
   const events = ['pvmStopped', 'pvmResumed', 'unchanged', 'commit', 'goAlone'] as const;
   const ways = {
     alone: [],

@@ -21,9 +21,9 @@ class Rig {
   constructor(options: { phase?: 'alone' | 'comparing'; asked?: boolean } = {}) {
     this.compare = new DropInCompare({
       endpoints: {
-        primaryIn: unixEndpoint('/nobody/p'),
-        secondaryIn: unixEndpoint('/nobody/s'),
-        out: unixEndpoint('/nobody/o'),
+        primaryIn: unixEndpoint('/absent/p'),
+        secondaryIn: unixEndpoint('/absent/s'),
+        out: unixEndpoint('/absent/o'),
         framing: 'plain',
       },
       source:

@@ -87,7 +87,7 @@ for (const framing of ['plain', 'vnet'] as const) {
     stack.source.ask();
     stack.join();
     stack.send(stack.message('COLO_USERSPACE_PROXY_INIT'));
-    assert.equal(stack.received(), INIT_REPLY, 'what was asked of nobody is not asked later');
+    assert.equal(stack.received(), INIT_REPLY, 'a request without a peer is not sent later');
     stack.source.ask();
     stack.send(stack.message('COLO_CHECKPOINT'));
     assert.equal(stack.received(), ASK);

@@ -103,7 +103,7 @@ test('a lost connection is dialled again, and begins with a checkpoint', async (
   const { qemu, time, notified, source } = await watched({ mode: 'primary' });
   since(notified);
   await qemu.emit('STOP');
-  qemu.fails = new Error('nobody there');
+  qemu.fails = new Error('not there');
   await qemu.hangUp();
   assert.deepEqual(since(notified), ['stopped', 'unchanged', 'qmp.down']);
   source.ask();

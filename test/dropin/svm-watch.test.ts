@@ -109,7 +109,7 @@ test('a lost connection is dialled again, and then counts as a checkpoint', asyn
   const { qemu, time, notified, watch } = await watched();
   since(notified);
   await qemu.emit('STOP');
-  qemu.fails = new Error('nobody there');
+  qemu.fails = new Error('not there');
   await qemu.hangUp();
   assert.deepEqual(since(notified), ['stopped', 'unchanged', 'qmp.down']);
   await time.pass(2000);

@@ -169,7 +169,7 @@ async function walk(t: TestContext): Promise<Walk> {
   await rewrite.until('rewrite.waiting');
 
   const target = { host: network.forwards.v4.host, port: network.forwards.v4.counter };
-  await until('the guest to answer', () =>
+  await until('the guest to reply', () =>
     counterStats(target, 1000).then(
       () => true,
       () => false,
@@ -183,7 +183,7 @@ async function walk(t: TestContext): Promise<Walk> {
   assert.equal(await coloMode(secondaryQmp), 'secondary');
 
   const open = (): Promise<LineConnection> =>
-    LineConnection.open(target, ANSWER_MS_MAX, (line) => assert.fail(`nobody asked for ${line}`));
+    LineConnection.open(target, ANSWER_MS_MAX, (line) => assert.fail(`not requested: ${line}`));
   return { primary, secondary, primaryQmp, secondaryQmp, compare, rewrite, execute, open };
 }
 
@@ -227,7 +227,7 @@ test(
       given += 10;
     }
     t.diagnostic(
-      `${given} answers: ${now.matched - before.matched} matched, ${now.asked - before.asked} checkpoints`,
+      `${given} replies: ${now.matched - before.matched} matched, ${now.asked - before.asked} checkpoints`,
     );
     assert.equal(now.malformed, 0);
 
@@ -238,7 +238,7 @@ test(
       assert.ok(i < QUESTIONS_MAX, 'no clock differs');
       const { committed } = await compare.report();
       assert.match(await first.ask('clock', ANSWER_MS_MAX), /^[0-9]{9,}$/);
-      assert.ok((await compare.report()).committed > committed, 'the answer came without a checkpoint');
+      assert.ok((await compare.report()).committed > committed, 'the reply came without a checkpoint');
     }
     assert.match(String(differed()?.flow), /^tcp 10\.0\.2\.15:4000 <-> /);
     assert.ok((await compare.report()).divergences > 0);

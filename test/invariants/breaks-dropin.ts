@@ -48,7 +48,7 @@ export const DROPIN: readonly Break[] = [
     file: 'src/observe/pcapng.ts',
     find: 'if (this.acceptedBytes + at - start > this.bytesMax) {',
     put: 'if (this.acceptedBytes > this.bytesMax) {',
-    message: 'a capture grew beyond its limit',
+    message: 'a capture is larger than its limit',
     test: 'test/observe/pcapng.test.ts',
   },
   {

@@ -15,8 +15,8 @@ import { type AnyEvents, fakeNode, fakeStatus, REPORT } from './fake-node.ts';
 const folder = tempFolder();
 let count = 0;
 
-type Answer = { status: number; body: string; json: () => unknown };
-function call(socketPath: string, method: string, path: string, body?: string): Promise<Answer> {
+type Response = { status: number; body: string; json: () => unknown };
+function call(socketPath: string, method: string, path: string, body?: string): Promise<Response> {
   return new Promise((resolve, reject) => {
     const sent = request({ socketPath, method, path, agent: false }, async (response) => {
       let text = '';
@@ -74,10 +74,10 @@ test('errors are {code, message} with a fitting HTTP status', async () => {
       code: string,
       body?: string,
     ): Promise<void> => {
-      const answer = await call(socket, method, path, body);
-      const json = answer.json() as { code: string; message: string };
+      const response = await call(socket, method, path, body);
+      const json = response.json() as { code: string; message: string };
       assert.deepEqual(
-        [answer.status, json.code, Object.keys(json)],
+        [response.status, json.code, Object.keys(json)],
         [status, code, ['code', 'message']],
         path,
       );
@@ -104,19 +104,19 @@ test('events are sent after a number, and followed as they happen', async () => 
     assert.deepEqual(types((await call(socket, 'GET', '/events?after=2')).body), ['three']);
     assert.equal((await call(socket, 'GET', '/events?after=3')).body, '');
 
-    const heard = Promise.withResolvers<string>();
+    const received = Promise.withResolvers<string>();
     const ended = Promise.withResolvers<void>();
     let text = '';
     request({ socketPath: socket, path: '/events?after=2&follow=1', agent: false }, (response) => {
       response.on('data', (chunk) => {
         text += String(chunk);
         if (text.includes('"three"')) events.emit(text.includes('"four"') ? 'five' : 'four', {});
-        if (text.includes('"five"')) heard.resolve(text);
+        if (text.includes('"five"')) received.resolve(text);
       });
       response.on('error', () => {});
       response.on('close', () => ended.resolve());
     }).end();
-    assert.deepEqual(types(await heard.promise).slice(0, 3), ['three', 'four', 'five']);
+    assert.deepEqual(types(await received.promise).slice(0, 3), ['three', 'four', 'five']);
     // A server that closes ends its followers.
     await server.close();
     await ended.promise;
@@ -180,9 +180,9 @@ test('the TCP port serves metrics and nothing else', async () => {
   const server = await listenMetrics(parseEndpoint('tcp-listen:127.0.0.1:0'), metrics);
   assert.ok(server.endpoint.kind === 'tcp' && server.endpoint.port > 0);
   const base = `http://127.0.0.1:${server.endpoint.port}`;
-  const answer = await fetch(`${base}/metrics`);
+  const response = await fetch(`${base}/metrics`);
   assert.deepEqual(
-    [answer.status, answer.headers.get('content-type'), await answer.text()],
+    [response.status, response.headers.get('content-type'), await response.text()],
     [200, metrics.contentType, 'colo_epoch 42\n'],
   );
   assert.equal((await fetch(`${base}/status`)).status, 404);

@@ -39,8 +39,8 @@ class SmallDisk implements AppendFile {
 test('followers, the ring and the file get the same events', async () => {
   const path = join(folder, 'run', 'events.ndjson');
   const log = new EventLog<AnyEvents>({ path, node: 'alpha', now });
-  const heard: NodeEvent[] = [];
-  const stop = log.subscribe((event) => heard.push(event));
+  const received: NodeEvent[] = [];
+  const stop = log.subscribe((event) => received.push(event));
   log.emit('node.started', {});
   log.emit('link.lost', { cause: 'a "quote"\nand a line', seq: 99, node: 'mallory' });
   stop();
@@ -62,7 +62,7 @@ test('followers, the ring and the file get the same events', async () => {
       [3, 'node.stopped'],
     ],
   );
-  assert.deepEqual(heard, inFile(path).slice(0, 2));
+  assert.deepEqual(received, inFile(path).slice(0, 2));
   assert.deepEqual(log.after(1), inFile(path).slice(1));
   assert.equal(statSync(path).mode & 0o777, 0o600);
 });
@@ -184,12 +184,12 @@ test('details that JSON cannot express or that are too long are left out; a list
   log.subscribe(() => {
     throw new Error('broken');
   });
-  log.emit('heard', {});
+  log.emit('received', {});
   log.emit('again', {});
   await log.close();
   assert.deepEqual(
     inFile(path).map(({ type }) => type),
-    ['big-int', 'long', 'heard', 'events.listener-failed', 'again'],
+    ['big-int', 'long', 'received', 'events.listener-failed', 'again'],
   );
   assert.equal(inFile(path)[0].detailsDropped, 'not expressible as JSON');
   assert.equal(inFile(path)[1].detailsDropped, 'too long');
