@@ -20,13 +20,14 @@ const SCHEMES = {
   tcp: ['tcp', 'connect'],
   'tcp-listen': ['tcp', 'listen'],
 } as const;
-/** RFC 1123 labels. The last one has a letter, or `300.1.1.1` would be taken for a name and looked up. */
+/** RFC 1123 labels. The last one must have a letter: `300.1.1.1` would otherwise be a name, and be looked up. */
 const HOST_NAME =
   /^(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*(?=[^.]*[A-Za-z])[A-Za-z0-9_-]+$/;
 
 const bad = (text: string, why: string): ColoError =>
   new ColoError('COLO_CONFIG_ENDPOINT', `endpoint ${JSON.stringify(text)}: ${why}`);
 
+/** Returns the endpoint that `text` describes. Throws COLO_CONFIG_ENDPOINT. */
 export function parseEndpoint(text: string): Endpoint {
   const colon = text.indexOf(':');
   const scheme = colon < 0 ? '' : text.slice(0, colon);
@@ -46,25 +47,25 @@ export function parseEndpoint(text: string): Endpoint {
   const host = parts[1] ?? parts[2];
   const port = Number(parts[3]);
   if (parts[1] !== undefined && !isIPv6(host))
-    throw bad(text, `${host} is no IPv6 address; use brackets only for those`);
+    throw bad(text, `${host} is not an IPv6 address; use brackets only for those`);
   if (parts[1] === undefined && isIP(host) === 0 && !HOST_NAME.test(host)) {
     throw bad(text, `${JSON.stringify(host)} is neither an address nor a host name`);
   }
-  // Port 0 means "any free one": something to accept on, but nothing to connect to.
+  // Port 0 means "any free port": it can be accepted on, but not connected to.
   if (port > 65535 || (port === 0 && mode === 'connect')) throw bad(text, 'the port must be from 1 to 65535');
   return { kind, mode, host, port };
 }
 
-/** Says why a unix socket cannot have this path, or null when it can. */
+/** Returns why a unix socket cannot have this path, or null if it can. */
 export function unixPathProblem(path: string): string | null {
   if (path === '') return 'the path is missing';
-  if (path.includes('\0')) return 'the path holds a NUL character';
+  if (path.includes('\0')) return 'the path has a NUL character';
   const bytes = Buffer.byteLength(path);
   if (bytes <= UNIX_PATH_BYTES_MAX) return null;
   return `the path has ${bytes} bytes and a unix socket's may have ${UNIX_PATH_BYTES_MAX}; choose a shorter one`;
 }
 
-/** The inverse of parseEndpoint. */
+/** Returns the text of an endpoint: the inverse of parseEndpoint. */
 export function formatEndpoint(endpoint: Endpoint): string {
   const scheme = endpoint.mode === 'listen' ? `${endpoint.kind}-listen` : endpoint.kind;
   if (endpoint.kind === 'unix') return `${scheme}:${endpoint.path}`;
@@ -72,17 +73,17 @@ export function formatEndpoint(endpoint: Endpoint): string {
   return `${scheme}:${host}:${endpoint.port}`;
 }
 
-/** To connect to a unix socket. */
+/** Returns the endpoint by which to connect to a unix socket. */
 export function unixEndpoint(path: string): Endpoint {
   return { kind: 'unix', mode: 'connect', path };
 }
 
-/** As `node:net` takes it, to connect or to listen. */
+/** Returns the options of `node:net` to connect to the endpoint, or to listen on it. */
 export function socketAddress(endpoint: Endpoint): { path: string } | { host: string; port: number } {
   return endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port };
 }
 
-/** Whether only this machine can reach it. A name other than localhost may resolve to anything. */
+/** Returns whether only this machine can reach the endpoint. A name other than localhost may resolve to anything. */
 export function isLoopback(endpoint: Endpoint): boolean {
   if (endpoint.kind === 'unix') return true;
   const { host } = endpoint;

@@ -17,7 +17,7 @@ import { Command } from 'commander';
 import { loadNodeConfig, type NodeConfig } from '../config/node-config.ts';
 import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
-import { answersUnix } from '../io/unix-socket.ts';
+import { acceptsUnix } from '../io/unix-socket.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
 import { print, printJson, safe } from './output.ts';
 
@@ -49,7 +49,7 @@ export function doctorCommand(): Command {
 
 export async function examine(config: NodeConfig, kvmPath: string = KVM): Promise<Check[]> {
   const socket = join(config.runDirectory, CONTROL_SOCKET);
-  const runs = await answersUnix(socket);
+  const runs = await acceptsUnix(socket);
   const checks = [
     ...checkQemu(config, kvmPath),
     checkArbiterDirectory('arbiter', config.arbiter.directory),
@@ -256,7 +256,7 @@ function checkSocketPath(name: string, path: string, state: string): Check {
 async function checkListen(name: string, endpoint: Endpoint, runs: boolean): Promise<Check> {
   const text = formatEndpoint(endpoint);
   if (endpoint.kind === 'unix') {
-    if (!(await answersUnix(endpoint.path))) return good(name, `${text} (free)`);
+    if (!(await acceptsUnix(endpoint.path))) return good(name, `${text} (free)`);
     if (runs) return good(name, `${text} (in use by the node that runs)`);
     return problem(name, `${text} is in use`, 'stop what uses it, or choose another');
   }

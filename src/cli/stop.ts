@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { ColoError } from '../error.ts';
-import { answersUnix } from '../io/unix-socket.ts';
+import { acceptsUnix } from '../io/unix-socket.ts';
 import { NodeClient } from './client.ts';
 import { controlSocket, type NodeOptions, withNodeOptions } from './options.ts';
 import { print, printJson } from './output.ts';
@@ -16,7 +16,7 @@ export function stopCommand(): Command {
       const deadline =
         options.timeout === 0 ? Number.POSITIVE_INFINITY : performance.now() + options.timeout * 1000;
       await new NodeClient(path, options.timeout).call('POST', '/stop');
-      while (await answersUnix(path)) {
+      while (await acceptsUnix(path)) {
         if (performance.now() > deadline) {
           const text = `the node at ${path} has not stopped within ${options.timeout} s`;
           throw new ColoError(

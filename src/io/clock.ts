@@ -1,16 +1,16 @@
-/** Time as the node sees it. Injected everywhere, so that a simulator can run it. */
+/** Time as the engine sees it. It is injected everywhere, so that a simulator can play it. */
 import type { Instant } from '../units.ts';
 export type Clock = {
-  /** Monotonic milliseconds with a fraction. */
+  /** Returns monotonic milliseconds with a fraction. */
   now(): Instant;
-  /** Unix time in milliseconds: only to be shown to people. */
+  /** Returns Unix time in milliseconds: for people only. */
   wall(): number;
 };
 
 export type Timers = {
-  /** Calls once after `ms`; returns how to cancel. */
+  /** Calls `call` once, after `ms`; returns how to cancel that. */
   after(ms: number, call: () => void): () => void;
-  /** Calls when the current events have been handled: for short polls. */
+  /** Calls `call` on the next turn of the event loop: for short polls. */
   soon(call: () => void): void;
 };
 

@@ -1,7 +1,12 @@
 /**
- * A socket as a ByteStream: reads go straight into the sink's buffer (`onread`), with no allocation per read but
- * the view. Both ends of a connection use it; an accepted socket is wrapped by its handle, because `onread` can
- * only be given at construction. The listener must accept with `pauseOnConnect: true`.
+ * A socket as a KernelStream. Node reads straight into the sink's buffer (`onread`); a read allocates nothing but the
+ * view.
+ *
+ * Both ends of a connection use this class. Node takes `onread` only when it constructs a socket, so an accepted socket is
+ * replaced by one with the same handle; the listener has to accept with `pauseOnConnect: true`.
+ *
+ * Failure: `closed` gets the socket's error, or null if the peer ended the connection. COLO_STREAM_OVERRUN if bytes arrive
+ * while the sink has no buffer.
  */
 import net from 'node:net';
 import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
@@ -68,7 +73,7 @@ class SocketStream implements KernelStream {
 
   resume(): void {
     if (this.view === NOTHING) {
-      // Node asks for the next buffer right after a read; while reading was stopped it had none to get.
+      // Node asks for the next buffer right after a read; the sink had none then, or this is the first.
       this.view = this.sink?.buffer() ?? NOTHING;
       if (this.view === NOTHING) return;
       this.handle()?.useUserBuffer(this.view);
@@ -112,7 +117,7 @@ class SocketStream implements KernelStream {
 
   private onRead(bytes: number): boolean {
     if (this.view === NOTHING) {
-      // The sink had no room when libuv asked, and libuv reads all the same: a stream that loses a byte is lost.
+      // The sink had no buffer when libuv asked for one, and libuv has read nevertheless: the bytes are gone.
       this.failure = new ColoError('COLO_STREAM_OVERRUN', 'a read arrived while no buffer was free');
       this.socket.destroy();
       return false;
@@ -149,10 +154,10 @@ export function connectStream(endpoint: Endpoint): Promise<KernelStream> {
   });
 }
 
-/** `close` ends the listening alone: connections that were accepted live on, and whoever has one closes it. */
+/** `close` ends only the listening: the accepted connections stay open, and their users close them. */
 export type StreamListener = { close(): Promise<void> };
 
-/** Accepts until closed; rejects with COLO_ENDPOINT_LISTEN when the place is taken. */
+/** Accepts connections until closed; rejects with COLO_ENDPOINT_LISTEN if the endpoint is in use. */
 export async function listenStream(
   endpoint: Endpoint,
   accept: (stream: KernelStream) => void,
@@ -170,12 +175,12 @@ export async function listenStream(
   } catch (cause) {
     throw new ColoError(
       'COLO_ENDPOINT_LISTEN',
-      `cannot listen on ${formatEndpoint(endpoint)}: ${(cause as Error).message}; stop what holds it or choose another`,
+      `cannot listen on ${formatEndpoint(endpoint)}: ${(cause as Error).message}; stop what uses it or choose another`,
       { cause },
     );
   }
   return {
-    // Not awaited: the server counts its connections by sockets that were replaced here, so it never sees one end.
+    // Not awaited: the server counts the sockets that were replaced above, so it never sees one of them end.
     async close() {
       server.close();
     },

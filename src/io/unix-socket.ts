@@ -1,9 +1,9 @@
-/** Unix sockets outlive a process that was killed: who listens again must first see that nobody is there. */
+/** The path of a unix socket outlives a process that was killed: a new listener first checks that no process accepts there. */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 
-/** Whether anybody accepts connections on this unix socket. */
-export function answersUnix(path: string): Promise<boolean> {
+/** Returns whether a process accepts connections on this unix socket. */
+export function acceptsUnix(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ path });
     socket.on('connect', () => {
@@ -11,19 +11,19 @@ export function answersUnix(path: string): Promise<boolean> {
       resolve(true);
     });
     socket.on('error', (error: NodeJS.ErrnoException) => {
-      // Full backlog or no permission: somebody is there all the same.
+      // A full backlog or a missing permission: a process is there nevertheless.
       resolve(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT');
     });
   });
 }
 
 /**
- * Frees a path that a dead process left behind. Answers what is there now: nothing (`free`), a living listener
- * (`taken`), or something that is no socket and was not touched (`foreign`).
+ * Removes the path of a socket whose process has ended. Returns what is there now: nothing (`free`), a process that
+ * accepts (`taken`), or a file that is not a socket and was not touched (`foreign`).
  */
 export async function removeStaleSocket(path: string): Promise<'free' | 'taken' | 'foreign'> {
   if (!(lstatSync(path, { throwIfNoEntry: false })?.isSocket() ?? true)) return 'foreign';
-  if (await answersUnix(path)) return 'taken';
+  if (await acceptsUnix(path)) return 'taken';
   try {
     unlinkSync(path);
   } catch (error) {

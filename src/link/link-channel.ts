@@ -152,6 +152,10 @@ export class LinkChannel {
   send<T extends ControlType>(type: T, body: ControlBodies[T]): void {
     this.flush();
     const text = Buffer.from(JSON.stringify(body));
+    invariant(
+      MESSAGE_HEADER_BYTES + text.length <= MESSAGE_BYTES_MAX,
+      'a control message is longer than the peer takes',
+    );
     const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + text.length);
     writeHeader(message, type, text.length);
     text.copy(message, LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES);
@@ -196,8 +200,11 @@ export class LinkChannel {
 
   /** Queues the confirmation of SVM frame `index`, until `flushConfirms`: the secondary need not retain it any more. */
   pushConfirm(epoch: number, index: number): void {
-    if (epoch !== this.confirmedEpoch) this.dropConfirms();
-    this.confirmedEpoch = epoch;
+    if (epoch !== this.confirmedEpoch) {
+      invariant(epoch > this.confirmedEpoch, 'a frame was confirmed in an epoch before the last one');
+      this.dropConfirms();
+      this.confirmedEpoch = epoch;
+    }
     const { confirmed } = this;
     const last = confirmed.length - 1;
     if (last > 0 && confirmed[last] + 1 === index) confirmed[last] = index;
@@ -286,6 +293,7 @@ export class LinkChannel {
     if (!this.open) return;
     if (type !== this.framesType || epoch !== this.framesEpoch || tag !== this.nextTag) {
       this.flushFrames();
+      invariant(epoch >= this.framesEpoch, 'a frame was sent in an epoch before the last one');
       this.framesType = type;
       this.framesEpoch = epoch;
     }
@@ -427,6 +435,10 @@ function writeHeader(message: Buffer, type: number, bodyBytes: number): void {
 
 /** Returns what stands before `bytes` bytes of frames. */
 function framesHeader(type: FramesType, epoch: number, tag: number, bytes: number): Buffer {
+  invariant(
+    MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES + bytes <= MESSAGE_BYTES_MAX,
+    'a run of frames is longer than the peer takes',
+  );
   const header = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES);
   writeHeader(header, type, FRAMES_HEADER_BYTES + bytes);
   writeI32(header, 8, epoch);

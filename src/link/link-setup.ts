@@ -78,6 +78,13 @@ function notHello(message: ControlMessage): ColoError {
   );
 }
 
+function otherChannel(theirs: string, ours: string): ColoError {
+  return new ColoError(
+    'COLO_LINK_GARBLED',
+    `the peer replied to channel "${ours}" with a HELLO for "${theirs}"; is it a colo node?`,
+  );
+}
+
 function closedAtOnce(cause: Error | null): ColoError {
   return new ColoError(
     'COLO_LINK_CLOSED',
@@ -97,11 +104,23 @@ export async function dialLink(
   const theirs = await firstHello(channel, timers);
   try {
     checkHello(theirs, hello);
+    if (theirs.channel !== hello.channel) throw otherChannel(theirs.channel, hello.channel);
   } catch (cause) {
     channel.close();
     throw cause;
   }
   return { channel, hello: theirs };
+}
+
+/** Dials a channel that carries a stream; resolves with the bare stream. */
+export async function dialStream(
+  peer: Endpoint,
+  slabs: SlabPool,
+  hello: Hello,
+  surroundings: LinkSurroundings = systemSurroundings,
+): Promise<ByteStream> {
+  const { channel } = await dialLink(peer, slabs, hello, surroundings);
+  return channel.detach();
 }
 
 /** Listens until closed; the node decides about each HELLO and takes the channels that it admits. */
@@ -135,6 +154,7 @@ function admit(host: LinkHost, channel: LinkChannel, theirs: Hello): void {
   const kind = kindOf(theirs.channel);
   invariant(kind !== null, `a HELLO was taken for channel ${theirs.channel}, which is in no row`);
   const ours = host.hello(theirs.channel);
+  invariant(ours.channel === theirs.channel, 'a node replied with a HELLO of another channel');
   checkHello(theirs, ours);
   host.admit[CHANNELS[kind].during](theirs);
   channel.send(MESSAGE.hello, ours);

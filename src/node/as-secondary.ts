@@ -13,7 +13,7 @@ import type { ChannelName } from '../link/channels.ts';
 import { dialCopy } from '../link/copy.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
-import { dialLink } from '../link/link-setup.ts';
+import { dialLink, dialStream } from '../link/link-setup.ts';
 import { LeasePromise } from '../pair/lease.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
@@ -186,11 +186,9 @@ export class AsSecondary {
       const vm = await this.vm.start('incoming');
       await vm.colo.prepare('secondary');
       const qemu = await vm.openIncoming();
-      const primary = await dialCopy(channels, async (name) => {
-        const hello = parts.hello(name, 'candidate');
-        const { channel } = await dialLink(parts.config.link.peer, parts.slabs, hello, parts.surroundings);
-        return channel.detach();
-      });
+      const primary = await dialCopy(channels, (name) =>
+        dialStream(parts.config.link.peer, parts.slabs, parts.hello(name, 'candidate'), parts.surroundings),
+      );
       if (wanted.isOver) {
         qemu.state.close();
         primary.state.close();

@@ -1,21 +1,21 @@
 /**
- * Whether this QEMU can do COLO, and how it wants to be asked.
+ * Whether this QEMU can do COLO, and with which options.
  *
- * Goal: refuse at the start, with a reason, what would otherwise hang or corrupt a VM at the first checkpoint.
+ * Goal: refuse at the start, with a reason, a QEMU that would hang or corrupt its VM at the first checkpoint.
  *
- * What is asked, once per QEMU, over QMP: its version (from the greeting), whether KVM is in use, its migration
- * capabilities, its commands. decideCapabilities is pure; the questions and the decision are apart, so that every
- * decision is in a table in the tests.
+ * Queried over QMP, once per QEMU: its version (from the greeting), whether KVM is in use, its migration
+ * capabilities, its commands. decideCapabilities does no I/O: queries and decision are apart, so that the tests have every
+ * decision in a table.
  *
  * The reasons, by version:
  * - before 7.2 there is no `-netdev stream`, which is the VM port.
  * - 7.2 to 10.x: under TCG the primary deadlocks at the end of its first checkpoint (ram_save leaks the big QEMU
  *   lock through run_on_cpu). Their COLO also breaks when `return-path` is set: the migration fails.
  * - 11.0 on: x-colo requires `return-path`, on both sides.
- * - 11.1 on: COLO works under TCG as well. 11.0 was not tried there, so it is refused.
- * - Any version: built without replication, QEMU has neither the x-colo capability nor x-colo-lost-heartbeat.
+ * - 11.1 on: COLO works under TCG as well. 11.0 was not tried under TCG, so it is refused.
+ * - Any version that was built without replication has neither the x-colo capability nor x-colo-lost-heartbeat.
  *
- * Failure: a ColoError that names the version and what to use instead. Nothing is retried.
+ * Failure: a ColoError that names the version and what to use instead. There are no retries.
  */
 import { ColoError } from '../error.ts';
 import type { Qmp, QmpVersion } from './qmp.ts';
@@ -23,9 +23,9 @@ import type { Qmp, QmpVersion } from './qmp.ts';
 export interface QemuCapabilities {
   readonly version: QmpVersion;
   readonly accel: 'kvm' | 'tcg';
-  /** x-colo needs `return-path` beside it; where false, `return-path` must stay off. */
+  /** x-colo needs `return-path`; if false, `return-path` must be off */
   readonly returnPath: boolean;
-  /** `-run-with exit-with-parent=on` exists: QEMU ends when the process that started it ends. */
+  /** QEMU has `-run-with exit-with-parent=on`, by which it ends when the process that started it ends */
   readonly exitWithParent: boolean;
 }
 
@@ -34,7 +34,7 @@ export interface QemuFacts {
   readonly kvmEnabled: boolean;
   readonly migrateCapabilities: readonly string[];
   readonly commands: readonly string[];
-  /** The keys that `-run-with` takes. */
+  /** the keys of `-run-with` */
   readonly runWithKeys: readonly string[];
 }
 
@@ -52,7 +52,7 @@ export const COMMANDS_NEEDED = [
   'yank',
 ] as const;
 
-/** Throws a ColoError when COLO cannot work. */
+/** Returns how to use this QEMU; throws a ColoError if COLO cannot work with it. */
 export function decideCapabilities(facts: QemuFacts): QemuCapabilities {
   const { version } = facts;
   if (!atLeast(version, 7, 2)) {
@@ -89,11 +89,11 @@ interface OptionGroup {
 }
 
 export async function queryFacts(qmp: Qmp): Promise<QemuFacts> {
-  // One after the other: QEMU answers them one after the other anyway.
+  // One after the other: QEMU replies to them one after the other anyway.
   const kvm = await qmp.execute<{ enabled: boolean }>('query-kvm');
   const capabilities = await qmp.execute<readonly MigrateCapability[]>('query-migrate-capabilities');
   const commands = await qmp.execute<readonly Named[]>('query-commands');
-  // Without a name: naming a group that this QEMU does not have is an error.
+  // Without an option name: it is an error to name one that this QEMU does not have.
   const groups = await qmp.execute<readonly OptionGroup[]>('query-command-line-options');
   const runWith = groups.find((group) => group.option === 'run-with');
   return {

@@ -1,45 +1,43 @@
 /**
  * QEMU's command line: the user's machine, and what the node adds to it.
  *
- * Goal: both VMs of a pair get the same machine, and the node owns the ways in and out of it: the NIC's backend,
- * QMP and the incoming migration. A pure function; nothing is started or looked up here.
+ * Goal: both VMs of a pair get the same machine, and the node owns all connections to it: the NIC's backend,
+ * QMP and the incoming migration. The function is pure: it starts nothing and looks nothing up.
  *
- * What is added: `-netdev stream` with QEMU as the server, so that a node may come back to it; the NIC, without an
- * option ROM (it would be one more file that both hosts must have alike); QMP; and, on a VM that is to become a
- * secondary, `-incoming defer`, because capabilities must be set before the incoming side listens.
- * On virtio-net `guest_announce=off`: loading state re-arms it, so the secondary's guest would announce itself
- * after every checkpoint, which the primary's does not (virtio_net_post_load_device).
+ * The node adds `-netdev stream` with QEMU as the server, so that a node can connect again; the NIC, without an
+ * option ROM (that would be one more file that both hosts must have in the same version); QMP; and, for a secondary,
+ * `-incoming defer`, because capabilities have to be set before the incoming side listens.
+ * virtio-net gets `guest_announce=off`: loading state arms it again, so the secondary's guest would announce itself
+ * after every checkpoint, and the primary's would not (virtio_net_post_load_device).
  *
- * Limits: a unix socket's path fits into sun_path. Failure: arguments that would take any of this away from the
- * node are refused with COLO_CONFIG_QEMU_ARGS before QEMU sees them.
+ * Limits: a unix socket's path fits into sun_path (endpoint.ts). Failure: COLO_CONFIG_QEMU_ARGS for arguments that would take
+ * any of this away from the node, before QEMU gets them.
  */
-import { ColoError } from '../error.ts';
-
-/** sockaddr_un holds 108 bytes and QEMU wants the terminating zero. */
-export const UNIX_PATH_BYTES_MAX = 107;
+import { unixPathProblem } from '../endpoint.ts';
+import { ColoError, invariant } from '../error.ts';
 
 export interface NicOptions {
-  /** A QEMU device, virtio-net-pci if not given. */
+  /** a QEMU device; by default virtio-net-pci */
   readonly device?: string;
   readonly mac: string;
-  /** More properties, as in "mq=off,romfile="; they win over ours. */
+  /** more properties, as in "mq=off,romfile="; they take precedence over the node's */
   readonly options?: string;
 }
 
 export interface CommandLineOptions {
-  /** The program and its first arguments. */
+  /** the program and its first arguments */
   readonly command: readonly string[];
-  /** The machine, from the user's configuration. */
+  /** the machine, from the user's configuration */
   readonly args: readonly string[];
   readonly name: string;
   readonly nic: NicOptions;
-  /** Socket for the VM's frames; QEMU makes it. */
+  /** the socket for the VM's frames, which QEMU makes */
   readonly vmPort: string;
-  /** Socket for QMP; QEMU makes it. */
+  /** the socket for QMP, which QEMU makes */
   readonly qmp: string;
-  /** Whether the VM waits for a primary's state instead of booting. */
+  /** whether the VM waits for a primary's state instead of booting */
   readonly incoming: boolean;
-  /** See probeExitWithParent. */
+  /** see probeExitWithParent */
   readonly exitWithParent: boolean;
 }
 
@@ -47,10 +45,10 @@ const REFUSED: ReadonlyMap<string, string> = new Map([
   ['netdev', "the node adds the VM's only NIC; a second network would bypass it. Remove it, or use vm.nic"],
   ['nic', "the node adds the VM's only NIC; a second network would bypass it. Remove it, or use vm.nic"],
   ['net', "the node adds the VM's only NIC; a second network would bypass it. Remove it, or use vm.nic"],
-  ['incoming', 'the node decides which VM takes in state. Remove it'],
+  ['incoming', 'the node decides which VM loads state. Remove it'],
   ['qmp', "the node needs QMP to itself. Remove it; use '-monitor' for a console of your own"],
   ['qmp-pretty', "the node needs QMP to itself. Remove it; use '-monitor' for a console of your own"],
-  ['daemonize', 'the node watches over its QEMU and must be its parent. Remove it'],
+  ['daemonize', 'the node watches its QEMU and must be its parent. Remove it'],
   ['preconfig', 'the node starts the machine by itself. Remove it'],
 ]);
 
@@ -73,6 +71,8 @@ export function buildCommandLine(options: CommandLineOptions): string[] {
   );
   if (options.incoming) argv.push('-incoming', 'defer');
   if (options.exitWithParent) argv.push('-run-with', 'exit-with-parent=on');
+  const nics = argv.filter((arg) => optionName(arg) === 'netdev');
+  invariant(nics.length === 1, "a VM's only network must be that of its node");
   return argv;
 }
 
@@ -80,22 +80,21 @@ function nicDevice(nic: NicOptions): string {
   const device = nic.device ?? 'virtio-net-pci';
   const parts = [device, 'netdev=colo0', `mac=${nic.mac}`, 'romfile='];
   if (device.startsWith('virtio-net')) parts.push('guest_announce=off');
-  // Of two values for one property QEMU takes the last.
+  // QEMU uses the last of two values for one property.
   if (nic.options) parts.push(nic.options);
   return parts.join(',');
 }
 
-/** A comma ends a value in QEMU's option syntax, two are one comma in it. */
+/** Escapes a value for QEMU's option syntax, in which a comma ends a value and two commas are one comma in it. */
 export function escapeValue(value: string): string {
   return value.replaceAll(',', ',,');
 }
 
+/** Throws COLO_CONFIG_SOCKET_PATH if a unix socket of the run directory cannot have this path. */
 export function checkUnixPath(path: string): void {
-  const bytes = Buffer.byteLength(path);
-  if (bytes > UNIX_PATH_BYTES_MAX || bytes === 0 || path.includes('\0')) {
-    const text = `${path}: a unix socket's path has 1 to ${UNIX_PATH_BYTES_MAX} bytes, this one ${bytes}; choose a shorter runDirectory`;
-    throw new ColoError('COLO_CONFIG_SOCKET_PATH', text);
-  }
+  const problem = unixPathProblem(path);
+  if (problem !== null)
+    throw new ColoError('COLO_CONFIG_SOCKET_PATH', `runDirectory cannot have the socket ${path}: ${problem}`);
 }
 
 function refuseCollisions(args: readonly string[]): void {
@@ -103,13 +102,13 @@ function refuseCollisions(args: readonly string[]): void {
     const reason = REFUSED.get(optionName(arg) ?? '');
     if (reason) throw new ColoError('COLO_CONFIG_QEMU_ARGS', `vm.args holds ${arg}: ${reason}`);
     if (/(^|,)(id|netdev)=colo0(,|$)/.test(arg)) {
-      const text = `vm.args holds ${arg}: the name colo0 is the node's. Choose another`;
+      const text = `vm.args holds ${arg}: the name colo0 belongs to the node. Choose another one`;
       throw new ColoError('COLO_CONFIG_QEMU_ARGS', text);
     }
   }
 }
 
-/** QEMU takes `-name` and `--name` alike. */
+/** Returns an option's name. QEMU accepts both `-name` and `--name`. */
 function optionName(arg: string): string | undefined {
   return /^--?([a-z][\w-]*)$/.exec(arg)?.[1];
 }

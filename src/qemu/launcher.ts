@@ -1,13 +1,13 @@
-/** How QEMUs are started and spoken to: real processes, unless a simulated world puts its own here. */
+/** How a node starts QEMU and connects to its QMP: real processes, or a simulator's. */
 import type { QemuExit, StartOptions } from './process.ts';
 import { probeExitWithParent, QemuProcess } from './process.ts';
 import { type ConnectOptions, type Qmp, QmpClient } from './qmp.ts';
 
-/** A QEMU that was started; see QemuProcess. */
+/** A running QEMU; see QemuProcess. */
 export interface RunningQemu {
   readonly pid: number;
   readonly exited: Promise<QemuExit>;
-  /** Aborts when it has ended, with the error to show. */
+  /** aborts when QEMU has ended, with the error to show */
   readonly signal: AbortSignal;
   kill(): void;
   stop(options: { readonly graceMs: number }): Promise<QemuExit>;

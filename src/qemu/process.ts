@@ -1,41 +1,41 @@
 /**
  * One QEMU process: started, watched, stopped.
  *
- * Goal: the node always knows whether its QEMU lives, can say why it does not, and never leaves one behind. A QEMU
- * without its node is a VM that nobody fences.
+ * Goal: the node always knows whether its QEMU runs and why it ended, and leaves no QEMU behind. A QEMU
+ * without its node is a VM that no node can fence.
  *
- * What is tracked: the child, the last 4 KiB of its stderr, its exit.
+ * Tracked: the child, the last 4 KiB of its stderr, its exit.
  *
- * Events: `exited` resolves when it has ended, by whatever cause; `signal` aborts at the same time, with the error
- * to show, for whoever waits for something from this QEMU (QmpClient.connect).
+ * Events: `exited` resolves when QEMU has ended, whatever the cause; `signal` aborts at the same time, with the error
+ * to show, for code that waits for this QEMU (QmpClient.connect).
  *
- * Never left behind: on our own exit every child is killed. When we are killed with SIGKILL nobody runs that, which
- * is what QEMU's `-run-with exit-with-parent=on` is for (a death signal that the kernel sends; it is bound to the
+ * No QEMU is left behind: this process kills every child when it exits. If it is itself killed by SIGKILL it cannot, and
+ * QEMU's `-run-with exit-with-parent=on` does it (a death signal that the kernel sends; it is bound to the
  * thread that forked, so QEMU must be started from the main thread). QEMU before 10.2 lacks it, hence the probe.
  *
- * Limits: stderr kept, time to stop. Failure: COLO_QEMU_START when the program cannot be run at all,
- * COLO_QEMU_EXITED with the exit status and QEMU's last words when it ended.
+ * Limits: the bytes of stderr, the time to stop. Failure: COLO_QEMU_START if the program cannot be run at all,
+ * COLO_QEMU_EXITED with the exit status and the last line of stderr when it ended.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { ColoError } from '../error.ts';
+import { ColoError, invariant } from '../error.ts';
 
 /** QEMU's reason for ending is its last line or two. */
 export const STDERR_BYTES_MAX = 4096;
-/** stderr may still hold bytes when the exit is known; a grandchild could keep it open for ever. */
+/** stderr may still have bytes when the exit is known; a grandchild could keep it open without an end. */
 const STDERR_DRAIN_MS = 100;
 const PROBE_MS_MAX = 10_000;
 
 export interface QemuExit {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
-  /** Names the command, the status and the last line of stderr. */
+  /** names the command, the status and the last line of stderr */
   readonly error: ColoError;
 }
 
 export interface StartOptions {
-  /** The whole argument vector, program first. */
+  /** the whole argument vector, program first */
   readonly argv: readonly string[];
-  /** Added to our own environment. */
+  /** added to this process's own environment */
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -45,29 +45,30 @@ let killsAtExit = false;
 export class QemuProcess {
   readonly exited: Promise<QemuExit>;
   readonly signal: AbortSignal;
-  readonly #child: ChildProcess;
-  readonly #program: string;
-  #stderr: Buffer = Buffer.alloc(0);
-  #exit: QemuExit | undefined;
+  private readonly child: ChildProcess;
+  private readonly program: string;
+  private stderrTail: Buffer = Buffer.alloc(0);
+  private ending: QemuExit | undefined;
 
   private constructor(child: ChildProcess, program: string) {
-    this.#child = child;
-    this.#program = program;
+    invariant(living.has(child), 'this process would not kill a QEMU when it exits');
+    this.child = child;
+    this.program = program;
     const ended = new AbortController();
     this.signal = ended.signal;
     child.stderr?.on('data', (chunk: Buffer) => {
-      const all = Buffer.concat([this.#stderr, chunk]);
-      this.#stderr = all.subarray(Math.max(0, all.length - STDERR_BYTES_MAX));
+      const all = Buffer.concat([this.stderrTail, chunk]);
+      this.stderrTail = all.subarray(Math.max(0, all.length - STDERR_BYTES_MAX));
     });
     this.exited = new Promise((resolve) => {
       let timer: NodeJS.Timeout | undefined;
       const settle = (): void => {
-        if (this.#exit) return;
+        if (this.ending) return;
         clearTimeout(timer);
         const { exitCode: code, signalCode: signal } = child;
-        this.#exit = { code, signal, error: this.#exitError(code, signal) };
-        ended.abort(this.#exit.error);
-        resolve(this.#exit);
+        this.ending = { code, signal, error: this.exitError(code, signal) };
+        ended.abort(this.ending.error);
+        resolve(this.ending);
       };
       child.once('exit', () => {
         living.delete(child);
@@ -77,32 +78,32 @@ export class QemuProcess {
     });
   }
 
-  /** Resolves when the program runs, which says nothing yet about what QEMU makes of its arguments. */
+  /** Resolves when the program runs; QEMU may still reject its arguments. */
   static async start(options: StartOptions): Promise<QemuProcess> {
     const child = await spawnChild(options, 'pipe');
     return new QemuProcess(child, String(options.argv[0]));
   }
 
   get pid(): number {
-    return this.#child.pid as number;
+    return this.child.pid as number;
   }
 
-  /** How it ended, or undefined while it runs. */
+  /** how QEMU ended; undefined while it runs */
   get exit(): QemuExit | undefined {
-    return this.#exit;
+    return this.ending;
   }
 
-  /** At most the last 4 KiB, from the start of a line. */
+  /** the last 4 KiB, from the start of a line */
   get stderr(): string {
-    const text = this.#stderr.toString('utf8');
-    return this.#stderr.length < STDERR_BYTES_MAX ? text : text.slice(text.indexOf('\n') + 1);
+    const text = this.stderrTail.toString('utf8');
+    return this.stderrTail.length < STDERR_BYTES_MAX ? text : text.slice(text.indexOf('\n') + 1);
   }
 
-  /** Asks with SIGTERM, insists with SIGKILL. May be called any number of times. */
+  /** Sends SIGTERM, and SIGKILL after `graceMs`. May be called any number of times. */
   async stop(options: { readonly graceMs: number }): Promise<QemuExit> {
-    if (this.#exit) return this.#exit;
-    this.#child.kill('SIGTERM');
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), options.graceMs);
+    if (this.ending) return this.ending;
+    this.child.kill('SIGTERM');
+    const timer = setTimeout(() => this.child.kill('SIGKILL'), options.graceMs);
     try {
       return await this.exited;
     } finally {
@@ -110,42 +111,42 @@ export class QemuProcess {
     }
   }
 
-  /** The fence of last resort: nothing of this VM runs on. */
+  /** Ends the VM at once: the fence of last resort. */
   kill(): void {
-    this.#child.kill('SIGKILL');
+    this.child.kill('SIGKILL');
   }
 
-  #exitError(code: number | null, signal: NodeJS.Signals | null): ColoError {
+  private exitError(code: number | null, signal: NodeJS.Signals | null): ColoError {
     const lines = this.stderr.split('\n').filter((line) => line.trim() !== '');
     const last = lines.at(-1)?.trim() ?? 'it wrote nothing to stderr';
     const how = signal === null ? `status ${code}` : signal;
-    return new ColoError('COLO_QEMU_EXITED', `QEMU (${this.#program}) ended with ${how}: ${last}`);
+    return new ColoError('COLO_QEMU_EXITED', `QEMU (${this.program}) ended with ${how}: ${last}`);
   }
 }
 
 const probed = new Map<string, Promise<boolean>>();
 
-/** Whether this QEMU knows `-run-with exit-with-parent=on`; asked once per command. */
+/** Returns whether this QEMU has `-run-with exit-with-parent=on`; probed once per command. */
 export function probeExitWithParent(
   command: readonly string[],
   env?: Readonly<Record<string, string>>,
 ): Promise<boolean> {
   const key = JSON.stringify([command, env ?? {}]);
-  let answer = probed.get(key);
-  if (!answer) {
-    answer = askExitWithParent(command, env);
-    probed.set(key, answer);
-    // A program that could not be started may be there the next time.
-    answer.catch(() => probed.delete(key));
+  let result = probed.get(key);
+  if (!result) {
+    result = runProbe(command, env);
+    probed.set(key, result);
+    // A program that could not be started may be installed by the next time.
+    result.catch(() => probed.delete(key));
   }
-  return answer;
+  return result;
 }
 
-async function askExitWithParent(
+async function runProbe(
   command: readonly string[],
   env?: Readonly<Record<string, string>>,
 ): Promise<boolean> {
-  // Options are read in order: an unknown one ends QEMU with status 1 before it gets to -version.
+  // QEMU reads its options in order: an unknown one ends it with status 1 before it reaches -version.
   const argv = [...command, '-run-with', 'exit-with-parent=on', '-version'];
   const child = await spawnChild(env ? { argv, env } : { argv }, 'ignore');
   return await new Promise((resolve) => {
@@ -181,7 +182,7 @@ function spawnChild(options: StartOptions, stderr: 'pipe' | 'ignore'): Promise<C
     }
     child.once('error', fail);
     child.once('spawn', () => {
-      // An error from here on is a signal that could not be sent: the child has gone already.
+      // An error from here on is a signal that could not be sent: the child is gone already.
       child.removeListener('error', fail);
       child.on('error', () => undefined);
       living.add(child);

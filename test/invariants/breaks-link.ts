@@ -1,4 +1,111 @@
-/** Breaks for the invariants of link, io, config, capture and cli. */
+/** Breaks for the invariants of link, io, qemu, config, capture and cli. */
 import type { Break } from './break.ts';
 
-export const LINK: readonly Break[] = [];
+export const LINK: readonly Break[] = [
+  {
+    file: 'src/link/link-setup.ts',
+    find: '      channel.unlisten();\n',
+    put: '',
+    message: 'a link channel has a listener already',
+    test: 'test/link/link-setup.test.ts',
+  },
+  {
+    file: 'src/link/link-setup.ts',
+    find: '      channel.unlisten();\n',
+    put: '',
+    message: 'a link channel was detached from its listener',
+    test: 'test/link/decorated.test.ts',
+  },
+  {
+    file: 'src/link/link-setup.ts',
+    find: '  const ours = host.hello(theirs.channel);',
+    put: "  const ours = host.hello('data');",
+    message: 'a node replied with a HELLO of another channel',
+    test: 'test/link/decorated.test.ts',
+  },
+  {
+    file: 'src/link/link-protocol.ts',
+    find: '    channel: z.string().refine(isChannelName),',
+    put: '    channel: z.string(),',
+    message: ', which is in no row',
+    test: 'test/link/link-setup.test.ts',
+  },
+  {
+    file: 'src/link/copy.ts',
+    find: 'return !this.closed && this.names.includes(name) && !this.streams.has(name);',
+    put: 'return !this.closed && this.names.includes(name) && this.streams.has(name);',
+    message: ' was opened for a copy that does not await it',
+    test: 'test/link/channels.test.ts',
+  },
+  {
+    file: 'src/link/copy.ts',
+    find: '    for (const name of names) streams.set(name, await dial(name));',
+    put: "    for (const name of names) streams.set('data', await dial(name));",
+    message: 'a first copy without the channel "state"',
+    test: 'test/link/channels.test.ts',
+  },
+  {
+    file: 'src/link/link-channel.ts',
+    find: 'new RunQueue(slabs, LIMITS.linkRunBytesMax);',
+    put: 'new RunQueue(slabs, slabs.slabBytes);',
+    message: 'a run of frames is longer than the peer takes',
+    test: 'test/link/link-channel.test.ts',
+  },
+  {
+    file: 'src/link/offsets-message.ts',
+    find: 'export const OFFSETS_PER_MESSAGE = 256;',
+    put: 'export const OFFSETS_PER_MESSAGE = 512;',
+    message: 'a control message is longer than the peer takes',
+    test: 'test/link/link-channel.test.ts',
+  },
+  {
+    file: 'src/datapath/primary-path.ts',
+    find: '    this.currentEpoch++;',
+    put: '    this.currentEpoch--;',
+    message: 'a frame was sent in an epoch before the last one',
+    test: 'test/datapath/primary-path.test.ts',
+  },
+  {
+    file: 'src/datapath/primary-path.ts',
+    find: 'pushConfirm(this.epoch, index)',
+    put: 'pushConfirm(-this.epoch, index)',
+    message: 'a frame was confirmed in an epoch before the last one',
+    test: 'test/datapath/primary-path.test.ts',
+  },
+  {
+    file: 'src/flow/key.ts',
+    find: 'const TCP_WORD_4 = (PACKET.tcp << 24)',
+    put: 'const TCP_WORD_4 = (PACKET.udp << 24)',
+    message: 'a TCP flow was asked of the key of another protocol',
+    test: 'test/link/offsets-message.test.ts',
+  },
+  {
+    file: 'src/qemu/qmp.ts',
+    find: 'if (oob || (this.inBandSent < QMP_IN_BAND_MAX && this.waiting.length === 0)) this.send(command);',
+    put: 'if (oob || this.waiting.length === 0) this.send(command);',
+    message: 'QEMU has more in-band commands than it leaves room for out-of-band ones',
+    test: 'test/qemu/qmp.test.ts',
+  },
+  {
+    file: 'src/qemu/qmp.ts',
+    find: '    if (!command.oob) this.inBandSent--;\n',
+    put: '    if (!command.oob) this.inBandSent -= 2;\n',
+    message: 'more replies to in-band commands were counted than commands',
+    test: 'test/qemu/qmp.test.ts',
+    only: 'connect greets',
+  },
+  {
+    file: 'src/qemu/process.ts',
+    find: '      living.add(child);\n',
+    put: '',
+    message: 'this process would not kill a QEMU when it exits',
+    test: 'test/qemu/process.test.ts',
+  },
+  {
+    file: 'src/qemu/command-line.ts',
+    find: '  refuseCollisions(options.args);\n',
+    put: '',
+    message: "a VM's only network must be that of its node",
+    test: 'test/qemu/command-line.test.ts',
+  },
+];

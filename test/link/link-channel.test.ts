@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { LESSON } from '../../src/compare/lesson.ts';
+import { LESSON, type Lesson } from '../../src/compare/lesson.ts';
+import { tcpKeyOf } from '../../src/flow/key.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
+import { LIMITS } from '../../src/limits.ts';
 import { IGNORE_LINK, LinkChannel, type LinkHandler } from '../../src/link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
 import type { SlabId } from '../../src/units.ts';
-import { FakeStream, fakePair, framed, pumpAll } from '../io/fake-stream.ts';
+import { FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
 
-/** Writes down all that a channel tells. */
+/** A handler that records everything. */
 function recorder(slabs: SlabPool) {
   const log: string[] = [];
   const closed: (string | null)[] = [];
@@ -35,7 +37,7 @@ function sender() {
   const slabs = new SlabPool(64 * 1024, 8);
   const channel = new LinkChannel(near, slabs);
   channel.start();
-  /** Frames that lie side by side in one slab; answers where each one is. */
+  /** Puts frames side by side into one slab; returns where each one lies. */
   const place = (...frames: string[]) => {
     const slab = slabs.acquire();
     framed(...frames.map((text) => Buffer.from(text))).copy(slabs.buffer(slab));
@@ -57,7 +59,7 @@ function receiver(slabsMax = 4) {
   return { near, far, slabs, channel, log, handler, closed };
 }
 
-/** What one of each message looks like on the wire. */
+/** One message of each kind, as it is on the wire, and how a receiver records it. */
 function conversation(): { bytes: Buffer; log: string[] } {
   const { far, slabs, channel, place } = sender();
   const [one, two, apart] = place('one', 'two!', 'apart');
@@ -73,7 +75,7 @@ function conversation(): { bytes: Buffer; log: string[] } {
   channel.flush();
   channel.sendHeartbeat(MESSAGE.heartbeatAck, 0xffffffff);
   slabs.unref(one.slab);
-  assert.equal(slabs.inUse, 0, 'what was sent is let go');
+  assert.equal(slabs.inUse, 0, 'a sent frame keeps no slab');
   return {
     bytes: far.inbox,
     log: [
@@ -91,7 +93,26 @@ function conversation(): { bytes: Buffer; log: string[] } {
   };
 }
 
-test('what is said is heard, in order, split at any byte', () => {
+/** What a receiver is notified of. */
+function received(bytes: Buffer): string[] {
+  const { near, far, channel, log, handler } = receiver();
+  channel.listen(handler);
+  far.write(bytes, () => {});
+  while (near.pump());
+  return log;
+}
+
+/** The headers of frame messages. */
+function headers(bytes: Buffer) {
+  return unframed(bytes).map((message) => ({
+    type: message[0],
+    epoch: message.readUInt32BE(4),
+    tag: message.readUInt32BE(8),
+    bytes: message.length - 12,
+  }));
+}
+
+test('what is sent is received, in order, split at any byte', () => {
   const { bytes, log: expected } = conversation();
   for (let split = 0; split <= bytes.length; split++) {
     const { near, far, slabs, channel, log, handler } = receiver();
@@ -106,7 +127,7 @@ test('what is said is heard, in order, split at any byte', () => {
   }
 });
 
-test('byte by byte', () => {
+test('what is sent is received byte by byte', () => {
   const { bytes, log: expected } = conversation();
   const { near, far, channel, log, handler } = receiver();
   channel.listen(handler);
@@ -115,7 +136,7 @@ test('byte by byte', () => {
   assert.deepEqual(log, expected);
 });
 
-test('neighbours of one kind and epoch make one message, others do not', () => {
+test('neighbours of one kind and epoch leave as one message, and no others', () => {
   const { near, channel, place } = sender();
   const [a, b, c] = place('a', 'b', 'c');
   [a, b, c].forEach(({ slab, at, length }, index) => {
@@ -131,7 +152,84 @@ test('neighbours of one kind and epoch make one message, others do not', () => {
   assert.equal(near.corks, 0);
 });
 
-test('a confirmation goes with its own epoch, whatever else was sent', () => {
+test('a message has frames whose indices follow each other, and no others', () => {
+  const { far, channel, place } = sender();
+  const [a, b, c, d] = place('a', 'b', 'c', 'd');
+  channel.pushOutput(2, 7, a.slab, a.at, a.length);
+  channel.pushOutput(2, 8, b.slab, b.at, b.length);
+  channel.pushOutput(2, 12, c.slab, c.at, c.length);
+  channel.pushOutput(2, 13, d.slab, d.at, d.length);
+  channel.flush();
+  assert.deepEqual(received(far.inbox), ['output 2/7 a', 'output 2/8 b', 'output 2/12 c', 'output 2/13 d']);
+});
+
+/** Lessons of a later version of this code. */
+const [SYN, OTHER, THIRD] = [LESSON.tcpSyn, 2 as Lesson, 3 as Lesson];
+
+test('a message teaches one lesson, and a frame that teaches is never taken for one with an index', () => {
+  const { near, far, channel, place } = sender();
+  const [a, b, c, d, e] = place('a', 'b', 'c', 'd', 'e');
+  channel.pushTeach(2, SYN, a.slab, a.at, a.length);
+  channel.pushTeach(2, SYN, b.slab, b.at, b.length);
+  // The index that would follow a frame with index 1 is 2.
+  channel.pushTeach(2, OTHER, c.slab, c.at, c.length);
+  channel.pushTeach(2, THIRD, d.slab, d.at, d.length);
+  channel.pushInput(2, 4, e.slab, e.at, e.length);
+  channel.flush();
+  assert.equal(near.writes, 8, 'four messages: SYN twice, the two others, and the input');
+  assert.deepEqual(
+    headers(far.inbox).map(({ type, epoch, tag, bytes }) => [type, epoch, tag, bytes]),
+    [
+      [MESSAGE.teach, 2, SYN, 10],
+      [MESSAGE.teach, 2, OTHER, 5],
+      [MESSAGE.teach, 2, THIRD, 5],
+      [MESSAGE.input, 2, 4, 5],
+    ],
+  );
+});
+
+test('a frame that teaches is sent as it is now, however it is changed later', () => {
+  const { far, slabs, channel, place } = sender();
+  const [frame, other] = place('before', 'other');
+  const bytes = slabs.buffer(frame.slab);
+  channel.pushTeach(2, SYN, other.slab, other.at, other.length);
+  channel.sendTeach(2, SYN, bytes.subarray(frame.at, frame.at + frame.length));
+  bytes.write('after!', frame.at);
+  channel.flush();
+  assert.deepEqual(received(far.inbox), ['teach 2 1 other', 'teach 2 1 before']);
+});
+
+test('a lesson that this node does not know garbles the link', () => {
+  const { far, channel, place } = sender();
+  const [frame] = place('x');
+  channel.pushTeach(0, OTHER, frame.slab, frame.at, frame.length);
+  channel.flush();
+  const other = receiver();
+  other.channel.listen(other.handler);
+  other.far.write(far.inbox, () => {});
+  other.near.pump();
+  assert.match(other.closed[0] ?? '', /^COLO_LINK_GARBLED .*lesson 2/);
+});
+
+test('frames side by side that are too long for one message leave as several', () => {
+  const [near, far] = fakePair();
+  const slabs = new SlabPool(256 * 1024, 2);
+  const channel = new LinkChannel(near, slabs);
+  const frames = Array.from({ length: 10 }, () => Buffer.alloc(9000));
+  const slab = slabs.acquire();
+  framed(...frames).copy(slabs.buffer(slab));
+  frames.forEach(({ length }, index) => {
+    channel.pushInput(0, index, slab, 4 + index * (4 + length), length);
+  });
+  channel.flush();
+  const sent = headers(far.inbox);
+  assert.deepEqual(
+    sent.map(({ tag }) => tag),
+    [0, Math.floor(LIMITS.linkRunBytesMax / 9004)],
+  );
+});
+
+test('a confirmation names its own epoch, whatever else was sent', () => {
   const { far, channel, place } = sender();
   const [frame] = place('x');
   channel.pushInput(4, 0, frame.slab, frame.at, frame.length);
@@ -148,7 +246,7 @@ test('a confirmation goes with its own epoch, whatever else was sent', () => {
   );
 });
 
-test('confirmations of an epoch that is over are not sent', () => {
+test('a confirmation of an epoch that is over is not sent', () => {
   const { far, channel } = sender();
   channel.pushConfirm(5, 3);
   channel.pushConfirm(6, 0);
@@ -187,14 +285,14 @@ for (const [name, bytes, code] of [
   ['a frame of no bytes', message(MESSAGE.input, Buffer.alloc(12)), 'COLO_LINK_GARBLED'],
   ['a frame longer than its message', message(MESSAGE.output, Buffer.alloc(13, 9)), 'COLO_LINK_GARBLED'],
   [
-    'bytes behind the last frame',
+    'bytes after the last frame',
     message(MESSAGE.input, Buffer.from([...Buffer.alloc(8), 0, 0, 0, 1, 7, 7])),
     'COLO_LINK_GARBLED',
   ],
   ['a heartbeat without its number', message(MESSAGE.heartbeat, ''), 'COLO_LINK_GARBLED'],
   ['half a confirmation', message(MESSAGE.confirm, Buffer.alloc(8)), 'COLO_LINK_GARBLED'],
 ] as const) {
-  test(`${name}: the link is closed, once, and nothing leaks`, () => {
+  test(`${name} closes the link, once, and leaks nothing`, () => {
     const { near, far, slabs, channel, log, handler, closed } = receiver();
     channel.listen(handler);
     far.write(Buffer.concat([message(MESSAGE.heartbeat, Buffer.from([0, 0, 0, 9])), bytes]), () => {});
@@ -204,7 +302,7 @@ for (const [name, bytes, code] of [
     assert.match(closed[0] ?? '', new RegExp(`^${code} `));
     assert.equal(near.open, false);
     assert.equal(channel.isOpen, false);
-    // A real stream asks for its next buffer even after it was closed from within a read.
+    // A real stream asks for its next buffer even if it was closed within a read.
     assert.equal(near.sink?.buffer(), null);
     assert.equal(slabs.inUse, 0);
   });
@@ -226,7 +324,7 @@ test('random garbage never throws and never leaks', () => {
   );
 });
 
-test('what comes before anybody listens is told later, in order, before what comes after', async () => {
+test('a listener first gets what came before it listened, in order', async () => {
   const { near, far, channel, log, handler } = receiver();
   const hello: Hello = {
     version: LINK_VERSION,
@@ -268,7 +366,7 @@ test('a peer that sends more than a session expects before it begins is garbled'
   assert.match(closed[0] ?? '', /^COLO_LINK_GARBLED /);
 });
 
-test('a closed channel takes nothing and keeps no slab', () => {
+test('a closed channel sends nothing and keeps no slab', () => {
   const { slabs, channel, place } = sender();
   const [frame] = place('x');
   channel.pushInput(0, 0, frame.slab, frame.at, frame.length);
@@ -280,7 +378,7 @@ test('a closed channel takes nothing and keeps no slab', () => {
   assert.equal(slabs.inUse, 0);
 });
 
-test('without a free slab nothing is read, and later nothing is lost', () => {
+test('a channel without a free slab reads nothing, and loses nothing', () => {
   const { bytes, log: expected } = conversation();
   const { near, far, slabs, channel, log, handler } = receiver(1);
   channel.listen(handler);
@@ -293,7 +391,7 @@ test('without a free slab nothing is read, and later nothing is lost', () => {
   assert.deepEqual(log, expected);
 });
 
-test('a slab that is free after the end wakes nobody', () => {
+test('a slab that becomes free after the end does not start the reading again', () => {
   const { near, slabs, channel } = receiver(1);
   const taken = slabs.acquire();
   assert.equal(near.sink?.buffer(), null);
@@ -303,7 +401,7 @@ test('a slab that is free after the end wakes nobody', () => {
   assert.equal(near.paused, true);
 });
 
-test('detach hands the stream on and lets go of its slab', () => {
+test('a detached stream keeps no slab, and is open for its next user', () => {
   const { near, far, slabs, channel, log, handler } = receiver();
   channel.listen(handler);
   far.write(message(MESSAGE.heartbeat, Buffer.alloc(4)), () => {});
@@ -314,4 +412,66 @@ test('detach hands the stream on and lets go of its slab', () => {
   assert.equal(slabs.inUse, 0);
   assert.deepEqual(log, ['heartbeat 0']);
   assert.equal(stream.open, true);
+});
+
+for (const [what, bytes] of [
+  ['a part of a message', Buffer.alloc(3)],
+  ['a whole message', message(MESSAGE.heartbeat, Buffer.alloc(4))],
+] as const) {
+  test(`a peer that sends ${what} before the stream has its user is garbled`, () => {
+    const { near, far, slabs, channel } = receiver();
+    far.write(bytes, () => {});
+    near.pump();
+    assert.throws(() => channel.detach(), { code: 'COLO_LINK_GARBLED' });
+    assert.equal(near.open, false);
+    assert.equal(slabs.inUse, 0);
+  });
+}
+
+test('a channel has one listener', () => {
+  const { channel, handler } = receiver();
+  channel.listen(handler);
+  assert.throws(() => channel.listen(handler), { code: 'COLO_INVARIANT' });
+  assert.throws(() => channel.detach(), { code: 'COLO_INVARIANT' });
+  channel.unlisten();
+  channel.listen(handler);
+});
+
+test('the listener is notified of room when frames have left, and of the end once, last', () => {
+  const { near, channel, place } = sender();
+  const log: string[] = [];
+  channel.listen({ ...IGNORE_LINK, written: () => log.push('written'), closed: () => log.push('closed') });
+  const [frame] = place('x');
+  near.stalled = true;
+  channel.pushInput(0, 0, frame.slab, frame.at, frame.length);
+  channel.flush();
+  assert.deepEqual(log, []);
+  near.unstall();
+  assert.deepEqual(log, ['written']);
+  channel.close();
+  near.pump();
+  assert.deepEqual(log, ['written', 'closed']);
+});
+
+test('a map of offsets is passed on when it is complete', () => {
+  const { far, channel } = sender();
+  const address = 'f'.repeat(32);
+  const key = tcpKeyOf({
+    family: 6,
+    vlans: [],
+    localAddress: address,
+    localPort: 65535,
+    remoteAddress: address,
+    remotePort: 65535,
+  });
+  const map = Array.from({ length: 300 }, (_, vmIsn) => ({
+    key,
+    vmIsn,
+    seqDelta: -0x80000000,
+    tsDelta: -0x80000000,
+    clientPort: 65535,
+  }));
+  channel.sendOffsets(map);
+  channel.sendOffsets([]);
+  assert.deepEqual(received(far.inbox), [`offsets ${map.map(({ vmIsn }) => vmIsn).join(' ')}`, 'offsets ']);
 });

@@ -139,6 +139,14 @@ test('another pair is refused by both sides', async () => {
   server.close();
 });
 
+test('a listener that replies with a HELLO of another channel is garbled', async () => {
+  const { connect, server } = await strange(
+    message(MESSAGE.hello, JSON.stringify({ ...ANSWER, channel: 'state' })),
+  );
+  await assert.rejects(dialLink(connect, slabs(), HELLO), { code: 'COLO_LINK_GARBLED' });
+  server.close();
+});
+
 test('the one who is dialled may refuse, and says why', async () => {
   const { close, dial } = await listening(() => {
     throw new ColoError('COLO_LINK_BUSY', 'has one already');
@@ -158,6 +166,7 @@ for (const body of [
   `{"version":${LINK_VERSION}}`,
   '{"version":"1"}',
   JSON.stringify({ ...HELLO, pair: 3 }),
+  JSON.stringify({ ...HELLO, channel: 'migration' }),
 ]) {
   test(`${body} is no HELLO, for neither side`, async () => {
     const { accepted, close, path } = await listening(() => assert.fail('asked to decide on garbage'));
