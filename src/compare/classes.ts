@@ -2,10 +2,12 @@
  * What is compared, and how: the one table of it. docs/comparison.md shows the same rows, and a test holds them together.
  *
  * stream: byte stream in the client's sequence space. datagram: payload, in order per flow.
- * whole: everything after the Ethernet header (non-IP) or after the IP header. quote: whole, but for what a VM may
- * quote differently of a packet (quote.ts). pieces: put together first, then compared as a datagram or whole.
- * harmless: says the same whenever it is said (idempotent), changes nothing that a client relies on, and so leaves at
- * once, uncompared; the SVM's is dropped.
+ * whole: everything after the Ethernet header (non-IP) or after the IP header. quote: whole, except what two VMs may
+ * quote differently of one packet (rules/icmp-error.ts). pieces: reassembled first, then compared as a datagram or whole.
+ * harmless: means the same whenever it is sent (idempotent) and changes nothing that a client relies on. So the PVM's is
+ * released at once, uncompared, and the SVM's is dropped.
+ *
+ * A flow has one rule, so the rule follows from what is in the flow's key: the packet's kind, not its ICMP type.
  */
 import { ETHER_TYPE } from '../wire/ethernet.ts';
 import {
@@ -21,6 +23,11 @@ import { PACKET, type PacketView } from '../wire/packet.ts';
 
 export const COMPARE_AS = { stream: 0, datagram: 1, whole: 2, harmless: 3, quote: 4, pieces: 5 } as const;
 export type CompareAs = (typeof COMPARE_AS)[keyof typeof COMPARE_AS];
+
+/** The rules' numbers: places in the table (rules/table.ts), and what a flow's row says. Below RULES_MAX. */
+export const RULE = { datagram: 0, tcp: 1, icmp: 2 } as const;
+export type RuleNumber = (typeof RULE)[keyof typeof RULE];
+export const RULES_MAX = 16;
 
 export function compareAs(view: PacketView): CompareAs {
   switch (view.kind) {
@@ -40,6 +47,19 @@ export function compareAs(view: PacketView): CompareAs {
       return view.protocol === IP_PROTOCOL.igmp ? COMPARE_AS.harmless : COMPARE_AS.whole;
     default:
       return COMPARE_AS.whole;
+  }
+}
+
+/** Returns the number of the rule that compares a packet's flow. */
+export function ruleOf(view: PacketView): RuleNumber {
+  switch (view.kind) {
+    case PACKET.tcp:
+      return RULE.tcp;
+    case PACKET.icmp:
+    case PACKET.icmpv6:
+      return RULE.icmp;
+    default:
+      return RULE.datagram;
   }
 }
 

@@ -1,65 +1,59 @@
 /**
  * The frames that the comparator holds, as rows of numbers: no object per frame, and one cache line for each.
  *
- * A frame's id is the place of its row in `words`; what the row holds stands at `words[id + SEQ]` and so on. Each
- * frame is in one queue of its flow (`NEXT`), and in one list of its side in order of arrival (`OLDER`, `NEWER`): a
- * commit releases in that order, and the oldest one is the one that has waited longest.
+ * A frame's id is the offset of its row in `words`: the row's columns are at `words[id + SLAB]` and so on. Each frame is in
+ * one queue of its flow (`NEXT`), and in the list of its side in order of arrival (`OLDER`, `NEWER`): a commit releases in
+ * that order, and the oldest frame is the one that has waited longest.
+ *
+ * A row has sixteen words and all are in use. Words 6 to 9 and 15 belong to the rule of the frame's flow (rules/): each rule
+ * names them for itself, and so does the reassembly of fragments.
  */
 
 import { invariant } from '../error.ts';
 import type { SlabPool } from '../frames/slabs.ts';
-import type { FrameId, Instant, SlabId } from '../units.ts';
+import type { FlowId, FrameId, Instant, SlabId } from '../units.ts';
 
-export const NONE = -1;
 /** In place of a frame where there is none. */
-export const NO_FRAME = NONE as FrameId;
+export const NO_FRAME = -1 as FrameId;
+/** In place of a flow where there is none. */
+export const NO_FLOW = -1 as FlowId;
 
 /* The columns of a row. */
 export const SLAB = 0;
+/** offset of the frame in its slab */
 export const AT = 1;
 export const LENGTH = 2;
 export const FLOW = 3;
 /** first payload byte in the slab, and how many there are */
 export const PAYLOAD = 4;
 export const PAYLOAD_BYTES = 5;
-/** TCP: of the first payload byte, behind a SYN. Of a fragment: its place in the datagram. */
-export const SEQ = 6;
-/** first sequence number after the frame, FIN included; first place after the fragment */
-export const SEQ_END = 7;
-export const ACK = 8;
-/** TCP's, and those below */
+/* The rule's own words; a rule that has no use for one leaves what is there. */
+export const RULE_WORD_0 = 6;
+export const RULE_WORD_1 = 7;
+export const RULE_WORD_2 = 8;
+/** The bits below FRAME_FLAGS are the rule's own, too. */
 export const FLAGS = 9;
-/** number of an SVM frame in its epoch; where the urgent data of a PVM segment ends */
+/** Of an SVM frame: its number in the epoch. Of a PVM frame, which has none, this is one more word of the rule. */
 export const INDEX = 10;
+/** one of WAITS_FOR */
 export const WAITS = 11;
 export const NEXT = 12;
 const OLDER = 13;
 const NEWER = 14;
-/** the next fragment of the same datagram */
-export const PIECE = 15;
-/** of a SYN: what its options settle */
-export const SETTLES = PIECE;
-/** of the first fragment: payload bytes of the whole datagram */
-export const DATAGRAM_BYTES = ACK;
+export const RULE_WORD_3 = 15;
+
 const ROW_SHIFT = 4;
 const ROW_WORDS = 1 << ROW_SHIFT;
 
-/** In FLAGS: a SYN whose connection is signed. */
-export const SIGNED = 0x100;
-/** In FLAGS: the first fragment of a datagram that is complete. */
-export const IN_PIECES = 0x200;
-/** In FLAGS: an ICMP error. */
-export const QUOTES = 0x400;
-
-/* The columns of a queue: those of a frame's way through it, and what only a longer one needs. */
+/* The columns of a queue: the first two are on the way of every frame, the others are used by longer queues only. */
 const HEAD = 0;
 const TAIL = 1;
-const FRAMES_BEHIND = 16;
-const BYTES_BEHIND = 17;
+const FRAMES_AFTER_HEAD = 16;
+const BYTES_AFTER_HEAD = 17;
 
 /**
- * One side's frames of one flow, first in first out, as numbers in the flow's row (flow-state.ts). What is behind the
- * head is counted, so that a queue that never has more than one frame costs no counting.
+ * One side's frames of one flow, first in first out, as numbers in the flow's row (held-flow.ts). Only the frames after
+ * the head are counted, so a queue that never has more than one frame costs no counting.
  */
 export class FrameQueue {
   /** where in `words` the queue is */
@@ -70,85 +64,86 @@ export class FrameQueue {
     this.words = words;
   }
 
-  get head(): number {
-    return this.words[this.at + HEAD];
+  get head(): FrameId {
+    return this.words[this.at + HEAD] as FrameId;
   }
-  set head(id: number) {
+  set head(id: FrameId) {
     this.words[this.at + HEAD] = id;
   }
 
-  get tail(): number {
-    return this.words[this.at + TAIL];
+  get tail(): FrameId {
+    return this.words[this.at + TAIL] as FrameId;
   }
-  set tail(id: number) {
+  set tail(id: FrameId) {
     this.words[this.at + TAIL] = id;
   }
 
-  get framesBehind(): number {
-    return this.words[this.at + FRAMES_BEHIND];
+  get framesAfterHead(): number {
+    return this.words[this.at + FRAMES_AFTER_HEAD];
   }
-  set framesBehind(frames: number) {
-    this.words[this.at + FRAMES_BEHIND] = frames;
-  }
-
-  get bytesBehind(): number {
-    return this.words[this.at + BYTES_BEHIND];
-  }
-  set bytesBehind(bytes: number) {
-    this.words[this.at + BYTES_BEHIND] = bytes;
+  set framesAfterHead(frames: number) {
+    this.words[this.at + FRAMES_AFTER_HEAD] = frames;
   }
 
-  /** Forgets what is in the queue, whose frames are let go of elsewhere. */
+  get bytesAfterHead(): number {
+    return this.words[this.at + BYTES_AFTER_HEAD];
+  }
+  set bytesAfterHead(bytes: number) {
+    this.words[this.at + BYTES_AFTER_HEAD] = bytes;
+  }
+
+  /** Empties the queue; its frames are removed elsewhere. */
   clear(): void {
-    this.head = NONE;
-    this.tail = NONE;
-    this.framesBehind = 0;
-    this.bytesBehind = 0;
+    this.head = NO_FRAME;
+    this.tail = NO_FRAME;
+    this.framesAfterHead = 0;
+    this.bytesAfterHead = 0;
   }
 }
 
 /** All frames of one side, in order of arrival. */
-export type ArrivalList = { oldest: number; newest: number; frames: number; bytes: number };
+export type ArrivalList = { oldest: FrameId; newest: FrameId; frames: number; bytes: number };
 
 export function emptyArrivalList(): ArrivalList {
-  return { oldest: NONE, newest: NONE, frames: 0, bytes: 0 };
+  return { oldest: NO_FRAME, newest: NO_FRAME, frames: 0, bytes: 0 };
 }
 
 /** What a frame at the head of its queue waits for: the value of its `WAITS`. */
 export const WAITS_FOR = { nothing: 0, bytes: 1, ack: 2 } as const;
+export type WaitsFor = (typeof WAITS_FOR)[keyof typeof WAITS_FOR];
 
 export class HeldFrames {
   readonly words: Int32Array;
   private readonly sinceMs: Float64Array;
   private readonly slabs: SlabPool;
-  private firstFree = 0;
+  private firstFree: number = 0;
 
   constructor(framesMax: number, slabs: SlabPool) {
     this.slabs = slabs;
     this.words = new Int32Array(framesMax * ROW_WORDS);
     this.sinceMs = new Float64Array(framesMax);
     for (let row = 0; row < framesMax; row++) {
-      this.words[row * ROW_WORDS + NEXT] = row + 1 < framesMax ? (row + 1) * ROW_WORDS : NONE;
+      this.words[row * ROW_WORDS + NEXT] = row + 1 < framesMax ? (row + 1) * ROW_WORDS : NO_FRAME;
     }
   }
 
-  /** Holds a frame and its slab; NONE when the rows are full. */
-  add(list: ArrivalList, slab: SlabId, at: number, length: number, nowMs: Instant): number {
+  /** Adds a frame and refs its slab; returns NO_FRAME when all rows are in use. */
+  add(list: ArrivalList, slab: SlabId, at: number, length: number, nowMs: Instant): FrameId {
     const { words } = this;
-    const id = this.firstFree;
-    if (id === NONE) return NONE;
+    const id = this.firstFree as FrameId;
+    if (id === NO_FRAME) return NO_FRAME;
     this.firstFree = words[id + NEXT];
     this.slabs.ref(slab);
     this.sinceMs[id >> ROW_SHIFT] = nowMs;
     words[id + SLAB] = slab;
     words[id + AT] = at;
     words[id + LENGTH] = length;
-    words[id + FLOW] = NONE;
-    words[id + NEXT] = NONE;
+    words[id + FLOW] = NO_FLOW;
+    words[id + NEXT] = NO_FRAME;
     words[id + WAITS] = WAITS_FOR.nothing;
     words[id + OLDER] = list.newest;
-    words[id + NEWER] = NONE;
-    if (list.newest === NONE) list.oldest = id;
+    words[id + NEWER] = NO_FRAME;
+    if (list.newest === NO_FRAME) list.oldest = id;
     else words[list.newest + NEWER] = id;
     list.newest = id;
     list.frames++;
@@ -156,14 +151,14 @@ export class HeldFrames {
     return id;
   }
 
-  /** Lets go of a frame that is in no queue any more. */
-  remove(list: ArrivalList, id: number): void {
+  /** Removes a frame that is in no queue any more, and unrefs its slab. */
+  remove(list: ArrivalList, id: FrameId): void {
     const { words } = this;
-    const older = words[id + OLDER];
-    const newer = words[id + NEWER];
-    if (older === NONE) list.oldest = newer;
+    const older = words[id + OLDER] as FrameId;
+    const newer = words[id + NEWER] as FrameId;
+    if (older === NO_FRAME) list.oldest = newer;
     else words[older + NEWER] = newer;
-    if (newer === NONE) list.newest = older;
+    if (newer === NO_FRAME) list.newest = older;
     else words[newer + OLDER] = older;
     list.frames--;
     list.bytes -= words[id + LENGTH];
@@ -187,37 +182,37 @@ export class HeldFrames {
     return this.words[id + INDEX];
   }
 
-  newerThan(id: number): number {
-    return this.words[id + NEWER];
+  newerThan(id: FrameId): FrameId {
+    return this.words[id + NEWER] as FrameId;
   }
 
-  /** When the frame was added. */
-  since(id: number): number {
+  /** Returns when the frame was added. */
+  since(id: FrameId): number {
     return this.sinceMs[id >> ROW_SHIFT];
   }
 
-  enqueue(queue: FrameQueue, id: number): void {
-    if (queue.tail === NONE) queue.head = id;
+  enqueue(queue: FrameQueue, id: FrameId): void {
+    if (queue.tail === NO_FRAME) queue.head = id;
     else {
       this.words[queue.tail + NEXT] = id;
-      queue.framesBehind++;
-      queue.bytesBehind += this.words[id + LENGTH];
+      queue.framesAfterHead++;
+      queue.bytesAfterHead += this.words[id + LENGTH];
     }
     queue.tail = id;
   }
 
-  /** Takes the head off; the frame itself stays held. */
-  dequeue(queue: FrameQueue): number {
+  /** Takes the head off its queue; the frame itself stays held. */
+  dequeue(queue: FrameQueue): FrameId {
     const { words } = this;
     const id = queue.head;
-    invariant(id !== NONE, 'dequeue from an empty frame queue');
-    queue.head = words[id + NEXT];
-    if (queue.head === NONE) queue.tail = NONE;
+    invariant(id !== NO_FRAME, 'dequeue from an empty frame queue');
+    queue.head = words[id + NEXT] as FrameId;
+    if (queue.head === NO_FRAME) queue.tail = NO_FRAME;
     else {
-      queue.framesBehind--;
-      queue.bytesBehind -= words[queue.head + LENGTH];
+      queue.framesAfterHead--;
+      queue.bytesAfterHead -= words[queue.head + LENGTH];
     }
-    words[id + NEXT] = NONE;
+    words[id + NEXT] = NO_FRAME;
     return id;
   }
 }

@@ -1,42 +1,58 @@
 /**
- * What both VMs say in one turn of the event loop, compared at its end, or soon after.
+ * Frames of both VMs that were read in one turn of the event loop, compared at its end or soon after.
  *
- * Goal: two VMs in step say the same within a turn or two when there is much to say. Their segments then pair off where
- * they lie (`Comparator.pairOff`), and neither is held, looked up and let go of by itself. Whatever does not pair off goes
- * the way of a single frame, in the order of its side; between the sides there is none.
+ * Goal: under load, VMs in lock-step send the same output within one or two turns. Their segments then pair off where they
+ * lie (`Comparator.pairOff`), without being held, looked up and removed one by one. Unmatched frames go through
+ * `primaryFrame` and `secondaryFrame`, in order per side; there is no order between the sides.
  *
- * One side is read further than the other. What it has said beyond waits, where there is so much of it that this may pay,
- * for as long as turns let something leave, and a few without. Then it is held, and of such a flow the side that is
- * behind goes on alone until it has caught up. Nothing waits here while the other side holds frames, which may need it.
+ * At the end of a turn (`end`): pair off while both sides have frames, then hand in the rest, except what may wait for the
+ * next turn. Usually one side has been read further than the other, and its surplus waits here, so that it may pair off:
  *
- * Limits: so many frames of a side; one more, and everything is handed on at once. So many turns, so many milliseconds: a
- * frame that need not wait for the other side at all is no later than that.
+ *     this turn paired or released frames | only one side had frames | turns without progress | surplus waits
+ *     yes                                 | any                      | any                    | yes
+ *     no                                  | yes                      | < SILENT_TURNS_MAX     | yes
+ *     no                                  | yes                      | SILENT_TURNS_MAX       | no
+ *     no                                  | no: none matched         | any                    | no
+ *
+ * Even where the table says yes, a side's surplus is handed in if it has fewer than WAITING_FRAMES_MIN frames, if its oldest
+ * frame has waited for WAITING_MS_MAX, or if the comparator holds frames of the other side, which may need it. A side that
+ * is behind is handed in alone until it has caught up with what the other side has held.
+ *
+ * Limits: `framesMax` frames per side; the next frame flushes everything. A frame that needs no counterpart is late by at
+ * most WAITING_MS_MAX.
  */
 import { NO_SLAB, type SlabPool } from '../frames/slabs.ts';
 import type { Instant, SlabId } from '../units.ts';
-import { APART, type Comparator } from './comparator.ts';
+import { type Comparator, STEP, type Step } from './comparator.ts';
 
-/* The columns of a kept frame. */
+/* The columns of a frame that waits. */
 const SLAB = 0;
 const AT = 1;
 const LENGTH = 2;
-/** when it was read, ms, wrapping after 49 days: for differences */
+/** time of its read, ms modulo 2^32: for differences */
 const SINCE = 3;
-const ROW_WORDS = 4;
+/** of an SVM frame: its number in the epoch */
+const INDEX = 4;
+const ROW_WORDS = 5;
 
-/** Less is not worth waiting for. */
+/** Fewer are not worth waiting for. */
 const WAITING_FRAMES_MIN = 16;
 /** A turn in which nothing is read takes 3 microseconds (median; p99 18). */
 const SILENT_TURNS_MAX = 4;
 const WAITING_MS_MAX = 10;
 
+/** Whether a turn ends, and frames may wait for the next one, or everything is compared now. */
+type Ending = 'turn' | 'flush';
+
 /** One side's frames, in order of arrival. */
-class Said {
+class Side {
   readonly words: Int32Array;
-  /** first place that is free */
+  /** first word of the oldest frame that was neither paired off nor handed in; 0 between two turns */
+  next = 0;
+  /** first word after the last frame */
   end = 0;
   private readonly slabs: SlabPool;
-  /** a slab is held once, however many of its frames follow each other */
+  /** one ref for each run of frames in one slab */
   private readonly slabIds: SlabId[] = [];
 
   constructor(framesMax: number, slabs: SlabPool) {
@@ -44,7 +60,7 @@ class Said {
     this.slabs = slabs;
   }
 
-  get full(): boolean {
+  get isFull(): boolean {
     return this.end === this.words.length;
   }
 
@@ -52,39 +68,40 @@ class Said {
     return this.end / ROW_WORDS;
   }
 
-  add(slab: SlabId, at: number, length: number, nowMs: Instant): void {
+  add(slab: SlabId, at: number, length: number, index: number, nowMs: Instant): void {
     const { words, end } = this;
-    if (end === 0 || words[end - ROW_WORDS + SLAB] !== slab) this.hold(slab);
+    if (end === 0 || words[end - ROW_WORDS + SLAB] !== slab) this.refSlab(slab);
     words[end + SLAB] = slab;
     words[end + AT] = at;
     words[end + LENGTH] = length;
     words[end + SINCE] = nowMs;
+    words[end + INDEX] = index;
     this.end = end + ROW_WORDS;
   }
 
-  /** Of what lies from `from` on: where that ends which must not wait for another turn. */
-  dueEnd(from: number, mayWait: boolean, nowMs: Instant): number {
-    const { words, end } = this;
-    if (!mayWait || end - from < WAITING_FRAMES_MIN * ROW_WORDS) return end;
-    return (nowMs - words[from + SINCE]) >>> 0 < WAITING_MS_MAX ? from : end;
+  /** Returns true if the frames from `next` on are worth waiting with, and the oldest of them has not waited too long. */
+  isWorthWaiting(nowMs: Instant): boolean {
+    if (this.end - this.next < WAITING_FRAMES_MIN * ROW_WORDS) return false;
+    return (nowMs - this.words[this.next + SINCE]) >>> 0 < WAITING_MS_MAX;
   }
 
-  /** Lets go of what lies before `from`. */
-  drop(from: number): void {
-    const { words, end } = this;
-    const held = this.slabIds.length;
+  /** Forgets the frames before `next`, and unrefs their slabs. */
+  dropHandedIn(): void {
+    const { words, next, end } = this;
+    const referenced = this.slabIds.length;
     let last: SlabId = NO_SLAB;
-    for (let at = from; at < end; at += ROW_WORDS) {
+    for (let at = next; at < end; at += ROW_WORDS) {
       if (words[at + SLAB] === last) continue;
       last = words[at + SLAB] as SlabId;
-      this.hold(last);
+      this.refSlab(last);
     }
-    for (const slab of this.slabIds.splice(0, held)) this.slabs.unref(slab);
-    words.copyWithin(0, from, end);
-    this.end = end - from;
+    for (const slab of this.slabIds.splice(0, referenced)) this.slabs.unref(slab);
+    words.copyWithin(0, next, end);
+    this.end = end - next;
+    this.next = 0;
   }
 
-  private hold(slab: SlabId): void {
+  private refSlab(slab: SlabId): void {
     this.slabs.ref(slab);
     this.slabIds.push(slab);
   }
@@ -94,14 +111,15 @@ type Compares = Pick<Comparator, 'pairOff' | 'primaryFrame' | 'secondaryFrame' |
 
 export class Turn {
   private readonly comparator: Compares;
-  private readonly primary: Said;
-  private readonly secondary: Said;
+  private readonly primary: Side;
+  private readonly secondary: Side;
+  /** turns in a row in which no frame paired off or was released */
   private silentTurns = 0;
 
   constructor(comparator: Compares, slabs: SlabPool, framesMax: number) {
     this.comparator = comparator;
-    this.primary = new Said(framesMax, slabs);
-    this.secondary = new Said(framesMax, slabs);
+    this.primary = new Side(framesMax, slabs);
+    this.secondary = new Side(framesMax, slabs);
   }
 
   get isEmpty(): boolean {
@@ -117,77 +135,128 @@ export class Turn {
   }
 
   primaryFrame(slab: SlabId, at: number, length: number, nowMs: Instant): void {
-    if (this.primary.full) this.handOn(nowMs);
-    this.primary.add(slab, at, length, nowMs);
+    if (this.primary.isFull) this.flush(nowMs);
+    this.primary.add(slab, at, length, 0, nowMs);
   }
 
-  secondaryFrame(slab: SlabId, at: number, length: number, nowMs: Instant): void {
-    if (this.secondary.full) this.handOn(nowMs);
-    this.secondary.add(slab, at, length, nowMs);
+  /** `index` is the frame's number in the epoch. */
+  secondaryFrame(slab: SlabId, at: number, length: number, index: number, nowMs: Instant): void {
+    if (this.secondary.isFull) this.flush(nowMs);
+    this.secondary.add(slab, at, length, index, nowMs);
   }
 
-  /** The turn ends. */
+  /** The turn ends: compares what was read, except what may wait. */
   end(nowMs: Instant): void {
-    this.work(true, nowMs);
+    this.compare('turn', nowMs);
   }
 
-  /** Everything is compared now. */
-  handOn(nowMs: Instant): void {
-    this.work(false, nowMs);
+  /** Compares everything now. */
+  flush(nowMs: Instant): void {
+    this.compare('flush', nowMs);
   }
 
-  /** Forgets everything: nothing of it is compared. */
+  /** Drops everything: nothing of it is compared. */
   clear(): void {
-    this.primary.drop(this.primary.end);
-    this.secondary.drop(this.secondary.end);
+    for (const side of [this.primary, this.secondary]) {
+      side.next = side.end;
+      side.dropHandedIn();
+    }
   }
 
-  /** Pairs off what does. The rest goes the way of a single frame, unless it may wait. */
-  private work(mayWait: boolean, nowMs: Instant): void {
+  private compare(ending: Ending, nowMs: Instant): void {
+    const { primary, secondary } = this;
+    const bothSent = primary.end > 0 && secondary.end > 0;
+    const heldBefore = this.heldFrames;
+    const paired = this.pairOff(nowMs);
+    const waits = this.surplusWaits(paired || this.heldFrames < heldBefore, bothSent) && ending === 'turn';
+    this.handInRest(waits, nowMs);
+    primary.dropHandedIn();
+    secondary.dropHandedIn();
+    if (this.isEmpty) this.silentTurns = 0;
+  }
+
+  private get heldFrames(): number {
+    return this.comparator.primary.frames + this.comparator.secondary.frames;
+  }
+
+  /** Compares frame by frame while both sides have some; returns true if a pair matched. */
+  private pairOff(nowMs: Instant): boolean {
     const { comparator, primary, secondary } = this;
     const pvm = primary.words;
     const svm = secondary.words;
-    const oneSpoke = primary.end === 0 || secondary.end === 0;
-    const heldBefore = comparator.primary.frames + comparator.secondary.frames;
     let paired = false;
     let p = 0;
     let s = 0;
     while (p < primary.end && s < secondary.end) {
-      const apart = comparator.pairOff(
+      const step = comparator.pairOff(
         pvm[p + SLAB] as SlabId,
         pvm[p + AT],
         pvm[p + LENGTH],
         svm[s + SLAB] as SlabId,
         svm[s + AT],
         svm[s + LENGTH],
+        svm[s + INDEX],
         nowMs,
       );
-      if (apart === APART.none) paired = true;
-      if ((apart & APART.primary) !== 0) this.givePrimary(p, nowMs);
-      if ((apart & APART.secondary) !== 0) this.giveSecondary(s, nowMs);
-      if (apart !== APART.secondary) p += ROW_WORDS;
-      if (apart !== APART.primary) s += ROW_WORDS;
+      if (step === STEP.bothDone) {
+        paired = true;
+        p += ROW_WORDS;
+        s += ROW_WORDS;
+        continue;
+      }
+      this.handInUnmatched(step, p, s, nowMs);
+      if (step !== STEP.secondaryAlone) p += ROW_WORDS;
+      if (step !== STEP.primaryAlone) s += ROW_WORDS;
     }
-    // Where both have spoken to no effect, they do not speak of the same.
-    const goesOn = paired || comparator.primary.frames + comparator.secondary.frames < heldBefore;
-    this.silentTurns = goesOn ? 0 : this.silentTurns + 1;
-    const waits = mayWait && (goesOn || (oneSpoke && this.silentTurns < SILENT_TURNS_MAX));
-    const primaryEnd = primary.dueEnd(p, waits && comparator.secondary.frames === 0, nowMs);
-    for (; p < primaryEnd; p += ROW_WORDS) this.givePrimary(p, nowMs);
-    const secondaryEnd = secondary.dueEnd(s, waits && comparator.primary.frames === 0, nowMs);
-    for (; s < secondaryEnd; s += ROW_WORDS) this.giveSecondary(s, nowMs);
-    primary.drop(p);
-    secondary.drop(s);
-    if (this.isEmpty) this.silentTurns = 0;
+    primary.next = p;
+    secondary.next = s;
+    return paired;
   }
 
-  private givePrimary(p: number, nowMs: Instant): void {
+  private handInUnmatched(step: Step, p: number, s: number, nowMs: Instant): void {
+    switch (step) {
+      case STEP.primaryAlone:
+        this.handInPrimary(p, nowMs);
+        break;
+      case STEP.secondaryAlone:
+        this.handInSecondary(s, nowMs);
+        break;
+      default:
+        this.handInPrimary(p, nowMs);
+        this.handInSecondary(s, nowMs);
+    }
+  }
+
+  /** Counts turns without progress, and returns what the table in this file's header says. */
+  private surplusWaits(progress: boolean, bothSent: boolean): boolean {
+    this.silentTurns = progress ? 0 : this.silentTurns + 1;
+    if (progress) return true;
+    return !bothSent && this.silentTurns < SILENT_TURNS_MAX;
+  }
+
+  /** Hands in the frames that are left of each side, unless they wait. */
+  private handInRest(waits: boolean, nowMs: Instant): void {
+    const { comparator, primary, secondary } = this;
+    if (!(waits && comparator.secondary.frames === 0 && primary.isWorthWaiting(nowMs)))
+      for (; primary.next < primary.end; primary.next += ROW_WORDS) this.handInPrimary(primary.next, nowMs);
+    if (!(waits && comparator.primary.frames === 0 && secondary.isWorthWaiting(nowMs)))
+      for (; secondary.next < secondary.end; secondary.next += ROW_WORDS)
+        this.handInSecondary(secondary.next, nowMs);
+  }
+
+  private handInPrimary(p: number, nowMs: Instant): void {
     const { words } = this.primary;
     this.comparator.primaryFrame(words[p + SLAB] as SlabId, words[p + AT], words[p + LENGTH], nowMs);
   }
 
-  private giveSecondary(s: number, nowMs: Instant): void {
+  private handInSecondary(s: number, nowMs: Instant): void {
     const { words } = this.secondary;
-    this.comparator.secondaryFrame(words[s + SLAB] as SlabId, words[s + AT], words[s + LENGTH], 0, nowMs);
+    this.comparator.secondaryFrame(
+      words[s + SLAB] as SlabId,
+      words[s + AT],
+      words[s + LENGTH],
+      words[s + INDEX],
+      nowMs,
+    );
   }
 }

@@ -1,11 +1,19 @@
-/** What the comparator says of held output, and why a divergence is one. */
+/** What the comparator decides about held output, and why two VMs diverge. */
 
-export const VERDICT = { match: 0, wait: 1, diverged: 2 } as const;
+import { WAITS_FOR } from './held-frames.ts';
+
+/** A frame that has to wait has the verdict's value in its WAITS. */
+export const VERDICT = {
+  match: 0,
+  waitForBytes: WAITS_FOR.bytes,
+  waitForAck: WAITS_FOR.ack,
+  diverged: 3,
+} as const;
 export type Verdict = (typeof VERDICT)[keyof typeof VERDICT];
 
 /**
- * signed: a connection whose signature covers its sequence numbers begins; only a checkpoint makes them the same in
- * both VMs. fragments: the PVM's fragments overlap, so nobody can say what they mean.
+ * signed: a connection begins whose signature covers its sequence numbers; only a checkpoint makes them equal in both
+ * VMs. fragments: the PVM's fragments overlap, so it is unknown what they mean.
  */
 export type DivergenceReason =
   | 'diverged-bytes'
@@ -14,5 +22,5 @@ export type DivergenceReason =
   | 'diverged-signed'
   | 'diverged-fragments';
 
-/** Why a frame left: shown in captures. */
+/** Why a frame was released: shown in captures. */
 export type ReleaseCause = 'match' | 'harmless' | 'commit' | 'alone';

@@ -181,7 +181,8 @@ export class ComparePath {
 
   secondaryFrame(slab: SlabId, at: number, length: number): void {
     this.counters.secondaryFrames++;
-    if (this.phase === 'comparing') this.turn.secondaryFrame(slab, at, length, this.batchClock.now());
+    if (this.phase === 'comparing')
+      this.turn.secondaryFrame(slab, at, length, this.counters.secondaryFrames, this.batchClock.now());
     else if (this.isComparing) this.setAside(slab, at, length);
   }
 
@@ -230,7 +231,7 @@ export class ComparePath {
   /** Compares every frame that was read. */
   private compareAll(): void {
     if (this.turn.isEmpty) return;
-    this.turn.handOn(this.batchClock.now());
+    this.turn.flush(this.batchClock.now());
     this.settle();
   }
 

@@ -13,10 +13,12 @@
  */
 import { FLOW_KEY_WORDS } from './key.ts';
 
+/** In place of an id where there is none. */
+const NO_ID = -1;
 /** A key's row is as long as a cache line. */
 const ROW_SHIFT = 4;
 
-export class FlowTable {
+export class FlowTable<Id extends number = number> {
   readonly flowsMax: number;
   size = 0;
   /** Every id is below: as many flows as there ever were at a time. */
@@ -44,27 +46,27 @@ export class FlowTable {
   }
 
   /** The flow's id, or -1. */
-  find(key: Int32Array): number {
+  find(key: Int32Array): Id {
     const { slots, mask, idMask } = this;
     const hash = this.hash(key, 0);
     for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
       const entry = slots[slot];
-      if (entry === 0) return -1;
+      if (entry === 0) return NO_ID as Id;
       if (((entry ^ hash) & ~idMask) !== 0) continue;
-      const id = (entry & idMask) - 1;
+      const id = ((entry & idMask) - 1) as Id;
       if (this.sameKey(id, key)) return id;
     }
   }
 
   /** As `find`, for whoever has a guess: the id of a flow that is in the table, or -1. */
-  findNear(key: Int32Array, guess: number): number {
+  findNear(key: Int32Array, guess: Id): Id {
     return guess >= 0 && this.sameKey(guess, key) ? guess : this.find(key);
   }
 
   /** Adds a key that is not there; -1 when the table is full. */
-  insert(key: Int32Array): number {
-    if (this.size === this.flowsMax) return -1;
-    const id = this.freeCount > 0 ? this.freeIds[--this.freeCount] : this.idsEnd++;
+  insert(key: Int32Array): Id {
+    if (this.size === this.flowsMax) return NO_ID as Id;
+    const id = (this.freeCount > 0 ? this.freeIds[--this.freeCount] : this.idsEnd++) as Id;
     const hash = this.hash(key, 0);
     this.rows.set(key, id << ROW_SHIFT);
     let slot = hash & this.mask;
@@ -74,7 +76,7 @@ export class FlowTable {
     return id;
   }
 
-  remove(id: number): void {
+  remove(id: Id): void {
     const { slots, mask, idMask } = this;
     let hole = this.homeOf(id);
     while ((slots[hole] & idMask) !== id + 1) hole = (hole + 1) & mask;
@@ -98,14 +100,14 @@ export class FlowTable {
   }
 
   /** Copies a flow's key out. */
-  readKey(id: number, key: Int32Array): void {
+  readKey(id: Id, key: Int32Array): void {
     for (let word = 0; word < FLOW_KEY_WORDS; word++) key[word] = this.rows[(id << ROW_SHIFT) + word];
   }
 
   /** Visits every flow's id; the visitor must not insert or remove. */
-  forEach(visit: (id: number) => void): void {
+  forEach(visit: (id: Id) => void): void {
     for (let slot = 0; slot <= this.mask; slot++) {
-      if (this.slots[slot] !== 0) visit((this.slots[slot] & this.idMask) - 1);
+      if (this.slots[slot] !== 0) visit(((this.slots[slot] & this.idMask) - 1) as Id);
     }
   }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { APART } from '../../src/compare/comparator.ts';
+import { STEP } from '../../src/compare/comparator.ts';
 import { Turn } from '../../src/compare/turn.ts';
 import { LIMITS } from '../../src/limits.ts';
 import type { Instant, SlabId } from '../../src/units.ts';
@@ -21,6 +21,7 @@ class TwoRigs {
   readonly single = new Rig(512, 512, SMALL);
   pairs = 0;
   nowMs = 0;
+  private svmIndex = 0;
   private readonly turn: Turn;
   private readonly frames = new Map<number, Buffer>();
 
@@ -30,12 +31,12 @@ class TwoRigs {
       primary: comparator.primary,
       secondary: comparator.secondary,
       pairOff: (...args: Parameters<typeof comparator.pairOff>) => {
-        const apart = comparator.pairOff(...args);
-        if (apart !== APART.none) return apart;
+        const step = comparator.pairOff(...args);
+        if (step !== STEP.bothDone) return step;
         this.pairs++;
         this.single.pvm(this.frames.get(args[0])!);
         this.single.svm(this.frames.get(args[3])!);
-        return apart;
+        return step;
       },
       primaryFrame: (...args: Parameters<typeof comparator.primaryFrame>) => {
         comparator.primaryFrame(...args);
@@ -57,7 +58,9 @@ class TwoRigs {
 
   svm(...frames: Buffer[]): this {
     for (const frame of frames)
-      this.add(frame, (slab, at) => this.turn.secondaryFrame(slab, at, frame.length, this.nowMs as Instant));
+      this.add(frame, (slab, at) =>
+        this.turn.secondaryFrame(slab, at, frame.length, this.svmIndex++, this.nowMs as Instant),
+      );
     return this;
   }
 
@@ -74,7 +77,7 @@ class TwoRigs {
   }
 
   commit(): void {
-    this.turn.handOn(0 as Instant);
+    this.turn.flush(0 as Instant);
     assert.ok(this.turn.isEmpty);
     this.rig.commit();
     this.single.commit();
@@ -304,11 +307,10 @@ test('a flow that pairs off is no idle one', () => {
   const rig = new Rig(512, 16, { heldFramesMax: 64, flowsMax: 4, flowIdleMsMax: 100 });
   const turn = new Turn(rig.comparator, rig.pool, 4);
   const say = (frame: Buffer, nowMs: number): void => {
-    for (const side of ['primaryFrame', 'secondaryFrame'] as const) {
-      const slab = rig.place(frame);
-      turn[side](slab, rig.prefixBytes, frame.length, nowMs as Instant);
-      rig.pool.unref(slab);
-    }
+    const slab = rig.place(frame);
+    turn.primaryFrame(slab, rig.prefixBytes, frame.length, nowMs as Instant);
+    turn.secondaryFrame(slab, rig.prefixBytes, frame.length, 0, nowMs as Instant);
+    rig.pool.unref(slab);
     turn.end(nowMs as Instant);
   };
   say(data(1001, 'one'), 0);
@@ -326,12 +328,12 @@ test('forgotten, nothing of it is compared, and its slabs are free', () => {
   for (const frame of [udp('a'), udp('b')]) {
     const slab = rig.place(frame);
     turn.primaryFrame(slab, rig.prefixBytes, frame.length, 0 as Instant);
-    turn.secondaryFrame(slab, rig.prefixBytes, frame.length, 0 as Instant);
+    turn.secondaryFrame(slab, rig.prefixBytes, frame.length, 0, 0 as Instant);
     rig.pool.unref(slab);
   }
   assert.equal(rig.pool.inUse, 2);
   turn.clear();
-  turn.handOn(0 as Instant);
+  turn.flush(0 as Instant);
   assert.deepEqual(rig.released, []);
   rig.assertEmpty();
 });

@@ -37,20 +37,11 @@ const FOLDERS = ['src', 'lab', 'bench', 'demo', 'scripts', 'test'];
 /** `from -> to`, both without `src/`: an arrow that points upward, and why. */
 const UPWARD: Record<string, string> = {};
 
-const FAMILIES = 'the protocol families call methods of the class that calls them';
-
 /** `from -> to`: an arrow that closes a circle, and why. */
-const CLOSING: Record<string, string> = {
-  'src/compare/tcp.ts -> src/compare/comparator.ts': FAMILIES,
-  'src/compare/datagram.ts -> src/compare/comparator.ts': FAMILIES,
-  'src/compare/lockstep.ts -> src/compare/comparator.ts': FAMILIES,
-  'src/compare/quote.ts -> src/compare/comparator.ts': FAMILIES,
-};
+const CLOSING: Record<string, string> = {};
 
 /** A file with more lines than its folder allows, and why. */
 const ROOMS: Record<string, string> = {
-  'src/compare/comparator.ts':
-    'store, flow table, dispatcher and tools of the protocol families in one class',
   'test/compare/tcp.test.ts': 'to be cut by subject',
 };
 

@@ -1,6 +1,6 @@
 /**
  * TCP where it is no whole segment: in a first fragment, and quoted by an ICMP error. Read plainly: a second opinion that
- * shares nothing with src/wire/icmp-quote.ts and src/compare/quote.ts.
+ * shares nothing with src/wire/icmp-quote.ts and src/compare/rules/icmp-error.ts.
  */
 import type { PacketView } from '../../src/wire/packet.ts';
 

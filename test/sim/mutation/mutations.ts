@@ -20,9 +20,9 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'release-without-verdict',
     about: 'TCP output leaves though the secondary has not said it',
-    file: 'src/compare/tcp.ts',
-    find: 'if (verdict !== VERDICT.match) return;\n    noteReleased(',
-    put: 'if (verdict === VERDICT.diverged) return;\n    noteReleased(',
+    file: 'src/compare/rules/tcp.ts',
+    find: 'if (verdict !== VERDICT.match) {\n        this.keepHeld(',
+    put: 'if (verdict === VERDICT.diverged) {\n        this.keepHeld(',
     seedsMax: 20,
   },
   {
@@ -44,9 +44,9 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'datagram-without-counterpart',
     about: 'a datagram leaves though the secondary has not said it',
-    file: 'src/compare/datagram.ts',
-    find: '      words[id + WAITS] = WAITS_FOR.bytes;\n      return;',
-    put: "      if ((words[id + FLAGS] & IN_PIECES) === 0) comparator.releaseHead(flow, 'match');\n      else comparator.releasePieces(flow);\n      continue;",
+    file: 'src/compare/rules/datagram.ts',
+    find: '        words[frame + WAITS] = WAITS_FOR.bytes;\n        return;',
+    put: '        this.releaseHead(flow);\n        continue;',
     seedsMax: 20,
   },
   {
@@ -60,7 +60,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'commit-loses-held-output',
     about: 'a checkpoint throws away what it should release',
-    file: 'src/compare/comparator.ts',
+    file: 'src/compare/holding.ts',
     find: "this.sink.release(\n        frames.words[id + SLAB] as SlabId,\n        frames.words[id + AT],\n        frames.words[id + LENGTH],\n        'commit',\n      );",
     put: "if (released % 2 === 1)\n        this.sink.release(\n        frames.words[id + SLAB] as SlabId,\n        frames.words[id + AT],\n        frames.words[id + LENGTH],\n        'commit',\n      );",
     seedsMax: 20,

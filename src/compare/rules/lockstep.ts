@@ -1,0 +1,136 @@
+/**
+ * The lock-step lane of TCP's rule: two VMs that send the same bytes in the same segments, as they do nearly always.
+ *
+ * It takes data segments of an established connection that pair off one to one, and does in one step what tcp.ts does in
+ * several: it decides nothing that tcp.ts would not decide alike. A segment that it does not take goes the general way, and
+ * finds the flow as it was, except that the SVM's ACK has been recorded, as it would be there. A segment that finds its
+ * counterpart here is not held: it is compared where it lies.
+ *
+ * A segment of each VM may be held or not, which makes three ways of one rule:
+ *
+ *     PVM segment   SVM segment   entry
+ *     arrives       held          takePrimary
+ *     held          arrives       takeSecondary
+ *     arrives       arrives       takePair
+ *
+ * All three ask the same: is this the next byte of both streams, are the bytes the same (`isNext`, and the bytes by where
+ * they lie), may the ACK leave (ack-rule.ts)? And all three end alike (`advanceTo`, the release, `settleAck`).
+ *
+ * The caller positions the flow and hands it in: V8 then knows that it is one object, and reads its row number once.
+ *
+ * A comparator can be made without the lane; a test plays the same traffic with it and without.
+ */
+import { seqAdd, seqAtOrBefore } from '../../flow/sequence.ts';
+import type { FrameId, Seq, SlabId } from '../../units.ts';
+import type { PacketView } from '../../wire/packet.ts';
+import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../../wire/tcp.ts';
+import { ackMayLeave, noteSvmAck } from '../ack-rule.ts';
+import { FLAGS, INDEX, NEXT, NO_FRAME, PAYLOAD_BYTES } from '../held-frames.ts';
+import type { Holding } from '../holding.ts';
+import { releaseAck, settleAck } from './tcp-acks.ts';
+import { ACK, type HeldTcpFlow, SEQ, SEQ_END } from './tcp-flow.ts';
+
+const PLAIN_DATA_MASK = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG | TCP_ACK;
+
+/** Result of `takeSecondary`. `more`: the PVM's next held segment needs no further SVM bytes, so it may be released, too. */
+export const TAKEN = { no: 0, yes: 1, more: 2 } as const;
+export type Taken = (typeof TAKEN)[keyof typeof TAKEN];
+
+/** Returns true for a segment that has data and an ACK, and nothing else that would have to be compared. */
+export function isPlainData(packet: PacketView): boolean {
+  return packet.payloadBytes > 0 && (packet.tcpFlags & PLAIN_DATA_MASK) === TCP_ACK;
+}
+
+export class LockstepLane {
+  private readonly holding: Holding;
+
+  constructor(holding: Holding) {
+    this.holding = holding;
+  }
+
+  /** A PVM segment, where none of its flow is held. Returns true if it is released. */
+  takePrimary(flow: HeldTcpFlow, packet: PacketView, slab: SlabId, at: number, length: number): boolean {
+    const { holding } = this;
+    const other = flow.secondary.head;
+    if (other === NO_FRAME || !isPlainData(packet) || !this.isCounterpart(flow, packet, slab, other))
+      return false;
+    const ack = packet.ack as Seq;
+    if (!ackMayLeave(flow, ack)) return false;
+    this.advanceTo(flow, packet, ack);
+    holding.releaseUnheld(slab, at, length);
+    const { words } = holding.frames;
+    const index = words[other + INDEX];
+    const svmAck = words[other + ACK] as Seq;
+    if (flow.cursor === other) flow.cursor = NO_FRAME;
+    holding.dropHead(flow.secondary);
+    settleAck(holding, flow, index, svmAck);
+    return true;
+  }
+
+  /** An SVM segment, where none of its flow is queued. Unless it is not taken, its PVM counterpart is released. */
+  takeSecondary(flow: HeldTcpFlow, packet: PacketView, slab: SlabId, index: number): Taken {
+    const { holding } = this;
+    const other = flow.primary.head;
+    if (other === NO_FRAME || !isPlainData(packet) || !this.isCounterpart(flow, packet, slab, other))
+      return TAKEN.no;
+    const { words } = holding.frames;
+    const ack = words[other + ACK] as Seq;
+    const svmAck = packet.ack as Seq;
+    // As on the general way: the SVM's ACK counts even where the pair has to wait for a later one.
+    noteSvmAck(flow, svmAck);
+    if (!ackMayLeave(flow, ack)) return TAKEN.no;
+    this.advanceTo(flow, packet, ack);
+    const next = words[other + NEXT] as FrameId;
+    holding.releaseHead(flow.primary);
+    settleAck(holding, flow, index, svmAck);
+    // A bare ACK or a retransmission needs no bytes. New data does, and the SVM has sent no more.
+    const more = next !== NO_FRAME && seqAtOrBefore(words[next + SEQ_END] as Seq, flow.verified);
+    return more ? TAKEN.more : TAKEN.yes;
+  }
+
+  /** A segment of each VM, none of whose flow is held or queued. Returns true if the PVM's is released. */
+  takePair(
+    flow: HeldTcpFlow,
+    primary: PacketView,
+    slab: SlabId,
+    at: number,
+    length: number,
+    secondary: PacketView,
+    svmSlab: SlabId,
+    svmIndex: number,
+  ): boolean {
+    const { holding } = this;
+    const { seq, payload, payloadBytes } = secondary;
+    if (!flow.isReleasedUpTo(seq as Seq) || primary.seq !== seq || primary.payloadBytes !== payloadBytes)
+      return false;
+    if (!holding.slabs.same(slab, primary.payload, svmSlab, payload, payloadBytes)) return false;
+    const svmAck = secondary.ack as Seq;
+    noteSvmAck(flow, svmAck);
+    if (!ackMayLeave(flow, primary.ack as Seq)) return false;
+    this.advanceTo(flow, secondary, primary.ack as Seq);
+    holding.releaseUnheld(slab, at, length);
+    settleAck(holding, flow, svmIndex, svmAck);
+    return true;
+  }
+
+  /** Returns true if the held plain segment `other` has the same place and bytes, and that place is the next of both streams. */
+  private isCounterpart(flow: HeldTcpFlow, packet: PacketView, slab: SlabId, other: FrameId): boolean {
+    const { holding } = this;
+    const { words } = holding.frames;
+    return (
+      flow.isReleasedUpTo(packet.seq as Seq) &&
+      words[other + SEQ] === packet.seq &&
+      words[other + PAYLOAD_BYTES] === packet.payloadBytes &&
+      (words[other + FLAGS] & PLAIN_DATA_MASK) === TCP_ACK &&
+      holding.sameAsHeld(other, slab, packet.payload, packet.payloadBytes)
+    );
+  }
+
+  /** Both VMs have sent the bytes of the segment, and the client gets them now, with this ACK. */
+  private advanceTo(flow: HeldTcpFlow, packet: PacketView, ack: Seq): void {
+    const end = seqAdd(packet.seq as Seq, packet.payloadBytes);
+    flow.verified = end;
+    flow.released = end;
+    releaseAck(this.holding, flow, ack);
+  }
+}

@@ -1,0 +1,24 @@
+/** The table of rules: one object for each number in RULE. A new rule gets its row here (docs/comparison.md). */
+import type { Framing } from '../../frames/frame-reader.ts';
+import type { Limits } from '../../limits.ts';
+import { RULE } from '../classes.ts';
+import type { Holding } from '../holding.ts';
+import { DatagramRule } from './datagram.ts';
+import { IcmpRule } from './icmp-error.ts';
+import type { Rule } from './rule.ts';
+import { TcpRule } from './tcp.ts';
+
+export type RuleOptions = { framing: Framing; limits: Limits; lane: 'lane' | 'no-lane' };
+
+/** Returns the table, and TCP's rule by itself: the comparator asks for it by name on the lock-step lane. */
+export function makeRules(
+  holding: Holding,
+  { framing, limits, lane }: RuleOptions,
+): { rules: readonly Rule[]; tcp: TcpRule } {
+  const tcp = new TcpRule(holding, limits, lane);
+  const rules: Rule[] = [];
+  rules[RULE.datagram] = new DatagramRule(holding, framing);
+  rules[RULE.tcp] = tcp;
+  rules[RULE.icmp] = new IcmpRule(holding, framing);
+  return { rules, tcp };
+}

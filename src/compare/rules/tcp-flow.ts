@@ -1,0 +1,225 @@
+/**
+ * What TCP's rule tracks of a connection, in the rule's words of the flow's row. Sequence numbers are the client's.
+ *
+ * Where a VM's stream is, in order of sequence numbers:
+ *
+ *     first ......... released ......... verified
+ *       |  retransmission: |  compared, not  |  one VM's word only
+ *       |  leaves at once  |  yet released   |
+ *
+ * released <= verified: no byte leaves that the SVM has not produced. Both are equal most of the time.
+ */
+import type { FrameId, Seq } from '../../units.ts';
+import {
+  DIVERGED,
+  FLOW_RULE_BITS,
+  FLOW_RULE_WORDS,
+  FLOW_RULE_WORDS_FAR,
+  HeldFlow,
+  STATE,
+} from '../held-flow.ts';
+import { RULE_WORD_0, RULE_WORD_1, RULE_WORD_2, RULE_WORD_3 } from '../held-frames.ts';
+
+/* TCP's columns of a held frame. FLAGS has the segment's own flags, and those below. */
+/** of the first payload byte: after a SYN, one more than its number */
+export const SEQ = RULE_WORD_0;
+/** first sequence number after the segment, FIN included */
+export const SEQ_END = RULE_WORD_1;
+export const ACK = RULE_WORD_2;
+/** of a SYN: what its options settle (wire/tcp.ts) */
+export const SYN_OPTIONS = RULE_WORD_3;
+/** In FLAGS: a SYN whose connection is signed. */
+export const SIGNED = 0x100;
+
+/* The words of the row. Nearly every frame uses those of the first line. */
+const VERIFIED = FLOW_RULE_WORDS;
+const RELEASED = FLOW_RULE_WORDS + 1;
+const SVM_ACK = FLOW_RULE_WORDS + 2;
+const RELEASED_ACK = FLOW_RULE_WORDS + 3;
+const PENDING_ACK_INDEX = FLOW_RULE_WORDS + 4;
+const PENDING_ACK = FLOW_RULE_WORDS + 5;
+const CURSOR = FLOW_RULE_WORDS + 6;
+const SVM_SYNS = FLOW_RULE_WORDS + 7;
+const SVM_RESETS = FLOW_RULE_WORDS + 8;
+const SVM_URGENT = FLOW_RULE_WORDS + 9;
+const FIRST = FLOW_RULE_WORDS_FAR;
+const ISN = FLOW_RULE_WORDS_FAR + 1;
+const SVM_ISN = FLOW_RULE_WORDS_FAR + 2;
+
+/* The bits of the row. */
+const POSITIONED = FLOW_RULE_BITS;
+const SYN_AGREED = FLOW_RULE_BITS << 1;
+const SVM_ACK_KNOWN = FLOW_RULE_BITS << 2;
+const RELEASED_ACK_KNOWN = FLOW_RULE_BITS << 3;
+const FIN_RELEASED = FLOW_RULE_BITS << 4;
+const SVM_URGENT_KNOWN = FLOW_RULE_BITS << 5;
+
+/** In place of the index of an SVM frame where there is none. */
+export const NO_INDEX = -1;
+
+export class HeldTcpFlow extends HeldFlow {
+  /** False until the first PVM segment has fixed where the stream is, and again after an RST. */
+  get positioned(): boolean {
+    return this.has(POSITIONED);
+  }
+  set positioned(value: boolean) {
+    this.put(POSITIONED, value);
+  }
+
+  /** The stream before it is unknown: it was first seen here, or a commit released a segment after a gap. */
+  get first(): Seq {
+    return this.words[this.row + FIRST] as Seq;
+  }
+  set first(seq: Seq) {
+    this.words[this.row + FIRST] = seq;
+  }
+
+  /** Both VMs have produced the same bytes up to here. */
+  get verified(): Seq {
+    return this.words[this.row + VERIFIED] as Seq;
+  }
+  set verified(seq: Seq) {
+    this.words[this.row + VERIFIED] = seq;
+  }
+
+  /** The client may have received bytes up to here. */
+  get released(): Seq {
+    return this.words[this.row + RELEASED] as Seq;
+  }
+  set released(seq: Seq) {
+    this.words[this.row + RELEASED] = seq;
+  }
+
+  /** True if the SYNs of both VMs were seen and match; `isn` is then the PVM's initial sequence number. */
+  get synAgreed(): boolean {
+    return this.has(SYN_AGREED);
+  }
+  set synAgreed(value: boolean) {
+    this.put(SYN_AGREED, value);
+  }
+  get isn(): Seq {
+    return this.words[this.row + ISN] as Seq;
+  }
+  set isn(seq: Seq) {
+    this.words[this.row + ISN] = seq;
+  }
+
+  /** The SVM's initial sequence number as it came over the link: tells a repeated SYN from that of a new connection. */
+  get svmIsn(): Seq {
+    return this.words[this.row + SVM_ISN] as Seq;
+  }
+  set svmIsn(seq: Seq) {
+    this.words[this.row + SVM_ISN] = seq;
+  }
+
+  /** The SVM has acknowledged the client's data up to `svmAck` (ack-rule.ts). */
+  get svmAckKnown(): boolean {
+    return this.has(SVM_ACK_KNOWN);
+  }
+  set svmAckKnown(value: boolean) {
+    this.put(SVM_ACK_KNOWN, value);
+  }
+  get svmAck(): Seq {
+    return this.words[this.row + SVM_ACK] as Seq;
+  }
+  set svmAck(ack: Seq) {
+    this.words[this.row + SVM_ACK] = ack;
+  }
+
+  /** The latest ACK that a released PVM segment carried. */
+  get releasedAckKnown(): boolean {
+    return this.has(RELEASED_ACK_KNOWN);
+  }
+  set releasedAckKnown(value: boolean) {
+    this.put(RELEASED_ACK_KNOWN, value);
+  }
+  get releasedAck(): Seq {
+    return this.words[this.row + RELEASED_ACK] as Seq;
+  }
+  set releasedAck(ack: Seq) {
+    this.words[this.row + RELEASED_ACK] = ack;
+  }
+
+  /** Index of the SVM frame that carries the latest ACK which no released frame carries yet, or NO_INDEX. */
+  get pendingAckIndex(): number {
+    return this.words[this.row + PENDING_ACK_INDEX];
+  }
+  set pendingAckIndex(index: number) {
+    this.words[this.row + PENDING_ACK_INDEX] = index;
+  }
+  get pendingAck(): Seq {
+    return this.words[this.row + PENDING_ACK] as Seq;
+  }
+  set pendingAck(ack: Seq) {
+    this.words[this.row + PENDING_ACK] = ack;
+  }
+
+  /** The client has the VM's FIN. */
+  get finReleased(): boolean {
+    return this.has(FIN_RELEASED);
+  }
+  set finReleased(value: boolean) {
+    this.put(FIN_RELEASED, value);
+  }
+
+  /** Where the SVM's urgent data ends. */
+  get svmUrgentKnown(): boolean {
+    return this.has(SVM_URGENT_KNOWN);
+  }
+  set svmUrgentKnown(value: boolean) {
+    this.put(SVM_URGENT_KNOWN, value);
+  }
+  get svmUrgent(): Seq {
+    return this.words[this.row + SVM_URGENT] as Seq;
+  }
+  set svmUrgent(seq: Seq) {
+    this.words[this.row + SVM_URGENT] = seq;
+  }
+
+  /** How many SYNs are among the SVM's queued frames, and how many RSTs before the first of them. */
+  get svmSyns(): number {
+    return this.words[this.row + SVM_SYNS];
+  }
+  set svmSyns(count: number) {
+    this.words[this.row + SVM_SYNS] = count;
+  }
+  get svmResets(): number {
+    return this.words[this.row + SVM_RESETS];
+  }
+  set svmResets(count: number) {
+    this.words[this.row + SVM_RESETS] = count;
+  }
+
+  /** The queued SVM frame in which the last bytes were found, or NO_FRAME. */
+  get cursor(): FrameId {
+    return this.words[this.row + CURSOR] as FrameId;
+  }
+  set cursor(id: FrameId) {
+    this.words[this.row + CURSOR] = id;
+  }
+
+  /** True if the client has all that both VMs have sent, `seq` comes next, and nothing is urgent or diverged. */
+  isReleasedUpTo(seq: Seq): boolean {
+    const { words, row } = this;
+    if ((words[row + STATE] & (POSITIONED | DIVERGED | SVM_URGENT_KNOWN)) !== POSITIONED) return false;
+    return words[row + VERIFIED] === seq && words[row + RELEASED] === seq;
+  }
+
+  /** A connection, or what is known of one, begins at `seq`. */
+  positionAt(seq: Seq): void {
+    this.positioned = true;
+    this.first = seq;
+    this.verified = seq;
+    this.released = seq;
+  }
+
+  /** Forgets the connection; the queues and the counts of what is in them stay. */
+  forgetConnection(): void {
+    this.synAgreed = false;
+    this.positioned = false;
+    this.svmAckKnown = false;
+    this.releasedAckKnown = false;
+    this.finReleased = false;
+    this.svmUrgentKnown = false;
+  }
+}
