@@ -100,7 +100,7 @@ class Checkpointing {
   }
 
   /** What the PVM's QEMU has been told since. */
-  told(qemu: FakeStream): string {
+  received(qemu: FakeStream): string {
     const hex = qemu.inbox.toString('hex');
     qemu.inbox = Buffer.alloc(0);
     return hex;
@@ -111,8 +111,8 @@ class Checkpointing {
     const run = this.barrier.run('requested', () => {});
     this.pvmQemu.write(u32(1), () => {});
     await this.pass();
-    this.paths.pvm.heard();
-    this.paths.svm.heard();
+    this.paths.pvm.received();
+    this.paths.svm.received();
     await this.pass();
     for (const message of [2, 5, 6]) {
       this.svmQemu.write(u32(message), () => {});
@@ -121,8 +121,8 @@ class Checkpointing {
     await run;
     this.log.length = 0;
     this.asked = 0;
-    this.told(this.pvmQemu);
-    this.told(this.svmQemu);
+    this.received(this.pvmQemu);
+    this.received(this.svmQemu);
   }
 }
 
@@ -133,8 +133,8 @@ test('the phases, one after the other, each held until it is safe', async () => 
   await all.whole();
 
   // Input that the VMs have not taken yet, and output that nobody has agreed to.
-  paths.client.say('input');
-  paths.pvm.say('said before');
+  paths.client.send('input');
+  paths.pvm.send('said before');
   await all.pass();
   const run = all.barrier.run('interval', () => log.push('primary commits'));
   assert.equal(all.barrier.isRunning, true);
@@ -146,45 +146,45 @@ test('the phases, one after the other, each held until it is safe', async () => 
   all.pvmQemu.write(u32(1), () => {});
   await all.pass();
   assert.deepEqual(log.toSorted(), ['gate', 'request'], 'the SVM has not read its input: no GATED yet');
-  assert.equal(all.told(all.svmQemu), '');
+  assert.equal(all.received(all.svmQemu), '');
 
-  paths.client.say('after the gate');
-  assert.deepEqual(paths.svm.heard(), ['input']);
+  paths.client.send('after the gate');
+  assert.deepEqual(paths.svm.received(), ['input']);
   await all.pass();
   assert.equal(log.at(-1), 'gated');
-  assert.equal(all.told(all.svmQemu), '', 'the PVM has not read its input');
-  assert.deepEqual(paths.pvm.heard(), ['input']);
+  assert.equal(all.received(all.svmQemu), '', 'the PVM has not read its input');
+  assert.deepEqual(paths.pvm.received(), ['input']);
   await all.pass();
-  assert.equal(all.told(all.svmQemu), '00000001', 'REQUEST passes');
+  assert.equal(all.received(all.svmQemu), '00000001', 'REQUEST passes');
 
   // The SVM stops, and its last words go before REPLY.
-  paths.svm.say('last words');
+  paths.svm.send('last words');
   paths.ports.svm.pauseReading();
   all.svmQemu.write(u32(2), () => {});
   await all.pass();
-  assert.equal(all.told(all.pvmQemu), '', 'they have not been read');
+  assert.equal(all.received(all.pvmQemu), '', 'they have not been read');
   paths.ports.svm.resumeReading();
   await all.pass();
   assert.equal(paths.primary.comparator.secondary.frames, 1, 'they belong to the old epoch');
-  assert.equal(all.told(all.pvmQemu), '00000002');
-  assert.deepEqual(paths.client.heard(), []);
+  assert.equal(all.received(all.pvmQemu), '00000002');
+  assert.deepEqual(paths.client.received(), []);
 
   // The PVM has stopped too; the SVM owns its state: that is the commit, on the secondary first.
-  paths.pvm.say('said last');
+  paths.pvm.send('said last');
   all.svmQemu.write(u32(5), () => {});
   log.length = 0;
   await all.pass();
   assert.deepEqual(log, ['secondary received', 'secondary commits', 'primary received', 'primary commits']);
-  assert.equal(all.told(all.pvmQemu), '00000005');
-  assert.deepEqual(paths.client.heard(), ['said before', 'said last']);
-  assert.deepEqual(paths.pvm.heard(), [], 'the gate is closed still');
+  assert.equal(all.received(all.pvmQemu), '00000005');
+  assert.deepEqual(paths.client.received(), ['said before', 'said last']);
+  assert.deepEqual(paths.pvm.received(), [], 'the gate is closed still');
 
   all.svmQemu.write(u32(6), () => {});
   await all.pass();
   const report = await run;
-  assert.equal(all.told(all.pvmQemu), '00000006');
-  assert.deepEqual(paths.pvm.heard(), ['after the gate']);
-  assert.deepEqual(paths.svm.heard(), ['after the gate']);
+  assert.equal(all.received(all.pvmQemu), '00000006');
+  assert.deepEqual(paths.pvm.received(), ['after the gate']);
+  assert.deepEqual(paths.svm.received(), ['after the gate']);
   assert.equal(report.reason, 'interval');
   assert.equal(report.epoch, 2);
   assert.equal(report.releasedFrames, 2);
@@ -219,15 +219,15 @@ for (const [reads, inexact] of [
     const all = new Checkpointing();
     await all.pass();
     await all.whole();
-    all.paths.client.say('hardly read');
+    all.paths.client.send('hardly read');
     await all.pass();
-    for (const vm of reads) all.paths[vm].heard();
+    for (const vm of reads) all.paths[vm].received();
     const run = all.barrier.run('requested', () => {});
     all.pvmQemu.write(u32(1), () => {});
     await all.pass(1400);
-    assert.equal(all.told(all.svmQemu), '');
+    assert.equal(all.received(all.svmQemu), '');
     await all.pass(700);
-    assert.equal(all.told(all.svmQemu), '00000001');
+    assert.equal(all.received(all.svmQemu), '00000001');
     for (const message of [2, 5, 6]) {
       all.svmQemu.write(u32(message), () => {});
       await all.pass();
@@ -269,9 +269,9 @@ test('an abort at any phase rejects the checkpoint, commits nothing after it, an
       { message: 'cable' },
     );
     all.paths.primary.goAlone(2);
-    all.paths.client.say('goes on');
+    all.paths.client.send('goes on');
     all.paths.settle();
-    assert.deepEqual(all.paths.pvm.heard(), ['goes on'], 'the gate is open');
+    assert.deepEqual(all.paths.pvm.received(), ['goes on'], 'the gate is open');
   }
 });
 
@@ -286,7 +286,7 @@ test('an abort while the PVM’s last output is read commits nothing', async () 
   all.svmQemu.write(u32(2), () => {});
   await all.pass();
   all.paths.ports.pvm.pauseReading();
-  all.paths.pvm.say('unread');
+  all.paths.pvm.send('unread');
   all.svmQemu.write(u32(5), () => {});
   await all.pass();
   all.barrier.abort(new ColoError('COLO_LINK_CLOSED', 'cable'));
@@ -320,11 +320,11 @@ test('a checkpoint that stands still is given up', async () => {
 });
 
 /** The SVM's QEMU waits for the state, and the SVM has said something that nobody confirmed. */
-async function svmStands(): Promise<Checkpointing> {
+async function withStoppedSvm(): Promise<Checkpointing> {
   const all = new Checkpointing();
   await all.pass();
   await all.whole();
-  all.paths.svm.say('of the old state');
+  all.paths.svm.send('of the old state');
   await all.pass();
   const run = all.barrier.run('requested', () => {});
   run.catch(() => {});
@@ -332,12 +332,12 @@ async function svmStands(): Promise<Checkpointing> {
   await all.pass();
   all.svmQemu.write(u32(2), () => {});
   await all.pass();
-  assert.equal(all.told(all.pvmQemu), '00000002');
+  assert.equal(all.received(all.pvmQemu), '00000002');
   return all;
 }
 
 test('link lost while QEMU’s RECEIVED lies unread: the SVM goes on from the PVM’s state', async () => {
-  const all = await svmStands();
+  const all = await withStoppedSvm();
   all.svmQemu.write(u32(5), () => {});
   all.secondaryRelay.close();
   await all.pass();
@@ -348,22 +348,22 @@ test('link lost while QEMU’s RECEIVED lies unread: the SVM goes on from the PV
 });
 
 test('link lost before RECEIVED: the SVM goes on from its own state', async () => {
-  const all = await svmStands();
+  const all = await withStoppedSvm();
   all.secondaryRelay.close();
   await all.pass();
   let sent = 0;
   all.paths.promote(() => sent++);
   assert.equal(sent, 1, 'what it said and nobody confirmed');
   assert.equal(all.paths.secondary.epoch, 1);
-  all.paths.svm.say('goes on');
+  all.paths.svm.send('goes on');
   all.paths.settle();
   assert.equal(all.paths.svm.near.unreadBytes(), 0, 'it is read again');
 });
 
 test('what the SVM says after RECEIVED belongs to the next epoch, whichever socket is read first', async () => {
-  const all = await svmStands();
+  const all = await withStoppedSvm();
   all.svmQemu.write(u32(5), () => {});
-  all.paths.svm.say('of the new state');
+  all.paths.svm.send('of the new state');
   all.paths.settle();
   await all.pass();
   all.svmQemu.write(u32(6), () => {});
@@ -382,9 +382,9 @@ test('last words of the SVM that cannot be read end the checkpoint instead of pa
   all.pvmQemu.write(u32(1), () => {});
   await all.pass();
   all.paths.ports.svm.pauseReading();
-  all.paths.svm.say('unread');
+  all.paths.svm.send('unread');
   all.svmQemu.write(u32(2), () => {});
   await all.pass(1200);
-  assert.equal(all.told(all.pvmQemu), '', 'REPLY does not pass');
+  assert.equal(all.received(all.pvmQemu), '', 'REPLY does not pass');
   assert.match(all.log.at(-1) ?? '', /could not be read/);
 });

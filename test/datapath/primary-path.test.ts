@@ -16,32 +16,32 @@ function protectedPair(): TwoPaths {
 
 test('alone, everything passes at once, and nobody else hears of it', () => {
   const pair = new TwoPaths();
-  pair.client.say('question');
-  pair.pvm.say('answer');
+  pair.client.send('question');
+  pair.pvm.send('answer');
   pair.settle();
-  assert.deepEqual(pair.pvm.heard(), ['question']);
-  assert.deepEqual(pair.client.heard(), ['answer']);
-  assert.deepEqual(pair.svm.heard(), []);
+  assert.deepEqual(pair.pvm.received(), ['question']);
+  assert.deepEqual(pair.client.received(), ['answer']);
+  assert.deepEqual(pair.svm.received(), []);
   pair.assertNoLeak();
 });
 
 test('protected, both VMs hear the same in the same order, and output waits for the SVM', () => {
   const pair = protectedPair();
-  pair.client.say('1', '2');
-  pair.client.say('3');
+  pair.client.send('1', '2');
+  pair.client.send('3');
   pair.settle();
-  assert.deepEqual(pair.pvm.heard(), ['1', '2', '3']);
-  assert.deepEqual(pair.svm.heard(), ['1', '2', '3']);
-  pair.pvm.say('a', 'b');
+  assert.deepEqual(pair.pvm.received(), ['1', '2', '3']);
+  assert.deepEqual(pair.svm.received(), ['1', '2', '3']);
+  pair.pvm.send('a', 'b');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), []);
-  pair.svm.say('a');
+  assert.deepEqual(pair.client.received(), []);
+  pair.svm.send('a');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['a']);
+  assert.deepEqual(pair.client.received(), ['a']);
   assert.equal(pair.secondary.retainedFrames, 0, 'confirmed: the client has it');
-  pair.svm.say('b', 'c');
+  pair.svm.send('b', 'c');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['b']);
+  assert.deepEqual(pair.client.received(), ['b']);
   assert.equal(pair.secondary.retainedFrames, 1);
   pair.assertNoLeak();
 });
@@ -50,44 +50,44 @@ test('frames that are not the VM’s to hear go nowhere', () => {
   const pair = protectedPair();
   pair.client.write(udpFrame({ destinationMac: CLIENT_MAC }));
   pair.settle();
-  assert.deepEqual([pair.pvm.heard(), pair.svm.heard()], [[], []]);
+  assert.deepEqual([pair.pvm.received(), pair.svm.received()], [[], []]);
   assert.equal(pair.primary.counters.foreignFrames, 1);
 });
 
 test('the gate keeps input back, in order, for both', () => {
   const pair = protectedPair();
-  pair.client.say('before');
+  pair.client.send('before');
   pair.settle();
   pair.primary.closeGate();
   for (let i = 0; i < 5; i++) {
-    pair.client.say(`gated ${i}`);
+    pair.client.send(`gated ${i}`);
     pair.settle();
   }
-  assert.deepEqual(pair.pvm.heard(), ['before']);
-  assert.deepEqual(pair.svm.heard(), ['before']);
+  assert.deepEqual(pair.pvm.received(), ['before']);
+  assert.deepEqual(pair.svm.received(), ['before']);
   pair.primary.openGate();
-  pair.client.say('after');
+  pair.client.send('after');
   pair.settle();
   const expected = ['gated 0', 'gated 1', 'gated 2', 'gated 3', 'gated 4', 'after'];
-  assert.deepEqual(pair.pvm.heard(), expected);
-  assert.deepEqual(pair.svm.heard(), expected);
+  assert.deepEqual(pair.pvm.received(), expected);
+  assert.deepEqual(pair.svm.received(), expected);
   pair.assertNoLeak();
 });
 
 test('a commit needs a closed gate, releases all in order and forgets the SVM’s', () => {
   const pair = protectedPair();
   assert.throws(() => pair.primary.commit(pair.primaryLink), { code: 'COLO_INVARIANT' });
-  pair.pvm.say('x', 'y', 'z');
-  pair.svm.say('other');
+  pair.pvm.send('x', 'y', 'z');
+  pair.svm.send('other');
   pair.settle();
   assert.deepEqual(pair.diverged, ['diverged-length udp 10.0.2.15:53 <-> 10.0.2.2:5353']);
   pair.checkpoint();
-  assert.deepEqual(pair.client.heard(), ['x', 'y', 'z']);
+  assert.deepEqual(pair.client.received(), ['x', 'y', 'z']);
   assert.equal(pair.secondary.retainedFrames, 0);
-  pair.pvm.say('next');
-  pair.svm.say('next');
+  pair.pvm.send('next');
+  pair.svm.send('next');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['next']);
+  assert.deepEqual(pair.client.received(), ['next']);
   assert.equal(pair.secondary.retainedFrames, 0, 'confirmations name the new epoch');
   pair.assertNoLeak();
 });
@@ -96,7 +96,7 @@ test('output of the next epoch that overtakes the commit is kept for it', () => 
   const pair = protectedPair();
   pair.primary.closeGate();
   pair.settle();
-  pair.svm.say('of the old epoch');
+  pair.svm.send('of the old epoch');
   pair.settle();
   pair.commitSecondary();
   const seen: string[] = [];
@@ -105,15 +105,15 @@ test('output of the next epoch that overtakes the commit is kept for it', () => 
       seen.push(`${Buffer.from(bytes).toString('latin1', at + 42, at + length)}: ${comment}`);
   };
   const before = pair.primary.counters.peerFrames;
-  pair.svm.say('early');
+  pair.svm.send('early');
   pair.settle();
   pair.primary.commit(pair.primaryLink);
   assert.deepEqual(seen, ['early: epoch 2 index 0'], 'captured as what it is');
   assert.equal(pair.primary.counters.peerFrames, before + 1);
   pair.primary.openGate();
-  pair.pvm.say('early');
+  pair.pvm.send('early');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['early']);
+  assert.deepEqual(pair.client.received(), ['early']);
   assert.deepEqual(pair.diverged, []);
   assert.equal(pair.secondary.retainedFrames, 0);
   pair.assertNoLeak();
@@ -121,16 +121,16 @@ test('output of the next epoch that overtakes the commit is kept for it', () => 
 
 test('output of an epoch that is over is not believed', () => {
   const pair = protectedPair();
-  pair.pvm.say('said before');
-  pair.svm.say('said before', 'and late');
+  pair.pvm.send('said before');
+  pair.svm.send('said before', 'and late');
   pair.svm.near.pump();
   pair.primary.closeGate();
   pair.pvm.near.pump();
   pair.primary.commit(pair.primaryLink);
-  assert.deepEqual(pair.client.heard(), ['said before']);
-  pair.pvm.say('and late');
+  assert.deepEqual(pair.client.received(), ['said before']);
+  pair.pvm.send('and late');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), []);
+  assert.deepEqual(pair.client.received(), []);
   assert.equal(pair.primary.comparator.primary.frames, 1);
 });
 
@@ -138,23 +138,23 @@ test('nothing leaves after the right to speak is over, and all of it when it is 
   const pair = protectedPair();
   pair.voice.lease(2000);
   pair.nowMs = 1999;
-  pair.pvm.say('in time');
-  pair.svm.say('in time');
+  pair.pvm.send('in time');
+  pair.svm.send('in time');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['in time']);
+  assert.deepEqual(pair.client.received(), ['in time']);
   pair.nowMs = 2000;
-  pair.pvm.say('late', 'later');
-  pair.svm.say('late');
+  pair.pvm.send('late', 'later');
+  pair.svm.send('late');
   pair.settle();
-  pair.svm.say('later');
+  pair.svm.send('later');
   pair.settle();
   pair.primary.announce(Buffer.alloc(64));
-  assert.deepEqual(pair.client.heard(), []);
+  assert.deepEqual(pair.client.received(), []);
   assert.equal(pair.secondary.retainedFrames, 2, 'what may never leave is still kept by the secondary');
   pair.voice.prolong(2500);
   pair.primary.flush();
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['late', 'later']);
+  assert.deepEqual(pair.client.received(), ['late', 'later']);
   assert.equal(pair.secondary.retainedFrames, 0);
   pair.assertNoLeak();
 });
@@ -162,13 +162,13 @@ test('nothing leaves after the right to speak is over, and all of it when it is 
 test('the secondary keeps what an uplink that is full has not taken', () => {
   const pair = protectedPair();
   pair.client.near.stalled = true;
-  pair.pvm.say('one', 'two');
-  pair.svm.say('one', 'two');
+  pair.pvm.send('one', 'two');
+  pair.svm.send('one', 'two');
   pair.settle();
   assert.equal(pair.secondary.retainedFrames, 2);
   pair.client.near.unstall();
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['one', 'two']);
+  assert.deepEqual(pair.client.received(), ['one', 'two']);
   assert.equal(pair.secondary.retainedFrames, 0);
   pair.assertNoLeak();
 });
@@ -177,25 +177,25 @@ test('what the uplink has no room for waits where the lease can still stop it, a
   const pair = new TwoPaths();
   pair.client.near.stalled = true;
   for (const text of ['under way', 'second', 'third']) {
-    pair.pvm.say(text);
+    pair.pvm.send(text);
     pair.settle();
   }
   pair.voice.lease(0);
   pair.client.near.unstall();
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['under way']);
+  assert.deepEqual(pair.client.received(), ['under way']);
   pair.voice.grantAlone(2);
   pair.primary.flush();
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['second', 'third']);
+  assert.deepEqual(pair.client.received(), ['second', 'third']);
   pair.client.near.stalled = true;
-  pair.pvm.say('fourth');
+  pair.pvm.send('fourth');
   pair.settle();
-  pair.pvm.say('fifth');
+  pair.pvm.send('fifth');
   pair.settle();
   pair.client.near.unstall();
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['fourth', 'fifth'], 'room is reason enough to go on');
+  assert.deepEqual(pair.client.received(), ['fourth', 'fifth'], 'room is reason enough to go on');
   pair.assertNoLeak();
 });
 
@@ -204,7 +204,7 @@ function flood(pair: TwoPaths): string[] {
   const said: string[] = [];
   for (let bytes = 0; bytes < LIMITS.unsentBytesMax + 1e6; bytes += 50_000) {
     said.push(`${said.length} `.padEnd(50_000, '.'));
-    pair.pvm.say(said.at(-1) ?? '');
+    pair.pvm.send(said.at(-1) ?? '');
     if (said.length % 5 === 0) pair.settle();
   }
   pair.settle();
@@ -236,7 +236,7 @@ test('a full uplink is given one short write at a time, stops the VM, and both g
   pair.client.near.unstall();
   pair.settle();
   assert.ok(!pair.pvm.near.paused);
-  const heard = pair.client.heard();
+  const heard = pair.client.received();
   assert.equal(heard.length, said.length);
   assert.ok(heard.every((text, i) => text === said[i]));
   const most = Math.max(...sizes);
@@ -265,7 +265,7 @@ test('a stream that says within a write that some of it has left changes no orde
   assert.ok(out.bytes > 3 * LIMITS.uplinkWriteBytesMax);
   const expected = out.frames;
   pair.primary.flush();
-  const heard = pair.client.heard().map((text) => Number.parseInt(text, 10));
+  const heard = pair.client.received().map((text) => Number.parseInt(text, 10));
   assert.deepEqual(heard, [...Array(expected).keys()]);
   pair.assertNoLeak();
 });
@@ -290,26 +290,26 @@ test('a VM that waits for a lease goes on with it, and one that waits for an upl
 test('a fence drops what waits and what comes, for good', () => {
   const pair = protectedPair();
   pair.voice.lease(0);
-  pair.pvm.say('matched, but silent', 'held');
-  pair.svm.say('matched, but silent');
+  pair.pvm.send('matched, but silent', 'held');
+  pair.svm.send('matched, but silent');
   pair.settle();
   pair.primary.closeGate();
-  pair.client.say('gated');
+  pair.client.send('gated');
   pair.settle();
-  pair.pvm.heard();
+  pair.pvm.received();
   pair.primary.fence();
   assert.equal(pair.primary.counters.droppedFrames, 1);
   pair.voice.prolong(1_000_000);
   pair.voice.lease(1_000_000);
   pair.primary.openGate();
-  pair.client.say('more');
-  pair.pvm.say('more');
-  pair.svm.say('held', 'more');
+  pair.client.send('more');
+  pair.pvm.send('more');
+  pair.svm.send('held', 'more');
   pair.settle();
   pair.primary.flush();
   pair.primary.announce(Buffer.alloc(64));
-  assert.deepEqual(pair.client.heard(), []);
-  assert.deepEqual(pair.pvm.heard(), []);
+  assert.deepEqual(pair.client.received(), []);
+  assert.deepEqual(pair.pvm.received(), []);
   assert.equal(pair.primary.comparator.primary.frames, 0);
   pair.assertNoLeak();
 });
@@ -317,17 +317,17 @@ test('a fence drops what waits and what comes, for good', () => {
 test('alone again: what was held leaves, the gate opens, and the link hears no more', () => {
   const pair = protectedPair();
   pair.voice.lease(0);
-  pair.pvm.say('held');
+  pair.pvm.send('held');
   pair.primary.closeGate();
-  pair.client.say('gated');
+  pair.client.send('gated');
   pair.settle();
   assert.equal(pair.primary.goAlone(2), 1);
   pair.settle();
-  pair.pvm.say('at once');
+  pair.pvm.send('at once');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['held', 'at once']);
-  assert.deepEqual(pair.pvm.heard(), ['gated']);
-  assert.deepEqual(pair.svm.heard(), []);
+  assert.deepEqual(pair.client.received(), ['held', 'at once']);
+  assert.deepEqual(pair.pvm.received(), ['gated']);
+  assert.deepEqual(pair.svm.received(), []);
   pair.assertNoLeak();
 });
 
@@ -335,7 +335,7 @@ test('a limit stops the reading of the VM; the rest is read at the checkpoint, a
   const pair = protectedPair();
   const frames = LIMITS.heldFramesCheckpoint + 5000;
   const chunk = Array.from({ length: 1000 }, () => 'x');
-  for (let i = 0; i < frames / 1000; i++) pair.pvm.say(...chunk);
+  for (let i = 0; i < frames / 1000; i++) pair.pvm.send(...chunk);
   pair.settle();
   assert.equal(pair.primary.pressure(), 'limit-share');
   assert.equal(pair.primary.outputExhausted, false, 'not read any more');
@@ -348,11 +348,11 @@ test('a limit stops the reading of the VM; the rest is read at the checkpoint, a
   assert.equal(pair.primary.commit(pair.primaryLink), Math.ceil(frames / 1000) * 1000);
   pair.primary.openGate();
   pair.settle();
-  pair.client.heard();
-  pair.pvm.say('on');
-  pair.svm.say('on');
+  pair.client.received();
+  pair.pvm.send('on');
+  pair.svm.send('on');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['on']);
+  assert.deepEqual(pair.client.received(), ['on']);
   pair.assertNoLeak();
 });
 
@@ -360,7 +360,7 @@ test('holds of a path end with it: its ports go to the next one', () => {
   const pair = protectedPair();
   pair.primary.closeGate();
   const large = 'x'.repeat(60_000);
-  for (let bytes = 0; bytes < LIMITS.gatedBytesMax + 1e6; bytes += large.length) pair.client.say(large);
+  for (let bytes = 0; bytes < LIMITS.gatedBytesMax + 1e6; bytes += large.length) pair.client.send(large);
   pair.settle();
   assert.ok(pair.client.near.unreadBytes() > 0, 'a full gate is back-pressure');
   assert.equal(pair.client.near.paused, true);
@@ -373,20 +373,20 @@ test('holds of a path end with it: its ports go to the next one', () => {
 test('a fenced node takes back what its uplink’s socket has not taken', () => {
   const pair = new TwoPaths();
   pair.client.near.stalled = true;
-  pair.pvm.say('late voice');
+  pair.pvm.send('late voice');
   pair.settle();
   pair.primary.fence();
   pair.client.near.unstall();
   pair.settle();
-  assert.deepEqual(pair.client.heard(), []);
+  assert.deepEqual(pair.client.received(), []);
   pair.assertNoLeak();
 });
 
 test('what was taken back is not confirmed: the secondary sends it', () => {
   const pair = protectedPair();
   pair.client.near.stalled = true;
-  pair.pvm.say('answer');
-  pair.svm.say('answer');
+  pair.pvm.send('answer');
+  pair.svm.send('answer');
   pair.settle();
   pair.primary.fence();
   pair.settle();
@@ -398,8 +398,8 @@ test('what the uplink lost is not confirmed: the secondary keeps it until the ne
     const pair = protectedPair();
     pair.client.near.stalled = true;
     for (const answer of answers) {
-      pair.pvm.say(answer);
-      pair.svm.say(answer);
+      pair.pvm.send(answer);
+      pair.svm.send(answer);
       pair.settle();
     }
     pair.client.near.close();
@@ -414,8 +414,8 @@ test('what is released while there is no uplink is not confirmed either', () => 
   const pair = protectedPair();
   pair.client.near.close();
   pair.settle();
-  pair.pvm.say('answer');
-  pair.svm.say('answer');
+  pair.pvm.send('answer');
+  pair.svm.send('answer');
   pair.settle();
   assert.equal(pair.secondary.retainedFrames, 1);
 });
@@ -423,7 +423,7 @@ test('what is released while there is no uplink is not confirmed either', () => 
 test('a fenced node keeps nothing of what the SVM still says', () => {
   const pair = protectedPair();
   pair.primary.fence();
-  pair.svm.say('goes on');
+  pair.svm.send('goes on');
   pair.settle();
   assert.equal(pair.primary.comparator.secondary.frames, 0);
 });
@@ -451,6 +451,6 @@ test('the secondary hears a SYN that the VM repeats after a failover in the VM�
   pair.settle();
   pair.pvm.write(said);
   pair.settle();
-  assert.deepEqual(pair.client.frames(), [told]);
+  assert.deepEqual(pair.client.receivedFrames(), [told]);
   assert.equal(pair.secondary.offsets.size, 1, 'a SYN with another number would have ended the connection');
 });

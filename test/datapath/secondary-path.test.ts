@@ -40,8 +40,8 @@ function promote(pair: TwoPaths) {
 test('before the first commit the SVM is not heard, and hears nothing of its own uplink', () => {
   const pair = new TwoPaths();
   assert.equal(pair.secondary.isPromotable, false);
-  pair.svm.say('boot noise');
-  pair.elsewhere.say('heard too early');
+  pair.svm.send('boot noise');
+  pair.secondaryNetwork.send('heard too early');
   pair.settle();
   assert.equal(pair.secondary.counters.droppedFrames, 1);
   assert.equal(pair.secondary.retainedFrames, 0);
@@ -56,12 +56,12 @@ test('before the first commit the SVM is not heard, and hears nothing of its own
 
 test('the secondary’s uplink stays silent', () => {
   const pair = protectedPair();
-  pair.client.say('question');
-  pair.elsewhere.say('question');
+  pair.client.send('question');
+  pair.secondaryNetwork.send('question');
   pair.settle();
-  pair.svm.say('answer');
+  pair.svm.send('answer');
   pair.settle();
-  assert.deepEqual(pair.elsewhere.heard(), []);
+  assert.deepEqual(pair.secondaryNetwork.received(), []);
 });
 
 test('the epoch’s number is agreed on at its end', () => {
@@ -74,35 +74,35 @@ test('the epoch’s number is agreed on at its end', () => {
 
 test('a promotion sends what no client has, delivers what the SVM has not heard, each once, and goes on', () => {
   const pair = protectedPair();
-  pair.pvm.say('released');
-  pair.svm.say('released');
+  pair.pvm.send('released');
+  pair.svm.send('released');
   pair.settle();
-  assert.deepEqual(pair.client.heard(), ['released']);
-  pair.elsewhere.say('passed on', 'lost with the primary');
-  pair.client.say('passed on');
+  assert.deepEqual(pair.client.received(), ['released']);
+  pair.secondaryNetwork.send('passed on', 'lost with the primary');
+  pair.client.send('passed on');
   pair.settle();
-  pair.svm.say('kept 1', 'kept 2');
+  pair.svm.send('kept 1', 'kept 2');
   pair.settle();
-  assert.deepEqual(pair.svm.heard(), ['passed on']);
+  assert.deepEqual(pair.svm.received(), ['passed on']);
   pair.primaryLink.close();
   const { promotion } = promote(pair);
   assert.partialDeepStrictEqual(promotion, { sentFrames: 2, deliveredFrames: 1, lostConnections: 0 });
   pair.settle();
-  assert.deepEqual(pair.elsewhere.heard(), ['kept 1', 'kept 2']);
-  assert.deepEqual(pair.svm.heard(), ['lost with the primary']);
-  pair.elsewhere.say('hello');
-  pair.svm.say('hello to you');
+  assert.deepEqual(pair.secondaryNetwork.received(), ['kept 1', 'kept 2']);
+  assert.deepEqual(pair.svm.received(), ['lost with the primary']);
+  pair.secondaryNetwork.send('hello');
+  pair.svm.send('hello to you');
   pair.settle();
-  assert.deepEqual(pair.svm.heard(), ['hello']);
-  assert.deepEqual(pair.elsewhere.heard(), ['hello to you']);
+  assert.deepEqual(pair.svm.received(), ['hello']);
+  assert.deepEqual(pair.secondaryNetwork.received(), ['hello to you']);
   pair.assertNoLeak();
 });
 
 test('the link may be quicker than the own uplink: nothing is delivered twice', () => {
   const pair = protectedPair();
-  pair.client.say('question');
+  pair.client.send('question');
   pair.settle();
-  pair.elsewhere.say('question');
+  pair.secondaryNetwork.send('question');
   pair.settle();
   assert.partialDeepStrictEqual(promote(pair).promotion, {
     sentFrames: 0,
@@ -113,7 +113,7 @@ test('the link may be quicker than the own uplink: nothing is delivered twice', 
 
 test('a commit makes what the SVM said before it void', () => {
   const pair = protectedPair();
-  pair.svm.say('of a state that is gone');
+  pair.svm.send('of a state that is gone');
   pair.settle();
   assert.equal(pair.secondary.retainedFrames, 1);
   pair.checkpoint();
@@ -126,7 +126,7 @@ test('a commit makes what the SVM said before it void', () => {
 
 test('a confirmation of another epoch confirms nothing', () => {
   const pair = protectedPair();
-  pair.svm.say('kept');
+  pair.svm.send('kept');
   pair.settle();
   pair.secondary.confirm(0, 0, 10);
   pair.secondary.confirm(2, 0, 10);
@@ -139,7 +139,7 @@ test('a link that takes nothing stops the reading of the SVM, and a promotion en
   const pair = protectedPair();
   pair.linkStreams[1].stalled = true;
   const large = 'x'.repeat(60_000);
-  for (let bytes = 0; bytes < LIMITS.unsentBytesMax + 1e6; bytes += large.length) pair.svm.say(large);
+  for (let bytes = 0; bytes < LIMITS.unsentBytesMax + 1e6; bytes += large.length) pair.svm.send(large);
   pair.settle();
   assert.equal(pair.svm.near.paused, true);
   assert.equal(pair.secondary.outputExhausted, false);
@@ -153,7 +153,7 @@ test('the same for a secondary that is not wanted any more', () => {
   const pair = protectedPair();
   pair.linkStreams[1].stalled = true;
   const large = 'x'.repeat(60_000);
-  for (let bytes = 0; bytes < LIMITS.unsentBytesMax + 1e6; bytes += large.length) pair.svm.say(large);
+  for (let bytes = 0; bytes < LIMITS.unsentBytesMax + 1e6; bytes += large.length) pair.svm.send(large);
   pair.settle();
   pair.secondary.discard();
   assert.equal(pair.svm.near.paused, false);
@@ -183,26 +183,28 @@ test('a connection that the guest opens on two ports is one connection, whicheve
       pair.settle();
     }
     const data = { clientAt: 1, vmAt: 1, time: 5, payload: Buffer.from('GET') };
-    assert.deepEqual(pair.client.frames(), [vmSyn(place, pvm)]);
+    assert.deepEqual(pair.client.receivedFrames(), [vmSyn(place, pvm)]);
     pair.client.write(clientSyn(place, pvm));
     pair.settle();
-    assert.deepEqual(pair.pvm.frames(), [clientSyn(place, pvm)]);
-    assert.deepEqual(pair.svm.frames(), [clientSyn(place, svm)]);
+    assert.deepEqual(pair.pvm.receivedFrames(), [clientSyn(place, pvm)]);
+    assert.deepEqual(pair.svm.receivedFrames(), [clientSyn(place, svm)]);
     pair.pvm.write(fromVm(place, pvm, data));
     pair.svm.write(fromVm(place, svm, data));
     pair.settle();
-    assert.deepEqual(pair.client.frames(), [fromVm(place, pvm, data)]);
+    assert.deepEqual(pair.client.receivedFrames(), [fromVm(place, pvm, data)]);
 
     // The secondary's host takes over, and the client does not notice.
     pair.primaryLink.close();
     promote(pair);
     const answer = { clientAt: 1, vmAt: 4, time: 5, payload: Buffer.from('200') };
-    pair.elsewhere.frames();
-    pair.elsewhere.write(fromClient(place, pvm, answer));
+    pair.secondaryNetwork.receivedFrames();
+    pair.secondaryNetwork.write(fromClient(place, pvm, answer));
     pair.svm.write(fromVm(place, svm, { clientAt: 4, vmAt: 4, time: 8 }));
     pair.settle();
-    assert.deepEqual(pair.svm.frames(), [fromClient(place, svm, answer)]);
-    assert.deepEqual(pair.elsewhere.frames(), [fromVm(place, pvm, { clientAt: 4, vmAt: 4, time: 8 })]);
+    assert.deepEqual(pair.svm.receivedFrames(), [fromClient(place, svm, answer)]);
+    assert.deepEqual(pair.secondaryNetwork.receivedFrames(), [
+      fromVm(place, pvm, { clientAt: 4, vmAt: 4, time: 8 }),
+    ]);
     assert.deepEqual(pair.diverged, []);
   }
 });
@@ -236,7 +238,7 @@ test('a barrier that ends after the promotion pauses no port', () => {
   pair.primaryLink.close();
   promote(pair);
   pair.secondary.stop();
-  pair.svm.say('goes on');
+  pair.svm.send('goes on');
   pair.settle();
   assert.equal(pair.svm.near.unreadBytes(), 0);
 });
@@ -254,10 +256,10 @@ test('a SYN of the PVM leaves only when the secondary knows its number', () => {
     pair.svm.write(vmSyn(c, svm));
     pair.pvm.write(vmSyn(c, pvm));
     pair.settle();
-    assert.deepEqual(pair.client.frames(), [], 'nobody could go on with this connection');
+    assert.deepEqual(pair.client.receivedFrames(), [], 'nobody could go on with this connection');
     pair.linkStreams[0].unstall();
     pair.settle();
-    assert.deepEqual(pair.client.frames(), [vmSyn(c, pvm)]);
+    assert.deepEqual(pair.client.receivedFrames(), [vmSyn(c, pvm)]);
     assert.equal(pair.primary.comparator.secondary.frames, 0);
     assert.equal(pair.secondary.retainedFrames, 0);
     pair.assertNoLeak();

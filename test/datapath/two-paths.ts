@@ -1,4 +1,4 @@
-/** A primary's and a secondary's path, wired to each other as the sessions wire them, with all six streams in memory. */
+/** A primary's and a secondary's path, connected as the sessions connect them, with all six streams in memory. */
 import assert from 'node:assert/strict';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { type Promotion, SecondaryPath } from '../../src/datapath/secondary-path.ts';
@@ -13,8 +13,8 @@ import type { Instant, SlabId } from '../../src/units.ts';
 import { CLIENT_ADDRESS, CLIENT_MAC, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
 
-/** The outside of a port: what a VM or the network writes and reads. */
-class Outside {
+/** The other end of a port's stream: a VM's, or the network's. */
+class FarEnd {
   readonly near: FakeStream;
   private readonly far: FakeStream;
 
@@ -25,7 +25,7 @@ class Outside {
     port.attach(near);
   }
 
-  say(...texts: string[]): void {
+  send(...texts: string[]): void {
     this.far.write(framed(...texts.map((text) => this.frame(text))), () => {});
   }
 
@@ -33,13 +33,13 @@ class Outside {
     this.far.write(framed(...frames), () => {});
   }
 
-  /** The payloads that came out since the last call. */
-  heard(): string[] {
-    return this.frames().map((frame) => frame.toString('latin1', 42));
+  /** Returns the payloads that arrived since the last call. */
+  received(): string[] {
+    return this.receivedFrames().map((frame) => frame.toString('latin1', 42));
   }
 
-  /** The whole frames that came out since the last call. */
-  frames(): Buffer[] {
+  /** Returns the whole frames that arrived since the last call. */
+  receivedFrames(): Buffer[] {
     const frames = unframed(this.far.inbox);
     this.far.inbox = Buffer.alloc(0);
     return frames;
@@ -50,7 +50,7 @@ class Outside {
   }
 }
 
-class VmOutside extends Outside {
+class FarEndOfVm extends FarEnd {
   override frame(text: string): Buffer {
     return outputFrame(text);
   }
@@ -80,11 +80,11 @@ export class TwoPaths {
   readonly primarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
   readonly secondarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
   readonly ports: Record<'pvm' | 'svm' | 'uplink' | 'silent', FramePort>;
-  readonly pvm: VmOutside;
-  readonly svm: VmOutside;
-  readonly client: Outside;
+  readonly pvm: FarEndOfVm;
+  readonly svm: FarEndOfVm;
+  readonly client: FarEnd;
   /** the network at the secondary's uplink */
-  readonly elsewhere: Outside;
+  readonly secondaryNetwork: FarEnd;
   readonly primary: PrimaryPath;
   readonly secondary: SecondaryPath;
   readonly primaryLink: LinkChannel;
@@ -101,10 +101,10 @@ export class TwoPaths {
       svm: new FramePort('svm', this.secondarySlabs),
       silent: new FramePort('silent', this.secondarySlabs),
     };
-    this.pvm = new VmOutside(this.ports.pvm);
-    this.svm = new VmOutside(this.ports.svm);
-    this.client = new Outside(this.ports.uplink);
-    this.elsewhere = new Outside(this.ports.silent);
+    this.pvm = new FarEndOfVm(this.ports.pvm);
+    this.svm = new FarEndOfVm(this.ports.svm);
+    this.client = new FarEnd(this.ports.uplink);
+    this.secondaryNetwork = new FarEnd(this.ports.silent);
     this.linkStreams = fakePair();
     this.primaryLink = new LinkChannel(this.linkStreams[0], this.primarySlabs);
     this.secondaryLink = new LinkChannel(this.linkStreams[1], this.secondarySlabs);
@@ -149,9 +149,9 @@ export class TwoPaths {
     this.secondaryLink.start();
   }
 
-  /** Everything that was written arrives. */
+  /** Delivers everything that was written. */
   settle(): void {
-    pumpAll(this.client.near, this.pvm.near, this.svm.near, this.elsewhere.near, ...this.linkStreams);
+    pumpAll(this.client.near, this.pvm.near, this.svm.near, this.secondaryNetwork.near, ...this.linkStreams);
   }
 
   /** The secondary's half of a promotion. */
@@ -160,7 +160,7 @@ export class TwoPaths {
     return this.secondary.handOver(send);
   }
 
-  /** A checkpoint, reduced to what the paths see of it. */
+  /** Takes a checkpoint, reduced to what the paths see of it. */
   checkpoint(): void {
     this.primary.closeGate();
     this.settle();
@@ -177,7 +177,7 @@ export class TwoPaths {
     this.secondary.commit();
   }
 
-  /** When all is closed, nothing may be left in any slab. */
+  /** Closes everything, and asserts that no slab is in use. */
   assertNoLeak(): void {
     this.primaryLink.close();
     this.secondaryLink.close();

@@ -1,6 +1,6 @@
 /**
- * Whole paths with hostile frames on every stream, in reads of any size: what a path may lose and what not, in the
- * order that it came, whatever happens to its checkpoints; and no slab stays behind.
+ * Whole paths with hostile frames on every stream, in reads of any size: a path drops only what it may drop, keeps the
+ * order of each flow whatever happens to its checkpoints, and frees every slab.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -48,8 +48,8 @@ function anyFrame(dice: Dice, fromVm: boolean): Buffer {
   }
 }
 
-/** The outside of one port. */
-class Outside {
+/** The other end of a port's stream. */
+class FarEnd {
   readonly near: FakeStream;
   private readonly far: FakeStream;
   private readonly framing: Framing;
@@ -60,7 +60,7 @@ class Outside {
     port.attach(this.near);
   }
 
-  say(dice: Dice, frame: Buffer): Buffer {
+  send(dice: Dice, frame: Buffer): Buffer {
     if (this.framing === 'plain') {
       this.far.write(Buffer.concat([u32(frame.length), frame]), () => {});
       return frame;
@@ -71,7 +71,7 @@ class Outside {
     return whole;
   }
 
-  heard(): Buffer[] {
+  received(): Buffer[] {
     const frames: Buffer[] = [];
     const bytes = this.far.inbox;
     const prefix = this.framing === 'plain' ? 4 : 8;
@@ -94,7 +94,7 @@ function mayChange(frame: Buffer): boolean {
 }
 
 for (const framing of ['plain', 'vnet'] as const) {
-  test(`compare, ${framing}: every frame of the PVM leaves once, in order of its flow, whatever becomes of checkpoints`, async () => {
+  test(`compare, ${framing}: every frame of the PVM leaves once, in order of its flow, whatever happens to checkpoints`, async () => {
     await fuzz(120, (dice) => {
       const turnEnds: (() => void)[] = [];
       const path = new ComparePath({
@@ -107,10 +107,10 @@ for (const framing of ['plain', 'vnet'] as const) {
         limits: SMALL,
       });
       const [primary, secondary, out] = [path.primaryIn, path.secondaryIn, path.out].map(
-        (port) => new Outside(port, framing),
+        (port) => new FarEnd(port, framing),
       );
       const flows = new Map<string, string[]>();
-      const heard: string[] = [];
+      const received: string[] = [];
       const echoes: Buffer[] = [];
       const pump = () => {
         for (const { near } of dice.chance(2) ? [primary, secondary] : [secondary, primary]) {
@@ -119,21 +119,21 @@ for (const framing of ['plain', 'vnet'] as const) {
         if (!dice.chance(3)) for (const end of turnEnds.splice(0)) end();
         if (path.pressure() !== null) path.commit();
         while (out.near.pump());
-        heard.push(...out.heard().map((frame) => frame.toString('hex')));
+        received.push(...out.received().map((frame) => frame.toString('hex')));
       };
       for (let steps = 20 + dice.roll(150); steps > 0; steps--) {
         const frame = anyFrame(dice, true);
         if (dice.chance(2)) {
-          const bytes = primary.say(dice, frame);
+          const bytes = primary.send(dice, frame);
           const headerBytes = bytes.length - frame.length;
-          // Of a virtio-net header the second byte says whether the frame is yet to be cut into segments.
-          const said = read(frame, headerBytes > 0 && bytes[1] !== 0);
+          // The second byte of a virtio-net header says whether the frame is yet to be cut into segments.
+          const output = read(frame, headerBytes > 0 && bytes[1] !== 0);
           const whole = bytes.toString('hex');
-          // ARP and the like overtake what is held.
-          const flow = said === null ? null : said.harmless ? 'harmless' : said.flow;
+          // ARP and the like overtake held output.
+          const flow = output === null ? null : output.harmless ? 'harmless' : output.flow;
           if (flow !== null) flows.set(flow, [...(flows.get(flow) ?? []), whole]);
           if (!dice.chance(4)) echoes.push(frame);
-        } else secondary.say(dice, (!dice.chance(4) && echoes.shift()) || frame);
+        } else secondary.send(dice, (!dice.chance(4) && echoes.shift()) || frame);
         if (dice.chance(3)) pump();
         if (dice.chance(15))
           dice.pick([() => path.pvmStopped(), () => path.pvmResumed(), () => path.unchanged()])();
@@ -146,14 +146,14 @@ for (const framing of ['plain', 'vnet'] as const) {
       }
       pump();
       const places = new Map<string, number[]>();
-      heard.forEach((hex, i) => {
+      received.forEach((hex, i) => {
         places.set(hex, [...(places.get(hex) ?? []), i]);
       });
       const all = [...flows.values()].flat();
-      assert.deepEqual([...heard].sort(), all.sort(), 'each frame once, and nothing else');
+      assert.deepEqual([...received].sort(), all.sort(), 'each frame once, and nothing else');
       for (const [flow, frames] of flows) {
         const mine = new Set(frames);
-        const order = heard.filter((hex) => mine.has(hex));
+        const order = received.filter((hex) => mine.has(hex));
         assert.deepEqual(order, frames, `order in flow ${flow}`);
       }
       path.close();
@@ -164,25 +164,23 @@ for (const framing of ['plain', 'vnet'] as const) {
   test(`rewrite, ${framing}: frames pass in order, with no byte more or less`, async () => {
     await fuzz(120, (dice) => {
       const path = new RewritePath({ framing, phase: 'following', hashSeed: 1, limits: SMALL });
-      const ports = [path.in, path.guestIn, path.guestOut, path.out].map(
-        (port) => new Outside(port, framing),
-      );
+      const ports = [path.in, path.guestIn, path.guestOut, path.out].map((port) => new FarEnd(port, framing));
       const [client, toGuest, guest, out] = ports;
-      const said: Buffer[] = [];
-      const heard: Buffer[] = [];
+      const sent: Buffer[] = [];
+      const received: Buffer[] = [];
       const left: Buffer[] = [];
       let guestFrames = 0;
       const pump = () => {
         for (const { near } of ports) {
           for (let reads = dice.roll(4); reads > 0; reads--) near.pump(1 + dice.roll(READ_BYTES_MAX));
         }
-        heard.push(...toGuest.heard());
-        left.push(...out.heard());
+        received.push(...toGuest.received());
+        left.push(...out.received());
       };
       for (let steps = 20 + dice.roll(100); steps > 0; steps--) {
-        if (dice.chance(2)) said.push(client.say(dice, anyFrame(dice, false)));
+        if (dice.chance(2)) sent.push(client.send(dice, anyFrame(dice, false)));
         else {
-          guest.say(dice, anyFrame(dice, true));
+          guest.send(dice, anyFrame(dice, true));
           guestFrames++;
         }
         if (dice.chance(3)) pump();
@@ -193,18 +191,18 @@ for (const framing of ['plain', 'vnet'] as const) {
       for (let i = 0; i < 2000 && ports.some(({ near }) => near.unreadBytes() > 0); i++) pump();
       pump();
       assert.deepEqual(
-        heard.map(({ length }) => length),
-        said.map(({ length }) => length),
-        'the SVM hears each frame of the client',
+        received.map(({ length }) => length),
+        sent.map(({ length }) => length),
+        'the SVM receives each frame of the client',
       );
-      heard.forEach((frame, i) => {
-        const passed = framing === 'vnet' || mayChange(frame) || frame.equals(said[i]);
-        assert.ok(passed, `changed: ${said[i].toString('hex')}`);
+      received.forEach((frame, i) => {
+        const passed = framing === 'vnet' || mayChange(frame) || frame.equals(sent[i]);
+        assert.ok(passed, `changed: ${sent[i].toString('hex')}`);
       });
       assert.equal(
         left.length + path.counters.droppedOutput,
         guestFrames,
-        'what the SVM says leaves or was void',
+        'every frame of the SVM leaves, or is dropped and counted',
       );
       path.close();
       assert.equal(path.slabsInUse, 0);
@@ -212,19 +210,19 @@ for (const framing of ['plain', 'vnet'] as const) {
   });
 }
 
-test('a pair of nodes: the SVM hears what the PVM hears, the client each frame of the PVM once', async () => {
+test('a pair of nodes: both VMs receive the same input, and the client each frame of the PVM once', async () => {
   await fuzz(6, (dice) => {
     const pair = new TwoPaths();
     const filter = new InputFilter(VM_MAC);
     pair.checkpoint();
     let fromClient = 0;
     let fromPvm = 0;
-    const heard = { pvm: 0, svm: 0, client: 0 };
+    const received = { pvm: 0, svm: 0, client: 0 };
     const count = () => {
-      heard.pvm += pair.pvm.heard().length;
-      heard.svm += pair.svm.heard().length;
-      heard.client += pair.client.heard().length;
-      assert.equal(pair.elsewhere.heard().length, 0, 'the secondary speaks');
+      received.pvm += pair.pvm.received().length;
+      received.svm += pair.svm.received().length;
+      received.client += pair.client.received().length;
+      assert.equal(pair.secondaryNetwork.received().length, 0, 'the secondary speaks');
     };
     for (let steps = 500; steps > 0; steps--) {
       const frame = anyFrame(dice, true);
@@ -233,7 +231,7 @@ test('a pair of nodes: the SVM hears what the PVM hears, the client each frame o
         case 0:
           pair.client.write(input);
           if (filter.accepts(input, 0, input.length)) fromClient++;
-          if (dice.chance(2)) pair.elsewhere.write(input);
+          if (dice.chance(2)) pair.secondaryNetwork.write(input);
           break;
         case 1:
           pair.pvm.write(frame);
@@ -254,7 +252,7 @@ test('a pair of nodes: the SVM hears what the PVM hears, the client each frame o
     pair.settle();
     pair.checkpoint();
     count();
-    assert.deepEqual(heard, { pvm: fromClient, svm: fromClient, client: fromPvm });
+    assert.deepEqual(received, { pvm: fromClient, svm: fromClient, client: fromPvm });
     pair.assertNoLeak();
   });
 });
