@@ -35,7 +35,8 @@ export type Fault = {
     | { kind: 'bad-network'; loss: number; duplication: number; jitterMs: number }
     | { kind: 'burst-at'; phase: Phase; who: Bursting; datagrams: number; bytes: number; own: boolean }
     | { kind: 'flood'; connections: number; atOnce: number }
-    | { kind: 'command'; command: 'failover' | 'checkpoint' | 'protect' };
+    /** Failover is one node's command: the primary continues alone, or the secondary asks it to yield. */
+    | { kind: 'command'; command: 'failover' | 'checkpoint' | 'protect'; to: Side };
 };
 
 export type FaultKind = Fault['what']['kind'];
@@ -155,7 +156,7 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
       return {
         atMs,
         ms: 0,
-        what: { kind, command: die.pick(['failover', 'checkpoint', 'protect'] as const) },
+        what: { kind, command: die.pick(['failover', 'checkpoint', 'protect'] as const), to: side },
       };
     case 'host-crash':
       return { atMs, ms: 1000 + ms, what: { kind, side } };

@@ -116,7 +116,7 @@ export class Injector {
         this.stall = { ...what, ms, untilMs: loop.nowMs + STALL_WITHIN_MS };
         if (!what.long) return;
         this.bursts.push({ ...LONG_WRITE, untilMs: loop.nowMs + STALL_WITHIN_MS, left: BURSTS });
-        this.command('checkpoint');
+        this.command('checkpoint', both);
         return;
       case 'crash-at':
         this.traps.push(what);
@@ -139,7 +139,7 @@ export class Injector {
         return;
       case 'burst-at':
         this.bursts.push({ ...what, untilMs, left: BURSTS });
-        this.command('checkpoint');
+        this.command('checkpoint', both);
         return;
       case 'flood':
         this.scene.mix.flood.flood(what.connections, what.atOnce);
@@ -196,7 +196,7 @@ export class Injector {
         );
         return;
       case 'command':
-        this.command(what.command);
+        this.command(what.command, what.command === 'failover' ? [hosts[what.to]] : both);
     }
   }
 
@@ -259,22 +259,16 @@ export class Injector {
     return lostClaims.lost;
   }
 
-  /** An operator gives both nodes a command. */
-  private command(command: Extract<Fault['what'], { kind: 'command' }>['command']): void {
-    for (const { side, life } of Object.values(this.scene.hosts)) {
+  /** An operator gives nodes a command. */
+  private command(command: Extract<Fault['what'], { kind: 'command' }>['command'], hosts: SimHost[]): void {
+    const { journal } = this.scene;
+    for (const { side, life } of hosts) {
       if (life === null) continue;
+      if (command === 'failover') journal.count(`failovers asked of a ${this.roleOf(side)}`);
       this.scene.loop.after(0, life.process, () => {
-        const { node } = life;
-        (command === 'failover'
-          ? side === this.scene.record.stored.record?.primary
-            ? node.failover()
-            : Promise.resolve()
-          : command === 'checkpoint'
-            ? node.checkpoint()
-            : node.protect()
-        ).then(
+        life.node[command]().then(
           () => {},
-          (cause: unknown) => this.scene.journal.trace(life.process.name, `${command}: ${String(cause)}`),
+          (cause: unknown) => journal.trace(life.process.name, `${command}: ${String(cause)}`),
         );
       });
     }
@@ -410,6 +404,13 @@ export class Injector {
 
   private crash(host: SimHost): void {
     if (host.life !== null) this.scene.endLife(host, host.life, 'killed');
+  }
+
+  /** By the arbiter's record. */
+  private roleOf(side: Side): 'primary' | 'secondary' | 'candidate' {
+    const { record } = this.scene.record.stored;
+    if (record?.primary === side) return 'primary';
+    return record?.secondary === side ? 'secondary' : 'candidate';
   }
 
   private markFault(host: SimHost, ms: number): void {

@@ -313,4 +313,28 @@ export const MUTATIONS: readonly Mutation[] = [
     put: '    if (!this.voice.isFenced)',
     seedsMax: 1000,
   },
+  {
+    name: 'speaks-before-granted',
+    about: 'a secondary speaks when it asks the arbiter for the voice, not when the arbiter has granted it',
+    file: 'src/pair/machine.ts',
+    find: "  if (event.type === 'vmAnswers') return [",
+    put: "  if (event.type === 'vmAnswers' && state.purpose === 'promote') {\n    const asked = swap(pair, state.purpose, state.peer);\n    pair.stored = { revision: pair.stored.revision + 1, record: wanted(pair, state.purpose, state.peer) };\n    pair.state = { name: 'promoting' };\n    return [{ do: 'promote', cause: state.cause }, asked];\n  }\n  if (event.type === 'vmAnswers') return [",
+    seedsMax: 40,
+  },
+  {
+    name: 'speaks-after-fenced',
+    about: 'a fence does not silence the voice',
+    file: 'src/pair/voice.ts',
+    find: "    this.state = 'fenced';\n    this.untilMs = NEVER;",
+    put: "    this.state = 'fenced';",
+    seedsMax: 100,
+  },
+  {
+    name: 'pause-not-given-back',
+    about: 'a path that leaves a port leaves its reading paused for the next one',
+    file: 'src/io/seat.ts',
+    find: '    while (this.pauses > 0) this.resumeReading();\n',
+    put: '',
+    seedsMax: 200,
+  },
 ];

@@ -88,10 +88,10 @@ export class Audit {
     return beyond === null ? null : ['bounded', beyond];
   }
 
-  /** Would the node write to its uplink if it had output? */
+  /** Would the node write to its uplink if it had output? A role that is over still has its voice, which must be silent. */
   maySpeak(nowMs: Instant): boolean {
-    const { path } = this.inside;
-    return path?.voice.maySpeak(nowMs) ?? false;
+    const { role } = this.node.inspect();
+    return role?.kind === 'primary' && role.path.voice.maySpeak(nowMs);
   }
 
   get hasUplink(): boolean {
