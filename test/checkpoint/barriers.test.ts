@@ -10,7 +10,7 @@ import { u32 } from '../frames.ts';
 import { type FakeStream, fakePair, pumpAll } from '../io/fake-stream.ts';
 import { FakeTime } from './fake-time.ts';
 
-/** Both barriers, relays and paths; the test plays the two QEMUs and what lies behind the ports. */
+/** Both barriers, relays and paths; the test plays the two QEMUs, the VMs and the network. */
 class Checkpointing {
   readonly time = new FakeTime();
   readonly paths = new TwoPaths();
@@ -88,7 +88,7 @@ class Checkpointing {
     svmQemu.write(u32(0), () => {});
   }
 
-  /** Everything arrives, and `ms` pass. */
+  /** Delivers everything that was written, and lets `ms` pass. */
   async pass(ms = 5): Promise<void> {
     for (let i = 0; i < ms; i++) {
       this.paths.settle();
@@ -99,14 +99,14 @@ class Checkpointing {
     pumpAll(...this.streams);
   }
 
-  /** What the PVM's QEMU has been told since. */
+  /** Returns what a QEMU has received since the last call, as hex. */
   received(qemu: FakeStream): string {
     const hex = qemu.inbox.toString('hex');
     qemu.inbox = Buffer.alloc(0);
     return hex;
   }
 
-  /** Takes one whole checkpoint, with QEMUs that do their part at once. */
+  /** Takes one whole checkpoint with QEMUs that reply at once, and clears the records. */
   async whole(): Promise<void> {
     const run = this.barrier.run('requested', () => {});
     this.pvmQemu.write(u32(1), () => {});
@@ -126,15 +126,15 @@ class Checkpointing {
   }
 }
 
-test('the phases, one after the other, each held until it is safe', async () => {
+test('each phase of a checkpoint is delayed until it is safe, in order', async () => {
   const all = new Checkpointing();
   const { paths, log } = all;
   await all.pass();
   await all.whole();
 
-  // Input that the VMs have not taken yet, and output that nobody has agreed to.
+  // Input that the VMs have not read, and output that the SVM has not sent.
   paths.client.send('input');
-  paths.pvm.send('said before');
+  paths.pvm.send('sent before');
   await all.pass();
   const run = all.barrier.run('interval', () => log.push('primary commits'));
   assert.equal(all.barrier.isRunning, true);
@@ -152,32 +152,32 @@ test('the phases, one after the other, each held until it is safe', async () => 
   assert.deepEqual(paths.svm.received(), ['input']);
   await all.pass();
   assert.equal(log.at(-1), 'gated');
-  assert.equal(all.received(all.svmQemu), '', 'the PVM has not read its input');
+  assert.equal(all.received(all.svmQemu), '', 'REQUEST waits until the PVM has read its input');
   assert.deepEqual(paths.pvm.received(), ['input']);
   await all.pass();
-  assert.equal(all.received(all.svmQemu), '00000001', 'REQUEST passes');
+  assert.equal(all.received(all.svmQemu), '00000001', 'REQUEST is passed on');
 
-  // The SVM stops, and its last words go before REPLY.
-  paths.svm.send('last words');
+  // The SVM stops, and its last output is sent before REPLY.
+  paths.svm.send('last output');
   paths.ports.svm.pauseReading();
   all.svmQemu.write(u32(2), () => {});
   await all.pass();
-  assert.equal(all.received(all.pvmQemu), '', 'they have not been read');
+  assert.equal(all.received(all.pvmQemu), '', 'the last output has not been read');
   paths.ports.svm.resumeReading();
   await all.pass();
-  assert.equal(paths.primary.comparator.secondary.frames, 1, 'they belong to the old epoch');
+  assert.equal(paths.primary.comparator.secondary.frames, 1, 'the last output belongs to the old epoch');
   assert.equal(all.received(all.pvmQemu), '00000002');
   assert.deepEqual(paths.client.received(), []);
 
-  // The PVM has stopped too; the SVM owns its state: that is the commit, on the secondary first.
-  paths.pvm.send('said last');
+  // The PVM has stopped too, and the SVM owns its state: this is the commit, on the secondary first.
+  paths.pvm.send('sent last');
   all.svmQemu.write(u32(5), () => {});
   log.length = 0;
   await all.pass();
   assert.deepEqual(log, ['secondary received', 'secondary commits', 'primary received', 'primary commits']);
   assert.equal(all.received(all.pvmQemu), '00000005');
-  assert.deepEqual(paths.client.received(), ['said before', 'said last']);
-  assert.deepEqual(paths.pvm.received(), [], 'the gate is closed still');
+  assert.deepEqual(paths.client.received(), ['sent before', 'sent last']);
+  assert.deepEqual(paths.pvm.received(), [], 'the gate is still closed');
 
   all.svmQemu.write(u32(6), () => {});
   await all.pass();
@@ -194,7 +194,7 @@ test('the phases, one after the other, each held until it is safe', async () => 
   paths.assertNoLeak();
 });
 
-test('a REQUEST that QEMU made by itself gets its checkpoint without being asked for', async () => {
+test('a REQUEST that QEMU sends by itself starts the checkpoint: QEMU is not asked for another', async () => {
   const all = new Checkpointing();
   await all.pass();
   all.pvmQemu.write(u32(1), () => {});
@@ -215,11 +215,11 @@ for (const [reads, inexact] of [
   [['pvm'], 1],
   [['svm'], 1],
 ] as const) {
-  test(`a VM that takes no input is not waited for without end, and the checkpoint says so: ${reads[0] ?? 'neither'} reads`, async () => {
+  test(`a checkpoint waits 2 s for a VM that reads no input, and is then inexact: ${reads[0] ?? 'neither'} reads`, async () => {
     const all = new Checkpointing();
     await all.pass();
     await all.whole();
-    all.paths.client.send('hardly read');
+    all.paths.client.send('input');
     await all.pass();
     for (const vm of reads) all.paths[vm].received();
     const run = all.barrier.run('requested', () => {});
@@ -236,7 +236,7 @@ for (const [reads, inexact] of [
   });
 }
 
-test('an abort at any phase rejects the checkpoint, commits nothing after it, and no other begins', async () => {
+test('an abort in any phase rejects the checkpoint, nothing commits after it, and no other checkpoint begins', async () => {
   const phases: ((all: Checkpointing) => void)[] = [
     () => {},
     (all) => all.pvmQemu.write(u32(1), () => {}),
@@ -263,15 +263,15 @@ test('an abort at any phase rejects the checkpoint, commits nothing after it, an
       await all.pass(2);
     }
     await all.time.pass(3000);
-    assert.equal(committed, before, 'nothing is committed after an abort');
+    assert.equal(committed, before, 'nothing commits after an abort');
     await assert.rejects(
       all.barrier.run('requested', () => {}),
       { message: 'cable' },
     );
     all.paths.primary.goAlone(2);
-    all.paths.client.send('goes on');
+    all.paths.client.send('next');
     all.paths.settle();
-    assert.deepEqual(all.paths.pvm.received(), ['goes on'], 'the gate is open');
+    assert.deepEqual(all.paths.pvm.received(), ['next'], 'the gate is open');
   }
 });
 
@@ -308,7 +308,7 @@ test('a QEMU that refuses the request rejects the checkpoint', async () => {
   assert.equal(all.barrier.isRunning, false);
 });
 
-test('a checkpoint that stands still is given up', async () => {
+test('a checkpoint without progress is aborted', async () => {
   const all = new Checkpointing();
   await all.pass();
   const run = all.barrier.run('requested', () => {});
@@ -319,7 +319,7 @@ test('a checkpoint that stands still is given up', async () => {
   await rejected;
 });
 
-/** The SVM's QEMU waits for the state, and the SVM has said something that nobody confirmed. */
+/** The SVM's QEMU waits for the state, and the SVM has sent output that the primary has not confirmed. */
 async function withStoppedSvm(): Promise<Checkpointing> {
   const all = new Checkpointing();
   await all.pass();
@@ -336,31 +336,31 @@ async function withStoppedSvm(): Promise<Checkpointing> {
   return all;
 }
 
-test('link lost while QEMU’s RECEIVED lies unread: the SVM goes on from the PVM’s state', async () => {
+test('a link that is lost while QEMU’s RECEIVED is unread: the SVM continues from the PVM’s state', async () => {
   const all = await withStoppedSvm();
   all.svmQemu.write(u32(5), () => {});
   all.secondaryRelay.close();
   await all.pass();
   const sent: string[] = [];
-  all.paths.promote(() => sent.push('kept'));
-  assert.deepEqual(sent, [], 'that state never said it');
+  all.paths.promote(() => sent.push('retained'));
+  assert.deepEqual(sent, [], 'the VM of that state never sent it');
   assert.equal(all.paths.secondary.epoch, 2);
 });
 
-test('link lost before RECEIVED: the SVM goes on from its own state', async () => {
+test('a link that is lost before RECEIVED: the SVM continues from its own state', async () => {
   const all = await withStoppedSvm();
   all.secondaryRelay.close();
   await all.pass();
   let sent = 0;
   all.paths.promote(() => sent++);
-  assert.equal(sent, 1, 'what it said and nobody confirmed');
+  assert.equal(sent, 1, 'the unconfirmed frame');
   assert.equal(all.paths.secondary.epoch, 1);
-  all.paths.svm.send('goes on');
+  all.paths.svm.send('after the promotion');
   all.paths.settle();
-  assert.equal(all.paths.svm.near.unreadBytes(), 0, 'it is read again');
+  assert.equal(all.paths.svm.near.unreadBytes(), 0, 'the SVM is read again');
 });
 
-test('what the SVM says after RECEIVED belongs to the next epoch, whichever socket is read first', async () => {
+test('SVM output after RECEIVED belongs to the next epoch, whichever socket is read first', async () => {
   const all = await withStoppedSvm();
   all.svmQemu.write(u32(5), () => {});
   all.paths.svm.send('of the new state');
@@ -370,10 +370,10 @@ test('what the SVM says after RECEIVED belongs to the next epoch, whichever sock
   await all.pass();
   let sent = 0;
   all.paths.promote(() => sent++);
-  assert.equal(sent, 1, 'kept in the epoch that it belongs to');
+  assert.equal(sent, 1, 'retained in the epoch that it belongs to');
 });
 
-test('last words of the SVM that cannot be read end the checkpoint instead of passing for the next epoch’s', async () => {
+test('last output of the SVM that cannot be read ends the checkpoint: the next epoch must not take it for its own', async () => {
   const all = new Checkpointing();
   await all.pass();
   await all.whole();
@@ -385,6 +385,6 @@ test('last words of the SVM that cannot be read end the checkpoint instead of pa
   all.paths.svm.send('unread');
   all.svmQemu.write(u32(2), () => {});
   await all.pass(1200);
-  assert.equal(all.received(all.pvmQemu), '', 'REPLY does not pass');
+  assert.equal(all.received(all.pvmQemu), '', 'REPLY is not passed on');
   assert.match(all.log.at(-1) ?? '', /could not be read/);
 });

@@ -14,7 +14,7 @@ function pipe(inspect: (bytes: Uint8Array) => boolean = () => true) {
   return { source, from, to, drain, closed, pipe: one };
 }
 
-test('bytes go through unchanged and are counted', () => {
+test('a pipe copies bytes unchanged and counts them', () => {
   const { source, from, drain, pipe: one } = pipe();
   const bytes = Buffer.from(Array.from({ length: 3 * MIB }, (_, i) => (i * 5) & 255));
   source.write(bytes, () => {});
@@ -23,7 +23,7 @@ test('bytes go through unchanged and are counted', () => {
   assert.equal(one.bytes, bytes.length);
 });
 
-test('a receiver that takes nothing stops the reading at 16 slabs, and nothing is lost when it goes on', () => {
+test('a receiver that takes nothing pauses the reading at 16 slabs, and no byte is lost when it continues', () => {
   const { source, from, to, drain } = pipe();
   const bytes = Buffer.from(Array.from({ length: 6 * MIB }, (_, i) => (i * 11) & 255));
   to.stalled = true;
@@ -38,7 +38,7 @@ test('a receiver that takes nothing stops the reading at 16 slabs, and nothing i
   assert.ok(drain.inbox.equals(bytes));
 });
 
-test('what is kept back is not passed on, not counted, and costs no slab', () => {
+test('bytes that the inspector takes out are not copied or counted, and occupy no slab', () => {
   let pass = false;
   const seen: string[] = [];
   const {
@@ -51,7 +51,7 @@ test('what is kept back is not passed on, not counted, and costs no slab', () =>
     return pass;
   });
   for (let i = 0; i < 40; i++) {
-    source.write(Buffer.from('kept'), () => {});
+    source.write(Buffer.from('taken out'), () => {});
     from.pump();
   }
   pass = true;
@@ -62,7 +62,7 @@ test('what is kept back is not passed on, not counted, and costs no slab', () =>
   assert.equal(one.bytes, 6);
 });
 
-test('the end is told once', () => {
+test('a pipe notifies of its end once', () => {
   const { source, from, closed } = pipe();
   source.close();
   while (from.pump());

@@ -26,7 +26,7 @@ const STREAM = Buffer.concat([
   u32(5),
   u32(6),
 ]);
-const SAID = [
+const MESSAGES = [
   `through 00040008${'07'.repeat(8)}`,
   'through 00010000',
   'ready',
@@ -38,32 +38,32 @@ const SAID = [
   'loaded',
 ];
 
-test('messages are cut, however the bytes arrive', () => {
+test('a stream is cut into the same messages, however its bytes arrive', () => {
   for (let split = 0; split <= STREAM.length; split++) {
     const { log, feed } = parser();
     feed(STREAM.subarray(0, split));
     feed(STREAM.subarray(split));
-    assert.deepEqual(log, SAID);
+    assert.deepEqual(log, MESSAGES);
   }
   const { log, feed } = parser();
   for (const byte of STREAM) feed(Uint8Array.of(byte));
-  assert.deepEqual(log, SAID);
+  assert.deepEqual(log, MESSAGES);
 });
 
-test('without a return path READY comes first', () => {
+test('without a return path the first message is READY', () => {
   const { log, feed } = parser();
   feed(u32(0));
   feed(u32(2));
   assert.deepEqual(log, ['ready', 'reply']);
 });
 
-test('what is passed through stays as it was, though the buffer is read into again', () => {
-  const kept: Buffer[] = [];
-  const one = new ReverseParser({ passThrough: (bytes) => kept.push(bytes), message() {}, garbled() {} });
+test('a message that is passed through is a copy: a later read into the buffer does not change it', () => {
+  const passed: Buffer[] = [];
+  const one = new ReverseParser({ passThrough: (bytes) => passed.push(bytes), message() {}, garbled() {} });
   const buffer = Buffer.concat([u16(3, 4), Buffer.alloc(4, 9)]);
   one.feed(buffer);
   buffer.fill(0);
-  assert.equal(kept[0].toString('hex'), '0003000409090909');
+  assert.equal(passed[0].toString('hex'), '0003000409090909');
 });
 
 for (const [name, bytes] of [
@@ -74,7 +74,7 @@ for (const [name, bytes] of [
   ['a REQUEST from the secondary', u32(0, 1)],
   ['an unknown message', u32(0, 7)],
 ] as const) {
-  test(`${name} is garbled, once, and nothing after it is believed`, () => {
+  test(`${name} is reported as garbled once, and the parser ignores what follows`, () => {
     const { log, feed } = parser();
     feed(bytes);
     feed(u32(2, 5, 6));
@@ -83,6 +83,6 @@ for (const [name, bytes] of [
   });
 }
 
-test('a message is four bytes, big-endian', () => {
+test('a COLO message is four bytes, big-endian', () => {
   assert.equal(coloMessageBytes(COLO_MESSAGE.request).toString('hex'), '00000001');
 });

@@ -1,4 +1,4 @@
-/** Time that passes when a test says so. */
+/** A clock and timers whose time passes only in `pass`. */
 import type { Clock, Timers } from '../../src/io/clock.ts';
 import type { Instant } from '../../src/units.ts';
 
@@ -27,7 +27,7 @@ export class FakeTime implements Clock, Timers {
     this.soonCalls.push(call);
   }
 
-  /** The current events have been handled. */
+  /** Runs what `soon` was given: the current events have been handled. */
   turn(): void {
     const calls = this.soonCalls;
     this.soonCalls = [];
@@ -38,7 +38,7 @@ export class FakeTime implements Clock, Timers {
     return this.timers.length + this.soonCalls.length;
   }
 
-  /** Lets time pass, a millisecond at a time, with everything that promises do in between. */
+  /** Lets time pass, a millisecond at a time; timers and promises run in between. */
   async pass(ms: number): Promise<void> {
     const endMs = this.nowMs + ms;
     for (;;) {
@@ -54,7 +54,7 @@ export class FakeTime implements Clock, Timers {
   }
 }
 
-/** Promises have done what they can. */
+/** Resolves when every promise that can settle has settled. */
 export function settled(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }

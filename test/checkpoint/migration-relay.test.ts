@@ -17,17 +17,17 @@ function relay(side: 'primary' | 'secondary') {
   });
   one.start();
   const settle = () => pumpAll(qemuNear, peerNear);
-  /** What this end has got since it was asked last. */
-  const got = (end: typeof qemu) => {
+  /** Returns what an end has received since the last call, as hex. */
+  const receivedBy = (end: typeof qemu) => {
     const hex = end.inbox.toString('hex');
     end.inbox = Buffer.alloc(0);
     return hex;
   };
-  return { qemu, peer, qemuNear, peerNear, relay: one, log, settle, got };
+  return { qemu, peer, qemuNear, peerNear, relay: one, log, settle, receivedBy };
 }
 
-test('a REQUEST may come in pieces', () => {
-  const { qemu, peer, qemuNear, log, relay: one, settle, got } = relay('primary');
+test('a REQUEST may arrive in pieces', () => {
+  const { qemu, peer, qemuNear, log, relay: one, settle, receivedBy } = relay('primary');
   peer.write(u32(0), () => {});
   settle();
   one.pass('ready');
@@ -39,71 +39,71 @@ test('a REQUEST may come in pieces', () => {
   }
   assert.deepEqual(log, ['request']);
   one.passRequest();
-  assert.equal(got(peer), '00000001');
+  assert.equal(receivedBy(peer), '00000001');
 });
 
-test('primary: state flows, messages wait until they are passed, and REQUEST waits too', () => {
-  const { qemu, peer, relay: one, log, settle, got } = relay('primary');
+test('primary: state is copied at once; messages and REQUEST wait until they are passed on', () => {
+  const { qemu, peer, relay: one, log, settle, receivedBy } = relay('primary');
   qemu.write(Buffer.from('state'), () => {});
   peer.write(Buffer.concat([u16(4, 2), Buffer.from([1, 2]), u32(0)]), () => {});
   settle();
-  assert.equal(got(peer), Buffer.from('state').toString('hex'));
-  assert.equal(got(qemu), '000400020102', 'the return path passes at once');
+  assert.equal(receivedBy(peer), Buffer.from('state').toString('hex'));
+  assert.equal(receivedBy(qemu), '000400020102', 'return-path messages are passed on at once');
   assert.deepEqual(log, ['ready']);
   one.pass('ready');
-  assert.equal(got(qemu), '00000000');
+  assert.equal(receivedBy(qemu), '00000000');
 
   for (let checkpoint = 0; checkpoint < 2; checkpoint++) {
     log.length = 0;
     qemu.write(REQUEST, () => {});
     settle();
     assert.deepEqual(log, ['request']);
-    assert.equal(got(peer), '');
+    assert.equal(receivedBy(peer), '');
     one.passRequest();
-    assert.equal(got(peer), '00000001');
+    assert.equal(receivedBy(peer), '00000001');
     peer.write(u32(2), () => {});
     settle();
-    assert.equal(got(qemu), '');
+    assert.equal(receivedBy(qemu), '');
     one.pass('reply');
-    assert.equal(got(qemu), '00000002');
+    assert.equal(receivedBy(qemu), '00000002');
     qemu.write(Buffer.concat([u32(3), Buffer.from('four')]), () => {});
     settle();
     assert.equal(
-      got(peer),
+      receivedBy(peer),
       `00000003${Buffer.from('four').toString('hex')}`,
-      'four bytes are no REQUEST here',
+      'VM state of four bytes is not taken for a REQUEST',
     );
     peer.write(u32(5, 6), () => {});
     settle();
     assert.deepEqual(log, ['request', 'reply', 'received', 'loaded']);
     one.pass('received');
     one.pass('loaded');
-    assert.equal(got(qemu), '0000000500000006');
+    assert.equal(receivedBy(qemu), '0000000500000006');
   }
   assert.equal(one.stateBytes, 5 + 2 * 8);
 });
 
-test('secondary: the stream goes to QEMU as it is, its messages wait', () => {
-  const { qemu, peer, relay: one, log, settle, got } = relay('secondary');
+test('secondary: the stream is copied to QEMU unchanged, and QEMU’s messages wait until they are passed on', () => {
+  const { qemu, peer, relay: one, log, settle, receivedBy } = relay('secondary');
   peer.write(Buffer.from('state'), () => {});
   qemu.write(Buffer.concat([u16(1, 0), u32(0)]), () => {});
   settle();
-  assert.equal(got(qemu), Buffer.from('state').toString('hex'));
-  assert.equal(got(peer), '00010000');
+  assert.equal(receivedBy(qemu), Buffer.from('state').toString('hex'));
+  assert.equal(receivedBy(peer), '00010000');
   assert.deepEqual(log, ['ready']);
   one.pass('ready');
-  assert.equal(got(peer), '00000000');
+  assert.equal(receivedBy(peer), '00000000');
   peer.write(REQUEST, () => {});
   settle();
-  assert.equal(got(qemu), '00000001', 'the primary has judged it already');
+  assert.equal(receivedBy(qemu), '00000001', 'the primary’s relay has checked it already');
   qemu.write(u32(2), () => {});
   settle();
-  assert.equal(got(peer), '');
+  assert.equal(receivedBy(peer), '');
   one.pass('reply');
-  assert.equal(got(peer), '00000002');
+  assert.equal(receivedBy(peer), '00000002');
 });
 
-test('what is no REQUEST where one belongs ends the relay', () => {
+test('bytes that are not a REQUEST where one belongs end the relay', () => {
   for (const bytes of [u32(3), u32(1, 1), Buffer.from('x'), Buffer.alloc(100)]) {
     const { qemu, peer, relay: one, log, settle } = relay('primary');
     peer.write(u32(0), () => {});
@@ -117,7 +117,7 @@ test('what is no REQUEST where one belongs ends the relay', () => {
   }
 });
 
-test('garbage from the secondary ends the relay', () => {
+test('an unknown message from the secondary ends the relay', () => {
   const { peer, qemuNear, peerNear, log, settle } = relay('primary');
   peer.write(u32(0, 99), () => {});
   settle();
@@ -126,7 +126,7 @@ test('garbage from the secondary ends the relay', () => {
 });
 
 for (const end of ['qemu', 'peer'] as const) {
-  test(`the end of ${end} ends both, and is told once`, () => {
+  test(`the end of ${end} ends both streams, and the relay notifies once`, () => {
     const one = relay('primary');
     one[end].close();
     one.settle();
@@ -140,16 +140,16 @@ for (const end of ['qemu', 'peer'] as const) {
   });
 }
 
-test('secondary: what QEMU said before the end is told before the end', () => {
-  const { qemu, peer, qemuNear, peerNear, log, got } = relay('secondary');
+test('secondary: a message that QEMU sent before the end is notified before the end', () => {
+  const { qemu, peer, qemuNear, peerNear, log, receivedBy } = relay('secondary');
   qemu.write(u32(0), () => {});
   pumpAll(qemuNear, peerNear);
-  assert.equal(got(peer), '');
-  // The VM owns the new state, and the primary's node dies: the bad news is read first.
+  assert.equal(receivedBy(peer), '');
+  // The VM owns the new state, and the primary's node dies; the end of the peer's stream is read first.
   qemu.write(u32(5), () => {});
   peer.close();
   pumpAll(peerNear);
   qemu.write(u32(6), () => {});
   pumpAll(qemuNear);
-  assert.deepEqual(log, ['ready', 'received', 'closed'], 'and what it could not say any more is not');
+  assert.deepEqual(log, ['ready', 'received', 'closed'], 'QEMU could not send LOADED any more');
 });

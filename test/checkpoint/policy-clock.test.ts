@@ -38,7 +38,7 @@ class Rig {
   });
 }
 
-test('the policy is asked at once and every 2 ms, every 20 ms while nothing is held', async () => {
+test('the policy is asked at once and every 2 ms, or every 20 ms while no output is held', async () => {
   const rig = new Rig();
   rig.policyClock.run();
   assert.deepEqual(rig.asked.splice(0), [0]);
@@ -49,7 +49,7 @@ test('the policy is asked at once and every 2 ms, every 20 ms while nothing is h
   assert.deepEqual(rig.asked, [8, 28, 48]);
 });
 
-test('a checkpoint starts for the reason of the policy, unless it may not', async () => {
+test('a checkpoint starts for the policy’s reason once mayStart allows it', async () => {
   const rig = new Rig();
   rig.policyClock.run();
   rig.may = false;
@@ -61,7 +61,7 @@ test('a checkpoint starts for the reason of the policy, unless it may not', asyn
   assert.deepEqual(rig.started, ['wait-primary at 6']);
 });
 
-test('in a hurry the policy is asked after the current events, once for all of them', () => {
+test('hurry asks the policy once when the current events have been handled', () => {
   const rig = new Rig();
   rig.policy.diverged('diverged-bytes');
   rig.policyClock.hurry();
@@ -75,7 +75,7 @@ test('in a hurry the policy is asked after the current events, once for all of t
   assert.equal(rig.started.length, 2);
 });
 
-test('after the stop the policy is not asked again, even if that was due', async () => {
+test('a stopped clock asks the policy no more, even if a question was due', async () => {
   const rig = new Rig();
   rig.policy.diverged('diverged-bytes');
   rig.policyClock.hurry();
@@ -85,7 +85,7 @@ test('after the stop the policy is not asked again, even if that was due', async
   rig.policyClock.run();
   assert.deepEqual([rig.asked, rig.time.waiting], [[], 0]);
 
-  // Stopped by the very checkpoint that it starts.
+  // The checkpoint that it starts may stop it.
   const ends = new Rig();
   ends.onStart = () => ends.policyClock.stop();
   ends.policy.diverged('diverged-bytes');

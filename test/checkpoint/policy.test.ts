@@ -22,14 +22,14 @@ for (const [nowMs, divergence, overdue, pressure, due] of [
   [5, 'diverged-bytes', 'wait-primary', 'limit-bytes', 'diverged-bytes'],
   [5000, 'diverged-flags', null, null, 'diverged-flags'],
 ] as const) {
-  test(`at ${nowMs} ms, ${divergence}, ${overdue}, ${pressure}: ${due}`, () => {
+  test(`due at ${nowMs} ms with ${divergence ?? 'no divergence'}, ${overdue ?? 'nothing overdue'}, ${pressure ?? 'no pressure'}: ${due}`, () => {
     const one = policy();
     if (divergence !== null) one.diverged(divergence);
     assert.equal(one.due(nowMs as Instant, overdue, pressure), due);
   });
 }
 
-test('the first divergence is the reason, and a commit ends it', () => {
+test('the first divergence is the reason, until a commit', () => {
   const one = policy();
   one.diverged('diverged-length');
   one.diverged('diverged-bytes');
@@ -39,7 +39,7 @@ test('the first divergence is the reason, and a commit ends it', () => {
   assert.equal(one.due(1700 as Instant, null, null), 'interval');
 });
 
-test('data waits as long as a checkpoint costs, smoothed and between two bounds', () => {
+test('data waits as long as a checkpoint costs, smoothed and within waitMsMin and waitMsMax', () => {
   const one = new CheckpointPolicy(LIMITS);
   assert.equal(one.waits.dataMs, 10);
   one.committed(0 as Instant, 90);
@@ -52,7 +52,7 @@ test('data waits as long as a checkpoint costs, smoothed and between two bounds'
   assert.equal(one.waits.dataMs, 10);
 });
 
-test('an ACK waits longer than data, the SVM longest', () => {
+test('an ACK waits longer than data, and SVM output longest', () => {
   const one = policy();
   assert.deepEqual(one.waits, { dataMs: 10, ackMs: 60, secondaryMs: 2000 });
   for (let i = 0; i < 100; i++) one.committed(i as Instant, 10_000);

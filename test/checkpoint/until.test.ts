@@ -3,41 +3,41 @@ import { test } from 'node:test';
 import { until } from '../../src/checkpoint/until.ts';
 import { FakeTime } from './fake-time.ts';
 
-test('what holds already is not waited for', async () => {
+test('a condition that holds already resolves at once', async () => {
   const time = new FakeTime();
   assert.equal(await until(time, time, 100, () => true), true);
   assert.equal(time.waiting, 0);
 });
 
-test('it is asked at every turn for 2 ms, then once a millisecond, and answers when it holds', async () => {
+test('a condition is polled every turn for 2 ms, then every millisecond, and resolves with true when it holds', async () => {
   const time = new FakeTime();
   let asked = 0;
-  let answer: boolean | null = null;
+  let result: boolean | null = null;
   void until(time, time, 100, () => ++asked > 0 && time.now() >= 10).then((held) => {
-    answer = held;
+    result = held;
   });
   await time.pass(9);
-  assert.equal(answer, null);
+  assert.equal(result, null);
   assert.ok(asked >= 8 && asked <= 14, `asked ${asked} times`);
   await time.pass(2);
-  assert.equal(answer, true);
+  assert.equal(result, true);
   assert.equal(time.waiting, 0);
 });
 
-test('it gives up when the time is over', async () => {
+test('a condition that does not hold within msMax resolves with false', async () => {
   const time = new FakeTime();
-  let answer: boolean | null = null;
+  let result: boolean | null = null;
   void until(time, time, 50, () => false).then((held) => {
-    answer = held;
+    result = held;
   });
   await time.pass(49);
-  assert.equal(answer, null);
+  assert.equal(result, null);
   await time.pass(2);
-  assert.equal(answer, false);
+  assert.equal(result, false);
   assert.equal(time.waiting, 0);
 });
 
-test('a throw ends the wait', async () => {
+test('a condition that throws rejects', async () => {
   const time = new FakeTime();
   const waited = until(time, time, 50, () => {
     if (time.now() >= 5) throw new Error('gone');

@@ -14,18 +14,18 @@ function protectedPair(): TwoPaths {
   return pair;
 }
 
-test('alone, everything passes at once, and nobody else hears of it', () => {
+test('a lone VM’s input and output pass at once, and the peer receives nothing', () => {
   const pair = new TwoPaths();
-  pair.client.send('question');
-  pair.pvm.send('answer');
+  pair.client.send('request');
+  pair.pvm.send('reply');
   pair.settle();
-  assert.deepEqual(pair.pvm.received(), ['question']);
-  assert.deepEqual(pair.client.received(), ['answer']);
+  assert.deepEqual(pair.pvm.received(), ['request']);
+  assert.deepEqual(pair.client.received(), ['reply']);
   assert.deepEqual(pair.svm.received(), []);
   pair.assertNoLeak();
 });
 
-test('protected, both VMs hear the same in the same order, and output waits for the SVM', () => {
+test('both VMs receive the same input in the same order, and output is held until the SVM has sent it', () => {
   const pair = protectedPair();
   pair.client.send('1', '2');
   pair.client.send('3');
@@ -38,7 +38,7 @@ test('protected, both VMs hear the same in the same order, and output waits for 
   pair.svm.send('a');
   pair.settle();
   assert.deepEqual(pair.client.received(), ['a']);
-  assert.equal(pair.secondary.retainedFrames, 0, 'confirmed: the client has it');
+  assert.equal(pair.secondary.retainedFrames, 0, 'the client has received it, so it is confirmed');
   pair.svm.send('b', 'c');
   pair.settle();
   assert.deepEqual(pair.client.received(), ['b']);
@@ -46,7 +46,7 @@ test('protected, both VMs hear the same in the same order, and output waits for 
   pair.assertNoLeak();
 });
 
-test('frames that are not the VM’s to hear go nowhere', () => {
+test('frames for another machine are dropped', () => {
   const pair = protectedPair();
   pair.client.write(udpFrame({ destinationMac: CLIENT_MAC }));
   pair.settle();
@@ -54,7 +54,7 @@ test('frames that are not the VM’s to hear go nowhere', () => {
   assert.equal(pair.primary.counters.foreignFrames, 1);
 });
 
-test('the gate keeps input back, in order, for both', () => {
+test('a closed gate retains input, and both VMs get it in order when the gate opens', () => {
   const pair = protectedPair();
   pair.client.send('before');
   pair.settle();
@@ -74,7 +74,7 @@ test('the gate keeps input back, in order, for both', () => {
   pair.assertNoLeak();
 });
 
-test('a commit needs a closed gate, releases all in order and forgets the SVM’s', () => {
+test('a commit needs a closed gate, releases held output in order, and drops the SVM’s', () => {
   const pair = protectedPair();
   assert.throws(() => pair.primary.commit(pair.primaryLink), { code: 'COLO_INVARIANT' });
   pair.pvm.send('x', 'y', 'z');
@@ -92,7 +92,7 @@ test('a commit needs a closed gate, releases all in order and forgets the SVM’
   pair.assertNoLeak();
 });
 
-test('output of the next epoch that overtakes the commit is kept for it', () => {
+test('output of the next epoch that overtakes the commit is retained for it', () => {
   const pair = protectedPair();
   pair.primary.closeGate();
   pair.settle();
@@ -108,7 +108,7 @@ test('output of the next epoch that overtakes the commit is kept for it', () => 
   pair.svm.send('early');
   pair.settle();
   pair.primary.commit(pair.primaryLink);
-  assert.deepEqual(seen, ['early: epoch 2 index 0'], 'captured as what it is');
+  assert.deepEqual(seen, ['early: epoch 2 index 0'], 'a capture shows the epoch that it belongs to');
   assert.equal(pair.primary.counters.peerFrames, before + 1);
   pair.primary.openGate();
   pair.pvm.send('early');
@@ -119,22 +119,22 @@ test('output of the next epoch that overtakes the commit is kept for it', () => 
   pair.assertNoLeak();
 });
 
-test('output of an epoch that is over is not believed', () => {
+test('SVM output of a finished epoch is dropped', () => {
   const pair = protectedPair();
-  pair.pvm.send('said before');
-  pair.svm.send('said before', 'and late');
+  pair.pvm.send('before');
+  pair.svm.send('before', 'late');
   pair.svm.near.pump();
   pair.primary.closeGate();
   pair.pvm.near.pump();
   pair.primary.commit(pair.primaryLink);
-  assert.deepEqual(pair.client.received(), ['said before']);
-  pair.pvm.send('and late');
+  assert.deepEqual(pair.client.received(), ['before']);
+  pair.pvm.send('late');
   pair.settle();
   assert.deepEqual(pair.client.received(), []);
   assert.equal(pair.primary.comparator.primary.frames, 1);
 });
 
-test('nothing leaves after the right to speak is over, and all of it when it is renewed', () => {
+test('nothing leaves after the lease has ended, and everything that waited leaves when it is renewed', () => {
   const pair = protectedPair();
   pair.voice.lease(2000);
   pair.nowMs = 1999;
@@ -150,7 +150,7 @@ test('nothing leaves after the right to speak is over, and all of it when it is 
   pair.settle();
   pair.primary.announce(Buffer.alloc(64));
   assert.deepEqual(pair.client.received(), []);
-  assert.equal(pair.secondary.retainedFrames, 2, 'what may never leave is still kept by the secondary');
+  assert.equal(pair.secondary.retainedFrames, 2, 'the secondary retains what the primary may never send');
   pair.voice.prolong(2500);
   pair.primary.flush();
   pair.settle();
@@ -159,7 +159,7 @@ test('nothing leaves after the right to speak is over, and all of it when it is 
   pair.assertNoLeak();
 });
 
-test('the secondary keeps what an uplink that is full has not taken', () => {
+test('the secondary retains what a full uplink has not taken', () => {
   const pair = protectedPair();
   pair.client.near.stalled = true;
   pair.pvm.send('one', 'two');
@@ -173,7 +173,7 @@ test('the secondary keeps what an uplink that is full has not taken', () => {
   pair.assertNoLeak();
 });
 
-test('what the uplink has no room for waits where the lease can still stop it, and leaves with the next one', () => {
+test('output that the socket has no room for waits in the node, where the end of a lease stops it', () => {
   const pair = new TwoPaths();
   pair.client.near.stalled = true;
   for (const text of ['under way', 'second', 'third']) {
@@ -195,23 +195,27 @@ test('what the uplink has no room for waits where the lease can still stop it, a
   pair.settle();
   pair.client.near.unstall();
   pair.settle();
-  assert.deepEqual(pair.client.received(), ['fourth', 'fifth'], 'room is reason enough to go on');
+  assert.deepEqual(
+    pair.client.received(),
+    ['fourth', 'fifth'],
+    'room in the socket alone continues the writing',
+  );
   pair.assertNoLeak();
 });
 
-/** Lets the VM say more than may wait for the uplink; answers what it said. */
+/** Makes the VM send more than may wait for the uplink; returns what it sent. */
 function flood(pair: TwoPaths): string[] {
-  const said: string[] = [];
+  const sent: string[] = [];
   for (let bytes = 0; bytes < LIMITS.unsentBytesMax + 1e6; bytes += 50_000) {
-    said.push(`${said.length} `.padEnd(50_000, '.'));
-    pair.pvm.send(said.at(-1) ?? '');
-    if (said.length % 5 === 0) pair.settle();
+    sent.push(`${sent.length} `.padEnd(50_000, '.'));
+    pair.pvm.send(sent.at(-1) ?? '');
+    if (sent.length % 5 === 0) pair.settle();
   }
   pair.settle();
-  return said;
+  return sent;
 }
 
-/** The bytes of each write, as they are corked together. */
+/** Returns the bytes of each write; writes that are corked together count as one. */
 function writesOf(stream: TwoPaths['client']['near']): number[] {
   const sizes: number[] = [];
   const { cork, write } = stream;
@@ -226,26 +230,26 @@ function writesOf(stream: TwoPaths['client']['near']): number[] {
   return sizes;
 }
 
-test('a full uplink is given one short write at a time, stops the VM, and both go on when there is room', () => {
+test('a full uplink gets one short write at a time and pauses the reading of the VM, until there is room', () => {
   const pair = new TwoPaths();
   pair.client.near.stalled = true;
   const sizes = writesOf(pair.client.near);
-  const said = flood(pair);
-  assert.ok(pair.pvm.near.paused, 'what waits here counts as well');
-  assert.equal(sizes.length, 1, 'the first one is not taken yet');
+  const sent = flood(pair);
+  assert.ok(pair.pvm.near.paused, 'output that waits in the node counts as well');
+  assert.equal(sizes.length, 1, 'the first write is not taken yet');
   pair.client.near.unstall();
   pair.settle();
   assert.ok(!pair.pvm.near.paused);
-  const heard = pair.client.received();
-  assert.equal(heard.length, said.length);
-  assert.ok(heard.every((text, i) => text === said[i]));
+  const received = pair.client.received();
+  assert.equal(received.length, sent.length);
+  assert.ok(received.every((text, i) => text === sent[i]));
   const most = Math.max(...sizes);
   const max = LIMITS.uplinkWriteBytesMax;
   assert.ok(most <= max && most > max / 2, `at most ${most} bytes were written at once`);
   pair.assertNoLeak();
 });
 
-test('a stream that says within a write that some of it has left changes no order', () => {
+test('a stream that reports progress from within a write does not change the order', () => {
   const pair = new TwoPaths();
   const { out } = pair.ports.uplink;
   const slabs = pair.primarySlabs;
@@ -254,7 +258,7 @@ test('a stream that says within a write that some of it has left changes no orde
     const slab = slabs.acquire();
     for (let k = 0; k < perSlab; k++, i++) {
       const frame = outputFrame(`${i} `.padEnd(2000, '.'));
-      // A gap before each: a run of its own.
+      // A gap before each frame makes it a run of its own.
       const at = 4 + k * 4096;
       slabs.buffer(slab).writeUInt32BE(frame.length, at - 4);
       slabs.buffer(slab).set(frame, at);
@@ -265,12 +269,12 @@ test('a stream that says within a write that some of it has left changes no orde
   assert.ok(out.bytes > 3 * LIMITS.uplinkWriteBytesMax);
   const expected = out.frames;
   pair.primary.flush();
-  const heard = pair.client.received().map((text) => Number.parseInt(text, 10));
-  assert.deepEqual(heard, [...Array(expected).keys()]);
+  const received = pair.client.received().map((text) => Number.parseInt(text, 10));
+  assert.deepEqual(received, [...Array(expected).keys()]);
   pair.assertNoLeak();
 });
 
-test('a VM that waits for a lease goes on with it, and one that waits for an uplink when that is gone', () => {
+test('a VM that is paused for a lease is read when the lease is renewed; for an uplink, when that is lost', () => {
   const pair = new TwoPaths();
   pair.voice.lease(0);
   flood(pair);
@@ -287,11 +291,11 @@ test('a VM that waits for a lease goes on with it, and one that waits for an upl
   assert.ok(!pair.pvm.near.paused);
 });
 
-test('a fence drops what waits and what comes, for good', () => {
+test('a fenced path drops what waits and what arrives', () => {
   const pair = protectedPair();
   pair.voice.lease(0);
-  pair.pvm.send('matched, but silent', 'held');
-  pair.svm.send('matched, but silent');
+  pair.pvm.send('matched, not sent', 'held');
+  pair.svm.send('matched, not sent');
   pair.settle();
   pair.primary.closeGate();
   pair.client.send('gated');
@@ -314,7 +318,7 @@ test('a fence drops what waits and what comes, for good', () => {
   pair.assertNoLeak();
 });
 
-test('alone again: what was held leaves, the gate opens, and the link hears no more', () => {
+test('when the VM is alone again, held output leaves, the gate opens, and the link gets no more input', () => {
   const pair = protectedPair();
   pair.voice.lease(0);
   pair.pvm.send('held');
@@ -331,14 +335,14 @@ test('alone again: what was held leaves, the gate opens, and the link hears no m
   pair.assertNoLeak();
 });
 
-test('a limit stops the reading of the VM; the rest is read at the checkpoint, and the next epoch flows', () => {
+test('a limit pauses the reading of the VM; the checkpoint reads the rest, and the next epoch is read again', () => {
   const pair = protectedPair();
   const frames = LIMITS.heldFramesCheckpoint + 5000;
   const chunk = Array.from({ length: 1000 }, () => 'x');
   for (let i = 0; i < frames / 1000; i++) pair.pvm.send(...chunk);
   pair.settle();
   assert.equal(pair.primary.pressure(), 'limit-share');
-  assert.equal(pair.primary.outputExhausted, false, 'not read any more');
+  assert.equal(pair.primary.outputExhausted, false, 'reading is paused');
   pair.primary.closeGate();
   pair.settle();
   pair.primary.readRest();
@@ -356,13 +360,13 @@ test('a limit stops the reading of the VM; the rest is read at the checkpoint, a
   pair.assertNoLeak();
 });
 
-test('holds of a path end with it: its ports go to the next one', () => {
+test('a fenced path resumes the reading of its ports', () => {
   const pair = protectedPair();
   pair.primary.closeGate();
   const large = 'x'.repeat(60_000);
   for (let bytes = 0; bytes < LIMITS.gatedBytesMax + 1e6; bytes += large.length) pair.client.send(large);
   pair.settle();
-  assert.ok(pair.client.near.unreadBytes() > 0, 'a full gate is back-pressure');
+  assert.ok(pair.client.near.unreadBytes() > 0, 'a full gate pauses the reading of the uplink');
   assert.equal(pair.client.near.paused, true);
   pair.primary.fence();
   assert.equal(pair.client.near.paused, false);
@@ -370,10 +374,10 @@ test('holds of a path end with it: its ports go to the next one', () => {
   pair.assertNoLeak();
 });
 
-test('a fenced node takes back what its uplink’s socket has not taken', () => {
+test('a fenced path drops what the uplink’s socket has not taken', () => {
   const pair = new TwoPaths();
   pair.client.near.stalled = true;
-  pair.pvm.send('late voice');
+  pair.pvm.send('late');
   pair.settle();
   pair.primary.fence();
   pair.client.near.unstall();
@@ -382,53 +386,53 @@ test('a fenced node takes back what its uplink’s socket has not taken', () => 
   pair.assertNoLeak();
 });
 
-test('what was taken back is not confirmed: the secondary sends it', () => {
+test('output that a fence dropped is not confirmed, so the secondary can send it', () => {
   const pair = protectedPair();
   pair.client.near.stalled = true;
-  pair.pvm.send('answer');
-  pair.svm.send('answer');
+  pair.pvm.send('reply');
+  pair.svm.send('reply');
   pair.settle();
   pair.primary.fence();
   pair.settle();
   assert.equal(pair.secondary.retainedFrames, 1);
 });
 
-test('what the uplink lost is not confirmed: the secondary keeps it until the next checkpoint', () => {
-  for (const answers of [['answer'], ['answer', 'that waited behind it']]) {
+test('output that a closed uplink dropped is not confirmed: the secondary retains it until the next checkpoint', () => {
+  for (const replies of [['reply'], ['reply', 'second reply']]) {
     const pair = protectedPair();
     pair.client.near.stalled = true;
-    for (const answer of answers) {
-      pair.pvm.send(answer);
-      pair.svm.send(answer);
+    for (const reply of replies) {
+      pair.pvm.send(reply);
+      pair.svm.send(reply);
       pair.settle();
     }
     pair.client.near.close();
     pair.settle();
-    assert.equal(pair.secondary.retainedFrames, answers.length);
+    assert.equal(pair.secondary.retainedFrames, replies.length);
     pair.checkpoint();
     assert.equal(pair.secondary.retainedFrames, 0);
   }
 });
 
-test('what is released while there is no uplink is not confirmed either', () => {
+test('output that is released while no uplink is connected is not confirmed', () => {
   const pair = protectedPair();
   pair.client.near.close();
   pair.settle();
-  pair.pvm.send('answer');
-  pair.svm.send('answer');
+  pair.pvm.send('reply');
+  pair.svm.send('reply');
   pair.settle();
   assert.equal(pair.secondary.retainedFrames, 1);
 });
 
-test('a fenced node keeps nothing of what the SVM still says', () => {
+test('a fenced path drops what the SVM still sends', () => {
   const pair = protectedPair();
   pair.primary.fence();
-  pair.svm.send('goes on');
+  pair.svm.send('later output');
   pair.settle();
   assert.equal(pair.primary.comparator.secondary.frames, 0);
 });
 
-test('the secondary hears a SYN that the VM repeats after a failover in the VM’s own numbers', () => {
+test('the primary teaches a SYN that the VM repeats after a failover in the VM’s own numbers', () => {
   const c: Connection = {
     version: 4,
     tags: [],
@@ -437,20 +441,20 @@ test('the secondary hears a SYN that the VM repeats after a failover in the VM�
     clientIsn: 500,
     clientPort: 40000,
   };
-  const [said, told] = [vmSyn(c, { isn: 1000, ts: 0 }), vmSyn(c, { isn: 5000, ts: 0 })];
+  const [own, translated] = [vmSyn(c, { isn: 1000, ts: 0 }), vmSyn(c, { isn: 5000, ts: 0 })];
   const view = new PacketView();
-  parsePacket(said, 0, said.length, view);
+  parsePacket(own, 0, own.length, view);
   const key = new Int32Array(FLOW_KEY_WORDS);
-  writeOutputKey(said, view, key);
+  writeOutputKey(own, view, key);
   const pair = new TwoPaths();
   for (const path of [pair.primary, pair.secondary])
     path.offsets.import([{ key: [...key], vmIsn: 1000, seqDelta: 4000, tsDelta: 0, clientPort: 80 }]);
   pair.checkpoint();
-  // The SVM is first, so that the PVM's leaves at once, and the link is not written before.
-  pair.svm.write(said);
+  // The SVM's SYN comes first, so that the PVM's leaves at once, before the link is written.
+  pair.svm.write(own);
   pair.settle();
-  pair.pvm.write(said);
+  pair.pvm.write(own);
   pair.settle();
-  assert.deepEqual(pair.client.receivedFrames(), [told]);
+  assert.deepEqual(pair.client.receivedFrames(), [translated]);
   assert.equal(pair.secondary.offsets.size, 1, 'a SYN with another number would have ended the connection');
 });

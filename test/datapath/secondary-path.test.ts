@@ -15,7 +15,7 @@ function protectedPair(): TwoPaths {
   return pair;
 }
 
-/** The secondary's ports go to a primary's path, as the node does it. */
+/** Gives the secondary's ports to a primary's path, as a node does. */
 function promote(pair: TwoPaths) {
   pair.secondary.leave();
   const voice = new Voice();
@@ -30,18 +30,18 @@ function promote(pair: TwoPaths) {
     hashSeed: 2,
     voice,
     epoch: pair.secondary.epoch,
-    events: { diverged: () => assert.fail('alone, nothing is compared') },
+    events: { diverged: () => assert.fail('a lone VM has nothing to compare') },
   });
   const promotion = pair.secondary.handOver((slab, at, length) => path.sendAsIs(slab, at, length));
   path.flush();
   return { path, promotion };
 }
 
-test('before the first commit the SVM is not heard, and hears nothing of its own uplink', () => {
+test('before the first commit the SVM’s output and its own uplink’s input are dropped', () => {
   const pair = new TwoPaths();
   assert.equal(pair.secondary.isPromotable, false);
   pair.svm.send('boot noise');
-  pair.secondaryNetwork.send('heard too early');
+  pair.secondaryNetwork.send('too early');
   pair.settle();
   assert.equal(pair.secondary.counters.droppedFrames, 1);
   assert.equal(pair.secondary.retainedFrames, 0);
@@ -54,17 +54,17 @@ test('before the first commit the SVM is not heard, and hears nothing of its own
   });
 });
 
-test('the secondary’s uplink stays silent', () => {
+test('the secondary sends nothing to its uplink', () => {
   const pair = protectedPair();
-  pair.client.send('question');
-  pair.secondaryNetwork.send('question');
+  pair.client.send('request');
+  pair.secondaryNetwork.send('request');
   pair.settle();
-  pair.svm.send('answer');
+  pair.svm.send('reply');
   pair.settle();
   assert.deepEqual(pair.secondaryNetwork.received(), []);
 });
 
-test('the epoch’s number is agreed on at its end', () => {
+test('the first GATE gives the secondary the epoch’s number, and a later one must match', () => {
   const pair = new TwoPaths({ epoch: 41 });
   pair.checkpoint();
   assert.equal(pair.secondary.epoch, 42);
@@ -72,37 +72,37 @@ test('the epoch’s number is agreed on at its end', () => {
   assert.throws(() => pair.secondary.endOfEpoch(7), { code: 'COLO_INVARIANT' });
 });
 
-test('a promotion sends what no client has, delivers what the SVM has not heard, each once, and goes on', () => {
+test('a promotion sends unconfirmed output and delivers unmirrored input, each once, and frames pass afterwards', () => {
   const pair = protectedPair();
   pair.pvm.send('released');
   pair.svm.send('released');
   pair.settle();
   assert.deepEqual(pair.client.received(), ['released']);
-  pair.secondaryNetwork.send('passed on', 'lost with the primary');
-  pair.client.send('passed on');
+  pair.secondaryNetwork.send('mirrored', 'not mirrored');
+  pair.client.send('mirrored');
   pair.settle();
-  pair.svm.send('kept 1', 'kept 2');
+  pair.svm.send('retained 1', 'retained 2');
   pair.settle();
-  assert.deepEqual(pair.svm.received(), ['passed on']);
+  assert.deepEqual(pair.svm.received(), ['mirrored']);
   pair.primaryLink.close();
   const { promotion } = promote(pair);
   assert.partialDeepStrictEqual(promotion, { sentFrames: 2, deliveredFrames: 1, lostConnections: 0 });
   pair.settle();
-  assert.deepEqual(pair.secondaryNetwork.received(), ['kept 1', 'kept 2']);
-  assert.deepEqual(pair.svm.received(), ['lost with the primary']);
-  pair.secondaryNetwork.send('hello');
-  pair.svm.send('hello to you');
+  assert.deepEqual(pair.secondaryNetwork.received(), ['retained 1', 'retained 2']);
+  assert.deepEqual(pair.svm.received(), ['not mirrored']);
+  pair.secondaryNetwork.send('request');
+  pair.svm.send('reply');
   pair.settle();
-  assert.deepEqual(pair.svm.received(), ['hello']);
-  assert.deepEqual(pair.secondaryNetwork.received(), ['hello to you']);
+  assert.deepEqual(pair.svm.received(), ['request']);
+  assert.deepEqual(pair.secondaryNetwork.received(), ['reply']);
   pair.assertNoLeak();
 });
 
-test('the link may be quicker than the own uplink: nothing is delivered twice', () => {
+test('input that the link brings before the own uplink is not delivered twice', () => {
   const pair = protectedPair();
-  pair.client.send('question');
+  pair.client.send('request');
   pair.settle();
-  pair.secondaryNetwork.send('question');
+  pair.secondaryNetwork.send('request');
   pair.settle();
   assert.partialDeepStrictEqual(promote(pair).promotion, {
     sentFrames: 0,
@@ -111,9 +111,9 @@ test('the link may be quicker than the own uplink: nothing is delivered twice', 
   });
 });
 
-test('a commit makes what the SVM said before it void', () => {
+test('a commit drops the output that the SVM sent before it', () => {
   const pair = protectedPair();
-  pair.svm.send('of a state that is gone');
+  pair.svm.send('of the old state');
   pair.settle();
   assert.equal(pair.secondary.retainedFrames, 1);
   pair.checkpoint();
@@ -124,9 +124,9 @@ test('a commit makes what the SVM said before it void', () => {
   });
 });
 
-test('a confirmation of another epoch confirms nothing', () => {
+test('a confirmation of another epoch changes nothing', () => {
   const pair = protectedPair();
-  pair.svm.send('kept');
+  pair.svm.send('retained');
   pair.settle();
   pair.secondary.confirm(0, 0, 10);
   pair.secondary.confirm(2, 0, 10);
@@ -135,7 +135,7 @@ test('a confirmation of another epoch confirms nothing', () => {
   assert.equal(pair.secondary.retainedFrames, 0);
 });
 
-test('a link that takes nothing stops the reading of the SVM, and a promotion ends that', () => {
+test('a link that takes nothing pauses the reading of the SVM, and a promotion resumes it', () => {
   const pair = protectedPair();
   pair.linkStreams[1].stalled = true;
   const large = 'x'.repeat(60_000);
@@ -149,7 +149,7 @@ test('a link that takes nothing stops the reading of the SVM, and a promotion en
   assert.equal(pair.svm.near.unreadBytes(), 0);
 });
 
-test('the same for a secondary that is not wanted any more', () => {
+test('a discarded secondary resumes the reading of the SVM and retains nothing', () => {
   const pair = protectedPair();
   pair.linkStreams[1].stalled = true;
   const large = 'x'.repeat(60_000);
@@ -170,7 +170,7 @@ const place: Connection = {
   clientPort: 443,
 };
 
-test('a connection that the guest opens on two ports is one connection, whichever VM is first', () => {
+test('a connection that the two VMs open from different ports is one connection, whichever VM is first', () => {
   for (const svmFirst of [true, false]) {
     const pair = protectedPair();
     const [pvm, svm] = [
@@ -178,8 +178,8 @@ test('a connection that the guest opens on two ports is one connection, whicheve
       { isn: 2000, ts: 20, port: 5002 },
     ];
     const syns = [() => pair.pvm.write(vmSyn(place, pvm)), () => pair.svm.write(vmSyn(place, svm))];
-    for (const say of svmFirst ? syns.reverse() : syns) {
-      say();
+    for (const send of svmFirst ? syns.reverse() : syns) {
+      send();
       pair.settle();
     }
     const data = { clientAt: 1, vmAt: 1, time: 5, payload: Buffer.from('GET') };
@@ -193,15 +193,15 @@ test('a connection that the guest opens on two ports is one connection, whicheve
     pair.settle();
     assert.deepEqual(pair.client.receivedFrames(), [fromVm(place, pvm, data)]);
 
-    // The secondary's host takes over, and the client does not notice.
+    // The secondary is promoted, and the client does not notice.
     pair.primaryLink.close();
     promote(pair);
-    const answer = { clientAt: 1, vmAt: 4, time: 5, payload: Buffer.from('200') };
+    const reply = { clientAt: 1, vmAt: 4, time: 5, payload: Buffer.from('200') };
     pair.secondaryNetwork.receivedFrames();
-    pair.secondaryNetwork.write(fromClient(place, pvm, answer));
+    pair.secondaryNetwork.write(fromClient(place, pvm, reply));
     pair.svm.write(fromVm(place, svm, { clientAt: 4, vmAt: 4, time: 8 }));
     pair.settle();
-    assert.deepEqual(pair.svm.receivedFrames(), [fromClient(place, svm, answer)]);
+    assert.deepEqual(pair.svm.receivedFrames(), [fromClient(place, svm, reply)]);
     assert.deepEqual(pair.secondaryNetwork.receivedFrames(), [
       fromVm(place, pvm, { clientAt: 4, vmAt: 4, time: 8 }),
     ]);
@@ -209,10 +209,10 @@ test('a connection that the guest opens on two ports is one connection, whicheve
   }
 });
 
-test('a SYN of the PVM that comes when its epoch is over is paired with nothing', () => {
+test('a SYN of the PVM that arrives after its epoch has ended is paired with no SYN of the SVM', () => {
   const pair = protectedPair();
   const before = pair.secondary.epoch - 1;
-  const tell = (epoch: number, seq: number) => {
+  const teach = (epoch: number, seq: number) => {
     const frame = tcpFrame({
       sourceMac: VM_MAC,
       destinationMac: CLIENT_MAC,
@@ -225,25 +225,25 @@ test('a SYN of the PVM that comes when its epoch is over is paired with nothing'
     frame.copy(pair.secondarySlabs.buffer(slab), 4);
     pair.secondary.teach(epoch, LESSON.tcpSyn, slab, 4, frame.length);
   };
-  tell(before, 1);
-  assert.equal(pair.secondary.translator.size, 0, 'the commit has made it the SVM’s own');
-  tell(pair.secondary.epoch, 1);
-  assert.equal(pair.secondary.translator.size, 0, 'and its repetition too');
-  tell(pair.secondary.epoch, 2);
+  teach(before, 1);
+  assert.equal(pair.secondary.translator.size, 0, 'the commit gave the SVM this connection');
+  teach(pair.secondary.epoch, 1);
+  assert.equal(pair.secondary.translator.size, 0, 'its repetition is known too');
+  teach(pair.secondary.epoch, 2);
   assert.equal(pair.secondary.translator.size, 1);
 });
 
-test('a barrier that ends after the promotion pauses no port', () => {
+test('a barrier that ends after the promotion pauses no reading', () => {
   const pair = protectedPair();
   pair.primaryLink.close();
   promote(pair);
   pair.secondary.stop();
-  pair.svm.send('goes on');
+  pair.svm.send('after the promotion');
   pair.settle();
   assert.equal(pair.svm.near.unreadBytes(), 0);
 });
 
-test('a SYN of the PVM leaves only when the secondary knows its number', () => {
+test('a SYN of the PVM leaves only when the secondary has learned its number', () => {
   for (const clientOpens of [true, false]) {
     const c: Connection = { ...place, clientOpens };
     const [pvm, svm] = [
@@ -251,12 +251,12 @@ test('a SYN of the PVM leaves only when the secondary knows its number', () => {
       { isn: 2000, ts: 20, port: 80 },
     ];
     const pair = protectedPair();
-    // The way to the secondary is cut, the way back is not.
+    // The link carries nothing to the secondary, but everything back.
     pair.linkStreams[0].stalled = true;
     pair.svm.write(vmSyn(c, svm));
     pair.pvm.write(vmSyn(c, pvm));
     pair.settle();
-    assert.deepEqual(pair.client.receivedFrames(), [], 'nobody could go on with this connection');
+    assert.deepEqual(pair.client.receivedFrames(), [], 'the secondary could not continue this connection');
     pair.linkStreams[0].unstall();
     pair.settle();
     assert.deepEqual(pair.client.receivedFrames(), [vmSyn(c, pvm)]);

@@ -12,7 +12,7 @@ function silent(slabBytes = 2048, slabsMax = 8192) {
   return {
     pool,
     input,
-    heard(frame: Buffer, nowMs = 0) {
+    receive(frame: Buffer, nowMs = 0) {
       const slab = pool.acquire();
       frame.copy(pool.buffer(slab));
       input.receive(slab, 0, frame.length, nowMs as Instant);
@@ -30,16 +30,16 @@ function silent(slabBytes = 2048, slabsMax = 8192) {
 
 const frame = (text: string) => Buffer.from(text, 'latin1');
 
-test('equal frames pair off one to one, whichever way is quicker', () => {
+test('equal frames of uplink and link pair one to one, whichever brings them first', () => {
   const step = fc.record({ link: fc.boolean(), frame: fc.constantFrom('a', 'b', 'cc') });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 50 }), (steps) => {
-      const { heard, passedOn, left } = silent();
+      const { receive, passedOn, left } = silent();
       const open: Record<string, number> = { a: 0, b: 0, cc: 0 };
       for (const { link, frame: text } of steps) {
         open[text] += link ? -1 : 1;
         if (link) passedOn(frame(text));
-        else heard(frame(text));
+        else receive(frame(text));
       }
       const counts: Record<string, number> = { a: 0, b: 0, cc: 0 };
       for (const text of left()) counts[text]++;
@@ -48,50 +48,50 @@ test('equal frames pair off one to one, whichever way is quicker', () => {
   );
 });
 
-test('what is left comes out in order, once', () => {
-  const { heard, passedOn, left } = silent();
-  for (const text of ['1', '2', '3', '4']) heard(frame(text));
+test('a drain hands out the unmatched frames once, in order', () => {
+  const { receive, passedOn, left } = silent();
+  for (const text of ['1', '2', '3', '4']) receive(frame(text));
   passedOn(frame('2'));
   assert.deepEqual(left(), ['1', '3', '4']);
   assert.deepEqual(left(), []);
 });
 
-test('frames that differ in the last byte of a large frame are told apart', () => {
-  const { heard, passedOn, left } = silent();
+test('large frames that differ only in the last byte do not match', () => {
+  const { receive, passedOn, left } = silent();
   const large = Buffer.alloc(1500, 'x');
   const other = Buffer.from(large);
   other[1499] = 0;
-  heard(large);
+  receive(large);
   passedOn(other);
   assert.equal(left().length, 1);
 });
 
-test('the oldest go when there are too many bytes, and when they are too old', () => {
+test('the oldest frames are dropped at silentUplinkBytesMax and after silentUplinkMsMax', () => {
   const few = silent();
-  few.heard(frame('old'), 0);
-  few.heard(frame('young'), LIMITS.silentUplinkMsMax);
-  few.heard(frame('new'), LIMITS.silentUplinkMsMax + 1);
+  few.receive(frame('old'), 0);
+  few.receive(frame('young'), LIMITS.silentUplinkMsMax);
+  few.receive(frame('new'), LIMITS.silentUplinkMsMax + 1);
   assert.deepEqual(few.left(), ['young', 'new']);
 
   const many = silent();
   const frames = LIMITS.silentUplinkBytesMax / 1024;
-  for (let i = 0; i < frames + 10; i++) many.heard(Buffer.alloc(1024, i));
+  for (let i = 0; i < frames + 10; i++) many.receive(Buffer.alloc(1024, i));
   assert.equal(many.input.frames, frames);
   many.input.clear();
   assert.equal(many.pool.inUse, 0);
 });
 
-test('what the link brought long ago hides nothing that is heard now', () => {
-  const { heard, passedOn, left } = silent();
+test('a frame that the link brought more than silentUplinkMsMax ago matches nothing', () => {
+  const { receive, passedOn, left } = silent();
   passedOn(frame('again'), 0);
-  heard(frame('again'), LIMITS.silentUplinkMsMax + 1);
+  receive(frame('again'), LIMITS.silentUplinkMsMax + 1);
   assert.deepEqual(left(), ['again']);
 });
 
-test('an uplink that hears nothing remembers a bounded number of frames', () => {
-  const { heard, passedOn, left } = silent();
+test('a bounded number of the link’s frames is remembered while the uplink receives nothing', () => {
+  const { receive, passedOn, left } = silent();
   for (let i = 0; i < 100_000; i++) passedOn(frame(`frame ${i}`));
-  heard(frame('frame 99999'));
-  heard(frame('frame 1'));
+  receive(frame('frame 99999'));
+  receive(frame('frame 1'));
   assert.deepEqual(left(), ['frame 1']);
 });

@@ -1,4 +1,4 @@
-/** The primary announces its VM's addresses again when the former primary comes back: that one may have spoken late. */
+/** The primary announces its VM's addresses again when the former primary comes back, which may have spoken late. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Hello } from '../../src/link/link-protocol.ts';
@@ -10,7 +10,7 @@ import { fakeParts } from './parts.ts';
 
 const HELLO = { channel: 'data', node: 'a', role: 'candidate', generation: 3 } as Hello;
 
-test('the primary announces its addresses when a candidate connects, and not after it was fenced', async () => {
+test('a primary announces its addresses when a candidate connects, until it is fenced', async () => {
   const { parts, time, dispatched } = fakeParts();
   const primary = AsPrimary.toBoot(parts, 1);
   Object.defineProperty(primary.vm, 'vm', { value: {} as GuardedVm });

@@ -9,7 +9,7 @@ import { systemClock } from '../../src/io/clock.ts';
 import { Capture } from '../../src/node/capture.ts';
 import { EventLog } from '../../src/observe/event-log.ts';
 
-test('one capture at a time; its tap is there while it runs, and gone when its limit is reached', async (t) => {
+test('there is one capture at a time, and a tap until it is stopped or reaches its limit', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'colo-capture-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const events = new EventLog({ path: join(folder, 'events'), node: 'a', now: () => 0 });
@@ -26,7 +26,7 @@ test('one capture at a time; its tap is there while it runs, and gone when its l
   tap()?.(TAP.released, frame, 0, frame.length, 'match');
   assert.deepEqual(capture.stop(), { path, frames: 1 });
   assert.equal(tap(), null);
-  // It is told when the file is closed, which the next capture does not wait for.
+  // The end is emitted when the file is closed; the next capture does not wait for that.
   const ends = () => events.after(0).filter((event) => event.type === 'capture.ended');
   for (let tries = 0; ends().length === 0; tries++) {
     assert.ok(tries < 200, 'the first capture ends');

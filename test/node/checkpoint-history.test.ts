@@ -14,7 +14,7 @@ const report = (epoch: number, reason: CheckpointReason, pauseMs: number): Check
   atMs: 1_000_000 + epoch,
 });
 
-test('without a checkpoint there are no quantiles', () => {
+test('without a checkpoint the quantiles are null', () => {
   assert.deepEqual(new CheckpointHistory().summary(), {
     count: 0,
     byReason: {},
@@ -23,7 +23,7 @@ test('without a checkpoint there are no quantiles', () => {
   });
 });
 
-test('counts by reason, quantiles by nearest rank, and the last one', () => {
+test('a summary has counts by reason, quantiles by nearest rank, and the last report', () => {
   const history = new CheckpointHistory();
   for (let i = 1; i <= 100; i++) history.add(report(i, i % 4 === 0 ? 'interval' : 'diverged-bytes', i));
   const { count, byReason, pauseMs, last } = history.summary();
@@ -33,7 +33,7 @@ test('counts by reason, quantiles by nearest rank, and the last one', () => {
   assert.equal(last?.epoch, 100);
 });
 
-test('pauses of long ago are forgotten, counts are not', () => {
+test('quantiles cover the last 1000 pauses, counts cover all', () => {
   const history = new CheckpointHistory();
   for (let i = 1; i <= 1000; i++) history.add(report(i, 'interval', 100));
   assert.deepEqual(history.summary().pauseMs, { p50: 100, p99: 100 });

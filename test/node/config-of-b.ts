@@ -1,4 +1,4 @@
-/** The configuration of a node of a pair that never opens anything it names. */
+/** The configuration of node b, for tests that open none of the paths and addresses in it. */
 import { parseNodeConfig } from '../../src/config/node-config.ts';
 
 export const CONFIG = parseNodeConfig(

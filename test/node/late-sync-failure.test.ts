@@ -1,4 +1,4 @@
-/** A first copy that is complete, or fails, after its session has ended: the next session is not affected. */
+/** A first copy that is complete, or fails, after its session has ended does not affect the next session. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ColoError } from '../../src/error.ts';
@@ -20,7 +20,7 @@ import { fakeParts, never } from './parts.ts';
 const failure = new ColoError('COLO_QEMU_EXITED', 'QEMU ended');
 const HELLO = { channel: 'data', node: 'a', role: 'candidate', generation: 3 } as Hello;
 
-/** A candidate whose primary is played by the test: it takes both channels, and notes the control messages. */
+/** A candidate; the test plays its primary, which accepts both channels and records the control messages. */
 async function candidate() {
   let failStart = () => {};
   const streams: FakeStream[] = [];
@@ -89,7 +89,7 @@ async function candidate() {
   return { secondary, data, opened, received, startSync, failStart: () => failStart(), pump, types, streams };
 }
 
-test('a secondary whose copy fails starts again, but not for a copy of a session that has ended', async () => {
+test('a failed copy is reported and dispatched, unless its session has ended', async () => {
   for (const late of [false, true]) {
     const { data, received, startSync, failStart, pump, types } = await candidate();
     await startSync();
@@ -102,7 +102,7 @@ test('a secondary whose copy fails starts again, but not for a copy of a session
   }
 });
 
-test('a copy begins, but not with a session that has ended', async () => {
+test('a copy begins, unless its session has ended', async () => {
   for (const late of [false, true]) {
     const { secondary, data, opened, received, startSync, pump, streams } = await candidate();
     const [qemu] = fakePair();
@@ -119,11 +119,11 @@ test('a copy begins, but not with a session that has ended', async () => {
     await pump();
     assert.deepEqual(received, late ? [] : [MESSAGE.syncReady]);
     assert.ok(opened.state !== undefined);
-    assert.deepEqual([qemu.open, streams[2].open], [!late, !late], 'what no session uses is closed');
+    assert.deepEqual([qemu.open, streams[2].open], [!late, !late], 'streams that no session uses are closed');
   }
 });
 
-test('a primary whose copy fails ends the session that it was for, and no later one', async () => {
+test('a primary whose copy fails ends the session of that copy, and no later one', async () => {
   for (const late of [false, true]) {
     const { parts, time, dispatched } = fakeParts();
     const primary = AsPrimary.toBoot(parts, 1);

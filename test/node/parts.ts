@@ -1,4 +1,4 @@
-/** What a role is given, for tests: ports without streams, and a record of what the role dispatches and emits. */
+/** `NodeParts` for tests of a role: ports without streams, and a record of what the role dispatches and emits. */
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
 import type { Transports } from '../../src/io/surroundings.ts';

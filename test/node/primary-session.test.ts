@@ -19,7 +19,7 @@ const CONNECTION = tcpKeyOf({
   remotePort: 40112,
 });
 
-/** A session whose first copy has come to QEMU's READY; the test plays the secondary's node and both QEMUs. */
+/** A session whose first copy has reached QEMU's READY; the test plays the secondary's node and both QEMUs. */
 async function copied(requestCheckpoint: () => Promise<void>) {
   const paths = new TwoPaths();
   const time = new FakeTime();
@@ -64,10 +64,10 @@ async function copied(requestCheckpoint: () => Promise<void>) {
   return { paths, session, log, pass, synced, pvmQemu, svmQemu };
 }
 
-test('a checkpoint that fails ends the session, whoever asked for it: the gate is closed', async () => {
+test('a requested checkpoint that fails ends the session, since only that opens the gate', async () => {
   let refuse = false;
   const ask = async () => {
-    if (refuse) throw new ColoError('COLO_QMP_TIMEOUT', 'no answer');
+    if (refuse) throw new ColoError('COLO_QMP_TIMEOUT', 'no reply');
   };
   const all = await copied(ask);
   all.pvmQemu.write(u32(1), () => {});
@@ -80,17 +80,17 @@ test('a checkpoint that fails ends the session, whoever asked for it: the gate i
   refuse = true;
   await assert.rejects(all.session.checkpoint('requested'), { code: 'COLO_QMP_TIMEOUT' });
   await settled();
-  assert.equal(all.log.at(-1), 'closed: no answer');
+  assert.equal(all.log.at(-1), 'closed: no reply');
 });
 
-test('what a commit does to the map of offsets is told at once', async () => {
+test('a commit that changes the map of offsets sends it at once', async () => {
   const all = await copied(async () => {});
-  const told = () => all.log.filter((line) => line.startsWith('offsets')).length;
+  const mapsSent = () => all.log.filter((line) => line.startsWith('offsets')).length;
   all.pvmQemu.write(u32(1), () => {});
   await all.pass();
   all.svmQemu.write(u32(2), () => {});
   await all.pass();
-  const before = told();
+  const before = mapsSent();
   all.paths.primary.offsets.add(Int32Array.from(CONNECTION), {
     vmIsn: 1,
     seqDelta: 2,
@@ -99,8 +99,11 @@ test('what a commit does to the map of offsets is told at once', async () => {
   });
   all.svmQemu.write(u32(5), () => {});
   await all.pass();
-  assert.equal(told(), before + 1);
-  assert.ok(!all.log.includes('first commit'), 'what came meanwhile is not on its way to both VMs yet');
+  assert.equal(mapsSent(), before + 1);
+  assert.ok(
+    !all.log.includes('first commit'),
+    'the gate is still closed: its input is not yet on its way to both VMs',
+  );
   all.svmQemu.write(u32(6), () => {});
   await all.pass();
   assert.ok(all.log.includes('first commit'));

@@ -3,14 +3,14 @@ import { test } from 'node:test';
 import { Scope } from '../../src/node/scope.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 
-test('the end of a scope ends the scopes below it, and none above or beside it', () => {
+test('the end of a scope ends the scopes below it, and no other', () => {
   const node = new Scope();
   const [state, role] = [new Scope(node), new Scope(node)];
   const session = new Scope(role);
   role.end();
   assert.deepEqual([node.isOver, state.isOver, role.isOver, session.isOver], [false, false, true, true]);
   assert.equal(session.signal.aborted, true);
-  assert.equal(new Scope(role).isOver, true, 'what begins after the end is over at once');
+  assert.equal(new Scope(role).isOver, true, 'a scope that begins below an ended one is over at once');
   node.end();
   assert.equal(state.isOver, true);
 });
@@ -27,13 +27,13 @@ test('a scope that begins while its parent ends is over at once', () => {
 
 test('a timer of a scope calls once, unless the scope has ended', async () => {
   const time = new FakeTime();
-  const [kept, ended] = [new Scope(), new Scope()];
+  const [lasting, ended] = [new Scope(), new Scope()];
   const calls: string[] = [];
-  kept.after(time, 10, () => calls.push('kept'));
+  lasting.after(time, 10, () => calls.push('lasting'));
   ended.after(time, 10, () => calls.push('ended'));
   await time.pass(5);
   ended.end();
   ended.after(time, 1, () => calls.push('too late'));
   await time.pass(50);
-  assert.deepEqual(calls, ['kept']);
+  assert.deepEqual(calls, ['lasting']);
 });

@@ -47,7 +47,7 @@ function begun() {
   return { paths, time, begin, peer, pumpStreams, ended };
 }
 
-test('a map of offsets replaces the one before; one that comes before the copy is stored', () => {
+test('a map of offsets replaces the former one, and is stored if it arrives before the copy', () => {
   const { paths, begin } = begun();
   const { offsets } = paths.secondary;
   const send = (...ports: number[]) => {
@@ -61,7 +61,7 @@ test('a map of offsets replaces the one before; one that comes before the copy i
   assert.equal(offsets.size, 1);
 });
 
-test('the migration stream ends first: what lies on the link is read before anybody is told', async () => {
+test('when the migration stream ends first, the link is read to its end before the session notifies of its own', async () => {
   for (const linkEnds of [true, false]) {
     const { paths, time, begin, peer, pumpStreams, ended } = begun();
     begin();
@@ -70,7 +70,7 @@ test('the migration stream ends first: what lies on the link is read before anyb
     peer.close();
     pumpStreams();
     pumpStreams();
-    assert.deepEqual(ended, [], 'its last words lie unread');
+    assert.deepEqual(ended, [], 'the link has not been read yet');
     paths.settle();
     assert.equal(paths.secondary.offsets.size, 1);
     if (linkEnds) {

@@ -24,14 +24,14 @@ for (const [state, role, phase] of [
   [{ name: 'primary', peer: 'b' }, 'primary', 'protected'],
   [claiming('boot'), 'primary', 'starting'],
   [claiming('protect'), 'primary', 'syncing'],
-  // Its lease runs out while it asks: whoever reads "alone" would think it may speak.
+  // Its lease may end while it asks, so "alone" would mislead: that one may speak.
   [claiming('alone'), 'primary', 'promoting'],
   [claiming('promote'), 'secondary', 'promoting'],
   [{ name: 'fenced', why: '' }, null, 'fenced'],
   [{ name: 'stopped' }, null, 'stopped'],
 ] as [PairState, string | null, string][]) {
   const purpose = state.name === 'claiming' ? ` ${state.purpose}` : '';
-  test(`${state.name}${purpose} shows as ${role ?? 'no role'}, ${phase}`, () => {
+  test(`state ${state.name}${purpose} is shown as ${role ?? 'no role'}, ${phase}`, () => {
     const pair = newPair('a', true);
     pair.state = state;
     assert.deepEqual([roleOf(pair), phaseOf(pair)], [role, phase]);

@@ -18,28 +18,28 @@ async function until(holds: () => boolean): Promise<void> {
   }
 }
 
-test('dials until the uplink is there, again when it is lost, and no more once closed', async (t) => {
+test('a keeper dials until the uplink is connected, again when it is lost, and no more after close', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'colo-keeper-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const path = join(folder, 'up.sock');
   const events = new EventLog({ path: join(folder, 'events'), node: 'a', now: () => 0 });
-  const told: string[] = [];
-  events.subscribe((event) => told.push(event.type));
+  const emitted: string[] = [];
+  events.subscribe((event) => emitted.push(event.type));
   const slabs = new SlabPool(LIMITS.slabBytes, 4);
   const frames: number[] = [];
   const port = new FramePort('uplink', slabs);
   port.seat({ handler: { frame: (_slab, _at, length) => frames.push(length), batchEnd() {} } });
   const keeper = new UplinkKeeper(port, { kind: 'unix', mode: 'connect', path }, events);
   void keeper.connect();
-  await until(() => told.includes('uplink.down'));
+  await until(() => emitted.includes('uplink.down'));
   await sleep(350);
-  assert.deepEqual(told, ['uplink.down'], 'said once, not at every try');
+  assert.deepEqual(emitted, ['uplink.down'], 'emitted once per outage, not at every try');
 
   const accepted: Socket[] = [];
   const server: Server = createServer((socket) => accepted.push(socket)).listen(path);
   t.after(() => server.close());
   await until(() => port.isOpen && accepted.length === 1);
-  // Half a frame, and the end: the next stream starts afresh.
+  // The stream ends within a frame: framing starts again at the next stream's first byte.
   accepted[0].write(Buffer.from([0, 0, 0, 60, 1, 2, 3]));
   await sleep(20);
   accepted[0].destroy();
@@ -47,11 +47,11 @@ test('dials until the uplink is there, again when it is lost, and no more once c
   accepted[1].write(Buffer.concat([Buffer.from([0, 0, 0, 60]), Buffer.alloc(60)]));
   await until(() => frames.length === 1);
   assert.deepEqual(frames, [60]);
-  assert.deepEqual(told, ['uplink.down', 'uplink.up', 'uplink.lost', 'uplink.up']);
+  assert.deepEqual(emitted, ['uplink.down', 'uplink.up', 'uplink.lost', 'uplink.up']);
 
   keeper.close();
   await sleep(250);
   assert.equal(accepted.length, 2);
-  assert.equal(told.length, 4, 'closing is no loss');
+  assert.equal(emitted.length, 4, 'close emits no loss');
   await events.close();
 });

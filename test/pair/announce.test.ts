@@ -5,12 +5,12 @@ import { address, internetChecksum, u32 } from '../frames.ts';
 
 const MAC = '52:54:00:ab:cd:ef';
 
-/** Frames as hex, padding and length prefix checked and taken off. */
+/** Returns the frames as hex; checks padding and length prefix, and removes the prefix. */
 function frames(addresses: string[], bytes: number): string[] {
   return announcements(MAC, addresses).map((message) => {
     const frame = Buffer.from(message);
     assert.equal(frame.readUInt32BE(0), frame.length - 4);
-    assert.ok(frame.length - 4 >= 60, 'as long as Ethernet asks');
+    assert.ok(frame.length - 4 >= 60, 'at least as long as Ethernet requires');
     assert.ok(frame.subarray(4 + bytes).every((byte) => byte === 0) || frame.length > 64);
     return frame.toString('hex', 4);
   });
@@ -18,7 +18,7 @@ function frames(addresses: string[], bytes: number): string[] {
 
 const PADDING = '00'.repeat(18);
 
-test('RARP tells switches where the MAC lives', () => {
+test('one RARP frame announces the MAC to switches', () => {
   assert.deepEqual(frames([], 42), [
     'ffffffffffff' +
       '525400abcdef' +
@@ -32,7 +32,7 @@ test('RARP tells switches where the MAC lives', () => {
   ]);
 });
 
-test('gratuitous ARP tells neighbours, one for each IPv4 address', () => {
+test('one gratuitous ARP frame announces each IPv4 address', () => {
   const arp = (ip: string) =>
     'ffffffffffff' +
     '525400abcdef' +
@@ -56,7 +56,7 @@ for (const [text, full] of [
   ['1:2:3:4:5:6:7::', '00010002000300040005000600070000'],
   ['64:ff9b::192.0.2.33', '0064ff9b0000000000000000c0000221'],
 ]) {
-  test(`neighbour advertisement for ${text}`, () => {
+  test(`a neighbour advertisement announces ${text}`, () => {
     const frame = Buffer.from(announcements(MAC, [text])[1].subarray(4));
     assert.equal(frame.length, 86);
     const allNodes = 'ff020000000000000000000000000001';

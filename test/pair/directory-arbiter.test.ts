@@ -18,11 +18,11 @@ const record = (generation: number, primary: string): PairRecord => ({
   secondary: null,
 });
 
-test('an empty directory holds no record, and is made when it is missing', async () => {
+test('an empty directory has no record, and a missing one is created', async () => {
   assert.deepEqual(await new DirectoryArbiter(join(fresh(), 'deeper')).read(), { revision: 0, record: null });
 });
 
-test('a change is there for everybody, and an old revision changes nothing', async () => {
+test('both nodes read a change, and a swap with an old revision changes nothing', async () => {
   const directory = fresh();
   const [one, two] = [new DirectoryArbiter(directory), new DirectoryArbiter(directory)];
   const { revision } = await one.read();
@@ -42,27 +42,27 @@ test('a change is there for everybody, and an old revision changes nothing', asy
   assert.deepEqual(await one.read(), { revision: 2, record: pair });
 });
 
-test('of many changes at once exactly one is made, and all are told which', async () => {
+test('one of several concurrent swaps wins, and each returns the winner’s record', async () => {
   const directory = fresh();
   await new DirectoryArbiter(directory).read();
   for (let revision = 0; revision < 5; revision++) {
     const names = ['a', 'b', 'c', 'd'];
-    const answers = await Promise.all(
+    const results = await Promise.all(
       names.map((name) =>
         new DirectoryArbiter(directory).compareAndSwap(revision, record(revision + 1, name)),
       ),
     );
-    const won = answers.flatMap((answer, i) => (answer.won ? [names[i]] : []));
+    const won = results.flatMap((result, i) => (result.won ? [names[i]] : []));
     assert.equal(won.length, 1);
-    for (const answer of answers) {
-      assert.equal(answer.revision, revision + 1);
-      assert.equal(answer.record?.primary, won[0]);
+    for (const result of results) {
+      assert.equal(result.revision, revision + 1);
+      assert.equal(result.record?.primary, won[0]);
     }
   }
   assert.equal((await readdir(directory)).length, 5, 'no drafts are left');
 });
 
-test('who won is told what he wrote, though it was changed again before he looked', async () => {
+test('a swap that won returns its own record, even if the other node has changed it since', async () => {
   const directory = fresh();
   const arbiter = new DirectoryArbiter(directory);
   await arbiter.read();
@@ -75,7 +75,7 @@ test('who won is told what he wrote, though it was changed again before he looke
   });
 });
 
-test('what a crash left behind is no record', async () => {
+test('files that a crash left are not records', async () => {
   const directory = fresh();
   const arbiter = new DirectoryArbiter(directory);
   await arbiter.read();
@@ -87,14 +87,14 @@ test('what a crash left behind is no record', async () => {
   assert.equal((await arbiter.compareAndSwap(1, record(2, 'b'))).won, true);
 });
 
-test('versions go on beyond nine', async () => {
+test('the record has versions after the ninth', async () => {
   const arbiter = new DirectoryArbiter(fresh());
   await arbiter.read();
   for (let i = 0; i < 11; i++) assert.equal((await arbiter.compareAndSwap(i, record(i + 1, 'a'))).won, true);
   assert.equal((await arbiter.read()).revision, 11);
 });
 
-test('a directory that cannot be used, and a record that is none, are COLO_ARBITER_UNREACHABLE', async () => {
+test('an unusable directory and a malformed record are COLO_ARBITER_UNREACHABLE', async () => {
   const file = fresh();
   await writeFile(file, '');
   const unreachable = { code: 'COLO_ARBITER_UNREACHABLE', message: new RegExp(file) };

@@ -6,7 +6,7 @@ import type { Instant } from '../../src/units.ts';
 
 const LEASE_MS = 1000;
 
-/** One heartbeat: when it is sent, how long it and its answer take, and which of them is lost. */
+/** One heartbeat: when it is sent, how long it and its reply take, and which of them is lost. */
 const beat = fc.record({
   afterMs: fc.integer({ min: 0, max: 400 }),
   thereMs: fc.integer({ min: 0, max: 3000 }),
@@ -16,13 +16,13 @@ const beat = fc.record({
   repeated: fc.boolean(),
 });
 
-/** Until when the right lasts after the reply to heartbeat `number`. */
+/** Returns the end of the right after the reply to heartbeat `number`. */
 function untilAfter(right: SpeakingRight, number: number): number {
   right.answered(number);
   return right.untilMs;
 }
 
-test('the secondary may never take over before the primary’s time to speak is over', () => {
+test('the secondary’s promise never ends before the primary’s lease', () => {
   const clock = fc.record({
     offsetMs: fc.integer({ min: -1e6, max: 1e6 }),
     rate: fc.double({ min: 0.96, max: 1.04, noNaN: true }),
@@ -63,7 +63,7 @@ test('the secondary may never take over before the primary’s time to speak is 
       while (events.length > 0) {
         events.sort((a, b) => a.ms - b.ms);
         const event = events.shift()!;
-        // Were the secondary to stop listening at this very moment:
+        // As if the secondary received no further heartbeat:
         assert.ok(speakUntilMs < trueTime(promise.overAtMs));
         event.run(event.ms);
         assert.ok(speakUntilMs < trueTime(promise.overAtMs));
@@ -73,7 +73,7 @@ test('the secondary may never take over before the primary’s time to speak is 
   );
 });
 
-test('an answer gives time from when its heartbeat was sent', () => {
+test('a reply proves the lease from when its heartbeat was sent', () => {
   const right = new SpeakingRight(LEASE_MS);
   const number = right.send(5000 as Instant);
   right.send(5100 as Instant);
@@ -81,7 +81,7 @@ test('an answer gives time from when its heartbeat was sent', () => {
   assert.equal(untilAfter(right, number), 5900);
 });
 
-test('an older answer takes nothing back', () => {
+test('a late reply to an older heartbeat does not shorten the lease', () => {
   const right = new SpeakingRight(LEASE_MS);
   const first = right.send(0 as Instant);
   const second = right.send(100 as Instant);
@@ -89,7 +89,7 @@ test('an older answer takes nothing back', () => {
   assert.equal(untilAfter(right, first), 1000);
 });
 
-test('nothing was answered, nothing may be said: not for a number that was never sent, nor for a forgotten one', () => {
+test('a reply to a heartbeat that was never sent, or that is more than 64 heartbeats old, proves nothing', () => {
   const right = new SpeakingRight(LEASE_MS);
   assert.equal(untilAfter(right, 0), Number.NEGATIVE_INFINITY);
   right.send(10 as Instant);
@@ -100,7 +100,7 @@ test('nothing was answered, nothing may be said: not for a number that was never
   assert.equal(untilAfter(right, 2), 1900);
 });
 
-test('a promise counts from the last heartbeat, and from the beginning', () => {
+test('a promise counts from the last heartbeat, or from its creation', () => {
   const promise = new LeasePromise(LEASE_MS, 50 as Instant);
   assert.equal(promise.overAtMs, 1050);
   promise.heard(70 as Instant);

@@ -19,7 +19,7 @@ const stored = (record: PairRecord | null, revision = 7): Stored => ({ revision,
 const next = (record: PairRecord): PairRecord => ({ ...record, generation: 4 });
 const linkLost: PairEvent = { type: 'linkLost', cause: 'cable' };
 
-/** Node `a` in some state, holding some record. */
+/** Node `a` in `state`, with `record` stored. */
 function pairIn(state: PairState, record: PairRecord | null, autoProtect = true): Pair {
   return { ...newPair('a', autoProtect), state, stored: stored(record) };
 }
@@ -55,10 +55,24 @@ type Row = [
 ];
 
 const ROWS: Row[] = [
-  ['first start', starting, null, { type: 'record', stored: stored(null) }, 'claiming', 'swap'],
-  ['cold start of the one', starting, null, { type: 'record', stored: stored(ALONE_A) }, 'claiming', 'swap'],
   [
-    'the other has it',
+    'claims to boot at the first start',
+    starting,
+    null,
+    { type: 'record', stored: stored(null) },
+    'claiming',
+    'swap',
+  ],
+  [
+    'claims to boot if the record says alone(this node)',
+    starting,
+    null,
+    { type: 'record', stored: stored(ALONE_A) },
+    'claiming',
+    'swap',
+  ],
+  [
+    'becomes a candidate if the other node is alone',
     starting,
     null,
     { type: 'record', stored: stored(ALONE_B) },
@@ -66,7 +80,7 @@ const ROWS: Row[] = [
     'becomeCandidate',
   ],
   [
-    'was primary of a pair',
+    'dials and waits for the other node if it was primary of a pair',
     starting,
     null,
     { type: 'record', stored: stored(PAIR_AB) },
@@ -74,24 +88,45 @@ const ROWS: Row[] = [
     'becomeCandidate waitForReturn',
   ],
   [
-    'was secondary',
+    'dials the other node if it was secondary of a pair',
     starting,
     null,
     { type: 'record', stored: stored(PAIR_BA) },
     'returning',
     'becomeCandidate',
   ],
-  ['no arbiter at the start', starting, null, arbiterFailed, 'starting', 'retryAfter'],
-  ['asks again', starting, null, { type: 'retry' }, 'starting', 'readRecord'],
-  ['nobody showed the VM', returning, PAIR_AB, { type: 'returnTimeOver' }, 'claiming', 'swap'],
-  ['the other has the VM', returning, PAIR_AB, { type: 'linkUp', peer: 'b' }, 'candidate', ''],
-  ['a start has no return time', starting, PAIR_AB, { type: 'returnTimeOver' }, 'starting', ''],
-
-  ['asked to take a copy', candidate, ALONE_B, { type: 'syncAsked' }, 'copying', ''],
-  ['has a copy', { name: 'copying' }, ALONE_B, { type: 'committed' }, 'secondary', ''],
-  ['no link, no copy', { name: 'copying' }, ALONE_B, linkLost, 'starting', 'closeLink retryAfter'],
+  ['retries without an arbiter', starting, null, arbiterFailed, 'starting', 'retryAfter'],
+  ['reads the record again', starting, null, { type: 'retry' }, 'starting', 'readRecord'],
   [
-    'its VM is gone',
+    'claims to boot if the other node did not connect',
+    returning,
+    PAIR_AB,
+    { type: 'returnTimeOver' },
+    'claiming',
+    'swap',
+  ],
+  [
+    'becomes a candidate if the other node has the VM',
+    returning,
+    PAIR_AB,
+    { type: 'linkUp', peer: 'b' },
+    'candidate',
+    '',
+  ],
+  ['ignores the end of another state’s wait', starting, PAIR_AB, { type: 'returnTimeOver' }, 'starting', ''],
+
+  ['takes a copy', candidate, ALONE_B, { type: 'syncAsked' }, 'copying', ''],
+  ['is a secondary after the first commit', { name: 'copying' }, ALONE_B, { type: 'committed' }, 'secondary', ''],
+  [
+    'starts again without the link',
+    { name: 'copying' },
+    ALONE_B,
+    linkLost,
+    'starting',
+    'closeLink retryAfter',
+  ],
+  [
+    'starts again without its VM',
     { name: 'copying' },
     ALONE_B,
     { type: 'vmLost', message: '' },
@@ -99,21 +134,49 @@ const ROWS: Row[] = [
     'closeLink retryAfter',
   ],
 
-  ['waits for its promise', secondary, PAIR_BA, linkLost, 'orphaned', 'waitForLease'],
-  ['asks to take over', secondary, PAIR_BA, { type: 'failover' }, 'secondary', 'askTakeover'],
-  ['the primary has yielded', secondary, PAIR_BA, { type: 'yielded' }, 'orphaned', 'closeLink readRecord'],
   [
-    'its VM is gone too',
+    'waits until the lease that it promised is over',
+    secondary,
+    PAIR_BA,
+    linkLost,
+    'orphaned',
+    'waitForLease',
+  ],
+  ['asks the primary to yield', secondary, PAIR_BA, { type: 'failover' }, 'secondary', 'askTakeover'],
+  [
+    'reads the record once the primary has yielded',
+    secondary,
+    PAIR_BA,
+    { type: 'yielded' },
+    'orphaned',
+    'closeLink readRecord',
+  ],
+  [
+    'starts again without its VM',
     secondary,
     PAIR_BA,
     { type: 'vmLost', message: '' },
     'starting',
     'closeLink retryAfter',
   ],
-  ['asks when its promise is over', orphaned, PAIR_BA, { type: 'leaseOver' }, 'orphaned', 'readRecord'],
-  ['may take over', orphaned, null, { type: 'record', stored: stored(PAIR_BA) }, 'claiming', 'checkVm'],
   [
-    'its copy died, too',
+    'reads the record when the lease is over',
+    orphaned,
+    PAIR_BA,
+    { type: 'leaseOver' },
+    'orphaned',
+    'readRecord',
+  ],
+  [
+    'claims to be promoted if the record names it as secondary',
+    orphaned,
+    null,
+    { type: 'record', stored: stored(PAIR_BA) },
+    'claiming',
+    'checkVm',
+  ],
+  [
+    'starts again if its copy has died',
     orphaned,
     PAIR_BA,
     { type: 'vmLost', message: '' },
@@ -121,7 +184,7 @@ const ROWS: Row[] = [
     'closeLink retryAfter',
   ],
   [
-    'may not: the other went alone',
+    'starts again if the other node is alone',
     orphaned,
     null,
     { type: 'record', stored: stored(ALONE_B) },
@@ -129,30 +192,79 @@ const ROWS: Row[] = [
     'closeLink retryAfter',
   ],
   [
-    'may not: never protected',
+    'starts again if there is no record',
     orphaned,
     null,
     { type: 'record', stored: stored(null) },
     'starting',
     'closeLink retryAfter',
   ],
-  ['no arbiter, no takeover', orphaned, PAIR_BA, arbiterFailed, 'orphaned', 'retryAfter'],
-  ['promoted', { name: 'promoting' }, ALONE_A, { type: 'promoted' }, 'alone', ''],
+  [
+    'retries without an arbiter, and is not promoted',
+    orphaned,
+    PAIR_BA,
+    arbiterFailed,
+    'orphaned',
+    'retryAfter',
+  ],
+  ['is alone when QEMU has left COLO', { name: 'promoting' }, ALONE_A, { type: 'promoted' }, 'alone', ''],
 
-  ['a candidate comes', alone, ALONE_A, { type: 'linkUp', peer: 'b' }, 'syncing', 'startSync'],
-  ['nobody to protect with', alone, ALONE_A, { type: 'protect' }, 'alone', ''],
-  ['asked to protect', { name: 'alone', peer: 'b' }, ALONE_A, { type: 'protect' }, 'syncing', 'startSync'],
-  ['the first commit', syncing, ALONE_A, { type: 'committed' }, 'claiming', 'speakByLease swap'],
-  ['the copy failed', syncing, ALONE_A, { type: 'syncFailed', message: '' }, 'alone', 'closeLink goAlone'],
-  ['no peer, no copy', syncing, ALONE_A, linkLost, 'alone', 'closeLink goAlone'],
+  ['copies its VM to a candidate', alone, ALONE_A, { type: 'linkUp', peer: 'b' }, 'syncing', 'startSync'],
+  ['ignores the request without a candidate', alone, ALONE_A, { type: 'protect' }, 'alone', ''],
+  [
+    'copies its VM to the candidate that waits',
+    { name: 'alone', peer: 'b' },
+    ALONE_A,
+    { type: 'protect' },
+    'syncing',
+    'startSync',
+  ],
+  [
+    'speaks by the lease before it claims to be protected',
+    syncing,
+    ALONE_A,
+    { type: 'committed' },
+    'claiming',
+    'speakByLease swap',
+  ],
+  [
+    'is alone again after a failed copy',
+    syncing,
+    ALONE_A,
+    { type: 'syncFailed', message: '' },
+    'alone',
+    'closeLink goAlone',
+  ],
+  ['is alone again without the link', syncing, ALONE_A, linkLost, 'alone', 'closeLink goAlone'],
 
-  ['the secondary is gone, or its own VM', primary, PAIR_AB, linkLost, 'claiming', 'checkVm'],
-  ['told to do without', primary, PAIR_AB, { type: 'failover' }, 'claiming', 'closeLink checkVm'],
-  ['yields', primary, PAIR_AB, { type: 'takeoverAsked' }, 'fenced', 'fence sendYielded retryAfter'],
-  ['lost its VM', primary, PAIR_AB, { type: 'vmLost', message: '' }, 'stopped', 'closeLink exit'],
+  ['checks its own VM before it claims to be alone', primary, PAIR_AB, linkLost, 'claiming', 'checkVm'],
+  [
+    'closes the link and claims to be alone',
+    primary,
+    PAIR_AB,
+    { type: 'failover' },
+    'claiming',
+    'closeLink checkVm',
+  ],
+  [
+    'is fenced before it yields',
+    primary,
+    PAIR_AB,
+    { type: 'takeoverAsked' },
+    'fenced',
+    'fence sendYielded retryAfter',
+  ],
+  [
+    'stops, so that the secondary is promoted',
+    primary,
+    PAIR_AB,
+    { type: 'vmLost', message: '' },
+    'stopped',
+    'closeLink exit',
+  ],
 
   [
-    'may boot',
+    'boots after it has won',
     claiming('boot'),
     ALONE_A,
     { type: 'swapped', won: true, stored: stored(next(ALONE_A), 8) },
@@ -160,7 +272,7 @@ const ROWS: Row[] = [
     'bootVm',
   ],
   [
-    'may not boot',
+    'starts again after it has lost a boot',
     claiming('boot'),
     ALONE_A,
     { type: 'swapped', won: false, stored: stored(next(ALONE_B), 8) },
@@ -168,7 +280,7 @@ const ROWS: Row[] = [
     'closeLink retryAfter',
   ],
   [
-    'is protected',
+    'is protected after it has won',
     claiming('protect', 'b'),
     ALONE_A,
     { type: 'swapped', won: true, stored: stored(next(PAIR_AB), 8) },
@@ -176,18 +288,39 @@ const ROWS: Row[] = [
     'confirmProtected',
   ],
   [
-    'lost the link while it claimed: takes it back',
+    'claims to be alone if the link was lost meanwhile',
     { name: 'claiming', purpose: 'protect', peer: 'b', cause: '', linkLost: true },
     ALONE_A,
     { type: 'swapped', won: true, stored: stored(next(PAIR_AB), 8) },
     'claiming',
     'checkVm',
   ],
-  ['its VM lives', claiming('alone'), PAIR_AB, { type: 'vmAnswers' }, 'claiming', 'swap'],
-  ['its VM lives, too', claiming('promote'), PAIR_BA, { type: 'vmAnswers' }, 'claiming', 'swap'],
-  ['its VM says nothing', claiming('alone'), PAIR_AB, { type: 'vmSilent' }, 'claiming', 'retryAfter'],
   [
-    'its VM was dead',
+    'asks to be alone when its VM replies',
+    claiming('alone'),
+    PAIR_AB,
+    { type: 'vmAnswers' },
+    'claiming',
+    'swap',
+  ],
+  [
+    'asks for its promotion when its VM replies',
+    claiming('promote'),
+    PAIR_BA,
+    { type: 'vmAnswers' },
+    'claiming',
+    'swap',
+  ],
+  [
+    'retries while its VM does not reply',
+    claiming('alone'),
+    PAIR_AB,
+    { type: 'vmSilent' },
+    'claiming',
+    'retryAfter',
+  ],
+  [
+    'stops without its VM',
     claiming('alone'),
     PAIR_AB,
     { type: 'vmLost', message: '' },
@@ -195,7 +328,7 @@ const ROWS: Row[] = [
     'closeLink exit',
   ],
   [
-    'goes alone',
+    'is alone after it has won',
     claiming('alone'),
     PAIR_AB,
     { type: 'swapped', won: true, stored: stored(next(ALONE_A), 8) },
@@ -203,7 +336,7 @@ const ROWS: Row[] = [
     'goAlone',
   ],
   [
-    'lost against the secondary',
+    'is fenced after it has lost against the secondary',
     claiming('alone'),
     PAIR_AB,
     { type: 'swapped', won: false, stored: stored(next(ALONE_B), 8) },
@@ -211,7 +344,7 @@ const ROWS: Row[] = [
     'fence closeLink retryAfter',
   ],
   [
-    'refused because it stands already: the first answer was lost',
+    'is alone if its own change, whose reply was lost, is stored already',
     claiming('alone'),
     PAIR_AB,
     { type: 'swapped', won: false, stored: stored(next(ALONE_A), 8) },
@@ -219,7 +352,7 @@ const ROWS: Row[] = [
     'goAlone',
   ],
   [
-    'won, and was overtaken before it knew',
+    'is fenced if the other node has changed the record since it won',
     claiming('protect', 'b'),
     ALONE_A,
     { type: 'swapped', won: true, stored: stored({ ...ALONE_B, generation: 5 }, 9) },
@@ -227,7 +360,7 @@ const ROWS: Row[] = [
     'fence closeLink retryAfter',
   ],
   [
-    'takes over',
+    'is promoted after it has won',
     claiming('promote'),
     PAIR_BA,
     { type: 'swapped', won: true, stored: stored(next(ALONE_A), 8) },
@@ -235,17 +368,31 @@ const ROWS: Row[] = [
     'promote',
   ],
   [
-    'lost against the primary',
+    'is fenced after it has lost against the primary',
     claiming('promote'),
     PAIR_BA,
     { type: 'swapped', won: false, stored: stored(next(ALONE_B), 8) },
     'fenced',
     'fence closeLink retryAfter',
   ],
-  ['no answer', claiming('alone'), PAIR_AB, arbiterFailed, 'claiming', 'retryAfter'],
-  ['looks before it asks again', claiming('alone'), PAIR_AB, { type: 'retry' }, 'claiming', 'readRecord'],
   [
-    'the change was not made',
+    'retries without a reply of the arbiter',
+    claiming('alone'),
+    PAIR_AB,
+    arbiterFailed,
+    'claiming',
+    'retryAfter',
+  ],
+  [
+    'reads the record before it asks again',
+    claiming('alone'),
+    PAIR_AB,
+    { type: 'retry' },
+    'claiming',
+    'readRecord',
+  ],
+  [
+    'checks its VM and asks again if the change was not made',
     claiming('alone'),
     PAIR_AB,
     { type: 'record', stored: stored(PAIR_AB) },
@@ -253,7 +400,7 @@ const ROWS: Row[] = [
     'checkVm',
   ],
   [
-    'the change was made',
+    'is alone if the change was made',
     claiming('alone'),
     PAIR_AB,
     { type: 'record', stored: stored(next(ALONE_A), 8) },
@@ -261,7 +408,7 @@ const ROWS: Row[] = [
     'goAlone',
   ],
   [
-    'another change was made',
+    'is fenced if another change was made',
     claiming('alone'),
     PAIR_AB,
     { type: 'record', stored: stored(next(ALONE_B), 8) },
@@ -269,14 +416,14 @@ const ROWS: Row[] = [
     'fence closeLink retryAfter',
   ],
 
-  ['starts again', fenced, ALONE_B, { type: 'retry' }, 'starting', 'closeLink retryAfter'],
-  ['a fenced node takes no orders', fenced, ALONE_B, { type: 'failover' }, 'fenced', ''],
-  ['stops', primary, PAIR_AB, { type: 'stop' }, 'stopped', 'closeLink exit'],
-  ['stays stopped', { name: 'stopped' }, PAIR_AB, { type: 'retry' }, 'stopped', ''],
+  ['starts again after a while', fenced, ALONE_B, { type: 'retry' }, 'starting', 'closeLink retryAfter'],
+  ['ignores requests while it is fenced', fenced, ALONE_B, { type: 'failover' }, 'fenced', ''],
+  ['closes the link and exits', primary, PAIR_AB, { type: 'stop' }, 'stopped', 'closeLink exit'],
+  ['ignores everything after it has stopped', { name: 'stopped' }, PAIR_AB, { type: 'retry' }, 'stopped', ''],
 ];
 
 for (const [name, state, record, event, after, effects] of ROWS) {
-  test(`${state.name}, ${event.type}: ${name}`, () => {
+  test(`${state.name}, ${event.type}: a node ${name}`, () => {
     const pair = pairIn(state, record);
     const done = step(pair, event).map((effect) => effect.do);
     assert.equal(pair.state.name, after);
@@ -284,7 +431,7 @@ for (const [name, state, record, event, after, effects] of ROWS) {
   });
 }
 
-test('each claim asks for the next generation, from the revision that was read', () => {
+test('each claim asks for the next generation, by a swap from the revision that was read', () => {
   for (const [state, record, event, wanted] of [
     [
       claiming('alone'),
@@ -304,7 +451,7 @@ test('each claim asks for the next generation, from the revision that was read',
   assert.equal(generationOf(pair), 0);
 });
 
-test('without autoProtect a candidate waits to be asked for', () => {
+test('without autoProtect a candidate waits until an operator asks for protection', () => {
   const pair = pairIn(alone, ALONE_A, false);
   assert.deepEqual(step(pair, { type: 'linkUp', peer: 'b' }), []);
   assert.deepEqual(pair.state, { name: 'alone', peer: 'b' });

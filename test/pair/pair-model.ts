@@ -1,9 +1,9 @@
 /**
- * Two state machines, an arbiter and all that lies between them, as a list of things that could happen next. Whoever
- * drives it picks one after another; so any interleaving, any lost answer and any broken link is a list of numbers.
+ * Two state machines, an arbiter and everything between them, as a list of actions that could happen next. The driver picks
+ * one after another, so every interleaving, lost reply and broken link is a list of numbers.
  *
- * What speaking means here: a node has the right for good (it booted, was promoted or went alone), or by its lease.
- * The lease itself is modelled by its one promise (lease.ts): when the secondary's wait is over, the primary's time is.
+ * A node speaks here while it has the right for good (it booted, was promoted or is alone) or by a lease. The model of the
+ * lease is its one promise (lease.ts): when the secondary's wait is over, the primary's right is over.
  */
 import assert from 'node:assert/strict';
 import type { PairRecord } from '../../src/pair/arbiter.ts';
@@ -11,6 +11,8 @@ import { newPair, type Pair, type PairEffect, type PairEvent, step } from '../..
 
 type Right = 'none' | 'lease' | 'for-good';
 type Action = { name: string; fault: boolean; run: () => void };
+/** What becomes of a request to the arbiter. */
+type Outcome = 'replied' | 'reply lost' | 'request lost';
 type Question = { node: ModelNode; swap: { revision: number; record: PairRecord } | null };
 
 class ModelNode {
@@ -19,7 +21,7 @@ class ModelNode {
   right: Right = 'none';
   hasVm = false;
   dialing = false;
-  /** events that wait for their time: timers, answers, word of a closed link */
+  /** events that are yet to be handled: timers, replies, the loss of the link */
   pending: PairEvent[] = [];
   private readonly queue: PairEvent[] = [];
   private handling = false;
@@ -31,7 +33,7 @@ class ModelNode {
     this.pair = newPair(name, true);
   }
 
-  /** A process that starts; what the one before waited for died with it. */
+  /** Starts a new process: everything that the former one waited for is gone. */
   restart(): void {
     this.pair = newPair(this.name, true);
     this.pending = [];
@@ -126,14 +128,14 @@ class ModelNode {
 export class PairModel {
   readonly log: string[] = [];
   questions: Question[] = [];
-  /** how far the first copy is, or null */
+  /** the steps of the first copy that are done, or null */
   sync: number | null = null;
   readonly a = new ModelNode(this, 'a');
   readonly b = new ModelNode(this, 'b');
   private revision = 0;
   private record: PairRecord | null = null;
   private linked = false;
-  /** on the link, in order */
+  /** on their way over the link, in order */
   private messages: { to: ModelNode; event: PairEvent }[] = [];
 
   constructor() {
@@ -149,7 +151,7 @@ export class PairModel {
     if (this.linked) this.messages.push({ to: this.other(from), event });
   }
 
-  /** `by` hears of it at once, the other one later. */
+  /** `by` is notified at once, the other node later. */
   closeLink(by: ModelNode | null): void {
     if (!this.linked) return;
     this.linked = false;
@@ -162,7 +164,7 @@ export class PairModel {
     }
   }
 
-  /** Everything that could happen next. */
+  /** Returns every action that could happen next. */
   actions(): Action[] {
     const all: Action[] = [];
     const add = (name: string, fault: boolean, run: () => void) =>
@@ -177,18 +179,18 @@ export class PairModel {
       });
     for (const question of this.questions) {
       const what = `${question.node.name} ${question.swap === null ? 'reads' : 'swaps'}`;
-      add(what, false, () => this.answer(question, true, true));
-      add(`${what}, and the answer is lost`, true, () => this.answer(question, true, false));
-      add(`${what}, and the question is lost`, true, () => this.answer(question, false, false));
+      add(what, false, () => this.reply(question, 'replied'));
+      add(`${what}, and the reply is lost`, true, () => this.reply(question, 'reply lost'));
+      add(`${what}, and the request is lost`, true, () => this.reply(question, 'request lost'));
     }
     for (const node of [this.a, this.b]) {
       for (const event of node.pending) {
-        add(`${node.name} gets ${event.type}`, false, () => {
+        add(`${node.name} handles ${event.type}`, false, () => {
           node.pending.splice(node.pending.indexOf(event), 1);
-          // The one thing that a lease promises.
+          // This is all that a lease promises.
           if (event.type === 'leaseOver' && this.other(node).right === 'lease')
             this.other(node).right = 'none';
-          // An arbiter may look at the record long after the change: somebody else may have changed it again.
+          // An arbiter may read the record long after the change: the other node may have changed it again.
           const stored = { revision: this.revision, record: this.record };
           node.dispatch(event.type === 'swapped' ? { ...event, stored } : event);
         });
@@ -204,7 +206,7 @@ export class PairModel {
           node.dispatch({ type: 'linkUp', peer: peer.name });
         });
       }
-      add(`${node.name} dies and comes back`, true, () => {
+      add(`${node.name} dies and starts again`, true, () => {
         this.closeLink(null);
         node.restart();
       });
@@ -213,12 +215,12 @@ export class PairModel {
     if (this.linked) add('the link breaks', true, () => this.closeLink(null));
     const message = this.messages[0];
     if (message !== undefined) {
-      add(`${message.to.name} is told ${message.event.type}`, false, () => {
+      add(`${message.to.name} receives ${message.event.type}`, false, () => {
         this.messages.shift();
         message.to.dispatch(message.event);
       });
     }
-    if (this.sync !== null) add('the first copy goes on', false, () => this.syncStep());
+    if (this.sync !== null) add('the first copy continues', false, () => this.syncStep());
     return all;
   }
 
@@ -241,18 +243,18 @@ export class PairModel {
     else if (at === 2) primary.dispatch({ type: 'committed' });
   }
 
-  private answer(question: Question, reached: boolean, answered: boolean): void {
+  private reply(question: Question, outcome: Outcome): void {
     this.questions.splice(this.questions.indexOf(question), 1);
     const { node, swap } = question;
     let won = false;
-    if (reached && swap !== null && swap.revision === this.revision) {
+    if (outcome !== 'request lost' && swap !== null && swap.revision === this.revision) {
       won = true;
       this.revision++;
       this.record = swap.record;
       this.log.push(`  record ${this.revision}: ${JSON.stringify(this.record)}`);
     }
     const stored = { revision: this.revision, record: this.record };
-    if (!answered) node.pending.push({ type: 'arbiterFailed', message: 'lost' });
+    if (outcome !== 'replied') node.pending.push({ type: 'arbiterFailed', message: 'lost' });
     else if (swap === null) node.pending.push({ type: 'record', stored });
     else node.pending.push({ type: 'swapped', stored, won });
   }
@@ -265,7 +267,7 @@ export class PairModel {
         assert.equal(
           this.record?.primary,
           node.name,
-          `the record gives no right to:\n${this.log.join('\n')}`,
+          `a node may speak without a record that names it:\n${this.log.join('\n')}`,
         );
     }
   }
