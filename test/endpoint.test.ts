@@ -16,7 +16,7 @@ const refused = (text: string, why: RegExp): void =>
     text,
   );
 
-test('each of the four forms', () => {
+test('each of the four forms is parsed', () => {
   assert.deepEqual(parseEndpoint('unix:/run/a.sock'), { kind: 'unix', mode: 'connect', path: '/run/a.sock' });
   assert.deepEqual(parseEndpoint('unix-listen:b:c'), { kind: 'unix', mode: 'listen', path: 'b:c' });
   assert.deepEqual(parseEndpoint('tcp:h-1.example:80'), {
@@ -28,7 +28,7 @@ test('each of the four forms', () => {
   assert.deepEqual(parseEndpoint('tcp-listen:[::]:0'), { kind: 'tcp', mode: 'listen', host: '::', port: 0 });
 });
 
-test('what is refused, and the reason given', () => {
+test('any other text is refused with a reason', () => {
   refused('', /write unix:PATH/);
   refused('/run/a.sock', /write unix:PATH/);
   refused('udp:1.2.3.4:5', /write unix:PATH/);
@@ -41,21 +41,21 @@ test('what is refused, and the reason given', () => {
   refused('tcp:300.1.1.1:80', /neither an address nor a host name/);
   refused('tcp:a b:80', /neither an address nor a host name/);
   refused('tcp:::1:80', /brackets/);
-  refused('tcp:[1.2.3.4]:80', /no IPv6 address/);
-  refused('tcp:[]:80', /no IPv6 address/);
+  refused('tcp:[1.2.3.4]:80', /not an IPv6 address/);
+  refused('tcp:[]:80', /not an IPv6 address/);
   refused('tcp:h:0', /1 to 65535/);
   refused('tcp-listen:h:65536', /1 to 65535/);
   refused('tcp:h:8o', /write unix:PATH/);
 });
 
-test('a unix path is measured in bytes, to the last one', () => {
+test('a unix path may have as many bytes as the kernel takes, not characters', () => {
   const path = `/${'é'.repeat((UNIX_PATH_BYTES_MAX - 1) / 2)}`;
   assert.equal(Buffer.byteLength(path), 107);
   assert.equal(formatEndpoint(parseEndpoint(`unix:${path}`)), `unix:${path}`);
   refused(`unix:${path}x`, /108 bytes/);
 });
 
-test('format is the inverse of parse', () => {
+test('formatEndpoint is the inverse of parseEndpoint', () => {
   const mode = fc.constantFrom('connect' as const, 'listen' as const);
   const host = fc.oneof(fc.ipV4(), fc.ipV6(), fc.domain());
   const endpoint: fc.Arbitrary<Endpoint> = fc.oneof(
@@ -65,7 +65,7 @@ test('format is the inverse of parse', () => {
   fc.assert(fc.property(endpoint, (e) => assert.deepEqual(parseEndpoint(formatEndpoint(e)), { ...e })));
 });
 
-test('loopback', () => {
+test('only an address of this machine is a loopback endpoint', () => {
   for (const yes of ['tcp:127.3.2.1:1', 'tcp:localhost:1', 'tcp:[::1]:1', 'unix:x']) {
     assert.equal(isLoopback(parseEndpoint(yes)), true, yes);
   }

@@ -2,7 +2,7 @@
  * How a channel of the link is opened: the candidate dials, the primary listens, and each side sends a HELLO first.
  *
  * The listener checks the HELLO (link-protocol.ts), looks its channel up (channels.ts) and asks the node whether it may be
- * opened now. A refused dialler gets a FAILED that says why, and is closed. Both sides then hand the connection to its user:
+ * opened now. A refused dialler gets a FAILED that says why, and is closed. Both sides then give the connection to its user:
  * as a LinkChannel if it carries messages, as the bare stream otherwise.
  */
 
@@ -17,22 +17,22 @@ import { CHANNELS, type ChannelKind, type ChannelName, kindOf, type Stage } from
 import { IGNORE_LINK, LinkChannel } from './link-channel.ts';
 import { type ControlMessage, checkHello, checkVersion, type Hello, MESSAGE } from './link-protocol.ts';
 
-/** The link needs no more of the world; a node that encrypts its link gives other connections than its kernel's sockets. */
+/** What the link needs of the world. A node that encrypts its link gives other connections than the kernel's sockets. */
 export type LinkSurroundings = { readonly transports: Connections<ByteStream>; readonly timers: Timers };
 
-/** What the user of a channel is given after the HELLOs. */
-export type Carrier<K extends ChannelKind> = (typeof CHANNELS)[K]['carries'] extends 'stream'
-  ? ByteStream
-  : LinkChannel;
+type Rows = (typeof CHANNELS)[ChannelKind];
+type Carried<C> = C extends 'stream' ? ByteStream : LinkChannel;
+/** What the node is given of a channel of this stage after the HELLOs. */
+export type Carrier<S extends Stage> = Carried<Extract<Rows, { during: S }>['carries']>;
 
-/** A node, as the one that is dialled. */
+/** A node, as the one that is dialled. It knows stages, not channels: a new kind of channel changes nothing here. */
 export type LinkHost = {
   /** Returns the node's own HELLO for this channel. */
   hello(channel: ChannelName): Hello;
   /** Throws a ColoError to refuse a channel that may only be opened in this stage. */
   readonly admit: { readonly [S in Stage]: (hello: Hello) => void };
-  /** Takes a channel of this kind. */
-  readonly open: { readonly [K in ChannelKind]: (carrier: Carrier<K>, hello: Hello) => void };
+  /** Takes a channel of this stage. */
+  readonly open: { readonly [S in Stage]: (carrier: Carrier<S>, hello: Hello) => void };
 };
 
 /** A peer that sends nothing for this long after connecting is not a node. */
@@ -156,12 +156,10 @@ function admit(host: LinkHost, channel: LinkChannel, theirs: Hello): void {
   const ours = host.hello(theirs.channel);
   invariant(ours.channel === theirs.channel, 'a node replied with a HELLO of another channel');
   checkHello(theirs, ours);
-  host.admit[CHANNELS[kind].during](theirs);
+  const { during, carries } = CHANNELS[kind];
+  host.admit[during](theirs);
   channel.send(MESSAGE.hello, ours);
-  openAs(host, kind, channel, theirs);
-}
-
-function openAs<K extends ChannelKind>(host: LinkHost, kind: K, channel: LinkChannel, theirs: Hello): void {
-  const carrier = CHANNELS[kind].carries === 'stream' ? channel.detach() : channel;
-  host.open[kind](carrier as Carrier<K>, theirs);
+  const carrier = carries === 'stream' ? channel.detach() : channel;
+  // The table's types say that this stage takes what this row carries.
+  (host.open[during] as (carrier: ByteStream | LinkChannel, hello: Hello) => void)(carrier, theirs);
 }

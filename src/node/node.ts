@@ -121,8 +121,8 @@ export class ColoNode implements NodeControl {
           copy: (hello) => this.admitCopyChannel(hello),
         },
         open: {
-          data: (link, hello) => this.openSession(link, hello),
-          state: (stream, hello) => this.asPrimary?.session?.copyChannel(hello.channel, stream),
+          alone: (link, hello) => this.openSession(link, hello),
+          copy: (stream, hello) => this.asPrimary?.session?.copyChannel(hello.channel, stream),
         },
       },
       surroundings,

@@ -1,4 +1,4 @@
-/** A peer that says anything: the link hands on what is whole, and closes with a code for the rest. */
+/** A peer that sends anything: the link passes on whole messages, and closes with a code for the rest. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ColoError, InvariantError } from '../../src/error.ts';
@@ -37,7 +37,7 @@ function bodyOf(dice: Dice, type: number): Buffer {
   return Buffer.from(dice.pick(['{}', '{"epoch":1}', 'null', '[]', '0', '{"offsets":[{}]}', '{', '']));
 }
 
-test('a hostile peer', async () => {
+test('a hostile peer can only close the link, with a code', async () => {
   const codes = new Set<string>();
   await fuzz(800, async (dice) => {
     const [near, far] = fakePair();
@@ -72,12 +72,12 @@ test('a hostile peer', async () => {
     if (dice.chance(10)) bytes = mutate(dice, bytes);
     far.write(bytes, () => {});
     while (near.pump(1 + dice.roll(dice.chance(2) ? 2000 : 30)));
-    assert.ok(slabs.inUse <= 1, 'more than the slab that is read into');
+    assert.ok(slabs.inUse <= 1, 'more slabs in use than the one that is read into');
     channel.close();
     while (near.pump());
     if (late) listen();
     await Promise.resolve();
-    assert.equal(closed, 1, 'the end is told once');
+    assert.equal(closed, 1, 'the listener is notified of the end once');
     assert.equal(slabs.inUse, 0);
   });
   assert.deepEqual([...codes].sort(), ['COLO_LINK_GARBLED', 'COLO_STREAM_FRAMING']);

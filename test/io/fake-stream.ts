@@ -1,4 +1,4 @@
-/** Two ends of a connection in memory. Nothing moves until the test pumps, in pieces as small as it likes. */
+/** Two ends of a connection in memory. Bytes move only when the test pumps, in pieces of any size. */
 import assert from 'node:assert/strict';
 import type { KernelStream, StreamSink } from '../../src/io/byte-stream.ts';
 
@@ -7,15 +7,15 @@ export class FakeStream implements KernelStream {
   sink: StreamSink | null = null;
   /** what the peer wrote and this end has not read */
   inbox: Buffer = Buffer.alloc(0);
-  /** while true, writes stay in this process */
+  /** the kernel takes no writes: they wait in this process */
   stalled = false;
   open = true;
   paused = true;
   corks = 0;
   writes = 0;
-  /** it takes no more from its peer */
+  /** the peer's writes fail */
   refusing = false;
-  private endTold = false;
+  private endNotified = false;
   private waiting: { bytes: Uint8Array; done: (taken: boolean) => void }[] = [];
 
   start(sink: StreamSink): void {
@@ -41,7 +41,7 @@ export class FakeStream implements KernelStream {
     if (!this.stalled) this.unstall();
   }
 
-  /** The kernel takes what waits. */
+  /** From now on the kernel takes writes, those first that wait. */
   unstall(): void {
     this.stalled = false;
     const { waiting } = this;
@@ -85,16 +85,16 @@ export class FakeStream implements KernelStream {
     this.inbox = Buffer.alloc(0);
   }
 
-  /** One read of at most `bytesMax` bytes, or the end; answers whether anything happened. */
+  /** Reads once, at most `bytesMax` bytes, or notifies of the end; returns whether either happened. */
   pump(bytesMax = Number.POSITIVE_INFINITY): boolean {
     const { sink } = this;
     if (sink === null) return false;
     if (!this.open) {
-      // As with a socket, the end is told later, and once.
-      const told = this.endTold;
-      this.endTold = true;
-      if (!told) sink.closed(null);
-      return !told;
+      // A socket too notifies of its end later, and once.
+      const notified = this.endNotified;
+      this.endNotified = true;
+      if (!notified) sink.closed(null);
+      return !notified;
     }
     if (this.paused) return false;
     if (this.inbox.length === 0) {
@@ -128,7 +128,7 @@ export function pumpAll(...streams: FakeStream[]): void {
   while (streams.map((stream) => stream.pump()).includes(true));
 }
 
-/** A frame with its length prefix, as it lies on a VM port. */
+/** Returns frames with their length prefixes, as a VM port carries them. */
 export function framed(...frames: Uint8Array[]): Buffer {
   return Buffer.concat(
     frames.flatMap((frame) => {

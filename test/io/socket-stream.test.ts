@@ -16,13 +16,10 @@ after(() => rm(folder, { recursive: true }));
 
 let sockets = 0;
 
-/** A connection; both ends are ours. */
+/** Opens a connection of which the test has both ends. */
 async function connection(): Promise<{ dialled: KernelStream; accepted: KernelStream }> {
   const path = join(folder, `${sockets++}.sock`);
-  let accept: (stream: KernelStream) => void = () => {};
-  const accepting = new Promise<KernelStream>((resolve) => {
-    accept = resolve;
-  });
+  const { promise: accepting, resolve: accept } = Promise.withResolvers<KernelStream>();
   const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, (stream) => accept(stream));
   const dialled = await connectStream({ kind: 'unix', mode: 'connect', path });
   const accepted = await accepting;
@@ -30,7 +27,7 @@ async function connection(): Promise<{ dialled: KernelStream; accepted: KernelSt
   return { dialled, accepted };
 }
 
-/** Collects what a stream brings. */
+/** Starts a stream and collects what it reads. */
 function collect(stream: KernelStream, bufferBytes = 64 * 1024) {
   const buffer = Buffer.alloc(bufferBytes);
   const got = { bytes: Buffer.alloc(0), closed: [] as (Error | null)[], full: false, reads: 0 };
@@ -47,7 +44,7 @@ function collect(stream: KernelStream, bufferBytes = 64 * 1024) {
 
 async function until(what: string, holds: () => boolean): Promise<void> {
   for (const startMs = performance.now(); !holds(); ) {
-    assert.ok(performance.now() - startMs < 5000, `waited in vain: ${what}`);
+    assert.ok(performance.now() - startMs < 5000, `did not happen: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
 }
@@ -57,23 +54,25 @@ const ends = ['dialled', 'accepted'] as const;
 for (const end of ends) {
   const other = end === 'dialled' ? 'accepted' : 'dialled';
 
-  test(`${end}: a stream that refuses still reads what was written before, and the peer cannot write more`, async () => {
+  test(`${end}: a refused peer can write no more, and what it wrote before is read`, async () => {
     const both = await connection();
-    // Before anybody reads: the bytes lie in the kernel.
-    const written = new Promise<boolean>((resolve) => both[other].write(Buffer.from('last words'), resolve));
+    // Before either end reads: the bytes lie in the kernel.
+    const written = new Promise<boolean>((resolve) =>
+      both[other].write(Buffer.from('the last bytes'), resolve),
+    );
     assert.equal(await written, true);
     both[end].refuse();
-    const told = collect(both[other]);
+    const refused = collect(both[other]);
     const late = new Promise<boolean>((resolve) => both[other].write(Buffer.from('too late'), resolve));
     assert.equal(await late, false);
     const got = collect(both[end]);
-    await until('the end', () => got.closed.length === 1 && told.closed.length === 1);
-    assert.equal(got.bytes.toString(), 'last words');
+    await until('the end', () => got.closed.length === 1 && refused.closed.length === 1);
+    assert.equal(got.bytes.toString(), 'the last bytes');
     assert.deepEqual(got.closed, [null]);
-    assert.equal((told.closed[0] as NodeJS.ErrnoException | null)?.code, 'EPIPE');
+    assert.equal((refused.closed[0] as NodeJS.ErrnoException | null)?.code, 'EPIPE');
   });
 
-  test(`${end}: bytes go both ways, unchanged, and \`done\` is called for each write`, async () => {
+  test(`${end}: bytes pass both ways unchanged, and each write calls \`done\``, async () => {
     const both = await connection();
     const here = collect(both[end], 1000);
     const there = collect(both[other]);
@@ -87,13 +86,13 @@ for (const end of ends) {
     both[end].write(Buffer.from('and back'), () => done++);
     await until('all bytes', () => here.bytes.length === bytes.length && done === 11);
     assert.ok(here.bytes.equals(bytes));
-    await until('the answer', () => there.bytes.toString() === 'and back');
+    await until('the reply', () => there.bytes.toString() === 'and back');
     both[end].close();
     await until('both ends closed', () => here.closed.length + there.closed.length === 2);
     assert.deepEqual([...here.closed, ...there.closed], [null, null]);
   });
 
-  test(`${end}: unread and unsent are what lies in the kernel`, async () => {
+  test(`${end}: unread and unsent bytes are those in the kernel`, async () => {
     const both = await connection();
     const got = collect(both[end]);
     both[end].pause();
@@ -121,7 +120,7 @@ for (const end of ends) {
     assert.equal(both[end].unreadBytes(), 0);
   });
 
-  test(`${end}: a sink without room loses nothing`, async () => {
+  test(`${end}: a sink that returns no buffer loses nothing`, async () => {
     const both = await connection();
     const got = collect(both[end], 100);
     const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * 3) & 255));
@@ -147,7 +146,7 @@ for (const end of ends) {
     both[other].close();
   });
 
-  test(`${end}: started without room, it reads when there is some`, async () => {
+  test(`${end}: a stream that started without a buffer reads when there is one`, async () => {
     const both = await connection();
     both[other].write(Buffer.from('early'), () => {});
     const room = { is: false };
@@ -169,7 +168,7 @@ for (const end of ends) {
     both[other].close();
   });
 
-  test(`${end}: started again, it goes to the new sink from the next byte on`, async () => {
+  test(`${end}: a stream that is started again gives its next bytes to the new sink`, async () => {
     const both = await connection();
     const first = collect(both[end]);
     both[other].write(Buffer.from('one'), () => {});
@@ -182,7 +181,7 @@ for (const end of ends) {
     both[other].close();
   });
 
-  test(`${end}: a write after the end is done at once, and a late sink is told of the end`, async () => {
+  test(`${end}: a write after the end is done at once, and a late sink is notified of the end`, async () => {
     const both = await connection();
     const got = collect(both[end]);
     both[other].close();
@@ -191,13 +190,13 @@ for (const end of ends) {
     both[end].write(Buffer.alloc(10), () => done++);
     assert.equal(done, 1);
     const late = collect(both[end]);
-    await until('told', () => late.closed.length === 1);
+    await until('the second end', () => late.closed.length === 1);
     assert.equal(both[end].unreadBytes(), 0);
     assert.equal(both[end].unsentBytes(), 0);
   });
 }
 
-test('a port under a full pool holds the stream back and loses no frame', async () => {
+test('a port without a free slab pauses the stream and loses no frame', async () => {
   const both = await connection();
   const pool = new SlabPool(128 * 1024, 3);
   const kept: SlabId[] = [];
@@ -235,7 +234,7 @@ test('a port under a full pool holds the stream back and loses no frame', async 
   both.dialled.close();
 });
 
-test('a listener closes though connections that it accepted live on', async () => {
+test('a closed listener leaves the connections open that it has accepted', async () => {
   const path = join(folder, 'listener.sock');
   const accepted: KernelStream[] = [];
   const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, (stream) =>
@@ -253,7 +252,7 @@ test('a listener closes though connections that it accepted live on', async () =
   dialled.close();
 });
 
-test('a taken place and an impossible one are told by their codes', async () => {
+test('an endpoint that is in use is refused with its code', async () => {
   const taken: Endpoint = { kind: 'tcp', mode: 'listen', host: '127.0.0.1', port: 0 };
   const path = join(folder, 'taken.sock');
   const listener = await listenStream({ kind: 'unix', mode: 'listen', path }, () => {});

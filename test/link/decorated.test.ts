@@ -46,8 +46,8 @@ async function opened() {
     hello: (channel) => hello(channel, 'a'),
     admit: { alone() {}, copy: (theirs) => assert.ok(copy.awaits(theirs.channel)) },
     open: {
-      data: (channel) => data.resolve(channel),
-      state: (stream, { channel }) => copy.add(channel, stream),
+      alone: (channel) => data.resolve(channel),
+      copy: (stream, { channel }) => copy.add(channel, stream),
     },
   };
   const listener = await listenLink(listen, slabs, host, SURROUNDINGS);

@@ -13,7 +13,7 @@ const ours: Hello = {
 };
 const theirs: Hello = { ...ours, node: 'b', role: 'candidate', generation: 2 };
 
-test('a peer of the same pair, with another name, the other role and the same lease is taken', () => {
+test('a peer of the same pair, with another name, the other role and the same lease is accepted', () => {
   assert.doesNotThrow(() => checkHello(theirs, ours));
 });
 
@@ -48,7 +48,7 @@ for (const [what, type, text] of [
   ['no reason for a refusal', MESSAGE.failed, '{}'],
   ['a copy without the state', MESSAGE.startSync, startSync([])],
   ['a copy through a channel that has messages', MESSAGE.startSync, startSync(['state', 'data'])],
-  ['a copy through a channel that nobody knows', MESSAGE.startSync, startSync(['state', 'disk:vda'])],
+  ['a copy through an unknown channel', MESSAGE.startSync, startSync(['state', 'disk:vda'])],
   ['a copy through one channel twice', MESSAGE.startSync, startSync(['state', 'state'])],
 ] as const) {
   test(`a control message with ${what} is garbled`, () => {

@@ -38,14 +38,14 @@ function place(): { listen: Endpoint; connect: Endpoint; path: string } {
 
 const slabs = () => new SlabPool(256 * 1024, 8);
 
-/** A listener of ours; `dial` dials it. */
+/** A listener of this code; `dial` dials it. */
 async function listening(alone: (hello: Hello) => void = () => {}) {
   const { listen, connect, path } = place();
   const accepted: { channel: LinkChannel; hello: Hello }[] = [];
   const host: LinkHost = {
     hello: (channel) => ({ ...ANSWER, channel }),
     admit: { alone, copy() {} },
-    open: { data: (channel, hello) => accepted.push({ channel, hello }), state() {} },
+    open: { alone: (channel, hello) => accepted.push({ channel, hello }), copy() {} },
   };
   const listener = await listenLink(listen, slabs(), host);
   return {
@@ -56,7 +56,7 @@ async function listening(alone: (hello: Hello) => void = () => {}) {
   };
 }
 
-/** Somebody who answers whatever connects with these bytes. */
+/** A listener that sends these bytes to each connection. */
 async function strange(bytes: Buffer): Promise<{ connect: Endpoint; server: net.Server }> {
   const { connect, path } = place();
   const server = net.createServer((socket) => {
@@ -70,25 +70,25 @@ async function strange(bytes: Buffer): Promise<{ connect: Endpoint; server: net.
 
 const message = (type: number, text: string) => framed(Buffer.from([type, 0, 0, 0, ...Buffer.from(text)]));
 
-test('each side gets the other’s HELLO and the channel', async () => {
+test('each side gets the HELLO of the other and the channel', async () => {
   const { accepted, close, dial } = await listening();
   const { channel, hello } = await dial(HELLO);
   assert.deepEqual(hello, ANSWER);
   assert.equal(accepted.length, 1);
   assert.deepEqual(accepted[0].hello, HELLO);
-  const said = await new Promise((resolve) => {
+  const received = await new Promise((resolve) => {
     accepted[0].channel.listen({
       ...IGNORE_LINK,
       control: ({ type, body }) => resolve([type, body]),
     });
     channel.send(MESSAGE.gated, { epoch: 5, drained: true });
   });
-  assert.deepEqual(said, [MESSAGE.gated, { epoch: 5, drained: true }]);
+  assert.deepEqual(received, [MESSAGE.gated, { epoch: 5, drained: true }]);
   channel.close();
   await close();
 });
 
-test('what the listener says right behind its HELLO is not lost', async () => {
+test('what the listener sends right after its HELLO is not lost', async () => {
   const { connect, server } = await strange(
     Buffer.concat([
       message(MESSAGE.hello, JSON.stringify(ANSWER)),
@@ -97,18 +97,18 @@ test('what the listener says right behind its HELLO is not lost', async () => {
   );
   const { channel } = await dialLink(connect, slabs(), HELLO);
   await new Promise((resolve) => setTimeout(resolve, 5));
-  const said = await new Promise((resolve) => {
+  const received = await new Promise((resolve) => {
     channel.listen({
       ...IGNORE_LINK,
       control: ({ type, body }) => resolve([type, body]),
     });
   });
-  assert.deepEqual(said, [MESSAGE.startSync, { generation: 4, channels: ['state'] }]);
+  assert.deepEqual(received, [MESSAGE.startSync, { generation: 4, channels: ['state'] }]);
   channel.close();
   server.close();
 });
 
-test('another version is refused by both sides', async () => {
+test('both sides refuse another version', async () => {
   const { accepted, close, dial } = await listening();
   await assert.rejects(dial({ ...HELLO, version: 99 }), {
     code: 'COLO_LINK_REFUSED',
@@ -124,7 +124,7 @@ test('another version is refused by both sides', async () => {
   server.close();
 });
 
-test('another pair is refused by both sides', async () => {
+test('both sides refuse another pair', async () => {
   const { accepted, close, dial } = await listening();
   await assert.rejects(dial({ ...HELLO, pair: 'mail' }), {
     code: 'COLO_LINK_REFUSED',
@@ -147,7 +147,7 @@ test('a listener that replies with a HELLO of another channel is garbled', async
   server.close();
 });
 
-test('the one who is dialled may refuse, and says why', async () => {
+test('a listener refuses with a reason', async () => {
   const { close, dial } = await listening(() => {
     throw new ColoError('COLO_LINK_BUSY', 'has one already');
   });
@@ -168,8 +168,8 @@ for (const body of [
   JSON.stringify({ ...HELLO, pair: 3 }),
   JSON.stringify({ ...HELLO, channel: 'migration' }),
 ]) {
-  test(`${body} is no HELLO, for neither side`, async () => {
-    const { accepted, close, path } = await listening(() => assert.fail('asked to decide on garbage'));
+  test(`neither side takes ${body} for a HELLO`, async () => {
+    const { accepted, close, path } = await listening(() => assert.fail('the node was asked about garbage'));
     const socket = net.connect(path);
     socket.write(message(MESSAGE.hello, body));
     socket.resume();
@@ -182,7 +182,7 @@ for (const body of [
   });
 }
 
-test('who speaks something else is closed, and the listener goes on', async () => {
+test('a dialler that speaks another protocol is closed, and the listener continues', async () => {
   const { accepted, close, dial, path } = await listening();
   const socket = net.connect(path);
   socket.on('error', () => {});
@@ -194,7 +194,7 @@ test('who speaks something else is closed, and the listener goes on', async () =
   await close();
 });
 
-test('a peer that ends at once', async () => {
+test('a peer that closes at once is reported as closed', async () => {
   const { connect, path } = place();
   const server = net.createServer((socket) => socket.destroy());
   await new Promise<void>((resolve) => server.listen(path, resolve));
@@ -202,11 +202,11 @@ test('a peer that ends at once', async () => {
   server.close();
 });
 
-test('nobody there', async () => {
+test('a dial to an endpoint where no node listens fails', async () => {
   await assert.rejects(dialLink(place().connect, slabs(), HELLO), { code: 'COLO_ENDPOINT_CONNECT' });
 });
 
-test('a silent peer is none', async () => {
+test('a peer that sends nothing for two seconds is closed', async () => {
   const { connect, server } = await strange(Buffer.alloc(0));
   mock.timers.enable({ apis: ['setTimeout'] });
   try {

@@ -45,11 +45,11 @@ async function candidate() {
       }),
       admit: { alone() {}, copy() {} },
       open: {
-        data: (link: LinkChannel) => {
+        alone: (link: LinkChannel) => {
           opened.data = link;
           link.listen({ ...IGNORE_LINK, control: ({ type }) => received.push(type) });
         },
-        state: (stream: ByteStream) => {
+        copy: (stream: ByteStream) => {
           opened.state = stream;
         },
       },

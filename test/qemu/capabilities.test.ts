@@ -58,7 +58,7 @@ for (const [given, expected] of table) {
   });
 }
 
-test('queryCapabilities asks a QEMU', async () => {
+test('queryCapabilities queries a QEMU', async () => {
   const replies: Record<string, unknown> = {
     'query-kvm': { enabled: false, present: true },
     'query-migrate-capabilities': [{ state: false, capability: 'x-colo' }],

@@ -1,5 +1,5 @@
 /**
- * Real QEMUs, firmware only, over direct unix sockets: one VM handed on through seven failures. About 2 seconds.
+ * Real QEMUs with nothing but firmware, over direct unix sockets: one VM survives seven failures. About 2 seconds.
  * Run by name: `node --test test/qemu/colo.e2e.ts`.
  */
 import assert from 'node:assert/strict';
@@ -20,7 +20,7 @@ import { QmpClient } from '../../src/qemu/qmp.ts';
 
 const { command, env } = await installQemu();
 
-// The comma is there because QEMU's options give it a meaning.
+// With a comma, because QEMU's options give it a meaning.
 const directory = mkdtempSync(join(tmpdir(), 'colo,e2e-'));
 const processes: QemuProcess[] = [];
 after(async () => {
@@ -62,7 +62,7 @@ async function start(incoming: boolean): Promise<Vm> {
   return { qemu, qmp, colo, incomingPath: `${path}.incoming`, events };
 }
 
-/** A new secondary, and the first copy onto it. */
+/** Starts a new secondary and makes the first copy. */
 async function protect(primary: Vm): Promise<Vm> {
   const secondary = await start(true);
   await secondary.colo.prepare('secondary');
@@ -98,7 +98,7 @@ async function failover(survivor: Vm): Promise<void> {
   await runsAlone(survivor);
 }
 
-test('QEMU ends with the node that started it, even when that is killed', { timeout: 30_000 }, async () => {
+test('QEMU ends with the node that started it, even if that is killed', { timeout: 30_000 }, async () => {
   const source = new URL('../../src/qemu/process.ts', import.meta.url).href;
   const argv = [...command, '-machine', 'none', '-nodefaults', '-display', 'none'];
   argv.push('-run-with', 'exit-with-parent=on');
@@ -110,7 +110,7 @@ test('QEMU ends with the node that started it, even when that is killed', { time
   const node = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio });
   const [output] = (await once(node.stdout, 'data')) as [Buffer];
   const pid = Number(output.toString());
-  // Until QEMU has read its options it does not know yet.
+  // Before QEMU has read its options the parent's end is not noticed.
   await sleep(500);
   process.kill(pid, 0);
   node.kill('SIGKILL');
@@ -126,7 +126,7 @@ test('QEMU ends with the node that started it, even when that is killed', { time
   assert.fail('QEMU outlived its node');
 });
 
-test('one VM outlives its primaries and its secondaries, again and again', { timeout: 60_000 }, async (t) => {
+test('one VM outlives its primaries and its secondaries repeatedly', { timeout: 60_000 }, async (t) => {
   let primary = await start(false);
   let secondary: Vm;
 
@@ -136,7 +136,7 @@ test('one VM outlives its primaries and its secondaries, again and again', { tim
       for (let count = 0; count < 3; count++) await checkpoint(primary, secondary);
       primary.qemu.kill();
       await failover(secondary);
-      // Nothing is left to do, and that is no error.
+      // There is nothing left to do, which is not an error.
       await failover(secondary);
       primary = secondary;
     }
@@ -191,13 +191,16 @@ test('one VM outlives its primaries and its secondaries, again and again', { tim
     }
   });
 
-  await t.test('what would end COLO is refused, and it still takes a new secondary', async () => {
-    secondary = await protect(primary);
-    await assert.rejects(primary.colo.startMigration(secondary.incomingPath), { code: 'COLO_QEMU_STATE' });
-    await assert.rejects(primary.colo.cancel(), { code: 'COLO_QEMU_STATE' });
-    await checkpoint(primary, secondary);
-    await secondary.colo.quit();
-    await failover(primary);
-    assert.equal((await primary.qemu.stop({ graceMs: 3000 })).code, 0);
-  });
+  await t.test(
+    'a command that would end COLO is refused, and the VM still gets a new secondary',
+    async () => {
+      secondary = await protect(primary);
+      await assert.rejects(primary.colo.startMigration(secondary.incomingPath), { code: 'COLO_QEMU_STATE' });
+      await assert.rejects(primary.colo.cancel(), { code: 'COLO_QEMU_STATE' });
+      await checkpoint(primary, secondary);
+      await secondary.colo.quit();
+      await failover(primary);
+      assert.equal((await primary.qemu.stop({ graceMs: 3000 })).code, 0);
+    },
+  );
 });

@@ -15,7 +15,7 @@ import {
 const version = { major: 11, minor: 1, micro: 3, text: '11.1.3' };
 const capabilities: QemuCapabilities = { version, accel: 'tcg', returnPath: true, exitWithParent: true };
 
-/** A QEMU of a few variables. What it was asked to do is in `done`, questions are not. */
+/** A QEMU of a few variables. `done` has the commands that change it, without the queries. */
 class FakeQemu implements Qmp {
   readonly version = version;
   readonly done: [string, JsonObject | undefined][] = [];
@@ -23,7 +23,7 @@ class FakeQemu implements Qmp {
   migration: JsonObject = {};
   mode = 'none';
   stream = false;
-  /** Commands that never answer before their timeout. */
+  /** commands that get no reply before their timeout */
   hangs = new Set<string>();
   onLostHeartbeat = (): void => {
     this.run = 'finish-migrate';
@@ -49,7 +49,7 @@ class FakeQemu implements Qmp {
     for (const listener of this.listeners) listener({ event, data, timestampUs: 0 });
   }
 
-  /** A primary in COLO whose thread runs. */
+  /** Makes it a primary in COLO whose thread runs. */
   inColo(): void {
     this.mode = 'primary';
     this.say('MIGRATION', { status: 'colo' });
@@ -125,7 +125,7 @@ for (const returnPath of [true, false]) {
   });
 }
 
-test('prepare refuses a QEMU in the wrong place', async () => {
+test('prepare refuses a QEMU in the wrong state', async () => {
   const { qemu, vm } = make();
   await assert.rejects(vm.prepare('secondary'), { code: 'COLO_QEMU_STATE' });
   qemu.run = 'inmigrate';
@@ -150,7 +150,7 @@ test('a second migrate is never sent: it would end COLO', async () => {
   assert.deepEqual(qemu.done[0], ['migrate', { uri: 'unix:/run/mig' }]);
 });
 
-test('under TCG the guest stands until QEMU has collected the dirty pages once, and the pass cannot end so long', async () => {
+test('under TCG the guest is stopped until QEMU has collected the dirty pages once, and the pass cannot end before that', async () => {
   const { qemu, vm } = make();
   qemu.onMigrate = (): void => {
     qemu.migration = { status: 'setup' };
@@ -180,7 +180,7 @@ test('under TCG the second collection waits until everything is sent', async () 
   assert.equal(await downtime(kvm), 1000);
 });
 
-test('a guest that stands runs on when the migration is refused, fails or hangs', async () => {
+test('a stopped guest is resumed if the migration is refused, fails or hangs', async () => {
   const refused = new QmpRefusedError('migrate', 'GenericError', 'no');
   const { qemu, vm } = make();
   qemu.onMigrate = (): void => {
@@ -201,7 +201,7 @@ test('a guest that stands runs on when the migration is refused, fails or hangs'
   assert.equal(qemu.run, 'running');
 });
 
-test('waitForColo: reached, ended otherwise, too late', async () => {
+test('waitForColo resolves in COLO, and rejects at another end and at its deadline', async () => {
   const { qemu, vm } = make();
   qemu.migration = { status: 'active' };
   setTimeout(() => {
@@ -225,12 +225,12 @@ test('a checkpoint is one command', async () => {
   assert.deepEqual(qemu.done, [['migrate-set-parameters', { 'x-checkpoint-delay': 4294967295 }]]);
 });
 
-test('no checkpoint and no failover is asked for between MIGRATION `colo` and the first word of the COLO thread', async () => {
+test('neither a checkpoint nor a failover is requested between MIGRATION `colo` and the first event of the COLO thread', async () => {
   for (const event of ['RESUME', 'COLO_EXIT']) {
     for (const verb of ['requestCheckpoint', 'failover'] as const) {
       const { qemu, vm } = make(kvm);
       await vm.startMigration('/run/mig');
-      // The guest that stood for the first collection goes on: that is not the COLO thread.
+      // The guest resumes after the first collection: that event is not the COLO thread's.
       qemu.say('RESUME');
       qemu.mode = 'primary';
       qemu.say('MIGRATION', { status: 'colo' });
@@ -244,7 +244,7 @@ test('no checkpoint and no failover is asked for between MIGRATION `colo` and th
   }
 });
 
-test('the COLO thread of the pair before does not speak for the next one', async () => {
+test('an event of the COLO thread before proves nothing about the next one', async () => {
   const { qemu, vm } = make(kvm);
   qemu.inColo();
   await vm.failover();
@@ -258,7 +258,7 @@ test('the COLO thread of the pair before does not speak for the next one', async
 
 test('failover yanks first, and returns only when the VM runs on its own', async () => {
   const { qemu, vm } = make();
-  // The speculating secondary runs before the failover and during its first moments: that is no sign.
+  // The secondary's VM runs before the failover and during its first moments: `running` proves nothing then.
   Object.assign(qemu, { mode: 'secondary', stream: true, run: 'running' });
   await vm.failover();
   assert.deepEqual(qemu.verbs, ['yank', 'x-colo-lost-heartbeat']);
@@ -266,7 +266,7 @@ test('failover yanks first, and returns only when the VM runs on its own', async
   assert.deepEqual([qemu.mode, qemu.run], ['none', 'running']);
 });
 
-test('failover does not take `running` for done while COLO is on', async () => {
+test('failover is not done when the VM is `running` in COLO', async () => {
   const { qemu, vm } = make();
   Object.assign(qemu, { mode: 'secondary', run: 'running', onLostHeartbeat: () => undefined });
   await assert.rejects(vm.failover({ deadlineMs: 30 }), {
@@ -275,7 +275,7 @@ test('failover does not take `running` for done while COLO is on', async () => {
   });
 });
 
-test('failover without a stream, and when COLO has ended already', async () => {
+test('failover succeeds without a stream, and if COLO has ended already', async () => {
   const { qemu, vm } = make();
   qemu.inColo();
   await vm.failover();
@@ -284,7 +284,7 @@ test('failover without a stream, and when COLO has ended already', async () => {
   assert.deepEqual(qemu.verbs, ['x-colo-lost-heartbeat']);
 });
 
-test('failover when the stream goes between question and yank', async () => {
+test('failover succeeds if the stream ends between the query and the yank', async () => {
   const { qemu, vm } = make();
   qemu.inColo();
   const original = qemu.executeOob.bind(qemu);
@@ -294,7 +294,7 @@ test('failover when the stream goes between question and yank', async () => {
   assert.deepEqual(qemu.verbs, ['x-colo-lost-heartbeat']);
 });
 
-test('failover when COLO begins just after it refused', async () => {
+test('failover succeeds if COLO begins just after QEMU refused to leave it', async () => {
   const { qemu, vm } = make();
   Object.assign(qemu, { stream: true, run: 'finish-migrate' });
   setTimeout(() => qemu.inColo(), 20);
@@ -314,7 +314,7 @@ test('failover of a hung QEMU keeps its deadline', async () => {
   }
 });
 
-test('a secondary without a complete state cannot fail over, and says so at once', async () => {
+test('a secondary without a complete state rejects a failover at once', async () => {
   const { qemu, vm } = make();
   qemu.run = 'inmigrate';
   const started = performance.now();
@@ -355,6 +355,6 @@ test('cancel does not touch a pair in COLO', async () => {
   assert.deepEqual(qemu.verbs, []);
 });
 
-test('quit: a closed connection is the answer', async () => {
+test('quit takes a closed connection for the reply', async () => {
   await make().vm.quit();
 });

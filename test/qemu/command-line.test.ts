@@ -17,7 +17,7 @@ function options(more: Partial<CommandLineOptions> = {}): CommandLineOptions {
 }
 const after = (argv: readonly string[], option: string): string | undefined => argv[argv.indexOf(option) + 1];
 
-test('the whole command line of a primary', () => {
+test('a primary has the user machine, the NIC of the node and QMP', () => {
   assert.deepEqual(buildCommandLine(options()), [
     ...['ld.so', '--library-path', 'lib', 'qemu-system-x86_64', '-machine', 'q35', '-m', '64'],
     ...['-name', 'guest=web'],
@@ -28,25 +28,25 @@ test('the whole command line of a primary', () => {
   ]);
 });
 
-test('a secondary waits for state, and ends with its node where QEMU can', () => {
+test('a secondary waits for state, and ends with its node if QEMU has that option', () => {
   const argv = buildCommandLine(options({ incoming: true, exitWithParent: true }));
   assert.deepEqual(argv.slice(-4), ['-incoming', 'defer', '-run-with', 'exit-with-parent=on']);
 });
 
-test('other NICs have no guest_announce, and the options of the user come last', () => {
+test('a NIC that is not virtio has no guest_announce, and the options of the user come last', () => {
   const nic = { device: 'e1000', mac: '52:54:00:12:34:56', options: 'romfile=x.rom' };
   const argv = buildCommandLine(options({ nic }));
   assert.equal(after(argv, '-device'), 'e1000,netdev=colo0,mac=52:54:00:12:34:56,romfile=,romfile=x.rom');
 });
 
-test('commas are doubled wherever QEMU splits at them', () => {
+test('a comma is doubled wherever QEMU splits at it', () => {
   const argv = buildCommandLine(options({ name: 'a,b', vmPort: '/r/a,b,,c', qmp: '/r/q,' }));
   assert.equal(after(argv, '-name'), 'guest=a,,b');
   assert.match(after(argv, '-netdev') ?? '', /addr\.path=\/r\/a,,b,,,,c$/);
   assert.equal(after(argv, '-qmp'), 'unix:/r/q,,,server=on,wait=off');
 });
 
-test('a name of the user is kept', () => {
+test('a name that the user gives is not replaced', () => {
   const argv = buildCommandLine(options({ args: ['-name', 'mine'] }));
   assert.equal(argv.filter((arg) => arg === '-name').length, 1);
 });
@@ -55,18 +55,18 @@ for (const arg of [
   ...['-netdev', '--netdev', '-nic', '-net', '-incoming', '-qmp', '-qmp-pretty', '-daemonize', '-preconfig'],
   ...['e1000,netdev=colo0', 'user,id=colo0', 'null-co,id=colo0,size=1'],
 ]) {
-  test(`refused: ${arg}`, () => {
+  test(`${arg} is refused`, () => {
     const error = { code: 'COLO_CONFIG_QEMU_ARGS', message: new RegExp(`vm.args holds ${arg}`) };
     assert.throws(() => buildCommandLine(options({ args: ['-m', '64', arg, 'x'] })), error);
   });
 }
 
-test('what only resembles a refused argument passes', () => {
+test('an argument that only resembles a refused one passes', () => {
   const args = ['-monitor', 'none', '-append', 'netdev nic', '-device', 'virtio-rng-pci,id=colo01', '-S'];
   buildCommandLine(options({ args }));
 });
 
-test('a path that does not fit into sockaddr_un is refused before QEMU cuts it', () => {
+test('a path that does not fit into sockaddr_un is refused before QEMU truncates it', () => {
   checkUnixPath('x'.repeat(107));
   for (const path of ['x'.repeat(108), 'é'.repeat(54), '', 'a\0b']) {
     assert.throws(() => checkUnixPath(path), { code: 'COLO_CONFIG_SOCKET_PATH' });

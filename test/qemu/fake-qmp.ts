@@ -22,16 +22,16 @@ export interface Request {
 export interface FakeQmp extends AsyncDisposable {
   readonly path: string;
   readonly requests: Request[];
-  /** The newest connection. */
+  /** the newest connection */
   socket(): Socket;
   send(...messages: unknown[]): void;
   listen(): Promise<void>;
 }
 
 export interface FakeOptions {
-  /** Raw text sent to whoever connects; QEMU's greeting if not given. */
+  /** raw text that each connection gets; by default QEMU's greeting */
   readonly greeting?: string;
-  /** Called for each request but qmp_capabilities, which is answered. */
+  /** called for each request but qmp_capabilities, to which the fake replies itself */
   readonly onRequest?: (request: Request, fake: FakeQmp) => void;
   readonly listen?: boolean;
 }

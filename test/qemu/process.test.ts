@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { probeExitWithParent, QemuProcess } from '../../src/qemu/process.ts';
 
-// Node stands in for QEMU: `-e SCRIPT` decides how it ends.
+// Node takes the place of QEMU: `-e SCRIPT` decides how it ends.
 const node = process.execPath;
 const script = (code: string): string[] => [node, '-e', code];
 
@@ -18,7 +18,7 @@ function lives(pid: number): boolean {
   }
 }
 
-test('a program that is not there', async () => {
+test('a program that does not exist cannot be started', async () => {
   const error = { code: 'COLO_QEMU_START', message: /qemu-system-none.*ENOENT/ };
   await assert.rejects(QemuProcess.start({ argv: ['qemu-system-none'] }), error);
   await assert.rejects(QemuProcess.start({ argv: [] }), { code: 'COLO_QEMU_START' });
@@ -26,7 +26,7 @@ test('a program that is not there', async () => {
   await assert.rejects(probeExitWithParent(['qemu-system-none']), { code: 'COLO_QEMU_START' });
 });
 
-test('an exit names the status and the last words, and aborts the signal', async () => {
+test('an exit has the status and the last line of stderr, and aborts the signal', async () => {
   const qemu = await QemuProcess.start({
     argv: script("process.stderr.write('warning: x\\nInvalid parameter: y\\n\\n'); process.exitCode = 3"),
   });
@@ -50,13 +50,13 @@ test('only the last 4 KiB of stderr are kept', async () => {
   assert.match(qemu.stderr, /line 9998\n$/);
 });
 
-test('the environment is added to ours', async () => {
+test('the given environment is added to that of this process', async () => {
   const code = 'process.exit(process.env.COLO_TEST === "1" && process.env.PATH ? 7 : 1)';
   const qemu = await QemuProcess.start({ argv: script(code), env: { COLO_TEST: '1' } });
   assert.equal((await qemu.exited).code, 7);
 });
 
-test('stop asks, then insists', async () => {
+test('stop sends SIGTERM, then SIGKILL', async () => {
   const polite = await QemuProcess.start({ argv: script('setInterval(() => {}, 1000)') });
   assert.equal((await polite.stop({ graceMs: 5000 })).signal, 'SIGTERM');
   const code = "process.on('SIGTERM', () => {}); console.error('ready'); setInterval(() => {}, 1000)";
@@ -77,7 +77,7 @@ test('a grandchild that keeps stderr open does not hide the exit', async () => {
   assert.ok(performance.now() - started < 2500);
 });
 
-test('our own exit leaves no child behind', async () => {
+test('this process leaves no child behind when it exits', async () => {
   const source = new URL('../../src/qemu/process.ts', import.meta.url).href;
   const code = `import { QemuProcess } from '${source}';
     const q = await QemuProcess.start({ argv: [process.execPath, '-e', 'setInterval(() => {}, 1000)'] });

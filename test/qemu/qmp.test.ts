@@ -18,7 +18,7 @@ test('connect greets, negotiates out-of-band execution and knows the version', a
   client.close();
 });
 
-test('execute sends arguments and returns the answer; a refusal keeps the words of QEMU', async () => {
+test('execute sends arguments and returns the reply; a refusal has the description of QEMU', async () => {
   await using fake = await fakeQmp({
     onRequest: ({ execute, id }, self) => {
       if (execute === 'quit') self.send({ error: { class: 'GenericError', desc: 'not now' }, id });
@@ -37,7 +37,7 @@ test('execute sends arguments and returns the answer; a refusal keeps the words 
   client.close();
 });
 
-test('replies split at every byte, and events between command and reply', async () => {
+test('a reply may be split at every byte, and events may arrive before it', async () => {
   const event = { event: 'STOP', data: { é: '✓' }, timestamp: { seconds: 2, microseconds: 3 } };
   const text = `${JSON.stringify(event)}\r\n\r\n${JSON.stringify({ return: { t: 'ü€' }, id: 2 })}\n`;
   const bytes = Buffer.from(text);
@@ -45,7 +45,7 @@ test('replies split at every byte, and events between command and reply', async 
   for (let split = 1; split < bytes.length; split++) {
     const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
     const events: QmpEvent[] = [];
-    client.onEvent((heard) => events.push(heard));
+    client.onEvent((received) => events.push(received));
     const reply = client.execute('query-status');
     const socket = fake.socket();
     socket.setNoDelay(true);
@@ -58,7 +58,7 @@ test('replies split at every byte, and events between command and reply', async 
   }
 });
 
-test('a reply of one byte per write', async () => {
+test('a reply may arrive byte by byte', async () => {
   await using fake = await fakeQmp();
   const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   const reply = client.execute('query-status');
@@ -70,7 +70,7 @@ test('a reply of one byte per write', async () => {
   client.close();
 });
 
-test('two replies in one read, in another order than asked', async () => {
+test('two replies in one read may have another order than the commands', async () => {
   await using fake = await fakeQmp({
     onRequest: ({ id }, self) => {
       if (id === 3) self.send({ return: 'second', id: 3 }, { return: 'first', id: 2 });
@@ -82,7 +82,7 @@ test('two replies in one read, in another order than asked', async () => {
   client.close();
 });
 
-test('a timeout fails one command, and its late answer is not taken for another', async () => {
+test('a timeout fails one command, and its late reply is not taken for that of another one', async () => {
   await using fake = await fakeQmp();
   const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   await assert.rejects(client.execute('slow', undefined, { timeoutMs: 20 }), { code: 'COLO_QMP_TIMEOUT' });
@@ -94,7 +94,7 @@ test('a timeout fails one command, and its late answer is not taken for another'
   client.close();
 });
 
-test('out-of-band commands pass a hung main loop, because in-band ones wait on our side', async () => {
+test('an out-of-band command passes a hung main loop, because in-band ones wait in this process', async () => {
   await using fake = await fakeQmp({
     onRequest: (request, self) => {
       if (request['exec-oob']) self.send({ return: 'oob', id: request.id });
@@ -108,7 +108,7 @@ test('out-of-band commands pass a hung main loop, because in-band ones wait on o
   assert.equal(await client.executeOob('yank'), 'oob');
   const inBand = fake.requests.filter((request) => request.execute?.startsWith('c'));
   assert.equal(inBand.length, QMP_IN_BAND_MAX);
-  // Each answer lets the next one go, in order.
+  // Each reply sends the next one, in order.
   fake.send({ return: 'r0', id: inBand[0]?.id });
   assert.equal(await commands[0], 'r0');
   while (fake.requests.at(-1)?.execute !== `c${QMP_IN_BAND_MAX}`) await sleep(1);
@@ -135,7 +135,7 @@ test('a command that timed out while it waited is never sent', async () => {
   client.close();
 });
 
-test('a closed socket fails what is pending, once, and what comes after', async () => {
+test('a closed socket fails every pending command, once, and every later one', async () => {
   await using fake = await fakeQmp({ onRequest: (_, self) => self.socket().destroy() });
   const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   const reasons: string[] = [];
@@ -147,20 +147,20 @@ test('a closed socket fails what is pending, once, and what comes after', async 
   assert.deepEqual(reasons, ['COLO_QMP_CLOSED', 'late COLO_QMP_CLOSED']);
 });
 
-const lies: Record<string, string> = {
-  'no JSON': 'hello\n',
-  'no object': '[1]\n',
+const garbage: Record<string, string> = {
+  'text that is not JSON': 'hello\n',
+  'an array': '[1]\n',
   null: 'null\n',
-  'an answer to nothing': '{"return":{},"id":77}\n',
+  'a reply to no command': '{"return":{},"id":77}\n',
   'an error without an id': '{"error":{"class":"GenericError","desc":"JSON parse error"}}\n',
   'an id of the wrong type': '{"return":{},"id":"2"}\n',
-  'neither reply nor event': '{"id":2}\n',
+  'neither a reply nor an event': '{"id":2}\n',
   'a second greeting': `${JSON.stringify(GREETING)}\n`,
   'an endless line': 'x'.repeat(5000),
   'a long line in one piece': `"${'x'.repeat(5000)}"\n`,
 };
-for (const [name, text] of Object.entries(lies)) {
-  test(`a lying peer is hung up on: ${name}`, async () => {
+for (const [name, text] of Object.entries(garbage)) {
+  test(`a peer that sends ${name} is disconnected`, async () => {
     await using fake = await fakeQmp({ onRequest: (_, self) => self.socket().write(text) });
     const client = await QmpClient.connect({
       endpoint: unixEndpoint(fake.path),
@@ -185,7 +185,7 @@ test('a line of exactly the limit passes', async () => {
   client.close();
 });
 
-test('a peer that greets in another language', async () => {
+test('a peer without a greeting of QMP is disconnected', async () => {
   for (const greeting of ['SSH-2.0-x\n', '{"QMP":{}}\n', '{"QMP":{"version":{"qemu":{"major":"11"}}}}\n']) {
     await using fake = await fakeQmp({ greeting });
     await assert.rejects(QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs }), {
@@ -194,7 +194,7 @@ test('a peer that greets in another language', async () => {
   }
 });
 
-test('connect waits for a socket that comes late', async () => {
+test('connect waits for a socket that is made later', async () => {
   await using fake = await fakeQmp({ listen: false });
   const connecting = QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
   await sleep(50);
@@ -202,7 +202,7 @@ test('connect waits for a socket that comes late', async () => {
   (await connecting).close();
 });
 
-test('connect gives up at the deadline: no socket, no greeting', async () => {
+test('connect rejects at its deadline, without a socket or without a greeting', async () => {
   await using absent = await fakeQmp({ listen: false });
   const error = { code: 'COLO_QMP_CONNECT', message: /ENOENT/ };
   await assert.rejects(QmpClient.connect({ endpoint: unixEndpoint(absent.path), deadlineMs: 50 }), error);
@@ -211,7 +211,7 @@ test('connect gives up at the deadline: no socket, no greeting', async () => {
   await assert.rejects(QmpClient.connect({ endpoint: unixEndpoint(silent.path), deadlineMs: 50 }), second);
 });
 
-test('connect fails at once when the process has died, with its last words', async () => {
+test('connect rejects at once when the process has ended, with its error', async () => {
   await using fake = await fakeQmp({ listen: false });
   const dead = new AbortController();
   const started = performance.now();
@@ -231,7 +231,7 @@ test('connect fails at once when the process has died, with its last words', asy
   await assert.rejects(again, { code: 'COLO_QMP_CONNECT' });
 });
 
-test('connect does not retry what will not change', async () => {
+test('connect does not retry an error that cannot pass', async () => {
   const started = performance.now();
   await assert.rejects(QmpClient.connect({ endpoint: unixEndpoint('/dev/null/qmp'), deadlineMs }), {
     code: 'COLO_QMP_CONNECT',
@@ -239,7 +239,7 @@ test('connect does not retry what will not change', async () => {
   assert.ok(performance.now() - started < 1000);
 });
 
-test('without out-of-band execution it is refused, not sent in-band', async () => {
+test('an out-of-band command is refused, and not sent in-band, if QEMU has none', async () => {
   const greeting = `${JSON.stringify({ QMP: { ...GREETING.QMP, capabilities: [] } })}\n`;
   await using fake = await fakeQmp({ greeting });
   const client = await QmpClient.connect({ endpoint: unixEndpoint(fake.path), deadlineMs });
