@@ -1,4 +1,4 @@
-/** Random numbers that a seed gives again (mulberry32). */
+/** Random numbers that a seed repeats (mulberry32). */
 export class Dice {
   private state: number;
 
@@ -6,7 +6,7 @@ export class Dice {
     this.state = seed | 0;
   }
 
-  /** 0 to sides - 1 */
+  /** Returns an integer from 0 to `sides` - 1. */
   roll(sides: number): number {
     this.state = (this.state + 0x6d2b79f5) | 0;
     let t = Math.imul(this.state ^ (this.state >>> 15), 1 | this.state);

@@ -1,6 +1,6 @@
 /**
- * Does the simulated QEMU behave as the real one? The same script on both (conformance/script.ts); where the lists of facts differ,
- * the real one is right. Firmware only, about 15 seconds.
+ * Does the simulated QEMU behave as the real one? The test runs one script on both (conformance/script.ts). Where their
+ * lists of facts differ, the real one is right. Firmware only, about 15 seconds.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -19,7 +19,7 @@ const { command, env, accel } = await installQemu();
 const directory = mkdtempSync(join(tmpdir(), 'colo-conformance-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
 
-test('the simulated QEMU says what the real one says', { timeout: 120_000 }, async () => {
+test('the simulated QEMU shows the same facts as the real one', { timeout: 120_000 }, async () => {
   const args = ['-machine', 'q35', '-m', '64', '-nodefaults', '-display', 'none', '-accel', accel];
   const real = await conform({
     ...systemSurroundings,

@@ -9,7 +9,7 @@ function make() {
   return { loop, owner };
 }
 
-test('a process that stops in the middle of its code goes on with the rest of it later', () => {
+test('a process that stops in the middle of its code performs the rest when it continues', () => {
   const { loop, owner } = make();
   const seen: string[] = [];
   loop.at(10, owner, () => {
@@ -35,7 +35,7 @@ test('a process that stops in the middle of its code goes on with the rest of it
   assert.equal(owner.isMidway, false);
 });
 
-test('a pause on top of it makes it later still', () => {
+test('a pause during a stop prolongs it', () => {
   const { loop, owner } = make();
   let atMs = 0;
   loop.at(10, owner, () => {
@@ -49,7 +49,7 @@ test('a pause on top of it makes it later still', () => {
   assert.equal(Math.round(atMs), 350);
 });
 
-test('what a process has not done when it dies it never does', () => {
+test('a process that dies never performs its delayed actions', () => {
   const { loop, owner } = make();
   loop.at(10, owner, () => {
     owner.stopHere(100);

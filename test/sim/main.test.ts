@@ -14,7 +14,7 @@ function sim(...args: string[]) {
   return { status, stdout, stderr };
 }
 
-test('a command that makes no sense is told so in one line', () => {
+test('wrong usage is reported in one line', () => {
   for (const args of [
     ['--seed', 'x'],
     ['--seeds', '5..1'],
@@ -29,7 +29,7 @@ test('a command that makes no sense is told so in one line', () => {
   }
 });
 
-test('the same seed is the same world in a process of its own and in a thread', () => {
+test('a seed gives the same world in a process of its own and in a thread', () => {
   const { seed, ...alone } = JSON.parse(sim('--seed', '3', '--json').stdout) as Record<string, unknown>;
   const threads = JSON.parse(sim('--seeds', '3..3', '--json').stdout) as Record<string, unknown>;
   assert.equal(seed, 3);

@@ -17,8 +17,8 @@ const LEGEND = `
           node-X     an event of X's event log, or its process starts or ends
           qemu-X     a VM starts, dies, or reaches a phase of a checkpoint
           arbiter    the record, as it was just changed
-          fault      what goes wrong from now on
-          world      what it means for the service
+          fault      a fault that strikes now
+          world      the consequence for the service
           VIOLATION  a rule that was broken`;
 const PCAP_BYTES_MAX = 1 << 30;
 const WHOLE = /^\d{1,10}$/;
@@ -108,7 +108,7 @@ async function one(seed: number, without: ReadonlySet<number>): Promise<void> {
   process.exitCode = result.violations.length === 0 ? 0 : 1;
 }
 
-/** A world runs in one turn of the event loop: what is written later than at once would not fit into any buffer. */
+/** Writes synchronously: a world runs in one turn of the event loop, and no buffer would hold all of its frames. */
 function openFile(path: string): AppendFile {
   const fd = openSync(path, 'wx', 0o600);
   return {

@@ -1,19 +1,19 @@
-/** Many worlds: on all cores, and what is left of a bad one's faults when those that do not matter are gone. */
+/** Runs many worlds on all cores, and reduces the faults of a bad one to those that matter. */
 import { availableParallelism } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { Worker } from 'node:worker_threads';
 import { runWorld, type WorldResult } from './world.ts';
 
 /**
- * For the heaps of the threads: what a world leaves behind is short-lived, but its buffers lie outside the heap, and by
- * default every few of them start a collection of all that has grown old.
+ * For the heaps of the threads. A world's garbage is short-lived, but its buffers lie outside the heap, and by default
+ * every few of them start a collection of the old generation.
  */
 const HEAP_FLAGS = ['--initial-old-space-size=128', '--external-memory-accounted-in-global-limit'];
 
 /**
- * Runs the seeds `from` to `to` and hands out each result as it comes, in whatever order. Each thread lives for as many
- * worlds as it can: its first ones, with code that is not compiled yet, take several times as long. Once `stop` is
- * aborted, what runs is given up.
+ * Runs the seeds `from` to `to` and calls `onResult` with each result as it comes, in any order. A thread runs one world
+ * after the other: its first ones take several times as long, while the code is not compiled yet. When `stop` is aborted,
+ * the worlds that run are given up.
  */
 export async function runMany(
   from: number,
@@ -46,7 +46,7 @@ export async function runMany(
   await Promise.all(Array.from({ length: Math.min(threads, to - from + 1) }, run));
 }
 
-/** Leaves out one fault after the other, as long as the world still breaks the same rule. Answers those left out. */
+/** Leaves out one fault after the other if the world then still breaks the same rule. Returns those left out. */
 export async function minimise(bad: WorldResult): Promise<{ without: Set<number>; result: WorldResult }> {
   const [{ rule }] = bad.violations;
   let without = new Set<number>();

@@ -1,12 +1,12 @@
 /**
- * Sockets: KernelStreams with kernel buffers on both sides, over a route that delays, stops or slows what passes.
+ * Sockets: KernelStreams with kernel buffers at both ends, over a route that delays, stops or slows bytes.
  *
- * A write is taken by the kernel as far as its buffer has room, and the rest waits in the process (`queuedBytes`). What
- * was taken travels in order and is counted as unsent until the other end has read it, as on a unix socket. Reads are
- * cut at random. As with src/io/socket-stream.ts the sink is asked for the next buffer right after each read.
+ * The kernel takes a write as far as its buffer has room, and the rest waits in the process (`queuedBytes`). Bytes that
+ * were taken travel in order, and count as unsent until the other end has read them, as on a unix socket. Reads are cut
+ * at random. As in src/io/socket-stream.ts, the sink is asked for the next buffer right after each read.
  *
- * A process that dies has its sockets closed by its kernel. A host that dies says nothing: whoever sends to it gets
- * nothing back, until it is up again and answers with a reset.
+ * When a process dies, its kernel closes its sockets. When a host dies, no packet leaves it: a peer gets no reply until
+ * the host is up again and replies with a reset.
  */
 import type { Endpoint } from '../../src/endpoint.ts';
 import { formatEndpoint } from '../../src/endpoint.ts';
@@ -18,15 +18,15 @@ import type { Die } from './guest/die.ts';
 import { copyBytes } from './guest/packets.ts';
 import type { Loop, Process } from './loop.ts';
 
-/** What lies between two sockets, in one direction. */
+/** The way between two sockets, in one direction. */
 export type Route = {
   delayMs: number;
   jitterMs: number;
-  /** nothing passes until then; what waits comes when it was sent again */
+  /** No byte passes until then; bytes that wait arrive when they are retransmitted. */
   cutUntilMs: number;
-  /** bytes per millisecond */
+  /** Bytes per millisecond. */
   rate: number;
-  /** when the bytes before have passed */
+  /** When all earlier bytes have passed. */
   busyUntilMs: number;
 };
 
@@ -48,44 +48,44 @@ const UNIX_BUFFER_BYTES = 200 * 1024;
 const TCP_BUFFER_BYTES = 400 * 1024;
 
 type Waiting = { bytes: Uint8Array; done: (taken: boolean) => void };
-/** What is under way: bytes, or with none the end. All that is sent in one instant arrives in one. */
+/** Bytes in transit, or, if 0, the end of the stream. Bytes that are sent in one instant arrive in one. */
 type Flight = { readonly sentMs: number; readonly atMs: number; bytes: number };
 
 export class SimSocket implements KernelStream {
   peer!: SimSocket;
   readonly owner: Process;
   readonly host: Host;
-  /** Sees what this end writes, and which of it in one call to the kernel. */
+  /** Called with what this end writes, and at the beginning and end of each call to the kernel. */
   onWrite: ((bytes: Uint8Array) => void) | null = null;
   onCork: (() => void) | null = null;
   onUncork: (() => void) | null = null;
   queuedBytesSeen = 0;
-  /** Its process is this slow to read, at most. */
+  /** The longest time that its process takes to read. */
   readDelayMs = 0;
   private readonly loop: Loop;
   private readonly die: Die;
-  /** from this end to the other one */
+  /** From this end to the other one. */
   private readonly route: Route;
   private readonly bufferBytes: number;
   private sink: StreamSink | null = null;
   private view: Uint8Array | null = null;
   private paused = true;
   private open = true;
-  /** gone without a word, with its host */
+  /** Gone with its host, without a packet. */
   private vanished = false;
-  private closedTold = false;
+  private closeNotified = false;
   private waiting: Waiting[] = [];
   private waitingAt = 0;
   private waitingBytes = 0;
-  /** written by a process that stands still in the middle of it */
+  /** Written by a process that is stopped in the middle of the write. */
   private midwayBytes = 0;
-  /** taken from us and not yet read by the peer */
+  /** Taken by the kernel and not yet read by the peer. */
   private takenBytes = 0;
   private lastArrivalMs = 0;
   private readonly flights: Flight[] = [];
-  /** how our side ended: with bytes that we never read */
+  /** This end was closed with bytes that it had not read. */
   private leftUnread = false;
-  /** From `inboxAt` on: what has arrived and was not read, then what is under way to us. */
+  /** From `inboxAt` on: bytes that have arrived and were not read, then bytes in transit to this end. */
   private inbox: Uint8Array = NOTHING;
   private inboxAt = 0;
   private inboxEnd = 0;
@@ -113,9 +113,9 @@ export class SimSocket implements KernelStream {
       this.resume();
       return;
     }
-    // As a real one tells each that starts it.
-    this.closedTold = false;
-    this.tellClosed();
+    // A real one notifies every sink that starts it.
+    this.closeNotified = false;
+    this.notifyClosed();
   }
 
   cork(): void {
@@ -176,7 +176,7 @@ export class SimSocket implements KernelStream {
   }
 
   queuedBytes(): number {
-    // Of what is written midway, the kernel will take what it has room for.
+    // The kernel will take as much of a write in progress as it has room for.
     return this.waitingBytes + Math.max(0, this.takenBytes + this.midwayBytes - this.bufferBytes);
   }
 
@@ -190,7 +190,7 @@ export class SimSocket implements KernelStream {
     this.readLater(0);
   }
 
-  /** A write would fail: between sockets of one host that shows at once. */
+  /** A write would fail; between sockets of one host a process notices at once. */
   get broken(): boolean {
     return !this.peer.open || this.peer.refusing;
   }
@@ -206,7 +206,7 @@ export class SimSocket implements KernelStream {
 
   private shut(): void {
     this.hangUp();
-    if (this.sink !== null) this.tellClosed();
+    if (this.sink !== null) this.notifyClosed();
   }
 
   /** The connection breaks under both ends. */
@@ -215,12 +215,12 @@ export class SimSocket implements KernelStream {
     this.peer.breakDown();
   }
 
-  /** It breaks under this end; the other one is told, unless the way there is cut. */
+  /** The connection breaks under this end; the other one is notified unless the way there is cut. */
   resetHere(): void {
     this.breakDown();
   }
 
-  /** The host is gone: nobody is told. */
+  /** The host is gone: no end is notified. */
   vanish(): void {
     this.vanished = true;
     this.open = false;
@@ -234,7 +234,7 @@ export class SimSocket implements KernelStream {
     this.shut();
   }
 
-  /** The end of our side; what was taken still arrives. */
+  /** Ends this side; bytes that the kernel has taken still arrive. */
   private hangUp(): void {
     if (!this.open) return;
     this.open = false;
@@ -287,7 +287,7 @@ export class SimSocket implements KernelStream {
     this.travel(length);
   }
 
-  /** In order, and sent again after a cut. */
+  /** Sends bytes in order; after a cut they are retransmitted. */
   private travel(bytes: number): void {
     const { route, loop, die, flights } = this;
     const startMs = Math.max(loop.nowMs, route.busyUntilMs);
@@ -300,7 +300,7 @@ export class SimSocket implements KernelStream {
   private readonly land = (): void => {
     const { route, loop, flights } = this;
     if (route.cutUntilMs > loop.nowMs) {
-      // TCP sends again, after a time that has doubled a few times, unless its host is gone.
+      // TCP retransmits, after a timeout that has doubled a few times, unless its host is gone.
       if (!this.vanished && route.cutUntilMs < Number.POSITIVE_INFINITY)
         loop.at(route.cutUntilMs + this.die.next() * 400, null, this.land);
       return;
@@ -308,10 +308,10 @@ export class SimSocket implements KernelStream {
     const { bytes } = flights.shift() as Flight;
     if (flights.length > 0) loop.at(flights[0].atMs, null, this.land);
     if (bytes > 0) this.peer.arrive(bytes);
-    else this.peer.hearEnd();
+    else this.peer.receiveEnd();
   };
 
-  /** Memory for what the peer sends; it arrives later. */
+  /** Stores bytes that the peer sends; they arrive later. */
   private store(bytes: Uint8Array, length: number): void {
     const stored = this.inboxEnd - this.inboxAt;
     if (this.inboxEnd + length > this.inbox.length) {
@@ -350,13 +350,13 @@ export class SimSocket implements KernelStream {
     this.readAtOnce();
   }
 
-  private hearEnd(): void {
+  private receiveEnd(): void {
     if (this.peer.leftUnread && this.open) this.failure = new Error('read ECONNRESET');
     this.ended = true;
     this.readLater(0);
   }
 
-  /** What has just come is read in the same instant, unless the process stands still or reads anyway. */
+  /** Reads bytes in the instant in which they arrive, unless the process is paused, slow, or about to read anyway. */
   private readAtOnce(): void {
     if (this.readDelayMs > 0) {
       this.readLater(0);
@@ -389,7 +389,7 @@ export class SimSocket implements KernelStream {
       return;
     }
     const most = Math.min(view.length, this.inboxBytes);
-    // Most reads bring all there is.
+    // Most reads return all bytes that have arrived.
     const bytes = most > 1 && this.die.next() < 0.1 ? this.die.within(1, most) : most;
     copyBytes(this.inbox, this.inboxAt, view, 0, bytes);
     this.dropInbox(bytes);
@@ -404,14 +404,14 @@ export class SimSocket implements KernelStream {
     this.readLater(READ_AGAIN_MS);
   }
 
-  private tellClosed(): void {
-    if (this.closedTold) return;
-    this.closedTold = true;
+  private notifyClosed(): void {
+    if (this.closeNotified) return;
+    this.closeNotified = true;
     this.loop.after(0, this.owner, () => this.sink?.closed(this.failure));
   }
 }
 
-/** TCP repeats a SYN after these times (RFC 6298, Linux), and then gives up. */
+/** When Linux sends a SYN and its retransmissions (RFC 6298). */
 const SYN_AT_MS = [0, 1000, 3000, 7000, 15_000, 31_000];
 
 /** All sockets of the world. */
@@ -421,7 +421,7 @@ export class Sockets {
   /** Each direction between two hosts, by `from>to`. */
   readonly routes = new Map<string, Route>();
   readonly tcp = new Map<string, Listener & { host: Host }>();
-  /** Of connections between hosts, for faults. */
+  /** One end of each connection between hosts, for faults. */
   readonly between: SimSocket[] = [];
 
   constructor(loop: Loop, die: Die) {
@@ -429,7 +429,7 @@ export class Sockets {
     this.die = die;
   }
 
-  /** Both ends of a connection within one host. */
+  /** Connects two processes of one host. Returns the end of `owner`. */
   local(host: Host, owner: Process, listener: Listener): SimSocket {
     const a = new SimSocket(this, owner, host, newRoute(0.01, 0.02), UNIX_BUFFER_BYTES);
     const b = new SimSocket(this, listener.owner, host, newRoute(0.01, 0.02), UNIX_BUFFER_BYTES);

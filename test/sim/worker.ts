@@ -1,4 +1,4 @@
-/** One thread of a run over many seeds: takes a seed, gives back what became of its world. */
+/** One thread of a run over many seeds: receives a seed, and sends the result of its world. */
 import { parentPort } from 'node:worker_threads';
 import { runWorld } from './world.ts';
 

@@ -1,7 +1,7 @@
-/** A node's limits in a world. */
+/** The limits of the nodes in a world. */
 import { LIMITS, type Limits } from '../../src/limits.ts';
 
-/** Small enough that little traffic reaches them. */
+/** So small that little traffic reaches them. */
 export const WORLD_LIMITS: Limits = {
   ...LIMITS,
   slabBytes: 128 * 1024,

@@ -1,10 +1,10 @@
 /**
- * One script for a real QEMU and for the simulated one: a pair is made, checkpointed, broken in each phase and made
- * again, and what both QEMUs say of themselves is written down. The facts have no times in them, so that two kinds of
- * QEMU that behave alike give the same list.
+ * One script for a real QEMU and for the simulated one. It makes a pair, takes checkpoints, breaks the pair in each phase
+ * and makes it again, and notes what both QEMUs report by QMP. The facts contain no times, so two kinds of QEMU that
+ * behave alike give the same list.
  *
- * The migration stream goes through the production relay, which holds each message: a fact about a held phase is what
- * both QEMUs say once they have said the same for a while.
+ * The migration stream goes through the production relay, which stops each message. A fact about such a phase is what
+ * both QEMUs report when their replies have not changed for a while.
  */
 
 import { MigrationRelay } from '../../../src/checkpoint/migration-relay.ts';
@@ -19,23 +19,23 @@ import type { QemuLauncher, QmpConnection, RunningQemu } from '../../../src/qemu
 import { QmpRefusedError } from '../../../src/qemu/qmp.ts';
 import { FrameCutter } from '../frame-cutter.ts';
 
-/** Where the script runs. */
+/** The surroundings of the script. */
 export type Place = Surroundings & {
   readonly launcher: QemuLauncher;
-  /** How QEMU is started there. */
+  /** How to start QEMU. */
   readonly command: readonly string[];
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string>>;
-  /** for sockets */
+  /** For sockets. */
   readonly directory: string;
 };
 
 const DEADLINE_MS = 10_000;
 const POLL_MS = 10;
-/** What stays the same in so many looks is not about to change. */
+/** A reply that is the same this many times in a row counts as final. */
 const CALM_LOOKS = 6;
 const QUERY_MS = 2000;
-/** The last of the five announcements of a VM that took over is sent after 800 ms. */
+/** A promoted VM sends the last of its five announcements after 800 ms. */
 const ANNOUNCED_MS = 1500;
 
 const KEY = { primary: 'P', secondary: 'S' } as const;
@@ -46,14 +46,14 @@ type Vm = {
   readonly colo: ColoVm;
   readonly incomingPath: string;
   readonly migrationPath: string;
-  /** frames from its port */
+  /** Frames from its port. */
   announced: number;
 };
 
 type Pair = { readonly primary: Vm; readonly secondary: Vm; readonly stream: HeldStream };
 type Held = { readonly name: string; pass(): void };
 
-/** A migration stream through a relay that holds each message until `pass`. */
+/** A migration stream through a relay that stops each message until `pass`. */
 class HeldStream {
   relay: MigrationRelay | null = null;
   closed = false;
@@ -67,13 +67,13 @@ class HeldStream {
     return this.held.map((one) => one.name);
   }
 
-  /** Lets go of the oldest message. */
+  /** Passes the oldest message. */
   pass(): void {
     this.held.shift()?.pass();
   }
 }
 
-/** Runs the script and answers the facts. Ends all QEMUs that it has started. */
+/** Runs the script and returns the facts. Ends all QEMUs that it has started. */
 export async function conform(place: Place): Promise<string[]> {
   const script = new Script(place);
   try {
@@ -142,7 +142,7 @@ class Script {
     await this.look('nobody listens', { primary: vm });
 
     let pair = await this.begin(vm, false);
-    // A busy machine's QEMU may take a while to see that its stream has gone.
+    // On a busy machine QEMU may take a while to notice that its stream is closed.
     await this.over(vm);
     await this.look('under way', pair);
     await kill(pair.secondary);
@@ -179,7 +179,7 @@ class Script {
     await this.finish(pair);
   }
 
-  /** How many checkpoints do two requests bring that come in the middle of one? */
+  /** How many checkpoints follow from two requests in the middle of one? */
   private async requestsInEachPhase(vm: Vm): Promise<void> {
     this.title = 'two requests';
     const pair = await this.begin(vm, true);
@@ -187,7 +187,7 @@ class Script {
     for (const during of ['ready', 'request', 'reply', 'received', 'loaded']) {
       if (during !== 'ready') await vm.colo.requestCheckpoint();
       await this.passUntil(pair, during);
-      // By hand: before READY the verb waits, and QEMU need not.
+      // Without colo.ts, which would wait for READY: QEMU need not.
       for (let i = 0; i < 2; i++)
         await vm.qmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': CHECKPOINT_DELAY_OFF_MS });
       await this.calm(pair);
@@ -274,7 +274,7 @@ class Script {
     return vm;
   }
 
-  /** A new secondary, and the first copy begins; through a relay that passes nothing unless it `flows`. */
+  /** Starts a secondary and its first copy, through a relay that passes no message unless it `flows`. */
   private async begin(primary: Vm, flows: boolean): Promise<Pair> {
     const { transports } = this.place;
     const secondary = await this.start(true);
@@ -315,13 +315,13 @@ class Script {
     return pair;
   }
 
-  /** The secondary is not needed any more. */
+  /** Ends the secondary. */
   private async finish(pair: Pair): Promise<void> {
     await kill(pair.secondary);
     await pair.primary.colo.failover({ deadlineMs: DEADLINE_MS });
   }
 
-  /** Until exactly these are held. */
+  /** Waits until the relay has stopped exactly these messages. */
   private async held(pair: Pair, names: readonly string[]): Promise<void> {
     const { stream } = pair;
     for (let ms = 0; stream.waiting.length < names.length && ms < DEADLINE_MS; ms += POLL_MS) {
@@ -343,7 +343,7 @@ class Script {
     await this.calm(pair);
   }
 
-  /** What both say, once it does not change any more. */
+  /** Returns what both report when it does not change any more. */
   private async calm(vms: Partial<Pair>): Promise<string[]> {
     let last: string[] = [];
     let same = 0;
@@ -392,7 +392,7 @@ class Script {
     }
   }
 
-  /** Until no migration is under way. */
+  /** Waits until no migration is in progress. */
   private async over(vm: Vm): Promise<void> {
     for (let ms = 0; ms < DEADLINE_MS; ms += POLL_MS) {
       const { status } = await vm.qmp.execute<{ status?: string }>('query-migrate');

@@ -1,4 +1,4 @@
-/** A world with nothing in it but QEMUs, for the script of script.ts. */
+/** A world with nothing but QEMUs, for script.ts. */
 import { Die } from '../guest/die.ts';
 import type { Machine } from '../guest/machine.ts';
 import { Loop, Process } from '../loop.ts';
@@ -6,12 +6,12 @@ import { simLauncher } from '../sim-launcher.ts';
 import { type Host, Sockets } from '../sockets.ts';
 import type { Place } from './script.ts';
 
-/** It says nothing and hears nothing. */
+/** A guest that sends nothing and ignores its input. */
 function silentMachine(): Machine {
   return { inputs: 0, receive() {}, tick() {}, save: () => new Uint8Array(16), load() {} };
 }
 
-/** Runs `script` in a world from that seed, to its end. */
+/** Runs `script` to its end in a world of that seed. */
 export function inSimulation<T>(
   seed: number,
   accel: 'kvm' | 'tcg',

@@ -1,4 +1,4 @@
-/** A machine's one request for a tick. Without it each tick would ask for another, and they would never die out. */
+/** Keeps a machine to one pending request for a tick. Otherwise each tick would ask for another, without end. */
 import type { MachinePort } from './machine.ts';
 
 export class Alarm {
@@ -9,19 +9,19 @@ export class Alarm {
     this.port = port;
   }
 
-  /** The next thing happens at that time. */
+  /** The machine's next event is at that time. */
   set(atMs: number): void {
     if (atMs >= this.askedAt) return;
     this.askedAt = atMs;
     this.port.wake(atMs);
   }
 
-  /** At each tick: a request whose time has come is used up. */
+  /** To be called at each tick: a request whose time has come is used up. */
   ring(): void {
     if (this.port.now() >= this.askedAt) this.askedAt = Number.POSITIVE_INFINITY;
   }
 
-  /** Requests of another life do not count. */
+  /** Forgets the request: the machine was loaded with another state. */
   reset(): void {
     this.askedAt = Number.POSITIVE_INFINITY;
   }

@@ -1,8 +1,8 @@
 /**
- * Many datagrams at once, in both directions: what a guest says in a burst, and a burst of questions to it.
+ * Many datagrams at once, in both directions: a guest's bursts, and bursts of requests to it.
  *
- * A guest numbers what it says. One number never stands for two contents: two VMs that have said different things are
- * one service only if clients hear one of them.
+ * A guest numbers its datagrams, and one number never has two contents. Two VMs that have sent different ones are one
+ * service only if clients receive those of one VM.
  */
 
 import { BURST_HEAD_BYTES, BURST_PORT, burstPayload } from './burst.ts';
@@ -16,7 +16,7 @@ const HEAD = /^(\d{8})(\d{8})$/;
 export class BurstClient extends Judge {
   private readonly address: Address;
   private asked = 0;
-  /** by number: which pattern came with it */
+  /** The pattern that came with each number. */
   private readonly heard = new Map<number, number>();
 
   constructor(name: string, address: Address) {
@@ -30,7 +30,7 @@ export class BurstClient extends Judge {
     host.bindUdp(this, BURST_PORT);
   }
 
-  /** So many questions to the echo service, in one instant. */
+  /** Sends requests to the echo service, all in one instant. */
   ask(datagrams: number, bytes: number): void {
     for (let i = 0; i < datagrams; i++) {
       const payload = burstPayload(this.asked++, 0, bytes);
@@ -47,12 +47,12 @@ export class BurstClient extends Judge {
     }
     this.advance();
     if (sourcePort === SERVICE.echo) {
-      if (number >= this.asked) this.violation(`an answer to ${number}, which was never asked`);
-      this.count('answers');
+      if (number >= this.asked) this.violation(`a reply to ${number}, which was never sent`);
+      this.count('replies');
       return;
     }
     const before = this.heard.get(number);
-    if (before !== undefined && before !== pattern) this.violation(`${number} was said with two contents`);
+    if (before !== undefined && before !== pattern) this.violation(`${number} came with two contents`);
     this.heard.set(number, pattern);
     this.count('heard');
   }

@@ -1,12 +1,12 @@
-/** What a burst's datagrams say. */
+/** The datagrams of a burst. */
 import { encode, patternAt } from './text.ts';
 
-/** Of the host that hears it. */
+/** The port of the host that receives them. */
 export const BURST_PORT = 9200;
 const NUMBER_BYTES = 8;
 export const BURST_HEAD_BYTES = 2 * NUMBER_BYTES;
 
-/** A number, which pattern follows, and the pattern. */
+/** Returns a payload: a number, the pattern's number, and the pattern. */
 export function burstPayload(number: number, pattern: number, bytes: number): Uint8Array {
   const payload = new Uint8Array(Math.max(bytes, BURST_HEAD_BYTES));
   payload.set(encode(`${number}`.padStart(NUMBER_BYTES, '0')));

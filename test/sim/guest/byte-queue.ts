@@ -1,4 +1,4 @@
-/** Bytes in, bytes out, first in first out; what is inside can be read at any place. Grows as needed. */
+/** A queue of bytes that can be read at any place. It grows as needed. */
 import { copyBytes } from './packets.ts';
 import type { Archive } from './state.ts';
 
@@ -21,7 +21,7 @@ export class ByteQueue {
     if (this.length === 0) this.head = 0;
   }
 
-  /** Void with the next `push`. */
+  /** Returns a view that the next `push` may overwrite. */
   view(at: number, length: number): Uint8Array {
     return this.bytes.subarray(this.head + at, this.head + at + length);
   }
@@ -30,7 +30,7 @@ export class ByteQueue {
     copyBytes(this.bytes, this.head + at, to, toAt, length);
   }
 
-  /** Where a byte is found first, or -1. */
+  /** Returns the place of the first such byte, or -1. */
   indexOf(byte: number): number {
     const end = this.head + this.length;
     for (let at = this.head; at < end; at++) if (this.bytes[at] === byte) return at - this.head;

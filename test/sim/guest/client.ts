@@ -1,9 +1,9 @@
 /**
- * What all clients have in common, and the host that they live on.
+ * The common part of all clients, and the host that they run on.
  *
- * A client is the judge of a run: it checks every byte, remembers every answer, and writes down as a violation whatever
- * a service on one healthy machine would never do. It is not told when the pair fails over, since it must not matter.
- * Slowness is no violation; `progress` and `lastProgressMs` let the harness judge that.
+ * A client judges a run: it checks every byte, remembers every reply, and notes as a violation whatever a service on one
+ * healthy machine would never do. It does not know when the pair fails over, since that must not matter. Slowness is not
+ * a violation; `progress` and `lastProgressMs` let the world judge that.
  */
 import { Alarm } from './alarm.ts';
 import type { Machine, MachinePort } from './machine.ts';
@@ -16,14 +16,14 @@ const NEVER = Number.POSITIVE_INFINITY;
 
 export interface Client {
   readonly name: string;
-  /** All that it had to do is done. */
+  /** Its work is done. */
   finished(): boolean;
   readonly violations: readonly string[];
-  /** Answers, or bytes of a stream, that were checked. Only grows. */
+  /** Replies, or bytes of a stream, that were checked. Only grows. */
   readonly progress: number;
   readonly lastProgressMs: number;
   readonly stats: Readonly<Record<string, number>>;
-  /** No guarantee holds any more (two faults at once): forget what was said, begin anew. */
+  /** No guarantee holds any more, after two faults at once: forgets all replies and starts from nothing. */
   forgive(): void;
   /** Its streams are so long that they would be most of a world's frames. */
   readonly hasLongStreams?: boolean;
@@ -45,7 +45,7 @@ export interface ClientHostOptions {
   readonly tcp?: Partial<TcpOptions>;
 }
 
-/** A machine with one stack and some clients. It is never snapshotted: clients are outside what is protected. */
+/** A machine with one stack and some clients. It has no snapshots: clients are not protected. */
 export class ClientHost implements Machine {
   inputs = 0;
   readonly stack: Stack;
@@ -89,11 +89,11 @@ export class ClientHost implements Machine {
   }
 
   save(): Uint8Array {
-    throw new Error('clients are never snapshotted');
+    throw new Error('clients have no snapshots');
   }
 
   load(): void {
-    throw new Error('clients are never snapshotted');
+    throw new Error('clients have no snapshots');
   }
 
   finished(): boolean {
@@ -133,7 +133,7 @@ export class ClientHost implements Machine {
   }
 
   private onTcp(connection: TcpConnection): void {
-    // As with accept(): one that never came about is nobody's, its SYN may have been late.
+    // As with accept(): no client gets a connection that was never established. Its SYN may have been late.
     if (connection.established) this.cameAbout.add(connection.id);
     const client =
       this.byConnection.get(connection.id) ??
@@ -151,10 +151,10 @@ export class ClientHost implements Machine {
   }
 }
 
-/** Violations that are kept; a service that lies all the time must not fill the memory. */
+/** Further violations are only counted: a service that is always wrong must not fill the memory. */
 const VIOLATIONS_MAX = 100;
 
-/** The bookkeeping of a client. */
+/** A client's counts and violations. */
 export abstract class Judge implements Client {
   readonly name: string;
   readonly violations: string[] = [];
@@ -200,28 +200,28 @@ export interface TcpClientOptions {
   /** Requests in all, and on one connection. */
   readonly requests: number;
   readonly requestsPerConnection?: number;
-  /** Requests under way at once. */
+  /** Requests that may wait for their replies at once. */
   readonly depth?: number;
-  /** Between an answer and the next request, and between connections: a random time up to this. */
+  /** The longest rest between a reply and the next request, and between connections. */
   readonly restMsMax?: number;
 }
 
-/** How soon after a broken connection the next is tried. */
+/** The time between a broken connection and the next try. */
 const RETRY_MS = 100;
-/** About what a request and its answer take. */
-const ANSWER_MS = 20;
+/** About what a request and its reply take. */
+const REPLY_MS = 20;
 
 /**
- * A client that makes one connection after the other, and on each of them requests that are answered in order.
- * What a request and an answer are, the subclass says.
+ * A client that opens one connection after the other, and sends requests on each, whose replies come in order. The
+ * subclass defines requests and replies.
  */
 export abstract class TcpClient extends Judge {
   protected options: TcpClientOptions;
   protected connection: TcpConnection | undefined;
-  /** Requests sent and not yet answered on this connection. */
+  /** Requests on this connection that wait for their replies. */
   protected waiting = 0;
   private sent = 0;
-  private answered = 0;
+  private replied = 0;
   private sentHere = 0;
   private unwritten: Uint8Array[] = [];
 
@@ -231,24 +231,24 @@ export abstract class TcpClient extends Judge {
     this.nextAt = options.startMs ?? 0;
   }
 
-  /** The next request's bytes. */
+  /** Returns the next request's bytes. */
   protected abstract request(): Uint8Array;
-  /** Takes one whole answer off the input and judges it; false if it is not all there yet. */
-  protected abstract takeAnswer(connection: TcpConnection): boolean;
+  /** Takes one whole reply off the input and judges it. Returns false if it is not complete. */
+  protected abstract takeReply(connection: TcpConnection): boolean;
   /** A connection begins. */
   protected opened(): void {}
-  /** Requests under way on a connection that is gone will not be answered. */
+  /** The connection is gone: requests that wait get no reply. */
   protected abstract lost(): void;
-  /** Guarantees are void. */
+  /** See `forgive`. */
   protected abstract forget(): void;
 
   pace(restMsMax: number, durationMs: number): void {
-    const requests = Math.round(durationMs / (restMsMax / 2 + ANSWER_MS));
+    const requests = Math.round(durationMs / (restMsMax / 2 + REPLY_MS));
     this.options = { ...this.options, restMsMax, requests };
   }
 
   finished(): boolean {
-    return this.answered >= this.options.requests && this.connection === undefined;
+    return this.replied >= this.options.requests && this.connection === undefined;
   }
 
   forgive(): void {
@@ -268,19 +268,19 @@ export abstract class TcpClient extends Judge {
       this.opened();
       this.connection = this.host.connect(this, this.options.address, this.options.port);
     }
-    this.say(this.connection);
+    this.sendRequests(this.connection);
   }
 
   onTcp(connection: TcpConnection): void {
     if (connection !== this.connection) return;
-    while (this.waiting > 0 && !connection.closed && this.takeAnswer(connection)) {
+    while (this.waiting > 0 && !connection.closed && this.takeReply(connection)) {
       this.waiting -= 1;
-      this.answered += 1;
-      this.count('answers');
+      this.replied += 1;
+      this.count('replies');
       this.rest();
     }
     if (this.waiting === 0 && connection.input.length > 0) {
-      this.violation(`${connection.input.length} bytes that nobody asked for`);
+      this.violation(`${connection.input.length} bytes without a request`);
       connection.consume(connection.input.length);
     }
     if (connection.over) {
@@ -288,10 +288,10 @@ export abstract class TcpClient extends Judge {
       return;
     }
     if (connection.finished && !connection.closing) {
-      this.violation(`closed by the service, ${this.waiting} answers missing`);
+      this.violation(`closed by the service, ${this.waiting} replies missing`);
       connection.close();
     }
-    if (!this.pausing()) this.say(connection);
+    if (!this.pausing()) this.sendRequests(connection);
   }
 
   private pausing(): boolean {
@@ -303,8 +303,8 @@ export abstract class TcpClient extends Judge {
     if (restMsMax > 0) this.nextAt = this.host.port.now() + this.host.port.random() * restMsMax;
   }
 
-  /** Requests as long as there are any for this connection; after their last answer, the end. */
-  private say(connection: TcpConnection): void {
+  /** Sends this connection's requests, and closes it after the last reply. */
+  private sendRequests(connection: TcpConnection): void {
     const { requests, requestsPerConnection = 5, depth = 1 } = this.options;
     if (connection.closing || connection.closed) return;
     for (;;) {
@@ -328,7 +328,7 @@ export abstract class TcpClient extends Judge {
 
   private gone(connection: TcpConnection): void {
     if (connection.error !== '')
-      this.violation(`connection ${connection.error}, ${this.waiting} answers missing`);
+      this.violation(`connection ${connection.error}, ${this.waiting} replies missing`);
     this.connection = undefined;
     const broken = connection.error !== '' || this.waiting > 0;
     this.drop();

@@ -1,4 +1,4 @@
-/** A service that lies is found out: one lie for each thing that a client checks. */
+/** A client reports a service that is wrong: one error for each thing that a client checks. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Alarm } from './alarm.ts';
@@ -18,14 +18,14 @@ import type { TcpConnection } from './tcp.ts';
 import { decode, encode, patternAt, takeLine } from './text.ts';
 
 type Lies = {
-  /** The answer to the n-th line (from 0). */
+  /** The reply to the n-th line, from 0. */
   line?: (line: string, n: number, connection: TcpConnection) => string;
   udp?: (payload: string, n: number) => string[];
-  /** Lines that are said on a connection to the client. */
+  /** Lines that it sends on a connection to the client. */
   dial?: string[];
   tcp?: (connection: TcpConnection) => void;
   burst?: Uint8Array[];
-  /** A connection that it began is forgotten at once. */
+  /** It forgets a connection that it has opened at once. */
   forgets?: boolean;
 };
 
@@ -40,7 +40,7 @@ const datagrams = {
   name: 'client',
 };
 
-/** What a client says of a service that answers like that. */
+/** Returns what a client reports of such a service. */
 function found(client: Client, lies: Lies, corrupt?: (frame: Uint8Array) => void): string {
   const network = new Network(1);
   const port = network.port(1);
@@ -122,29 +122,29 @@ function found(client: Client, lies: Lies, corrupt?: (frame: Uint8Array) => void
 const counter = () => new CounterClient(common);
 const echo = (bytesMax = 10) => new EchoClient({ ...common, seed: 1, bytesMax });
 
-test('the counter client', () => {
+test('the counter client reports every wrong number', () => {
   assert.equal(found(counter(), { line: (_, n) => `${n + 1}\n` }), '');
   assert.match(found(counter(), { line: (_, n) => `${n === 3 ? 2 : n + 1}\n` }), /number 2 came twice/);
   assert.match(found(counter(), { line: (_, n) => `${10 - n}\n` }), /number 9 after 10 had been given/);
-  assert.match(found(counter(), { line: () => 'one\n' }), /'one' is no number/);
-  assert.match(found(counter(), { line: (_, n) => `${n + 1}\nmore\n` }), /5 bytes that nobody asked for/);
+  assert.match(found(counter(), { line: () => 'one\n' }), /'one' is not a number/);
+  assert.match(found(counter(), { line: (_, n) => `${n + 1}\nmore\n` }), /5 bytes without a request/);
 });
 
-test('any TCP client, of its connection', () => {
+test('a TCP client reports every fault of its connection', () => {
   const closing = (_: string, __: number, connection: TcpConnection) => {
     connection.close();
     return '';
   };
-  assert.match(found(counter(), { line: closing }), /closed by the service, 1 answers missing/);
+  assert.match(found(counter(), { line: closing }), /closed by the service, 1 replies missing/);
   const resetting = (connection: TcpConnection) => {
     if (connection.input.length > 0) connection.abort();
   };
-  assert.match(found(counter(), { tcp: resetting }), /connection reset by the peer, 1 answers missing/);
+  assert.match(found(counter(), { tcp: resetting }), /connection reset by the peer, 1 replies missing/);
   const refused = new EchoClient({ ...common, seed: 1, bytesMax: 5 });
   assert.match(found(refused, { tcp: (connection) => connection.abort() }), /connection re(set|fused)/);
 });
 
-test('the log client', () => {
+test('the log client reports every wrong entry', () => {
   const entries: string[] = [];
   const honest = (line: string) => {
     const [verb, , value] = line.split(' ');
@@ -164,7 +164,7 @@ test('the log client', () => {
   assert.match(found(log(), { line: swapping }), /instead of .* to 'read/);
 });
 
-test('the token client', () => {
+test('the token client reports every wrong token', () => {
   const uses = new Map<string, number>();
   const honest = (line: string) => {
     const token = line.split(' ')[1] ?? `token000${uses.size}`;
@@ -177,17 +177,17 @@ test('the token client', () => {
   const denying = (line: string) => (line === 'login' ? honest(line) : 'denied\n');
   assert.match(found(token(), { line: denying }), /'denied' instead of 'ok 1'/);
   assert.match(found(token(), { line: () => 'samesame\n' }), /handed out twice/);
-  assert.match(found(token(), { line: () => '?\n' }), /'\?' is no token/);
+  assert.match(found(token(), { line: () => '?\n' }), /'\?' is not a token/);
 });
 
-test('the time client', () => {
+test('the time client reports a time that runs backwards', () => {
   const time = () => new TimeClient(common);
   assert.equal(found(time(), { line: (_, n) => `${100 + n}\n` }), '');
   assert.match(found(time(), { line: () => '100\n' }), /time 100 after 100/);
-  assert.match(found(time(), { line: () => 'noon\n' }), /'noon' is no time/);
+  assert.match(found(time(), { line: () => 'noon\n' }), /'noon' is not a time/);
 });
 
-test('the clients of streams', () => {
+test('the echo and download clients report wrong bytes', () => {
   const echoing = (flip: number) => (connection: TcpConnection) => {
     const bytes = connection.input.view(0, connection.input.length).slice();
     if (bytes.length === 0) return;
@@ -206,32 +206,32 @@ test('the clients of streams', () => {
   assert.match(found(download(), { line: serve(1) }), /wrong bytes within/);
 });
 
-test('the connect-out client', () => {
+test('the connect-out client reports every wrong line', () => {
   const client = () => new ConnectOutClient(common, 9000);
   const claiming = (line: string) => `reply:${line.split(' ').at(-1)}\n`;
   assert.match(found(client(), { line: claiming }), /'text-1' never arrived/);
   assert.match(found(client(), { line: () => 'error closed\n' }), /'error closed' to 'text-1'/);
-  assert.match(found(client(), { dial: ['text-9'] }), /the guest said 'text-9', not/);
+  assert.match(found(client(), { dial: ['text-9'] }), /the guest sent 'text-9', not/);
 });
 
-test('the dial server', () => {
+test('the dial server reports every wrong number', () => {
   const server = () => new DialServer({ name: 'server', port: 9000, lines: 2 });
   assert.equal(found(server(), { dial: ['hello 1', 'hello 2'] }), '');
   assert.match(found(server(), { dial: ['hello 1', 'hello 1'] }), /hello 1 twice/);
   assert.match(found(server(), { dial: ['hello 2', 'hello 1'] }), /hello 1 after hello 2/);
-  assert.match(found(server(), { dial: ['hallo'] }), /said 'hallo'/);
+  assert.match(found(server(), { dial: ['hallo'] }), /sent 'hallo'/);
   const aborting = (connection: TcpConnection) => {
     if (connection.input.length > 0) connection.abort();
   };
   assert.match(found(server(), { dial: ['hello 1'], tcp: aborting }), /connection reset by the peer/);
 });
 
-test('the UDP clients', () => {
+test('the UDP clients report every wrong reply', () => {
   const plain = () => new UdpEchoClient(datagrams);
   assert.equal(found(plain(), { udp: (text) => [text, text] }), '');
   assert.equal(found(plain(), { udp: () => [] }), '');
-  assert.match(found(plain(), { udp: (text) => [`${text}!`] }), /wrong bytes in the answer to datagram 0/);
-  assert.match(found(plain(), { udp: () => ['00000077'] }), /answer to '00000077', which was never sent/);
+  assert.match(found(plain(), { udp: (text) => [`${text}!`] }), /wrong bytes in the reply to datagram 0/);
+  assert.match(found(plain(), { udp: () => ['00000077'] }), /reply to '00000077', which was never sent/);
   const counted = () => new UdpCounterClient(datagrams);
   assert.equal(found(counted(), { udp: (text, n) => [`${n + 1} ${text}`] }), '');
   assert.match(found(counted(), { udp: (text) => [`1 ${text}`] }), /count 1 given to datagrams 0 and 1/);
@@ -243,15 +243,15 @@ test('the UDP clients', () => {
     found(counted(), { udp: (text, n) => [`${9 - n} ${text}`] }),
     /count 8 for datagram 1, sent after 9/,
   );
-  assert.match(found(counted(), { udp: (text) => [`x ${text}`] }), /'x' is no count/);
+  assert.match(found(counted(), { udp: (text) => [`x ${text}`] }), /'x' is not a count/);
 });
 
-test('the ping client', () => {
+test('the ping client reports every wrong reply', () => {
   const ping = () => new PingClient(datagrams);
   assert.equal(found(ping(), {}), '');
   const isReply = (frame: Uint8Array) => frame[23] === 1 && frame[34] === 0;
   const otherBytes = (frame: Uint8Array) => {
-    // Two words that change places leave the checksum right.
+    // The checksum stays right if two words change places.
     if (isReply(frame)) frame.set([frame[56], frame[57], frame[54], frame[55]], 54);
   };
   const otherSequence = (frame: Uint8Array) => {
@@ -259,25 +259,25 @@ test('the ping client', () => {
     frame[41] += 1;
     put16(frame, 36, get16(frame, 36) - 1);
   };
-  assert.match(found(ping(), {}, otherBytes), /wrong bytes in the answer/);
+  assert.match(found(ping(), {}, otherBytes), /wrong bytes in the reply/);
   assert.match(found(ping(), {}, otherSequence), /ping 0 came back as 1/);
 });
 
-test('a burst in which a number stands for two contents is found out', () => {
+test('a number that comes with two contents in a burst is reported', () => {
   const burst = [burstPayload(0, 5, 100), burstPayload(1, 5, 100), burstPayload(1, 5, 100)];
   assert.equal(found(new BurstClient('client', GUEST_ADDRESS4), { burst }), '');
   burst.push(burstPayload(1, 6, 100));
-  assert.match(found(new BurstClient('client', GUEST_ADDRESS4), { burst }), /1 was said with two contents/);
+  assert.match(found(new BurstClient('client', GUEST_ADDRESS4), { burst }), /1 came with two contents/);
 });
 
-test('a burst with wrong bytes is found out', () => {
+test('wrong bytes in a burst are reported', () => {
   const payload = burstPayload(0, 5, 100);
   payload[60] ^= 1;
   const violations = found(new BurstClient('client', GUEST_ADDRESS4), { burst: [payload] });
   assert.match(violations, /wrong bytes in a burst/);
 });
 
-test('a flood that is answered is done, and one with wrong bytes or broken connections is found out', () => {
+test('a flood ends when all replies have come, and reports wrong bytes and broken connections', () => {
   const flood = () => new FloodClient('client', GUEST_ADDRESS4);
   const echoes = (connection: TcpConnection) => {
     if (connection.input.length > 0)
@@ -300,7 +300,7 @@ test('a flood that is answered is done, and one with wrong bytes or broken conne
   assert.match(found(flood(), { tcp: breaks }), /a short connection reset by the peer/);
 });
 
-test('a connection that never came about is not told of', () => {
+test('no client is notified of a connection that was never established', () => {
   const server = new DialServer({ name: 'client', port: 9000, lines: 1 });
   assert.equal(found(server, { forgets: true }), '');
   assert.equal(server.stats.connections, undefined);

@@ -10,7 +10,7 @@ import { DownloadClient, EchoClient } from './stream-clients.ts';
 const ADDRESS4 = Uint8Array.of(10, 0, 2, 15);
 const ADDRESS6 = fromHex('fd000000000000000000000000000015');
 
-test('clients and a guest converse over IPv4 and IPv6', () => {
+test('clients find nothing wrong with a guest, over IPv4 and IPv6', () => {
   const network = new Network(1);
   const guestPort = network.port(2);
   const hostPort = network.port(3);

@@ -1,7 +1,7 @@
 /**
  * Clients that send single datagrams: UDP echo, UDP counter, ping.
  *
- * Datagrams may get lost, and answers may come twice or late; no answer may be wrong, or contradict another.
+ * Datagrams may be lost, and replies may come twice or late. No reply may be wrong, or contradict another.
  */
 import { type ClientHost, Judge } from './client.ts';
 import { SERVICE } from './guest.ts';
@@ -17,7 +17,7 @@ export interface DatagramClientOptions {
   readonly everyMs: number;
   readonly bytes: number;
   readonly startMs?: number;
-  /** How long the last answers are waited for. */
+  /** How long the client waits for the last replies. */
   readonly drainMs?: number;
 }
 
@@ -27,7 +27,7 @@ const HEAD_BYTES = 8;
 abstract class DatagramClient extends Judge {
   protected options: DatagramClientOptions;
   protected sent = 0;
-  private readonly answered = new Set<number>();
+  private readonly replied = new Set<number>();
   private done = false;
 
   constructor(options: DatagramClientOptions) {
@@ -52,7 +52,7 @@ abstract class DatagramClient extends Judge {
     if (this.sent === datagrams) {
       this.done = true;
       this.nextAt = NEVER;
-      this.stats.lost = this.sent - this.answered.size;
+      this.stats.lost = this.sent - this.replied.size;
       return;
     }
     this.transmit(this.sent, this.payload(this.sent));
@@ -60,7 +60,7 @@ abstract class DatagramClient extends Judge {
     this.nextAt = now + (this.sent === datagrams ? drainMs : everyMs);
   }
 
-  /** The number, then a pattern that depends on it. */
+  /** Returns the number, then a pattern that depends on it. */
   protected payload(number: number): Uint8Array {
     const payload = new Uint8Array(Math.max(this.options.bytes, HEAD_BYTES));
     payload.set(encode(`${number}`.padStart(HEAD_BYTES, '0')));
@@ -68,23 +68,23 @@ abstract class DatagramClient extends Judge {
     return payload;
   }
 
-  /** The number of the datagram that came back, or -1 if it is none of ours. */
+  /** Returns the number of the datagram that came back, or -1 if this client did not send it. */
   protected takePayload(payload: Uint8Array): number {
     const head = decode(payload.subarray(0, HEAD_BYTES));
     const number = /^\d{8}$/.test(head) ? Number(head) : -1;
     if (number < 0 || number >= this.sent) {
-      this.violation(`an answer to '${head}', which was never sent`);
+      this.violation(`a reply to '${head}', which was never sent`);
       return -1;
     }
     if (!sameBytes(payload, this.payload(number))) {
-      this.violation(`wrong bytes in the answer to datagram ${number}`);
+      this.violation(`wrong bytes in the reply to datagram ${number}`);
       return -1;
     }
-    if (this.answered.has(number)) {
+    if (this.replied.has(number)) {
       this.count('duplicates');
     } else {
-      this.answered.add(number);
-      this.count('answers');
+      this.replied.add(number);
+      this.count('replies');
       this.advance();
     }
     return number;
@@ -105,7 +105,7 @@ abstract class UdpClient extends DatagramClient {
 
   onUdp(source: Address, sourcePort: number, payload: Uint8Array): void {
     if (sourcePort !== this.servicePort || !sameBytes(source, this.options.address)) {
-      this.violation(`an answer from port ${sourcePort}`);
+      this.violation(`a reply from port ${sourcePort}`);
     } else {
       this.judge(payload);
     }
@@ -125,8 +125,8 @@ export class UdpEchoClient extends UdpClient {
 }
 
 /**
- * Each datagram is counted once, so no count comes twice, none but one to the same datagram, and a datagram sent after
- * the count n was received gets a greater one. Right only where the network does not duplicate what this client sends.
+ * The service counts each datagram once: no count comes twice, a datagram gets one count, and a datagram that is sent
+ * after the count n was received gets a greater one. The network must not duplicate this client's datagrams.
  */
 export class UdpCounterClient extends UdpClient {
   readonly servicePort = SERVICE.udpCounter;
@@ -144,7 +144,7 @@ export class UdpCounterClient extends UdpClient {
     const space = payload.indexOf(32);
     const digits = decode(payload.subarray(0, Math.max(space, 0)));
     if (!/^[1-9]\d*$/.test(digits)) {
-      this.violation(`'${digits}' is no count`);
+      this.violation(`'${digits}' is not a count`);
       return;
     }
     const number = this.takePayload(payload.subarray(space + 1));
@@ -171,7 +171,7 @@ export class UdpCounterClient extends UdpClient {
   }
 }
 
-/** ICMP or ICMPv6 echo, by the address. */
+/** Sends ICMP or ICMPv6 echo requests, depending on the address. */
 export class PingClient extends DatagramClient {
   override attach(host: ClientHost): void {
     super.attach(host);

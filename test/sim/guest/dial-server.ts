@@ -1,6 +1,6 @@
 /**
- * Where the guest's own connections arrive. The guest numbers what it says, over all connections; no number may come
- * twice, whichever VM says it.
+ * The server for the guest's own connections. The guest numbers its lines over all connections, and no number may come
+ * twice, whichever VM sends it.
  */
 import { type ClientHost, Judge } from './client.ts';
 import type { TcpConnection } from './tcp.ts';
@@ -9,13 +9,13 @@ import { encode, takeLine } from './text.ts';
 export interface DialServerOptions {
   readonly name: string;
   readonly port: number;
-  /** So many lines, and it is finished. */
+  /** It is finished when this many lines have come. */
   readonly lines: number;
 }
 
 export class DialServer extends Judge {
   private readonly options: DialServerOptions;
-  private readonly heard = new Set<number>();
+  private readonly received = new Set<number>();
   /** The last number on each open connection. */
   private readonly last = new Map<number, number>();
 
@@ -57,7 +57,7 @@ export class DialServer extends Judge {
   }
 
   forgive(): void {
-    this.heard.clear();
+    this.received.clear();
     for (const connection of this.host.stack.connections) {
       if (connection.localPort === this.options.port) connection.expire();
     }
@@ -67,10 +67,10 @@ export class DialServer extends Judge {
   private judge(connection: TcpConnection, line: string): void {
     const number = /^hello [1-9]\d*$/.test(line) ? Number(line.slice(6)) : 0;
     const last = this.last.get(connection.id) as number;
-    if (number === 0) this.violation(`the guest said '${line}'`);
-    else if (this.heard.has(number)) this.violation(`the guest said hello ${number} twice`);
-    else if (number <= last) this.violation(`the guest said hello ${number} after hello ${last}`);
-    this.heard.add(number);
+    if (number === 0) this.violation(`the guest sent '${line}'`);
+    else if (this.received.has(number)) this.violation(`the guest sent hello ${number} twice`);
+    else if (number <= last) this.violation(`the guest sent hello ${number} after hello ${last}`);
+    this.received.add(number);
     this.last.set(connection.id, Math.max(last, number));
     this.advance();
   }

@@ -1,4 +1,4 @@
-/** Many connections, each for one echoed line: told to, it opens so many, and so many of them at once. */
+/** Opens many connections on request, a given number of them at once, each for one echoed line. */
 import { Judge } from './client.ts';
 import { SERVICE } from './guest.ts';
 import { type Address, sameBytes } from './packets.ts';
@@ -46,7 +46,7 @@ export class FloodClient extends Judge {
       connection.consume(bytes);
       this.advance();
     }
-    if (input.length > 0) this.violation('bytes that nobody asked for on a short connection');
+    if (input.length > 0) this.violation('bytes without a request on a short connection');
     if (short.got === short.bytes && !connection.closing) connection.close();
     if (!connection.over) return;
     if (connection.error !== '' || short.got < short.bytes)

@@ -1,4 +1,4 @@
-/** The guest's state is all of it: a guest that is loaded goes on in the middle of every conversation. */
+/** A guest's state is complete: a guest that loads it continues every conversation in its middle. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -18,7 +18,7 @@ const HOST = {
   address6: Uint8Array.of(0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1),
 };
 
-/** A world of one guest, which is replaced by a loaded copy with another die every so often. */
+/** A network with one guest. At intervals, a copy that loads its state and has another die takes its place. */
 function runMix(seed: number, link: LinkOptions, everyMs: number): { guest: Guest; hosts: ClientHost[] } {
   const mix = makeMix({ seed, durationMs: 1500, clients: 4 });
   const network = new Network(seed, link);
@@ -37,13 +37,13 @@ function runMix(seed: number, link: LinkOptions, everyMs: number): { guest: Gues
   for (let now = everyMs; now < 600_000 && !done(); now += everyMs) {
     network.run(now, done);
     const state = guest.save();
-    // What connections were archived as before is what they are archived as afresh, ...
+    // A connection's stored archive is what a new one would be, ...
     for (const connection of guest.stack.connections) connection.archived = null;
     assert.deepEqual(guest.save(), state);
-    // ... and a guest that is loaded again and again has kept nothing that is over.
+    // ... and a guest that loads its state many times retains no connection that is over.
     follower.load(state);
     assert.deepEqual(follower.save(), state);
-    // The same port draws on, so the copy's die differs from what the old one's would have been.
+    // The port's die continues, so the copy draws other numbers than the old guest would have.
     port.random();
     guest = new Guest(port, mix.guest);
     guest.load(state);
@@ -61,7 +61,7 @@ function runMix(seed: number, link: LinkOptions, everyMs: number): { guest: Gues
 
 const seed = fc.integer({ min: 0, max: 1_000_000 });
 
-test('a loaded guest goes on in the middle of everything, over a good link', () => {
+test('a loaded guest continues in the middle of everything, over a good link', () => {
   fc.assert(
     fc.property(seed, fc.integer({ min: 10, max: 400 }), (s, everyMs) => {
       const { guest, hosts } = runMix(s, {}, everyMs);
@@ -73,7 +73,7 @@ test('a loaded guest goes on in the middle of everything, over a good link', () 
   );
 });
 
-test('a loaded guest goes on in the middle of everything, over a bad link', () => {
+test('a loaded guest continues in the middle of everything, over a bad link', () => {
   const link = fc.record({
     delayMs: fc.constantFrom(0.1, 5),
     jitterMs: fc.constantFrom(0, 10),
@@ -130,8 +130,8 @@ test('equal states, dice and input give equal output and equal bytes of state', 
   assert.equal(other.inputs, first.inputs);
 });
 
-test('two guests that differ in their dice say the same to one client at a time', () => {
-  // The client's own die must not depend on what it hears, so it acknowledges without drawing a delay.
+test('two guests with different dice send the same to one client at a time', () => {
+  // The client's die must not depend on its input, so it acknowledges without drawing a delay.
   const streams = (die: number, tcp: GuestOptions['tcp'], isLast: boolean) => {
     const network = new Network(1);
     const port = network.port(die);
@@ -161,7 +161,7 @@ test('two guests that differ in their dice say the same to one client at a time'
   }
 });
 
-test('a guest that has crashed consumes, and says nothing', () => {
+test('a crashed guest consumes input and sends nothing', () => {
   const network = new Network(1);
   const port = network.port(1);
   const guest = new Guest(port, GUEST);
@@ -191,7 +191,7 @@ test('a guest that has crashed consumes, and says nothing', () => {
   assert.ok(!host.finished());
 });
 
-test('clients that are forgiven begin anew and find nothing wrong', () => {
+test('clients that forgive start from nothing and find nothing wrong', () => {
   const mix = makeMix({ seed: 11, durationMs: 2000, clients: 8, hosts: 2 });
   const network = new Network(1);
   const port = network.port(1);
@@ -203,7 +203,7 @@ test('clients that are forgiven begin anew and find nothing wrong', () => {
     return host;
   });
   network.run(700);
-  // The guest loses all that it ever knew.
+  // The guest loses all of its state.
   port.plug(new Guest(port, mix.guest));
   for (const host of hosts) host.forgive();
   network.run(120_000, () => hosts.every((host) => host.finished()));

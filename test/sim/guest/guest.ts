@@ -4,18 +4,18 @@
  * | port | service |
  * |---|---|
  * | 7 tcp, udp | echo |
- * | 4000 tcp | counter: `next` hands out 1, 2, 3 ... |
+ * | 4000 tcp | counter: `next` returns 1, 2, 3 ... |
  * | 4001 udp | counted echo: `<datagrams so far> <payload>` |
- * | 4002 tcp | connect out: `connect ADDRESS PORT TEXT` (address in hex), `again TEXT`; passes the peer's line on |
- * | 4003 tcp | log: `append KEY VALUE` answers `ok <entries>`; `read KEY FROM` answers `<entries> <values ...>` |
- * | 4004 tcp | download: `get SEED OFFSET LENGTH`, answered by so many bytes of a pattern |
- * | 4005 tcp | tokens: `login` hands out a random one, `use TOKEN` answers `ok <uses>` or `denied` |
- * | 4006 tcp | time: `time` answers microseconds that only grow |
- * | 4007 udp | says much at once when the world wants it (`burst`) |
+ * | 4002 tcp | connect out: `connect ADDRESS PORT TEXT` (address in hex), `again TEXT`; returns the peer's line |
+ * | 4003 tcp | log: `append KEY VALUE` returns `ok <entries>`; `read KEY FROM` returns `<entries> <values ...>` |
+ * | 4004 tcp | download: `get SEED OFFSET LENGTH` returns LENGTH bytes of a pattern |
+ * | 4005 tcp | tokens: `login` returns a random one, `use TOKEN` returns `ok <uses>` or `denied` |
+ * | 4006 tcp | time: `time` returns microseconds that only grow |
+ * | 4007 udp | sends bursts when the world asks for them (`burst`) |
  *
- * Where two real VMs differ, two guests of equal state do too: they draw processing delays (and with them the order of
- * answers), tokens, times, ports and all that TCP leaves open from their own dice. What they have told somebody is
- * state, and so equal after a checkpoint.
+ * Two guests of equal state differ where two real VMs do: each draws processing delays (and with them the order of
+ * replies), tokens, times, ports and all that TCP leaves open from its own die. What it has sent to a client is state, and
+ * is therefore equal after a checkpoint.
  */
 import { Alarm } from './alarm.ts';
 import { BURST_PORT, burstPayload } from './burst.ts';
@@ -46,30 +46,30 @@ export interface GuestOptions {
   readonly address4: Address;
   readonly address6: Address;
   readonly tcp?: Partial<TcpOptions>;
-  /** Each piece of work waits for a random time up to this, which changes the order of answers. */
+  /** Each request waits for a random time up to this, which changes the order of replies. */
   readonly delayMsMax?: number;
-  /** The guest opens a connection of its own so often, says some lines, closes. */
+  /** The guest opens a connection of its own every `everyMs`, sends `lines` lines, and closes it. */
   readonly dial?: {
     readonly address: Address;
     readonly port: number;
     readonly everyMs: number;
     readonly lines: number;
   };
-  /** Who hears its bursts. */
+  /** The receiver of its bursts. */
   readonly burstTo?: Address;
 }
 
-/** What the guest knows of one connection, beside the stack. */
+/** The guest's own state of one connection. */
 type Session = {
   dueAt: number;
-  /** download: what is still to send */
+  /** Download: the bytes that are still to be sent. */
   seed: number;
   offset: number;
   left: number;
-  /** connect out: the other connection, and whether an answer is awaited there */
+  /** Connect out: the other connection, and whether a reply is due there. */
   other: number;
   asking: boolean;
-  /** dialling: the number of the line that was said, and how many more to say */
+  /** Dialling: the number of the line that was sent, and how many lines are left. */
   number: number;
   lines: number;
 };
@@ -77,7 +77,7 @@ type Session = {
 type Datagram = { dueAt: number; source: Address; sourcePort: number; port: number; payload: Uint8Array };
 
 const NEVER = Number.POSITIVE_INFINITY;
-/** An answer fits, or the request waits. */
+/** A request waits until its longest reply fits into the send buffer. */
 const ANSWER_BYTES_MAX = 2048;
 const REQUEST_BYTES_MAX = 4096;
 const LOG_READ_MAX = 16;
@@ -86,7 +86,7 @@ const CHUNK_BYTES = 8192;
 
 export class Guest implements Machine {
   inputs = 0;
-  /** What a peer of the guest did wrong, as the guest sees it. Part of the state. */
+  /** What the guest found wrong with its peers. Part of the state. */
   faults: string[] = [];
   readonly stack: Stack;
   private readonly port: MachinePort;
@@ -142,19 +142,19 @@ export class Guest implements Machine {
     const due = this.datagrams.filter((datagram) => now >= datagram.dueAt);
     if (due.length > 0) {
       this.datagrams = this.datagrams.filter((datagram) => now < datagram.dueAt);
-      for (const datagram of due.sort((a, b) => a.dueAt - b.dueAt)) this.answer(datagram);
+      for (const datagram of due.sort((a, b) => a.dueAt - b.dueAt)) this.reply(datagram);
     }
     if (now >= this.dialAt) this.dial(now);
     this.stack.settle();
     this.sleep();
   }
 
-  /** From now on it consumes and says nothing, as a guest whose kernel has died. */
+  /** From now on it consumes input and sends nothing, as a guest whose kernel has died. */
   crash(): void {
     this.crashed = true;
   }
 
-  /** Says so many numbered datagrams in one instant; `own`: not what another guest of equal state would say. */
+  /** Sends numbered datagrams in one instant; `own`: with other contents than another guest of equal state. */
   burst(datagrams: number, bytes: number, own: boolean): void {
     const { burstTo } = this.options;
     if (burstTo === undefined || this.crashed) return;
@@ -275,22 +275,22 @@ export class Guest implements Machine {
 
   private serve(connection: TcpConnection, session: Session, line: string): void {
     const [verb, a = '', b = '', c = ''] = line.split(' ', 4);
-    let answer = 'error unknown request';
+    let reply = 'error unknown request';
     switch (`${connection.localPort} ${verb}`) {
       case `${SERVICE.counter} next`:
         this.next += 1;
-        answer = `${this.next}`;
+        reply = `${this.next}`;
         break;
       case `${SERVICE.log} append`: {
         const entries = this.log.get(a) ?? [];
         entries.push(b);
         this.log.set(a, entries);
-        answer = `ok ${entries.length}`;
+        reply = `ok ${entries.length}`;
         break;
       }
       case `${SERVICE.log} read`: {
         const entries = this.log.get(a) ?? [];
-        answer = [entries.length, ...entries.slice(Number(b), Number(b) + LOG_READ_MAX)].join(' ');
+        reply = [entries.length, ...entries.slice(Number(b), Number(b) + LOG_READ_MAX)].join(' ');
         break;
       }
       case `${SERVICE.download} get`:
@@ -299,13 +299,13 @@ export class Guest implements Machine {
         session.left = Number(c);
         return;
       case `${SERVICE.token} login`:
-        answer = this.newToken();
-        this.tokens.set(answer, 0);
+        reply = this.newToken();
+        this.tokens.set(reply, 0);
         break;
       case `${SERVICE.token} use`: {
         const uses = this.tokens.get(a);
         if (uses !== undefined) this.tokens.set(a, uses + 1);
-        answer = uses === undefined ? 'denied' : `ok ${uses + 1}`;
+        reply = uses === undefined ? 'denied' : `ok ${uses + 1}`;
         break;
       }
       case `${SERVICE.time} time`:
@@ -313,7 +313,7 @@ export class Guest implements Machine {
           this.lastTime + 1,
           Math.floor((this.port.now() + this.port.random()) * 1000),
         );
-        answer = `${this.lastTime}`;
+        reply = `${this.lastTime}`;
         break;
       case `${SERVICE.connectOut} connect`:
         this.connectOut(connection, session, fromHex(a), Number(b), c);
@@ -323,9 +323,9 @@ export class Guest implements Machine {
           this.ask(connection, session, a);
           return;
         }
-        answer = 'error not connected';
+        reply = 'error not connected';
     }
-    connection.write(encode(`${answer}\n`));
+    connection.write(encode(`${reply}\n`));
   }
 
   private newToken(): string {
@@ -378,7 +378,7 @@ export class Guest implements Machine {
     out.write(encode(`${text}\n`));
   }
 
-  /** A line on a connection that the guest has opened, or its end. */
+  /** A connection that the guest has opened has a line, or has ended. */
   private hear(connection: TcpConnection, session: Session): void {
     const line = takeLine(connection);
     if (line === undefined) {
@@ -405,7 +405,7 @@ export class Guest implements Machine {
     if (owner === undefined || session === undefined || !session.asking) return;
     session.asking = false;
     owner.write(encode(`${line}\n`));
-    // The next request may have waited for this.
+    // The next request may have waited for that.
     this.stack.touch(owner);
   }
 
@@ -448,11 +448,11 @@ export class Guest implements Machine {
 
   private onUdp(source: Address, sourcePort: number, port: number, payload: Uint8Array): void {
     const datagram = { dueAt: this.port.now() + this.delay(), source, sourcePort, port, payload };
-    if (datagram.dueAt <= this.port.now()) this.answer(datagram);
+    if (datagram.dueAt <= this.port.now()) this.reply(datagram);
     else if (this.datagrams.length < DATAGRAMS_MAX) this.datagrams.push(datagram);
   }
 
-  private answer({ source, sourcePort, port, payload }: Datagram): void {
+  private reply({ source, sourcePort, port, payload }: Datagram): void {
     if (port === SERVICE.udpCounter) {
       this.udpCount += 1;
       payload = encode(`${this.udpCount} ${decode(payload)}`);

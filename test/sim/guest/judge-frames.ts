@@ -1,4 +1,4 @@
-/** A second opinion on the frames of the simulated stack: the proxy's own parser and checksums. */
+/** Checks the frames of the simulated stack with the production parser and checksums, as a second opinion. */
 import assert from 'node:assert/strict';
 import { headerChecksumHolds, transportChecksum } from '../../../src/wire/checksum.ts';
 import { PACKET, PacketView, parsePacket } from '../../../src/wire/packet.ts';

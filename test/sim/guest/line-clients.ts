@@ -1,4 +1,4 @@
-/** Clients of the services that speak lines. */
+/** Clients of the services with lines. */
 import { type ClientHost, TcpClient, type TcpClientOptions } from './client.ts';
 import { SERVICE } from './guest.ts';
 import { toHex } from './packets.ts';
@@ -9,7 +9,7 @@ abstract class LineClient extends TcpClient {
   private requests: string[] = [];
 
   protected abstract nextRequest(): string;
-  protected abstract judge(answer: string, request: string): void;
+  protected abstract judge(reply: string, request: string): void;
 
   protected request(): Uint8Array {
     const request = this.nextRequest();
@@ -17,10 +17,10 @@ abstract class LineClient extends TcpClient {
     return encode(`${request}\n`);
   }
 
-  protected takeAnswer(connection: TcpConnection): boolean {
-    const answer = takeLine(connection);
-    if (answer === undefined) return false;
-    this.judge(answer, this.requests.shift() as string);
+  protected takeReply(connection: TcpConnection): boolean {
+    const reply = takeLine(connection);
+    if (reply === undefined) return false;
+    this.judge(reply, this.requests.shift() as string);
     this.advance();
     return true;
   }
@@ -30,7 +30,7 @@ abstract class LineClient extends TcpClient {
   }
 }
 
-/** What all clients of one counter have been told; numbers must be right across them. */
+/** The numbers that all clients of one counter have received: they must be right across clients. */
 export class CounterBook {
   readonly given = new Set<number>();
   highest = 0;
@@ -51,10 +51,10 @@ export class CounterClient extends LineClient {
     return 'next';
   }
 
-  protected judge(answer: string): void {
+  protected judge(reply: string): void {
     const floor = this.floors.shift() as number;
-    const number = Number(answer);
-    if (!/^[1-9]\d*$/.test(answer)) this.violation(`'${answer}' is no number`);
+    const number = Number(reply);
+    if (!/^[1-9]\d*$/.test(reply)) this.violation(`'${reply}' is not a number`);
     else if (this.book.given.has(number)) this.violation(`number ${number} came twice`);
     else if (number <= floor) this.violation(`number ${number} after ${floor} had been given`);
     this.book.given.add(number);
@@ -73,19 +73,19 @@ export class CounterClient extends LineClient {
   }
 }
 
-/** As many as one answer of the log service holds. */
+/** As many as one reply of the log service holds. */
 const LOG_PAGE = 16;
 
 /**
- * Appends to a key of its own, and reads again and again what it was told is there. Only this client writes there and
- * its requests are served in order, so it knows each answer exactly.
+ * Appends to a key of its own, and reads it many times. Only this client writes there, and its requests are served in
+ * order, so it knows each reply exactly.
  */
 export class LogClient extends LineClient {
   private appended: string[] = [];
   private asked = 0;
   private cursor = 0;
   private era = 0;
-  /** What is to be answered, oldest first. */
+  /** The replies that are due, oldest first. */
   private expected: string[] = [];
 
   constructor(options: Omit<TcpClientOptions, 'port'>) {
@@ -97,7 +97,7 @@ export class LogClient extends LineClient {
     const left = this.options.requests - this.asked;
     this.asked += 1;
     const pages = Math.ceil(this.appended.length / LOG_PAGE);
-    // The end is for reading all of it once more.
+    // The last requests read all entries once more.
     if (left === pages) this.cursor = 0;
     if (left <= pages || this.host.port.random() < 0.25) {
       const from = this.cursor;
@@ -111,9 +111,9 @@ export class LogClient extends LineClient {
     return `append ${key} ${value}`;
   }
 
-  protected judge(answer: string, request: string): void {
+  protected judge(reply: string, request: string): void {
     const expected = this.expected.shift();
-    if (answer !== expected) this.violation(`'${answer}' instead of '${expected}' to '${request}'`);
+    if (reply !== expected) this.violation(`'${reply}' instead of '${expected}' to '${request}'`);
   }
 
   protected override lost(): void {
@@ -122,7 +122,7 @@ export class LogClient extends LineClient {
     this.forget();
   }
 
-  /** What was under way may or may not have happened: another key. */
+  /** A request that got no reply may have been carried out: the client takes another key. */
   protected forget(): void {
     this.expected = [];
     this.appended = [];
@@ -132,13 +132,13 @@ export class LogClient extends LineClient {
 }
 
 /**
- * Any token will do, but the one that was handed out must be good later, on any connection. Whoever answers after a
- * failover has to know what the other one drew.
+ * Any token is right, but one that was handed out must be valid later, on any connection: a VM must know the tokens that
+ * the other one drew before a failover.
  */
 export class TokenClient extends LineClient {
   private uses = new Map<string, number>();
   private tokens: string[] = [];
-  /** Uses that an answer confirms, oldest first; 0 for a login. */
+  /** The uses that the due replies must confirm, oldest first; 0 for a login. */
   private expected: number[] = [];
 
   constructor(options: Omit<TcpClientOptions, 'port' | 'depth'>) {
@@ -158,21 +158,21 @@ export class TokenClient extends LineClient {
     return `use ${token}`;
   }
 
-  protected judge(answer: string, request: string): void {
+  protected judge(reply: string, request: string): void {
     const uses = this.expected.shift() as number;
     if (uses > 0) {
-      if (answer !== `ok ${uses}`) this.violation(`'${answer}' instead of 'ok ${uses}' to '${request}'`);
-    } else if (!/^[a-z0-9]{8,}$/.test(answer)) {
-      this.violation(`'${answer}' is no token`);
-    } else if (this.uses.has(answer)) {
-      this.violation(`token ${answer} was handed out twice`);
+      if (reply !== `ok ${uses}`) this.violation(`'${reply}' instead of 'ok ${uses}' to '${request}'`);
+    } else if (!/^[a-z0-9]{8,}$/.test(reply)) {
+      this.violation(`'${reply}' is not a token`);
+    } else if (this.uses.has(reply)) {
+      this.violation(`token ${reply} was handed out twice`);
     } else {
-      this.uses.set(answer, 0);
-      this.tokens.push(answer);
+      this.uses.set(reply, 0);
+      this.tokens.push(reply);
     }
   }
 
-  /** It is not known whether the token that was under way has been used. */
+  /** The client cannot know whether the last request has used its token. */
   protected override lost(): void {
     super.lost();
     this.forget();
@@ -185,7 +185,7 @@ export class TokenClient extends LineClient {
   }
 }
 
-/** A time that is asked for after another one was told is later than that. */
+/** A time that is requested after another one was received is later than that. */
 export class TimeClient extends LineClient {
   private latest = 0;
   private floors: number[] = [];
@@ -199,10 +199,10 @@ export class TimeClient extends LineClient {
     return 'time';
   }
 
-  protected judge(answer: string): void {
+  protected judge(reply: string): void {
     const floor = this.floors.shift() as number;
-    const time = Number(answer);
-    if (!/^\d+$/.test(answer)) this.violation(`'${answer}' is no time`);
+    const time = Number(reply);
+    if (!/^\d+$/.test(reply)) this.violation(`'${reply}' is not a time`);
     else if (time <= floor) this.violation(`time ${time} after ${floor}`);
     this.latest = Math.max(this.latest, time);
   }
@@ -219,15 +219,15 @@ export class TimeClient extends LineClient {
 }
 
 /**
- * Has the guest open a connection to a listener of this client and use it, and checks both ends: the reply is right,
- * the text arrived there once, and always on the one connection.
+ * Makes the guest open a connection to a listener of this client and use it, and checks both ends: the reply is right, and
+ * the text arrives once, always on the same connection.
  */
 export class ConnectOutClient extends LineClient {
   private readonly listenPort: number;
   private texts = 0;
   private first = true;
   private text = '';
-  /** The text of the request under way has arrived at the listener. */
+  /** The text of the current request has arrived at the listener. */
   private arrived = false;
   private inner: TcpConnection | undefined;
 
@@ -262,8 +262,8 @@ export class ConnectOutClient extends LineClient {
     return `connect ${toHex(own)} ${this.listenPort} ${this.text}`;
   }
 
-  protected judge(answer: string): void {
-    if (answer !== `reply:${this.text}`) this.violation(`'${answer}' to '${this.text}'`);
+  protected judge(reply: string): void {
+    if (reply !== `reply:${this.text}`) this.violation(`'${reply}' to '${this.text}'`);
     if (!this.arrived) this.violation(`'${this.text}' never arrived`);
   }
 
@@ -271,10 +271,10 @@ export class ConnectOutClient extends LineClient {
     for (;;) {
       const line = takeLine(connection);
       if (line === undefined) break;
-      if (line !== this.text) this.violation(`the guest said '${line}', not '${this.text}'`);
-      else if (this.arrived) this.violation(`the guest said '${line}' twice`);
+      if (line !== this.text) this.violation(`the guest sent '${line}', not '${this.text}'`);
+      else if (this.arrived) this.violation(`the guest sent '${line}' twice`);
       this.inner ??= connection;
-      if (this.inner !== connection) this.violation(`the guest said '${line}' on another connection`);
+      if (this.inner !== connection) this.violation(`the guest sent '${line}' on another connection`);
       this.arrived = true;
       connection.write(encode(`reply:${line}\n`));
     }

@@ -1,4 +1,4 @@
-/** A plausible guest with its clients, from a seed: which services are used, how much, how the stacks behave. */
+/** Draws a plausible guest and its clients from a seed: the services, their load, the stacks' options. */
 import { BurstClient } from './burst-client.ts';
 import { type Client, ClientHost, type ClientHostOptions } from './client.ts';
 import { PingClient, UdpCounterClient, UdpEchoClient } from './datagram-clients.ts';
@@ -25,7 +25,7 @@ export const GUEST_ADDRESS6 = fromHex('fd000000000000000000000000000015');
 
 export interface MixOptions {
   readonly seed: number;
-  /** About how long clients have something to do, if nothing holds them up. */
+  /** About how long clients are busy, if nothing delays them. */
   readonly durationMs: number;
   readonly hosts?: number;
   /** Over all hosts. */
@@ -36,7 +36,7 @@ export interface Mix {
   /** Both VMs of a pair are made with these. */
   readonly guest: GuestOptions;
   readonly hosts: readonly HostSpec[];
-  /** They live on the first host and do nothing until they are told to. */
+  /** On the first host; idle until the world asks them. */
   readonly burst: BurstClient;
   readonly flood: FloodClient;
 }
@@ -58,7 +58,7 @@ export function makeMix(options: MixOptions): Mix {
   const everyMs = die.within(200, 2000);
   const lines = die.within(1, 5);
   if (dials) {
-    // The last connections may still be under way when the time is over.
+    // The last connections may not have ended when the time is over.
     const wanted = Math.max(1, Math.floor(durationMs / everyMs / 2)) * lines;
     lists[0].push(new DialServer({ name: 'dial server', port: DIAL_PORT, lines: wanted }));
   }
@@ -91,7 +91,7 @@ function clientMaker(die: Die, durationMs: number): (index: number) => Client {
     const family = address.length === 4 ? '4' : '6';
     const restMsMax = die.pick([5, 20, 100, 400]);
     const startMs = die.next() * Math.min(1000, durationMs / 4);
-    // An answer takes a few milliseconds even without rest.
+    // A reply takes a few milliseconds even without rest.
     const requests = Math.max(4, Math.round(durationMs / (restMsMax / 2 + 5)));
     const requestsPerConnection = die.pick([1, 5, 20, requests]);
     const named = (name: string) => `${name} ${index} (IPv${family})`;

@@ -1,8 +1,8 @@
 /**
- * Ethernet, IPv4, IPv6: headers written and read, checksums filled in and verified.
+ * Ethernet, IPv4 and IPv6: writes and reads headers, fills in and verifies checksums.
  *
- * It shares nothing with src/wire, which is under test. No fragments, no VLAN tags, no IPv6 extension headers: frames
- * with any of those are not for this stack.
+ * It shares nothing with src/wire, which is under test. The stack ignores frames with fragments, VLAN tags or IPv6
+ * extension headers.
  */
 
 /** 4 or 16 bytes. */
@@ -38,12 +38,12 @@ export function get16(bytes: Uint8Array, at: number): number {
   return (bytes[at] << 8) | bytes[at + 1];
 }
 
-/** As int32. */
+/** Returns an int32. */
 export function get32(bytes: Uint8Array, at: number): number {
   return (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
 }
 
-/** A call of `set` with a view of its own costs more than a short loop. */
+/** Up to here a loop is faster than `set` with a new view. */
 const LOOP_BYTES_MAX = 80;
 
 export function copyBytes(from: Uint8Array, at: number, to: Uint8Array, toAt: number, bytes: number): void {
@@ -75,7 +75,7 @@ const SLAB_BYTES = 1 << 18;
 let slab = new Uint8Array(SLAB_BYTES);
 let used = 0;
 
-/** Zeroed memory for a frame, cut from a larger piece: an allocation of its own costs more than building the frame. */
+/** Returns zeroed memory for a frame, cut from a larger piece: one allocation per frame takes longer than the frame. */
 export function newFrame(bytes: number): Uint8Array {
   if (used + bytes > SLAB_BYTES) {
     slab = new Uint8Array(SLAB_BYTES);
@@ -85,7 +85,7 @@ export function newFrame(bytes: number): Uint8Array {
   return slab.subarray(used - bytes, used);
 }
 
-/** One's complement sum of 16-bit words, folded. */
+/** Returns the folded one's complement sum of 16-bit words. */
 function sum16(bytes: Uint8Array, at: number, end: number, sum: number): number {
   // 32-bit words would overflow a small integer; pairs of bytes do not, up to 32 768 of them.
   for (; at + 1 < end; at += 2) sum += (bytes[at] << 8) | bytes[at + 1];
@@ -94,12 +94,12 @@ function sum16(bytes: Uint8Array, at: number, end: number, sum: number): number 
   return (sum & 0xffff) + (sum >>> 16);
 }
 
-/** Where the transport header of a frame to `address` begins. */
+/** Returns the place of the transport header in a frame to `address`. */
 export function transportAt(address: Address): number {
   return ETHERNET_BYTES + (address.length === 4 ? IPV4_BYTES : IPV6_BYTES);
 }
 
-/** A frame with its Ethernet source and IP header; the transport part and the destination MAC are still to fill in. */
+/** Returns a frame with its Ethernet source and IP header, without transport part and destination MAC. */
 export function ipFrame(
   mac: Mac,
   source: Address,
@@ -153,7 +153,7 @@ function transportSum(frame: Uint8Array, protocol: number, end: number): number 
 export const READ = { ok: 0, notIp: 1, malformed: 2, badChecksum: 3, ignored: 4 } as const;
 export type Read = (typeof READ)[keyof typeof READ];
 
-/** What a received IP frame says; reused for frame after frame. */
+/** The fields of a received IP frame; reused for each frame. */
 export class IpPacket {
   frame: Uint8Array = new Uint8Array(0);
   source: Address = new Uint8Array(4);

@@ -15,7 +15,7 @@ import { judgeFrame } from './judge-frames.ts';
 import { Network } from './net.ts';
 import { fromHex } from './packets.ts';
 
-/** A guest whose frames are kept, and which knows the client's MAC. */
+/** A guest without a network; the test collects its frames. */
 function lonelyGuest() {
   const network = new Network(1);
   const sent: Uint8Array[] = [];
@@ -37,7 +37,7 @@ function lonelyGuest() {
   return { guest, answers };
 }
 
-test('an ARP request for the guest is answered, and the answer of a peer lets waiting frames go', () => {
+test('the guest replies to ARP, and sends waiting frames when its own request is answered', () => {
   const { answers } = lonelyGuest();
   const [reply] = answers(arpFrame());
   assert.equal(reply.subarray(0, 6).toString('hex'), CLIENT_MAC.replaceAll(':', ''));
@@ -73,7 +73,7 @@ test('a frame with any one byte wrong is dropped and counted', () => {
       assert.equal(counters.badChecksum + counters.malformed + counters.ignored, before + 1);
     }
     assert.ok(counters.badChecksum > frame.length / 2);
-    // It waits for the client's MAC, so the answer is a question.
+    // The reply waits for the client's MAC, so the guest sends a request.
     assert.equal(answers(frame).length, 1);
   }
 });

@@ -1,6 +1,6 @@
 /**
- * One description of a state for both ways: `field = archive.number(field)` writes it when saving and reads it when
- * loading, so the two can never disagree.
+ * One description of a state for saving and loading: `field = archive.number(field)` writes the field or reads it, so the
+ * two cannot disagree.
  */
 export interface Archive {
   number(value: number): number;
@@ -8,20 +8,20 @@ export interface Archive {
   /** Latin-1. */
   text(value: string): string;
   bytes(value: Uint8Array): Uint8Array;
-  /** `each` is given the item to save, or undefined to make it from the archive. */
+  /** Calls `each` with the item to save, or with undefined to load one. */
   list<T>(items: readonly T[], each: (item: T | undefined) => T): T[];
   /** In the order of the keys, so that equal maps give equal bytes. */
   map<V>(map: ReadonlyMap<string, V>, each: (value: V | undefined) => V): Map<string, V>;
-  /** The number that is next, when loading; `value` when saving. */
+  /** Returns the next number when loading, `value` when saving. */
   peek(value: number): number;
-  /** Saves `record` as it is; when loading, passes over it if that is what comes next. Did it? */
+  /** Saves `record` as it is. When loading, skips it if it comes next, and returns whether it did. */
   repeat(record: Uint8Array): boolean;
-  /** How far it has come, and a copy of all from such a place on. */
+  /** The current place, and a copy of all bytes from an earlier place on. */
   readonly place: number;
   since(place: number): Uint8Array;
 }
 
-/** A state is saved at each checkpoint, and one at a time. */
+/** Reused: one state is saved at a time. */
 let scratch = new Uint8Array(64 * 1024);
 let scratchView = new DataView(scratch.buffer);
 
@@ -126,7 +126,7 @@ export class Loader implements Archive {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
-  /** A state of another kind, or of other options, would leave something over. */
+  /** Throws if bytes are left, as of a state of another kind or with other options. */
   finish(): void {
     if (this.at !== this.memory.length)
       throw new Error(`${this.memory.length - this.at} bytes of state left`);
@@ -153,7 +153,7 @@ export class Loader implements Archive {
   bytes(): Uint8Array {
     const length = this.count();
     this.at += length;
-    if (this.at > this.memory.length) throw new RangeError('a state that ends early');
+    if (this.at > this.memory.length) throw new RangeError('the state ends early');
     return this.memory.slice(this.at - length, this.at);
   }
 

@@ -1,4 +1,4 @@
-/** Clients of the services that carry bytes: echo and download. */
+/** Clients of the services with streams of bytes: echo and download. */
 import { TcpClient, type TcpClientOptions } from './client.ts';
 import { SERVICE } from './guest.ts';
 import { sameBytes } from './packets.ts';
@@ -6,7 +6,7 @@ import type { TcpConnection } from './tcp.ts';
 import { encode, patternAt } from './text.ts';
 
 export interface StreamClientOptions extends Omit<TcpClientOptions, 'port'> {
-  /** Which pattern; clients with different seeds cannot be taken for each other. */
+  /** Selects the pattern: clients with different seeds have different bytes. */
   readonly seed: number;
   /** Bytes of one request, at least 1 and up to this. */
   readonly bytesMax: number;
@@ -17,10 +17,10 @@ const LONG_STREAM_BYTES = 3000;
 abstract class StreamClient extends TcpClient {
   protected readonly seed: number;
   protected readonly bytesMax: number;
-  /** Lengths of the answers under way, and how much of the first has come. */
+  /** The lengths of the replies that are due, and how much of the first has come. */
   private lengths: number[] = [];
   private got = 0;
-  /** Places in the pattern: of the next request, of the next byte to come. */
+  /** Places in the pattern: of the next request, and of the next byte. */
   protected requested = 0;
   private expected = 0;
 
@@ -44,7 +44,7 @@ abstract class StreamClient extends TcpClient {
     return request;
   }
 
-  protected takeAnswer(connection: TcpConnection): boolean {
+  protected takeReply(connection: TcpConnection): boolean {
     const { input } = connection;
     const length = Math.min(input.length, this.lengths[0] - this.got);
     if (length > 0) {

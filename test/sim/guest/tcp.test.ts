@@ -1,6 +1,6 @@
 /**
- * The stack against itself, through links that lose, delay, reorder and repeat. What comes out on one side must be what
- * went in on the other, to the last byte, whatever both choose to do.
+ * The stack against itself, over links that drop, delay, reorder and repeat frames. Each side must receive every byte that
+ * the other has sent, whatever options both have.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -15,16 +15,16 @@ import type { TcpConnection } from './tcp.ts';
 import type { TcpOptions } from './tcp-options.ts';
 import { patternAt } from './text.ts';
 
-/** What one side does with its connection. */
+/** How one side uses its connection. */
 type Plan = {
   bytes: number;
-  /** written at once */
+  /** Bytes of one write. */
   chunk: number;
-  /** read at once */
+  /** Bytes of one read. */
   sip: number;
-  /** between reads; 0 reads as soon as something comes */
+  /** The time between reads; 0 reads at once. */
   sipMs: number;
-  /** closes when all is written, instead of waiting for the peer's end */
+  /** Closes when all is written, without waiting for the peer. */
   closesFirst: boolean;
   tcp: Partial<TcpOptions>;
 };
@@ -36,7 +36,7 @@ const ADDRESSES: [Address, Address][] = [
   [Uint8Array.of(10, 0, 0, 2), fromHex('fd000000000000000000000000000002')],
 ];
 
-/** A machine with one conversation to hold. */
+/** A machine with one conversation. */
 class Side {
   readonly stack: Stack;
   got = 0;
@@ -125,7 +125,7 @@ class Side {
   }
 }
 
-/** Bytes at a place of a stream must never change; a sender that forgets would be caught here, not by the receiver. */
+/** Checks that the bytes at a place of a stream never change: the receiver would not notice it. */
 class Wiretap {
   flags = 0;
   acks = 0;
@@ -186,7 +186,7 @@ const tcpOptions = fc.record({
   ackEvery: fc.integer({ min: 1, max: 4 }),
   splitChance: fc.constantFrom(0, 0.3),
   retriesMax: fc.constant(60),
-  // On so bad a link the last acknowledgement may have to be repeated for long.
+  // Over a bad link the last ACK may have to be repeated for long.
   timeWaitMs: fc.constant(3_600_000),
 });
 
@@ -206,7 +206,7 @@ const badLink = fc.record({
   duplication: fc.constantFrom(0, 0.1, 0.5),
 });
 
-/** Two sides that both wait for the other to close would wait for ever. */
+/** At least one side must close first: otherwise both wait forever. */
 const conversation = fc
   .record({ seed: fc.nat(), six: fc.boolean(), link: badLink, plans: fc.tuple(plan, plan) })
   .map(({ plans: [a, b], ...rest }) => ({
@@ -214,7 +214,7 @@ const conversation = fc
     plans: [a, a.closesFirst || b.closesFirst ? b : { ...b, closesFirst: true }] as [Plan, Plan],
   }));
 
-/** Each once failed: two sides answered each other's invalid acknowledgements for ever. */
+/** Conversations that once failed: each side answered the other's invalid ACKs forever. */
 const ONCE_FAILED: [Conversation][] = [
   [
     {
@@ -265,7 +265,7 @@ const ONCE_FAILED: [Conversation][] = [
   ],
 ];
 
-test('two thousand conversations through bad links arrive whole', () => {
+test('two thousand conversations over bad links arrive whole', () => {
   fc.assert(
     fc.property(conversation, (c) => {
       converse(c);
@@ -274,7 +274,7 @@ test('two thousand conversations through bad links arrive whole', () => {
   );
 });
 
-test('where nothing is lost, nothing is sent twice, dropped or reset', () => {
+test('over a good link no segment is old, unknown or a reset', () => {
   const good = conversation.map((c) => ({ ...c, link: { delayMs: 1 } }));
   fc.assert(
     fc.property(good, (c) => {

@@ -1,4 +1,4 @@
-/** Lines and patterns: what services and clients say to each other. */
+/** Lines and patterns, which services and clients exchange. */
 import type { TcpConnection } from './tcp.ts';
 
 const NEWLINE = 10;
@@ -19,7 +19,7 @@ export function hasLine(connection: TcpConnection): boolean {
   return connection.input.indexOf(NEWLINE) >= 0;
 }
 
-/** The next whole line without its end, or undefined. */
+/** Returns the next whole line without its end, or undefined. */
 export function takeLine(connection: TcpConnection): string | undefined {
   const length = connection.input.indexOf(NEWLINE);
   if (length < 0) return undefined;
@@ -42,8 +42,9 @@ for (let i = 0, x = 0x2545f491; i < pattern.length; i++) {
 }
 
 /**
- * Up to 64 KB of the stream number `seed`, from `offset` on: nothing is stored, and a byte from another place or another
- * stream shows. The period is prime, so it falls together with no segment or buffer size. Not to be written to.
+ * Returns up to 64 KB of the stream number `seed`, from `offset` on, which the caller must not change. No stream is
+ * stored, and a byte from another place or stream is noticed: the period is prime, so it is no multiple of a segment or
+ * buffer size.
  */
 export function patternAt(seed: number, offset: number, length: number): Uint8Array {
   const at = (offset + seed * 7919) % PATTERN_BYTES;

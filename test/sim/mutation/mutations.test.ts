@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { ROOT } from '../../docs/tables.ts';
 import { MUTATIONS } from './mutations.ts';
 
-test('every mutation finds its place, once, and changes it', () => {
+test('the text of every mutation stands in its file once', () => {
   for (const { name, file, find, put } of MUTATIONS) {
     const source = readFileSync(join(ROOT, file), 'utf8');
     assert.equal(source.split(find).length, 2, `${name}: its text stands in ${file} exactly once`);

@@ -1,17 +1,17 @@
 /**
- * Deliberate faults in the production code, to prove that the checkers see what they are there for. Each is a piece of
- * source text and what stands in its place while a world runs with it; the module hook (hook.ts) puts it there as the
- * file is loaded, so that production builds carry none of them.
+ * Deliberate faults in the production code, which prove that the rules find what they are for. A mutation replaces a piece
+ * of source text while worlds run with it. The module hook (hook.ts) replaces it as Node loads the file, so no build
+ * contains one.
  *
- * `find` must stand in the file exactly once (mutations.test.ts). `seedsMax`: within so many seeds, from 1 on, a
- * checker has to complain.
+ * `find` must stand in the file exactly once (mutations.test.ts). Some world with a seed from 1 to `seedsMax` must break
+ * a rule.
  */
 
 import type { Patch } from './patch.ts';
 
 export type Mutation = Patch & {
   readonly name: string;
-  /** What a client, or an operator, would get. */
+  /** The bug as a client or an operator would meet it. */
   readonly about: string;
   readonly seedsMax: number;
 };
@@ -19,7 +19,7 @@ export type Mutation = Patch & {
 export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'release-without-verdict',
-    about: 'TCP output leaves though the secondary has not said it',
+    about: 'TCP output leaves though the SVM has not sent it',
     file: 'src/compare/rules/tcp.ts',
     find: 'if (verdict !== VERDICT.match) {\n        this.keepHeld(',
     put: 'if (verdict === VERDICT.diverged) {\n        this.keepHeld(',
@@ -43,7 +43,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'datagram-without-counterpart',
-    about: 'a datagram leaves though the secondary has not said it',
+    about: 'a datagram leaves though the SVM has not sent it',
     file: 'src/compare/rules/datagram.ts',
     find: '        words[frame + WAITS] = WAITS_FOR.bytes;\n        return;',
     put: '        this.releaseHead(flow);\n        continue;',
@@ -59,7 +59,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'commit-loses-held-output',
-    about: 'a checkpoint throws away what it should release',
+    about: 'a checkpoint drops output that it should release',
     file: 'src/compare/holding.ts',
     find: "this.sink.release(\n        frames.words[id + SLAB] as SlabId,\n        frames.words[id + AT],\n        frames.words[id + LENGTH],\n        'commit',\n      );",
     put: "if (released % 2 === 1)\n        this.sink.release(\n        frames.words[id + SLAB] as SlabId,\n        frames.words[id + AT],\n        frames.words[id + LENGTH],\n        'commit',\n      );",
@@ -75,7 +75,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'gate-loses-input',
-    about: 'input that came during a checkpoint is forgotten',
+    about: 'input that came during a checkpoint is dropped',
     file: 'src/datapath/primary-path.ts',
     find: '    this.gated.push(slab, at, length);',
     put: '    if (length === 0) this.gated.push(slab, at, length);',
@@ -83,7 +83,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'primary-not-drained',
-    about: 'a checkpoint begins before the primary VM has read its input',
+    about: 'a checkpoint begins before the PVM has read its input',
     file: 'src/checkpoint/primary-barrier.ts',
     find: '() => this.aborted !== null || path.inputDrained)',
     put: '() => true)',
@@ -91,15 +91,15 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'secondary-not-drained',
-    about: 'a checkpoint begins before the secondary VM has read its input',
+    about: 'a checkpoint begins before the SVM has read its input',
     file: 'src/checkpoint/secondary-barrier.ts',
     find: '() => this.path.inputDrained);',
     put: '() => true);',
     seedsMax: 90,
   },
   {
-    name: 'undrained-not-said',
-    about: 'a secondary whose VM has not taken its input in time says that it has',
+    name: 'undrained-not-reported',
+    about: 'a secondary reports that its VM has read its input when it has not',
     file: 'src/checkpoint/secondary-barrier.ts',
     find: '{ epoch, drained }',
     put: '{ epoch, drained: true }',
@@ -107,23 +107,23 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'gated-not-awaited',
-    about: 'a checkpoint does not wait for the word of the secondary',
+    about: 'a checkpoint does not wait for GATED from the secondary',
     file: 'src/checkpoint/primary-barrier.ts',
     find: "      this.step('gated'),\n",
     put: '',
     seedsMax: 20,
   },
   {
-    name: 'kept-output-not-sent',
-    about: 'a promotion forgets what the dead primary had not passed on',
+    name: 'retained-output-not-sent',
+    about: 'a promotion drops output that the dead primary had not released',
     file: 'src/datapath/secondary-path.ts',
     find: '      send(slab, at, length);\n',
     put: '',
     seedsMax: 20,
   },
   {
-    name: 'kept-output-outlives-commit',
-    about: 'a promotion sends what the secondary VM said before it became a copy',
+    name: 'retained-output-outlives-commit',
+    about: 'a promotion sends what the SVM had sent before it became a copy',
     file: 'src/datapath/secondary-path.ts',
     find: '    this.translator.clear();\n    this.retained.clear();\n    this.currentEpoch++;',
     put: '    this.translator.clear();\n    this.currentEpoch++;',
@@ -139,7 +139,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'output-not-translated',
-    about: 'clients of a promoted VM hear its own sequence numbers',
+    about: 'clients of a promoted VM receive its own sequence numbers',
     file: 'src/datapath/primary-path.ts',
     find: '    this.offsets.output(bytes, at, length);\n    this.countReleased(length);',
     put: '    this.countReleased(length);',
@@ -155,7 +155,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'translation-not-handed-on',
-    about: 'the next secondary does not learn the offsets of living connections',
+    about: 'the next secondary does not get the offsets of living connections',
     file: 'src/node/primary-session.ts',
     find: '    if (offsets.version === this.offsetsVersion) return;',
     put: '    if (offsets.version >= 0) return;',
@@ -170,8 +170,8 @@ export const MUTATIONS: readonly Mutation[] = [
     seedsMax: 100,
   },
   {
-    name: 'lease-from-the-answer',
-    about: "a lease counts from when the heartbeat's answer came, not from when it was sent",
+    name: 'lease-from-the-reply',
+    about: "a lease counts from the arrival of a heartbeat's reply, not from the sending of the heartbeat",
     file: 'src/node/primary-session.ts',
     find: '    voice.prolong(this.right.untilMs);',
     put: '    voice.prolong(this.clock.now() + this.heartbeat.leaseMs);',
@@ -179,7 +179,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'promise-broken',
-    about: 'a secondary takes over without waiting for the lease that it promised',
+    about: 'a secondary is promoted before the lease that it promised is over',
     file: 'src/pair/lease.ts',
     find: '    return this.heardMs + this.leaseMs;',
     put: '    return this.heardMs;',
@@ -187,7 +187,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'promote-without-the-arbiter',
-    about: 'a secondary takes over although the record says otherwise',
+    about: 'a secondary is promoted although its claim was lost',
     file: 'src/pair/machine.ts',
     find: '  const stands = sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));',
     put: "  const stands = state.purpose === 'promote' || sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));",
@@ -195,7 +195,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'alone-without-the-arbiter',
-    about: 'a primary goes on alone although the secondary has won',
+    about: 'a primary continues alone although the secondary has won',
     file: 'src/pair/machine.ts',
     find: '  const stands = sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));',
     put: "  const stands = state.purpose === 'alone' || sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));",
@@ -203,7 +203,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'input-not-mirrored',
-    about: 'some input reaches the primary VM only',
+    about: 'some input reaches the PVM only',
     file: 'src/datapath/primary-path.ts',
     find: '    this.secondary?.pushInput(',
     put: '    if (length % 16 !== 0) this.secondary?.pushInput(',
@@ -211,7 +211,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'wait-for-ever',
-    about: 'output without a counterpart is never resolved by a checkpoint',
+    about: 'no checkpoint is taken for output without a counterpart',
     file: 'src/checkpoint/policy.ts',
     find: '    if (overdue !== null) return overdue;\n',
     put: '',
@@ -219,7 +219,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'secondary-output-left-behind',
-    about: 'what the secondary VM said before it stopped counts for the next epoch',
+    about: 'output that the SVM sent before it stopped counts for the next epoch',
     file: 'src/checkpoint/secondary-barrier.ts',
     find: '() => this.path.outputExhausted);',
     put: '() => true);',
@@ -227,7 +227,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'slab-never-released',
-    about: 'a matched frame pins its memory for ever',
+    about: 'a matched frame pins its slab forever',
     file: 'src/compare/held-frames.ts',
     find: '    this.slabs.unref(words[id + SLAB] as SlabId);',
     put: '    if (list.frames > 1) this.slabs.unref(words[id + SLAB] as SlabId);',
@@ -235,7 +235,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'input-twice',
-    about: 'the secondary VM gets a frame that came during a checkpoint twice',
+    about: 'the SVM gets a frame that came during a checkpoint twice',
     file: 'src/datapath/secondary-path.ts',
     find: '    this.vm.out.push(slab, at, length);\n  }',
     put: '    this.vm.out.push(slab, at, length);\n    if (this.counters.inputFrames % 50 === 0) this.vm.out.push(slab, at, length);\n  }',
@@ -243,7 +243,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'silent-input-forgotten',
-    about: 'a promotion does not deliver what only the secondary heard',
+    about: 'a promotion does not deliver input that only the secondary received',
     file: 'src/datapath/secondary-path.ts',
     find: '      this.vm.out.push(slab, at, length);\n      promotion.deliveredFrames++;',
     put: '      promotion.deliveredFrames++;',
@@ -251,7 +251,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'alone-with-a-dead-vm',
-    about: 'a node goes on alone although its own VM is what has died',
+    about: 'a node continues alone although its own VM has died',
     file: 'src/node/node.ts',
     find: '    const replies = (await this.role?.vm.replies()) ?? false;',
     put: '    const replies = true;',
@@ -259,7 +259,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'syns-not-translated',
-    about: "a SYN of the primary leaves against the secondary's SYN with another number",
+    about: "a SYN of the PVM leaves though the SVM's SYN has another number",
     file: 'src/datapath/primary-path.ts',
     find: '    this.comparator.taught = true;\n',
     put: '',
@@ -267,7 +267,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'clock-asked-once',
-    about: 'a node looks at its clock once for all that it writes to its uplink',
+    about: 'a node looks at its clock once for several writes to its uplink',
     file: 'src/datapath/primary-path.ts',
     find: '    while (uplink.out.runs > 0 && uplink.queuedBytes === 0 && this.maySpeak())',
     put: '    if (this.maySpeak()) while (uplink.out.runs > 0 && uplink.queuedBytes === 0)',
@@ -275,7 +275,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'write-without-limit',
-    about: 'all that is released is given to the uplink in one write',
+    about: 'all released output is given to the uplink in one write',
     file: 'src/datapath/primary-path.ts',
     find: '      uplink.flush(this.limits.uplinkWriteBytesMax);',
     put: '      uplink.flush();',
@@ -283,7 +283,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'own-claim-not-recognised',
-    about: "a promotion whose answer was lost counts as the other node's",
+    about: "a promotion whose reply was lost counts as the other node's",
     file: 'src/pair/machine.ts',
     find: '    if (mine) return claimed(pair, state, event.stored);',
     put: "    if (mine && state.purpose !== 'promote') return claimed(pair, state, event.stored);",
@@ -291,7 +291,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'rest-not-read',
-    about: 'a primary whose limits are reached does not read what its VM said before it stopped',
+    about: 'a primary whose limits are reached does not read what its VM sent before it stopped',
     file: 'src/checkpoint/primary-barrier.ts',
     find: '    path.readRest();\n',
     put: '',
@@ -299,7 +299,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'not-announced-again',
-    about: 'the network takes a late frame of the old primary for the place of the VM',
+    about: "a late frame of the old primary makes the network take the old primary's port for the VM's",
     file: 'src/node/as-primary.ts',
     find: 'and sends nothing more.\n    this.announce();',
     put: 'and sends nothing more.',
@@ -307,7 +307,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'confirmed-before-sent',
-    about: 'the secondary forgets what still waits in the primary, which may die with it',
+    about: 'the secondary forgets output that still waits in the primary, which may die with it',
     file: 'src/datapath/primary-path.ts',
     find: '    if (!this.voice.isFenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)',
     put: '    if (!this.voice.isFenced)',

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { MUTATIONS } from './mutations.ts';
 import { prove } from './prove.ts';
 
-/** Each is found within the first few worlds, one per rule; `npm run sim -- --mutations` proves all of them. */
+/** One mutation for each of four rules, found within the first few worlds. `npm run sim -- --mutations` proves all. */
 const QUICK = new Map([
   ['datagram-without-counterpart', 'output commit'],
   ['gate-loses-input', 'accounting'],

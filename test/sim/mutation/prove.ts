@@ -1,6 +1,6 @@
 /**
- * `npm run sim -- --mutations [NAME ...]`: proves the checkers. Each deliberate fault (mutations.ts) has to be found within
- * its number of seeds; `json` ends with one JSON object. Answers the exit code: 0 if all were found.
+ * `npm run sim -- --mutations [NAME ...]`: proves the rules. Each mutation (mutations.ts) must break a rule within its
+ * number of seeds. A child process runs each of them, as many at a time as there are processors.
  */
 import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
@@ -19,6 +19,7 @@ export type Outcome = {
   failure: string | null;
 };
 
+/** Returns the exit code: 0 if a rule found every mutation, 2 if a name is unknown. `json`: prints one object at the end. */
 export async function proveCheckers(names: readonly string[], json: boolean): Promise<number> {
   for (const name of names) {
     if (MUTATIONS.some((one) => one.name === name)) continue;

@@ -1,4 +1,4 @@
-/** One mutation, which hook.ts has put in its place: worlds from seed 1 on, until a checker complains. One line of JSON. */
+/** Runs worlds from seed 1 on until one breaks a rule; hook.ts has applied a mutation. Prints one line of JSON. */
 import { runWorld } from '../world.ts';
 
 const seedsMax = Number(process.argv[2]);
