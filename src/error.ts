@@ -14,7 +14,7 @@ export class ColoError extends Error {
 
 /** An assertion has failed: never the user's fault, always a bug of ours. */
 export class InvariantError extends ColoError {
-  /** Notified of each failure as it happens. A session may catch the error and end itself alone: tests want to know. */
+  /** Called with each failure as it happens, for tests: a session may catch the error and end only itself. */
   static onFailure: ((failure: InvariantError) => void) | null = null;
 
   constructor(message: string) {
@@ -29,12 +29,12 @@ export function invariant(condition: boolean, message: string): asserts conditio
   if (!condition) throw new InvariantError(message);
 }
 
-/** What a thrown value says, whatever was thrown. */
+/** Returns the message of a thrown value, or the value as text if it is no Error. */
 export function messageOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
 }
 
-/** What a process ends with: the message, and the code to look it up by. */
+/** Returns the line that a process ends with: the code, if there is one, and the message. */
 export function errorText(cause: unknown): string {
   return cause instanceof ColoError ? `${cause.code}: ${cause.message}` : messageOf(cause);
 }

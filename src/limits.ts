@@ -1,8 +1,8 @@
 /**
  * Every limit of the engine, with its sum and its reason. Reaching one forces a checkpoint or back-pressure.
  *
- * An object that has limits is given them when it is made, and uses these by default. So a test or a simulated world
- * can reach small ones with little traffic. `checkLimits` asserts how they relate to each other.
+ * An object gets its limits when it is made, and uses these by default, so that a test or a simulated world can reach small
+ * ones with little traffic. `checkLimits` asserts how they relate to each other.
  */
 import { invariant } from './error.ts';
 
@@ -16,7 +16,7 @@ export const LIMITS = {
   slabBytes: 256 * KIB,
   /** 512 slabs of 256 KiB: 128 MiB for all that is read, held, retained or waiting to be written. */
   slabsMax: 512,
-  /** Of the slabs, held output may pin 256 (64 MiB) before a checkpoint is forced: the rest keeps input flowing. */
+  /** Slabs that held output may pin before a checkpoint is forced: half of them (64 MiB). Input uses the rest meanwhile. */
   heldSlabsMax: 256,
   /** PVM and SVM frames held at once: 64 bytes of columns each, and more than any receive window needs. */
   heldFramesMax: 65536,
@@ -49,7 +49,7 @@ export const LIMITS = {
   silentUplinkMsMax: 3000,
   /** Frames that the link brought and the silent uplink has not received: a second at 16 000 frames/s. A power of two. */
   passedOnMax: 16384,
-  /** Input that the gate retains during a checkpoint; beyond it the uplink is not read. */
+  /** Input that the gate retains during a checkpoint; at this limit the reading of the uplink is paused. */
   gatedBytesMax: 16 * MIB,
   /** SVM output of the next epoch that overtook the commit; the SVM cannot send more before it gets input. */
   earlyFramesMax: 8192,
@@ -64,7 +64,7 @@ export const LIMITS = {
    * it.
    */
   uplinkWriteBytesMax: 256 * KIB,
-  /** Bytes that wait for one socket; beyond it the reading of their source is paused. */
+  /** Bytes that wait for one socket; at this limit the reading of their source is paused. */
   unsentBytesMax: 8 * MIB,
 } as const;
 
@@ -94,7 +94,7 @@ export function checkLimits(limits: Limits): void {
     4 * limits.flowBytesMax <= 3 * heldBytesMax,
     'one flow leaves the others less than a quarter of the memory',
   );
-  invariant((limits.passedOnMax & (limits.passedOnMax - 1)) === 0, 'passedOnMax is no power of two');
+  invariant((limits.passedOnMax & (limits.passedOnMax - 1)) === 0, 'passedOnMax is not a power of two');
   invariant(
     limits.uplinkWriteBytesMax <= limits.unsentBytesMax,
     'one write to the uplink is more than may wait for it',

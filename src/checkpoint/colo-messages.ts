@@ -30,7 +30,7 @@ export type ReverseSink = {
   /** A return-path message, to be passed on as it is. */
   passThrough(bytes: Buffer): void;
   message(message: ReverseMessage): void;
-  /** No QEMU sends these bytes here. */
+  /** The bytes are none that a QEMU sends here; nothing after them is parsed. */
   garbled(what: string): void;
 };
 

@@ -8,8 +8,8 @@
  * Nagle's algorithm is off between the nodes: stock QEMU's stream over TCP waits 40 ms for a delayed ACK, twice per checkpoint.
  *
  * The end on the secondary: a QEMU that has sent RECEIVED continues from the new state, whether or not the message was read.
- * So the relay reads QEMU's stream to its end before it closes, and QEMU cannot send more meanwhile: either it has sent
- * RECEIVED and the node commits, or it could not and keeps the state that the node knows.
+ * The relay therefore stops QEMU from sending more and reads its stream to the end before it closes: either QEMU has sent
+ * RECEIVED, and the node commits; or it could not, and continues from the state that the node knows.
  *
  * Failure: either end closing, or a message that does not belong there, ends the relay once, with its cause.
  */
@@ -122,7 +122,7 @@ export class MigrationRelay {
     this.idleBytes = Buffer.concat([this.idleBytes, bytes]);
     const { length } = this.idleBytes;
     if (length <= 4 && this.idleBytes.equals(REQUEST.subarray(0, length))) {
-      // A read may bring a part of it.
+      // One read may bring only a part of it.
       if (length < 4) return false;
       this.idleBytes = Buffer.alloc(0);
       this.events.request();

@@ -4,8 +4,8 @@
  * Waiting is the ski-rental problem: the policy cannot know whether the SVM's frame is about to arrive. Waiting as long as a
  * checkpoint costs, and taking one then, is at most twice as bad as knowing (Karlin et al. 1988). The cost of a checkpoint
  * is measured, smoothed (1/8 of each new value, as TCP smooths its round trips), and bounded on both sides. ACKs wait
- * longer, because a VM's delayed ACK is no sign of a difference (compare/ack-rule.ts). Output of the SVM alone keeps no
- * client waiting, so it waits longest.
+ * longer, because a VM's delayed ACK is no sign of a difference (compare/ack-rule.ts). Output of the SVM alone makes no
+ * client wait, so it waits longest.
  */
 import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';

@@ -88,7 +88,7 @@ export class PrimaryBarrier {
     }
   }
 
-  /** The secondary has sent its VM all input, and that has read it or not. */
+  /** The secondary has sent its VM all input; `drained` is false if the VM has not read all of it in time. */
   gated({ drained }: { drained: boolean }): void {
     this.undrained = drained ? 0 : 1;
     this.reached('gated');

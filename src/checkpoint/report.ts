@@ -1,4 +1,4 @@
-/** Why checkpoints are taken, and the report of each one: the shapes behind events, status and metrics. */
+/** The reasons for checkpoints, and the report of each one, as events, status and metrics show them. */
 
 export const CHECKPOINT_REASONS = [
   'initial',
@@ -19,7 +19,7 @@ export const CHECKPOINT_REASONS = [
 ] as const;
 export type CheckpointReason = (typeof CHECKPOINT_REASONS)[number];
 
-/** One committed checkpoint; times in milliseconds, atMs (here and below) is Unix time. */
+/** One committed checkpoint; times in milliseconds, `atMs` is Unix time. */
 export type CheckpointReport = {
   epoch: number;
   reason: CheckpointReason;

@@ -1,7 +1,7 @@
 /**
  * The epoch barrier, secondary side.
  *
- * GATE: the SVM has been sent all input before it. The barrier sends GATED when the SVM has read it, or that it has not.
+ * GATE: the SVM has been sent all input before it. The barrier sends GATED when the SVM has read that, or after DRAIN_MS_MAX.
  * REPLY: the SVM has stopped. The barrier reads its remaining output, sends it, and only then passes REPLY on. Until RECEIVED
  *   it reads no more: QEMU continues after RECEIVED without waiting, and the SVM's next output belongs to the next epoch.
  * RECEIVED: the SVM owns the PVM's state. This is the commit: from here on this node's SVM is what clients know.

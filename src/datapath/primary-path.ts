@@ -9,8 +9,8 @@
  * numbers; `offsets` translates them at the uplink, in place, on input and at release.
  *
  * Voice: the path asks `voice` (pair/voice.ts) before each write to the uplink. While it may not speak, released frames stay
- * in the uplink's queue; `fence` drops them. What the socket does not take at once would leave later without another
- * question, even before a paused process runs its first line. So a write is at most `uplinkWriteBytesMax`, and the
+ * in the uplink's queue; `fence` drops them. Bytes that the socket does not take at once would leave later without another
+ * question, even before a paused process runs its first line. A write is therefore at most `uplinkWriteBytesMax`, and the
  * next one comes when the socket has taken all of it.
  *
  * Gate: while a checkpoint is drained and taken, the gate retains input in order; afterwards both VMs get it.
@@ -22,8 +22,8 @@
  * | fenced    | any         | dropped                 | dropped                | nothing: the path is over, its seats end |
  *
  * Limits: input that waits (at the gate, or because PVM or link takes too little) pauses the reading of the uplink. Output
- * that waits (because the uplink takes too little, or because so much is held that a checkpoint is forced:
- * `Comparator.pressure`) pauses the reading of the PVM.
+ * that waits (because the uplink takes too little, or because the comparator is full until the next checkpoint:
+ * `Comparator.isFull`) pauses the reading of the PVM.
  */
 import {
   Comparator,
@@ -103,7 +103,7 @@ export class PrimaryPath {
     mac: string;
     hashSeed: number;
     voice: Voice;
-    /** That of a VM that is promoted; 0 for one that boots. */
+    /** The epoch of a promoted VM; 0 for a VM that boots. */
     epoch: number;
     events: PrimaryPathEvents;
     limits?: Limits;
@@ -156,9 +156,9 @@ export class PrimaryPath {
     return this.currentEpoch;
   }
 
-  /** A frame of the SVM: of this epoch, or of the next one if it overtook the message that commits this one. */
+  /** Takes a frame of the SVM: of this epoch, or of the next one if it overtook the message that commits this one. */
   peerFrame(epoch: number, index: number, slab: SlabId, at: number, length: number): void {
-    // A fenced path releases nothing: it would retain the frame for ever.
+    // A fenced path commits nothing, so it would never release the frame.
     if (this.voice.isFenced) return;
     if (epoch > this.epoch) {
       this.retainEarly(slab, at, length, index);
@@ -245,7 +245,7 @@ export class PrimaryPath {
     return released;
   }
 
-  /** This node has lost the voice for good: the path drops all output, and gives its ports back. */
+  /** Drops all output and gives the ports back: this node has lost the voice for good. */
   fence(): void {
     this.voice.fence();
     if (this.uplinkSeat.isEnded) return;
@@ -262,7 +262,7 @@ export class PrimaryPath {
 
   /** Releases what the VM sent before its promotion. The frame is in the client's numbers already. */
   sendAsIs(slab: SlabId, at: number, length: number): void {
-    invariant(this.secondary === null, 'output of a promotion leaves a pair that is protected');
+    invariant(this.secondary === null, 'a promotion sent output while the pair was protected');
     this.countReleased(length);
     this.tap?.(TAP.released, this.slabs.buffer(slab), at, length, 'promotion');
     this.uplink.out.push(slab, at, length);
@@ -281,7 +281,7 @@ export class PrimaryPath {
     return this.secondary === null ? null : this.comparator.pressure();
   }
 
-  /** The voice was granted or its lease renewed: sends the frames that waited for it. */
+  /** Sends the frames that waited for the voice: it was granted, or its lease renewed. */
   flush(): void {
     this.onOutputEnd();
   }
@@ -332,7 +332,7 @@ export class PrimaryPath {
   }
 
   private onOutputEnd(): void {
-    // First what the secondary must know before the client can reply.
+    // The link first: the secondary must learn of a SYN before the client can reply to it.
     this.secondary?.flush();
     this.sendOut();
     this.regulate();
@@ -352,7 +352,7 @@ export class PrimaryPath {
     this.confirmSent();
   }
 
-  /** Confirms only what has left this process: until then it may die, and the secondary has to send its own frame. */
+  /** Confirms only frames that have left this process: if it dies earlier, the secondary has to send them. */
   private confirmSent(): void {
     if (!this.voice.isFenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)
       this.secondary?.flushConfirms();
@@ -380,7 +380,7 @@ export class PrimaryPath {
     this.uplink.out.push(slab, at, length);
   }
 
-  /** Sends the frame in the PVM's own numbers. Release may translate it in place before the link is written: then a copy. */
+  /** Sends a frame to learn from, in the PVM's own numbers: a copy if its release may translate it before the link is written. */
   private teach(lesson: Lesson, slab: SlabId, at: number, length: number): void {
     const link = this.secondary;
     if (this.offsets.size === 0) link?.pushTeach(this.epoch, lesson, slab, at, length);
@@ -398,7 +398,7 @@ export class PrimaryPath {
   }
 
   private retainEarly(slab: SlabId, at: number, length: number, index: number): void {
-    // Beyond the limit the frame is dropped: its PVM counterpart waits, and a checkpoint heals it.
+    // At the limit the frame is dropped: its PVM counterpart is held until a checkpoint.
     if (this.early.frames < this.limits.earlyFramesMax) this.early.add(slab, at, length, index);
   }
 

@@ -9,8 +9,8 @@
  * Numbers: inside, everything is in the PVM's. `offsets` is a copy of the primary's map for connections that outlived an
  * earlier failover; it translates what the silent uplink receives.
  *
- * Phases. Beside them stands `hasCopy`, which is false until the first commit: the SVM runs, but its output is dropped
- * and it receives nothing.
+ * Phases. In addition, `hasCopy` is false until the first commit: until then the SVM receives nothing, and its output is
+ * dropped.
  *
  * | phase    | the SVM's output                         | next phase                                                    |
  * |----------|------------------------------------------|---------------------------------------------------------------|
@@ -42,7 +42,7 @@ import { InputFilter } from './input-filter.ts';
 import { SilentInput } from './silent-input.ts';
 import { TAP, type Tap } from './tap.ts';
 
-/** What a promotion sent to clients, delivered to the VM, and could not translate. */
+/** Frames that a promotion sent to clients and delivered to the VM, and connections that it could not translate. */
 export type Promotion = { sentFrames: number; deliveredFrames: number; lostConnections: number };
 
 export class SecondaryPath {
@@ -67,7 +67,7 @@ export class SecondaryPath {
   private phase: 'running' | 'draining' | 'stopped' | 'over' = 'running';
   private hasCopy = false;
   private currentEpoch = 0;
-  /** retained SYNs are not in the PVM's numbers yet: corrected once for all that one read has taught */
+  /** retained SYNs are not in the PVM's numbers yet; one read may teach several, so they are corrected at its end */
   private synsToCorrect = false;
 
   constructor(options: {
@@ -114,7 +114,7 @@ export class SecondaryPath {
     return this.currentEpoch;
   }
 
-  /** A checkpoint has committed: the SVM is as good as the PVM and may be promoted. */
+  /** Whether the SVM may be promoted: a checkpoint has committed. */
   get isPromotable(): boolean {
     return this.hasCopy && this.phase !== 'over';
   }
@@ -123,7 +123,7 @@ export class SecondaryPath {
     return this.retained.frames;
   }
 
-  /** A client frame that the primary mirrors. */
+  /** Takes a client frame that the primary mirrors. */
   input(slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
     this.counters.inputFrames++;
@@ -134,9 +134,9 @@ export class SecondaryPath {
   }
 
   /**
-   * A frame of the PVM, and which of its values the translator learns. A SYN of an earlier epoch may arrive after the commit,
-   * since the two travel on different connections: the SVM has that connection already, and the translator must not pair the
-   * next connection that the SVM opens to the same place with it.
+   * Takes a frame of the PVM; `lesson` names the values in it that the translator learns. A SYN of an earlier epoch may
+   * arrive after the commit, since the two travel on different connections: the SVM has that connection already, and the
+   * translator must not pair the next connection that the SVM opens to the same place with it.
    */
   teach(epoch: number, lesson: Lesson, slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
@@ -174,7 +174,7 @@ export class SecondaryPath {
     this.linkValve.shutIf(false);
   }
 
-  /** All output of the stopped SVM has been read. What it sends next comes from the PVM's state, after `commit`. */
+  /** All output of the stopped SVM has been read. Its next output comes from the PVM's state, after `commit`. */
   stop(): void {
     // A barrier may reach this point after its session has ended.
     if (this.phase === 'over') return;
@@ -182,13 +182,13 @@ export class SecondaryPath {
     this.stoppedValve.shutIf(true);
   }
 
-  /** The primary ends `epoch`. Before the first commit this tells the secondary which epoch it is. */
+  /** The primary ends `epoch`. Before the first commit this node takes its epoch's number from it. */
   endOfEpoch(epoch: number): void {
     if (!this.hasCopy) this.currentEpoch = epoch;
     invariant(epoch === this.epoch, `the primary ends epoch ${epoch}, this node is in ${this.epoch}`);
   }
 
-  /** The SVM has the PVM's whole state: what it sent before is void (rule 6). */
+  /** The SVM has the PVM's whole state: drops its earlier output and its translations (rule 6). */
   commit(): void {
     if (this.phase === 'over') return;
     invariant(this.phase === 'stopped', `a checkpoint committed while the SVM was ${this.phase}`);
@@ -265,8 +265,8 @@ export class SecondaryPath {
   }
 
   /**
-   * A SYN that left in the SVM's own number, or from its own port, is no counterpart of the PVM's: it is sent again. By its
-   * number the primary sees that this node knows the PVM's, and releases the PVM's SYN.
+   * Sends again each SYN that left in the SVM's own number or from its own port: it did not match the PVM's SYN. The
+   * corrected number shows the primary that this node knows the PVM's, so that it releases the PVM's SYN.
    *
    * The frame is changed in place. If its first copy still waits in a socket, it is sent corrected twice, which is as good.
    */

@@ -5,7 +5,7 @@
  * has received them too. They are retained here until the link brings the same frame; at a promotion the SVM gets the rest.
  *
  * Frames are matched by a hash of their bytes, each with the oldest equal one, so that equal frames pair one to one. The
- * link may be the faster of the two: then the hash of its frame waits for the uplink's frame.
+ * link may be the faster of the two: then the hash of its frame is remembered until the uplink brings the frame.
  *
  * Limits: `silentUplinkBytesMax`, `silentUplinkMsMax` and `passedOnMax`; the oldest frames are dropped first (a TCP client would
  * retransmit them).
@@ -22,7 +22,8 @@ export class SilentInput {
   private readonly limits: Limits;
   /** the tag is the frame's hash */
   private readonly list: RetainedFrames;
-  /* What the link brought before the uplink did, in the place that its hash selects: how many equal frames, and when the last one came. */
+  /* Frames that the link brought before the uplink, in the place that their hash selects: how many equal ones, and when
+   * the last one arrived. */
   private readonly aheadHash: Int32Array;
   private readonly aheadFrames: Uint32Array;
   private readonly aheadMs: Float64Array;

@@ -1,4 +1,4 @@
-/** Where a capture sees frames. Off the fast path: per frame, a path only asks `tap !== null`. */
+/** The points at which a capture sees frames. Off the fast path: without a capture a path only compares `tap` with null. */
 
 export const TAP = { primaryVm: 0, secondaryVm: 1, uplinkIn: 2, released: 3 } as const;
 export type TapPoint = (typeof TAP)[keyof typeof TAP];

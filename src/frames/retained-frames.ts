@@ -9,7 +9,7 @@ import { invariant } from '../error.ts';
 import type { SlabId } from '../units.ts';
 import { NO_SLAB, type SlabPool } from './slabs.ts';
 
-/** The columns are compacted when so many places before the oldest frame are unused. */
+/** The columns are compacted when this many places before the oldest frame are unused. */
 const COMPACT_AT = 1024;
 
 export class RetainedFrames {
@@ -75,7 +75,7 @@ export class RetainedFrames {
     if (this.first >= COMPACT_AT) this.compact();
   }
 
-  /** Hands out every frame in order, and then forgets them. What `take` adds is added to the emptied list. */
+  /** Hands out every frame in order, and empties the list first: a frame that `take` adds stays in it. */
   drain(take: (slab: SlabId, at: number, length: number, tag: number) => void): void {
     const { slab, at, length, tag, first } = this;
     this.slab = [];

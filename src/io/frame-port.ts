@@ -2,9 +2,9 @@
  * A port: one stream of frames in and out, the VM's or the uplink's. When a stream ends, another may be attached: framing
  * starts again at its first byte.
  *
- * Inward the port cuts frames and passes them to whoever has the seat (seat.ts); frames that come while nobody has it are
- * dropped. A secondary that becomes a primary changes the seat and keeps the sockets. Outward the port takes runs. The
- * owner of the port, who attaches streams, is notified of each stream's end once (`onClosed`).
+ * The port cuts the stream that it reads into frames and passes them to the user that has the seat (seat.ts); frames that
+ * arrive while no user has it are dropped. It writes runs of frames from `out`. A promotion changes the user and leaves the
+ * sockets open. The owner of the port, which attaches streams, is notified of each stream's end once (`onClosed`).
  *
  * Limits: without a free slab the port stops reading until there is one.
  */
@@ -101,7 +101,7 @@ export class FramePort {
     return this.stream === null || (this.out.runs === 0 && this.stream.unsentBytes() === 0);
   }
 
-  /** True when everything that the other end has written was handed on. */
+  /** True when every byte that the other end has written has been read. */
   get exhausted(): boolean {
     return this.stream === null || this.stream.unreadBytes() === 0;
   }

@@ -2,21 +2,21 @@
  * Who uses a port. A port has one user at a time: a path takes it by `FramePort.seat`, and gives it back by `end`.
  *
  * The end of a seat takes back all that its user had of the port: its handler, its callbacks, and every pause of reading
- * that it had asked for. So the next user finds a port that reads, and a late call by the former user does nothing.
+ * that it had asked for. The next user therefore gets a port that reads, and a late call by the former user does nothing.
  */
 import { invariant } from '../error.ts';
 import type { FrameHandler } from '../frames/frame-reader.ts';
 
-/** What a port calls its user for. */
+/** The user of a port, as the port calls it. */
 export type PortUser = {
   readonly handler: FrameHandler;
   /** Some of what was written has left, or never will: there may be room again (`queuedBytes`). */
   written?(): void;
-  /** Something that was to leave never will. `written` follows. */
+  /** Frames that were to leave never will. `written` follows. */
   lost?(): void;
 };
 
-/** What a seat needs of its port. */
+/** The port, as a seat calls it. */
 type Seated = { pauseReading(): void; resumeReading(): void; vacate(seat: Seat): void };
 
 export class Seat {
@@ -55,7 +55,7 @@ export class Seat {
   }
 }
 
-/** One reason to pause a port: remembers whether it has, so that asking again costs nothing. */
+/** One reason to pause the reading of a port. It remembers whether it did, so that asking again costs nothing. */
 export class Valve {
   private readonly seat: Seat;
   private shut = false;

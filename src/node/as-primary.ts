@@ -1,5 +1,5 @@
 /**
- * A node as primary: it has the VM that clients hear, alone or with a secondary.
+ * A node as primary: its VM is the one that clients reach, alone or with a secondary.
  *
  * It owns what lives as long as it has this role: the VM, the primary's path with its voice, and the session with the peer
  * that is, or becomes, the secondary. The role ends when the node is fenced, becomes a candidate, or stops.
@@ -20,7 +20,7 @@ import { PrimarySession } from './primary-session.ts';
 import { RoleVm } from './role-vm.ts';
 import { Scope } from './scope.ts';
 
-/** Announcements can get lost: QEMU repeats its own at about the same times (qemu_announce_self). */
+/** Announcements can get lost, so each is sent five times, at about the times of QEMU's own (qemu_announce_self). */
 const ANNOUNCE_AT_MS = [0, 50, 200, 450, 800];
 /**
  * Leaving COLO takes milliseconds, or longer if the host is starved. This is the last copy of the service, so the node gives
@@ -71,15 +71,15 @@ export class AsPrimary {
     this.path.tap = parts.tap();
   }
 
-  /** For a VM that `boot` starts. */
+  /** Makes the role for a VM that `boot` starts. */
   static toBoot(parts: NodeParts, generation: number): AsPrimary {
     const offsets = new OffsetMap(parts.hashSeed, parts.limits);
     return new AsPrimary(parts, generation, { vm: new RoleVm(parts), offsets, epoch: 0 });
   }
 
   /**
-   * A promotion: takes VM, ports and translations from the secondary's role, and releases what that has retained. What
-   * remains is QEMU's part, `finishPromotion`.
+   * Makes the role of a promoted secondary, with its VM, ports and translations, and sends the output that it has retained.
+   * QEMU still has to leave COLO: `finishPromotion`.
    */
   static promote(parts: NodeParts, generation: number, secondary: AsSecondary): AsPrimary {
     const { path, vm, loss } = secondary.giveUp();
@@ -101,6 +101,7 @@ export class AsPrimary {
     return this.peer?.session ?? null;
   }
 
+  /** Starts the VM; dispatches `vmFailed` if that fails. */
   async boot(): Promise<void> {
     try {
       const vm = await this.vm.start('boot');
@@ -110,7 +111,7 @@ export class AsPrimary {
     }
   }
 
-  /** QEMU leaves COLO, and the VM runs on from its own state. */
+  /** Makes QEMU leave COLO: the VM continues from its own state. Then dispatches `promoted`. */
   async finishPromotion(generation: number, cause: string): Promise<void> {
     const { parts, promotion } = this;
     invariant(promotion !== null, 'a VM that was not promoted left COLO');
@@ -147,7 +148,7 @@ export class AsPrimary {
     }
   }
 
-  /** A candidate has opened the data channel. */
+  /** Opens a session with the candidate that has opened the data channel. */
   openSession(link: LinkChannel, hello: Hello): void {
     const { config, events, limits, observed, surroundings, dispatch } = this.parts;
     const { vm } = this.vm;
@@ -189,7 +190,7 @@ export class AsPrimary {
     this.announce();
   }
 
-  /** Takes the first copy of the VM to the peer. */
+  /** Copies the VM to the peer. A copy that fails ends its session. */
   async copy(generation: number): Promise<void> {
     const { events, observed } = this.parts;
     const { session } = this;
@@ -202,11 +203,12 @@ export class AsPrimary {
     } catch (cause) {
       const message = messageOf(cause);
       events.emit('sync.failed', { message });
-      // The session of this copy, which may have been followed by another one.
+      // This copy's own session: by now another one may be open.
       session.close(message);
     }
   }
 
+  /** Notifies the secondary that the arbiter's record names it. */
   confirmProtected(generation: number): void {
     invariant(
       this.path.voice.isLeased,
@@ -232,14 +234,14 @@ export class AsPrimary {
     this.path.tap = tap;
   }
 
-  /** This node has lost the voice for good: drops its output and stops its VM. The link stays open, to yield by. */
+  /** Drops all output and stops the VM: this node has lost the voice for good. The link stays open for YIELDED. */
   fence(): void {
     this.path.fence();
     this.scope.end();
     void this.vm.stop();
   }
 
-  /** Resolves when the VM's QEMU has ended. */
+  /** Ends the role with its session and its VM; resolves when the VM's QEMU has ended. */
   async end(): Promise<void> {
     this.path.fence();
     this.scope.end();

@@ -24,7 +24,7 @@ import { SecondarySession } from './secondary-session.ts';
 
 const REDIAL_MS = 100;
 
-/** When the primary was last heard from, and when this node decided that it is gone. */
+/** When the primary's latest heartbeat arrived, and when this node decided that the primary is gone. */
 export type LinkLoss = { heardMs: number; decidedMs: number };
 
 export class AsSecondary {
@@ -48,7 +48,7 @@ export class AsSecondary {
     return this.scope.isOver;
   }
 
-  /** There is a VM with a committed copy. */
+  /** Whether there is a VM with a committed copy. */
   get isPromotable(): boolean {
     return this.vm.vm !== null && this.copy?.isPromotable === true;
   }
@@ -61,7 +61,7 @@ export class AsSecondary {
     return this.copy;
   }
 
-  /** Dials the primary until it takes this node as its candidate, or `wanted` ends. */
+  /** Dials the primary until it accepts this node as its candidate, or `wanted` ends. */
   async dial(wanted: Scope): Promise<void> {
     const { config, slabs, surroundings, events } = this.parts;
     await redial({
@@ -174,7 +174,7 @@ export class AsSecondary {
     dispatch({ type: 'linkUp', peer });
   }
 
-  /** Starts the SVM and gives its streams, and those of the link, to the session; all of that while `wanted` lasts. */
+  /** Starts the SVM and gives its streams, and the link's, to the session, unless `wanted` ends first. */
   private async receiveCopy(
     session: SecondarySession,
     wanted: Scope,

@@ -20,7 +20,7 @@ export class Capture {
     this.onChange = onChange;
   }
 
-  /** What the paths call with each frame; null while nothing is captured. */
+  /** The function that the paths call with each frame; null while no capture runs. */
   get tap(): Tap | null {
     const { writer } = this;
     if (writer === null) return null;

@@ -3,18 +3,18 @@
 import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { NodeStatus } from '../observe/status.ts';
 
-const PAUSES_KEPT = 1000;
+const PAUSES_MAX = 1000;
 
 export class CheckpointHistory {
   private count = 0;
   private readonly byReason: Partial<Record<CheckpointReason, number>> = {};
   private readonly pauses: number[] = [];
   private last: CheckpointReport | null = null;
-  /** Computed when it is first asked for, since checkpoints are far more frequent than questions. */
+  /** computed when a status first asks for it: checkpoints are far more frequent */
   private quantiles: NodeStatus['checkpoints']['pauseMs'] | null = null;
 
   add(report: CheckpointReport): void {
-    this.pauses[this.count % PAUSES_KEPT] = report.pauseMs;
+    this.pauses[this.count % PAUSES_MAX] = report.pauseMs;
     this.count++;
     this.byReason[report.reason] = (this.byReason[report.reason] ?? 0) + 1;
     this.last = report;

@@ -1,4 +1,4 @@
-/** What an operator can ask of a node (`colo checkpoint`, `failover`, `protect`): the conditions, and the waits for the result. */
+/** Requests of an operator (`colo checkpoint`, `failover`, `protect`): checks their conditions and waits for their results. */
 import type { CheckpointReport } from '../checkpoint/report.ts';
 import { ColoError } from '../error.ts';
 import type { Timers } from '../io/clock.ts';
@@ -28,12 +28,12 @@ export class Control {
     node.scope.signal.addEventListener('abort', () => this.changed());
   }
 
-  /** The machine has handled an event, or the node has ended: looks again at what is waited for. */
+  /** Checks again what is waited for: the machine has handled an event, or the node has ended. */
   changed(): void {
     for (const watcher of this.watchers) watcher();
   }
 
-  /** Takes a checkpoint now. Rejects with COLO_NOT_PROTECTED, or why the checkpoint failed. */
+  /** Takes a checkpoint now. Rejects with COLO_NOT_PROTECTED, or with the reason of a failed checkpoint. */
   async checkpoint(): Promise<CheckpointReport> {
     const session = this.node.primarySession();
     if (session === null || this.state !== 'primary')
@@ -41,7 +41,10 @@ export class Control {
     return await session.checkpoint('requested');
   }
 
-  /** Rejects with COLO_NOT_PROTECTED, COLO_TIMEOUT or COLO_NODE_STOPPED. */
+  /**
+   * Ends the pair: a primary continues alone, a secondary is promoted. Resolves when this node is alone.
+   * Rejects with COLO_NOT_PROTECTED, COLO_TIMEOUT or COLO_NODE_STOPPED.
+   */
   async failover(): Promise<void> {
     if (this.state !== 'primary' && this.state !== 'secondary')
       throw this.refusal('COLO_NOT_PROTECTED', 'a failover needs a protected pair');
@@ -49,7 +52,10 @@ export class Control {
     await this.reach(() => this.state === 'alone' || this.state === 'syncing', FAILOVER_MS_MAX, 'failover');
   }
 
-  /** Rejects with COLO_NO_CANDIDATE, COLO_NOT_PRIMARY, COLO_TIMEOUT or COLO_NODE_STOPPED. */
+  /**
+   * Copies the VM to the candidate. Resolves when the pair is protected.
+   * Rejects with COLO_NO_CANDIDATE, COLO_NOT_PRIMARY, COLO_TIMEOUT or COLO_NODE_STOPPED.
+   */
   async protect(): Promise<void> {
     const { state } = this.node.pair;
     if (state.name === 'primary') return;
@@ -60,7 +66,7 @@ export class Control {
       );
     }
     if (state.name !== 'alone' && state.name !== 'syncing' && state.name !== 'claiming')
-      throw this.refusal('COLO_NOT_PRIMARY', 'ask the one that runs the VM alone');
+      throw this.refusal('COLO_NOT_PRIMARY', 'ask the node that runs the VM alone');
     this.node.dispatch({ type: 'protect' });
     await this.reach(() => this.state === 'primary', PROTECT_MS_MAX, 'protect');
   }
@@ -73,8 +79,8 @@ export class Control {
     return new ColoError(code, `this node is ${phaseOf(this.node.pair)}: ${why}`);
   }
 
-  /** Resolves when `holds`; rejects when the node stops or the time is over. */
-  private reach(holds: () => boolean, msMax: number, what: string): Promise<void> {
+  /** Resolves when `isMet`; rejects when the node stops, or after `msMax`. */
+  private reach(isMet: () => boolean, msMax: number, what: string): Promise<void> {
     const { scope, timers } = this.node;
     return new Promise((resolve, reject) => {
       const finish = (cause: ColoError | null) => {
@@ -84,7 +90,7 @@ export class Control {
         else reject(cause);
       };
       const watcher = () => {
-        if (holds()) finish(null);
+        if (isMet()) finish(null);
         else if (scope.isOver)
           finish(new ColoError('COLO_NODE_STOPPED', `the node stopped before ${what} was done`));
       };

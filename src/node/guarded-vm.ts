@@ -23,8 +23,8 @@ const VM_PORT_TRIES = 100;
 const VM_PORT_RETRY_MS = 20;
 const STOP_GRACE_MS = 2000;
 /** QEMU's sockets close slightly before the process ends: wait this long for its exit status. */
-const LAST_WORDS_MS = 500;
-/** In the run directory. QEMU creates all but the third; a killed QEMU leaves its own behind. */
+const EXIT_STATUS_MS = 500;
+/** Sockets in the run directory. The node listens on `migrateOut`, QEMU on the others; a killed QEMU does not remove them. */
 const SOCKETS = {
   vmPort: 'vm.sock',
   qmp: 'qmp.sock',
@@ -151,19 +151,19 @@ export class GuardedVm {
     try {
       await this.colo.failover({ deadlineMs });
     } catch (cause) {
-      const gone = sleep(this.surroundings.timers, LAST_WORDS_MS);
+      const gone = sleep(this.surroundings.timers, EXIT_STATUS_MS);
       const exit = await Promise.race([this.process.exited, gone]);
       throw exit === undefined ? cause : exit.error;
     }
   }
 
-  /** Ends the VM at once, and notifies of nothing any more. */
+  /** Kills QEMU; `onLost` is not called any more. Resolves when QEMU has ended. */
   async stop(): Promise<void> {
     this.stopped = true;
     this.port.close();
     this.qmp.close();
     this.process.kill();
-    // Not later: when this QEMU has ended, the sockets may already be the next VM's.
+    // Before QEMU has ended: after that the sockets may already be the next VM's.
     removeSockets(this.surroundings, this.config.runDirectory);
     await this.process.stop({ graceMs: STOP_GRACE_MS });
   }
@@ -171,7 +171,7 @@ export class GuardedVm {
   private lost(cause: string, onLost: (cause: string) => void): void {
     if (this.stopped) return;
     void this.stop();
-    // QEMU's last message says more than "its socket closed"; it comes a moment later.
+    // QEMU's last message explains more than "its socket closed" does; it arrives a moment later.
     void this.process.exited.then((exit) => onLost(`${cause}; ${exit.error.message}`));
   }
 }

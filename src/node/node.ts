@@ -1,10 +1,10 @@
 /**
- * A node: the driver of the state machine (pair/machine.ts). It turns what happens into events, and carries out the effects
- * that the machine returns.
+ * A node: the driver of the state machine (pair/machine.ts). It gives the machine an event for whatever happens, and carries
+ * out the effects that the machine returns.
  *
- * Lifetimes (scope.ts): slabs, ports, uplink and link listener live as long as the node. What belongs to a role (VM, path,
- * session) is owned by `AsPrimary` or `AsSecondary`; a promotion passes VM and ports from the second to the first. A
- * session lives as long as one data channel. Timers and questions that are for one state end with it (`entered`).
+ * Lifetimes (scope.ts): slabs, ports, uplink and link listener live as long as the node. `AsPrimary` or `AsSecondary`
+ * owns the things of a role (VM, path, session); a promotion passes VM and ports from the second to the first. A session
+ * lives as long as one data channel. Timers and requests that are for one state of the machine end with it (`entered`).
  *
  * Events are handled one at a time, in order of arrival; those that an effect causes come after it.
  */
@@ -62,10 +62,10 @@ export class ColoNode implements NodeControl {
     events: EventSink;
     surroundings?: Surroundings;
     launcher?: QemuLauncher;
-    /** Of the flow tables: unknown to whoever sends packets. */
+    /** Seed of the flow tables' hash: secret, so that no sender can choose flows that collide. */
     hashSeed?: number;
     limits?: Limits;
-    /** Of a node that has ended, for its successor in the same process. */
+    /** Slab memory of a node that has ended, for its successor in the same process. */
     slabMemory?: SlabMemory;
   }) {
     const { config, events } = options;
@@ -132,7 +132,7 @@ export class ColoNode implements NodeControl {
     this.perform([{ do: 'readRecord' }]);
   }
 
-  /* What can be asked of a node. */
+  /* Requests to a node. */
 
   set onCheckpoint(call: (report: CheckpointReport) => void) {
     this.parts.observed.onCheckpoint = call;
@@ -278,12 +278,12 @@ export class ColoNode implements NodeControl {
     }
   }
 
-  /** An event for the state that waits for it: in another state it means nothing. */
+  /** Dispatches `event` after `ms`, unless the machine has entered another state by then. */
   private later(ms: number, event: PairEvent): void {
     this.entered.after(this.parts.surroundings.timers, ms, () => this.dispatch(event));
   }
 
-  /** Whatever state the reply finds: what it means there is the machine's to decide. */
+  /** Dispatches the arbiter's reply, even in another state: the machine decides what it means there. */
   private ask(question: () => Promise<PairEvent>): void {
     question().then(
       (event) => this.dispatch(event),
@@ -363,7 +363,7 @@ export class ColoNode implements NodeControl {
     this.resolveDone(code);
   }
 
-  /* The link, as the one that is dialled. */
+  /* The link. */
 
   private hello(channel: Hello['channel'], role: Hello['role']): Hello {
     const { config } = this.parts;

@@ -1,4 +1,4 @@
-/** What a node has seen of its pair since it started, whatever role it had: shown in its status. */
+/** Counts and reports of a node since it started, over all its roles: its status shows them. */
 import type { CheckpointReport } from '../checkpoint/report.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import type { FailoverReport, NodeStatus } from '../observe/status.ts';

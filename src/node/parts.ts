@@ -1,4 +1,4 @@
-/** What lives as long as a node, and what its roles are given of it. */
+/** The things that live as long as a node and that its roles use. */
 import type { NodeConfig } from '../config/node-config.ts';
 import type { Tap } from '../datapath/tap.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -20,7 +20,7 @@ export type NodeParts = {
   readonly slabs: SlabPool;
   readonly uplink: FramePort;
   readonly vmPort: FramePort;
-  /** of the flow tables: unknown to whoever sends packets */
+  /** of the flow tables: secret, so that no sender can choose flows that collide */
   readonly hashSeed: number;
   readonly events: EventSink;
   readonly observed: Observed;

@@ -1,8 +1,8 @@
 /**
  * A primary's session with one peer: heartbeats, which prove the lease; the first copy; then one checkpoint after another.
  *
- * What is decided elsewhere: when to take a checkpoint (checkpoint/policy.ts) and how (checkpoint/primary-barrier.ts), until when
- * this node may speak (pair/lease.ts, pair/voice.ts), and what the end of a session means (pair/machine.ts).
+ * Other files decide when to take a checkpoint (checkpoint/policy.ts) and how (checkpoint/primary-barrier.ts), until when this
+ * node may speak (pair/lease.ts, pair/voice.ts), and what the end of a session means (pair/machine.ts).
  *
  * Phases: `open` (heartbeats only), `copying` (the first copy), `protecting` (the policy decides on checkpoints), `over`.
  * Failure: a link that closes or is silent for `silenceMsMax`, a migration stream that ends, or a checkpoint that fails ends
@@ -27,7 +27,7 @@ import { SpeakingRight } from '../pair/lease.ts';
 export type PrimarySessionEvents = {
   /**
    * The first checkpoint is complete: the peer has a copy, and the input that waited at the gate is on its way to both
-   * VMs. A secondary that was promoted earlier would have those frames from nowhere.
+   * VMs. A secondary that was promoted earlier would never get those frames.
    */
   firstCommit(): void;
   checkpoint(report: CheckpointReport): void;
@@ -35,7 +35,7 @@ export type PrimarySessionEvents = {
   closed(cause: string): void;
 };
 
-/** How the session makes this node's QEMU do things. */
+/** What the session asks of this node's QEMU. */
 export type PrimaryVm = {
   /** Makes QEMU send its state to this node; resolves with QEMU's ends of the streams. */
   openCopy(): Promise<Copy<KernelStream>>;
@@ -98,7 +98,7 @@ export class PrimarySession {
     this.beat();
   }
 
-  /** When the peer was last heard. */
+  /** When the peer's latest reply to a heartbeat arrived. */
   get heardMs(): number {
     return this.lastHeardMs;
   }
@@ -113,7 +113,7 @@ export class PrimarySession {
     this.copyChannels?.add(name, stream);
   }
 
-  /** Copies the VM to the peer and takes the first checkpoint. Rejects when that fails; the VM goes on alone. */
+  /** Copies the VM to the peer and takes the first checkpoint. Rejects when that fails: the VM then continues alone. */
   async sync(generation: number): Promise<void> {
     this.assertOpen();
     invariant(this.phase === 'open', 'a primary session began a second first copy');
@@ -136,7 +136,7 @@ export class PrimarySession {
     this.policyClock.run();
   }
 
-  /** From now on this node speaks only by what its heartbeats prove. */
+  /** From now on this node may speak only until the end of the lease that its heartbeats prove. */
   speakByLease(): void {
     this.path.voice.lease(this.right.untilMs);
   }
@@ -246,7 +246,7 @@ export class PrimarySession {
 
   private onHeartbeatReply(number: number): void {
     this.lastHeardMs = this.clock.now();
-    this.right.answered(number);
+    this.right.replied(number);
     const { voice } = this.path;
     if (!voice.isLeased) return;
     voice.prolong(this.right.untilMs);
@@ -282,7 +282,7 @@ export class PrimarySession {
     });
   }
 
-  /** Before the secondary may be promoted with the next checkpoint's state, its copy of the map must be right. */
+  /** Sends the map of offsets if it has changed: a secondary that is promoted after the next checkpoint needs the current map. */
   private sendOffsets(): void {
     const { offsets } = this.path;
     if (offsets.version === this.offsetsVersion) return;

@@ -1,9 +1,8 @@
 /**
- * The VM of a role: at most one, started once. It outlives a promotion, in which the primary's role takes it over from the
- * secondary's.
+ * The VM of a role: at most one, started once. A promotion passes it from the secondary's role to the primary's.
  *
  * Failure: if QEMU ends or its sockets close, `vm` becomes null and the machine gets `vmLost` once. After `stop` nothing is
- * notified any more, and a start that is still under way rejects with COLO_NODE_CHANGED.
+ * dispatched any more, and a start that is under way stops its VM and rejects with COLO_NODE_CHANGED.
  */
 import { ColoError, invariant } from '../error.ts';
 import { GuardedVm, type VmStart } from './guarded-vm.ts';
@@ -39,7 +38,7 @@ export class RoleVm {
     const vm = await GuardedVm.start({ config, how, port: vmPort, onLost, surroundings, launcher });
     if (this.scope.isOver) {
       await vm.stop();
-      throw new ColoError('COLO_NODE_CHANGED', 'the VM is not wanted any more');
+      throw new ColoError('COLO_NODE_CHANGED', 'the role ended while its VM started');
     }
     this.running = vm;
     return vm;

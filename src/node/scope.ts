@@ -1,8 +1,8 @@
 /**
- * A lifetime. It answers "is this still wanted?" for whatever waits: a timer, a dial, a QEMU that starts.
+ * A lifetime. Code that waits, for a timer, a dial or the start of a QEMU, asks its scope whether the result is still wanted.
  *
- * A node has one scope; each entered state of the machine, each role and each session has one below it. The end of a scope ends all
- * scopes below it, aborts its signal, and cancels its timers.
+ * A node has one scope; each entered state of the machine, each role and each session has one below it. The end of a scope
+ * aborts its signal, cancels its timers, and ends all scopes below it.
  */
 import { invariant } from '../error.ts';
 import type { Timers } from '../io/clock.ts';
@@ -28,7 +28,7 @@ export class Scope {
     return this.controller.signal;
   }
 
-  /** Calls once after `ms`, unless the scope has ended by then. */
+  /** Calls `call` once after `ms`, unless the scope has ended by then. */
   after(timers: Timers, ms: number, call: () => void): void {
     if (this.isOver) return;
     const cancel = timers.after(ms, () => {

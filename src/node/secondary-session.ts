@@ -30,7 +30,7 @@ export type SecondarySessionEvents = {
   closed(cause: string): void;
 };
 
-/** A dead process's sockets close within a millisecond or two. The lease that is waited for anyway is longer. */
+/** A dead process's sockets close within a millisecond or two. The wait for the lease takes longer anyway. */
 const LINK_END_MS_MAX = 50;
 
 export class SecondarySession {
@@ -116,7 +116,7 @@ export class SecondarySession {
       ...IGNORE_LINK,
       control: (message) => this.onControl(message),
       heartbeat: (number) => {
-        this.promise.heard(this.clock.now());
+        this.promise.renew(this.clock.now());
         this.link.sendHeartbeat(MESSAGE.heartbeatAck, number);
       },
       input: (_epoch, _index, slab, at, length) => this.path?.input(slab, at, length),
@@ -167,8 +167,8 @@ export class SecondarySession {
   }
 
   /**
-   * A primary that dies closes both its streams, in any order. The SVM and its translator need what the link still holds:
-   * mirrored input and the PVM's SYNs. So the link's end ends the session, or LINK_END_MS_MAX does.
+   * A primary that dies closes both its streams, in any order. The SVM and its translator need the mirrored input and the
+   * PVM's SYNs that are yet to be read from the link. The session therefore ends with the link, or after LINK_END_MS_MAX.
    */
   private readLinkToItsEnd(cause: string): void {
     if (this.phase !== 'open' || !this.link.isOpen) this.finish(cause);
@@ -190,7 +190,7 @@ export class SecondarySession {
   }
 }
 
-/** A map replaces the one before as a whole. */
+/** Replaces the whole map of the path. */
 function importOffsets(path: SecondaryPath, map: ConnectionOffsets[]): void {
   path.offsets.clear();
   path.offsets.import(map);

@@ -65,7 +65,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
   };
 }
 
-/** When the peer was last heard from, or null without a link. */
+/** Returns when the peer's latest heartbeat, or reply to one, arrived; null without a link. */
 function heardAt(role: NodeRole | null): number | null {
   if (role === null) return null;
   return (role.kind === 'primary' ? role.session?.heardMs : role.session?.promise.lastHeardMs) ?? null;

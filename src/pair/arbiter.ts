@@ -13,7 +13,7 @@ export type PairRecord = {
   secondary: string | null;
 };
 
-/** What a stored record looks like, to whoever reads it back. */
+/** The schema of a stored record: an arbiter checks each record that it reads back. */
 export const recordSchema = z.strictObject({
   generation: z.int().positive(),
   state: z.enum(['alone', 'pair']),

@@ -89,7 +89,7 @@ export class DirectoryArbiter implements Arbiter {
     const why = messageOf(cause);
     return new ColoError(
       'COLO_ARBITER_UNREACHABLE',
-      `the arbiter's directory ${this.directory} cannot be used: ${why}; no node can take over until it can`,
+      `the arbiter's directory ${this.directory} cannot be used: ${why}; no failover is possible until it can`,
       { cause },
     );
   }

@@ -2,8 +2,8 @@
  * The lease between two protected nodes (rule 2, one voice).
  *
  * The primary sends numbered heartbeats and the secondary replies to each. By replying it promises not to be promoted before
- * `leaseMs` have passed since it received that heartbeat. So the primary may speak until `leaseMs` after it *sent* the
- * latest heartbeat that was replied to. Sending comes before receiving, so the primary's time always ends first, whatever
+ * `leaseMs` have passed since it received that heartbeat. The primary may therefore speak until `leaseMs` after it *sent*
+ * the latest heartbeat that has a reply. Sending comes before receiving, so the primary's time always ends first, whatever
  * the network does, though the two clocks are never compared. `MARGIN` covers clocks that run at different speeds.
  *
  * A primary that was paused looks at its own clock before it writes, finds its lease over, and stays silent.
@@ -21,7 +21,7 @@ export class SpeakingRight {
   private readonly leaseMs: number;
   private readonly sentMs = new Float64Array(REMEMBERED);
   private number = 0;
-  /** until when this node may speak; in the past until a heartbeat was answered */
+  /** until when this node may speak; in the past until the first reply */
   private provenMs = Number.NEGATIVE_INFINITY;
 
   constructor(leaseMs: number) {
@@ -40,7 +40,7 @@ export class SpeakingRight {
   }
 
   /** The peer replied to heartbeat `number`. */
-  answered(number: number): void {
+  replied(number: number): void {
     const known = number > 0 && number > this.number - REMEMBERED && number <= this.number;
     if (known)
       this.provenMs = Math.max(this.provenMs, this.sentMs[number % REMEMBERED] + this.leaseMs * (1 - MARGIN));
@@ -62,8 +62,8 @@ export class LeasePromise {
     this.heardMs = nowMs;
   }
 
-  /** A heartbeat was received and is replied to. */
-  heard(nowMs: Instant): void {
+  /** Renews the promise: a heartbeat has arrived, and this node replies to it. */
+  renew(nowMs: Instant): void {
     invariant(nowMs >= this.heardMs, 'a promise became shorter');
     this.heardMs = nowMs;
   }

@@ -6,7 +6,7 @@
  *
  * What it guarantees, with the arbiter's compare-and-swap: a node boots, continues alone or is promoted only after it has
  * won the change of the record that says so; and a secondary asks for that only after the lease that it promised has
- * ended. A node that loses is fenced: its output is dropped and its VM stopped.
+ * ended. A node that loses a claim is fenced: it drops its output and stops its VM.
  *
  * A node also claims to continue alone or to be promoted only after its VM has replied: when a VM dies, its migration
  * stream often closes first, and that looks like a lost link. A node that won with a dead VM would end the service.
@@ -301,13 +301,13 @@ function claiming(
     return change(pair, state.purpose, state.peer);
   }
   if (event.type === 'vmAnswers') return [swap(pair, state.purpose, state.peer)];
-  // The VM is about to be lost, or hangs. Meanwhile the other node may be the better one.
+  // The VM is about to be lost, or hangs: the other node may have a better one.
   if (event.type === 'vmSilent') return [{ do: 'retryAfter', ms: RETRY_MS }];
   if (event.type !== 'swapped') return [];
-  // A change that the other node has changed again gives no right any more. A change that the arbiter refuses because it is
-  // stored already is this node's own, whose reply got lost: only this node writes its name as primary.
-  const stands = sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));
-  return stands ? claimed(pair, state, event.stored) : lost(pair, state, event.stored);
+  // If the other node has changed the record since, this node's change gives it no right any more. If the arbiter refuses a
+  // change that is stored already, that is this node's own, whose reply got lost: only this node writes its name as primary.
+  const isStored = sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));
+  return isStored ? claimed(pair, state, event.stored) : lost(pair, state, event.stored);
 }
 
 /* What several states share. */

@@ -5,7 +5,7 @@
  * |---------|-----------------------------|-------------------------------------------------------------------|
  * | silent  | never                       | creation                                                          |
  * | alone   | always                      | `grantAlone`: the arbiter's record says alone(this node)          |
- * | leased  | until the lease's end       | `lease`: the secondary may soon be allowed to take over           |
+ * | leased  | until the lease's end       | `lease`: the record may soon allow the secondary's promotion      |
  * | fenced  | never, and nothing grants it| `fence`: the right is lost for good                               |
  *
  * A lease is proven by heartbeats (lease.ts) and only ever grows (`prolong`). Late proofs change nothing after a fence, nor while
@@ -32,7 +32,7 @@ export class Voice {
     return this.state === 'fenced';
   }
 
-  /** May this node write to its uplink now? */
+  /** Whether this node may write to its uplink now. */
   maySpeak(nowMs: Instant): boolean {
     return nowMs < this.untilMs;
   }

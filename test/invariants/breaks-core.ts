@@ -90,7 +90,7 @@ export const CORE: readonly Break[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    this.currentEpoch = options.epoch;\n',
     put: '    this.currentEpoch = options.epoch;\n    if (options.epoch > 0) this.secondary = {} as LinkChannel;\n',
-    message: 'output of a promotion leaves a pair that is protected',
+    message: 'a promotion sent output while the pair was protected',
     test: 'test/datapath/secondary-path.test.ts',
   },
   {
@@ -144,15 +144,15 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/pair/machine.ts',
-    find: '  const stands = sameRecord(',
-    put: "  const stands = state.purpose !== 'boot' || sameRecord(",
+    find: '  const isStored = sameRecord(',
+    put: "  const isStored = state.purpose !== 'boot' || sameRecord(",
     message: 'a claim was won by a record that names another primary',
     test: 'test/pair/machine.test.ts',
   },
   {
     file: 'src/pair/machine.ts',
-    find: '  return stands ? claimed(pair, state, event.stored)',
-    put: '  return stands ? claimed(pair, state, { ...event.stored, revision: 0 })',
+    find: '  return isStored ? claimed(pair, state, event.stored)',
+    put: '  return isStored ? claimed(pair, state, { ...event.stored, revision: 0 })',
     message: 'a claim was won without a new revision of the record',
     test: 'test/pair/machine.test.ts',
   },
@@ -286,7 +286,7 @@ export const CORE: readonly Break[] = [
     file: 'src/limits.ts',
     find: '  passedOnMax: 16384,',
     put: '  passedOnMax: 16000,',
-    message: 'passedOnMax is no power of two',
+    message: 'passedOnMax is not a power of two',
     test: 'test/limits.test.ts',
   },
   {

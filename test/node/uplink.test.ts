@@ -11,8 +11,8 @@ import { LIMITS } from '../../src/limits.ts';
 import { UplinkKeeper } from '../../src/node/uplink.ts';
 import { EventLog } from '../../src/observe/event-log.ts';
 
-async function until(holds: () => boolean): Promise<void> {
-  for (let tries = 0; !holds(); tries++) {
+async function until(isMet: () => boolean): Promise<void> {
+  for (let tries = 0; !isMet(); tries++) {
     assert.ok(tries < 500, 'not reached in 5 s');
     await sleep(10);
   }

@@ -18,7 +18,7 @@ const beat = fc.record({
 
 /** Returns the end of the right after the reply to heartbeat `number`. */
 function untilAfter(right: SpeakingRight, number: number): number {
-  right.answered(number);
+  right.replied(number);
   return right.untilMs;
 }
 
@@ -45,11 +45,11 @@ test('the secondary’s promise never ends before the primary’s lease', () => 
             const number = right.send(ms as Instant);
             if (lostThere) return;
             later(ms + thereMs, (heardMs) => {
-              promise.heard(secondaryClock(heardMs) as Instant);
+              promise.renew(secondaryClock(heardMs) as Instant);
               if (lostBack) return;
               for (let i = 0; i < (repeated ? 2 : 1); i++) {
                 later(heardMs + backMs + 500 * i, () => {
-                  right.answered(number);
+                  right.replied(number);
                   speakUntilMs = right.untilMs;
                 });
               }
@@ -103,7 +103,7 @@ test('a reply to a heartbeat that was never sent, or that is more than 64 heartb
 test('a promise counts from the last heartbeat, or from its creation', () => {
   const promise = new LeasePromise(LEASE_MS, 50 as Instant);
   assert.equal(promise.overAtMs, 1050);
-  promise.heard(70 as Instant);
+  promise.renew(70 as Instant);
   assert.equal(promise.lastHeardMs, 70);
   assert.equal(promise.overAtMs, 1070);
 });

@@ -116,7 +116,14 @@ const ROWS: Row[] = [
   ['ignores the end of another state’s wait', starting, PAIR_AB, { type: 'returnTimeOver' }, 'starting', ''],
 
   ['takes a copy', candidate, ALONE_B, { type: 'syncAsked' }, 'copying', ''],
-  ['is a secondary after the first commit', { name: 'copying' }, ALONE_B, { type: 'committed' }, 'secondary', ''],
+  [
+    'is a secondary after the first commit',
+    { name: 'copying' },
+    ALONE_B,
+    { type: 'committed' },
+    'secondary',
+    '',
+  ],
   [
     'starts again without the link',
     { name: 'copying' },
