@@ -8,7 +8,7 @@ const README_LINES_MAX = 80;
 const COLUMNS_MAX = 140;
 
 /** Pages that are not wrapped yet. */
-const WIDE = ['docs/diff.md', 'docs/simulator.md'];
+const WIDE = ['docs/simulator.md'];
 
 /** A command for QMP is one line. */
 const isQmpCommand = (line: string): boolean => line.startsWith('{"execute":');
