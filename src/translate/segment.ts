@@ -39,6 +39,8 @@ export const SENDER = { vm: 0, client: 1 } as const;
 export type Sender = (typeof SENDER)[keyof typeof SENDER];
 
 const NOT_SEARCHED = -2;
+/** The timestamps option with its padding: no other option but NOPs fits beside it. */
+const TIMESTAMPS_BYTES = 12;
 
 export class Segment {
   readonly view = new PacketView();
@@ -86,6 +88,7 @@ export class Segment {
    * are left alone if they are not valid.
    */
   rewrite(bytes: Uint8Array, seqDelta: number, tsDelta: number, port: number): void {
+    if ((seqDelta | tsDelta) === 0 && port === NONE) return;
     const { l4 } = this.view;
     const isVm = this.sender === SENDER.vm;
     let change = isVm
@@ -110,7 +113,10 @@ export class Segment {
   private shiftReturned(bytes: Uint8Array, l4: number, seqDelta: number, tsDelta: number): number {
     if ((seqDelta | tsDelta) === 0 || !this.acknowledges(bytes)) return 0;
     let change = 0;
-    if (seqDelta !== 0) change = this.addTo(bytes, l4 + TCP.ack, seqDelta) + this.shiftSack(bytes, seqDelta);
+    if (seqDelta !== 0) {
+      change = this.addTo(bytes, l4 + TCP.ack, seqDelta);
+      if (!this.hasOnlyTimestamps(bytes)) change += this.shiftSack(bytes, seqDelta);
+    }
     const option = tsDelta === 0 ? NONE : this.timestamps(bytes);
     return option === NONE ? change : change + this.addTo(bytes, option + TCP_TIMESTAMPS.echo, tsDelta);
   }
@@ -128,6 +134,12 @@ export class Segment {
     const { l4, end } = this.view;
     if (l4 + TCP.flags < end) return (bytes[l4 + TCP.flags] & TCP_ACK) !== 0;
     return l4 + TCP.ack + 4 <= end && readI32(bytes, l4 + TCP.ack) !== 0;
+  }
+
+  /** Returns true for the options of nearly every segment, which need no search for SACK blocks. */
+  private hasOnlyTimestamps(bytes: Uint8Array): boolean {
+    const { l4, payload } = this.view;
+    return payload === l4 + TCP.headerBytesMin + TIMESTAMPS_BYTES && this.timestamps(bytes) !== NONE;
   }
 
   /** Adds to the edges of all SACK blocks. Returns the change of the checksum. */
@@ -152,19 +164,22 @@ export class Segment {
     return checksumChange32(before, after, at - l4);
   }
 
-  /** The headers between the error's and a quoted segment are whole words: an offset in both ranges is odd or in none. */
   private adjustChecksums(bytes: Uint8Array, change: number): void {
-    const { l4, end } = this.view;
-    const checksumAt = l4 + TCP.checksum;
+    const { frame } = this;
+    const checksumAt = this.view.l4 + TCP.checksum;
+    if (frame !== null) this.adjustQuoteChecksums(bytes, checksumAt, frame.view.l4 + ICMP.checksum, change);
+    else writeU16(bytes, checksumAt, adjustChecksum(readU16(bytes, checksumAt), change));
+  }
+
+  /** The headers between the error's and a quoted segment are whole words: an offset is odd in both ranges or in none. */
+  private adjustQuoteChecksums(bytes: Uint8Array, checksumAt: number, errorAt: number, change: number): void {
     let errorChange = change;
-    if (checksumAt + 2 <= end) {
+    if (checksumAt + 2 <= this.view.end) {
       const before = readU16(bytes, checksumAt);
       const after = adjustChecksum(before, change);
       writeU16(bytes, checksumAt, after);
       errorChange += checksumChange32(before, after, TCP.checksum);
     }
-    if (this.frame === null) return;
-    const errorChecksumAt = this.frame.view.l4 + ICMP.checksum;
-    writeU16(bytes, errorChecksumAt, adjustChecksum(readU16(bytes, errorChecksumAt), errorChange));
+    writeU16(bytes, errorAt, adjustChecksum(readU16(bytes, errorAt), errorChange));
   }
 }

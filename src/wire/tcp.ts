@@ -1,6 +1,6 @@
 /** TCP header offsets, flags and options (RFC 9293, 7323, 2018, 2385, 5925), relative to the header's first byte. */
 import { NONE } from '../units.ts';
-import { readI32, readU16 } from './bytes.ts';
+import { readU16 } from './bytes.ts';
 
 export const TCP = {
   sourcePort: 0,
@@ -40,9 +40,6 @@ export const TCP_TIMESTAMPS = { value: 2, echo: 6, bytes: 10 } as const;
 /** The edges of the blocks follow each other to the end of the option. */
 export const TCP_SACK = { edges: 2, edgeBytes: 4 } as const;
 const NOT_SCALED = 0xff;
-/** NOP, NOP, and the timestamps option's kind and length. */
-const TIMESTAMPS_LAYOUT = 0x0101080a;
-const TIMESTAMPS_LAYOUT_BYTES = 12;
 
 /** Returns true for a SYN without ACK: its sender opens the connection. */
 export function opensConnection(flags: number): boolean {
@@ -72,8 +69,6 @@ export function findTcpOption(bytes: Uint8Array, at: number, end: number, kind: 
 
 /** Returns the offset of the timestamps option (RFC 7323), or NONE. `at` and `end` as above. */
 export function findTimestamps(bytes: Uint8Array, at: number, end: number): number {
-  // RFC 7323 appendix A asks for this layout, and nearly every segment has it.
-  if (at + TIMESTAMPS_LAYOUT_BYTES <= end && readI32(bytes, at) === TIMESTAMPS_LAYOUT) return at + 2;
   const option = findTcpOption(bytes, at, end, TCP_OPTION.timestamps);
   return option !== NONE && bytes[option + TCP_OPTION_LENGTH] === TCP_TIMESTAMPS.bytes ? option : NONE;
 }
