@@ -1,37 +1,53 @@
 /**
- * The frames of `colo rewrite`: client to SVM and SVM to comparator, where QEMU's filter-rewriter stands.
+ * The frames of `colo rewrite`: from the client to the SVM and from the SVM to the comparator, where QEMU's filter-rewriter
+ * stands.
  *
- * Goal: the SVM follows connections whose client knows the PVM's numbers. `in` brings the client's frames, which go
- * to the SVM through `guestIn` in the SVM's numbers; what it says comes from `guestOut` and leaves through `out` in the
- * PVM's. The translator (translate/svm-translator.ts) learns from what passes: the SVM's SYN tells its own number, the
- * first ACK of the other end tells the PVM's.
+ * Goal: the SVM follows connections whose clients know the PVM's numbers. Client frames come in through `in` and go to the SVM
+ * through `guestIn`, in the SVM's numbers. The SVM's frames come in through `guestOut` and leave through `out`, in the PVM's
+ * numbers. The translator learns from the frames that pass (svm-translator.ts): the SVM's own number from its SYN, the PVM's
+ * from the first ACK of the client.
  *
- * Phases:
- *   waiting    the SVM has no state yet. QEMU would keep its input and deliver it after the load, so it is dropped.
- *   following  each checkpoint (`commit`) makes the numbers equal and ends all translation.
- *   alone      the SVM has taken over (`takeOver`). What it was translated by stays for as long as connections live.
+ *   phase      client frames        SVM frames           mapping
+ *   waiting    dropped              dropped              -              the SVM has no state yet; QEMU would deliver the
+ *                                                                       frames after the load
+ *   following  translated           translated           SvmTranslator  each checkpoint makes the numbers equal
+ *   alone      translated           translated           OffsetMap      the SVM was promoted; connections keep their numbers
  *
- * While the SVM stands (`stand`) nobody knows yet what it stands for. Input waits here, since it will be heard in the
- * numbers of the time after. Output that is still on its way was said before: the checkpoint voids it, so it is
- * dropped, and what comes later is not read before it is known which numbers it is in.
+ *   svm        client frames        SVM frames   guestOut read
+ *   running    as the phase says    as the phase says    yes
+ *   draining   retained             dropped              yes            stopped; frames from before the stop are still to be read
+ *   drained    retained             -                    no             stopped; every frame from before the stop was read
  *
- * Limits: what waits has LIMITS.gatedBytesMax, what was not written LIMITS.unsentBytesMax; beyond them the source is
- * not read. Failure: frames for a peer that is not there are dropped and counted, and a checkpoint heals.
+ *   event      phase                                     svm
+ *   stop       the same                                  draining, or drained if `guestOut` has nothing to read
+ *   unchanged  the same                                  running
+ *   wait       waiting                                   running        mappings are cleared
+ *   commit     following                                 running        mappings are cleared
+ *   promote    alone                                     running        the translator is carried over; nothing if alone already
+ *
+ * When the SVM stops, it is not known whether that is a checkpoint. The SVM will receive retained input in the numbers that
+ * it has after the stop. A checkpoint voids the output from before the stop, so it is dropped; output from after the stop is
+ * not read until it is known in which numbers it is.
+ *
+ * Limits: LIMITS.gatedBytesMax of retained input, LIMITS.unsentBytesMax of unsent frames; beyond them the source is not read.
+ * Failure: frames for a peer that is not connected are dropped and counted, and a checkpoint heals the connection.
  */
+import { invariant } from '../error.ts';
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
+import { RetainedFrames } from '../frames/retained-frames.ts';
 import { SlabPool } from '../frames/slabs.ts';
 import { FramePort } from '../io/frame-port.ts';
 import { Valve } from '../io/seat.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
-import type { SlabId } from '../units.ts';
+import { NONE, type SlabId } from '../units.ts';
 import { readU16, writeU16 } from '../wire/bytes.ts';
 import { partialChecksumAt } from '../wire/virtio-net.ts';
 
 export type RewritePhase = 'waiting' | 'following' | 'alone';
 
-type KeptFrame = { slab: SlabId; at: number; length: number };
+type SvmState = 'running' | 'draining' | 'drained';
 
 export class RewritePath {
   readonly in: FramePort;
@@ -43,22 +59,21 @@ export class RewritePath {
   readonly offsets: OffsetMap;
   private readonly limits: Limits;
   private readonly slabs: SlabPool;
-  private readonly vnet: boolean;
+  private readonly framing: Framing;
   private now: RewritePhase;
-  private standing = false;
-  private kept: KeptFrame[] = [];
-  private keptBytes = 0;
+  private svm: SvmState = 'running';
+  /** Client frames for a stopped SVM; empty while it runs. */
+  private readonly retained: RetainedFrames;
   private readonly inputValve: Valve;
   private readonly outputValve: Valve;
-  /** everything said before the SVM stood still has been read */
-  private cut = false;
 
   constructor(options: { framing: Framing; phase: RewritePhase; hashSeed: number; limits?: Limits }) {
     const { framing, hashSeed } = options;
-    this.vnet = framing === 'vnet';
+    this.framing = framing;
     this.now = options.phase;
     this.limits = options.limits ?? LIMITS;
     this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
+    this.retained = new RetainedFrames(this.slabs);
     this.translator = new SvmTranslator(hashSeed, this.limits);
     this.offsets = new OffsetMap(hashSeed, this.limits);
     const input = {
@@ -74,7 +89,7 @@ export class RewritePath {
     this.guestOut = new FramePort('guest-out', this.slabs, framing);
     this.out = new FramePort('out', this.slabs, framing);
     const written = () => this.regulate();
-    // Nothing is expected from the ports that are written to: what comes is read and dropped.
+    // No frame is expected from the ports that this path writes to: one that comes is read and dropped.
     const nothing = { frame: () => {}, batchEnd: () => {} };
     this.guestIn.seat({ handler: nothing, written });
     this.out.seat({ handler: nothing, written });
@@ -86,7 +101,7 @@ export class RewritePath {
     return this.now;
   }
 
-  /** Connections that are translated, or are about to be. */
+  /** Connections that are translated, or will be as soon as the PVM's number is known. */
   get connections(): number {
     return this.translator.size + this.offsets.size;
   }
@@ -95,65 +110,61 @@ export class RewritePath {
     return this.slabs.inUse;
   }
 
-  /** The SVM has stopped, or what it runs on with is not known yet. */
-  stand(): void {
-    if (this.standing) return;
-    this.standing = true;
-    this.cut = this.guestOut.exhausted;
+  /** The SVM has stopped, or was resumed and it is not known yet in which phase. */
+  stop(): void {
+    if (this.svm !== 'running') return;
+    this.svm = 'draining';
+    this.noteDrained();
     this.regulate();
   }
 
-  /** The SVM runs on as it was. */
-  runOn(): void {
-    this.open();
+  /** The SVM was resumed as it was. */
+  unchanged(): void {
+    this.resume();
   }
 
-  /** There is no state in the SVM yet. */
+  /** The SVM has no state yet. */
   wait(): void {
     this.now = 'waiting';
-    this.translator.clear();
-    this.offsets.clear();
-    this.open();
+    this.clear();
+    this.resume();
   }
 
-  /** The SVM is a copy of the PVM, and follows it from here on. Returns how many connections it has caught up with. */
+  /** The SVM was resumed as a copy of the PVM. Returns how many connections that has made equal. */
   commit(): number {
     const { connections } = this;
-    this.translator.clear();
-    this.offsets.clear();
+    this.clear();
     this.now = 'following';
-    this.open();
+    this.resume();
     return connections;
   }
 
-  /** The SVM is the one VM now. Returns how many connections could not be kept. */
-  takeOver(): number {
-    if (this.now === 'alone') {
-      this.open();
-      return 0;
+  /** The SVM is the one VM now. Returns how many connections cannot be continued. */
+  promote(): number {
+    let lost = 0;
+    if (this.now !== 'alone') {
+      invariant(this.offsets.size === 0, 'an SVM that follows has connections of an earlier failover');
+      lost = this.translator.carryOver(this.offsets);
+      this.translator.clear();
+      this.now = 'alone';
     }
-    const lost = this.translator.carryOver(this.offsets);
-    this.translator.clear();
-    this.now = 'alone';
-    this.open();
+    this.resume();
     return lost;
   }
 
   close(): void {
     for (const port of [this.in, this.guestIn, this.guestOut, this.out]) port.close();
-    for (const { slab } of this.kept.splice(0)) this.slabs.unref(slab);
-    this.keptBytes = 0;
+    this.retained.clear();
+  }
+
+  private get mapping(): SvmTranslator | OffsetMap {
+    return this.now === 'alone' ? this.offsets : this.translator;
   }
 
   private onInput(slab: SlabId, at: number, length: number): void {
     this.counters.inputFrames++;
-    if (!this.standing) {
-      this.deliver(slab, at, length);
-      return;
-    }
-    this.slabs.ref(slab);
-    this.kept.push({ slab, at, length });
-    this.keptBytes += length;
+    if (this.svm === 'running') this.deliver(slab, at, length);
+    else this.retained.add(slab, at, length);
   }
 
   private deliver(slab: SlabId, at: number, length: number): void {
@@ -161,17 +172,17 @@ export class RewritePath {
       this.counters.droppedInput++;
       return;
     }
-    this.translate(slab, at, length, this.now === 'alone' ? ALONE_INPUT : INPUT);
+    this.translate('input', slab, at, length);
     this.guestIn.out.push(slab, at, length);
   }
 
   private onOutput(slab: SlabId, at: number, length: number): void {
     this.counters.outputFrames++;
-    if (this.standing || this.now === 'waiting' || !this.out.isOpen) {
+    if (this.svm !== 'running' || this.now === 'waiting' || !this.out.isOpen) {
       this.counters.droppedOutput++;
       return;
     }
-    this.translate(slab, at, length, this.now === 'alone' ? ALONE_OUTPUT : OUTPUT);
+    this.translate('output', slab, at, length);
     this.out.out.push(slab, at, length);
   }
 
@@ -182,48 +193,47 @@ export class RewritePath {
 
   private onOutputEnd(): void {
     this.out.flush();
-    if (this.standing && !this.cut) this.cut = this.guestOut.exhausted;
+    this.noteDrained();
     this.regulate();
   }
 
-  private open(): void {
-    this.standing = false;
-    this.cut = false;
-    this.keptBytes = 0;
-    for (const { slab, at, length } of this.kept.splice(0)) {
-      this.deliver(slab, at, length);
-      this.slabs.unref(slab);
-    }
+  private noteDrained(): void {
+    if (this.svm === 'draining' && this.guestOut.exhausted) this.svm = 'drained';
+  }
+
+  private clear(): void {
+    this.translator.clear();
+    this.offsets.clear();
+  }
+
+  /** The SVM runs, in the numbers of this phase: it gets the input that was retained. */
+  private resume(): void {
+    invariant(
+      this.svm !== 'running' || this.retained.frames === 0,
+      'input was retained for an SVM that runs',
+    );
+    this.svm = 'running';
+    this.retained.drain((slab, at, length) => this.deliver(slab, at, length));
     this.guestIn.flush();
     this.regulate();
   }
 
-  /** In place. What a driver has yet to complete of a checksum has no sequence number in it, and stays. */
-  private translate(slab: SlabId, frameAt: number, frameBytes: number, way: Way): void {
+  /** Translates a frame in place. A partial checksum has no sequence number in it, so it stays as it is. */
+  private translate(way: 'input' | 'output', slab: SlabId, frameAt: number, frameBytes: number): void {
+    const { mapping } = this;
     const bytes = this.slabs.buffer(slab);
-    const skip = this.vnet ? vnetBytes(bytes, frameAt) : 0;
-    const partialAt = this.vnet ? partialChecksumAt(bytes, frameAt, frameBytes, skip) : -1;
-    const partial = partialAt < 0 ? 0 : readU16(bytes, partialAt);
-    const at = frameAt + skip;
-    const length = frameBytes - skip;
-    if (way === INPUT) this.translator.input(bytes, at, length);
-    else if (way === OUTPUT) this.translator.output(bytes, at, length);
-    else if (way === ALONE_INPUT) this.offsets.input(bytes, at, length);
-    else this.offsets.output(bytes, at, length);
-    if (partialAt >= 0) writeU16(bytes, partialAt, partial);
+    const headerBytes = this.framing === 'vnet' ? vnetBytes(bytes, frameAt) : 0;
+    const partialAt = partialChecksumAt(bytes, frameAt, frameBytes, headerBytes);
+    const partial = partialAt === NONE ? 0 : readU16(bytes, partialAt);
+    if (way === 'input') mapping.input(bytes, frameAt + headerBytes, frameBytes - headerBytes);
+    else mapping.output(bytes, frameAt + headerBytes, frameBytes - headerBytes);
+    if (partialAt !== NONE) writeU16(bytes, partialAt, partial);
   }
 
   private regulate(): void {
-    const full =
-      this.keptBytes >= this.limits.gatedBytesMax || this.guestIn.queuedBytes >= this.limits.unsentBytesMax;
-    this.inputValve.shutIf(full);
-    const held = (this.standing && this.cut) || this.out.queuedBytes >= this.limits.unsentBytesMax;
-    this.outputValve.shutIf(held);
+    const { gatedBytesMax, unsentBytesMax } = this.limits;
+    const inputIsFull = this.retained.bytes >= gatedBytesMax || this.guestIn.queuedBytes >= unsentBytesMax;
+    this.inputValve.shutIf(inputIsFull);
+    this.outputValve.shutIf(this.svm === 'drained' || this.out.queuedBytes >= unsentBytesMax);
   }
 }
-
-const INPUT = 0;
-const OUTPUT = 1;
-const ALONE_INPUT = 2;
-const ALONE_OUTPUT = 3;
-type Way = typeof INPUT | typeof OUTPUT | typeof ALONE_INPUT | typeof ALONE_OUTPUT;

@@ -1,6 +1,6 @@
 /**
  * `colo rewrite`: QEMU's filter-rewriter as a process of its own, for connections of either direction, IPv4 and IPv6,
- * in VLANs, with SACK and timestamps. Frames are rewrite-path.ts's, checkpoints and the takeover svm-watch.ts's.
+ * in VLANs, with SACK and timestamps. rewrite-path.ts moves the frames; svm-watch.ts watches for checkpoints and the failover.
  */
 import type { Endpoint } from '../endpoint.ts';
 import { describeFlowKey } from '../flow/key.ts';
@@ -17,7 +17,7 @@ export type RewriteEndpoints = {
   guestIn: Endpoint;
   guestOut: Endpoint;
   out: Endpoint;
-  /** The SVM's QEMU; null: nobody tells of checkpoints. */
+  /** The SVM's QEMU; with null the path follows from the start and sees no checkpoint. */
   qmp: Endpoint | null;
 };
 
@@ -48,7 +48,7 @@ export class DropInRewrite {
       up: (place: string) => emit('stream.up', { place }),
       down: (place: string, cause: string) => emit('stream.down', { place, cause }),
     };
-    // In the order in which frames that arrive at once have somewhere to go.
+    // The ports that frames leave through are connected before those that frames come in through.
     this.keepers = [
       { endpoint: endpoints.out, place: this.path.out },
       { endpoint: endpoints.guestIn, place: this.path.guestIn },
@@ -60,11 +60,11 @@ export class DropInRewrite {
       endpoints.qmp === null
         ? null
         : new SvmWatch(endpoints.qmp, options.connectQmp, surroundings.timers, {
-            stopped: () => path.stand(),
-            unchanged: () => path.runOn(),
-            waiting: () => this.onWaits(),
+            stopped: () => path.stop(),
+            unchanged: () => path.unchanged(),
+            waiting: () => this.onWaiting(),
             committed: () => this.onCommitted(),
-            promoted: () => this.onTookOver(),
+            promoted: () => this.onPromoted(),
             note: emit,
           });
   }
@@ -99,7 +99,7 @@ export class DropInRewrite {
     return { inputFrames, outputFrames, droppedInput, droppedOutput, connections, checkpoints };
   }
 
-  private onWaits(): void {
+  private onWaiting(): void {
     this.path.wait();
     this.emit('rewrite.waiting', {});
   }
@@ -112,12 +112,12 @@ export class DropInRewrite {
     else this.emit('rewrite.following', {});
   }
 
-  private onTookOver(): void {
+  private onPromoted(): void {
     if (this.path.phase === 'alone') {
-      this.path.runOn();
+      this.path.unchanged();
       return;
     }
-    const lost = this.path.takeOver();
+    const lost = this.path.promote();
     this.emit('rewrite.alone', { connections: this.path.connections, lost });
   }
 }

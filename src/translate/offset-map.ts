@@ -216,6 +216,7 @@ export class OffsetMap {
 
   /** Forgets connections that are over. Does nothing if the last sweep is less than SWEEP_MS ago. */
   sweep(nowMs: Instant): void {
+    invariant(nowMs >= this.sweptMs, 'the clock of the offset map ran backwards');
     if (this.firstSweepMs < 0) this.firstSweepMs = nowMs;
     else if (nowMs - this.sweptMs < SWEEP_MS) return;
     this.sweptMs = nowMs;
@@ -284,13 +285,13 @@ export class OffsetMap {
     if (names.size + NAMES_PER_CONNECTION_MAX > this.namesMax && !this.hasRoom(key, clientPort)) this.evict();
     if (!this.hasRoom(key, clientPort)) return NONE;
     const client = names.withPort(key, clientPort);
+    invariant(client !== NONE, 'the offset map has room for a connection, and no name for it');
     // If two connections have one name with the client, the client can only mean the later one.
     if (names.vmName[client] !== NONE) {
       this.forget(names.vmName[client]);
       return this.enter(key, clientPort);
     }
     const vm = names.withPort(key, localPort(key));
-    invariant(vm !== NONE && client !== NONE, 'the offset map has room for a connection, and no name for it');
     this.begin(vm, client);
     return vm;
   }

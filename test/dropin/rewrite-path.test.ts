@@ -25,7 +25,7 @@ import {
 } from '../translate/connection.ts';
 import { quoting } from '../translate/quotes.ts';
 
-/** All four peers of one path; frames are written with `say` and read with `heard`. */
+/** All four peers of one path; frames are written with `write` and read with `received`. */
 class Rig {
   readonly path: RewritePath;
   readonly near = new Map<FramePort, FakeStream>();
@@ -55,7 +55,7 @@ class Rig {
     pumpAll(this.near.get(port)!);
   }
 
-  /** Bytes that the peer of `port` writes and nobody has read. */
+  /** Writes bytes as the peer of `port`; they are not read before `pump`. */
   write(port: FramePort, bytes: Buffer): void {
     this.far.get(port)!.write(bytes, () => {});
   }
@@ -64,7 +64,7 @@ class Rig {
     pumpAll(...this.near.values());
   }
 
-  heard(port: FramePort): Buffer[] {
+  received(port: FramePort): Buffer[] {
     const far = this.far.get(port)!;
     const bytes = far.inbox;
     far.inbox = Buffer.alloc(0);
@@ -74,13 +74,13 @@ class Rig {
   client(...frames: Buffer[]): Buffer[] {
     this.write(this.path.in, framed(...frames));
     this.pump();
-    return this.heard(this.path.guestIn);
+    return this.received(this.path.guestIn);
   }
 
   vm(...frames: Buffer[]): Buffer[] {
     this.write(this.path.guestOut, framed(...frames));
     this.pump();
-    return this.heard(this.path.out);
+    return this.received(this.path.out);
   }
 
   open(c: Connection, pvm: Numbers, svm: Numbers): void {
@@ -99,7 +99,7 @@ class Rig {
 
   close(): void {
     this.path.close();
-    assert.equal(this.path.slabsInUse, 0, 'every slab was let go');
+    assert.equal(this.path.slabsInUse, 0, 'a slab is still in use');
   }
 }
 
@@ -130,7 +130,7 @@ const EXCHANGE: Exchange = {
   payload: Buffer.from('data'),
 };
 
-test('a connection, whoever opens it: the SVM hears itself and the comparator hears the PVM', () => {
+test("a connection, whoever opens it: the SVM receives its own numbers and the comparator the PVM's", () => {
   fc.assert(
     fc.property(anyConnection, anyNumbers, anyNumbers, exchanges, (c, pvm, svm, all) => {
       const rig = new Rig();
@@ -141,29 +141,29 @@ test('a connection, whoever opens it: the SVM hears itself and the comparator he
   );
 });
 
-test('a checkpoint ends translation, for frames that waited too', () => {
+test('a checkpoint ends translation, also for frames that were retained', () => {
   fc.assert(
     fc.property(anyConnection, anyNumbers, anyNumbers, exchanges, (c, pvm, svm, all) => {
       const rig = new Rig();
       rig.open(c, pvm, svm);
-      rig.path.stand();
-      const waited = all.map((one) => fromClient(c, pvm, one));
-      same(rig.client(...waited), []);
+      rig.path.stop();
+      const retained = all.map((one) => fromClient(c, pvm, one));
+      same(rig.client(...retained), []);
       assert.equal(rig.path.commit(), 1);
-      same(rig.heard(rig.path.guestIn), waited);
+      same(rig.received(rig.path.guestIn), retained);
       rig.translates(c, pvm, pvm, all);
       rig.close();
     }),
   );
 });
 
-test('while the SVM stands: what it said before is dropped, what it says later is not read', () => {
+test('while the SVM is stopped, its output from before is dropped and later output is not read', () => {
   const rig = new Rig();
   const { path } = rig;
   rig.open(CONNECTION, PVM, SVM);
   const before = fromVm(CONNECTION, SVM, EXCHANGE);
   rig.write(path.guestOut, framed(before));
-  path.stand();
+  path.stop();
   rig.pump();
   const after = fromVm(CONNECTION, PVM, EXCHANGE);
   rig.write(path.guestOut, framed(after));
@@ -172,33 +172,33 @@ test('while the SVM stands: what it said before is dropped, what it says later i
   assert.equal(rig.near.get(path.guestOut)!.unreadBytes(), framed(after).length);
   path.commit();
   rig.pump();
-  same(rig.heard(path.out), [after]);
+  same(rig.received(path.out), [after]);
   rig.close();
 });
 
-test('a pause that is no checkpoint changes no numbers', () => {
+test('a stop that is not a checkpoint changes no numbers', () => {
   const rig = new Rig();
   rig.open(CONNECTION, PVM, SVM);
-  rig.path.stand();
+  rig.path.stop();
   same(rig.client(fromClient(CONNECTION, PVM, EXCHANGE)), []);
-  rig.path.runOn();
-  same(rig.heard(rig.path.guestIn), [fromClient(CONNECTION, SVM, EXCHANGE)]);
+  rig.path.unchanged();
+  same(rig.received(rig.path.guestIn), [fromClient(CONNECTION, SVM, EXCHANGE)]);
   rig.translates(CONNECTION, PVM, SVM, [EXCHANGE]);
   rig.close();
 });
 
-test('after a failover living connections stay translated, until they end, and new ones are left alone', () => {
+test('after a failover living connections are translated until they end, and new ones are left alone', () => {
   fc.assert(
     fc.property(anyConnection, anyNumbers, anyNumbers, exchanges, (c, pvm, svm, all) => {
       const rig = new Rig();
       rig.open(c, pvm, svm);
-      rig.path.stand();
-      const waited = fromClient(c, pvm, all[0]);
-      same(rig.client(waited), []);
-      assert.equal(rig.path.takeOver(), 0);
-      same(rig.heard(rig.path.guestIn), [fromClient(c, svm, all[0])]);
+      rig.path.stop();
+      const retained = fromClient(c, pvm, all[0]);
+      same(rig.client(retained), []);
+      assert.equal(rig.path.promote(), 0);
+      same(rig.received(rig.path.guestIn), [fromClient(c, svm, all[0])]);
       rig.translates(c, pvm, svm, all);
-      assert.equal(rig.path.takeOver(), 0, 'told again');
+      assert.equal(rig.path.promote(), 0, 'promoted already');
       rig.translates(c, pvm, svm, all);
 
       const own = { isn: svm.isn + 12345, ts: svm.ts };
@@ -210,10 +210,10 @@ test('after a failover living connections stay translated, until they end, and n
   );
 });
 
-test('a survivor that becomes a secondary again starts from nothing', () => {
+test('a survivor that becomes a secondary again translates nothing', () => {
   const rig = new Rig();
   rig.open(CONNECTION, PVM, SVM);
-  rig.path.takeOver();
+  rig.path.promote();
   rig.path.wait();
   assert.equal(rig.path.connections, 0);
   same(rig.client(arpFrame()), []);
@@ -222,7 +222,21 @@ test('a survivor that becomes a secondary again starts from nothing', () => {
   rig.close();
 });
 
-test('an SVM without state hears nothing and says nothing', () => {
+test('an SVM that is promoted a second time continues its connections', () => {
+  const rig = new Rig();
+  rig.open(CONNECTION, PVM, SVM);
+  rig.path.promote();
+  rig.translates(CONNECTION, PVM, SVM, [EXCHANGE]);
+  rig.path.commit();
+  const young = { ...CONNECTION, clientPort: 40001 };
+  rig.open(young, PVM, SVM);
+  assert.equal(rig.path.promote(), 0);
+  rig.translates(young, PVM, SVM, [EXCHANGE]);
+  rig.translates(CONNECTION, PVM, PVM, [EXCHANGE]);
+  rig.close();
+});
+
+test('an SVM without state receives nothing and sends nothing', () => {
   const rig = new Rig('waiting');
   same(rig.client(arpFrame()), []);
   same(rig.vm(arpFrame()), []);
@@ -233,7 +247,7 @@ test('an SVM without state hears nothing and says nothing', () => {
   rig.close();
 });
 
-test('what is not TCP passes as it is', () => {
+test('a frame that is not TCP passes unchanged', () => {
   const rig = new Rig();
   const frames = [arpFrame(), udpFrame({ payload: Buffer.from('x') }), Buffer.from('short')];
   same(rig.client(...frames), frames);
@@ -241,7 +255,7 @@ test('what is not TCP passes as it is', () => {
   rig.close();
 });
 
-test('a peer that comes back starts its framing afresh, and connections are as they were', () => {
+test('the framing of a peer that reconnects starts at its first byte, and connections are still translated', () => {
   for (const place of ['in', 'guestIn', 'guestOut', 'out'] as const) {
     const rig = new Rig();
     const port = rig.path[place];
@@ -257,23 +271,23 @@ test('a peer that comes back starts its framing afresh, and connections are as t
   }
 });
 
-test('a checkpoint that takes long stops the reading of input, and loses none', () => {
+test('a long checkpoint stops the reading of input and loses no frame', () => {
   const rig = new Rig();
   const { path } = rig;
-  path.stand();
+  path.stop();
   const frame = udpFrame({ payload: Buffer.alloc(60_000) });
   const sent = Math.ceil((2 * LIMITS.gatedBytesMax) / frame.length);
   rig.write(path.in, framed(...Array<Buffer>(sent).fill(frame)));
   rig.pump();
-  assert.ok(rig.near.get(path.in)!.unreadBytes() > 0, 'the source has to wait');
+  assert.ok(rig.near.get(path.in)!.unreadBytes() > 0, 'the source is not read');
   assert.ok(path.counters.inputFrames * frame.length < LIMITS.gatedBytesMax + (1 << 20));
   path.commit();
   rig.pump();
-  assert.equal(rig.heard(path.guestIn).length, sent);
+  assert.equal(rig.received(path.guestIn).length, sent);
   rig.close();
 });
 
-test('a comparator that takes nothing stops the reading of the SVM', () => {
+test('a comparator that takes no frame stops the reading of the SVM', () => {
   const rig = new Rig();
   const { path } = rig;
   const near = rig.near.get(path.out)!;
@@ -285,11 +299,11 @@ test('a comparator that takes nothing stops the reading of the SVM', () => {
   assert.ok(rig.near.get(path.guestOut)!.unreadBytes() > 0);
   near.unstall();
   rig.pump();
-  assert.equal(rig.heard(path.out).length, total);
+  assert.equal(rig.received(path.out).length, total);
   rig.close();
 });
 
-/** A frame with vnet framing; its checksum is the pseudo header's sum, which the number stands for. */
+/** A frame with vnet framing. `partial` is its partial checksum, null if its checksum is complete. */
 function vnetFramed(frame: Buffer, partial: number | null): Buffer {
   const header = Buffer.from([partial === null ? 0 : 1, 1, 66, 0, 0xa8, 0x05, 34, 0, 16, 0, 0, 0]);
   const copy = Buffer.from(frame);
@@ -297,32 +311,32 @@ function vnetFramed(frame: Buffer, partial: number | null): Buffer {
   return Buffer.concat([u32(header.length + copy.length, header.length), header, copy]);
 }
 
-test('vnet framing: the packet behind the header is translated, an incomplete checksum stays', () => {
+test('vnet framing: the packet after the header is translated, and a partial checksum stays', () => {
   const rig = new Rig('following', 'vnet');
   const { path } = rig;
   const c = { ...CONNECTION, stamped: false };
-  const say = (port: FramePort, frame: Buffer, partial: number | null): Buffer => {
+  const send = (port: FramePort, frame: Buffer, partial: number | null): Buffer => {
     rig.write(port, vnetFramed(frame, partial));
     rig.pump();
-    const [heard, ...more] = rig.heard(port === path.in ? path.guestIn : path.out);
+    const [heard, ...more] = rig.received(port === path.in ? path.guestIn : path.out);
     assert.equal(more.length, 0);
     return heard;
   };
   const is = (got: Buffer, frame: Buffer, partial: number | null): void =>
     same([got], [vnetFramed(frame, partial).subarray(4)]);
-  is(say(path.in, clientSyn(c, PVM), 0xbeef), clientSyn(c, PVM), 0xbeef);
-  is(say(path.guestOut, vmSyn(c, SVM), 0xbeef), vmSyn(c, SVM), 0xbeef);
-  is(say(path.in, handshakeAck(c, PVM), null), handshakeAck(c, SVM), null);
+  is(send(path.in, clientSyn(c, PVM), 0xbeef), clientSyn(c, PVM), 0xbeef);
+  is(send(path.guestOut, vmSyn(c, SVM), 0xbeef), vmSyn(c, SVM), 0xbeef);
+  is(send(path.in, handshakeAck(c, PVM), null), handshakeAck(c, SVM), null);
   const large = { ...EXCHANGE, payload: Buffer.alloc(64_000, 'x') };
   for (const partial of [0x1234, null]) {
-    is(say(path.guestOut, fromVm(c, SVM, large), partial), fromVm(c, PVM, large), partial);
-    is(say(path.in, fromClient(c, PVM, EXCHANGE), partial), fromClient(c, SVM, EXCHANGE), partial);
+    is(send(path.guestOut, fromVm(c, SVM, large), partial), fromVm(c, PVM, large), partial);
+    is(send(path.in, fromClient(c, PVM, EXCHANGE), partial), fromClient(c, SVM, EXCHANGE), partial);
   }
   assert.equal(path.connections, 1);
   rig.close();
 });
 
-test('vnet framing: an error with an incomplete checksum keeps it, and what it quotes is translated', () => {
+test('vnet framing: an error keeps its partial checksum, and the segment that it quotes is translated', () => {
   for (const version of [4, 6] as const) {
     const rig = new Rig('following', 'vnet');
     const { path } = rig;
@@ -337,15 +351,17 @@ test('vnet framing: an error with an incomplete checksum keeps it, and what it q
     const becomes = (port: FramePort, frame: Buffer, expected: Buffer, partial: number | null): void => {
       rig.write(port, framedAs(frame, partial));
       rig.pump();
-      same(rig.heard(port === path.in ? path.guestIn : path.out), [framedAs(expected, partial).subarray(4)]);
+      same(rig.received(port === path.in ? path.guestIn : path.out), [
+        framedAs(expected, partial).subarray(4),
+      ]);
     };
     becomes(path.guestOut, vmSyn(c, SVM), vmSyn(c, SVM), null);
     becomes(path.in, handshakeAck(c, PVM), handshakeAck(c, SVM), null);
     const said = (vm: Numbers) => quoting(fromVm(c, vm, EXCHANGE), false, { version });
-    const heard = (vm: Numbers) => quoting(fromClient(c, vm, EXCHANGE), true, { version });
+    const received = (vm: Numbers) => quoting(fromClient(c, vm, EXCHANGE), true, { version });
     for (const partial of [0x1234, null]) {
       becomes(path.in, said(PVM), said(SVM), partial);
-      becomes(path.guestOut, heard(SVM), heard(PVM), partial);
+      becomes(path.guestOut, received(SVM), received(PVM), partial);
     }
     rig.close();
   }

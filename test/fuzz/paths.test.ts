@@ -184,10 +184,10 @@ for (const framing of ['plain', 'vnet'] as const) {
           guestFrames++;
         }
         if (dice.chance(3)) pump();
-        if (dice.chance(12)) dice.pick([() => path.stand(), () => path.runOn(), () => path.commit()])();
-        if (dice.chance(100)) path.takeOver();
+        if (dice.chance(12)) dice.pick([() => path.stop(), () => path.unchanged(), () => path.commit()])();
+        if (dice.chance(100)) path.promote();
       }
-      path.runOn();
+      path.unchanged();
       for (let i = 0; i < 2000 && ports.some(({ near }) => near.unreadBytes() > 0); i++) pump();
       pump();
       assert.deepEqual(

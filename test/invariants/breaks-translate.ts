@@ -1,4 +1,97 @@
-/** Breaks for the invariants of translate. */
+/** Breaks for the invariants of translate, and of drop-in's rewrite path. */
 import type { Break } from './break.ts';
 
-export const TRANSLATE: readonly Break[] = [];
+export const TRANSLATE: readonly Break[] = [
+  {
+    file: 'src/translate/offset-map.ts',
+    find: '    if (names.vmName[client] !== NONE) {',
+    put: '    if (names.vmName[client] !== NONE && clientPort < 0) {',
+    message: 'a name was linked to two connections',
+    test: 'test/translate/offset-map.test.ts',
+  },
+  {
+    file: 'src/translate/svm-translator.ts',
+    find: '    if (mine.state(name) !== SYN.paired) return;\n',
+    put: '',
+    message: 'a connection was unlinked that is not linked',
+    test: 'test/translate/svm-translator.test.ts',
+  },
+  {
+    file: 'src/translate/connection-names.ts',
+    find: '    this.connections--;\n',
+    put: '',
+    message: 'the count of connections is not that of the links',
+    test: 'test/translate/offset-map.test.ts',
+  },
+  {
+    file: 'src/translate/offset-map.ts',
+    find: 'const NAMES_PER_CONNECTION_MAX = 2;',
+    put: 'const NAMES_PER_CONNECTION_MAX = 5;',
+    message: ', and one connection may take two names',
+    test: 'test/translate/offset-map.test.ts',
+  },
+  {
+    file: 'src/datapath/secondary-path.ts',
+    find: '    this.offsets.teach(lesson, bytes, at, length);',
+    put: '    this.offsets.teach((lesson + 1) as Lesson, bytes, at, length);',
+    message: ', which the offset map cannot map',
+    test: 'test/datapath/secondary-path.test.ts',
+  },
+  {
+    file: 'src/datapath/secondary-path.ts',
+    find: 'this.translator.teach(lesson, age, bytes, at, length)',
+    put: 'this.translator.teach((lesson + 1) as Lesson, age, bytes, at, length)',
+    message: ', which the translator cannot map',
+    test: 'test/datapath/secondary-path.test.ts',
+  },
+  {
+    file: 'src/translate/offset-map.ts',
+    find: '    return names.size + wanted <= this.namesMax;',
+    put: '    return wanted === 0 || names.size <= this.namesMax;',
+    message: 'the offset map has room for a connection, and no name for it',
+    test: 'test/translate/offset-map.test.ts',
+  },
+  {
+    file: 'src/translate/offset-map.ts',
+    find: '    this.sweptMs = nowMs;',
+    put: '    this.sweptMs = nowMs + SWEEP_MS * SWEEP_MS;',
+    message: 'the clock of the offset map ran backwards',
+    test: 'test/translate/offset-map.test.ts',
+  },
+  {
+    file: 'src/translate/svm-translator.ts',
+    find: '    this.unpaired.remove(vm);\n',
+    put: '',
+    message: 'a SYN waits for its counterpart and is paired',
+    test: 'test/translate/guest-opened.test.ts',
+  },
+  {
+    file: 'src/translate/svm-translator.ts',
+    find: '    this.pvm.record(client, this.acknowledgedIsn, ts);\n',
+    put: '',
+    message: 'two SYNs were paired, and one is not unpaired',
+    test: 'test/translate/svm-translator.test.ts',
+  },
+  {
+    file: 'src/translate/svm-translator.ts',
+    find: '    this.unpaired.remove(name);\n',
+    put: '',
+    message: 'a connection was waiting for its counterpart already',
+    test: 'test/translate/guest-opened.test.ts',
+  },
+  {
+    file: 'src/dropin/rewrite-path.ts',
+    find: '    this.translator.clear();\n    this.offsets.clear();\n',
+    put: '    this.translator.clear();\n',
+    message: 'an SVM that follows has connections of an earlier failover',
+    test: 'test/dropin/rewrite-path.test.ts',
+    only: 'promoted a second time',
+  },
+  {
+    file: 'src/dropin/rewrite-path.ts',
+    find: '    this.retained.drain((slab, at, length) => this.deliver(slab, at, length));',
+    put: '    this.retained.forEach((_, slab, at, length) => this.deliver(slab, at, length));',
+    message: 'input was retained for an SVM that runs',
+    test: 'test/dropin/rewrite-path.test.ts',
+  },
+];

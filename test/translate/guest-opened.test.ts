@@ -242,6 +242,20 @@ test('a client’s late answer to a connection from before the commit says nothi
   }
 });
 
+test('a SYN that found no counterpart is void when the guest opens another connection on its ports', () => {
+  const translator = new SvmTranslator(1);
+  const sides = sidesOf(translator);
+  const [failed, pvm, svm] = [
+    { isn: 5, ts: 50, port: 1001 },
+    { isn: 7, ts: 70, port: 1002 },
+    { isn: 6, ts: 60, port: 1001 },
+  ];
+  becomes(sides.output, vmSyn(place, failed), vmSyn(place, failed));
+  becomes(sides.output, vmSyn(place, svm), vmSyn(place, svm));
+  assert.equal(teachSyn(translator, vmSyn(place, pvm)), 'syn-moved');
+  translates(sides, place, pvm, svm, { clientAt: 3, vmAt: 4, time: 5 });
+});
+
 test('a SYN from before the commit that either VM repeats is no counterpart of a new one', () => {
   for (const repeats of ['PVM', 'SVM']) {
     const translator = new SvmTranslator(1);
