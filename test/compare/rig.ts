@@ -1,4 +1,4 @@
-/** A comparator with both sides played by the test, and a record of all that it says. */
+/** A comparator with both sides played by the test, and a record of all that it does. */
 import assert from 'node:assert/strict';
 import { Comparator } from '../../src/compare/comparator.ts';
 import { LENGTH, NO_FRAME } from '../../src/compare/held-frames.ts';
@@ -31,7 +31,13 @@ export class Rig {
   private svmIndex = 0;
   readonly prefixBytes: number;
 
-  constructor(slabBytes = 2048, slabsMax = 1024, limits: Partial<Limits> = {}, framing: Framing = 'plain') {
+  constructor(
+    slabBytes = 2048,
+    slabsMax = 1024,
+    limits: Partial<Limits> = {},
+    framing: Framing = 'plain',
+    lane: 'lane' | 'no-lane' = 'lane',
+  ) {
     this.prefixBytes = prefixBytesOf(framing);
     this.pool = new SlabPool(slabBytes, slabsMax);
     this.comparator = new Comparator(
@@ -49,10 +55,11 @@ export class Rig {
       1,
       framing,
       { ...LIMITS, ...limits },
+      lane,
     );
   }
 
-  /** A frame of the PVM; answers how many frames this let out. */
+  /** A frame of the PVM; returns how many frames this released. */
   pvm(frame: Buffer): number {
     const before = this.released.length;
     const slab = this.place(frame);
@@ -61,7 +68,7 @@ export class Rig {
     return this.released.length - before;
   }
 
-  /** A frame of the SVM; answers how many frames this let out. */
+  /** A frame of the SVM; returns how many frames this released. */
   svm(frame: Buffer): number {
     const before = this.released.length;
     const slab = this.place(frame);
@@ -91,7 +98,7 @@ export class Rig {
     return this.comparator.primary.frames;
   }
 
-  /** Nothing held, nothing leaked. */
+  /** Asserts that no frame is held and no slab in use. */
   assertEmpty(): void {
     assert.equal(this.comparator.primary.frames, 0, 'PVM frames held');
     assert.equal(this.comparator.secondary.frames, 0, 'SVM frames held');
@@ -100,7 +107,7 @@ export class Rig {
     assert.equal(this.pool.inUse, 0, 'slabs in use');
   }
 
-  /** Every one of `count` SVM frames was confirmed, and no one twice. */
+  /** Asserts that every one of `count` SVM frames was confirmed once. */
   assertConfirmed(count: number): void {
     const sorted = [...this.confirmed].sort((a, b) => a - b);
     assert.deepEqual(
@@ -109,7 +116,7 @@ export class Rig {
     );
   }
 
-  /** A slab of its own for a frame, which lies at `prefixBytes`. */
+  /** Returns a slab with the frame at `prefixBytes`. */
   place(frame: Buffer): SlabId {
     const slab = this.pool.acquire();
     assert.ok(slab >= 0, 'the rig ran out of slabs');
@@ -130,7 +137,7 @@ export class Rig {
   }
 }
 
-/** With vnet framing, frames begin with a header of so many bytes. */
+/** With vnet framing, frames begin with a virtio-net header of this length. */
 export const VNET_HEADER_BYTES = 12;
 
 const FROM_VM = { sourceMac: VM_MAC, destinationMac: CLIENT_MAC };

@@ -25,7 +25,7 @@ import type { FrameId, Seq, SlabId } from '../../units.ts';
 import type { PacketView } from '../../wire/packet.ts';
 import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../../wire/tcp.ts';
 import { ackMayLeave, noteSvmAck } from '../ack-rule.ts';
-import { FLAGS, INDEX, NEXT, NO_FRAME, PAYLOAD_BYTES } from '../held-frames.ts';
+import { FLAGS, INDEX, NEXT, NO_FRAME, PAYLOAD_BYTES, WAITS, WAITS_FOR } from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
 import { releaseAck, settleAck } from './tcp-acks.ts';
 import { ACK, type HeldTcpFlow, SEQ, SEQ_END } from './tcp-flow.ts';
@@ -83,9 +83,11 @@ export class LockstepLane {
     const next = words[other + NEXT] as FrameId;
     holding.releaseHead(flow.primary);
     settleAck(holding, flow, index, svmAck);
+    if (next === NO_FRAME) return TAKEN.yes;
     // A bare ACK or a retransmission needs no bytes. New data does, and the SVM has sent no more.
-    const more = next !== NO_FRAME && seqAtOrBefore(words[next + SEQ_END] as Seq, flow.verified);
-    return more ? TAKEN.more : TAKEN.yes;
+    if (seqAtOrBefore(words[next + SEQ_END] as Seq, flow.verified)) return TAKEN.more;
+    words[next + WAITS] = WAITS_FOR.bytes;
+    return TAKEN.yes;
   }
 
   /** A segment of each VM, none of whose flow is held or queued. Returns true if the PVM's is released. */
