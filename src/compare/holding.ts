@@ -115,6 +115,7 @@ export class Holding {
 
   /** Before the first frame: the rules, by their numbers. */
   useRules(rules: readonly Rule[]): void {
+    invariant(rules.length <= RULES_MAX, 'there are more rules than a flow can name');
     this.rules = rules;
   }
 
@@ -288,12 +289,17 @@ export class Holding {
     for (let id = 0 as FlowId; id < this.table.idsEnd; id++) {
       const flow = this.flow.moveTo(id);
       if (!flow.isUsed) continue;
+      invariant(flow.isEmpty, 'a commit left frames in the queue of a flow');
       flow.diverged = false;
       if (this.rules[flow.rule].noteCopied(id)) this.forgetFlow(id);
     }
     // Now no frame of any flow is held, so a full table has flows to forget.
     this.endEpoch();
     invariant(this.primary.frames === 0 && this.secondary.frames === 0, 'a commit left frames behind');
+    invariant(
+      this.primary.bytes === 0 && this.secondary.bytes === 0,
+      'no frame is held, but bytes are counted',
+    );
     return released;
   }
 
@@ -432,6 +438,7 @@ export class Holding {
 
   private forgetFlow(id: FlowId): void {
     const flow = this.flow.moveTo(id);
+    invariant(flow.isEmpty, 'a flow was forgotten while frames of it are held');
     this.flowCounts[flow.rule]--;
     flow.end();
     this.table.remove(id);

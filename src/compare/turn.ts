@@ -21,6 +21,7 @@
  * Limits: `framesMax` frames per side; the next frame flushes everything. A frame that needs no counterpart is late by at
  * most WAITING_MS_MAX.
  */
+import { invariant } from '../error.ts';
 import { NO_SLAB, type SlabPool } from '../frames/slabs.ts';
 import type { Instant, SlabId } from '../units.ts';
 import { type Comparator, STEP, type Step } from './comparator.ts';
@@ -153,6 +154,7 @@ export class Turn {
   /** Compares everything now. */
   flush(nowMs: Instant): void {
     this.compare('flush', nowMs);
+    invariant(this.isEmpty, 'a flush left frames that were not compared');
   }
 
   /** Drops everything: nothing of it is compared. */

@@ -3,33 +3,34 @@
  *
  * Goal: one look-up per frame without allocation. Open addressing with linear probing over Int32Arrays;
  * deletion shifts the following entries back, so there are no tombstones and look-ups stay short.
- * Ids are dense and reused; whoever owns the table keeps his state in arrays indexed by id.
+ * Ids are dense and reused; the owner of the table has its state in arrays indexed by id.
  *
- * With many flows a look-up costs what it misses in the caches: one line for the slot, which has what is left of the
- * hash above the id, and one for the key. Memory of flows that never were is never touched, and so costs nothing.
+ * With many flows the price of a look-up is its cache misses: one line for the slot, which has the upper bits of the hash
+ * above the id, and one for the key. Memory of flows that never existed is never touched and costs nothing.
  *
- * Limits: `flowsMax` flows; `insert` then answers -1 and the owner decides (evict an idle one, or checkpoint).
- * The hash is seeded, so that nobody outside can aim flows at one slot.
+ * Limits: `flowsMax` flows; `insert` then returns -1 and the owner decides (evict an idle flow, or checkpoint).
+ * The hash is seeded, so a client cannot choose flows that share one slot.
  */
+import { invariant } from '../error.ts';
 import { FLOW_KEY_WORDS } from './key.ts';
 
 /** In place of an id where there is none. */
 const NO_ID = -1;
-/** A key's row is as long as a cache line. */
+/** A key's row is one cache line long. */
 const ROW_SHIFT = 4;
 
 export class FlowTable<Id extends number = number> {
   readonly flowsMax: number;
   size = 0;
-  /** Every id is below: as many flows as there ever were at a time. */
+  /** Every id is below this: the most flows that existed at one time. */
   idsEnd = 0;
   private readonly seed: number;
   private readonly mask: number;
-  /** Flow id + 1, and above it (`idMask`) bits of its key's hash; 0 when the slot is free. */
+  /** flow id + 1, and above it (`idMask`) bits of its key's hash; 0 if the slot is free */
   private readonly slots: Int32Array;
   private readonly idMask: number;
   private readonly rows: Int32Array;
-  /** Ids below `idsEnd` that were given back. */
+  /** ids below `idsEnd` that are free */
   private readonly freeIds: Int32Array;
   private freeCount = 0;
 
@@ -45,7 +46,7 @@ export class FlowTable<Id extends number = number> {
     this.freeIds = new Int32Array(flowsMax);
   }
 
-  /** The flow's id, or -1. */
+  /** Returns the flow's id, or -1. */
   find(key: Int32Array): Id {
     const { slots, mask, idMask } = this;
     const hash = this.hash(key, 0);
@@ -58,12 +59,12 @@ export class FlowTable<Id extends number = number> {
     }
   }
 
-  /** As `find`, for whoever has a guess: the id of a flow that is in the table, or -1. */
+  /** As `find`, but looks first at `guess`: the id of a flow in the table, or -1. */
   findNear(key: Int32Array, guess: Id): Id {
     return guess >= 0 && this.sameKey(guess, key) ? guess : this.find(key);
   }
 
-  /** Adds a key that is not there; -1 when the table is full. */
+  /** Adds a key that is not in the table; returns its id, or -1 if the table is full. */
   insert(key: Int32Array): Id {
     if (this.size === this.flowsMax) return NO_ID as Id;
     const id = (this.freeCount > 0 ? this.freeIds[--this.freeCount] : this.idsEnd++) as Id;
@@ -79,7 +80,10 @@ export class FlowTable<Id extends number = number> {
   remove(id: Id): void {
     const { slots, mask, idMask } = this;
     let hole = this.homeOf(id);
-    while ((slots[hole] & idMask) !== id + 1) hole = (hole + 1) & mask;
+    while ((slots[hole] & idMask) !== id + 1) {
+      invariant(slots[hole] !== 0, 'an id was removed from a flow table that does not have it');
+      hole = (hole + 1) & mask;
+    }
     for (let slot = (hole + 1) & mask; slots[slot] !== 0; slot = (slot + 1) & mask) {
       // The entry may fill the hole unless its home lies cyclically after the hole.
       const home = this.homeOf((slots[slot] & idMask) - 1);
@@ -99,7 +103,7 @@ export class FlowTable<Id extends number = number> {
     this.size = 0;
   }
 
-  /** Copies a flow's key out. */
+  /** Copies a flow's key into `key`. */
   readKey(id: Id, key: Int32Array): void {
     for (let word = 0; word < FLOW_KEY_WORDS; word++) key[word] = this.rows[(id << ROW_SHIFT) + word];
   }
@@ -111,7 +115,7 @@ export class FlowTable<Id extends number = number> {
     }
   }
 
-  /** Where a look-up of the flow begins. */
+  /** Returns the slot at which a look-up of the flow begins. */
   private homeOf(id: number): number {
     return this.hash(this.rows, id << ROW_SHIFT) & this.mask;
   }
@@ -126,7 +130,7 @@ export class FlowTable<Id extends number = number> {
     return true;
   }
 
-  /** Murmur3's mixing over the words that differ: all but IPv6 leaves six of them zero. */
+  /** Returns Murmur3's mix of the words that can differ: six of them are zero unless the key is of IPv6. */
   private hash(keys: Int32Array, at: number): number {
     let hash = mix(mix(mix(this.seed, keys[at]), keys[at + 1]), keys[at + 2]);
     if (isIpv6(keys[at + 1])) {
@@ -141,7 +145,7 @@ export class FlowTable<Id extends number = number> {
   }
 }
 
-/** By a key's second word. Of the others' keys only five words are ever anything but zero. */
+/** Returns true if a key's second word is that of IPv6. Other keys have only five words that are not zero. */
 function isIpv6(kind: number): boolean {
   return (kind & 0xff0000) === 0x60000;
 }

@@ -1,16 +1,16 @@
 /**
  * Cuts a byte stream into frames, in place: `[u32 big-endian length][frame]` (QEMU's net_fill_rstate).
- * With `vnet_hdr_support` a second u32 follows the length: how many of the frame's bytes, from its first on, are a
- * virtio-net header (`vnetBytes`).
+ * With `vnet_hdr_support` a second u32 follows the length: how many bytes at the beginning of the frame are a virtio-net
+ * header (`vnetBytes`).
  *
- * Bytes are read straight into the current slab. Whole frames are handed on as (slab, offset, length), in order;
- * then the batch ends. The partial frame at the end of a slab is moved to the next one once, so a frame always
- * lies in one piece with its length prefix before it, and neighbours can be written out again as one run.
+ * Bytes are read straight into the current slab. The handler gets whole frames as (slab, offset, length), in order; then
+ * the batch ends. The partial frame at the end of a slab is copied to the next one once, so a frame always lies in one
+ * piece with its length prefix before it, and neighbours can be written out again as one run.
  *
- * Failure: a length of zero or above the limit, or a virtio-net header that is longer than any, means that the stream is out of step for good. It is closed with
- * COLO_STREAM_FRAMING; nothing after that point is believed.
+ * Failure: a length of zero or above the limit, or a virtio-net header that is too long, means that the stream is out of
+ * step for good. COLO_STREAM_FRAMING closes it, and nothing after that point is used.
  */
-import { ColoError } from '../error.ts';
+import { ColoError, invariant } from '../error.ts';
 import type { SlabId } from '../units.ts';
 import { readU32 } from '../wire/bytes.ts';
 import { NO_SLAB, type SlabPool } from './slabs.ts';
@@ -22,24 +22,24 @@ export const VNET_HEADER_BYTES_MAX = 20;
 
 export type Framing = 'plain' | 'vnet';
 
-/** What lies before each frame. */
+/** Returns how many bytes lie before each frame. */
 export function prefixBytesOf(framing: Framing): number {
   return framing === 'vnet' ? VNET_PREFIX_BYTES : LENGTH_PREFIX_BYTES;
 }
 
-/** Of a frame that came with `vnet` framing: how long the virtio-net header at its start is. */
+/** Returns the length of the virtio-net header at the start of a frame that came with `vnet` framing. */
 export function vnetBytes(bytes: Uint8Array, at: number): number {
   return readU32(bytes, at - 4);
 }
 
 export type FrameHandler = {
-  /** One frame; retain the slab to keep it beyond this call. */
+  /** One frame; ref the slab to use it after this call. */
   frame(slab: SlabId, at: number, length: number): void;
-  /** Everything that one read brought has been handed on. */
+  /** The handler has been given every whole frame of one read. */
   batchEnd(): void;
 };
 
-/** A read into less than this is not worth a system call. */
+/** A read into less room than this is not worth a system call. */
 const READ_BYTES_MIN = 16 * 1024;
 
 export class FrameReader {
@@ -62,7 +62,7 @@ export class FrameReader {
     this.prefixBytes = prefixBytesOf(framing);
   }
 
-  /** Where the next bytes go, or null when no slab is free. */
+  /** Returns where the next bytes go, or null if no slab is free. */
   buffer(): Uint8Array | null {
     if (this.slab < 0 || this.roomIsShort()) {
       const next = this.slabs.acquire();
@@ -80,9 +80,10 @@ export class FrameReader {
     return this.slabs.buffer(this.slab).subarray(this.filled);
   }
 
-  /** `bytes` more bytes have arrived. Throws COLO_STREAM_FRAMING. */
+  /** `bytes` more bytes are in the buffer: hands out the frames in it. Throws COLO_STREAM_FRAMING if the stream is out of step. */
   read(bytes: number): void {
     this.filled += bytes;
+    invariant(this.filled <= this.slabs.slabBytes, 'more bytes were read than the slab has room for');
     const slab = this.slab;
     const buffer = this.slabs.buffer(slab);
     const view = this.slabs.view(slab);
@@ -92,7 +93,7 @@ export class FrameReader {
       const at = this.parsed + prefixBytes;
       const vnet = this.framing === 'vnet' ? vnetBytes(buffer, at) : 0;
       if (length === 0 || length > this.frameBytesMax || vnet > Math.min(VNET_HEADER_BYTES_MAX, length)) {
-        // What came before it has been handed on, and is worth its end.
+        // The frames before it were handed out: their batch ends like any other.
         this.handler.batchEnd();
         throw outOfStep(length, this.frameBytesMax, vnet);
       }
@@ -103,7 +104,7 @@ export class FrameReader {
     this.handler.batchEnd();
   }
 
-  /** Bytes of a frame that the end of the stream cut short. */
+  /** How many bytes of an incomplete frame there are: at the end of a stream, those of a frame that was cut short. */
   get partialBytes(): number {
     return this.filled - this.parsed;
   }
@@ -118,7 +119,7 @@ export class FrameReader {
   private roomIsShort(): boolean {
     const room = this.slabs.slabBytes - this.filled;
     if (room < READ_BYTES_MIN) return true;
-    // The pending frame must fit behind what is already there.
+    // The rest of the incomplete frame must fit after what is already there.
     const pending = this.filled - this.parsed;
     return pending > 0 && this.slabs.slabBytes - this.parsed < this.frameBytesMax + this.prefixBytes;
   }
@@ -128,6 +129,7 @@ function outOfStep(length: number, lengthMax: number, vnet: number): ColoError {
   const why =
     length === 0 || length > lengthMax
       ? `a frame of ${length} bytes was announced (1 to ${lengthMax} are possible): the stream is out of step`
-      : `a virtio-net header of ${vnet} bytes was announced in a frame of ${length} (${VNET_HEADER_BYTES_MAX} are possible): do both ends agree on vnet_hdr_support?`;
+      : `a virtio-net header of ${vnet} bytes was announced in a frame of ${length} (${VNET_HEADER_BYTES_MAX} are possible): ` +
+        'do both ends agree on vnet_hdr_support?';
   return new ColoError('COLO_STREAM_FRAMING', why);
 }

@@ -1,8 +1,9 @@
 /**
  * Frames on their way out, gathered into runs: neighbours in one slab leave as one piece of memory, with the
- * prefixes that already lie between them. Each run holds one count of its slab until it is written.
+ * prefixes that already lie between them. Each run refs its slab once, until it is written.
  */
 
+import { invariant } from '../error.ts';
 import type { SlabId } from '../units.ts';
 import { type Framing, prefixBytesOf } from './frame-reader.ts';
 import type { SlabPool } from './slabs.ts';
@@ -54,7 +55,7 @@ export class RunQueue {
     this.frameCounts.push(1);
   }
 
-  /** Hands out every run with the count it holds: the taker releases the slab. Of `bytesMax` bytes, but at least one. */
+  /** Hands out the oldest runs with their refs, which the taker gives back: up to `bytesMax` bytes, but at least one run. */
   drain(
     take: (slab: SlabId, start: number, end: number, tag: number) => void,
     bytesMax = Number.POSITIVE_INFINITY,
@@ -77,10 +78,12 @@ export class RunQueue {
     const ends = this.ends.splice(0, runs);
     const tags = this.tags.splice(0, runs);
     this.frameCounts.splice(0, runs);
+    const empty = this.frames === 0 && this.bytes === 0;
+    invariant(empty === (this.runs === 0), 'a run queue counts other frames than it has');
     for (let i = 0; i < runs; i++) take(slabIds[i], starts[i], ends[i], tags[i]);
   }
 
-  /** The common case, without a list of its own for each of the columns. */
+  /** The common case, without a new list for each column. */
   private drainOne(take: (slab: SlabId, start: number, end: number, tag: number) => void): void {
     const slab = this.slabIds.pop() as SlabId;
     const start = this.starts.pop() as number;

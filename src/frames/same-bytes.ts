@@ -1,8 +1,9 @@
 /**
- * Are two ranges of the slabs the same? The comparator's innermost question: asked once per pair of frames.
+ * Compares two ranges of the slabs: the comparator's innermost step, once per pair of frames.
  *
  * 16 bytes at a time in WebAssembly SIMD, on the memory that the slabs lie in: no call into the runtime, no views.
- * For short frames that is several times as quick as Buffer.compare, and never slower. `sameBytesPlain` is its twin.
+ * For short frames that is several times as fast as Buffer.compare, and never slower. `sameBytesPlain` does the same in
+ * JavaScript, for tests.
  * same-bytes.wat is the source; `npx --package wabt@1.0.37 wat2wasm same-bytes.wat` makes the bytes.
  */
 const SAME_BYTES = new WebAssembly.Module(
@@ -14,7 +15,7 @@ const SAME_BYTES = new WebAssembly.Module(
   ),
 );
 
-/** Offsets into the memory, and how many bytes; 1 when they are the same. Traps outside of the memory. */
+/** Takes two offsets in the memory and a number of bytes; returns 1 if they are the same. Traps outside of the memory. */
 export type SameBytes = (a: number, b: number, length: number) => number;
 
 export function sameBytesIn(memory: WebAssembly.Memory): SameBytes {

@@ -2,10 +2,10 @@
  * Slabs: the memory that every frame lives in, from the read that brought it to the write that sends it on.
  *
  * Goal: no allocation and no copy per frame. A slab is a large reused buffer; a frame is (slab id, offset, length).
- * Whoever keeps a frame retains its slab and releases it later; a slab whose count reaches zero is read into again.
+ * The user of a frame refs its slab, and unrefs it later; a slab whose count reaches zero is read into again.
  *
- * Limits: `slabsMax` slabs, allocated as they are first needed and never given back. `acquire` returns NO_SLAB when all
- * are in use: the reader then stops reading (back-pressure), and the owner forces a checkpoint, which frees most.
+ * Limits: `slabsMax` slabs, allocated when they are first needed and never freed. `acquire` returns NO_SLAB if all are in
+ * use: the reader then stops reading (back-pressure), and the owner forces a checkpoint, which unrefs most of them.
  */
 import { InvariantError, invariant } from '../error.ts';
 import type { SlabId } from '../units.ts';
@@ -16,7 +16,7 @@ export const NO_SLAB = -1 as SlabId;
 
 const WASM_PAGE_BYTES = 64 * 1024;
 
-/** One memory for all slabs of a pool, so that ranges of two can be compared in it. Untouched pages cost nothing. */
+/** One memory for all slabs of a pool, so that WebAssembly can compare ranges of any two. Untouched pages cost nothing. */
 export type SlabMemory = { readonly buffer: ArrayBuffer | null; readonly sameBytes: SameBytes };
 
 export function newSlabMemory(slabBytes: number, slabsMax: number): SlabMemory {
@@ -25,7 +25,7 @@ export function newSlabMemory(slabBytes: number, slabsMax: number): SlabMemory {
   return { buffer: memory.buffer, sameBytes: sameBytesIn(memory) };
 }
 
-/** For slabs whose bytes are only passed on: each has memory of its own, and no address space is set aside. */
+/** For slabs whose bytes are forwarded and never compared: each has memory of its own, and no address space is reserved. */
 export const SEPARATE_SLABS: SlabMemory = {
   buffer: null,
   sameBytes: () => {
@@ -45,15 +45,19 @@ export class SlabPool {
   private readonly free: SlabId[] = [];
   private readonly waiters: (() => void)[] = [];
 
-  /** A `memory` that is handed in must be large enough, and in no other pool's use. */
+  /** A `memory` that is given must be large enough, and no other pool may use it. */
   constructor(slabBytes: number, slabsMax: number, memory = newSlabMemory(slabBytes, slabsMax)) {
+    invariant(
+      memory.buffer === null || memory.buffer.byteLength >= slabBytes * slabsMax,
+      'the memory of a slab pool is smaller than its slabs',
+    );
     this.slabBytes = slabBytes;
     this.slabsMax = slabsMax;
     this.counts = new Int32Array(slabsMax);
     this.memory = memory;
   }
 
-  /** A slab with count 1, or NO_SLAB when all are in use. */
+  /** Returns a slab with count 1, or NO_SLAB if all are in use. */
   acquire(): SlabId {
     let id = this.free.pop();
     if (id === undefined) {
@@ -79,7 +83,7 @@ export class SlabPool {
     return this.views[id];
   }
 
-  /** Are `length` bytes of two slabs the same? */
+  /** Returns true if `length` bytes of two slabs are the same. */
   same(slab: SlabId, at: number, other: SlabId, otherAt: number, length: number): boolean {
     return this.memory.sameBytes(slab * this.slabBytes + at, other * this.slabBytes + otherAt, length) === 1;
   }
@@ -97,7 +101,7 @@ export class SlabPool {
     this.waiters.shift()?.();
   }
 
-  /** Calls back once, when a slab has become free. */
+  /** Calls `waiter` once, when a slab has become free. */
   whenFree(waiter: () => void): void {
     this.waiters.push(waiter);
   }

@@ -1,4 +1,5 @@
 /** The table of rules: one object for each number in RULE. A new rule gets its row here (docs/comparison.md). */
+import { invariant } from '../../error.ts';
 import type { Framing } from '../../frames/frame-reader.ts';
 import type { Limits } from '../../limits.ts';
 import { RULE } from '../classes.ts';
@@ -20,5 +21,9 @@ export function makeRules(
   rules[RULE.datagram] = new DatagramRule(holding, framing);
   rules[RULE.tcp] = tcp;
   rules[RULE.icmp] = new IcmpRule(holding, framing);
+  invariant(
+    Object.values(RULE).every((number) => rules[number] !== undefined),
+    'a flow can have a rule that is not in the table',
+  );
   return { rules, tcp };
 }

@@ -7,6 +7,7 @@
  *
  * Limits: a search for bytes gives up after SCAN_MAX segments; the PVM's segment then waits.
  */
+import { invariant } from '../../error.ts';
 import { seqAdd, seqAtOrBefore, seqBefore, seqDiff } from '../../flow/sequence.ts';
 import type { FrameId, Seq } from '../../units.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN } from '../../wire/tcp.ts';
@@ -66,6 +67,7 @@ export class TcpQueue {
   /** Drops what was sent before the first SYN: it belongs to an older connection. There is a SYN. */
   dropToSyn(): void {
     const { flow } = this;
+    invariant(flow.svmSyns > 0, 'a SYN was looked for that the SVM has not sent');
     const { words } = this.holding.frames;
     while (!isSyn(words[flow.secondary.head + FLAGS])) this.dropHead();
   }
@@ -125,6 +127,7 @@ export class TcpQueue {
   /** Drops to the first RST and that one: both VMs may send several, one for each segment that came late. They pair off one to one. */
   dropReset(): void {
     const { flow } = this;
+    invariant(flow.svmResets > 0, 'an RST was released that the SVM has not sent');
     const { words } = this.holding.frames;
     while ((words[flow.secondary.head + FLAGS] & TCP_RST) === 0) this.dropHead();
     this.dropHead();

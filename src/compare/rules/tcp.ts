@@ -22,6 +22,8 @@
  *
  * Segments that pair off one to one take the lock-step lane (lockstep.ts) instead.
  */
+
+import { invariant } from '../../error.ts';
 import {
   SEQ_WINDOW_MAX,
   seqAdd,
@@ -381,6 +383,10 @@ export class TcpRule implements Rule {
       return;
     }
     flow.released = seqMax(flow.released, words[id + SEQ_END] as Seq);
+    invariant(
+      seqAtOrBefore(flow.released, flow.verified),
+      'TCP bytes were released that the SVM has not sent',
+    );
     if ((flags & TCP_FIN) !== 0) flow.finReleased = true;
     if ((flags & TCP_ACK) !== 0) releaseAck(holding, flow, words[id + ACK] as Seq);
     queue.dropReleased();
