@@ -77,23 +77,22 @@ export type ControlMessage = {
 }[Exclude<ControlType, typeof MESSAGE.offsets>];
 
 const number = z.int().nonnegative();
-const helloSchema = z.union([
-  z.object({
-    version: z.literal(LINK_VERSION),
-    channel: z.string().refine(isChannelName),
-    pair: z.string(),
-    node: z.string(),
-    generation: number,
-    role: z.enum(['primary', 'candidate']),
-    leaseMs: z.number().positive(),
-  }),
-  // A HELLO of another version is only known to have the number: enough for a refusal that names it.
-  z.object({ version: z.int().refine((version) => version !== LINK_VERSION) }),
-]);
+const helloSchema = z.object({
+  version: z.literal(LINK_VERSION),
+  channel: z.string().refine(isChannelName, 'this node has no such channel'),
+  pair: z.string(),
+  node: z.string(),
+  generation: number,
+  role: z.enum(['primary', 'candidate']),
+  leaseMs: z.number().positive(),
+});
+/** A HELLO of another version is only known to have the number: enough for a refusal that names it. */
+const otherVersionSchema = z.object({ version: z.int() });
 const copyChannels = z
-  .array(z.string().refine(isCopyChannel))
+  .array(z.string().refine(isCopyChannel, 'a copy has no such channel'))
   .max(COPY_CHANNELS_MAX)
-  .refine((names) => names.includes('state') && new Set(names).size === names.length);
+  .refine((names) => names.includes('state'), 'the state is missing')
+  .refine((names) => new Set(names).size === names.length, 'a channel is named twice');
 
 const SCHEMAS: { readonly [T in ControlType]: z.ZodType } = {
   [MESSAGE.hello]: helloSchema,
@@ -121,7 +120,8 @@ export function parseControl(type: number, text: string): ReceivedControl {
   } catch (cause) {
     throw garbled(type, 'is not JSON', { cause });
   }
-  const parsed = SCHEMAS[type as ControlType].safeParse(json);
+  const otherVersion = type === MESSAGE.hello && (json as Partial<Hello> | null)?.version !== LINK_VERSION;
+  const parsed = (otherVersion ? otherVersionSchema : SCHEMAS[type as ControlType]).safeParse(json);
   if (!parsed.success) throw garbled(type, `is wrong: ${whyOf(parsed.error)}`);
   return { type, body: parsed.data } as ReceivedControl;
 }
@@ -170,7 +170,7 @@ function garbled(type: number, what: string, options?: ErrorOptions): ColoError 
   const name = Object.entries(MESSAGE).find(([, number]) => number === type)?.[0];
   return new ColoError(
     'COLO_LINK_GARBLED',
-    `a message of type ${type}${name === undefined ? '' : ` (${name})`} from the peer ${what}; is it a colo node?`,
+    `a message of type ${type}${name === undefined ? '' : ` (${name})`} from the peer ${what}; do both nodes run the same release?`,
     options,
   );
 }

@@ -9,7 +9,7 @@ import { ColoError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { IGNORE_LINK, type LinkChannel } from '../../src/link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
-import { dialLink, type LinkHost, listenLink } from '../../src/link/link-setup.ts';
+import { dialLink, dialStream, type LinkHost, listenLink } from '../../src/link/link-setup.ts';
 import { framed } from '../io/fake-stream.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'colo-link-'));
@@ -145,6 +145,27 @@ test('a listener that replies with a HELLO of another channel is garbled', async
   );
   await assert.rejects(dialLink(connect, slabs(), HELLO), { code: 'COLO_LINK_GARBLED' });
   server.close();
+});
+
+test('a channel may be opened in its stage alone', async () => {
+  const { listen, connect } = place();
+  const opened: string[] = [];
+  const refuse = () => {
+    throw new ColoError('COLO_LINK_BUSY', 'no first copy');
+  };
+  const host: LinkHost = {
+    hello: (channel) => ({ ...ANSWER, channel }),
+    admit: { alone() {}, copy: refuse },
+    open: { alone: () => opened.push('a session'), copy: () => opened.push('a copy') },
+  };
+  const listener = await listenLink(listen, slabs(), host);
+  await assert.rejects(dialStream(connect, slabs(), { ...HELLO, channel: 'state' }), {
+    code: 'COLO_LINK_REFUSED',
+    message: 'the peer refuses: COLO_LINK_BUSY no first copy',
+  });
+  (await dialLink(connect, slabs(), HELLO)).channel.close();
+  assert.deepEqual(opened, ['a session']);
+  await listener.close();
 });
 
 test('a listener refuses with a reason', async () => {
