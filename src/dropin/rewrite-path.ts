@@ -14,7 +14,7 @@
  *   alone      translated           translated           OffsetMap      the SVM was promoted; connections keep their numbers
  *
  *   svm        client frames        SVM frames   guestOut read
- *   running    as the phase says    as the phase says    yes
+ *   running    as in the phase      as in the phase      yes
  *   draining   retained             dropped              yes            stopped; frames from before the stop are still to be read
  *   drained    retained             -                    no             stopped; every frame from before the stop was read
  *

@@ -318,9 +318,9 @@ test('vnet framing: the packet after the header is translated, and a partial che
   const send = (port: FramePort, frame: Buffer, partial: number | null): Buffer => {
     rig.write(port, vnetFramed(frame, partial));
     rig.pump();
-    const [heard, ...more] = rig.received(port === path.in ? path.guestIn : path.out);
+    const [frameReceived, ...more] = rig.received(port === path.in ? path.guestIn : path.out);
     assert.equal(more.length, 0);
-    return heard;
+    return frameReceived;
   };
   const is = (got: Buffer, frame: Buffer, partial: number | null): void =>
     same([got], [vnetFramed(frame, partial).subarray(4)]);

@@ -1,7 +1,7 @@
 /**
- * Frames that somebody means badly, or that are only odd: a valid structure of every kind that docs/comparison.md knows,
- * then lies about lengths, cuts, overlaps and noise. Addresses, ports and sequence numbers come from a few, so that the
- * frames meet in one flow and one place of a stream.
+ * Hostile and odd frames: a valid structure of every kind that docs/comparison.md knows, then wrong lengths, cuts, overlaps and
+ * noise. Addresses, ports and sequence numbers are drawn from few values, so that frames meet in one flow and at one place of
+ * a stream.
  */
 import { Dice } from '../dice.ts';
 import {
@@ -119,7 +119,7 @@ function tcpOptions(dice: Dice): number[] {
       [...timestamps(1, 2), ...sack([[1, 2]])],
     ]),
   );
-  // A length that lies: of the option as a whole, nothing, one, or beyond the header.
+  // A wrong length: too short, too long for the option, or beyond the header.
   if (dice.chance(2)) honest[1] = dice.pick([0, 1, 2, 3, 9, 11, 40, 255]);
   return honest.slice(0, 40);
 }
@@ -153,12 +153,12 @@ function icmp(dice: Dice, way: Way): Buffer {
   });
 }
 
-/** About a packet that came the other way, which it quotes, cut anywhere, with lengths that may lie. */
+/** An error about a packet of the other direction, which it quotes, cut anywhere, with lengths that may be wrong. */
 function icmpError(dice: Dice, way: Way): Buffer {
   return errorAbout(dice, way, packetBack(dice, way));
 }
 
-/** Two VMs' errors about one packet, of which each quotes as much as it likes, and which may have changed on its way to one. */
+/** Two VMs' errors about one packet. Each quotes as much as it likes, and the packet may have changed on its way to one. */
 export function twoErrors(dice: Dice): [Buffer, Buffer] {
   const one = way(dice, true);
   const packet = packetBack(dice, one);
@@ -169,7 +169,7 @@ export function twoErrors(dice: Dice): [Buffer, Buffer] {
   return [errorAbout(a, one, packet), errorAbout(b, one, other)];
 }
 
-/** What is said the other way, from its IP header on. */
+/** A packet of the other direction, from its IP header on. */
 function packetBack(dice: Dice, way: Way): Buffer {
   const back: Way = {
     ...way,
@@ -179,8 +179,8 @@ function packetBack(dice: Dice, way: Way): Buffer {
     tags: [],
     padTo: 0,
   };
-  const says = dice.pick([tcp, tcp, tcp, udp, icmp, other, fragment]);
-  return says(dice, back).subarray(14);
+  const kind = dice.pick([tcp, tcp, tcp, udp, icmp, other, fragment]);
+  return kind(dice, back).subarray(14);
 }
 
 function errorAbout(dice: Dice, way: Way, packet: Buffer): Buffer {
@@ -189,14 +189,14 @@ function errorAbout(dice: Dice, way: Way, packet: Buffer): Buffer {
     ? dice.roll(packet.length + 1)
     : headerBytes + dice.pick([8, 12, 20, 28, 32, packet.length]);
   let quote = Buffer.from(packet.subarray(0, cut));
-  // Lengths, header lengths, protocol and fragment offset of what is quoted; TCP's header length.
+  // Lengths, header lengths, protocol and fragment offset of the quoted packet; TCP's header length.
   if (dice.chance(4)) {
     const at = dice.pick(way.version === 4 ? [0, 2, 3, 6, 7, 9, 32] : [0, 4, 5, 6, 40, 41, 52]);
     setByte(quote, at, dice.pick([0, 1, 6, 40, 44, 0x45, 0x4f, 0x60, 0xf0, 0xff, dice.roll(256)]));
   }
   let lengths = 0;
   if (dice.chance(4)) {
-    // RFC 4884: padded, told how long, and with more behind it.
+    // RFC 4884: the quote is padded, its length is given, and an extension follows.
     if (!dice.chance(4)) quote = Buffer.concat([quote, Buffer.alloc(Math.max(0, 128 - quote.length))]);
     const units = dice.chance(3) ? dice.roll(256) : Math.floor(quote.length / (way.version === 4 ? 4 : 8));
     lengths = way.version === 4 ? units : units << 8;
@@ -211,7 +211,7 @@ function other(dice: Dice, way: Way): Buffer {
   return datagram(way, protocol, dice.bytes(dice.roll(24)), dice);
 }
 
-/** Of one datagram: apart, overlapping, inside one another, without a beginning or an end. */
+/** Fragments of one datagram: apart, overlapping, inside one another, without a beginning or an end. */
 function fragment(dice: Dice, way: Way): Buffer {
   const protocol = dice.pick([6, 17, 1, 58]);
   const body = Buffer.alloc(8 * dice.roll(4) + (dice.chance(4) ? dice.roll(8) : 0), dice.roll(2));
@@ -229,7 +229,7 @@ function fragment(dice: Dice, way: Way): Buffer {
   return ethernet(0x86dd, ipv6(header, body), way);
 }
 
-/** What a VM says in one datagram, which the other says too, in fragments of its own. */
+/** A datagram that both VMs send, each in fragments of its own. */
 export type Datagram = { version: Version; protocol: number; body: Buffer };
 
 export function anyDatagram(dice: Dice): Datagram {
@@ -249,7 +249,7 @@ export function anyDatagram(dice: Dice): Datagram {
   ]);
 }
 
-/** Its frames, cut anywhere and in any order, or whole; now and then one is missing, twice there, or overlaps. */
+/** Returns its frames, cut anywhere and in any order, or whole; now and then one is missing, doubled, or overlaps. */
 export function cutUp(dice: Dice, { version, protocol, body }: Datagram, id: number): Buffer[] {
   const way: Way = {
     version,
@@ -297,8 +297,8 @@ function noise(dice: Dice): Buffer {
   return dice.bytes(dice.chance(2) ? dice.roll(20) : dice.roll(120));
 }
 
-/** Where lengths and kinds stand in an untagged frame; in a tagged one the same places are something else, and just as good. */
-const TELLING = [12, 13, 14, 16, 17, 18, 19, 20, 21, 23, 38, 39, 46, 47, 54, 55, 58, 66];
+/** Offsets of lengths and kinds in an untagged frame; in a tagged frame they are other fields, which serve as well. */
+const KEY_OFFSETS = [12, 13, 14, 16, 17, 18, 19, 20, 21, 23, 38, 39, 46, 47, 54, 55, 58, 66];
 
 export function mutate(dice: Dice, frame: Buffer): Buffer {
   let bytes = Buffer.from(frame);
@@ -313,7 +313,7 @@ export function mutate(dice: Dice, frame: Buffer): Buffer {
       case 2:
         setByte(
           bytes,
-          dice.pick(TELLING),
+          dice.pick(KEY_OFFSETS),
           dice.pick([0, 1, 0x40, 0x45, 0x4f, 0x60, 0x7f, 0x80, 0xff, dice.roll(256)]),
         );
         break;

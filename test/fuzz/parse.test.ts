@@ -1,7 +1,8 @@
-/** The parsers against hostile frames: they agree with each other, and never look beyond the frame. */
+/** The parsers against hostile frames: they give the same result, and never read outside the frame. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { InputFilter } from '../../src/datapath/input-filter.ts';
+import { NONE } from '../../src/units.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { parseQuickTcp } from '../../src/wire/quick-tcp.ts';
 import { partialChecksumAt } from '../../src/wire/virtio-net.ts';
@@ -12,13 +13,13 @@ import { hostileFrame } from './hostile.ts';
 
 const AROUND = 128;
 
-/** The frame among bytes that are none of its own. */
+/** Returns the frame with other bytes before and after it. */
 function among(dice: Dice, frame: Buffer): Buffer {
   return Buffer.concat([dice.bytes(AROUND), frame, dice.bytes(AROUND)]);
 }
 
-/** What nobody may read: where a fragment lies that is none. */
-function told(view: PacketView): Record<string, unknown> {
+/** Returns the fields of a view that may be read: those of a fragment are void in other packets. */
+function readable(view: PacketView): Record<string, unknown> {
   const { fragmentOffset, moreFragments, fragmentId, ...rest } = view;
   return view.fragment ? { ...view } : rest;
 }
@@ -27,7 +28,7 @@ function dataView(bytes: Buffer): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-test('what lies around a frame says nothing about it', async () => {
+test('bytes around a frame do not change its view', async () => {
   await fuzz(8_000, (dice) => {
     const frame = hostileFrame(dice, dice.chance(2));
     const views = [0, 1].map(() => {
@@ -63,8 +64,8 @@ test('every part of a well-formed frame lies in it, in order', async () => {
   });
 });
 
-test('the quick look sees what the thorough one sees, whatever was seen before', async () => {
-  let seen = 0;
+test('parseQuickTcp fills the view as parsePacket does, whatever the view held before', async () => {
+  let quickFrames = 0;
   const view = new PacketView();
   await fuzz(12_000, (dice) => {
     const frame = hostileFrame(dice, dice.chance(2));
@@ -74,15 +75,15 @@ test('the quick look sees what the thorough one sees, whatever was seen before',
       parsePacket(bytes, AROUND, frame.length, view);
       return;
     }
-    seen++;
+    quickFrames++;
     const thorough = new PacketView();
     parsePacket(bytes, AROUND, frame.length, thorough);
-    assert.deepEqual(told(view), told(thorough), frame.toString('hex'));
+    assert.deepEqual(readable(view), readable(thorough), frame.toString('hex'));
   });
-  assert.ok(seen > 500, 'hardly any frame was quick');
+  assert.ok(quickFrames > 500, `only ${quickFrames} frames were quick`);
 });
 
-test('a frame that is thoroughly looked at leaves nothing of the one before', async () => {
+test('parsePacket leaves nothing in the view of the frame before', async () => {
   const view = new PacketView();
   await fuzz(8_000, (dice) => {
     const frame = hostileFrame(dice, dice.chance(2));
@@ -90,9 +91,9 @@ test('a frame that is thoroughly looked at leaves nothing of the one before', as
     const kind = parsePacket(frame, 0, frame.length, view);
     assert.equal(parsePacket(frame, 0, frame.length, fresh), kind);
     if (kind === PACKET.malformed) return;
-    const { seq, ack, ...rest } = told(view);
-    const { seq: freshSeq, ack: freshAck, ...freshRest } = told(fresh);
-    // Of another protocol they mean nothing, and nobody reads them.
+    const { seq, ack, ...rest } = readable(view);
+    const { seq: freshSeq, ack: freshAck, ...freshRest } = readable(fresh);
+    // They are void in other protocols.
     if (kind === PACKET.tcp) assert.deepEqual([seq, ack], [freshSeq, freshAck]);
     if (view.ipVersion === 0) {
       rest.sourceAt = freshRest.sourceAt;
@@ -102,25 +103,25 @@ test('a frame that is thoroughly looked at leaves nothing of the one before', as
   });
 });
 
-test('the input filter takes what is for the VM or for all, and not its own echo', async () => {
+test('the input filter accepts frames for the VM or for a group, and no frame from the VM', async () => {
   const filter = new InputFilter(VM_MAC);
   const vm = VM_MAC.replaceAll(':', '');
   await fuzz(5_000, (dice) => {
     const frame = hostileFrame(dice, dice.chance(2));
     const hex = frame.toString('hex');
-    const forAll = frame.length > 0 && (frame[0] & 1) === 1;
+    const forGroup = frame.length > 0 && (frame[0] & 1) === 1;
     const mine = hex.slice(0, 12) === vm;
     const echo = hex.slice(12, 24) === vm;
     const bytes = among(dice, frame);
     assert.equal(
       filter.accepts(bytes, AROUND, frame.length),
-      frame.length >= 14 && !echo && (forAll || mine),
+      frame.length >= 14 && !echo && (forGroup || mine),
       hex,
     );
   });
 });
 
-test('an incomplete checksum lies in its frame', async () => {
+test('a partial checksum lies in its frame', async () => {
   await fuzz(5_000, (dice) => {
     const frame = Buffer.concat([dice.bytes(dice.roll(21)), hostileFrame(dice)]);
     const header = dice.roll(21);
@@ -128,7 +129,7 @@ test('an incomplete checksum lies in its frame', async () => {
     const bytes = among(dice, frame);
     const at = partialChecksumAt(bytes, AROUND, frame.length, header);
     assert.ok(
-      at === -1 || (at >= AROUND + header && at + 2 <= AROUND + frame.length),
+      at === NONE || (at >= AROUND + header && at + 2 <= AROUND + frame.length),
       `${at} ${frame.toString('hex')}`,
     );
   });

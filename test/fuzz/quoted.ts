@@ -1,5 +1,5 @@
 /**
- * TCP where it is no whole segment: in a first fragment, and quoted by an ICMP error. Read plainly: a second opinion that
+ * TCP that is not a whole segment: in a first fragment, and quoted by an ICMP error. A second opinion, written plainly, that
  * shares nothing with src/wire/icmp-quote.ts and src/compare/rules/icmp-error.ts.
  */
 import type { PacketView } from '../../src/wire/packet.ts';
@@ -9,7 +9,7 @@ const UDP = [17, 136];
 const ICMP = [1, 58];
 const MESSAGE_BYTES = 8;
 
-/** Is it the first fragment of a segment, with the whole header? */
+/** Returns true for the first fragment of a segment, if it has the whole header. */
 export function beginsTcp(
   bytes: Buffer,
   { fragment, fragmentOffset, protocol, l4, end }: PacketView,
@@ -19,10 +19,13 @@ export function beginsTcp(
   return headerBytes >= 20 && l4 + headerBytes <= end;
 }
 
-/** The TCP segment that an error quotes: where it and its IP addresses lie, and where the quote ends. All of it? */
+/**
+ * The TCP segment that an error quotes: where it and its IP addresses lie, where the quote ends, and whether the quote has all
+ * of it.
+ */
 export type QuotedTcp = { l4: number; end: number; sourceAt: number; whole: boolean };
 
-/** `view`: the error, parsed. Null if it quotes no TCP header, or not even its ports. */
+/** Returns the segment that the error in `view` quotes; null if the packet is not such an error or cuts the ports off. */
 export function quotedTcp(bytes: Buffer, view: PacketView): QuotedTcp | null {
   const four = view.ipVersion === 4;
   const errors = four ? [3, 4, 5, 11, 12] : [1, 2, 3, 4];
@@ -30,25 +33,25 @@ export function quotedTcp(bytes: Buffer, view: PacketView): QuotedTcp | null {
   const l3 = view.l4 + MESSAGE_BYTES;
   const headerBytes = four ? 20 : 40;
   if (l3 + headerBytes > view.end || bytes[l3] >> 4 !== view.ipVersion) return null;
-  const said = four ? bytes.readUInt16BE(l3 + 2) : 40 + bytes.readUInt16BE(l3 + 4);
-  // RFC 4884: unreachable, time exceeded and parameter problem may say how much of them is the quote.
+  const lengthOfPacket = four ? bytes.readUInt16BE(l3 + 2) : 40 + bytes.readUInt16BE(l3 + 4);
+  // RFC 4884: unreachable, time exceeded and parameter problem may give the length of the quote.
   let quoted = view.end - l3;
   if (four && [3, 11, 12].includes(view.icmpType)) quoted = 4 * bytes[view.l4 + 5] || quoted;
   if (!four && [1, 3].includes(view.icmpType)) quoted = 8 * bytes[view.l4 + 4] || quoted;
-  const end = Math.min(view.end, l3 + quoted, l3 + said);
-  const l4 = four ? behindIpv4(bytes, l3) : behindIpv6(bytes, l3, end);
+  const end = Math.min(view.end, l3 + quoted, l3 + lengthOfPacket);
+  const l4 = four ? afterIpv4(bytes, l3) : afterIpv6(bytes, l3, end);
   if (l4 === null || l4 + 4 > end) return null;
   if (l4 + 12 < end && bytes[l4 + 12] >> 4 < 5) return null;
-  return { l4, end, sourceAt: l3 + (four ? 12 : 8), whole: end === l3 + said };
+  return { l4, end, sourceAt: l3 + (four ? 12 : 8), whole: end === l3 + lengthOfPacket };
 }
 
-function behindIpv4(bytes: Buffer, l3: number): number | null {
+function afterIpv4(bytes: Buffer, l3: number): number | null {
   const headerBytes = 4 * (bytes[l3] & 15);
   const later = (bytes.readUInt16BE(l3 + 6) & 0x1fff) !== 0;
   return headerBytes < 20 || later || bytes[l3 + 9] !== TCP ? null : l3 + headerBytes;
 }
 
-function behindIpv6(bytes: Buffer, l3: number, end: number): number | null {
+function afterIpv6(bytes: Buffer, l3: number, end: number): number | null {
   let at = l3 + 40;
   let next = bytes[l3 + 6];
   for (let headers = 0; headers < 8 && [0, 43, 44, 60].includes(next) && at + 8 <= end; headers++) {
@@ -60,23 +63,23 @@ function behindIpv6(bytes: Buffer, l3: number, end: number): number | null {
   return next === TCP ? at : null;
 }
 
-/** What a message that quotes a packet says, as docs/comparison.md has it: two that say the same are equal here. */
+/** Returns what is compared of a message that quotes a packet (docs/comparison.md): equal for two messages that match. */
 export function saidOfQuoted(message: Buffer): string {
   const whole = message.toString('latin1');
   const packet = message.subarray(MESSAGE_BYTES);
   const version = packet.length < 20 ? 0 : packet[0] >> 4;
   const headerBytes = version === 4 ? 4 * (packet[0] & 15) : 40;
   if ((version !== 4 && version !== 6) || headerBytes < 20 || headerBytes + 8 > packet.length) return whole;
-  const told = Buffer.from(message);
-  const header = told.subarray(MESSAGE_BYTES, MESSAGE_BYTES + headerBytes);
-  const quoted = told.subarray(MESSAGE_BYTES + headerBytes);
-  told.fill(0, 2, 4);
+  const masked = Buffer.from(message);
+  const header = masked.subarray(MESSAGE_BYTES, MESSAGE_BYTES + headerBytes);
+  const quoted = masked.subarray(MESSAGE_BYTES + headerBytes);
+  masked.fill(0, 2, 4);
   // Length, identification, hop limit and checksum.
   if (version === 4) for (const at of [2, 3, 4, 5, 8, 10, 11]) header[at] = 0;
   else for (const at of [4, 5, 7]) header[at] = 0;
   const protocol = header[version === 4 ? 9 : 6];
   if (UDP.includes(protocol)) quoted.fill(0, 6, 8);
   if (ICMP.includes(protocol)) quoted.fill(0, 2, 4);
-  const end = protocol === TCP ? MESSAGE_BYTES + headerBytes + 8 : told.length;
-  return told.toString('latin1', 0, end);
+  const end = protocol === TCP ? MESSAGE_BYTES + headerBytes + 8 : masked.length;
+  return masked.toString('latin1', 0, end);
 }

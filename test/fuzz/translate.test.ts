@@ -1,4 +1,4 @@
-/** The translators against hostile frames: they move numbers of TCP headers and their checksum, and nothing else. */
+/** The mappings against hostile frames: they change numbers of TCP headers and checksums, and nothing else. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LESSON } from '../../src/compare/lesson.ts';
@@ -19,10 +19,10 @@ const AROUND = 64;
 const SMALL: Limits = { ...LIMITS, translationsMax: 8 };
 
 type Translate = (bytes: Uint8Array, at: number, length: number) => void;
-/** What is translated of a frame: its own segment, or the one that it quotes. */
+/** The segment of a frame that is translated: its own, or the one that it quotes. */
 type Segment = QuotedTcp & { vmPort: 0 | 2; quoted: boolean };
 
-/** Translates a frame among other bytes, and looks at what has become of it. */
+/** Translates a frame that has other bytes around it, checks every change, and returns the frame. */
 function apply(dice: Dice, frame: Buffer, fromVm: boolean, translate: Translate): Buffer {
   const bytes = Buffer.concat([dice.bytes(AROUND), frame, dice.bytes(AROUND)]);
   const before = Buffer.from(bytes);
@@ -33,7 +33,7 @@ function apply(dice: Dice, frame: Buffer, fromVm: boolean, translate: Translate)
   const segment = segmentOf(before, view, fromVm);
   for (let at = 0; at < bytes.length; at++) {
     if (bytes[at] === before[at]) continue;
-    assert.ok(segment !== null, `nothing to translate, and changed: ${hex}`);
+    assert.ok(segment !== null, `changed, with nothing to translate: ${hex}`);
     const ofError = segment.quoted && (at === view.l4 + 2 || at === view.l4 + 3);
     assert.ok(ofError || mayChange(before, segment, at), `byte ${at - AROUND} of ${hex}`);
   }
@@ -45,7 +45,7 @@ function segmentOf(bytes: Buffer, view: PacketView, fromVm: boolean): Segment | 
   const { kind, l4, end } = view;
   if (kind === PACKET.malformed) return null;
   if (kind === PACKET.tcp || beginsTcp(bytes, view)) {
-    // The checksum of a segment in fragments covers the others too.
+    // The checksum in a first fragment covers the other fragments too.
     const whole = !view.fragment;
     return { l4, end, sourceAt: view.sourceAt, whole, vmPort: fromVm ? 0 : 2, quoted: false };
   }
@@ -54,7 +54,10 @@ function segmentOf(bytes: Buffer, view: PacketView, fromVm: boolean): Segment | 
   return quote === null ? null : { ...quote, vmPort: fromVm ? 2 : 0, quoted: true };
 }
 
-/** The VM's port, sequence numbers, checksum and options may; the client's port, lengths, flags, window and payload not. */
+/**
+ * Returns true for a byte of the VM's port, a sequence number, the checksum or an option; false for one of the client's port, a
+ * length, the flags, the window or the payload.
+ */
 function mayChange(bytes: Buffer, { l4, end, vmPort }: Segment, at: number): boolean {
   const place = at - l4;
   const options = l4 + 12 < end ? (bytes[l4 + 12] >> 4) * 4 : 0;
@@ -69,7 +72,7 @@ function mayChange(bytes: Buffer, { l4, end, vmPort }: Segment, at: number): boo
   );
 }
 
-/** Which checksums hold: the error's own, and that of a segment which is all there. */
+/** Returns which checksums are right: the error's own, and that of a segment that is complete. */
 function sums(bytes: Buffer, view: PacketView, segment: Segment | null): boolean[] {
   const holds = (protocol: number, sourceAt: number, l4: number, end: number): boolean => {
     const addresses = bytes.subarray(sourceAt, sourceAt + (view.ipVersion === 4 ? 8 : 32));
@@ -85,7 +88,7 @@ function sums(bytes: Buffer, view: PacketView, segment: Segment | null): boolean
   ];
 }
 
-/** Connections on the ports that hostile frames have; each VM has its own numbers, and of some that it opens its own port. */
+/** Opens connections on the ports of hostile frames; each VM has its own numbers, and sometimes its own port. */
 function begin(dice: Dice, translator: SvmTranslator): void {
   for (const version of [4, 6] as const) {
     for (const clientPort of [40000, 40001]) {
@@ -113,14 +116,17 @@ function byKey(map: OffsetMap): unknown[] {
   return map.export().sort((a, b) => (a.key.join() < b.key.join() ? -1 : 1));
 }
 
-/** Bytes of a quoted TCP header: never the half of a number, and no acknowledgement without the flag that it counts. */
+/** Bytes of a quoted TCP header: never half of a number, and no acknowledgement without its flag. */
 const CUTS = [4, 8, 20, 40];
 
-/** An error about a segment that has just been translated comes back with what it was before. False if nothing had to be. */
+/**
+ * Checks that an error about a segment that has just been translated quotes, translated back, the segment as it was. Returns false
+ * if nothing had to change.
+ */
 function comesBack(dice: Dice, was: Buffer, is: Buffer, fromVm: boolean, translate: Translate): boolean {
   const view = new PacketView();
   if (parsePacket(was, 0, was.length, view) !== PACKET.tcp) return false;
-  // With the VM's reset an offset ends.
+  // A reset of the VM ends the connection in the map.
   if (fromVm && (view.tcpFlags & RST) !== 0) return false;
   const { l3, l4, ipVersion } = view;
   const tcpBytes = dice.pick(CUTS);
@@ -136,7 +142,7 @@ function comesBack(dice: Dice, was: Buffer, is: Buffer, fromVm: boolean, transla
   return named(errorAbout(is)) !== named(back);
 }
 
-/** What an error quotes of a segment, up to the acknowledgement. */
+/** Returns what an error quotes of a segment, up to the acknowledgement. */
 function named(error: Buffer): string {
   const view = new PacketView();
   parsePacket(error, 0, error.length, view);
@@ -145,8 +151,8 @@ function named(error: Buffer): string {
   return error.toString('hex', quote.l4, Math.min(quote.end, quote.l4 + 12));
 }
 
-test('an SVM translator that hears anything in any order', async () => {
-  let came = 0;
+test('an SVM translator that gets any frames in any order', async () => {
+  let translatedBack = 0;
   await fuzz(600, (dice) => {
     const translator = new SvmTranslator(dice.roll(100), SMALL);
     const output: Translate = (bytes, at, length) => translator.output(bytes, at, length);
@@ -163,22 +169,22 @@ test('an SVM translator that hears anything in any order', async () => {
         apply(dice, frame, true, (bytes, at, length) => translator.correctSyn(bytes, at, length));
       else {
         const is = apply(dice, frame, fromVm, fromVm ? output : input);
-        if (comesBack(dice, frame, is, fromVm, fromVm ? input : output)) came++;
+        if (comesBack(dice, frame, is, fromVm, fromVm ? input : output)) translatedBack++;
       }
       assert.ok(translator.size <= SMALL.translationsMax);
       if (dice.chance(40)) translator.clear();
     }
     const offsets = new OffsetMap(1, SMALL);
-    assert.equal(translator.carryOver(offsets), 0, 'as many places, and none was left');
+    assert.equal(translator.carryOver(offsets), 0, 'the map has as many names as the translator');
     assert.ok(offsets.size <= translator.size);
     translator.clear();
     assert.equal(translator.size, 0);
   });
-  assert.ok(came > 100, `hardly any error was about a segment that was translated: ${came}`);
+  assert.ok(translatedBack > 100, `only ${translatedBack} errors were about a translated segment`);
 });
 
 test('an offset map with connections of the same few addresses', async () => {
-  let came = 0;
+  let translatedBack = 0;
   await fuzz(600, (dice) => {
     const translator = new SvmTranslator(1, SMALL);
     begin(dice, translator);
@@ -195,7 +201,7 @@ test('an offset map with connections of the same few addresses', async () => {
     const sent = new OffsetMap(2, SMALL);
     sent.import(offsets.export());
     assert.deepEqual(byKey(sent), byKey(offsets));
-    // A map that is sent does not tell what clients have seen of the VM's clock: this one knows.
+    // An exported map does not have the times that clients have echoed; a map that is carried over has them.
     const copy = new OffsetMap(2, SMALL);
     translator.carryOver(copy);
     const output: Translate = (bytes, at, length) => offsets.output(bytes, at, length);
@@ -207,10 +213,10 @@ test('an offset map with connections of the same few addresses', async () => {
       if (fromVm) copy.output(other, 0, other.length);
       else copy.input(other, 0, other.length);
       const is = apply(dice, frame, fromVm, fromVm ? output : input);
-      assert.ok(other.equals(is), 'the other node translates otherwise');
+      assert.ok(other.equals(is), 'the other node translates differently');
       assert.equal(copy.size, offsets.size);
-      if (comesBack(dice, frame, is, fromVm, fromVm ? input : output)) came++;
+      if (comesBack(dice, frame, is, fromVm, fromVm ? input : output)) translatedBack++;
     }
   });
-  assert.ok(came > 100, `hardly any error was about a segment that was translated: ${came}`);
+  assert.ok(translatedBack > 100, `only ${translatedBack} errors were about a translated segment`);
 });

@@ -1,4 +1,4 @@
-/** Connections that the guest opens on another port in each VM: through both translators, and over two failovers. */
+/** Connections that the guest opens on another port in each VM: through both mappings, and over two failovers. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -29,16 +29,16 @@ const place: Connection = {
   clientPort: 443,
 };
 
-/** Segments and errors about them, both ways: `outside` is what the client knows, `vm` what the VM does. */
-function translates(sides: Sides, c: Connection, outside: Numbers, vm: Numbers, e: Exchange): void {
-  const out = { inside: fromVm(c, vm, e), outside: fromVm(c, outside, e) };
-  const into = { inside: fromClient(c, vm, e), outside: fromClient(c, outside, e) };
-  becomes(sides.output, out.inside, out.outside, 'output');
-  becomes(sides.input, into.outside, into.inside, 'input');
+/** Segments and errors about them, both ways: the client knows the numbers `known`, the VM its own. */
+function translates(sides: Sides, c: Connection, known: Numbers, own: Numbers, e: Exchange): void {
+  const out = { own: fromVm(c, own, e), known: fromVm(c, known, e) };
+  const into = { own: fromClient(c, own, e), known: fromClient(c, known, e) };
+  becomes(sides.output, out.own, out.known, 'output');
+  becomes(sides.input, into.known, into.own, 'input');
   const { version, tags } = c;
   const error = (frame: Buffer, ofVm: boolean) => quoting(frame, ofVm, { version, tags });
-  becomes(sides.input, error(out.outside, false), error(out.inside, false), 'error that quotes the output');
-  becomes(sides.output, error(into.inside, true), error(into.outside, true), 'error that quotes the input');
+  becomes(sides.input, error(out.known, false), error(out.own, false), 'error that quotes the output');
+  becomes(sides.output, error(into.own, true), error(into.known, true), 'error that quotes the input');
 }
 
 function rewrite(by: Rewrite, frame: Buffer): Buffer {
@@ -58,7 +58,7 @@ const where: fc.Arbitrary<Pick<Connection, 'version' | 'tags' | 'stamped'>> = fc
   stamped: fc.boolean(),
 });
 
-/** Both VMs open four connections to one place, in any interleaving. Answers who belongs to whom. */
+/** Both VMs open four connections to one destination, in any interleaving. Returns the pairs of SYNs. */
 function openAll(
   translator: SvmTranslator,
   c: Connection,
@@ -106,7 +106,7 @@ function openAll(
   return pairs;
 }
 
-test('the k-th of the one VM is the k-th of the other, equal ports before all, in any order', () => {
+test('SYNs of equal ports pair, and then the oldest of each VM, in any order', () => {
   fc.assert(
     fc.property(where, opened(1), opened(2), merge, anyExchange, (w, pvm, svm, order, e) => {
       const translator = new SvmTranslator(1);
@@ -114,10 +114,10 @@ test('the k-th of the one VM is the k-th of the other, equal ports before all, i
       const pairs = openAll(translator, c, pvm, svm, order);
       assert.equal(pairs.length, 4);
       for (const [p, s] of pairs) {
-        becomes(sidesOf(translator).input, clientSyn(c, p), clientSyn(c, s), "the client's answer");
+        becomes(sidesOf(translator).input, clientSyn(c, p), clientSyn(c, s), "the client's SYN-ACK");
         translates(sidesOf(translator), c, p, s, e);
       }
-      // What goes to another place, and a client's own connection, is not meant.
+      // Another destination or VLAN is another connection.
       for (const other of [
         { ...c, clientPort: 444 },
         { ...c, tags: [{ id: 9 }] },
@@ -128,7 +128,7 @@ test('the k-th of the one VM is the k-th of the other, equal ports before all, i
   );
 });
 
-test('over a failover, a second one, and while new connections take the ports that stand for old ones', () => {
+test('connections keep their names over two failovers, while new ones take the ports that stand for them', () => {
   fc.assert(
     fc.property(
       where,
@@ -146,7 +146,7 @@ test('over a failover, a second one, and while new connections take the ports th
         assert.equal(first.carryOver(map), 0);
         for (const [p, s] of pairs) translates(sidesOf(map), c, p, s, e);
 
-        // The VM opens more, to another place with every port, and to this place where the port is free in it.
+        // The VM opens more connections to this destination, on the ports that are free in it.
         const free: Opened[] = [1, 2, 3, 4, 5, 6]
           .filter((port) => !b.some((s) => s.port === port))
           .map((port) => ({ isn: 70_000 + port, ts: 9, port }));
@@ -154,11 +154,11 @@ test('over a failover, a second one, and while new connections take the ports th
         const more = free.map((vm): [Opened, Opened] => {
           const syn = rewrite(sidesOf(map).output, vmSyn(c, vm));
           const tcpAt = 14 + 4 * c.tags.length + (c.version === 4 ? 20 : 40);
-          const outside = { ...vm, port: syn.readUInt16BE(tcpAt) };
-          assert.deepEqual(syn, vmSyn(c, outside), 'but for the port as it was');
-          assert.equal(names.has(outside.port), false, 'a port that the client does not know yet');
-          names.add(outside.port);
-          return [outside, vm];
+          const known = { ...vm, port: syn.readUInt16BE(tcpAt) };
+          assert.deepEqual(syn, vmSyn(c, known), 'only the port has changed');
+          assert.equal(names.has(known.port), false, 'a port that the client does not know yet');
+          names.add(known.port);
+          return [known, vm];
         });
         const all = [...pairs, ...more];
         for (const [p, s] of all) translates(sidesOf(map), c, p, s, e);
@@ -172,7 +172,7 @@ test('over a failover, a second one, and while new connections take the ports th
         }
         for (const [p, s] of more) translates(sidesOf(copy), c, p, s, e);
 
-        // Protected again: the next secondary follows and takes over in its turn. It opened `d` where its primary opened `others`.
+        // The next secondary follows and is promoted in its turn. Its VM opened `d` where the PVM opened `b`.
         const next = new OffsetMap(4);
         next.import(map.export());
         const elsewhere = { ...c, clientPort: 8443 };
@@ -200,7 +200,7 @@ test('over a failover, a second one, and while new connections take the ports th
   );
 });
 
-test('the primary is gone before it told of its SYN: the client’s answer names the port', () => {
+test("without a lesson, the client's SYN-ACK names the PVM's port", () => {
   const translator = new SvmTranslator(1);
   const sides = sidesOf(translator);
   const [pvm, svm] = [
@@ -215,7 +215,7 @@ test('the primary is gone before it told of its SYN: the client’s answer names
   translates(sidesOf(offsets), place, pvm, svm, { clientAt: 3, vmAt: 4, time: 5 });
 });
 
-test('where the PVM’s SYNs are told, an answer to an unknown port is for an older connection', () => {
+test('with lessons, a SYN-ACK to an unknown port belongs to an older connection', () => {
   const translator = new SvmTranslator(1);
   translator.portsFrom = 'lessons';
   const sides = sidesOf(translator);
@@ -228,7 +228,7 @@ test('where the PVM’s SYNs are told, an answer to an unknown port is for an ol
 const older = { isn: 5, ts: 50, port: 1001 };
 const newer = { isn: 6, ts: 60, port: 1002 };
 
-test('a client’s late answer to a connection from before the commit says nothing of a new one', () => {
+test("a client's late SYN-ACK to a connection from before the commit does not pair a new one", () => {
   for (const late of [false, true]) {
     const translator = new SvmTranslator(1);
     const sides = sidesOf(translator);
@@ -256,7 +256,7 @@ test('a SYN that found no counterpart is void when the guest opens another conne
   translates(sides, place, pvm, svm, { clientAt: 3, vmAt: 4, time: 5 });
 });
 
-test('a SYN from before the commit that either VM repeats is no counterpart of a new one', () => {
+test('a SYN from before the commit that either VM repeats does not pair with a new one', () => {
   for (const repeats of ['PVM', 'SVM']) {
     const translator = new SvmTranslator(1);
     const sides = sidesOf(translator);
@@ -280,7 +280,7 @@ test('a SYN from before the commit that either VM repeats is no counterpart of a
   }
 });
 
-test('a segment that is no SYN-ACK pairs nothing', () => {
+test('a segment that is not a SYN-ACK pairs nothing', () => {
   const translator = new SvmTranslator(1);
   const sides = sidesOf(translator);
   const svm = { isn: 6, ts: 60, port: 1002 };
@@ -289,7 +289,7 @@ test('a segment that is no SYN-ACK pairs nothing', () => {
   becomes(sides.input, other, other);
 });
 
-test('what the SVM began by a name that stands for another connection keeps its own over a failover', () => {
+test('an unpaired connection on a port that stands for another one keeps its name over a failover', () => {
   const translator = new SvmTranslator(1);
   const pvm = { isn: 1, ts: 1, port: 8 };
   const [mapped, unpaired] = [
@@ -298,16 +298,16 @@ test('what the SVM began by a name that stands for another connection keeps its 
   ];
   teachSyn(translator, vmSyn(place, pvm));
   becomes(sidesOf(translator).output, vmSyn(place, mapped), vmSyn(place, pvm));
-  const outside = { ...unpaired, port: 7 };
-  becomes(sidesOf(translator).output, vmSyn(place, unpaired), vmSyn(place, outside));
+  const known = { ...unpaired, port: 7 };
+  becomes(sidesOf(translator).output, vmSyn(place, unpaired), vmSyn(place, known));
   const offsets = new OffsetMap(1);
   translator.carryOver(offsets);
   const reset = { clientAt: 3, vmAt: 4, time: 5, flags: RST | ACK };
   becomes(sidesOf(offsets).output, fromVm(place, mapped, reset), fromVm(place, pvm, reset));
-  translates(sidesOf(offsets), place, outside, unpaired, { clientAt: 3, vmAt: 4, time: 5 });
+  translates(sidesOf(offsets), place, known, unpaired, { clientAt: 3, vmAt: 4, time: 5 });
 });
 
-test('a commit ends it', () => {
+test('a commit forgets an unpaired SYN', () => {
   const translator = new SvmTranslator(1);
   teachSyn(translator, vmSyn(place, { isn: 1, ts: 1, port: 8 }));
   translator.clear();

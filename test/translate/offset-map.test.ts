@@ -29,7 +29,7 @@ const connection: Connection = {
   clientIsn: 1,
   clientPort: 40000,
 };
-/** What the client knows, and what the VM has. */
+/** The numbers that the client knows, and the VM's own. */
 const client: Numbers = { isn: 0xffffffff, ts: 3 };
 const vm: Numbers = { isn: 7, ts: 0xfffffff0 };
 const exchange: Exchange = { clientAt: 10, vmAt: 20, time: 30, blocks: [[40, 50]] };
@@ -72,7 +72,7 @@ function translates(map: OffsetMap, c: Connection, known: Numbers, own: Numbers,
   translatesAll(sidesOf(map), c, known, own, [e]);
 }
 
-test('maps any connection out and in', () => {
+test('any connection is translated both ways', () => {
   fc.assert(
     fc.property(anyConnection, anyNumbers, anyNumbers, anyExchange, (c, known, own, e) => {
       translates(mapOf(c, known, own), c, known, own, e);
@@ -81,7 +81,7 @@ test('maps any connection out and in', () => {
   );
 });
 
-test('adding again adds up, around the wrap', () => {
+test('offsets that are added again add up, modulo 2^32', () => {
   const middle: Numbers = { isn: 0x80000001, ts: 0x7fffffff };
   const map = mapOf(connection, client, middle);
   add(map, keyOf(connection), vm.isn, (middle.isn - vm.isn) | 0, (middle.ts - vm.ts) | 0);
@@ -89,7 +89,7 @@ test('adding again adds up, around the wrap', () => {
   translates(map, connection, client, vm, exchange);
 });
 
-test('other flows, and what is not TCP, are not touched', () => {
+test('other flows, and frames that are not TCP, pass unchanged', () => {
   const map = mapOf(connection, client, vm);
   for (const other of [
     { ...connection, clientPort: 40001 },
@@ -141,7 +141,7 @@ test("the VM's reset is translated and ends the connection, the client's is tran
   assert.equal(map.size, 0);
 });
 
-test('noteSyn forgets on a SYN of that flow only, and changes no byte', () => {
+test('a SYN that is taught ends the connection of its flow only, and no byte changes', () => {
   const map = mapOf(connection, client, vm);
   for (const frame of [
     fromVm(connection, vm, exchange),
@@ -156,7 +156,7 @@ test('noteSyn forgets on a SYN of that flow only, and changes no byte', () => {
   assert.equal(map.size, 0);
 });
 
-test('export and import carry the whole map through JSON', () => {
+test('an exported map can be imported from JSON', () => {
   fc.assert(
     fc.property(
       fc.uniqueArray(anyConnection, { maxLength: 6, selector: (c) => keyOf(c).join() }),
@@ -171,7 +171,7 @@ test('export and import carry the whole map through JSON', () => {
         add(copy, keyOf({ ...connection, clientPort: 1 }), 1, 1, 1);
         copy.clear();
         copy.import(JSON.parse(JSON.stringify(map.export())));
-        assert.equal(copy.size, connections.length, 'what was there before is gone');
+        assert.equal(copy.size, connections.length, 'the earlier entry is gone');
         for (const c of connections) translates(copy, c, known, own, e);
         const sorted = (m: OffsetMap) =>
           m
@@ -204,7 +204,7 @@ test('the version changes with every change, and only then', () => {
   assert.equal(changed(), true);
 });
 
-test('a full map refuses another connection, and still adds to those it has', () => {
+test('a full map refuses another connection, and still adds to its own', () => {
   const map = new OffsetMap(1);
   const key = keyOf(connection);
   let added = 0;
@@ -263,10 +263,10 @@ test('a closed connection stays for TIME-WAIT after its last segment, and an ope
     [false, false, true],
   );
   map.sweep(9e9 as Instant);
-  assert.equal(has(map, all[2]), true, 'half closed, silent for weeks');
+  assert.equal(has(map, all[2]), true, 'half closed, silent for months');
 });
 
-test('a full map makes room: first of what is closed, then of what is long silent, never of what lives', () => {
+test('a full map forgets first closed connections, then silent ones, and never a living one', () => {
   const { map, all } = smallMap(4);
   map.sweep(0 as Instant);
   assert.equal(add(map, keyOf(all[4]), 1, 1, 1), false, 'all live');
@@ -306,7 +306,7 @@ test('a connection with a mapped port takes two names', () => {
   );
 });
 
-test('of two connections that the client would know by one name, the later one has it', () => {
+test('if two connections would have one name with the client, the later one has it', () => {
   const map = new OffsetMap(1);
   add(map, keyOf(connection), vm.isn, 5, 0, 81);
   const key = keyOf(connection);
@@ -318,17 +318,17 @@ test('of two connections that the client would know by one name, the later one h
   );
 });
 
-test('what follows a reset of the VM, for which nothing is known any more, is right as it is', () => {
+test('a segment after a reset of the VM passes unchanged', () => {
   const map = mapOf(connection, client, vm);
   const reset = fromVm(connection, vm, { ...exchange, flags: RST });
   map.output(reset, 0, reset.length);
   const late = fromClient(connection, client, exchange);
   becomes(inputOf(map), late, late);
   const echo = fromVm(connection, client, { ...exchange, flags: RST });
-  becomes(outputOf(map), echo, echo, 'a reset repeats the number that was acknowledged to it');
+  becomes(outputOf(map), echo, echo, 'a reset returns the number that was acknowledged');
 });
 
-test('an entry learns of a new connection from the SYN that the primary tells of, too', () => {
+test('a SYN that is taught gives a new connection on a mapped port its own entry', () => {
   const map = new OffsetMap(1);
   add(map, keyOf(connection), vm.isn, 5, 0, 81);
   const other = { ...connection };
@@ -346,7 +346,7 @@ test('an entry learns of a new connection from the SYN that the primary tells of
   );
 });
 
-test('an echo that is far ahead of all that was sent moves no clock', () => {
+test('an echo that is far ahead of every time that was sent does not move the clock', () => {
   const map = mapOf(connection, client, vm);
   translates(map, connection, client, vm, exchange);
   const forged = fromClient(connection, client, { ...exchange, time: 1 << 30 });

@@ -1,4 +1,4 @@
-/** ICMP errors through both translators: they quote a segment as whoever hears them knows it. */
+/** ICMP errors through both mappings: the receiver of an error gets the quoted segment in its own numbers. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -20,7 +20,7 @@ import {
 import { type QuoteOptions, quoting } from './quotes.ts';
 import { becomes, type Translator, teachSyn } from './rig.ts';
 
-/** One connection in a secondary's translator, and in what a failover makes of it. */
+/** One connection in a secondary's translator, and in the map that a failover makes of it. */
 function bothOf(c: Connection, pvm: Numbers, svm: Numbers): Translator[] {
   const translator = new SvmTranslator(1);
   const [known, own] = [vmSyn(c, pvm), vmSyn(c, svm)];
@@ -31,22 +31,22 @@ function bothOf(c: Connection, pvm: Numbers, svm: Numbers): Translator[] {
   return [translator, offsets];
 }
 
-function hears(translator: Translator, frame: Buffer, expected: Buffer): void {
+function toVm(translator: Translator, frame: Buffer, expected: Buffer): void {
   becomes((bytes, at, length) => translator.input(bytes, at, length), frame, expected, 'to the VM');
 }
 
-function says(translator: Translator, frame: Buffer, expected: Buffer): void {
+function toClient(translator: Translator, frame: Buffer, expected: Buffer): void {
   becomes((bytes, at, length) => translator.output(bytes, at, length), frame, expected, 'from the VM');
 }
 
-/** As much as RFC 792 asks for, all of it, and all of it with an extension behind. */
+/** The minimum of RFC 792, the whole segment, and the whole segment followed by an extension. */
 const anyQuote: fc.Arbitrary<Omit<QuoteOptions, 'version' | 'tags'>> = fc.constantFrom(
   { tcpBytes: 8 },
   {},
   { extension: true },
 );
 
-test('in IPv4, IPv6 and VLANs, both ways, however much is quoted', () => {
+test('errors in IPv4, IPv6 and VLANs are translated both ways, however much they quote', () => {
   fc.assert(
     fc.property(
       anyConnection,
@@ -58,10 +58,10 @@ test('in IPv4, IPv6 and VLANs, both ways, however much is quoted', () => {
       (c, pvm, svm, exchange, quote, which) => {
         const options = { version: c.version, tags: c.tags, ...quote };
         for (const translator of bothOf(c, pvm, svm)) {
-          const said = (vm: Numbers) => quoting(fromVm(c, vm, exchange), false, options);
-          const heard = (vm: Numbers) => quoting(fromClient(c, vm, exchange), true, options);
-          hears(translator, said(pvm), said(svm));
-          says(translator, heard(svm), heard(pvm));
+          const aboutOutput = (vm: Numbers) => quoting(fromVm(c, vm, exchange), false, options);
+          const aboutInput = (vm: Numbers) => quoting(fromClient(c, vm, exchange), true, options);
+          toVm(translator, aboutOutput(pvm), aboutOutput(svm));
+          toClient(translator, aboutInput(svm), aboutInput(pvm));
           const elsewhere = {
             ...c,
             tags: [...c.tags, { id: 9 }].slice(-2),
@@ -71,7 +71,7 @@ test('in IPv4, IPv6 and VLANs, both ways, however much is quoted', () => {
             ...options,
             tags: elsewhere.tags,
           });
-          hears(translator, other, other);
+          toVm(translator, other, other);
         }
       },
     ),
@@ -81,7 +81,7 @@ test('in IPv4, IPv6 and VLANs, both ways, however much is quoted', () => {
 
 const exchange = { clientAt: 9, vmAt: 5, time: 3, payload: Buffer.from('data') };
 
-test('a quote whose lengths lie is believed as far as it goes, and no further', () => {
+test('a quote with impossible lengths is translated as far as the frame has it', () => {
   for (const version of [4, 6] as const) {
     const c = { ...CONNECTION, version };
     const options = { version };
@@ -109,13 +109,13 @@ test('a quote whose lengths lie is believed as far as it goes, and no further', 
       wrong.push(['an IP header of 16 bytes', (frame) => frame.writeUInt8(0x44, l3)]);
     }
     for (const translator of bothOf(c, PVM, SVM)) {
-      for (const [, lie] of wrong) hears(translator, frameOf(PVM, lie), frameOf(PVM, lie));
-      // More than is there says nothing; what is there is translated, all checksums with it.
+      for (const [, lie] of wrong) toVm(translator, frameOf(PVM, lie), frameOf(PVM, lie));
+      // A length beyond the frame is cut to the frame: the part that is there is translated, with all checksums.
       for (const lie of [
         (frame: Buffer) => frame.writeUInt16BE(60_000, lengthAt),
         (frame: Buffer) => frame.writeUInt8(255, l3 - (version === 4 ? 3 : 4)),
       ])
-        hears(translator, frameOf(PVM, lie), frameOf(SVM, lie));
+        toVm(translator, frameOf(PVM, lie), frameOf(SVM, lie));
     }
   }
 });

@@ -1,4 +1,4 @@
-/** ICMP errors that quote a TCP frame, for tests: cut anywhere, in IPv4 and IPv6. */
+/** Builds ICMP errors that quote a TCP frame, cut anywhere, in IPv4 and IPv6. */
 import { CLIENT_ADDRESS, CLIENT_MAC, icmpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 
 export type QuoteOptions = {
@@ -7,13 +7,13 @@ export type QuoteOptions = {
   /** bytes of the TCP segment that are quoted; all when absent */
   tcpBytes?: number;
   type?: number;
-  /** behind the quote, which is padded to 128 bytes, an extension as RFC 4884 has it */
+  /** pads the quote to 128 bytes and adds an extension after it (RFC 4884) */
   extension?: boolean;
   /** bytes between the inner IP header and TCP */
   ipOptions?: number;
 };
 
-/** The error goes to the VM unless it is the VM's. */
+/** Returns an ICMP error about `frame`; `fromVm`: the VM sends the error. */
 export function quoting(frame: Buffer, fromVm: boolean, options: QuoteOptions): Buffer {
   const { version, tags = [], extension = false, ipOptions = 0 } = options;
   const type = options.type ?? (version === 4 ? 3 : 1);

@@ -60,7 +60,7 @@ const number32 = fc.oneof(
 );
 const delta = number32.map((value) => value | 0);
 
-/** Values in a segment, and how its options lie: NOPs before, between and after put them at any alignment. */
+/** Values in a segment, and where its options lie: NOPs before, between and after them give them any alignment. */
 type Case = {
   segment: TcpSegment;
   seq: number;
@@ -139,7 +139,7 @@ test("a client's segment: ack, SACK blocks and TSecr change, nothing else does, 
   );
 });
 
-test('every number of SACK blocks at every alignment', () => {
+test('any number of SACK blocks changes, at every alignment', () => {
   for (let count = 1; count <= 4; count++) {
     for (let before = 0; before < 4 && before + 2 + 8 * count <= 40; before++) {
       const frame = (down: number) => {
@@ -154,12 +154,12 @@ test('every number of SACK blocks at every alignment', () => {
   }
 });
 
-test('an ack that is not valid is not touched', () => {
+test('an acknowledgement that is not valid stays', () => {
   const frame = tcpFrame({ flags: RST, seq: 1, ack: 2, options: padded(timestamps(3, 4)) });
   assert.equal(input(frame, 99, 99), frame.toString('hex'));
 });
 
-test('a segment without timestamps takes the sequence delta only', () => {
+test('a segment without timestamps gets the sequence delta only', () => {
   assert.equal(output(tcpFrame({ seq: 1 }), 5, 9), tcpFrame({ seq: 6 }).toString('hex'));
 });
 
@@ -168,7 +168,7 @@ test('a timestamps option of a wrong length is not a timestamps option', () => {
   assert.equal(output(frame, 0, 9), frame.toString('hex'));
 });
 
-test('a SACK option that holds half a block: no byte behind it changes', () => {
+test('a SACK option with half a block: no byte after it changes', () => {
   const frame = (edge: number) =>
     tcpFrame({ ack: edge, options: [5, 8, ...[0, 0, 0, edge], 7, 7, 1, 1, 1, 1] });
   assert.equal(input(frame(9), -4, 0), frame(5).toString('hex'));

@@ -44,7 +44,7 @@ import {
 const known = fc.constantFrom('before' as const, 'after' as const, 'never' as const);
 const exchanges = fc.array(anyExchange, { minLength: 1, maxLength: 4 });
 
-test('a connection: the client sees the PVM, the SVM sees itself, whoever opens and whenever the PVM is known', () => {
+test("clients get the PVM's numbers and the SVM its own, whoever opens and whenever the PVM is known", () => {
   fc.assert(
     fc.property(anyConnection, anyNumbers, anyNumbers, known, exchanges, (c, pvm, svm, when, all) => {
       const translator = new SvmTranslator(1);
@@ -68,7 +68,7 @@ const pvm: Numbers = { isn: 0xfffffffe, ts: 0xffffff00 };
 const svm: Numbers = { isn: 0x10, ts: 0x20 };
 const exchange: Exchange = { clientAt: 100, vmAt: 200, time: 300, blocks: [[400, 500]] };
 
-test('nothing is translated while only one side is known', () => {
+test('nothing is translated while the SYN of only one VM is known', () => {
   const translator = new SvmTranslator(1);
   const { output, input } = sidesOf(translator);
   becomes(output, vmSyn(connection, svm), vmSyn(connection, svm));
@@ -78,7 +78,7 @@ test('nothing is translated while only one side is known', () => {
   becomes(input, fromClient(connection, pvm, exchange), fromClient(connection, pvm, exchange));
 });
 
-test('a SYN that was kept before the PVM was known is corrected once', () => {
+test('a SYN that was retained before the PVM was known is corrected once', () => {
   for (const clientOpens of [true, false]) {
     const c = { ...connection, clientOpens };
     const translator = new SvmTranslator(1);
@@ -94,7 +94,7 @@ test('a SYN that was kept before the PVM was known is corrected once', () => {
   }
 });
 
-test("repetitions of any side's SYN change nothing, though their TSval is later", () => {
+test('a repeated SYN changes nothing, though its TSval is later', () => {
   for (const clientOpens of [true, false]) {
     const c = { ...connection, clientOpens };
     const translator = new SvmTranslator(1);
@@ -107,7 +107,7 @@ test("repetitions of any side's SYN change nothing, though their TSval is later"
   }
 });
 
-test('a port pair used again within an epoch starts from nothing', () => {
+test('a new connection on the same ports replaces the old one within an epoch', () => {
   fc.assert(
     fc.property(
       anyConnection,
@@ -116,7 +116,7 @@ test('a port pair used again within an epoch starts from nothing', () => {
       (first, incarnations, all) => {
         const translator = new SvmTranslator(1);
         for (const [i, [p, s, when, clientOpens]] of incarnations.entries()) {
-          // ISNs that collide are another matter: nobody could tell those connections apart.
+          // ISNs never collide here: connections with equal ISNs could not be told apart.
           const c = { ...first, clientOpens, clientIsn: first.clientIsn + 1000 * i };
           const [isnP, isnS] = [1000 * i + (p.isn & 0xff), 1000 * i + (s.isn & 0xff) + 500];
           open(translator, c, { ...p, isn: isnP }, { ...s, isn: isnS }, when);
@@ -129,7 +129,7 @@ test('a port pair used again within an epoch starts from nothing', () => {
   );
 });
 
-test('the SVM may answer the new connection before the PVM, and the other way round', () => {
+test('either VM may be the first to send its SYN-ACK', () => {
   for (const pvmFirst of [true, false]) {
     const translator = new SvmTranslator(1);
     const { output, input } = sidesOf(translator);
@@ -155,7 +155,7 @@ test('a reset is translated both ways', () => {
   becomes(sidesOf(translator).output, bare(fromVm, svm), bare(fromVm, pvm));
 });
 
-test('a reset of a client does not tell the ISN', () => {
+test("a client's reset does not give the ISN", () => {
   const translator = new SvmTranslator(1);
   const { output, input } = sidesOf(translator);
   becomes(output, vmSyn(connection, svm), vmSyn(connection, svm));
@@ -164,7 +164,7 @@ test('a reset of a client does not tell the ISN', () => {
   becomes(input, handshakeAck(connection, pvm), handshakeAck(connection, svm));
 });
 
-test('other flows, and what is not TCP, are not touched', () => {
+test('other flows, and frames that are not TCP, pass unchanged', () => {
   const translator = new SvmTranslator(1);
   open(translator, connection, pvm, svm, 'before');
   const sides = sidesOf(translator);
@@ -182,7 +182,7 @@ test('other flows, and what is not TCP, are not touched', () => {
   }
 });
 
-test('only a SYN brings a connection in', () => {
+test('only a SYN adds a connection', () => {
   const translator = new SvmTranslator(1);
   leavesAlone(sidesOf(translator), connection, svm, [exchange]);
   assert.equal(translator.size, 0);
@@ -199,7 +199,7 @@ test('a commit ends every translation', () => {
   assert.equal(offsets.size, 0);
 });
 
-test('a side without timestamps leaves the other side its own', () => {
+test('timestamps are translated only if the SYNs of both VMs have them', () => {
   const translator = new SvmTranslator(1);
   const { output } = sidesOf(translator);
   teachSyn(translator, vmSyn({ ...connection, stamped: false }, pvm));
@@ -208,7 +208,7 @@ test('a side without timestamps leaves the other side its own', () => {
   translates(sidesOf(translator), connection, sameTs, svm, [exchange]);
 });
 
-test('more connections than the table holds: the surplus is left alone', () => {
+test('a connection beyond translationsMax is not translated', () => {
   const translator = new SvmTranslator(1);
   const sides = sidesOf(translator);
   const frame = vmSyn(connection, svm);
@@ -224,7 +224,7 @@ test('more connections than the table holds: the surplus is left alone', () => {
   leavesAlone(sides, surplus, svm, [exchange]);
 });
 
-test('a promotion carries over what differs, and only that', () => {
+test('a promotion carries over the connections that differ, and only those', () => {
   fc.assert(
     fc.property(anyConnection, anyNumbers, anyNumbers, known, exchanges, (c, p, s, when, all) => {
       const translator = new SvmTranslator(1);
@@ -242,7 +242,7 @@ test('a promotion carries over what differs, and only that', () => {
   );
 });
 
-test('two failovers in a row: one map does what the old map and the translator did one after the other', () => {
+test('two failovers in a row: one map does what the old map and the translator did together', () => {
   fc.assert(
     fc.property(anyConnection, anyNumbers, anyNumbers, anyNumbers, exchanges, (c, client, p, s, all) => {
       // The client knows the first VM's numbers, the second VM has p, and the third one s.
@@ -264,7 +264,7 @@ test('two failovers in a row: one map does what the old map and the translator d
       };
       translates(chained, c, client, s, all);
       translator.carryOver(offsets);
-      // Time goes on: what the client has echoed by now is not said again.
+      // Time advances: no exchange repeats a time that the client has echoed by now.
       const later = all.map((e, i) => ({ ...e, time: (1 << 20) + i }));
       translates(sidesOf(offsets), c, client, s, later);
     }),
@@ -316,7 +316,7 @@ test('a simultaneous open: SYN against SYN, then SYN-ACKs', () => {
   }
 });
 
-test('D-SACK blocks, below what is acknowledged, move like the others', () => {
+test('D-SACK blocks, which are before the acknowledgement, are translated like others', () => {
   const translator = new SvmTranslator(1);
   open(translator, connection, pvm, svm, 'before');
   const blocks: [number, number][] = [
@@ -327,7 +327,7 @@ test('D-SACK blocks, below what is acknowledged, move like the others', () => {
   translates(sidesOf(translator), connection, pvm, svm, [{ ...exchange, blocks }]);
 });
 
-test('a segment that does not acknowledge says nothing of the ISN, nor does one that is not the first', () => {
+test('only the first ACK of a client gives the ISN', () => {
   const translator = new SvmTranslator(1);
   const { output, input } = sidesOf(translator);
   becomes(output, vmSyn(connection, svm), vmSyn(connection, svm));
@@ -344,16 +344,16 @@ test('a signed connection is left alone, and reported once', () => {
       const translator = new SvmTranslator(1);
       const reported: string[] = [];
       translator.onSigned = (key) => reported.push(describeFlowKey(key));
-      const tell = () => teachSyn(translator, syn(pvm));
-      if (pvmFirst) tell();
+      const teach = () => teachSyn(translator, syn(pvm));
+      if (pvmFirst) teach();
       becomes(sidesOf(translator).output, syn(svm), syn(svm));
-      if (!pvmFirst) tell();
+      if (!pvmFirst) teach();
       becomes(sidesOf(translator).output, syn(svm), syn(svm), 'repeated');
       leavesAlone(sidesOf(translator), bare, svm, [exchange]);
       assert.deepEqual(reported, ['tcp 10.0.2.15:80 <-> 10.0.2.2:40000']);
       assert.equal(translator.counters.signed, 1);
       const offsets = new OffsetMap(1);
-      assert.equal(translator.carryOver(offsets), 1, 'lost, for its numbers differ');
+      assert.equal(translator.carryOver(offsets), 1, 'lost: its numbers differ');
       assert.equal(offsets.size, 0);
       translator.clear();
       teachSyn(translator, vmSyn(bare, pvm));
@@ -361,7 +361,7 @@ test('a signed connection is left alone, and reported once', () => {
         sidesOf(translator).output,
         vmSyn(bare, svm),
         vmSyn(bare, pvm),
-        'the next one on these ports is not',
+        'the next connection on these ports is not signed',
       );
     }
   }
@@ -391,7 +391,7 @@ function firstFragment(c: Connection, frame: Buffer, bytes: number): Buffer {
   return built;
 }
 
-test('a first fragment is translated like the whole segment; one without the whole header is not', () => {
+test('a first fragment is translated like the whole segment, unless its header is cut', () => {
   for (const version of [4, 6] as const) {
     const c = { ...connection, version };
     const translator = new SvmTranslator(1);
@@ -409,8 +409,8 @@ test('a first fragment is translated like the whole segment; one without the who
   }
 });
 
-test('no client sees time run backwards, however late the SVM answers and whatever the client has echoed', () => {
-  // Clocks tick alike from the commit on; each VM says its SYN, and later segments, at its own moment.
+test('no client receives a TSval before one that it has echoed, however late the SVM replies', () => {
+  // Both clocks advance alike from the commit on; each VM sends its SYN and its later segments at its own moment.
   const moment = fc.nat(5000);
   fc.assert(
     fc.property(
@@ -418,11 +418,11 @@ test('no client sees time run backwards, however late the SVM answers and whatev
       fc.record({
         pvmSyn: moment,
         svmSyn: moment,
-        pvmSays: fc.array(moment, { minLength: 1, maxLength: 6 }),
+        pvmSends: fc.array(moment, { minLength: 1, maxLength: 6 }),
         echoes: fc.nat(6),
       }),
       fc.array(fc.nat(300), { minLength: 1, maxLength: 6 }),
-      (clientOpens, { pvmSyn, svmSyn, pvmSays, echoes }, after) => {
+      (clientOpens, { pvmSyn, svmSyn, pvmSends, echoes }, after) => {
         const c = { ...connection, clientOpens };
         const translator = new SvmTranslator(1);
         const [p, s] = [
@@ -430,8 +430,8 @@ test('no client sees time run backwards, however late the SVM answers and whatev
           { isn: 2000, ts: 0x100 },
         ];
         open(translator, c, p, s, 'before');
-        // What the client has seen when the primary dies: times of the PVM from its SYN on.
-        const seen = pvmSays.map((ms) => Math.max(0, ms - pvmSyn)).sort((a, b) => a - b);
+        // The times that the client has received when the primary dies, counted from the PVM's SYN.
+        const seen = pvmSends.map((ms) => Math.max(0, ms - pvmSyn)).sort((a, b) => a - b);
         for (const time of seen.slice(0, echoes)) {
           const echo = fromClient(c, p, { clientAt: 1, vmAt: 1, time });
           translator.input(echo, 0, echo.length);
@@ -448,13 +448,13 @@ test('no client sees time run backwards, however late the SVM answers and whatev
           const value = frame.readInt32BE(14 + 20 + 20 + 2);
           if (((value - recent) | 0) >= 0) recent = value;
           else dropped++;
-          // PAWS: the client answers what it drops, as it answers all else, with the latest time that it knows.
-          const told = fromClient(c, p, { clientAt: 1, vmAt: 1, time: (recent - p.ts) | 0 });
-          offsets.input(told, 0, told.length);
-          const heard = told.readInt32BE(14 + 20 + 20 + 6);
+          // PAWS: the client acknowledges a segment that it drops, like any other, with the latest time that it has received.
+          const reply = fromClient(c, p, { clientAt: 1, vmAt: 1, time: (recent - p.ts) | 0 });
+          offsets.input(reply, 0, reply.length);
+          const echo = reply.readInt32BE(14 + 20 + 20 + 6);
           assert.ok(
-            ((heard - (s.ts + now - svmSyn)) | 0) <= 0,
-            'the VM hears of no time that it has not sent',
+            ((echo - (s.ts + now - svmSyn)) | 0) <= 0,
+            'the VM receives an echo of a time that it has not sent',
           );
         }
         assert.ok(dropped <= (echoes >= seen.length ? 0 : 1), `${dropped} segments dropped`);
@@ -464,18 +464,18 @@ test('no client sees time run backwards, however late the SVM answers and whatev
   );
 });
 
-test('a kept frame is not older than what the client has echoed', () => {
+test('a retained frame leaves with no earlier TSval than the client has echoed', () => {
   const translator = new SvmTranslator(1);
   open(translator, connection, pvm, svm, 'before');
-  const kept = fromVm(connection, svm, { clientAt: 1, vmAt: 1, time: 100 });
-  translator.output(kept, 0, kept.length);
+  const retained = fromVm(connection, svm, { clientAt: 1, vmAt: 1, time: 100 });
+  translator.output(retained, 0, retained.length);
   const echo = fromClient(connection, pvm, { clientAt: 1, vmAt: 1, time: 150 });
   translator.input(echo, 0, echo.length);
   const correct: Rewrite = (bytes, at, length) => {
     assert.equal(translator.correctSyn(bytes, at, length), false);
     translator.correctTime(bytes, at, length);
   };
-  becomes(correct, kept, fromVm(connection, pvm, { clientAt: 1, vmAt: 1, time: 150 }));
+  becomes(correct, retained, fromVm(connection, pvm, { clientAt: 1, vmAt: 1, time: 150 }));
   const young = fromVm(connection, pvm, { clientAt: 1, vmAt: 1, time: 160 });
   becomes(correct, young, young);
 });

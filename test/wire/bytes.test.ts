@@ -10,7 +10,7 @@ test('reads big-endian integers at any offset', () => {
   assert.equal(readI32(bytes, 3), 0x80000001 | 0);
 });
 
-test('writes what it reads and touches nothing else', () => {
+test('a written integer reads back, and no other byte changes', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 3 }), fc.nat(0xffff), fc.integer(), (at, short, long) => {
       const bytes = Buffer.alloc(8, 0xa5);

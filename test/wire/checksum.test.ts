@@ -22,7 +22,7 @@ test('an odd last byte is the high half of a word', () => {
   assert.equal(sumWords(Buffer.from('99010203', 'hex'), 1, 3, 5), 0x0102 + 0x0300 + 5);
 });
 
-test('agrees with the remainder by 0xffff, up to the longest datagram', () => {
+test('the sum is the remainder by 0xffff, up to the longest datagram', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(3), (bytes, at) => {
       const shifted = Buffer.concat([Buffer.alloc(at, 0xff), bytes, Buffer.from([0xff])]);
@@ -33,7 +33,7 @@ test('agrees with the remainder by 0xffff, up to the longest datagram', () => {
   assert.equal(foldChecksum(sumWords(longest, 0, 65535, 0)), internetChecksum(longest));
 });
 
-test('a header with its right checksum holds, and with one wrong bit does not', () => {
+test('a header checksum holds, and with one wrong bit it does not', () => {
   const header = ipv4({ protocol: 6, id: 0xbeef }, Buffer.alloc(0));
   assert.equal(headerChecksumHolds(header, 0, 20), true);
   for (let bit = 0; bit < 160; bit++) {
@@ -43,7 +43,7 @@ test('a header with its right checksum holds, and with one wrong bit does not', 
   }
 });
 
-test('checksums a transport segment with its pseudo header', () => {
+test('a transport checksum covers the pseudo header', () => {
   for (const version of [4, 6] as const) {
     for (const payload of [Buffer.alloc(0), Buffer.from('odd')]) {
       const frame = tcpFrame({ version, seq: 1, ack: 2, payload });
@@ -64,7 +64,7 @@ test('RFC 1624 section 4: the example that equation 2 gets wrong', () => {
   assert.equal(adjusted(0xdd2f, 0x55550000 | 0, 0x32850000 | 0, 0), 0x0000);
 });
 
-/** Words that lie on the corners of one's complement arithmetic, and any other. */
+/** Words at the corners of one's complement arithmetic, and any others. */
 const word = fc.oneof(fc.constantFrom(0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff), fc.nat(0xffff));
 const field = fc.tuple(word, word).map(([high, low]) => (high << 16) | low);
 
@@ -77,12 +77,12 @@ test('an incremental update equals a recomputation, at even and odd offsets', ()
       fc.nat(12),
       fc.boolean(),
       (words, before, after, offset, cornered) => {
-        // Never all zero, as no segment with its pseudo header is: then the sum has one form only.
+        // Never all zero, like a segment with its pseudo header: then the sum has only one representation.
         const bytes = Buffer.from([0, 6, ...words.flatMap((w) => [w >> 8, w & 255]), 0, 0, 0, 0]);
         const at = 2 + Math.min(offset, bytes.length - 6);
         bytes.writeInt32BE(before, at);
         if (cornered && at >= 4) {
-          // Makes the whole sum 0xffff, and so the checksum 0x0000.
+          // Makes the whole sum 0xffff, and therefore the checksum 0x0000.
           bytes.writeUInt16BE(6, 0);
           const rest = internetChecksum(bytes);
           bytes.writeUInt16BE((6 + rest) % 0xffff || 0xffff, 0);

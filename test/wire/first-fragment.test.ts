@@ -22,7 +22,7 @@ function viewOf(frame: Buffer): { first: boolean; view: PacketView } {
   return { first: viewFirstFragment(frame, view), view };
 }
 
-test('a first fragment is seen as the segment that it begins', () => {
+test('a first fragment is viewed as the segment that it begins', () => {
   for (const version of [4, 6] as const) {
     const { first, view } = viewOf(fragment(version, 0, 48));
     const expected = new PacketView();
@@ -43,7 +43,7 @@ test('a first fragment is seen as the segment that it begins', () => {
   }
 });
 
-test('other fragments, and other packets, are left', () => {
+test('other fragments and other packets are not viewed', () => {
   for (const version of [4, 6] as const) {
     for (const frame of [
       fragment(version, 24, 24),

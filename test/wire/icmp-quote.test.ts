@@ -8,15 +8,16 @@ import {
   icmpFrame,
   ipv4,
   paddingExtension,
+  placed,
   tcpFrame,
   udpFrame,
 } from '../frames.ts';
 import { quoting } from '../translate/quotes.ts';
 
 function quoteOf(frame: Buffer): PacketView | null {
-  const bytes = Buffer.concat([Buffer.alloc(3, 0xa5), frame, Buffer.alloc(64, 0xa5)]);
+  const { bytes, at, length } = placed(frame, 3, 64);
   const view = new PacketView();
-  parsePacket(bytes, 3, frame.length, view);
+  parsePacket(bytes, at, length, view);
   const quote = new PacketView();
   return viewQuote(bytes, view, quote) ? quote : null;
 }
@@ -24,7 +25,7 @@ function quoteOf(frame: Buffer): PacketView | null {
 const segment = (version: 4 | 6) =>
   tcpFrame({ version, sourcePort: 4321, destinationPort: 443, payload: Buffer.alloc(9) });
 
-test('finds the ports of a quoted segment, wherever the quote ends', () => {
+test('the ports of a quoted segment are found wherever the quote ends', () => {
   for (const version of [4, 6] as const) {
     for (let tcpBytes = 0; tcpBytes <= 29; tcpBytes++) {
       const frame = quoting(segment(version), false, { version, tcpBytes, tags: [] });
@@ -42,7 +43,7 @@ test('finds the ports of a quoted segment, wherever the quote ends', () => {
   }
 });
 
-test('the errors, and nothing else', () => {
+test('errors quote a segment, and no other message does', () => {
   for (const [version, errors] of [
     [4, [3, 4, 5, 11, 12]],
     [6, [1, 2, 3, 4]],
@@ -54,7 +55,7 @@ test('the errors, and nothing else', () => {
   }
 });
 
-test('an extension behind the quote does not belong to it', () => {
+test('an extension after the quote is not part of it', () => {
   for (const version of [4, 6] as const) {
     const quote = quoteOf(quoting(segment(version), false, { version, extension: true, tcpBytes: 20 }));
     assert.ok(quote);
@@ -62,7 +63,7 @@ test('an extension behind the quote does not belong to it', () => {
     assert.equal(
       quote.end - quote.l3,
       Math.min(128, ip + 29),
-      'as long as the quoted packet says, and no longer',
+      'as long as the length of the quoted packet, and no longer',
     );
   }
   const long = tcpFrame({ payload: Buffer.alloc(500) });
@@ -70,7 +71,7 @@ test('an extension behind the quote does not belong to it', () => {
   assert.equal(cut && cut.end - cut.l3, 128);
 });
 
-test('options and extension headers before the segment', () => {
+test('options and extension headers before the segment are skipped', () => {
   const four = tcpFrame({ sourcePort: 4321, ipOptions: [1, 1, 1, 1] });
   assert.equal(quoteOf(quoting(four, false, { version: 4, ipOptions: 4, tcpBytes: 8 }))?.sourcePort, 4321);
   const extensions = [paddingExtension(0), paddingExtension(60, 1), fragmentExtension(0, true, 7)];
@@ -84,7 +85,7 @@ test('options and extension headers before the segment', () => {
   assert.equal(quoteOf(quoting(tcpFrame({ version: 6, extensions: nine }), false, { version: 6 })), null);
 });
 
-test('what is quoted may be anything', () => {
+test('a quote of any bytes is viewed within the frame or not at all', () => {
   assert.equal(quoteOf(quoting(udpFrame({}), false, { version: 4 })), null);
   assert.equal(quoteOf(quoting(udpFrame({ version: 6 }), false, { version: 6 })), null);
   assert.equal(quoteOf(icmpFrame({ type: 3 })), null, 'nothing');

@@ -14,6 +14,7 @@ import {
   ipv6,
   type LinkLayer,
   paddingExtension,
+  placed,
   SYN,
   sack,
   type TcpSegment,
@@ -23,10 +24,9 @@ import {
 
 const payload = Buffer.from('hello');
 
-/** Parses a frame that lies in the middle of a larger buffer full of 0xa5. */
+/** Parses a frame that lies in the middle of a larger buffer. */
 function parse(frame: Uint8Array, at = 7): { view: PacketView; kind: number } {
-  const bytes = Buffer.alloc(at + frame.length + 9, 0xa5);
-  bytes.set(frame, at);
+  const { bytes } = placed(frame, at, 9);
   const view = new PacketView();
   const kind = parsePacket(bytes, at, frame.length, view);
   assert.equal(view.kind, kind);
@@ -133,7 +133,7 @@ for (const { name, link, tagBytes, vlan } of taggings) {
   });
 }
 
-test('a third VLAN tag is not looked into', () => {
+test('a third VLAN tag is not parsed', () => {
   const { view, kind } = parse(tcpFrame({ tags: [{ id: 1 }, { id: 2 }, { id: 3 }] }));
   assert.deepEqual([kind, view.etherType, view.vlan], [PACKET.nonIp, 0x8100, 0x1002]);
 });
@@ -180,7 +180,7 @@ test('fragments, first and later, have no ports', () => {
   }
 });
 
-test('an IPv6 packet that says it is a fragment and is whole is none', () => {
+test('an IPv6 packet that is its only fragment is not a fragment', () => {
   const segment = tcpFrame({ version: 6, payload }).subarray(54);
   for (const extensions of [
     [fragmentExtension(0, false, 9)],
@@ -191,7 +191,7 @@ test('an IPv6 packet that says it is a fragment and is whole is none', () => {
   }
 });
 
-test('a fragment with nothing in it, with less than whole units, or beyond 64 KiB is malformed', () => {
+test('a fragment without payload, with a partial unit, or beyond 64 KiB is malformed', () => {
   for (const [fragmentOffset, moreFragments, bytes, sound] of [
     [8, true, 0, false],
     [8, false, 0, false],
@@ -209,7 +209,7 @@ test('a fragment with nothing in it, with less than whole units, or beyond 64 Ki
   }
 });
 
-test('AH ends the chain: it is looked at with all that it signs', () => {
+test('AH ends the extension headers: the packet that it signs is compared together with it', () => {
   const signed = Buffer.concat([Buffer.from([6, 4]), Buffer.alloc(22), tcpFrame({}).subarray(34)]);
   const extensions = [paddingExtension(0)];
   for (const frame of [
@@ -221,7 +221,7 @@ test('AH ends the chain: it is looked at with all that it signs', () => {
   }
 });
 
-test('an IP length of 0 reaches to the end of a frame that will be cut into segments, and of no other', () => {
+test('an IP length of 0 means the end of the frame only if the frame will be cut into segments', () => {
   for (const [version, lengthAt] of [
     [4, 16],
     [6, 18],
@@ -234,11 +234,11 @@ test('an IP length of 0 reaches to the end of a frame that will be cut into segm
     assert.deepEqual([view.end, view.payloadBytes], [frame.length, payload.length]);
     const padded = tcpFrame({ version, payload, padTo: 200 });
     parseGsoPacket(padded, 0, padded.length, view);
-    assert.equal(view.payloadBytes, payload.length, 'a length that is there counts');
+    assert.equal(view.payloadBytes, payload.length, 'a length other than 0 counts');
   }
 });
 
-test('UDP-Lite: ports, and all that IP says for payload, whatever its checksum covers', () => {
+test('UDP-Lite: the payload is what IP says, whatever the checksum covers', () => {
   const frame = (coverage: number) => {
     const bytes = udpFrame({ payload });
     bytes[23] = 136;
@@ -259,7 +259,7 @@ test('SCTP: its ports', () => {
   assert.equal(parse(ethernet(0x0800, ipv4({ protocol: 132 }, sctp.subarray(0, 3)))).kind, PACKET.malformed);
 });
 
-test('a later IPv6 fragment is not read as an extension header', () => {
+test('a later IPv6 fragment is not parsed as an extension header', () => {
   // Its first bytes would make a destination options header of 2048 bytes.
   const later = ipv6(
     { next: 60, extensions: [fragmentExtension(64, false, 1)] },
@@ -286,7 +286,7 @@ test('other IP protocols, and ICMP of the wrong version', () => {
   assert.equal(parse(ethernet(0x86dd, ipv6({ next: 59 }, Buffer.alloc(0)))).kind, PACKET.otherIp);
 });
 
-test('a frame leaves nothing in the view for the next', () => {
+test('parsing a frame leaves nothing in the view of the frame before', () => {
   const view = new PacketView();
   const parseInto = (frame: Buffer) => parsePacket(frame, 0, frame.length, view);
   parseInto(tcpFrame({ tags: [{ id: 5 }], flags: SYN }));
@@ -304,7 +304,7 @@ test('a frame leaves nothing in the view for the next', () => {
   assert.equal(view.fragment, false);
 });
 
-/** Sets bytes of a good frame and wants it refused. */
+/** Sets bytes of a good frame, which must then be malformed. */
 function refuses(what: string, frame: Buffer, changes: [at: number, value: number][]): void {
   test(`malformed: ${what}`, () => {
     const bad = Buffer.from(frame);
@@ -350,7 +350,7 @@ refuses('ICMP header cut', icmpFrame({ type: 3 }), [[17, 23]]);
 refuses('ICMP echo cut', icmpFrame({ type: 8 }), [[17, 27]]);
 refuses('ICMPv6 echo cut', icmpFrame({ version: 6, type: 128 }), [[19, 7]]);
 
-test('bytes behind a UDP datagram are payload, and so is its length then', () => {
+test('bytes after a UDP datagram are payload, and so is then its length', () => {
   const frame = Buffer.from(udp4);
   frame[39] = 10;
   const { view, kind } = parse(frame);
@@ -399,7 +399,7 @@ function checkBounds(view: PacketView, at: number, end: number): void {
   if (view.kind === PACKET.udp) assert.equal(view.l4 + 8, view.payload);
 }
 
-test('any frame, cut anywhere, with any bytes changed: no throw, nothing outside, deterministic', () => {
+test('any frame, cut anywhere, with any bytes changed, is viewed within its bounds and always the same', () => {
   const change = fc.tuple(
     fc.nat(90),
     fc.oneof(fc.constantFrom(0, 1, 4, 44, 60, 0x45, 0x4f, 0xff), fc.nat(255)),
@@ -418,7 +418,7 @@ test('any frame, cut anywhere, with any bytes changed: no throw, nothing outside
         const view = new PacketView();
         if (parsePacket(bytes, at, length, view) !== PACKET.malformed) checkBounds(view, at, at + length);
 
-        // What lies around the frame has no say, and neither has what the view held before.
+        // Neither the bytes around the frame nor the view's earlier content changes the result.
         const surrounded = Buffer.concat([
           Buffer.alloc(at, 0xff),
           bytes.subarray(at),

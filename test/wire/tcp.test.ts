@@ -92,7 +92,7 @@ test('timestamps are found wherever they are, if their length is right', () => {
   assert.equal(timestampsIn([]), NONE);
 });
 
-test('any bytes: an option that is found lies inside', () => {
+test('an option that is found in any bytes lies within them', () => {
   const bytes = fc.uint8Array({ maxLength: 40 });
   fc.assert(
     fc.property(bytes, fc.nat(10), fc.nat(12), (options, at, kind) => {

@@ -10,12 +10,12 @@ function at(header: Buffer, headerBytes = header.length, frameBytes = 66): numbe
   return partialChecksumAt(bytes, 8, header.length + frameBytes, headerBytes);
 }
 
-test('the field lies at csum_start + csum_offset of the frame behind the header', () => {
+test('the checksum lies at csum_start + csum_offset of the frame after the header', () => {
   assert.equal(at(HEADER), 8 + 12 + 34 + 16);
   assert.equal(at(HEADER.subarray(0, 10)), 8 + 10 + 34 + 16);
 });
 
-test('no incomplete checksum: flag not set, no header, or a field outside the frame', () => {
+test('a checksum is not partial if the flag is not set, or without a header, or outside the frame', () => {
   const without = Buffer.from(HEADER);
   without[0] = 2;
   assert.equal(at(without), -1);
