@@ -7,9 +7,6 @@ import { ROOT, readDoc } from './tables.ts';
 const README_LINES_MAX = 80;
 const COLUMNS_MAX = 140;
 
-/** Pages that are not wrapped yet. */
-const WIDE = ['docs/simulator.md'];
-
 /** A command for QMP is one line. */
 const isQmpCommand = (line: string): boolean => line.startsWith('{"execute":');
 
@@ -22,7 +19,7 @@ for (const doc of ['README.md', 'CHANGELOG.md', ...globSync('docs/*.md', { cwd: 
     const wide = readDoc(doc)
       .split('\n')
       .flatMap((line, i) => ([...line].length > COLUMNS_MAX && !isQmpCommand(line) ? [i + 1] : []));
-    if (!WIDE.includes(doc)) assert.deepEqual(wide, [], `${doc}: lines that are too long`);
+    assert.deepEqual(wide, [], `${doc}: lines that are too long`);
   });
 }
 
