@@ -14,6 +14,7 @@ import { runWorld, type WorldResult } from './world.ts';
 
 const LEGEND = `
        ms who        what happens
+          drawn      what the seed has drawn: network, hosts, guest, clients, faults
           node-X     an event of X's event log, or its process starts or ends
           qemu-X     a VM starts, dies, or reaches a phase of a checkpoint
           arbiter    the record, as it was just changed

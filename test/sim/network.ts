@@ -38,7 +38,7 @@ export class Network {
   private readonly troubles: Trouble[] = [];
   private readonly loop: Loop;
   private readonly die: Die;
-  private readonly kind: 'hub' | 'bridge';
+  readonly kind: 'hub' | 'bridge';
   /** The port where each source was last seen; there are few. */
   private readonly places: { readonly mac: Uint8Array; port: Port }[] = [];
 

@@ -17,7 +17,7 @@ import { GUEST_MAC, type HostSpec, type Mix, makeMix } from './guest/mix.ts';
 import { Injector } from './injector.ts';
 import { Journal, type Violation } from './journal.ts';
 import { Loop, Process } from './loop.ts';
-import { Network } from './network.ts';
+import { Network, type PortQuality } from './network.ts';
 import { Audit } from './rules/audit.ts';
 import { Lineage } from './rules/lineage.ts';
 import { Progress } from './rules/progress.ts';
@@ -97,6 +97,8 @@ class World {
   private readonly outside: Process;
   private readonly hosts: Hosts;
   private readonly clients: ClientHost[] = [];
+  /** What was drawn for each client host. */
+  private readonly clientQualities: PortQuality[] = [];
   private readonly lossy = new Set<ClientHost>();
   private readonly mix: Mix;
   private readonly faults: Fault[];
@@ -167,6 +169,7 @@ class World {
   run(): WorldResult {
     const { loop, journal } = this;
     const left = [...this.faults.keys()].filter((i) => this.options.without?.has(i) !== true);
+    if (journal.isTraced) for (const line of this.drawn(left)) journal.trace('drawn', line);
     this.start(this.hosts.a, 0);
     this.start(this.hosts.b, this.die.within(0, 1500));
     for (const i of left) loop.at(this.faults[i].atMs, null, () => this.injector.inject(this.faults[i]));
@@ -192,6 +195,29 @@ class World {
       steps: loop.steps,
       stats: { ...journal.stats, ...this.network.counters },
     };
+  }
+
+  /** Describes what the seed has drawn: the network, both hosts, the clients and the faults. */
+  private drawn(left: readonly number[]): string[] {
+    const { hosts, mix, network, sockets } = this;
+    const route = (from: Side, to: Side) => {
+      const { delayMs, jitterMs } = sockets.route(from, to);
+      return `${from} to ${to} ${delayMs} ms and up to ${jitterMs} ms`;
+    };
+    const tcp = JSON.stringify(mix.guest.tcp);
+    return [
+      `network: a ${network.kind}; link: ${route('a', 'b')}, ${route('b', 'a')}`,
+      ...Object.values(hosts).map(
+        ({ side, config, arbiterWay, slow }) =>
+          `host ${side}: checkpoints every ${config.checkpoint.intervalMsMax} ms, arbiter within ${arbiterWay.delayMsMax} ms, input read within ${slow.inputMs} ms, output within ${slow.outputMs} ms`,
+      ),
+      `guest: ${tcp}${mix.guest.dial === undefined ? '' : `, opens a connection every ${mix.guest.dial.everyMs} ms`}`,
+      ...this.clients.map(({ clients }, i) => {
+        const names = clients.map(({ name }) => name).join(', ');
+        return `client-${i}: ${names}; ${JSON.stringify(this.clientQualities[i])}`;
+      }),
+      ...left.map((i) => `fault ${i}: ${describeFault(this.faults[i])}`),
+    ];
   }
 
   /** Every CHECK_MS: the rules that look at a state. The others are notified of what happens. */
@@ -272,6 +298,7 @@ class World {
     };
     host = spec.make(port);
     this.clients.push(host);
+    this.clientQualities.push(quality);
     if (quality.loss > 0) this.lossy.add(host);
   }
 
