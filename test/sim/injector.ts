@@ -13,7 +13,8 @@ import type { SentOutput } from './rules/output-commit.ts';
 import type { ArbiterRecord, Lost } from './sim-arbiter.ts';
 import { ARBITER_MS_MAX, type Hosts, type Life, otherOf, type SimHost } from './sim-host.ts';
 import type { Phase } from './sim-qemu.ts';
-import type { Route, Sockets } from './sockets.ts';
+import type { Route } from './sim-socket.ts';
+import type { Sockets } from './sockets.ts';
 import { WORLD_LIMITS } from './world-limits.ts';
 
 const CONTEST_ARBITER_MS = 400;

@@ -48,12 +48,12 @@ export class Journal {
     this.violation('exception', `${owner?.name ?? 'world'}: ${stackOf(cause)}`);
   }
 
-  /** An invariant of the code does not hold, whoever catches the error. */
+  /** An invariant of the code does not hold, even if the code catches the error. */
   invariantFailed(failure: InvariantError): void {
     this.violation('assertion', stackOf(failure));
   }
 
-  /** A promise rejected that nobody awaits: Node would end the process. */
+  /** A promise rejected that no code awaits: Node would end the process. */
   unhandled(cause: unknown): void {
     this.violation('assertion', `unhandled rejection: ${stackOf(cause)}`);
   }

@@ -10,7 +10,7 @@ import type { Audit, Counted } from './rules/audit.ts';
 import type { Sent, SentOutput } from './rules/output-commit.ts';
 import type { ArbiterWay } from './sim-arbiter.ts';
 import type { SimQemu } from './sim-qemu.ts';
-import type { Host, SimSocket } from './sockets.ts';
+import type { Host, SimSocket } from './sim-socket.ts';
 import { configOf } from './world-config.ts';
 
 /** The slowest arbiter of a world without faults. */

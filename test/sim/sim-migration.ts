@@ -1,6 +1,6 @@
 /** One end of QEMU's migration stream in COLO: 32-bit messages, and pieces of state with a length. */
 import type { KernelStream } from '../../src/io/byte-stream.ts';
-import type { SimSocket } from './sockets.ts';
+import type { SimSocket } from './sim-socket.ts';
 
 export const MESSAGE = {
   ready: 0,

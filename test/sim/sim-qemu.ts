@@ -17,8 +17,9 @@ import type { Die } from './guest/die.ts';
 import type { Machine, MachinePort } from './guest/machine.ts';
 import { type Loop, Process } from './loop.ts';
 import { MESSAGE, MigrationStream, PIECE } from './sim-migration.ts';
+import type { Host } from './sim-socket.ts';
 import { type Consumed, SimVm } from './sim-vm.ts';
-import type { Host, Sockets } from './sockets.ts';
+import type { Sockets } from './sockets.ts';
 
 /** As QEMU 11 sends them before READY: PONG and SHUT of the return path. */
 const RETURN_PATH = [

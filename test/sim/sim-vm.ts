@@ -9,7 +9,7 @@ import type { Die } from './guest/die.ts';
 import type { Machine, MachinePort } from './guest/machine.ts';
 import type { Process } from './loop.ts';
 import { SentOutput } from './rules/output-commit.ts';
-import type { SimSocket } from './sockets.ts';
+import type { SimSocket } from './sim-socket.ts';
 
 /** NET_BUFSIZE: what a stopped VM reads. */
 const NET_BUFFER_BYTES = 69_632;

@@ -27,7 +27,8 @@ import { ArbiterRecord, SimArbiter } from './sim-arbiter.ts';
 import { type Hosts, type Life, newHost, type SimHost } from './sim-host.ts';
 import { simLauncher } from './sim-launcher.ts';
 import type { Phase, QemuEvents, SimQemu } from './sim-qemu.ts';
-import { type SimSocket, Sockets } from './sockets.ts';
+import type { SimSocket } from './sim-socket.ts';
+import { Sockets } from './sockets.ts';
 import { WORLD_LIMITS } from './world-limits.ts';
 
 export type WorldOptions = {

@@ -3,7 +3,8 @@ import { Die } from '../guest/die.ts';
 import type { Machine } from '../guest/machine.ts';
 import { Loop, Process } from '../loop.ts';
 import { simLauncher } from '../sim-launcher.ts';
-import { type Host, Sockets } from '../sockets.ts';
+import type { Host } from '../sim-socket.ts';
+import { Sockets } from '../sockets.ts';
 import type { Place } from './script.ts';
 
 /** A guest that sends nothing and ignores its input. */

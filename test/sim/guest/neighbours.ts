@@ -180,7 +180,7 @@ export class Neighbours {
     return neighbour;
   }
 
-  /** An announcement that nobody asked for changes an address that is known, and adds none (RFC 4861 section 7.2.5). */
+  /** An unsolicited announcement changes an address that is known, and adds none (RFC 4861 section 7.2.5). */
   private refresh(address: Address, mac: Mac): void {
     if (this.find(address)?.knownAtMs !== -NEVER) this.learn(address, mac);
   }

@@ -2,7 +2,7 @@
  * A small IP host: Ethernet, a neighbour cache (neighbours.ts), IPv4 and IPv6, ICMP echo, UDP, TCP.
  *
  * Every checksum is verified. A frame with a wrong one is dropped and counted: where no fault was injected, a count above
- * zero is an error of whoever carried the frame. All peers are on one network, so there are no routes.
+ * zero is an error of the network or the node. All peers are on one network, so there are no routes.
  *
  * Within one call, nothing is sent before the application has looked: the stack collects connections that something
  * happened to (`touch`), notifies their application, then sends their output. No connection stays collected between

@@ -23,7 +23,7 @@ export class TcpReceiver {
   ackNow = false;
   /** When a delayed ACK is due. */
   ackAt = NEVER;
-  /** What the last ACK said. */
+  /** The number of the last ACK. */
   lastAck = 0;
   private readonly host: { readonly port: MachinePort; readonly tcp: TcpOptions };
   /** The window's right edge as last announced. */

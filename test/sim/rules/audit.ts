@@ -3,7 +3,7 @@
  * give back its memory?
  *
  * Accounting: for each way through the node, the world counts the frames at one end, and the node's counters and queues
- * say what became of them. When a path is first seen, the difference of the two is some number; from then on it must
+ * account for them. When a path is first seen, the difference of the two is some number; from then on it must
  * stay that number. If it changes, a frame was lost or repeated without being counted. The difference is taken only
  * while the sockets in between are empty.
  */
@@ -18,7 +18,7 @@ import type { LinkChannel } from '../../../src/link/link-channel.ts';
 import type { ColoNode } from '../../../src/node/node.ts';
 import type { Instant } from '../../../src/units.ts';
 import type { SimQemu } from '../sim-qemu.ts';
-import type { SimSocket } from '../sockets.ts';
+import type { SimSocket } from '../sim-socket.ts';
 
 type Port = Omit<FramePort, never> & { stream: SimSocket | null };
 type Path = Omit<PrimaryPath, never> & {

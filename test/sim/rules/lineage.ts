@@ -83,7 +83,7 @@ export class Lineage {
     const { journal, hosts, injector } = this.scene;
     if (record.state !== 'alone') return null;
     if (this.covered && hosts[record.primary as Side].vmDied)
-      journal.violation('nothing lost', `${record.primary} asks to go on alone, and its VM is dead`);
+      journal.violation('nothing lost', `${record.primary} claims to be alone, and its VM is dead`);
     return injector.lostOfClaim(record);
   }
 
