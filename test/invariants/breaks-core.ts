@@ -60,6 +60,13 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/io/frame-port.ts',
+    find: '    this.stream = null;\n',
+    put: '',
+    message: ' already has a stream',
+    test: 'test/node/uplink.test.ts',
+  },
+  {
+    file: 'src/io/frame-port.ts',
     find: '    if (this.pauses++ === 0) this.stream?.pause();',
     put: '    if (this.pauses === 0) this.stream?.pause();',
     message: ' port resumed reading that was not paused',

@@ -465,3 +465,35 @@ test('without autoProtect a candidate waits until an operator asks for protectio
   step(pair, linkLost);
   assert.deepEqual(pair.state, { name: 'alone', peer: null });
 });
+
+test('protectedBy changes the generation that is shown, and neither state nor revision', () => {
+  const pair = pairIn(secondary, ALONE_B);
+  assert.deepEqual(step(pair, { type: 'protectedBy', generation: 4 }), []);
+  assert.equal(pair.state, secondary);
+  assert.deepEqual(pair.stored, { revision: 7, record: next(ALONE_B) });
+  assert.equal(generationOf(pair), 4);
+  assert.equal(ALONE_B.generation, 3, 'the stored record itself is not changed');
+  const unread = pairIn(candidate, null);
+  assert.deepEqual(step(unread, { type: 'protectedBy', generation: 4 }), []);
+  assert.equal(unread.stored.record, null);
+});
+
+test('a VM that has failed ends the node with exit code 1, in every state but stopped', () => {
+  for (const state of [
+    starting,
+    candidate,
+    secondary,
+    orphaned,
+    alone,
+    syncing,
+    primary,
+    claiming('boot'),
+    fenced,
+  ]) {
+    const pair = pairIn(state, ALONE_A);
+    const effects = step(pair, { type: 'vmFailed', message: 'QEMU hangs' });
+    assert.deepEqual(effects, [{ do: 'exit', code: 1, message: 'QEMU hangs' }], state.name);
+    assert.equal(pair.state.name, 'stopped');
+    assert.deepEqual(step(pair, { type: 'vmFailed', message: 'again' }), []);
+  }
+});

@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ColoError } from '../../src/error.ts';
+import { type Hello, MESSAGE } from '../../src/link/link-protocol.ts';
+import { AsPrimary } from '../../src/node/as-primary.ts';
+import { settled } from '../checkpoint/fake-time.ts';
+import { TwoPaths } from '../datapath/two-paths.ts';
+import { FakeLauncher } from './fake-launcher.ts';
+import { fakeParts } from './parts.ts';
+
+const HELLO = { channel: 'data', node: 'a', role: 'candidate', generation: 3 } as Hello;
+
+function toBoot() {
+  const launcher = new FakeLauncher();
+  const { parts, dispatched, emitted } = fakeParts({ launcher, transports: { connect: launcher.connect } });
+  const primary = AsPrimary.toBoot(parts, 1);
+  return { launcher, parts, dispatched, emitted, primary, types: () => dispatched.map(({ type }) => type) };
+}
+
+/** A primary with a VM and a session; the test has the peer's end of the link. */
+async function withSession() {
+  const all = toBoot();
+  await all.primary.boot();
+  const paths = new TwoPaths();
+  paths.primaryLink.unlisten();
+  all.primary.openSession(paths.primaryLink, HELLO);
+  return { ...all, paths, link: paths.primaryLink };
+}
+
+test('a VM that cannot be started is dispatched as vmFailed, with its code', async () => {
+  const { launcher, dispatched, primary } = toBoot();
+  launcher.qmpReady = Promise.reject(new ColoError('COLO_QMP_CONNECT', 'no greeting'));
+  await primary.boot();
+  assert.deepEqual(dispatched, [{ type: 'vmFailed', message: 'COLO_QMP_CONNECT: no greeting' }]);
+});
+
+for (const how of ['end', 'fence'] as const) {
+  test(`a primary dispatches nothing for a VM that starts after its ${how}`, async () => {
+    const { launcher, dispatched, emitted, primary } = toBoot();
+    const ready = Promise.withResolvers<void>();
+    launcher.qmpReady = ready.promise;
+    const booted = primary.boot();
+    await settled();
+    void primary[how]();
+    ready.resolve();
+    await booted;
+    assert.equal(launcher.latest.hasEnded, true);
+    assert.deepEqual([dispatched, emitted], [[], []]);
+  });
+
+  test(`a primary dispatches nothing for a link that closes after its ${how}`, async () => {
+    const { primary, link, paths, types } = await withSession();
+    void primary[how]();
+    link.close();
+    paths.settle();
+    assert.equal(primary.session, null);
+    assert.deepEqual(types(), ['linkUp']);
+  });
+}
+
+test('a session that is closed twice dispatches linkLost once', async () => {
+  const { primary, paths, emitted, dispatched } = await withSession();
+  const { session } = primary;
+  session?.close('first cause');
+  session?.close('second cause');
+  paths.settle();
+  assert.deepEqual(dispatched, [
+    { type: 'linkUp', peer: 'a' },
+    { type: 'linkLost', cause: 'first cause' },
+  ]);
+  assert.deepEqual(emitted, ['vm.started', 'link.up', 'link.lost']);
+  assert.equal(primary.session, null);
+});
+
+test('a primary without a VM opens no session', () => {
+  const { primary, types } = toBoot();
+  const { primaryLink } = new TwoPaths();
+  primary.openSession(primaryLink, HELLO);
+  assert.equal(primaryLink.isOpen, false);
+  assert.deepEqual(types(), []);
+});
+
+test('a fenced primary has no VM and no voice, and can still send YIELDED', async () => {
+  const { launcher, primary, link, paths } = await withSession();
+  const received: number[] = [];
+  paths.onControl = (side, type) => {
+    if (side === 'secondary') received.push(type);
+  };
+  primary.fence();
+  primary.sendYielded();
+  paths.settle();
+  assert.deepEqual(received, [MESSAGE.yielded]);
+  assert.equal(link.isOpen, true);
+  assert.equal(launcher.latest.hasEnded, true);
+  assert.deepEqual([primary.vm.vm, primary.path.voice.isFenced, primary.isOver], [null, true, true]);
+});
+
+test('a VM that does not leave COLO is dispatched as vmFailed', async () => {
+  const { primary, dispatched, emitted } = await withSession();
+  const { vm } = primary.vm;
+  assert.ok(vm !== null);
+  vm.failover = () => Promise.reject(new ColoError('COLO_QEMU_FAILOVER', 'hangs'));
+  primary.speakByLease();
+  await primary.goAlone(2, 'cable');
+  assert.deepEqual(dispatched.at(-1), { type: 'vmFailed', message: 'COLO_QEMU_FAILOVER: hangs' });
+  assert.deepEqual(emitted.slice(-2), ['pair.alone', 'vm.failover-failed']);
+});

@@ -1,0 +1,99 @@
+/** QEMUs in memory, for tests of a role's VM: each can do COLO, replies to the queries of a start, and runs until it is killed. */
+import { ColoError } from '../../src/error.ts';
+import { COMMANDS_NEEDED } from '../../src/qemu/capabilities.ts';
+import type { QemuLauncher, QmpConnection, RunningQemu } from '../../src/qemu/launcher.ts';
+import type { QemuExit } from '../../src/qemu/process.ts';
+import { type FakeStream, fakePair } from '../io/fake-stream.ts';
+
+const REPLIES: Record<string, unknown> = {
+  'query-kvm': { enabled: true },
+  'query-migrate-capabilities': [{ capability: 'x-colo' }],
+  'query-commands': COMMANDS_NEEDED.map((name) => ({ name })),
+  'query-command-line-options': [],
+};
+
+export class FakeQemu implements RunningQemu {
+  readonly pid = 4711;
+  readonly exited: Promise<QemuExit>;
+  readonly signal: AbortSignal;
+  /** QMP commands are replied to; otherwise they fail */
+  replying = true;
+  private readonly ended = new AbortController();
+  private readonly exit: (exit: QemuExit) => void;
+  private readonly qmpListeners = new Set<() => void>();
+
+  constructor() {
+    const { promise, resolve } = Promise.withResolvers<QemuExit>();
+    this.exited = promise;
+    this.exit = resolve;
+    this.signal = this.ended.signal;
+  }
+
+  get hasEnded(): boolean {
+    return this.signal.aborted;
+  }
+
+  kill(): void {
+    this.ended.abort();
+    this.exit({ code: 1, signal: null, error: new ColoError('COLO_QEMU_EXITED', 'QEMU ended') });
+  }
+
+  async stop(): Promise<QemuExit> {
+    this.kill();
+    return await this.exited;
+  }
+
+  closeQmp(): void {
+    for (const listener of this.qmpListeners) listener();
+  }
+
+  qmp(): QmpConnection {
+    const execute = async <T>(command: string) => {
+      if (!this.replying) throw new ColoError('COLO_QMP_TIMEOUT', 'no reply');
+      return (REPLIES[command] ?? {}) as T;
+    };
+    return {
+      version: { major: 11, minor: 1, micro: 0, text: '11.1.0' },
+      execute,
+      executeOob: execute,
+      onEvent: () => () => {},
+      onClose: (listener) => {
+        this.qmpListeners.add(listener);
+        return () => this.qmpListeners.delete(listener);
+      },
+      close() {},
+    };
+  }
+}
+
+export class FakeLauncher implements QemuLauncher {
+  readonly qemus: FakeQemu[] = [];
+  /** the nodes' ends of the VM ports */
+  readonly vmPorts: FakeStream[] = [];
+  /** QMP connects when this resolves */
+  qmpReady: Promise<void> = Promise.resolve();
+
+  get latest(): FakeQemu {
+    return this.qemus[this.qemus.length - 1];
+  }
+
+  readonly probeExitWithParent = async (): Promise<boolean> => true;
+
+  readonly start = async (): Promise<RunningQemu> => {
+    const qemu = new FakeQemu();
+    this.qemus.push(qemu);
+    return qemu;
+  };
+
+  readonly connectQmp = async (): Promise<QmpConnection> => {
+    await this.qmpReady;
+    return this.latest.qmp();
+  };
+
+  /** Connects to a VM port. */
+  readonly connect = async (): Promise<FakeStream> => {
+    const [near] = fakePair();
+    this.vmPorts.push(near);
+    return near;
+  };
+}

@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ColoError } from '../../src/error.ts';
+import { RoleVm } from '../../src/node/role-vm.ts';
+import { settled } from '../checkpoint/fake-time.ts';
+import { FakeLauncher } from './fake-launcher.ts';
+import { fakeParts } from './parts.ts';
+
+function roleVm() {
+  const launcher = new FakeLauncher();
+  const { parts, dispatched, emitted } = fakeParts({ launcher, transports: { connect: launcher.connect } });
+  return { launcher, parts, dispatched, emitted, vm: new RoleVm(parts) };
+}
+
+test('a VM that starts after its role has ended is stopped, and the start rejects', async () => {
+  const { launcher, dispatched, vm } = roleVm();
+  const ready = Promise.withResolvers<void>();
+  launcher.qmpReady = ready.promise;
+  const started = vm.start('boot');
+  await settled();
+  await vm.stop();
+  assert.equal(launcher.latest.hasEnded, false, 'QEMU is starting');
+  ready.resolve();
+  await assert.rejects(started, { code: 'COLO_NODE_CHANGED' });
+  assert.equal(launcher.latest.hasEnded, true);
+  assert.equal(vm.vm, null);
+  assert.deepEqual(dispatched, []);
+});
+
+test('a QEMU whose QMP cannot be connected to is killed, and the start rejects', async () => {
+  const { launcher, dispatched, vm } = roleVm();
+  launcher.qmpReady = Promise.reject(new ColoError('COLO_QMP_CONNECT', 'no greeting'));
+  await assert.rejects(vm.start('boot'), { code: 'COLO_QMP_CONNECT' });
+  assert.equal(launcher.latest.hasEnded, true);
+  assert.equal(vm.vm, null);
+  assert.deepEqual(dispatched, []);
+});
+
+for (const [part, end] of [
+  ['process', (launcher) => launcher.latest.kill()],
+  ['QMP connection', (launcher) => launcher.latest.closeQmp()],
+  [
+    'port',
+    ({ vmPorts: [port] }) => {
+      port.close();
+      port.pump();
+    },
+  ],
+] as [string, (launcher: FakeLauncher) => void][]) {
+  test(`a VM whose ${part} ends is stopped as a whole, and vmLost is dispatched once`, async () => {
+    const { launcher, parts, dispatched, emitted, vm } = roleVm();
+    await vm.start('boot');
+    end(launcher);
+    await settled();
+    assert.equal(launcher.latest.hasEnded, true);
+    assert.equal(parts.vmPort.isOpen, false);
+    assert.equal(vm.vm, null);
+    launcher.latest.closeQmp();
+    await settled();
+    assert.deepEqual(
+      dispatched.map(({ type }) => type),
+      ['vmLost'],
+    );
+    assert.deepEqual(emitted, ['vm.lost']);
+  });
+}
+
+test('a VM that is stopped dispatches nothing', async () => {
+  const { launcher, dispatched, emitted, vm } = roleVm();
+  await vm.start('boot');
+  await vm.stop();
+  launcher.latest.closeQmp();
+  await settled();
+  assert.equal(launcher.latest.hasEnded, true);
+  assert.equal(vm.vm, null);
+  assert.deepEqual([dispatched, emitted], [[], []]);
+});
+
+test('a VM that is lost while its role ends dispatches nothing', async () => {
+  const { launcher, dispatched, emitted, vm } = roleVm();
+  await vm.start('boot');
+  launcher.latest.closeQmp();
+  await vm.stop();
+  await settled();
+  assert.deepEqual([dispatched, emitted], [[], []]);
+});
+
+test('a VM replies while it runs and its QEMU replies', async () => {
+  const { launcher, vm } = roleVm();
+  assert.equal(await vm.replies(), false, 'not started');
+  await vm.start('boot');
+  assert.equal(await vm.replies(), true);
+  launcher.latest.replying = false;
+  assert.equal(await vm.replies(), false);
+  launcher.latest.replying = true;
+  await vm.stop();
+  assert.equal(await vm.replies(), false, 'stopped');
+});
