@@ -10,8 +10,8 @@
  * If the link is lost between RECEIVED and LOADED, only QEMU knows whether the SVM continues from its own state or from the
  * PVM's. The relay reads its stream to the end before it closes (migration-relay.ts), so a RECEIVED still arrives here.
  *
- * Limits and failure as on the primary's side (primary-barrier.ts). Output that cannot be read in time ends the session: in
- * the next epoch it would pass for output from the PVM's state.
+ * Limits and failure as on the primary's side (primary-barrier.ts), but for one: output that cannot be read in time ends the
+ * session. In the next epoch it would pass for output from the PVM's state.
  */
 
 import type { SecondaryPath } from '../datapath/secondary-path.ts';

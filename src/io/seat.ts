@@ -3,6 +3,7 @@
  *
  * The end of a seat takes back all that its user had of the port: its handler, its callbacks, and every pause of reading
  * that it had asked for. The next user therefore gets a port that reads, and a late call by the former user does nothing.
+ * When a write of the former user completes, the port notifies the next one: both share its queue.
  */
 import { invariant } from '../error.ts';
 import type { FrameHandler } from '../frames/frame-reader.ts';

@@ -21,6 +21,11 @@ export type Copy<S extends ByteStream = ByteStream> = {
 /** The channels of a VM whose only state is its RAM and devices. */
 export const COPY_CHANNELS: readonly ChannelName[] = ['state'];
 
+/** Closes every stream of a copy that no session uses. */
+export function closeCopy(copy: Copy): void {
+  for (const stream of Object.values(copy)) stream.close();
+}
+
 /** The primary's end: collects the channels that it named in START_SYNC, in whatever order they are opened. */
 export class CopyChannels {
   /** Resolves when the last channel is there; never settles if the copy ends before. */

@@ -10,7 +10,7 @@ import { ColoError, invariant, messageOf } from '../error.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import { Outage, redial } from '../io/redial.ts';
 import type { ChannelName } from '../link/channels.ts';
-import { dialCopy } from '../link/copy.ts';
+import { closeCopy, dialCopy } from '../link/copy.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
 import { dialLink, dialStream } from '../link/link-setup.ts';
@@ -190,8 +190,8 @@ export class AsSecondary {
         dialStream(parts.config.link.peer, parts.slabs, parts.hello(name, 'candidate'), parts.surroundings),
       );
       if (wanted.isOver) {
-        qemu.state.close();
-        primary.state.close();
+        closeCopy(qemu);
+        closeCopy(primary);
         return;
       }
       session.begin(path, qemu, primary);

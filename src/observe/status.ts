@@ -12,9 +12,9 @@ export type Phase = 'starting' | 'alone' | 'syncing' | 'protected' | 'promoting'
 export type FailoverReport = {
   generation: number;
   cause: string;
-  /** from the last message of the peer to the decision that it is gone */
+  /** from the last message of the peer until its lease was over */
   detectMs: number;
-  /** from there until the promotion was complete: lease, arbiter and QEMU */
+  /** from there until the promotion was complete: arbiter and QEMU */
   promoteMs: number;
   atMs: number;
 };

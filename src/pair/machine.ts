@@ -6,9 +6,10 @@
  *
  * What it guarantees, with the arbiter's compare-and-swap: a node boots, continues alone or is promoted only after it has
  * won the change of the record that says so; and a secondary asks for that only after the lease that it promised has
- * ended. A node that loses a claim is fenced: it drops its output and stops its VM.
+ * ended. A node that loses such a claim is fenced (it drops its output and stops its VM); one that loses the claim to boot
+ * starts again.
  *
- * A node also claims to continue alone or to be promoted only after its VM has replied: when a VM dies, its migration
+ * A node asks the arbiter to continue alone or to be promoted only after its VM has replied: when a VM dies, its migration
  * stream often closes first, and that looks like a lost link. A node that won with a dead VM would end the service.
  */
 import { invariant } from '../error.ts';
