@@ -38,7 +38,7 @@ import {
   WAITS_FOR,
 } from './held-frames.ts';
 import type { Lesson } from './lesson.ts';
-import type { Rule } from './rules/rule.ts';
+import type { Rule } from './rule.ts';
 import type { DivergenceReason, ReleaseCause } from './verdict.ts';
 
 export type ComparatorSink = {

@@ -8,9 +8,11 @@ import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
 import type { FrameId, Instant, SlabId } from '../../src/units.ts';
 import {
+  ACK,
   CLIENT_ADDRESS,
   CLIENT_MAC,
   icmpFrame,
+  SYN,
   type TcpSegment,
   tcpFrame,
   udpFrame,
@@ -165,3 +167,14 @@ export function echoReply(id: number, sequence: number, text: string): Buffer {
   const payload = Buffer.from(text);
   return icmpFrame({ ...FROM_VM, ...ADDRESSES, type: 0, id, sequence, payload });
 }
+
+/** Opens a connection on both sides; the next byte of the VM is 1001, of the client 501. */
+export function opened(): Rig {
+  const rig = new Rig();
+  const synAck = tcp({ flags: SYN | ACK, seq: 1000, ack: 501 });
+  assert.equal(rig.pvm(synAck), 0);
+  assert.equal(rig.svm(synAck), 1);
+  return rig;
+}
+
+export const data = (seq: number, text: string, ack = 501, flags = ACK) => tcp({ seq, ack, flags, text });

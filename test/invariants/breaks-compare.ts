@@ -91,14 +91,14 @@ export const COMPARE: readonly Break[] = [
     find: '    if (flow.svmSyns === 0) return VERDICT.waitForBytes;\n',
     put: '',
     message: 'a SYN was looked for that the SVM has not sent',
-    test: 'test/compare/tcp.test.ts',
+    test: 'test/compare/tcp-connection.test.ts',
   },
   {
     file: 'src/compare/rules/tcp.ts',
     find: 'return flow.svmResets === 0 ? VERDICT.waitForBytes : VERDICT.match;',
     put: 'return VERDICT.match;',
     message: 'an RST was released that the SVM has not sent',
-    test: 'test/compare/tcp.test.ts',
+    test: 'test/compare/tcp-connection.test.ts',
   },
   {
     file: 'src/compare/rules/reassembly.ts',

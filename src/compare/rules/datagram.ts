@@ -30,8 +30,8 @@ import {
   WAITS_FOR,
 } from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
+import type { Rule } from '../rule.ts';
 import type { DivergenceReason } from '../verdict.ts';
-import type { Rule } from './rule.ts';
 
 /** Offset of SCTP's checksum, which has 32 bits; other checksums have 16. */
 const SCTP_CHECKSUM = 8;

@@ -27,7 +27,7 @@ import {
   WAITS_FOR,
 } from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
-import type { Rule } from './rule.ts';
+import type { Rule } from '../rule.ts';
 
 export class Reassembly {
   /** There was no room for another incomplete datagram since the last commit. */

@@ -4,9 +4,9 @@ import type { Framing } from '../../frames/frame-reader.ts';
 import type { Limits } from '../../limits.ts';
 import { RULE } from '../classes.ts';
 import type { Holding } from '../holding.ts';
+import type { Rule } from '../rule.ts';
 import { DatagramRule } from './datagram.ts';
 import { IcmpRule } from './icmp-error.ts';
-import type { Rule } from './rule.ts';
 import { TcpRule } from './tcp.ts';
 
 export type RuleOptions = { framing: Framing; limits: Limits; lane: 'lane' | 'no-lane' };

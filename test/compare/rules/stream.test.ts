@@ -15,7 +15,7 @@ import {
   RULE_WORD_0,
 } from '../../../src/compare/held-frames.ts';
 import { Holding } from '../../../src/compare/holding.ts';
-import type { Rule } from '../../../src/compare/rules/rule.ts';
+import type { Rule } from '../../../src/compare/rule.ts';
 import { SlabPool } from '../../../src/frames/slabs.ts';
 import { LIMITS } from '../../../src/limits.ts';
 import type { FlowId, FrameId, Instant, SlabId } from '../../../src/units.ts';

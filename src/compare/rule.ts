@@ -8,8 +8,8 @@
  * All of a rule's methods that take a flow may be called in any order and for any flow of that rule; none of them may keep
  * a frame's id beyond the frame's removal.
  */
-import type { FlowId, FrameId, Instant, SlabId } from '../../units.ts';
-import type { PacketView } from '../../wire/packet.ts';
+import type { FlowId, FrameId, Instant, SlabId } from '../units.ts';
+import type { PacketView } from '../wire/packet.ts';
 
 export interface Rule {
   /** A flow begins: sets the rule's words in its row, which are 0. */
