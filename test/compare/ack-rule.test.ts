@@ -35,7 +35,7 @@ test('a pure ACK waits for the SVM to acknowledge as much', () => {
   assert.equal(rig.pvm(pureAck(600)), 0);
   assert.equal(rig.svm(pureAck(599)), 0);
   assert.equal(rig.svm(pureAck(700)), 1);
-  // The ACK of 599 was overtaken; that of 700 says more than the client has heard.
+  // The ACK of 599 was overtaken; that of 700 acknowledges more than the client was sent.
   assert.deepEqual(rig.confirmed, [0, 1]);
   assert.equal(rig.pvm(pureAck(650)), 1);
   assert.deepEqual(rig.confirmed, [0, 1]);
@@ -54,7 +54,7 @@ test('agreed bytes wait for the ACK that their segment carries', () => {
   assert.equal(rig.svm(pureAck(600)), 1);
 });
 
-test('what the SVM acknowledged before a commit is no proof after it', () => {
+test('an SVM ACK from before a commit is not a proof after it', () => {
   const rig = opened();
   rig.svm(pureAck(900));
   rig.commit();

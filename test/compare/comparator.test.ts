@@ -41,7 +41,7 @@ test('a frame whose lengths lie is dropped and counted, or confirmed', () => {
   rig.assertEmpty();
 });
 
-test('what nobody knows is compared whole', () => {
+test('an unknown EtherType is compared whole', () => {
   const rig = new Rig();
   const frame = (text: string) => ethernet(0x88b5, Buffer.from(text));
   rig.pvm(frame('same'));
@@ -170,7 +170,7 @@ function fromClient(frame: Buffer, client: number): Buffer {
   return frame;
 }
 
-test('a full flow table forgets a flow of which nothing is held; without one, it holds, loses nothing, and a commit heals', () => {
+test('a full flow table forgets a flow without held frames; if there is none, nothing is lost and a commit heals', () => {
   const flowsMax = 100;
   const rig = new Rig(256, 512, { flowsMax });
   const frame = udp('x');
@@ -237,7 +237,7 @@ test('a flood of 200 000 SYNs costs the flood its flows, and the established one
   rig.assertEmpty();
 });
 
-test('a flood that the SVM does not answer costs checkpoints, and stops no established flow', () => {
+test('a flood that only the PVM replies to costs checkpoints, and stops no established flow', () => {
   const flowsMax = 64;
   const rig = new Rig(256, 512, { flowsMax });
   const segment = (seq: number) => tcp({ seq, ack: 501, text: 'x' });
@@ -287,7 +287,7 @@ test('connections that are over are forgotten: soon after an RST, in time after 
   rig.assertEmpty();
 });
 
-test('a table that is half full forgets flows that say nothing', () => {
+test('a table that is half full forgets idle flows', () => {
   const rig = new Rig(256, 64, { flowsMax: 40, flowIdleMsMax: 100 });
   const both = (client: number) => {
     const frame = fromClient(tcp({ seq: 1, ack: 1, text: 'x' }), client);
@@ -304,7 +304,7 @@ test('a table that is half full forgets flows that say nothing', () => {
   assert.equal(rig.comparator.counters.flowsEvicted, 8);
 });
 
-test('a forgotten flow goes on as one first seen in its middle, and nothing leaves on its old account', () => {
+test('a forgotten flow that continues is one first seen in its middle, and its old state releases nothing', () => {
   const rig = new Rig(256, 64, { flowsMax: 1 });
   const segment = (seq: number, text: string) => tcp({ seq, ack: 501, text });
   rig.pvm(segment(1, 'abc'));
@@ -320,7 +320,7 @@ test('a forgotten flow goes on as one first seen in its middle, and nothing leav
   assert.equal(rig.pvm(segment(2, 'bc')), 1);
 });
 
-test('one flow has its share of held frames and bytes: beyond it, it asks for a checkpoint', () => {
+test('a flow that has its share of held frames or bytes asks for a checkpoint', () => {
   const text = '0123456789';
   const bytes = udp(text).length;
   for (const limits of [{ flowFramesMax: 10 }, { flowBytesMax: 9 * bytes }]) {
@@ -392,7 +392,7 @@ test('slabs in use ask for a checkpoint', () => {
   assert.equal(rig.comparator.pressure(), 'limit-bytes');
 });
 
-test('discard lets go of all that is held, and nothing of it leaves', () => {
+test('discard drops all held frames and releases none', () => {
   const rig = new Rig();
   rig.pvm(udp('held'));
   rig.pvm(tcp({ seq: 1, ack: 1, text: 'held' }));
@@ -503,7 +503,7 @@ test('whatever either VM sends, each frame of the PVM leaves once, by the next c
       rig.commit();
       rig.assertEmpty();
       assert.deepEqual(rig.released.map(({ bytes }) => bytes.toString('hex')).sort(), said.sort());
-      // And the next thing that both say passes.
+      // The next datagram that both send leaves.
       for (const frame of [udp('end', 9), tcp({ sourcePort: 99, seq: 1, ack: 1, text: 'end' })]) {
         rig.pvm(frame);
         assert.equal(rig.svm(frame), 1);

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { ethernet, ipv4, tcpFrame } from '../frames.ts';
 import { echoReply, Rig, tcp, udp, VNET_HEADER_BYTES } from './rig.ts';
 
-test('datagrams leave first to first, in order per flow, whoever is ahead', () => {
+test('datagrams leave first to first, in order per flow, whichever VM is ahead', () => {
   const side = fc.record({ primary: fc.boolean(), flow: fc.integer({ min: 1, max: 3 }) });
   fc.assert(
     fc.property(fc.array(side, { maxLength: 60 }), (steps) => {
@@ -53,7 +53,7 @@ test('another payload or length diverges once, and holds its flow only', () => {
   }
 });
 
-test('bytes behind a UDP datagram are compared, and where it ends', () => {
+test('bytes after a UDP datagram are compared, and so is its end', () => {
   const frame = (length: number, last: number) => {
     const bytes = udp('datagram and more');
     bytes.writeUInt16BE(8 + length, 38);
@@ -130,7 +130,7 @@ test('a checksum that is not complete yet is no difference, in whatever is compa
   }
 });
 
-test('a frame of 64 KiB that is yet to be cut meets its segments, whatever its IP length and checksum say', () => {
+test('a GSO frame of 64 KiB matches its segments, whatever its IP length and checksum are', () => {
   const payload = Buffer.alloc(65_000, 'jumbo ');
   for (const version of [4, 6] as const) {
     const rig = new Rig(70_000, 64, {}, 'vnet');

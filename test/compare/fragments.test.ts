@@ -18,7 +18,7 @@ import { Rig, udp } from './rig.ts';
 type Piece = { from: number; to: number };
 type Datagram = { version: 4 | 6; protocol?: number; id: number; body: Buffer };
 
-/** Fragments of what follows the IP header, from the VM. */
+/** Returns a fragment of a datagram of the VM; `body` is all that follows the IP header. */
 function fragment({ version, protocol = 17, id, body }: Datagram, { from, to }: Piece): Buffer {
   const payload = body.subarray(from, to);
   const more = to < body.length;
@@ -31,7 +31,7 @@ function fragment({ version, protocol = 17, id, body }: Datagram, { from, to }: 
   return ethernet(0x86dd, ipv6({ ...addresses, next: protocol, extensions }, payload));
 }
 
-/** What follows the IP header of a UDP datagram. */
+/** Returns a UDP datagram without its IP header. */
 function udpBody(version: 4 | 6, text: string): Buffer {
   const addresses = { source: VM_ADDRESS[version], destination: CLIENT_ADDRESS[version] };
   const frame = udpFrame({ version, ...addresses, payload: Buffer.from(text) });
@@ -43,7 +43,7 @@ function wholeUdp(version: 4 | 6, text: string): Buffer {
   return udpFrame({ version, ...addresses, payload: Buffer.from(text) });
 }
 
-/** Cuts at multiples of eight, in the order that the numbers say. */
+/** Cuts at multiples of eight; `order` says in which order the pieces arrive. */
 function cut(bytes: number, cuts: number[], order: number[]): Piece[] {
   const ends = [...new Set(cuts.map((at) => at * 8).filter((at) => at > 0 && at < bytes)), bytes].sort(
     (a, b) => a - b,
@@ -58,7 +58,7 @@ function cut(bytes: number, cuts: number[], order: number[]): Piece[] {
 const cuts = fc.array(fc.nat(20), { maxLength: 8 });
 const order = fc.array(fc.nat(100), { maxLength: 9 });
 
-test('datagrams that both VMs cut as they like, or not at all, in any order: out when both have said all of them', () => {
+test('datagrams that each VM cuts in its own way, or not at all, leave when both have sent all of them, in any order', () => {
   const datagram = fc.record({
     text: fc.string({ minLength: 1, maxLength: 120, unit: 'binary-ascii' }),
     pvm: fc.record({ cuts, order }),
@@ -125,7 +125,7 @@ const HALVES: Piece[] = [
   { from: 16, to: 32 },
 ];
 
-test('one different byte diverges, whichever piece it is in; the commit lets all pieces out', () => {
+test('one different byte diverges, whichever fragment it is in; the commit releases all fragments', () => {
   for (const at of [0, 15, 16, 31]) {
     const rig = new Rig();
     const other = Buffer.from(BODY);
@@ -227,7 +227,7 @@ for (const [name, pieces] of LIES) {
   });
 }
 
-test('an end before what has come is a contradiction too', () => {
+test('a last fragment that ends before an earlier one is a contradiction too', () => {
   const rig = new Rig();
   rig.pvm(fragment(datagram(1), { from: 8, to: 24 }));
   rig.pvm(
@@ -286,7 +286,7 @@ test('one VLAN, pair of addresses or protocol does not complete the datagram of 
   rig.assertEmpty();
 });
 
-test('discard lets go of fragments too', () => {
+test('discard drops fragments too', () => {
   const rig = new Rig();
   rig.pvm(fragment(datagram(1), HALVES[0]));
   rig.svm(fragment(datagram(1), HALVES[1]));

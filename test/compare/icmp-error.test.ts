@@ -67,7 +67,7 @@ for (const [name, version, quoted, tolerated] of [
   });
 }
 
-test('code and what follows the checksum are compared', () => {
+test('the code and the four bytes after the checksum are compared', () => {
   const quoted = packet(udpFrame({ payload: text }));
   assert.equal(outcome(error(4, quoted, 1400), error(4, quoted, 1400)), 'match');
   assert.equal(outcome(error(4, quoted, 1400), error(4, quoted, 1300)), 'diverged-bytes');
@@ -82,7 +82,7 @@ test('how much is quoted may differ for TCP only', () => {
   assert.equal(outcome(error(4, udp), error(4, udp.subarray(0, 28))), 'diverged-length');
 });
 
-test('what quotes no packet is compared whole', () => {
+test('a message that quotes no packet is compared whole', () => {
   assert.equal(outcome(error(4, text), error(4, text)), 'match');
   assert.equal(outcome(error(4, text), error(4, changed(text, 7))), 'diverged-bytes');
   assert.equal(outcome(error(4, Buffer.alloc(0)), error(4, Buffer.alloc(0))), 'match');

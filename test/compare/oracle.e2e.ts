@@ -14,7 +14,7 @@ import { Judge } from './oracle/judge.ts';
 import { play, tell, Voice } from './oracle/script.ts';
 import { PLAIN, randomTheme, traffic } from './oracle/traffic.ts';
 
-/** Others than these are for trying by hand (docs/testing.md). */
+/** Other seeds and counts can be given by hand (docs/testing.md). */
 const SEED = Number(process.env.COLO_ORACLE_SEED ?? 1);
 const CASES = Number(process.env.COLO_ORACLE_CASES ?? 1000);
 
@@ -27,7 +27,7 @@ after(async () => {
   await ours.close();
 });
 
-/** Three connections each at most: QEMU loses what it holds at its 16 385th (connections-overflow-loses). */
+/** Each has three connections at most: QEMU loses its held frames at the 16 385th (connections-overflow-loses). */
 const SCRIPTS_PER_QEMU = 4000;
 
 async function* seeds(count: number): AsyncGenerator<number> {
@@ -98,7 +98,7 @@ test('colo compare as a process does the same as in this one', async () => {
   try {
     for (const [name, { script, ours: expected }] of Object.entries(DEVIATIONS)) {
       const steps = script(new Voice());
-      // With a clock that runs it may also ask because something waits.
+      // With a running clock it may also ask because a frame waits.
       const said = (lines: readonly string[]) => lines.map((line) => line.replace(/(: |, )asks$/, ''));
       assert.deepEqual(said(tell(steps, await play(command, steps))), said(expected), name);
     }

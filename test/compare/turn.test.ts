@@ -15,7 +15,7 @@ const FRAMES_MAX = 64;
 /** So that making one costs little. */
 const SMALL = { heldFramesMax: 1024, flowsMax: 256 };
 
-/** A comparator that hears turns, and one that hears the same frames, one by one, in the order that the turns chose. */
+/** A comparator that is given turns, and one that is given the same frames one by one, in the order that the turns chose. */
 class TwoRigs {
   readonly rig = new Rig(512, 512, SMALL);
   readonly single = new Rig(512, 512, SMALL);
@@ -68,7 +68,7 @@ class TwoRigs {
     return this.pvm(...frames).svm(...frames);
   }
 
-  /** Ends the turn; answers what left in it. */
+  /** Ends the turn; returns the frames that it released. */
   end(): Buffer[] {
     const before = this.rig.released.length;
     this.turn.end(this.nowMs as Instant);
@@ -108,7 +108,7 @@ class TwoRigs {
   }
 }
 
-/** Both VMs' word on a connection, up to its first data at 1001. */
+/** Returns two rigs with a connection whose first data comes at 1001. */
 function connected(): TwoRigs {
   const two = new TwoRigs();
   const syn = tcp({ seq: 1000, ack: 500, flags: TCP_SYN | TCP_ACK });
@@ -147,7 +147,7 @@ test('IP ids, timestamps and windows differ between the VMs all the time', () =>
   two.close();
 });
 
-test('what both VMs acknowledge may be new', () => {
+test('an ACK that both VMs send may be new', () => {
   const two = connected();
   const frames = [data(1001, 'one', { ack: 510 }), data(1004, 'two', { ack: 520 })];
   assert.deepEqual(two.both(...frames).end(), frames);
@@ -155,7 +155,7 @@ test('what both VMs acknowledge may be new', () => {
   two.close();
 });
 
-test('bare ACKs and datagrams that one side says in between do not part what belongs together', () => {
+test('bare ACKs and datagrams of one side do not keep the segments around them from pairing off', () => {
   const two = connected();
   const [one, next, last] = [data(1001, 'one'), data(1004, 'two'), data(1007, 'three')];
   const ack = tcp({ seq: 1004, ack: 500, flags: TCP_ACK });
@@ -183,7 +183,7 @@ for (const ahead of ['pvm', 'svm'] as const) {
   });
 }
 
-test('where the SVM has said that something further on is urgent, the PVM has to say so too', () => {
+test('urgent data that the SVM announced must be announced by the PVM, too', () => {
   const two = connected();
   two.pvm(data(1001, 'abc')).svm(data(1001, 'abc', { flags: TCP_ACK | TCP_URG, urgent: 6 }));
   assert.deepEqual(two.end(), [data(1001, 'abc')]);
@@ -192,10 +192,10 @@ test('where the SVM has said that something further on is urgent, the PVM has to
   two.close();
 });
 
-/** More than is held at once when the other side has not said it yet. */
+/** Enough frames to wait for their counterparts. */
 const MANY = Array.from({ length: 20 }, (_, i) => data(1001 + i, 'x'));
 
-test('much that one VM says ahead of the other waits for its counterpart, but not for long', () => {
+test('a large surplus of one side waits for its counterpart, but not for long', () => {
   for (const silentTurns of [1, 2, 3]) {
     const two = connected();
     two.pvm(...MANY);
@@ -212,7 +212,7 @@ test('much that one VM says ahead of the other waits for its counterpart, but no
   two.close();
 });
 
-test('while turns let something pair off, the rest waits for so many milliseconds', () => {
+test('while turns pair frames off, the surplus waits, for WAITING_MS_MAX at most', () => {
   const two = connected();
   const startMs = 2 ** 31 - 5;
   two.nowMs = startMs;
@@ -242,7 +242,7 @@ for (const [ahead, behind] of [
   });
 }
 
-test('what will not pair off, or is little, is held at once', () => {
+test('a surplus that matched nothing, or is small, is held at once', () => {
   const two = connected();
   two.pvm(...MANY.slice(0, 15)).end();
   assert.equal(two.rig.held, 15);
@@ -256,7 +256,7 @@ test('what will not pair off, or is little, is held at once', () => {
   other.close();
 });
 
-test('other bytes, another length, an ACK that the SVM has not said: nothing leaves that would not alone', () => {
+test('other bytes, another length, an ACK that the SVM has not sent: no frame leaves that would not leave by itself', () => {
   for (const [pvm, svm, left] of [
     [data(1001, 'left'), data(1001, 'lift'), 0],
     [data(1001, 'left'), data(1001, 'le'), 0],

@@ -97,7 +97,7 @@ const tags = [{ id: 100, type: 0x88a8 }, { id: 4095 }];
 
 for (const { name, build } of builders) {
   for (const version of [4, 6] as const) {
-    test(`a frame and its answer have one key: ${name} over IPv${version}`, () => {
+    test(`a frame and the reply to it have one key: ${name} over IPv${version}`, () => {
       const there = { version, tags, source: CLIENT_ADDRESS[version], destination: VM_ADDRESS[version] };
       const back = { version, tags, source: VM_ADDRESS[version], destination: CLIENT_ADDRESS[version] };
       const question = build(there, false);
@@ -109,7 +109,7 @@ for (const { name, build } of builders) {
   }
 }
 
-test('non-IP frames share a key per EtherType and VLAN, whoever sent them', () => {
+test('non-IP frames share a key per EtherType and VLAN, whichever side sent them', () => {
   assert.deepEqual(fromClient(arpFrame()), fromVm(arpFrame({ sourceMac: '02:00:00:00:00:09' })));
   assert.notDeepEqual(fromClient(arpFrame()), fromClient(arpFrame({ tags: [{ id: 1 }] })));
   assert.notDeepEqual(fromClient(arpFrame()), fromClient(ethernet(0x88cc, Buffer.alloc(28))));
@@ -155,7 +155,7 @@ test('whatever names a flow makes another key', () => {
   assert.equal(keys.size, frames.length);
 });
 
-test('what does not name a flow does not change the key', () => {
+test('fields that do not name a flow do not change the key', () => {
   const base = fromClient(tcpFrame({}));
   const same: TcpSegment[] = [
     { seq: 7, ack: 8, flags: SYN, window: 1 },

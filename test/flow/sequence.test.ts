@@ -30,7 +30,7 @@ test('unsigned numbers mean the same as signed ones', () => {
   );
 });
 
-test('what lies up to 2^31 - 1 ahead is after, wherever the circle is cut', () => {
+test('a number up to 2^31 - 1 ahead is after, wherever the circle is cut', () => {
   fc.assert(
     fc.property(sequence, ahead, (a, n) => {
       const b = seqAdd(a, n);

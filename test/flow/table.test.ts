@@ -7,7 +7,7 @@ import { FlowTable } from '../../src/flow/table.ts';
 const IPV6_WORDS = [0, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 const IPV4_WORDS = [0, 2, 6, 10];
 
-/** Keys as writeOutputKey makes them, that differ in one word only, which one depending on the number. */
+/** Returns a key as writeOutputKey makes it; two of them differ in one word, which depends on the number. */
 function keyOf(n: number): Int32Array {
   const ipv6 = n % 2 === 0;
   const words = ipv6 ? IPV6_WORDS : IPV4_WORDS;
@@ -26,7 +26,7 @@ function idsOf(table: FlowTable): number[] {
   return ids.sort((a, b) => a - b);
 }
 
-test('finds what was inserted, and nothing else', () => {
+test('finds the keys that were inserted, and no others', () => {
   const table = new FlowTable(4, 1);
   assert.equal(table.find(keyOf(1)), -1);
   const id = table.insert(keyOf(1));
@@ -46,7 +46,7 @@ test('a guess is only ever a guess', () => {
   }
 });
 
-test('keeps a copy of the key, not the array it came in', () => {
+test('copies the key, and does not use the array that it came in', () => {
   const table = new FlowTable(4, 1);
   const key = keyOf(1);
   const id = table.insert(key);
@@ -56,7 +56,7 @@ test('keeps a copy of the key, not the array it came in', () => {
   assert.deepEqual(read, keyOf(1));
 });
 
-test('answers -1 when full, and takes another after a removal under the same id', () => {
+test('returns -1 if full, and gives the id of a removed key to the next one', () => {
   const table = new FlowTable(3, 1);
   const ids = [1, 2, 3].map((n) => table.insert(keyOf(n)));
   assert.deepEqual([...ids].sort(), [0, 1, 2], 'ids are dense');
@@ -69,7 +69,7 @@ test('answers -1 when full, and takes another after a removal under the same id'
   assert.equal(table.find(keyOf(4)), ids[1]);
 });
 
-test('clear forgets everything and gives every id back', () => {
+test('clear removes all keys and frees all ids', () => {
   const table = new FlowTable(3, 1);
   for (const n of [1, 2, 3]) table.insert(keyOf(n));
   table.clear();

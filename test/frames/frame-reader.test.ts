@@ -136,7 +136,7 @@ const vnetFramed = (vnet: number, frame: Buffer): Buffer => {
   return Buffer.concat([prefix, frame]);
 };
 
-test('with vnet framing a second number says how long the virtio-net header is', () => {
+test('with vnet framing a second number is the length of the virtio-net header', () => {
   const pool = new SlabPool(SLAB_BYTES, 4);
   const seen: [number, string][] = [];
   const handler: FrameHandler = {

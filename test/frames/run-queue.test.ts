@@ -48,7 +48,7 @@ test('a gap, an earlier place, another slab and a full run begin a new one', () 
   ]);
 });
 
-test('what is pushed while a drain is under way waits for the next', () => {
+test('a run that is pushed during a drain waits for the next drain', () => {
   const { pool, runs, drained } = queue();
   const slab = pool.acquire();
   runs.push(slab, 4, 10);
@@ -59,7 +59,7 @@ test('what is pushed while a drain is under way waits for the next', () => {
   assert.deepEqual(drained(), [[slab, 14, 28, 0]]);
 });
 
-test('clear lets go of the slabs', () => {
+test('clear unrefs the slabs', () => {
   const { pool, runs } = queue();
   const slab = pool.acquire();
   runs.push(slab, 4, 10);

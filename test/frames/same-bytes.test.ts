@@ -7,7 +7,7 @@ const memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
 const bytes = new Uint8Array(memory.buffer);
 const same = sameBytesIn(memory);
 
-test('every length at every alignment, equal and with one bit flipped, as the plain twin says', () => {
+test('every length at every alignment, equal and with one bit flipped, as sameBytesPlain has it', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 0, max: 200 }),
@@ -19,7 +19,7 @@ test('every length at every alignment, equal and with one bit flipped, as the pl
         const b = 1000 + gap;
         bytes.fill(0);
         for (let i = 0; i < length; i++) bytes[a + i] = bytes[b + i] = (i * 7 + 1) & 0xff;
-        // What lies around the ranges is no part of them.
+        // Bytes around the ranges do not count.
         bytes[a - 1] = bytes[a + length] = 0xff;
         assert.equal(same(a, b, length), 1);
         assert.equal(sameBytesPlain(bytes, a, b, length), true);
@@ -33,6 +33,6 @@ test('every length at every alignment, equal and with one bit flipped, as the pl
   );
 });
 
-test('a range beyond the memory is a trap, not a guess', () => {
+test('a range outside of the memory traps', () => {
   assert.throws(() => same(65_530, 0, 16), WebAssembly.RuntimeError);
 });

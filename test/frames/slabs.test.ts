@@ -17,7 +17,7 @@ test('slabs are lent, counted, given back and lent again', () => {
   assert.equal(pool.buffer(b).length, 64);
 });
 
-test('a waiter is told once, when a slab is free', () => {
+test('a waiter is called once, when a slab is free', () => {
   const pool = new SlabPool(64, 1);
   const slab = pool.acquire();
   const told: string[] = [];

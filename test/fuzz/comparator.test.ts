@@ -1,7 +1,7 @@
 /**
- * The comparator between two VMs that say hostile frames, or the same ones, or nearly. No frame leaves against rule 1 of
- * docs/architecture.md, twice, or before an earlier one of its flow; none is lost; a flow beside them that both VMs agree on
- * never waits; and all memory comes back.
+ * The comparator between two VMs that send hostile frames, or the same ones, or nearly the same. No frame leaves against
+ * rule 1 of docs/architecture.md, or twice, or before an earlier one of its flow; none is lost; a flow in which both VMs send
+ * the same never waits for the others; and all memory is freed.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -20,7 +20,7 @@ import { OutputCommit, read } from './output-commit.ts';
 import { isPiece, Pieces, type Whole } from './pieces.ts';
 
 const PREFIX_BYTES = 4;
-/** Small enough to be reached. */
+/** Small enough for a test to reach them. */
 const SMALL: Limits = {
   ...LIMITS,
   slabBytes: 4096,
@@ -44,13 +44,13 @@ class World {
   readonly pool = new SlabPool(SMALL.slabBytes, SMALL.slabsMax);
   readonly comparator: Comparator;
   readonly rule = new OutputCommit();
-  /** what lies in each slab now */
+  /** the frame in each slab */
   private readonly inSlab = new Map<number, Known>();
   private readonly left = new Set<number>();
   private readonly lastOf = new Map<string, number>();
   private readonly confirmed = new Set<number>();
   private readonly pieces = { pvm: new Pieces(), svm: new Pieces() };
-  /** by the number of each of their frames: the PVM's complete datagrams in fragments */
+  /** the PVM's complete datagrams in fragments, by the number of each of their frames */
   private readonly wholes = new Map<number, Whole>();
   private readonly begunToLeave = new Set<Whole>();
   private lastLeft: Whole | null = null;
@@ -110,7 +110,7 @@ class World {
     assert.equal(this.pool.inUse, 0, 'slabs in use after a checkpoint');
   }
 
-  /** A flow that both VMs agree on: nothing beside it may make it wait. */
+  /** A flow in which both VMs send the same: no other flow may make it wait. */
   agree(dice: Dice): void {
     const payload = Buffer.from('a well-behaved flow');
     const way = {
@@ -209,7 +209,7 @@ class World {
       if (more) return;
     } else this.lastLeft = null;
     const { flow } = whole?.said ?? said;
-    // A datagram in fragments has its place where it became complete.
+    // The place of a datagram in fragments is where it became complete.
     const place = whole === undefined ? number : Math.max(...whole.numbers);
     assert.ok((this.lastOf.get(flow) ?? -1) < place, `left after a later one of its flow: ${hex}`);
     this.lastOf.set(flow, place);
@@ -221,7 +221,7 @@ class World {
 
 function play(dice: Dice): void {
   const world = new World();
-  /** What one side has said and the other has yet to say: nearly the same, most of the time. */
+  /** What one side has sent and the other has not: most of the time the other then sends nearly the same. */
   const echoes: { pvm: Buffer[]; svm: Buffer[] } = { pvm: [], svm: [] };
   for (let steps = 10 + dice.roll(70); steps > 0; steps--) {
     const side = dice.chance(2) ? 'pvm' : 'svm';
@@ -285,7 +285,7 @@ test('errors about one packet that two VMs quote differently', async () => {
   assert.ok(left > 1000, `hardly any error was matched: ${left}`);
 });
 
-test('two VMs that say nearly the same, and hostile frames among it', async () => {
+test('two VMs that send nearly the same, with hostile frames in between', async () => {
   await fuzz(1000, (dice) => {
     const world = new World();
     const voice = new Voice('10.0.2.2');

@@ -1,14 +1,14 @@
 /**
- * What may leave: rule 1 of docs/architecture.md, said plainly and slowly, byte by byte. A second opinion on the comparator
- * that shares nothing with src/compare.
+ * What may leave: rule 1 of docs/architecture.md, in a plain and slow form, byte by byte. It checks the comparator and shares
+ * nothing with src/compare.
  *
- * A PVM frame may leave before a checkpoint if the SVM has said as much since the last one:
+ * A PVM frame may leave before a checkpoint if the SVM has sent as much since the last one:
  * - a datagram (whatever is compared whole): the same bytes in the same flow, at least as often; in fragments it counts
- *   when all of them are there (pieces.ts);
- * - an ICMP error: one that says the same of the same packet (quoted.ts), at least as often;
+ *   when all fragments are there (pieces.ts);
+ * - an ICMP error: one that reports the same about the same packet (quoted.ts), at least as often;
  * - a byte of a TCP stream: the same byte at the same place, or the client was sent that place before;
- * - an acknowledgement: the same or as high a one in the same flow, or the client was told as much before. (Another
- *   connection may have begun in between, with whose numbers those before have nothing to do: none is higher than others.)
+ * - an acknowledgement: the same or a higher one in the same flow, or the client was sent such a one before. (Another
+ *   connection may have begun in between. Its numbers are unrelated, so no number of one is higher than one of the other.)
  * - SYN, FIN, RST: the same flag, at the same place where it has one.
  */
 import { COMPARE_AS, compareAs } from '../../src/compare/classes.ts';
@@ -20,7 +20,7 @@ import { saidOfQuoted } from './quoted.ts';
 export type Said = { flow: string; harmless: boolean; bytes: string; tcp: Tcp | null };
 type Tcp = { flags: number; seq: number; ack: number; payload: Buffer };
 
-/** What a frame says, or null for one whose lengths lie. `gso`: it is yet to be cut into segments. */
+/** Returns what a frame carries, or null if its lengths contradict each other. `gso`: it is still to be cut into segments. */
 export function read(frame: Buffer, gso = false): Said | null {
   const view = new PacketView();
   const parse = gso ? parseGsoPacket : parsePacket;
@@ -43,7 +43,7 @@ function isIcmpError({ kind, icmpType }: PacketView): boolean {
 }
 
 class Flow {
-  /** of the SVM, since the last checkpoint */
+  /** what the SVM has sent since the last checkpoint */
   readonly datagrams = new Map<string, number>();
   readonly bytes = new Set<string>();
   readonly fins = new Set<number>();
@@ -51,7 +51,7 @@ class Flow {
   readonly acks = new Set<number>();
   resets = 0;
   svmAck: number | null = null;
-  /** of the client: sent and told up to here */
+  /** up to where the client was sent bytes, and acknowledgements */
   sent: number | null = null;
   told: number | null = null;
   readonly sentSyns = new Set<number>();
@@ -70,7 +70,7 @@ export class OutputCommit {
     tcp.payload.forEach((byte, i) => {
       flow.bytes.add(`${(first(tcp) + i) >>> 0} ${byte}`);
     });
-    // A SYN may have a number of its VM's own: what it carries is counted from it.
+    // A SYN may have a number of its own VM: the place of its data is counted from it.
     if ((tcp.flags & SYN) !== 0) {
       tcp.payload.forEach((byte, place) => {
         flow.bytes.add(`SYN ${place} ${byte}`);
@@ -86,7 +86,7 @@ export class OutputCommit {
     }
   }
 
-  /** A frame has left without a checkpoint: why it should not have, or null. */
+  /** A frame has left without a checkpoint: returns why it should not have, or null. */
   leaves(said: Said): string | null {
     const flow = this.flow(said.flow);
     const why = said.tcp === null ? this.datagram(flow, said.bytes) : this.segment(flow, said.tcp);
@@ -99,7 +99,7 @@ export class OutputCommit {
     if (said.tcp !== null) this.heard(this.flow(said.flow), said.tcp);
   }
 
-  /** After the last of those: what the SVM said by itself is void. */
+  /** After the last frame of a commit: what only the SVM had sent is void. */
   checkpoint(): void {
     for (const [key, { sent, told, sentSyns }] of this.flows) {
       const fresh = new Flow();
@@ -164,12 +164,12 @@ export class OutputCommit {
   }
 }
 
-/** The place of the first payload byte. */
+/** Returns the place of the first payload byte. */
 function first({ flags, seq }: Tcp): number {
   return (seq + ((flags & SYN) !== 0 ? 1 : 0)) | 0;
 }
 
-/** The first place after all that the segment takes. */
+/** Returns the first place after the segment, SYN and FIN included. */
 function last(tcp: Tcp): number {
   return (first(tcp) + tcp.payload.length + ((tcp.flags & FIN) !== 0 ? 1 : 0)) | 0;
 }

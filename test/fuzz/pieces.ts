@@ -1,4 +1,4 @@
-/** IP fragments put together, plainly: the datagram as one frame, for `read` to say what it says. */
+/** IP fragments put together in a plain way: makes the datagram one frame, for `read` in output-commit.ts. */
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { read, type Said } from './output-commit.ts';
 
@@ -11,14 +11,14 @@ type Piece = {
   view: PacketView;
 };
 
-/** A datagram that is complete: what it says, and the numbers of its frames. */
+/** A complete datagram: what it carries, and the numbers of its frames. */
 export type Whole = { said: Said; numbers: number[] };
 
 /** One VM's fragments since the last checkpoint. */
 export class Pieces {
   private readonly begun = new Map<string, { piece: Piece; number: number }[]>();
 
-  /** Null as long as something is missing, or for good when two fragments contradict each other. */
+  /** Returns the datagram that this fragment completes; null if one is missing or two contradict each other. */
   add(frame: Buffer, number: number): Whole | null {
     const piece = readPiece(frame);
     if (piece === null) return null;

@@ -1,4 +1,4 @@
-/** Framing against streams that lie about lengths, in pieces of any size. */
+/** The frame reader against streams with wrong lengths, in pieces of any size. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ColoError } from '../../src/error.ts';
@@ -11,7 +11,7 @@ import { hostileFrame } from './hostile.ts';
 const FRAME_BYTES_MAX = 2000;
 const VNET_BYTES_MAX = 20;
 
-/** Frames with their prefixes; now and then a prefix lies. */
+/** Returns frames with their prefixes; now and then a prefix is wrong. */
 function stream(dice: Dice, framing: Framing): Buffer {
   const parts: Buffer[] = [];
   for (let frames = dice.roll(30); frames > 0; frames--) {
@@ -27,7 +27,7 @@ function stream(dice: Dice, framing: Framing): Buffer {
   return Buffer.concat(parts);
 }
 
-/** What the stream holds, said plainly; whether it gets out of step. */
+/** Returns the frames in the stream by a plain reading, and whether it gets out of step. */
 function cut(bytes: Buffer, framing: Framing): { frames: string[]; broken: boolean } {
   const frames: string[] = [];
   const prefix = framing === 'vnet' ? 8 : 4;
@@ -44,7 +44,7 @@ function cut(bytes: Buffer, framing: Framing): { frames: string[]; broken: boole
 }
 
 for (const framing of ['plain', 'vnet'] as const) {
-  test(`${framing} framing hands on every whole frame, and stops where the stream is out of step`, async () => {
+  test(`${framing} framing hands out every whole frame, and stops where the stream is out of step`, async () => {
     await fuzz(600, (dice) => {
       const bytes = stream(dice, framing);
       const slabs = new SlabPool(32 * 1024, 3);

@@ -32,7 +32,10 @@ import { ACK, type HeldTcpFlow, SEQ, SEQ_END } from './tcp-flow.ts';
 
 const PLAIN_DATA_MASK = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG | TCP_ACK;
 
-/** Result of `takeSecondary`. `more`: the PVM's next held segment needs no further SVM bytes, so it may be released, too. */
+/**
+ * Result of `takePrimary` and `takeSecondary`. `more`: the other side's next segment has no bytes after those that are released
+ * now, so it may be done with, too.
+ */
 export const TAKEN = { no: 0, yes: 1, more: 2 } as const;
 export type Taken = (typeof TAKEN)[keyof typeof TAKEN];
 
@@ -48,14 +51,14 @@ export class LockstepLane {
     this.holding = holding;
   }
 
-  /** A PVM segment, where none of its flow is held. Returns true if it is released. */
-  takePrimary(flow: HeldTcpFlow, packet: PacketView, slab: SlabId, at: number, length: number): boolean {
+  /** A PVM segment, where none of its flow is held. Unless it is not taken, it is released. */
+  takePrimary(flow: HeldTcpFlow, packet: PacketView, slab: SlabId, at: number, length: number): Taken {
     const { holding } = this;
     const other = flow.secondary.head;
     if (other === NO_FRAME || !isPlainData(packet) || !this.isCounterpart(flow, packet, slab, other))
-      return false;
+      return TAKEN.no;
     const ack = packet.ack as Seq;
-    if (!ackMayLeave(flow, ack)) return false;
+    if (!ackMayLeave(flow, ack)) return TAKEN.no;
     this.advanceTo(flow, packet, ack);
     holding.releaseUnheld(slab, at, length);
     const { words } = holding.frames;
@@ -64,7 +67,10 @@ export class LockstepLane {
     if (flow.cursor === other) flow.cursor = NO_FRAME;
     holding.dropHead(flow.secondary);
     settleAck(holding, flow, index, svmAck);
-    return true;
+    const next = flow.secondary.head;
+    // An SVM retransmission that was queued after the segment has nothing that the client lacks.
+    const more = next !== NO_FRAME && seqAtOrBefore(words[next + SEQ_END] as Seq, flow.released);
+    return more ? TAKEN.more : TAKEN.yes;
   }
 
   /** An SVM segment, where none of its flow is queued. Unless it is not taken, its PVM counterpart is released. */

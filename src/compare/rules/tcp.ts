@@ -104,7 +104,11 @@ export class TcpRule implements Rule {
     }
     const flow = this.flow.moveTo(flowId);
     const first = flow.primary.head === NO_FRAME;
-    if (first && lane?.takePrimary(flow, packet, slab, at, length)) return;
+    if (first && lane !== null) {
+      const taken = lane.takePrimary(flow, packet, slab, at, length);
+      if (taken === TAKEN.more) this.queue.dropReleased();
+      if (taken !== TAKEN.no) return;
+    }
     const id = holding.hold(slab, at, length, nowMs);
     this.describe(id, flowId, packet);
     if ((packet.tcpFlags & SPECIAL) !== 0) {

@@ -1,6 +1,6 @@
 /**
- * Differences that take more than a few frames, or more than frames, to show: each plays its part and tells in a line what
- * came of it. Each needs a comparator of its own: it leaves QEMU's in a bad state.
+ * Differences that take more than a few frames to show, or more than frames: each plays its part and returns one line with
+ * the result. Each needs a comparator of its own, since it leaves QEMU's in a bad state.
  */
 import { ethernet } from '../../frames.ts';
 import { framed } from '../../io/fake-stream.ts';
@@ -13,7 +13,7 @@ export type ByHand = {
   readonly ours: RegExp;
 };
 
-/** QEMU's `max_queue_size`, one of which more fits. */
+/** QEMU's `max_queue_size`; one more frame than this fits. */
 const QUEUE_FRAMES = 1024;
 /** A few more than QEMU's HASHTABLE_MAX_SIZE. */
 const CONNECTIONS = 16384 + 16;
@@ -67,7 +67,7 @@ export const BY_HAND: Record<string, ByHand> = {
     play: async (judge) => {
       const voice = new Voice();
       const whole = voice.udp('the first of a new stream');
-      // The rest of this one would be just as long as the next frame with its length.
+      // The rest of this frame is as long as the next frame with its length prefix.
       const cut = ethernet(0x0806, Buffer.alloc(46 + 4 + whole.length));
       await judge.breakOff(framed(cut).subarray(0, 4 + 60));
       judge.pvm(whole);

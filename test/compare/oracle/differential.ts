@@ -1,4 +1,4 @@
-/** One random script to both comparators; what cannot be explained is made as short as it can be and still be so. */
+/** Gives one random script to both comparators; a difference without an explanation is reduced to the shortest script that shows it. */
 import { type Parting, partings } from './explain.ts';
 import type { Judge } from './judge.ts';
 import { play, tell, Voice } from './script.ts';
@@ -32,7 +32,7 @@ export function unexplained({ partings: all }: Finding): Parting | undefined {
   return all.find(({ because }) => because.length === 0);
 }
 
-/** Leaves out one step after the other for as long as something stays unexplained. */
+/** Leaves out one step after the other while a difference without an explanation remains. */
 export async function shrink(qemu: Judge, ours: Judge, found: Finding): Promise<Finding> {
   let least = found;
   for (let shorter = true; shorter; ) {

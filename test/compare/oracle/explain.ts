@@ -1,9 +1,9 @@
 /**
- * Where two comparators' doings part, and by which known deviation (deviations.ts) that is explained, if by any.
+ * Where two comparators differ, and which known deviation (deviations.ts) explains it, if one does.
  *
- * Each flow is followed until the two part in it; what they do with it afterwards is not compared before the next
- * checkpoint, which makes them equal again. An explanation is a predicate on the frames that the flow has seen so far
- * and on the one that was treated differently: as narrow as can be said without doing QEMU's work again.
+ * Each flow is followed until the two differ in it. What they do with the flow afterwards is not compared before the next
+ * checkpoint, which makes them equal again. An explanation is a predicate on the frames of the flow so far and on the one
+ * that was treated differently: as narrow as possible without doing QEMU's work again.
  */
 import { ACK, FIN, RST, SYN } from '../../frames.ts';
 import type { Effect } from './script.ts';
@@ -12,7 +12,7 @@ import type { Said, Tcp, Traffic } from './traffic.ts';
 export type Parting = {
   readonly step: number;
   readonly what: string;
-  /** names of deviations.ts; empty when nothing known explains it */
+  /** names of deviations.ts; empty if no known one explains it */
   readonly because: readonly string[];
 };
 
@@ -31,7 +31,7 @@ export function partings(traffic: Traffic, qemu: readonly Effect[], ours: readon
     }
     const { flow } = said;
     const leftDiffer = q.left.join() !== o.left.join();
-    // Ours asks once for each checkpoint; that it let more go than QEMU shows that it saw no difference here.
+    // Ours asks once per checkpoint. That it released more than QEMU shows that it saw no difference here.
     const asksDiffer = q.asked !== o.asked && (!oursAsked || (leftDiffer && o.left.length > 0));
     if (!parted.has(flow) && (asksDiffer || leftDiffer)) {
       const what = `${flow}: ${describe(q)} against ${describe(o)}`;
@@ -42,7 +42,7 @@ export function partings(traffic: Traffic, qemu: readonly Effect[], ours: readon
       });
       parted.add(flow);
     }
-    // After a difference either may go on as it likes: all that it still owes is a checkpoint.
+    // After a difference either one may do as it likes, but both must ask for a checkpoint.
     if (q.asked || o.asked) parted.add(flow);
     oursAsked ||= o.asked;
   });
@@ -127,7 +127,7 @@ function explainError(said: Said, now: Said[], waiting: Said[], q: Effect, o: Ef
   return [...(quotedOtherwise ? ['quote-compared'] : []), ...explainDatagram(said, now, waiting)];
 }
 
-/** Two errors that say the same about one packet, and quote it differently. */
+/** Returns true for two errors that report the same about one packet and quote it differently. */
 function sameButQuote({ quoted: a }: Said, { quoted: b }: Said): boolean {
   const same = a?.kind === b?.kind && a?.seq === b?.seq && a?.code === b?.code;
   return same && JSON.stringify(a) !== JSON.stringify(b);
@@ -146,14 +146,14 @@ type TcpFacts = {
   oursAsked: boolean;
 };
 
-/** Frames that left QEMU and not ours; and the other way round. */
+/** The frames that QEMU released and ours did not, and the reverse. */
 const early = ({ seen, q, o }: TcpFacts) =>
   seen.filter(({ name }) => q.left.includes(name) && !o.left.includes(name));
 const late = ({ seen, q, o }: TcpFacts) =>
   seen.filter(({ name }) => o.left.includes(name) && !q.left.includes(name));
 const tcpOf = (said: Said) => said.tcp as Tcp;
 const qemuAlone = ({ asksDiffer, q }: TcpFacts) => asksDiffer && q.asked;
-/** What ours asked for before may have been about this flow, too: it says so once. */
+/** Ours asks once per checkpoint: an earlier request may have been about this flow, too. */
 const oursAlone = ({ asksDiffer, o, oursAsked }: TcpFacts) => (asksDiffer && o.asked) || oursAsked;
 const SIDES = ['pvm', 'svm'] as const;
 const bySide = (said: Said[], side: 'pvm' | 'svm') => said.filter(({ who }) => who === side).map(tcpOf);
@@ -199,34 +199,34 @@ function end({ seq, text, flags }: Tcp): number {
   return (seq + text.length + ((flags & FIN) !== 0 ? 1 : 0) + ((flags & SYN) !== 0 ? 1 : 0)) | 0;
 }
 
-/** Has the SVM not acknowledged as much since it was last made equal to the PVM? */
+/** Returns true if the SVM has not acknowledged as much since the last checkpoint. */
 function uncovered({ seen, now }: TcpFacts, { flags, ack }: Tcp): boolean {
   if ((flags & ACK) === 0) return false;
   const copied = bySide(seen.slice(0, seen.length - now.length), 'pvm');
-  // Who resets a connection has no data of it any more, and a SYN may begin another one.
+  // A VM that resets a connection has none of its data any more, and a SYN may begin another connection.
   const alive = bySide(now, 'svm').filter((other) => (other.flags & (RST | SYN)) === 0);
   return [...copied, ...alive].every((other) => (other.flags & ACK) === 0 || before(other.ack, ack));
 }
 
-/** Has the segment a flag that no SVM frame has at the same place? */
+/** Returns true if the segment has a flag that no SVM frame has at the same place. */
 function flagAlone({ now }: TcpFacts, segment: Tcp, flag: number): boolean {
   if ((segment.flags & flag) === 0) return false;
   return bySide(now, 'svm').every((other) => (other.flags & flag) === 0 || end(other) !== end(segment));
 }
 
-/** Has a SYN left on the frame of the SVM that came just now, which is none, or is one with ACK where this has none? */
+/** Returns true if a SYN left because of an SVM frame that is not a SYN, or is one with an ACK where the PVM's has none. */
 function leftOnOtherSyn({ now }: TcpFacts, { flags }: Tcp): boolean {
   const last = now.at(-1);
   return (flags & SYN) !== 0 && last?.who === 'svm' && ((flags ^ tcpOf(last).flags) & (SYN | ACK)) !== 0;
 }
 
-/** Has the PVM said all of its bytes before? */
+/** Returns true if the PVM has sent all of its bytes before. */
 function isRepeated({ seen }: TcpFacts, said: Said): boolean {
   const others = seen.slice(0, seen.indexOf(said)).filter(({ who }) => who === 'pvm');
   return others.some((other) => !before(end(tcpOf(other)), end(tcpOf(said))));
 }
 
-/** QEMU wants no ACK beyond the lesser of the two that it heard last. */
+/** QEMU releases no ACK after the lesser of the last two that it received. */
 function behindMinAck({ now }: TcpFacts, { ack }: Tcp): boolean {
   const lasts = SIDES.map((side) => bySide(now, side).at(-1)?.ack ?? 0);
   return lasts.some((last) => before(last, ack));
@@ -238,7 +238,7 @@ function overlaps(segments: Tcp[]): boolean {
   );
 }
 
-/** Bytes that one side has passed over, or the two sides began at different places. */
+/** Returns true if one side has skipped bytes, or the two sides began at different places. */
 function hasGap(now: Said[]): boolean {
   const starts = SIDES.map((side) => {
     const sorted = bySide(now, side)
@@ -250,13 +250,13 @@ function hasGap(now: Said[]): boolean {
   return starts[0] !== starts[1] || starts[0] === null;
 }
 
-/** Has the PVM said more resets than the SVM? They pair off one to one. */
+/** Returns true if the PVM has sent more resets than the SVM. They pair off one to one. */
 function moreResets({ now }: TcpFacts): boolean {
   const resets = (side: 'pvm' | 'svm') => bySide(now, side).filter(isReset).length;
   return resets('pvm') > resets('svm');
 }
 
-/** Has something left whose bytes the SVM has not said at their place? */
+/** Returns true if bytes have left that the SVM has not sent at their place. */
 function unsaid(facts: TcpFacts): boolean {
   const said = bySide(facts.now, 'svm');
   return early(facts).some(({ tcp }) => tcp !== undefined && tcp.text !== '' && !saidAll(said, tcp));
@@ -273,20 +273,20 @@ function isReset({ flags }: Tcp): boolean {
   return (flags & RST) !== 0;
 }
 
-/** The same frames have left, by QEMU in the order of their sequence numbers. */
+/** Returns true if both released the same frames, QEMU in the order of their sequence numbers. */
 function onlyOrdered({ seen, q, o }: TcpFacts): boolean {
   if (q.left.length < 2) return false;
   if ([...q.left].sort().join() !== [...o.left].sort().join()) return false;
   return isBySequence(q.left.map((name) => tcpOf(seen.find((said) => said.name === name) as Said)));
 }
 
-/** The SVM has begun a connection and the PVM has not. */
+/** Returns true if the SVM has begun a connection and the PVM has not. */
 function synAlone(now: Said[]): boolean {
   const syns = (side: 'pvm' | 'svm') => bySide(now, side).filter(({ flags }) => (flags & SYN) !== 0).length;
   return syns('svm') > syns('pvm');
 }
 
-/** What was known before the SVM began it. */
+/** Returns what was known before the SVM began it. */
 function beforeSyn(facts: TcpFacts): TcpFacts {
   const { seen, now } = facts;
   const begun = now.findIndex(
@@ -295,7 +295,7 @@ function beforeSyn(facts: TcpFacts): TcpFacts {
   return { ...facts, seen: seen.slice(0, seen.length - (now.length - begun)), now: now.slice(0, begun) };
 }
 
-/** The PVM has said something and not the byte before the segment, since it last began or ended a connection. */
+/** Returns true if the PVM, since it last began or ended a connection, has sent bytes but not the one before the segment. */
 function behindHole({ seen }: TcpFacts, { seq }: Tcp): boolean {
   const all = bySide(seen, 'pvm');
   const own = all
@@ -309,7 +309,7 @@ function behindHole({ seen }: TcpFacts, { seq }: Tcp): boolean {
   return own.length > 0 && !own.some((tcp) => !before(end(tcp), seq) && before(tcp.seq, seq));
 }
 
-/** One side ends the stream where the other one has bytes. */
+/** Returns true if one side ends the stream where the other one has bytes. */
 function finInsideData(now: Said[]): boolean {
   return SIDES.some((side, i) => {
     const ends = bySide(now, side).filter(({ flags }) => (flags & FIN) !== 0);
@@ -321,7 +321,7 @@ function finInsideData(now: Said[]): boolean {
   });
 }
 
-/** A frame that arrived later than another that is still held. */
+/** Returns true for a frame that arrived later than another that is still held. */
 function overtakes({ waiting }: TcpFacts, said: Said): boolean {
   return waiting.indexOf(said) > 0;
 }

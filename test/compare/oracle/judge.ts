@@ -2,9 +2,9 @@
  * One comparator behind its four sockets (two streams of VM output, one out, notify), whichever program it is: QEMU's
  * colo-compare, our drop-in on the same kind of sockets, or `colo compare` as a process.
  *
- * `settle` tells what a comparator has done with all that it was given, without a clock: the same numbered datagram, of
- * a flow that no script uses, goes in on both sides. When it comes out, everything before it has been worked
- * through. The notify protocol's own question and answer then tells that no request for a checkpoint is on its way.
+ * `settle` returns what a comparator has done with all frames that it was given, without a clock. The same numbered
+ * datagram, of a flow that no script uses, goes in on both sides; when it comes out, all frames before it have been
+ * compared. A request and reply of the notify protocol then show that no request for a checkpoint is on its way.
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -25,13 +25,13 @@ export type Paths = Record<'primary' | 'secondary' | 'out' | 'notify', string>;
 export type Done = { released: Buffer[]; asked: boolean };
 
 const START_MS_MAX = 20_000;
-/** A comparator that answers nothing for so long has ended or hangs: a test must not. */
+/** A comparator that does not reply for this long has ended or hangs: the test fails instead of hanging, too. */
 const ANSWER_MS_MAX = 20_000;
 const CLI = new URL('../../../src/cli/main.ts', import.meta.url).pathname;
 
 export class Judge {
   readonly name: string;
-  /** What it last said on standard error, where it has one. */
+  /** The end of its standard error, if it has one. */
   complaint = '';
   private primary: FramedSocket;
   private readonly secondary: FramedSocket;
@@ -46,7 +46,7 @@ export class Judge {
     this.end = end;
   }
 
-  /** QEMU's object, standalone: no VM, and no timeout that could ask for anything. */
+  /** QEMU's object, standalone: no VM, and no timeout that could ask for a checkpoint. */
   static async qemu(name: string, program: Program, options = ''): Promise<Judge> {
     return Judge.process(name, program.env, (paths) => [
       ...program.command,
@@ -70,7 +70,7 @@ export class Judge {
     ]);
   }
 
-  /** The whole drop-in on its sockets, in this process and with a clock that stands: nothing is asked for out of impatience. */
+  /** The whole drop-in on its sockets, in this process, with a clock that stands still: no wait asks for a checkpoint. */
   static async ours(): Promise<Judge> {
     const folder = workFolder();
     const paths = pathsIn(folder);
@@ -134,14 +134,14 @@ export class Judge {
     return { released: await this.until(mark), asked: await this.drainNotify() };
   }
 
-  /** The same for the PVM's stream alone: every comparator lets ARP pass. */
+  /** The same for the PVM's stream alone, by ARP, which every comparator releases at once. */
   async passed(): Promise<Buffer[]> {
     const mark = ethernet(0x0806, Buffer.concat([Buffer.alloc(42), numberBytes(this.marks++)]));
     this.primary.write(mark);
     return this.until(mark);
   }
 
-  /** Settles again and again until nothing more comes: QEMU's own mark may overtake what it marks. */
+  /** Settles again until no frame comes out: in QEMU the marking datagram may overtake the frames before it. */
   async rest(): Promise<Buffer[]> {
     const all: Buffer[] = [];
     for (let silent = 0; silent < 3; ) {
@@ -152,7 +152,7 @@ export class Judge {
     return all;
   }
 
-  /** Tells it that a checkpoint has been taken. */
+  /** Notifies it that a checkpoint has been taken. */
   async checkpoint(): Promise<Done> {
     this.notify.write(Buffer.from('COLO_CHECKPOINT'));
     const before = await this.drainNotify();
@@ -160,17 +160,17 @@ export class Judge {
     return { released, asked: asked || before };
   }
 
-  /** Loses the primary's stream in the middle of a frame, and comes back with another one. */
+  /** Closes the primary's stream in the middle of a frame, and opens another one. */
   async breakOff(cut: Buffer): Promise<void> {
     this.primary = await this.primary.again(cut);
   }
 
-  /** `out` is not read until something is waited for. */
+  /** Stops reading `out` until the next call that waits for a frame. */
   stall(): void {
     this.out.stall();
   }
 
-  /** Waits until all but what a socket holds of both inputs has been read. */
+  /** Waits until both inputs have been read, except for what a socket buffers. */
   async written(): Promise<void> {
     await Promise.all([this.primary.written(), this.secondary.written()]);
   }
@@ -210,7 +210,7 @@ function pathsIn(folder: string): Paths {
   };
 }
 
-/** Of addresses that no script has. */
+/** With addresses that no script has. */
 function marker(number: number): Buffer {
   return udpFrame({
     sourceMac: VM_MAC,
@@ -250,7 +250,7 @@ async function dial(path: string, complaint: () => string): Promise<Socket> {
   }
 }
 
-/** Frames with their length before them, as both programs speak. */
+/** A connection with frames and their length prefixes, as both programs use. */
 class FramedSocket {
   private readonly path: string;
   private readonly socket: Socket;
@@ -272,7 +272,7 @@ class FramedSocket {
     return new FramedSocket(path, await dial(path, complaint));
   }
 
-  /** Another connection to the same place, after these bytes on this one. */
+  /** Writes these bytes, closes, and connects to the same place again. */
   async again(lastBytes: Buffer): Promise<FramedSocket> {
     this.socket.end(lastBytes);
     await once(this.socket, 'close');

@@ -1,7 +1,7 @@
 /**
- * A script: what two VMs say, in which order, and when a checkpoint comes. Any comparator can be made to hear it.
+ * A script: what two VMs send, in which order, and when a checkpoint comes. Any comparator can be given it.
  *
- * Frames have names, and what a comparator did is told in them, a line per step: `pvm A`, `svm A: A leaves`,
+ * Frames have names, and the record of what a comparator did uses them, a line per step: `pvm A`, `svm A: A leaves`,
  * `svm C: asks`, `checkpoint: B leaves`.
  */
 import {
@@ -36,12 +36,12 @@ export function svm(name: string, frame: Buffer): Step {
   return { who: 'svm', name, frame };
 }
 
-/** Both VMs say the same. */
+/** Both VMs send the same. */
 export function both(name: string, frame: Buffer): Step[] {
   return [pvm(name, frame), svm(name, frame)];
 }
 
-/** Each script has a client of its own: what a comparator remembers of the one before plays no part. */
+/** Each script has a client of its own, so a comparator's state from the script before does not matter. */
 let clients = 0;
 
 export function freshClient(): string {
@@ -49,7 +49,7 @@ export function freshClient(): string {
   return `10.${64 + ((clients >> 16) & 63)}.${(clients >> 8) & 255}.${clients & 255}`;
 }
 
-/** What an error quotes. Two VMs may differ in all but `kind` and `seq`, in where it lies, and in the error's `code`. */
+/** What an error quotes. Two VMs may differ in all but `kind` and `seq`, in its place, and in the error's `code`. */
 export type Quoted = {
   version?: 4 | 6;
   tags?: { id: number }[];
@@ -143,7 +143,7 @@ export class Voice {
   }
 }
 
-/** Lets a comparator hear a script. Held frames stay held: a script that leaves some ends with a checkpoint. */
+/** Gives a comparator a script. Held frames stay held, so a script that leaves some ends with a checkpoint. */
 export async function play(judge: Judge, script: Script): Promise<Effect[]> {
   const effects: Effect[] = [];
   const inside: { name: string; frame: Buffer }[] = [];
@@ -161,7 +161,7 @@ export async function play(judge: Judge, script: Script): Promise<Effect[]> {
   return effects;
 }
 
-/** The script and what came of it, to be read. */
+/** Returns the script and its result as text. */
 export function tell(script: Script, effects: readonly Effect[]): string[] {
   return script.map((step, i) => {
     const { left, asked } = effects[i];

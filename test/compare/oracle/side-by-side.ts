@@ -1,4 +1,4 @@
-/** A deviation to be read: each step, what either comparator did, and the frame. docs/qemu-differences.md shows it. */
+/** A deviation as text: each step, what either comparator did, and the frame. docs/qemu-differences.md shows it. */
 import { FIN, RST, SYN } from '../../frames.ts';
 import type { Deviation } from './deviations.ts';
 import { Voice } from './script.ts';
@@ -21,7 +21,7 @@ export function sideBySide({ script, qemu, ours }: Deviation): string[] {
   );
 }
 
-/** What tells the frames of a script apart, in IPv4 without tags; of others their payload's text. */
+/** Returns the fields that tell the frames of a script apart, in IPv4 without tags; for others the text of the payload. */
 function about(frame: Buffer): string {
   const type = frame.readUInt16BE(12);
   if (type !== 0x0800) return text(frame.subarray(type === 0x8100 ? 46 : type === 0x86dd ? 62 : 14));

@@ -1,6 +1,6 @@
 /**
- * Random scripts: what two VMs with one history might say, in an order and a segmentation of their own, with losses,
- * repetitions, late ACKs and now and then a difference. A seed makes the same script again.
+ * Random scripts: what two VMs with one history might send, each in its own order and segmentation, with losses,
+ * retransmissions, late ACKs and now and then a difference. The same seed makes the same script.
  */
 import type { Dice } from '../../dice.ts';
 import { ACK, FIN, RST, SYN } from '../../frames.ts';
@@ -17,7 +17,7 @@ export type Said = {
 };
 export type Traffic = readonly (Said | { readonly who: 'checkpoint' })[];
 
-/** What a script may contain: with each of these off, QEMU has one way less to be wrong. */
+/** What a script may contain: with one of these off, QEMU cannot be wrong in that way. */
 export type Theme = {
   segmentation: boolean;
   acks: boolean;
@@ -83,7 +83,7 @@ const ERRORS = ['icmp-error', 'icmp-error6', 'icmp-error vlan'];
 
 type Names = { next: number };
 
-/** Two copies of one sender, each at its own place of the stream. */
+/** Two copies of one sender, each at its own place in the stream. */
 class TcpTalk {
   private readonly dice: Dice;
   private readonly theme: Theme;
@@ -104,7 +104,7 @@ class TcpTalk {
     this.clientIsn = theme.acks && dice.chance(3) ? -dice.roll(30) : dice.roll(2 ** 30);
   }
 
-  /** A checkpoint: the SVM is where the PVM is. */
+  /** A checkpoint: the SVM continues where the PVM is. */
   copied(): void {
     this.at.svm = this.at.pvm;
     this.acked.svm = this.acked.pvm;
@@ -133,7 +133,7 @@ class TcpTalk {
       const order = dice.chance(2) ? (['pvm', 'svm'] as const) : (['svm', 'pvm'] as const);
       return order.map((who) => this.next(who, bytes));
     }
-    // Never further apart than a few segments.
+    // They are never more than a few segments apart.
     const gap = this.at.pvm - this.at.svm;
     const who = gap > 25 ? 'svm' : gap < -25 ? 'pvm' : this.someone();
     return [this.next(who, 1 + dice.roll(12))];
@@ -156,7 +156,7 @@ class TcpTalk {
       case 1:
         return [this.segment(who, this.at[who], 0, RST | (dice.chance(2) ? ACK : 0))];
       case 2: {
-        // A connection anew on the same ports.
+        // A new connection on the same ports.
         this.isn = (this.isn + dice.roll(2 ** 31) - 2 ** 30) | 0;
         this.at = { pvm: 0, svm: 0 };
         return (['pvm', 'svm'] as const).map((side) => this.segment(side, -1, 0, SYN | ACK));
@@ -181,7 +181,7 @@ class TcpTalk {
   }
 }
 
-/** No two neighbouring stretches look alike. */
+/** Returns a stream of which no two neighbouring parts are the same. */
 function letterAt(place: number): string {
   return String.fromCharCode(97 + ((Math.imul(place, 2654435761) >>> 16) % 26));
 }
@@ -241,7 +241,7 @@ class DatagramTalk {
   }
 }
 
-/** As frames to one client. */
+/** Returns the traffic as frames to one client. */
 export function render(traffic: Traffic, voice: Voice): Script {
   return traffic.map((said) => {
     if (said.who === 'checkpoint') return CHECKPOINT;

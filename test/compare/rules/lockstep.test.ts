@@ -98,6 +98,19 @@ test('so has traffic with hostile frames in it, and frames with changed bytes', 
   }
 });
 
+test('an SVM retransmission that was queued after a segment is confirmed with it', () => {
+  const two = new TwoRigs();
+  const synAck = tcp({ flags: SYN | ACK, seq: 1000, ack: 501 });
+  two.pvm(synAck);
+  two.svm(synAck);
+  const segment = tcp({ seq: 1001, ack: 501, text: 'sent' });
+  two.svm(segment);
+  two.svm(tcp({ seq: 1004, ack: 501, text: 't' }));
+  two.pvm(segment);
+  two.lane.assertConfirmed(3);
+  two.close();
+});
+
 test('a pair that matches confirms the SVM frame by its index', () => {
   const rig = new Rig();
   const synAck = tcp({ flags: SYN | ACK, seq: 1000, ack: 501 });
