@@ -371,11 +371,13 @@ export class OffsetMap {
     const option = segment.timestamps(bytes);
     if (option === NONE) return 0;
     const echo = readI32(bytes, option + TCP_TIMESTAMPS.echo);
-    const isOlder = (this.state[vm] & MOVED) !== 0 && seqBefore(echo, this.movedAt[vm]);
-    const vmTs = (echo - (isOlder ? this.olderTsDelta[vm] : tsDelta[vm])) | 0;
-    const ahead = (this.state[vm] & VM_STAMPED) === 0 ? 0 : (vmTs - this.vmTs[vm]) | 0;
-    if (ahead <= 0) return (echo - vmTs) | 0;
+    const state = this.state[vm];
+    let delta = tsDelta[vm];
+    if ((state & MOVED) !== 0 && seqBefore(echo, this.movedAt[vm])) delta = this.olderTsDelta[vm];
+    if ((state & VM_STAMPED) === 0) return delta;
+    const ahead = (echo - delta - this.vmTs[vm]) | 0;
+    if (ahead <= 0) return delta;
     if (ahead < LAG_MAX) this.noteReceived(vm, echo);
-    return (echo - this.vmTs[vm]) | 0;
+    return (delta + ahead) | 0;
   }
 }

@@ -89,36 +89,34 @@ export class Segment {
    */
   rewrite(bytes: Uint8Array, seqDelta: number, tsDelta: number, port: number): void {
     if ((seqDelta | tsDelta) === 0 && port === NONE) return;
-    const { l4 } = this.view;
-    const isVm = this.sender === SENDER.vm;
-    let change = isVm
-      ? this.shiftSent(bytes, l4, seqDelta, tsDelta)
-      : this.shiftReturned(bytes, l4, seqDelta, tsDelta);
-    if (port !== NONE) {
-      const portAt = l4 + (isVm ? TCP.sourcePort : TCP.destinationPort);
-      change += checksumChange32(readU16(bytes, portAt), port, 0);
-      writeU16(bytes, portAt, port);
-    }
-    if (change !== 0) this.adjustChecksums(bytes, change);
+    if (this.sender === SENDER.vm) this.rewriteSent(bytes, seqDelta, tsDelta, port);
+    else this.rewriteReturned(bytes, seqDelta, tsDelta, port);
   }
 
-  /** Adds to the numbers that the VM sent. Returns the change of the checksum. */
-  private shiftSent(bytes: Uint8Array, l4: number, seqDelta: number, tsDelta: number): number {
-    const change = seqDelta === 0 ? 0 : this.addTo(bytes, l4 + TCP.seq, seqDelta);
-    const option = tsDelta === 0 ? NONE : this.timestamps(bytes);
-    return option === NONE ? change : change + this.addTo(bytes, option + TCP_TIMESTAMPS.value, tsDelta);
-  }
-
-  /** Adds to the VM's numbers that a client returns, if they are valid. Returns the change of the checksum. */
-  private shiftReturned(bytes: Uint8Array, l4: number, seqDelta: number, tsDelta: number): number {
-    if ((seqDelta | tsDelta) === 0 || !this.acknowledges(bytes)) return 0;
+  private rewriteSent(bytes: Uint8Array, seqDelta: number, tsDelta: number, port: number): void {
+    const { l4, end } = this.view;
     let change = 0;
-    if (seqDelta !== 0) {
-      change = this.addTo(bytes, l4 + TCP.ack, seqDelta);
-      if (!this.hasOnlyTimestamps(bytes)) change += this.shiftSack(bytes, seqDelta);
-    }
+    if (seqDelta !== 0 && l4 + TCP.seq + 4 <= end) change = addTo(bytes, l4, TCP.seq, seqDelta);
     const option = tsDelta === 0 ? NONE : this.timestamps(bytes);
-    return option === NONE ? change : change + this.addTo(bytes, option + TCP_TIMESTAMPS.echo, tsDelta);
+    if (option !== NONE) change += addTo(bytes, l4, option + TCP_TIMESTAMPS.value - l4, tsDelta);
+    if (port !== NONE) change += replacePort(bytes, l4 + TCP.sourcePort, port);
+    this.adjustChecksums(bytes, change);
+  }
+
+  private rewriteReturned(bytes: Uint8Array, seqDelta: number, tsDelta: number, port: number): void {
+    const { l4 } = this.view;
+    let change = 0;
+    if (this.acknowledges(bytes)) {
+      const option = this.timestamps(bytes);
+      if (seqDelta !== 0) {
+        change = addTo(bytes, l4, TCP.ack, seqDelta);
+        if (option === NONE || !this.hasOnlyTimestamps) change += this.shiftSack(bytes, seqDelta);
+      }
+      if (tsDelta !== 0 && option !== NONE)
+        change += addTo(bytes, l4, option + TCP_TIMESTAMPS.echo - l4, tsDelta);
+    }
+    if (port !== NONE) change += replacePort(bytes, l4 + TCP.destinationPort, port);
+    this.adjustChecksums(bytes, change);
   }
 
   private findTimestamps(bytes: Uint8Array): void {
@@ -136,10 +134,9 @@ export class Segment {
     return l4 + TCP.ack + 4 <= end && readI32(bytes, l4 + TCP.ack) !== 0;
   }
 
-  /** Returns true for the options of nearly every segment, which need no search for SACK blocks. */
-  private hasOnlyTimestamps(bytes: Uint8Array): boolean {
-    const { l4, payload } = this.view;
-    return payload === l4 + TCP.headerBytesMin + TIMESTAMPS_BYTES && this.timestamps(bytes) !== NONE;
+  /** Returns true if the options are full with timestamps, as those of nearly every segment: there are no SACK blocks. */
+  private get hasOnlyTimestamps(): boolean {
+    return this.view.payload === this.view.l4 + TCP.headerBytesMin + TIMESTAMPS_BYTES;
   }
 
   /** Adds to the edges of all SACK blocks. Returns the change of the checksum. */
@@ -150,23 +147,15 @@ export class Segment {
     const end = sack + bytes[sack + TCP_OPTION_LENGTH];
     let change = 0;
     for (let edge = sack + TCP_SACK.edges; edge + TCP_SACK.edgeBytes <= end; edge += TCP_SACK.edgeBytes)
-      change += this.addTo(bytes, edge, delta);
+      change += addTo(bytes, l4, edge - l4, delta);
     return change;
   }
 
-  /** Adds to the number at `at` if all of it is there. Returns the change of the checksum. */
-  private addTo(bytes: Uint8Array, at: number, delta: number): number {
-    const { l4, end } = this.view;
-    if (at + 4 > end) return 0;
-    const before = readI32(bytes, at);
-    const after = (before + delta) | 0;
-    writeI32(bytes, at, after);
-    return checksumChange32(before, after, at - l4);
-  }
-
+  /** `change` is the sum of what all fields that changed add to a checksum. */
   private adjustChecksums(bytes: Uint8Array, change: number): void {
     const { frame } = this;
     const checksumAt = this.view.l4 + TCP.checksum;
+    if (change === 0) return;
     if (frame !== null) this.adjustQuoteChecksums(bytes, checksumAt, frame.view.l4 + ICMP.checksum, change);
     else writeU16(bytes, checksumAt, adjustChecksum(readU16(bytes, checksumAt), change));
   }
@@ -182,4 +171,19 @@ export class Segment {
     }
     writeU16(bytes, errorAt, adjustChecksum(readU16(bytes, errorAt), errorChange));
   }
+}
+
+/** Adds to the number at `offset` of the segment at `l4`. Returns the change of the checksum. */
+function addTo(bytes: Uint8Array, l4: number, offset: number, delta: number): number {
+  const before = readI32(bytes, l4 + offset);
+  const after = (before + delta) | 0;
+  writeI32(bytes, l4 + offset, after);
+  return checksumChange32(before, after, offset);
+}
+
+/** Replaces the port at `at`, an even offset of the segment. Returns the change of the checksum. */
+function replacePort(bytes: Uint8Array, at: number, port: number): number {
+  const before = readU16(bytes, at);
+  writeU16(bytes, at, port);
+  return checksumChange32(before, port, TCP.sourcePort);
 }

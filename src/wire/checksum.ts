@@ -20,23 +20,28 @@ export function foldChecksum(sum: number): number {
 }
 
 /**
- * Returns what a 32-bit field that changes from `before` to `after` adds to a checksum: 16 bits, for `adjustChecksum`. Those
- * of several fields may be summed. `offset` is where the field lies, from the start of the summed range.
+ * Returns what a 32-bit field that changes from `before` to `after` adds to a checksum, for `adjustChecksum`. The changes of up
+ * to a thousand fields may be summed. `offset` is where the field lies, from the start of the summed range.
  */
 export function checksumChange32(before: number, after: number, offset: number): number {
-  let change = (~before >>> 16) + (~before & 0xffff) + (after >>> 16) + (after & 0xffff);
-  change = (change & 0xffff) + (change >>> 16);
-  change = (change & 0xffff) + (change >>> 16);
-  // At an odd offset the bytes of each word change places, and so do those of the sum (RFC 1071 section 2).
-  return (offset & 1) === 0 ? change : ((change & 0xff) << 8) | (change >>> 8);
+  const change = (~before >>> 16) + (~before & 0xffff) + (after >>> 16) + (after & 0xffff);
+  return (offset & 1) === 0 ? change : swapBytes(fold(change));
 }
 
 /** Returns the checksum after the changes that `change` is the sum of. */
 export function adjustChecksum(checksum: number, change: number): number {
-  let sum = (~checksum & 0xffff) + change;
-  sum = (sum & 0xffff) + (sum >>> 16);
-  sum = (sum & 0xffff) + (sum >>> 16);
-  return ~sum & 0xffff;
+  return ~fold((~checksum & 0xffff) + change) & 0xffff;
+}
+
+/** Adds the carries of a sum below 2^28 to its low 16 bits. */
+function fold(sum: number): number {
+  const once = (sum & 0xffff) + (sum >>> 16);
+  return (once & 0xffff) + (once >>> 16);
+}
+
+/** At an odd offset the bytes of each word change places, and so do those of the sum (RFC 1071 section 2). */
+function swapBytes(word: number): number {
+  return ((word & 0xff) << 8) | (word >>> 8);
 }
 
 /** Returns the checksum of a transport segment with its IPv4 or IPv6 pseudo header; its checksum field must be zero. */

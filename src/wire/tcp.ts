@@ -40,6 +40,7 @@ export const TCP_TIMESTAMPS = { value: 2, echo: 6, bytes: 10 } as const;
 /** The edges of the blocks follow each other to the end of the option. */
 export const TCP_SACK = { edges: 2, edgeBytes: 4 } as const;
 const NOT_SCALED = 0xff;
+const USUAL_TIMESTAMPS_AT = 2;
 
 /** Returns true for a SYN without ACK: its sender opens the connection. */
 export function opensConnection(flags: number): boolean {
@@ -67,8 +68,20 @@ export function findTcpOption(bytes: Uint8Array, at: number, end: number, kind: 
   return NONE;
 }
 
+/** Returns true if the options begin with the layout of RFC 7323 appendix A, which needs no search: NOP, NOP, timestamps. */
+function hasUsualTimestamps(bytes: Uint8Array, at: number, end: number): boolean {
+  return (
+    at + USUAL_TIMESTAMPS_AT + TCP_TIMESTAMPS.bytes <= end &&
+    bytes[at] === TCP_OPTION.nop &&
+    bytes[at + 1] === TCP_OPTION.nop &&
+    bytes[at + 2] === TCP_OPTION.timestamps &&
+    bytes[at + 3] === TCP_TIMESTAMPS.bytes
+  );
+}
+
 /** Returns the offset of the timestamps option (RFC 7323), or NONE. `at` and `end` as above. */
 export function findTimestamps(bytes: Uint8Array, at: number, end: number): number {
+  if (hasUsualTimestamps(bytes, at, end)) return at + USUAL_TIMESTAMPS_AT;
   const option = findTcpOption(bytes, at, end, TCP_OPTION.timestamps);
   return option !== NONE && bytes[option + TCP_OPTION_LENGTH] === TCP_TIMESTAMPS.bytes ? option : NONE;
 }
