@@ -247,7 +247,7 @@ export class SvmTranslator {
     }
   }
 
-  /** Records a lesson's SYN in `view`; `found` is the name of its key, or NONE. */
+  /** Records the SYN of a lesson, which is in the segment; `found` is the name of its key, or NONE. */
   private learnPvmSyn(bytes: Uint8Array, found: number): LessonEffect {
     const { segment, signed, seqDelta } = this.mapping;
     const repeats = this.rememberOpening() === 'repeated';
@@ -259,7 +259,7 @@ export class SvmTranslator {
     return vm === name && seqDelta[vm] === 0 ? 'nothing' : 'syn-moved';
   }
 
-  /** Records the SVM's SYN in `view`; `found` is the name of its key, or NONE. Returns the name that it has now. */
+  /** Records the SVM's SYN, which is in the segment; `found` is the name of its key, or NONE. Returns the name that it has now. */
   private learnSvmSyn(bytes: Uint8Array, found: number): number {
     const { segment, key } = this.mapping;
     const { view } = segment;
@@ -354,7 +354,7 @@ export class SvmTranslator {
     return ((this.mapping.segment.view.ack - 1) | 0) as Seq;
   }
 
-  /** Remembers the PVM's SYN in `view` past a commit if it opens a connection. */
+  /** Remembers the PVM's SYN, which is in the segment, past a commit if it opens a connection. */
   private rememberOpening(): 'new' | 'repeated' | 'no opening' {
     const { segment, key } = this.mapping;
     const { view } = segment;
@@ -383,7 +383,7 @@ export class SvmTranslator {
     this.onSigned(key);
   }
 
-  /** Corrects the SYN in `view`, which left by `name`: the SVM's own name or, where that was taken, the one that was free. */
+  /** Corrects the SYN in the segment, which left by `name`: the SVM's own name or, where that was taken, the one that was free. */
   private correct(bytes: Uint8Array, name: number): boolean {
     const { segment, names, seqDelta, tsDelta } = this.mapping;
     let vm = name;
