@@ -202,7 +202,7 @@ export class PrimaryPath {
 
   /**
    * The PVM has stopped. Its remaining output belongs to the epoch that ends, so it is read even if a limit had paused the
-   * reading. It is no more than a socket buffer holds.
+   * reading. It fits into one socket buffer.
    */
   readRest(): void {
     this.reading = 'rest';

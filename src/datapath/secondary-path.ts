@@ -17,7 +17,7 @@
  * | running  | is sent; the link's back-pressure counts | draining: `readRest`, the SVM stops for a checkpoint          |
  * | draining | is sent past every limit                 | stopped: `stop`, all of it was read                           |
  * | stopped  | is not read: it comes from the new state | running: `commit`, the SVM has the PVM's state                |
- * | over     | is not this path's any more              | none: `leave` (a promotion) or `discard`; the seats have ended|
+ * | over     | belongs to the ports' next user          | none: `leave` (a promotion) or `discard`; the seats have ended|
  *
  * `discard` may come in every phase.
  *
@@ -268,7 +268,7 @@ export class SecondaryPath {
    * Sends again each SYN that left in the SVM's own number or from its own port: it did not match the PVM's SYN. The
    * corrected number shows the primary that this node knows the PVM's, so that it releases the PVM's SYN.
    *
-   * The frame is changed in place. If its first copy still waits in a socket, it is sent corrected twice, which is as good.
+   * The frame is changed in place. If its first copy still waits in a socket, the corrected frame is sent twice: harmless.
    */
   private sendCorrectedSyns(): void {
     this.synsToCorrect = false;

@@ -9,7 +9,7 @@ import { GuardedVm, type VmStart } from './guarded-vm.ts';
 import type { NodeParts } from './parts.ts';
 import { Scope } from './scope.ts';
 
-/** A QEMU replies within half a millisecond; one that is busy breaking off a checkpoint takes longer. */
+/** A QEMU replies within half a millisecond; one that is ending a checkpoint early takes longer. */
 const REPLY_MS_MAX = 1000;
 
 export class RoleVm {

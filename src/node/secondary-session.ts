@@ -1,7 +1,7 @@
 /**
  * A secondary's session with the primary: from the first contact until the link ends.
  *
- * It replies to heartbeats, and thereby promises the lease; it feeds the SVM, sends its output, and holds the phases of each
+ * It replies to heartbeats, and thereby promises the lease; it feeds the SVM, sends its output, and delays the phases of each
  * checkpoint. It decides nothing: the state machine is notified of its end and decides.
  *
  * The end has two steps, because QEMU's last message may be RECEIVED. The session closes its streams (`ending`), reads the relay

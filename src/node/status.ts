@@ -11,7 +11,7 @@ export type NodeRole = AsPrimary | AsSecondary;
 
 export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, nowMs: Instant): NodeStatus {
   const { config, observed } = parts;
-  // A role that is over has no VM and no path any more; its link may be open still.
+  // A role that is over has neither VM nor path; its link may still be open.
   const current = role?.isOver === true ? null : role;
   const primary = current?.kind === 'primary' ? current.path : null;
   const secondary = current?.kind === 'secondary' ? current.path : null;

@@ -1,6 +1,6 @@
 /**
  * Announcements: after a promotion the network must learn where the VM's addresses are now. Switches learn its MAC address,
- * neighbours update ARP and NDP caches that may hold another one. One frame per address, repeated, since any can get lost.
+ * neighbours update ARP and NDP caches that may have another one. One frame per address, repeated, since any can get lost.
  */
 import { foldChecksum, sumWords } from '../wire/checksum.ts';
 import { ETHER_TYPE } from '../wire/ethernet.ts';

@@ -46,13 +46,13 @@ export class SpeakingRight {
       this.provenMs = Math.max(this.provenMs, this.sentMs[number % REMEMBERED] + this.leaseMs * (1 - MARGIN));
   }
 
-  /** The end of what the replies so far prove: until then this node may speak. */
+  /** The end of the lease that the replies prove: until then this node may speak. */
   get untilMs(): number {
     return this.provenMs;
   }
 }
 
-/** The secondary's side: when may it be promoted at the earliest? */
+/** The secondary's side: the earliest time of its promotion. */
 export class LeasePromise {
   private readonly leaseMs: number;
   private heardMs: number;
