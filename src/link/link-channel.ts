@@ -88,6 +88,9 @@ type FramesType = typeof MESSAGE.input | typeof MESSAGE.output | typeof MESSAGE.
 /** Between its HELLO and a session's start a peer may send one heartbeat, OFFSETS and START_SYNC. */
 const EARLY_MESSAGES_MAX = 16;
 
+/** Of the message in FAILED, which may quote the peer or QEMU. */
+const FAILED_CHARACTERS_MAX = 1000;
+
 /** In one CONFIRM message: two per range. */
 const CONFIRM_NUMBERS_MAX = 4096;
 
@@ -160,6 +163,12 @@ export class LinkChannel {
     writeHeader(message, type, text.length);
     text.copy(message, LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES);
     this.write(message);
+  }
+
+  /** Sends why this node refuses or ends what the peer has asked for: `cause`, cut to a length that fits into a message. */
+  sendFailed(cause: unknown, codeOfOthers: `COLO_${string}`): void {
+    const code = cause instanceof ColoError ? cause.code : codeOfOthers;
+    this.send(MESSAGE.failed, { code, message: messageOf(cause).slice(0, FAILED_CHARACTERS_MAX) });
   }
 
   /** Sends the whole map of offsets. */

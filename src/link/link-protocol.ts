@@ -77,11 +77,14 @@ export type ControlMessage = {
 }[Exclude<ControlType, typeof MESSAGE.offsets>];
 
 const number = z.int().nonnegative();
+/** Longer than any name that a configuration may have: a refusal that quotes one fits into a message. */
+const peerName = z.string().max(255);
+
 const helloSchema = z.object({
   version: z.literal(LINK_VERSION),
   channel: z.string().refine(isChannelName, 'this node has no such channel'),
-  pair: z.string(),
-  node: z.string(),
+  pair: peerName,
+  node: peerName,
   generation: number,
   role: z.enum(['primary', 'candidate']),
   leaseMs: z.number().positive(),

@@ -138,7 +138,7 @@ export function listenLink(
           admit(host, channel, hello);
         } catch (cause) {
           if (!(cause instanceof ColoError)) throw cause;
-          channel.send(MESSAGE.failed, { code: cause.code, message: cause.message });
+          channel.sendFailed(cause, cause.code);
           channel.close();
         }
       },

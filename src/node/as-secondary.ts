@@ -6,7 +6,7 @@
  */
 import { SecondaryPath } from '../datapath/secondary-path.ts';
 import type { Tap } from '../datapath/tap.ts';
-import { ColoError, invariant, messageOf } from '../error.ts';
+import { invariant, messageOf } from '../error.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import { Outage, redial } from '../io/redial.ts';
 import type { ChannelName } from '../link/channels.ts';
@@ -198,8 +198,7 @@ export class AsSecondary {
     } catch (cause) {
       const message = messageOf(cause);
       parts.events.emit('sync.failed', { message });
-      const code = cause instanceof ColoError ? cause.code : 'COLO_SYNC';
-      session.link.send(MESSAGE.failed, { code, message });
+      session.link.sendFailed(cause, 'COLO_SYNC');
       if (!wanted.isOver) parts.dispatch({ type: 'syncFailed', message });
     }
   }

@@ -203,6 +203,41 @@ for (const body of [
   });
 }
 
+test('the listener survives a HELLO whose names are as long as a message', async () => {
+  const { accepted, close, dial, path } = await listening();
+  const names = [
+    Buffer.from(JSON.stringify({ ...HELLO, pair: 'x'.repeat(69_000) })),
+    // As text, each of these bytes is three.
+    Buffer.concat(
+      JSON.stringify({ ...HELLO, node: '' })
+        .split('"node":"')
+        .flatMap((part, i) => [...(i === 0 ? [] : ['"node":"', Buffer.alloc(30_000, 0xff)]), part])
+        .map((part) => Buffer.from(part)),
+    ),
+  ];
+  for (const body of names) {
+    const socket = net.connect(path);
+    socket.on('error', () => {});
+    socket.write(framed(Buffer.concat([Buffer.from([MESSAGE.hello, 0, 0, 0]), body])));
+    socket.resume();
+    await new Promise((resolve) => socket.on('close', resolve));
+  }
+  (await dial(HELLO)).channel.close();
+  assert.equal(accepted.length, 1);
+  await close();
+});
+
+test('a refusal of any length arrives, cut', async () => {
+  const { close, dial } = await listening(() => {
+    throw new ColoError('COLO_LINK_BUSY', `\u{fffd}${'x'.repeat(100_000)}`);
+  });
+  await assert.rejects(dial(HELLO), {
+    code: 'COLO_LINK_REFUSED',
+    message: /^the peer refuses: COLO_LINK_BUSY .x{999}$/u,
+  });
+  await close();
+});
+
 test('a dialler that speaks another protocol is closed, and the listener continues', async () => {
   const { accepted, close, dial, path } = await listening();
   const socket = net.connect(path);
