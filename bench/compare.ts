@@ -100,12 +100,7 @@ async function beforeAndAfter(
   options: { before: string; rounds: number; only: string },
   print: (line: string) => void,
 ): Promise<BenchResult> {
-  const figures = await againstBefore(
-    options.before,
-    chosenShapes(options.only),
-    { rounds: options.rounds, forMs: FOR_MS },
-    print,
-  );
+  const figures = await againstBefore(options.before, chosenShapes(options.only), options.rounds, print);
   const claims = [
     ...Object.entries(figures.rates).map(([key, { ratio }]) =>
       claim(`${key}: at least ${BEFORE_RATIO_MIN} of the rate before`, ratio, BEFORE_RATIO_MIN),

@@ -64,8 +64,7 @@ export class ShapeRates {
   }
 }
 
-/** Measures one peer once. */
-export async function measure(shape: Shape, peer: Peer, forMs: number): Promise<Rate> {
+async function measure(shape: Shape, peer: Peer, forMs: number): Promise<Rate> {
   return await withLoad(shape, peer, {}, (load) => load.rate({ runUpMs: RUN_UP_MS, forMs }));
 }
 

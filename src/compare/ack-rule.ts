@@ -21,7 +21,8 @@ export function ackMayLeave(flow: Readonly<SvmAck>, ack: Seq): boolean {
 
 /** The SVM has acknowledged up to `ack`. */
 export function noteSvmAck(flow: SvmAck, ack: Seq): void {
-  if (!flow.svmAckKnown) flow.svmAck = ack;
-  else if (seqWithinWindowBefore(flow.svmAck, ack)) flow.svmAck = ack;
-  flow.svmAckKnown = true;
+  if (!flow.svmAckKnown) {
+    flow.svmAck = ack;
+    flow.svmAckKnown = true;
+  } else if (seqWithinWindowBefore(flow.svmAck, ack)) flow.svmAck = ack;
 }

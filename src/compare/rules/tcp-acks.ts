@@ -19,8 +19,11 @@ export function releaseAck(holding: Holding, flow: HeldTcpFlow, ack: Seq): void 
 
 /** The same where no SVM segment is tracked: at a commit, or alone. */
 export function noteReleasedAck(flow: HeldTcpFlow, ack: Seq): void {
-  flow.releasedAck = flow.releasedAckKnown ? seqMax(flow.releasedAck, ack) : ack;
-  flow.releasedAckKnown = true;
+  if (flow.releasedAckKnown) flow.releasedAck = seqMax(flow.releasedAck, ack);
+  else {
+    flow.releasedAck = ack;
+    flow.releasedAckKnown = true;
+  }
 }
 
 /** Confirms the SVM segment whose ACK was tracked, if there is one. */
