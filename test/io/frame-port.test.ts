@@ -50,7 +50,7 @@ test('frames in, frames out', () => {
   assert.equal(slabs.inUse, 0);
 });
 
-test('a stream that ends in a frame is followed by another, and framing starts afresh', () => {
+test('after a stream that ends within a frame, the next one starts at a frame', () => {
   const { slabs, port: one, heard, closed, attach } = port();
   const first = attach();
   first.far.write(text('whole', 'cut').subarray(0, 14), () => {});
@@ -68,7 +68,7 @@ test('a stream that ends in a frame is followed by another, and framing starts a
   one.close();
   assert.deepEqual(closed, ['COLO_STREAM_FRAMING', null]);
   while (second.near.pump());
-  assert.equal(closed.length, 2, 'its end is told once');
+  assert.equal(closed.length, 2, 'notified of its end once');
 });
 
 test('a stream out of step is closed with its code', () => {
@@ -82,7 +82,7 @@ test('a stream out of step is closed with its code', () => {
   assert.equal(slabs.inUse, 0);
 });
 
-test('holds count, also over a stream’s end', () => {
+test('pauses of reading are counted, also across the end of a stream', () => {
   const { port: one, heard, attach } = port();
   const first = attach();
   one.pauseReading();
@@ -94,14 +94,14 @@ test('holds count, also over a stream’s end', () => {
   one.close();
   const second = attach();
   second.far.write(text('y'), () => {});
-  assert.equal(second.near.pump(), false, 'still held');
+  assert.equal(second.near.pump(), false, 'still paused');
   one.resumeReading();
   second.near.pump();
   assert.deepEqual(heard, ['y', '.']);
   assert.equal(one.exhausted, true);
 });
 
-test('without a slab it stops reading, and goes on when there is one, unless it is held besides', () => {
+test('without a free slab a port pauses reading until there is one, and longer if its user has paused it too', () => {
   const { slabs, port: one, heard, attach } = port(1);
   const taken = slabs.acquire();
   const { near, far } = attach();
@@ -115,7 +115,7 @@ test('without a slab it stops reading, and goes on when there is one, unless it 
   assert.deepEqual(heard, ['x', '.']);
 });
 
-test('without a stream output goes nowhere, is counted, and keeps nothing', () => {
+test('without a stream, output is dropped and counted, and its slabs are free', () => {
   const { slabs, port: one, attach } = port();
   const slab = slabs.acquire();
   one.out.push(slab, 4, 3);
@@ -164,7 +164,7 @@ test('the seat can change hands between two frames', () => {
   assert.deepEqual(heard, []);
 });
 
-test('what waits for the kernel is counted, and its slabs come back when the stream ends', () => {
+test('bytes that wait for the kernel are counted, and their slabs are free when the stream ends', () => {
   const { slabs, port: one, attach } = port();
   const { near } = attach();
   near.stalled = true;

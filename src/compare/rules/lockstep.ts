@@ -13,8 +13,8 @@
  *     held          arrives       takeSecondary
  *     arrives       arrives       takePair
  *
- * All three ask the same: is this the next byte of both streams, are the bytes the same (`isNext`, and the bytes by where
- * they lie), may the ACK leave (ack-rule.ts)? And all three end alike (`advanceTo`, the release, `settleAck`).
+ * All three ask the same: is this the next byte of both streams (`isReleasedUpTo`), are the bytes the same, may the ACK leave
+ * (ack-rule.ts)? And all three end alike (`advanceTo`, the release, `settleAck`).
  *
  * The caller positions the flow and hands it in: V8 then knows that it is one object, and reads its row number once.
  *
