@@ -1,11 +1,13 @@
 /**
- * Flow keys: what tells one flow from another. VLAN, IP version, protocol, both addresses, ports (or the ICMP echo id).
+ * Flow keys: what tells one flow from another. VLAN, IP version, protocol, both addresses, ports (or what stands for them: an
+ * ICMP echo's id, the SPI of ESP and AH).
  *
  * A key is eleven int32 words, always from the VM's point of view: local is the VM, remote is the client. A frame and the
- * reply to it therefore have the same key. Non-IP frames share one key per EtherType.
+ * reply to it therefore have the same key. A frame that is not IP has its EtherType and the client's Ethernet address: the
+ * station or group that it is for.
  */
 import { invariant } from '../error.ts';
-import { readI32 } from '../wire/bytes.ts';
+import { readI32, readU16 } from '../wire/bytes.ts';
 import { IP_PROTOCOL } from '../wire/ipv4.ts';
 import { PACKET, type PacketView } from '../wire/packet.ts';
 
@@ -17,8 +19,12 @@ const VLAN_WORD = 0;
 const KIND_WORD = 1;
 /** four words; IPv4 uses the first, a non-IP frame has its EtherType there */
 const LOCAL_WORD = 2;
+/** four words; IPv4 uses the first, a non-IP frame has the last four bytes of the client's Ethernet address there */
 const REMOTE_WORD = 6;
-/** the VM's port in the high half, the client's in the low half; or an ICMP echo id; or what groups fragments */
+/**
+ * the VM's port in the high half, the client's in the low half; or an ICMP echo id; or an SPI; or what groups fragments; or the
+ * first two bytes of the client's Ethernet address
+ */
 export const PORTS_WORD = 10;
 
 const FRAGMENT_BIT = 0x100;
@@ -37,9 +43,7 @@ export function writeOutputKey(bytes: Uint8Array, view: PacketView, key: Int32Ar
     key[9] = 0;
   }
   if (view.ipVersion === 0) {
-    key[LOCAL_WORD] = view.etherType;
-    key[REMOTE_WORD] = 0;
-    key[PORTS_WORD] = 0;
+    writeEthernetKey(bytes, view.etherType, view.destinationAt, key);
     return;
   }
   if (view.ipVersion === 4) {
@@ -62,7 +66,10 @@ export function writeOutputKey(bytes: Uint8Array, view: PacketView, key: Int32Ar
 /** Writes the key of a parsed packet that a client sent. */
 export function writeInputKey(bytes: Uint8Array, view: PacketView, key: Int32Array): void {
   writeOutputKey(bytes, view, key);
-  if (view.ipVersion === 0) return;
+  if (view.ipVersion === 0) {
+    writeEthernetKey(bytes, view.etherType, view.sourceAt, key);
+    return;
+  }
   for (let word = 0; word < 4; word++) {
     const source = key[LOCAL_WORD + word];
     key[LOCAL_WORD + word] = key[REMOTE_WORD + word];
@@ -70,6 +77,13 @@ export function writeInputKey(bytes: Uint8Array, view: PacketView, key: Int32Arr
   }
   if (view.kind === PACKET.icmp || view.kind === PACKET.icmpv6) return;
   key[PORTS_WORD] = (view.destinationPort << 16) | view.sourcePort;
+}
+
+/** Writes the words of a frame that is not IP; the client's Ethernet address is at `remoteAt`. */
+function writeEthernetKey(bytes: Uint8Array, etherType: number, remoteAt: number, key: Int32Array): void {
+  key[LOCAL_WORD] = etherType;
+  key[REMOTE_WORD] = readI32(bytes, remoteAt + 2);
+  key[PORTS_WORD] = readU16(bytes, remoteAt);
 }
 
 /** Returns the VM's port. */
@@ -110,12 +124,22 @@ export function describeFlowKey(key: ArrayLike<number>): string {
   const version = (key[KIND_WORD] >>> 16) & 0xff;
   const protocol = key[KIND_WORD] & 0xff;
   const vlan = key[VLAN_WORD] === 0 ? '' : ` vlan ${describeVlan(key[VLAN_WORD])}`;
-  if (version === 0) return `ethertype 0x${key[LOCAL_WORD].toString(16).padStart(4, '0')}${vlan}`;
-  const ports = kind === PACKET.tcp || kind === PACKET.udp || protocol === IP_PROTOCOL.sctp;
+  if (version === 0) return `${describeEthernet(key)}${vlan}`;
+  const ports =
+    kind === PACKET.tcp ||
+    kind === PACKET.udp ||
+    protocol === IP_PROTOCOL.sctp ||
+    protocol === IP_PROTOCOL.dccp;
   const local = describeAddress(key, LOCAL_WORD, version, ports ? localPort(key) : null);
   const remote = describeAddress(key, REMOTE_WORD, version, ports ? remotePort(key) : null);
   const fragment = (key[KIND_WORD] & FRAGMENT_BIT) === 0 ? '' : ' fragment';
   return `${describeProtocol(kind, protocol)}${fragment} ${local} <-> ${remote}${vlan}`;
+}
+
+function describeEthernet(key: ArrayLike<number>): string {
+  const hex = (word: number, digits: number) => (word >>> 0).toString(16).padStart(digits, '0');
+  const address = `${hex(key[PORTS_WORD], 4)}${hex(key[REMOTE_WORD], 8)}`;
+  return `ethertype 0x${hex(key[LOCAL_WORD], 4)} <-> ${address.replace(/(..)(?!$)/g, '$1:')}`;
 }
 
 function describeVlan(vlan: number): string {
@@ -128,6 +152,7 @@ function describeProtocol(kind: number, protocol: number): string {
   if (kind === PACKET.icmp) return 'icmp';
   if (kind === PACKET.icmpv6) return 'icmpv6';
   if (protocol === IP_PROTOCOL.sctp) return 'sctp';
+  if (protocol === IP_PROTOCOL.dccp) return 'dccp';
   return `ip-protocol ${protocol}`;
 }
 

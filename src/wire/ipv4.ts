@@ -22,6 +22,7 @@ export const IP_PROTOCOL = {
   igmp: 2,
   tcp: 6,
   udp: 17,
+  dccp: 33,
   ipv6Routing: 43,
   ipv6Fragment: 44,
   esp: 50,

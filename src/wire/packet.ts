@@ -34,6 +34,9 @@ export const PACKET = {
 } as const;
 export type PacketKind = (typeof PACKET)[keyof typeof PACKET];
 
+/** Offset of AH's SPI, which follows the next header, the length and two reserved bytes. */
+const AH_SPI = 4;
+
 export class PacketView {
   kind: PacketKind = PACKET.malformed;
   etherType = 0;
@@ -52,11 +55,13 @@ export class PacketView {
   l4 = 0;
   /** first byte after the IP datagram (after the frame when not IP) */
   end = 0;
+  /** offsets of the IP addresses, or of the Ethernet addresses where the frame is not IP */
   sourceAt = 0;
   destinationAt = 0;
   /** IPv4 addresses, 0 in every other packet */
   source4 = 0;
   destination4 = 0;
+  /** or the two halves of the SPI of ESP and AH; 0 in a protocol without ports */
   sourcePort = 0;
   destinationPort = 0;
   /** ICMP type and echo id; the id is 0 in every message but an echo request or reply */
@@ -122,6 +127,8 @@ function parse(bytes: Uint8Array, at: number, length: number, view: PacketView, 
   view.l3 = l3;
   if (etherType === ETHER_TYPE.ipv4) return parseIpv4(bytes, l3, frameEnd, view, gso);
   if (etherType === ETHER_TYPE.ipv6) return parseIpv6(bytes, l3, frameEnd, view, gso);
+  view.sourceAt = at + ETHERNET.source;
+  view.destinationAt = at + ETHERNET.destination;
   view.l4 = l3;
   view.end = frameEnd;
   view.payload = l3;
@@ -238,12 +245,11 @@ function parseTransport(bytes: Uint8Array, l4: number, view: PacketView): Packet
     if (view.protocol === IP_PROTOCOL.tcp) kind = parseTcp(bytes, l4, view);
     else if (view.protocol === IP_PROTOCOL.udp) kind = parseUdp(bytes, l4, view);
     else if (view.protocol === IP_PROTOCOL.udpLite) kind = parseUdpLite(bytes, l4, view);
-    else if (view.protocol === IP_PROTOCOL.sctp) kind = parseSctp(bytes, l4, view);
     else if (view.protocol === IP_PROTOCOL.icmp && view.ipVersion === 4)
       kind = parseIcmp(bytes, l4, view, PACKET.icmp);
     else if (view.protocol === IP_PROTOCOL.icmpv6 && view.ipVersion === 6) {
       kind = parseIcmp(bytes, l4, view, PACKET.icmpv6);
-    }
+    } else kind = parseOther(bytes, l4, view);
   }
   view.kind = kind;
   return kind;
@@ -285,11 +291,29 @@ function parseUdpLite(bytes: Uint8Array, l4: number, view: PacketView): PacketKi
   return PACKET.udp;
 }
 
-/** Reads only the ports of SCTP, which lie where UDP has them. */
-function parseSctp(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
-  if (l4 + 4 > view.end) return PACKET.malformed;
-  readPorts(bytes, l4, view);
+function parseOther(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
+  const hasPorts = view.protocol === IP_PROTOCOL.sctp || view.protocol === IP_PROTOCOL.dccp;
+  if (hasPorts && l4 + 4 > view.end) return PACKET.malformed;
+  readConversation(bytes, l4, view.end, view);
   return PACKET.otherIp;
+}
+
+/**
+ * Reads what tells conversations of one protocol apart, into the ports of the view: ports of SCTP and DCCP, which lie where
+ * UDP has them, or the SPI of ESP and AH (RFC 4303, RFC 4302). `end` is the first byte that is not there.
+ */
+function readConversation(bytes: Uint8Array, l4: number, end: number, view: PacketView): void {
+  switch (view.protocol) {
+    case IP_PROTOCOL.sctp:
+    case IP_PROTOCOL.dccp:
+    case IP_PROTOCOL.esp:
+      if (l4 + 4 <= end) readPorts(bytes, l4, view);
+      break;
+    case IP_PROTOCOL.ah:
+      if (l4 + AH_SPI + 4 <= end) readPorts(bytes, l4 + AH_SPI, view);
+      break;
+    default:
+  }
 }
 
 function readPorts(bytes: Uint8Array, l4: number, view: PacketView): void {
@@ -336,7 +360,7 @@ export function parseDatagram(
     readPorts(bytes, l4, view);
     return UDP.headerBytes;
   }
-  if (protocol === IP_PROTOCOL.sctp) readPorts(bytes, l4, view);
+  readConversation(bytes, l4, l4 + bytesThere, view);
   const icmp = ipVersion === 4 ? IP_PROTOCOL.icmp : IP_PROTOCOL.icmpv6;
   if (protocol === icmp) {
     view.icmpType = bytes[l4 + ICMP.type];

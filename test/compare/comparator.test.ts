@@ -15,6 +15,7 @@ import {
   ipv6,
   RST,
   SYN,
+  u32,
   VM_ADDRESS,
 } from '../frames.ts';
 import { echoReply, Rig, tcp, udp } from './rig.ts';
@@ -48,7 +49,56 @@ test('an unknown EtherType is compared whole', () => {
   assert.equal(rig.svm(frame('same')), 1);
   rig.pvm(frame('this'));
   rig.svm(frame('that'));
-  assert.deepEqual(rig.diverged, ['diverged-bytes ethertype 0x88b5']);
+  assert.deepEqual(rig.diverged, ['diverged-bytes ethertype 0x88b5 <-> 52:54:00:12:34:56']);
+});
+
+test('frames that are not IP match per group: publishers may send in any order', () => {
+  const rig = new Rig();
+  const publish = (group: number, count: number) =>
+    ethernet(0x88b8, Buffer.from(`publisher ${group} says ${count}`), {
+      destinationMac: `01:0c:cd:01:00:0${group}`,
+    });
+  for (let count = 0; count < 50; count++) {
+    rig.pvm(publish(1, count));
+    rig.pvm(publish(2, count));
+    rig.svm(publish(2, count));
+    rig.svm(publish(1, count));
+  }
+  assert.deepEqual(rig.diverged, []);
+  assert.equal(rig.released.length, 100);
+  rig.assertConfirmed(100);
+  rig.assertEmpty();
+});
+
+test('a frame that is not IP does not leave for one that the SVM sent to another address', () => {
+  for (const destinationMac of ['01:0c:cd:01:00:02', '01:0d:cd:01:00:01', '02:00:00:00:00:09']) {
+    const rig = new Rig();
+    const frame = (to: string) => ethernet(0x88b8, Buffer.from('the same'), { destinationMac: to });
+    rig.pvm(frame('01:0c:cd:01:00:01'));
+    assert.equal(rig.svm(frame(destinationMac)), 0);
+    assert.equal(rig.held, 1);
+    assert.equal(rig.comparator.overdue(1000 as Instant, WAITS), 'wait-primary');
+  }
+});
+
+test('the packets of two ESP and AH associations may be sent in any order, those of one may not', () => {
+  for (const [protocol, before] of [
+    [50, 0],
+    [51, 4],
+  ]) {
+    const packet = (spi: number, text: string) =>
+      ethernet(
+        0x0800,
+        ipv4({ protocol }, Buffer.concat([Buffer.alloc(before), u32(spi), Buffer.from(text)])),
+      );
+    const rig = new Rig();
+    for (const frame of [packet(0xc0000001, 'one'), packet(0xc0000002, 'two')]) rig.pvm(frame);
+    assert.equal(rig.svm(packet(0xc0000002, 'two')), 1);
+    assert.equal(rig.svm(packet(0xc0000001, 'one')), 1);
+    rig.pvm(packet(1, 'first'));
+    rig.svm(packet(1, 'other'));
+    assert.equal(rig.diverged.length, 1);
+  }
 });
 
 test('a divergence comes with the two frames that differ', () => {

@@ -7,6 +7,7 @@ import {
   type Addresses,
   arpFrame,
   CLIENT_ADDRESS,
+  CLIENT_MAC,
   ethernet,
   fragmentExtension,
   icmpFrame,
@@ -18,6 +19,7 @@ import {
   tcpFrame,
   udpFrame,
   VM_ADDRESS,
+  VM_MAC,
 } from '../frames.ts';
 
 function keyOf(frame: Buffer, fromVm: boolean, at = 3): number[] {
@@ -109,10 +111,45 @@ for (const { name, build } of builders) {
   }
 }
 
-test('non-IP frames share a key per EtherType and VLAN, whichever side sent them', () => {
-  assert.deepEqual(fromClient(arpFrame()), fromVm(arpFrame({ sourceMac: '02:00:00:00:00:09' })));
-  assert.notDeepEqual(fromClient(arpFrame()), fromClient(arpFrame({ tags: [{ id: 1 }] })));
-  assert.notDeepEqual(fromClient(arpFrame()), fromClient(ethernet(0x88cc, Buffer.alloc(28))));
+test('a frame that is not IP has a key by EtherType, VLAN and the station or group that it is for', () => {
+  const goose = (destinationMac: string, sourceMac = VM_MAC) =>
+    ethernet(0x88b8, Buffer.alloc(28), { destinationMac, sourceMac });
+  const group = '01:0c:cd:01:00:01';
+  assert.deepEqual(fromVm(goose(group)), fromVm(goose(group, '02:00:00:00:00:09')), 'whoever sends it');
+  for (const other of ['01:0c:cd:01:00:02', '01:0c:cd:01:01:01', '01:0d:cd:01:00:01', '03:0c:cd:01:00:01'])
+    assert.notDeepEqual(fromVm(goose(other)), fromVm(goose(group)), other);
+  const tagged = ethernet(0x88b8, Buffer.alloc(28), { destinationMac: group, tags: [{ id: 1 }] });
+  assert.notDeepEqual(fromVm(tagged), fromVm(goose(group)));
+  assert.notDeepEqual(
+    fromVm(ethernet(0x88b9, Buffer.alloc(28), { destinationMac: group })),
+    fromVm(goose(group)),
+  );
+  assert.deepEqual(
+    fromVm(goose(CLIENT_MAC)),
+    fromClient(goose(VM_MAC, CLIENT_MAC)),
+    'a reply has the same key',
+  );
+});
+
+test('ESP and AH have a key for each SPI, SCTP and DCCP for each pair of ports, in fragments too', () => {
+  const carried = (protocol: number, bytes: number[]) =>
+    fromVm(ethernet(0x0800, ipv4({ protocol }, Buffer.from([...bytes, ...Array(16).fill(0)]))));
+  for (const [protocol, at] of [
+    [50, 0],
+    [51, 4],
+    [132, 0],
+    [33, 0],
+  ]) {
+    const before = Array<number>(at).fill(0);
+    for (let byte = 0; byte < 4; byte++) {
+      const spi = [0x81, 2, 3, 4];
+      const key = carried(protocol, [...before, ...spi]);
+      assert.deepEqual(carried(protocol, [...before, ...spi, 9]), key);
+      spi[byte]++;
+      assert.notDeepEqual(carried(protocol, [...before, ...spi]), key, `${protocol} ${byte}`);
+    }
+  }
+  assert.deepEqual(carried(47, [1]), carried(47, [2]), 'GRE has none');
 });
 
 test('whatever names a flow makes another key', () => {
@@ -203,12 +240,16 @@ test('a description is for people', () => {
     text(ethernet(0x0800, ipv4({ protocol: 17, moreFragments: true }, Buffer.alloc(8)))),
     'ip-protocol 17 fragment 10.0.2.15 <-> 10.0.2.2',
   );
-  assert.equal(text(arpFrame()), 'ethertype 0x0806');
+  assert.equal(text(arpFrame()), 'ethertype 0x0806 <-> 02:00:00:00:00:01');
+  assert.equal(
+    text(ethernet(0x0800, ipv4({ protocol: 33 }, Buffer.from([0, 1, 0, 2])))),
+    'dccp 10.0.2.15:2 <-> 10.0.2.2:1',
+  );
 });
 
 test('a description names each VLAN tag, the outer one first', () => {
   const text = (frame: Buffer) => describeFlowKey(fromClient(frame));
-  assert.equal(text(arpFrame({ tags: [{ id: 12 }] })), 'ethertype 0x0806 vlan 12');
+  assert.equal(text(arpFrame({ tags: [{ id: 12 }] })), 'ethertype 0x0806 <-> 02:00:00:00:00:01 vlan 12');
   assert.equal(
     text(tcpFrame({ tags: [{ id: 100, type: 0x88a8 }, { id: 4000 }] })),
     'tcp 10.0.2.15:80 <-> 10.0.2.2:40000 vlan 100.4000',

@@ -429,7 +429,6 @@ test('any frame, cut anywhere, with any bytes changed, is viewed within its boun
         assert.equal(parsePacket(surrounded, at, length, used), view.kind);
         if (view.kind !== PACKET.malformed) {
           if (view.kind !== PACKET.tcp) used.seq = used.ack = 0 as Seq;
-          if (view.ipVersion === 0) used.sourceAt = used.destinationAt = 0;
           assert.deepEqual(used, view);
         }
       },
