@@ -1,12 +1,17 @@
 /**
  * Frames on their way out, gathered into runs: neighbours in one slab leave as one piece of memory, with the
  * prefixes that already lie between them. Each run refs its slab once, until it is written.
+ *
+ * Ethernet frames have at least 60 bytes without their checksum (IEEE 802.3 clause 4.4.2), and a NIC may drop what is shorter.
+ * A queue with `frameBytesMin` copies a shorter frame to a slab of its own and fills it up with zeros there; its neighbours
+ * stay where they lie. If no slab is free the frame leaves as it is: the NIC may then drop it, as it may drop any frame.
  */
 
 import { invariant } from '../error.ts';
 import type { SlabId } from '../units.ts';
+import { writeI32 } from '../wire/bytes.ts';
 import { type Framing, prefixBytesOf } from './frame-reader.ts';
-import type { SlabPool } from './slabs.ts';
+import { NO_SLAB, type SlabPool } from './slabs.ts';
 
 export class RunQueue {
   readonly slabs: SlabPool;
@@ -14,14 +19,21 @@ export class RunQueue {
   frames = 0;
   private readonly runBytesMax: number;
   private readonly prefixBytes: number;
+  private readonly frameBytesMin: number;
+  /** the slab that frames are padded in, and how much of it is used */
+  private padSlab: SlabId = NO_SLAB;
+  private padAt = 0;
   private slabIds: SlabId[] = [];
   private starts: number[] = [];
   private ends: number[] = [];
   private tags: number[] = [];
   private frameCounts: number[] = [];
 
-  constructor(slabs: SlabPool, runBytesMax: number, framing: Framing = 'plain') {
+  /** `frameBytesMin`: shorter frames are padded, for which `framing` must be plain. */
+  constructor(slabs: SlabPool, runBytesMax: number, framing: Framing = 'plain', frameBytesMin = 0) {
+    invariant(frameBytesMin === 0 || framing === 'plain', 'frames with a virtio-net header are not padded');
     this.slabs = slabs;
+    this.frameBytesMin = frameBytesMin;
     this.prefixBytes = prefixBytesOf(framing);
     this.runBytesMax = runBytesMax;
   }
@@ -32,6 +44,12 @@ export class RunQueue {
 
   /** Adds the frame at (slab, at, length), whose prefix lies before it. A run keeps its first frame's `tag`. */
   push(slab: SlabId, at: number, length: number, tag = 0): void {
+    if (length < this.frameBytesMin && this.pad(slab, at, length)) {
+      this.append(this.padSlab, this.padAt - this.frameBytesMin, this.frameBytesMin, tag);
+    } else this.append(slab, at, length, tag);
+  }
+
+  private append(slab: SlabId, at: number, length: number, tag: number): void {
     const start = at - this.prefixBytes;
     const end = at + length;
     this.bytes += end - start;
@@ -97,5 +115,23 @@ export class RunQueue {
 
   clear(): void {
     this.drain((slab) => this.slabs.unref(slab));
+  }
+
+  /** Copies a frame to the end of the slab for padding, and fills it up. Returns false if there is no room. */
+  private pad(slab: SlabId, at: number, length: number): boolean {
+    const { slabs, prefixBytes, frameBytesMin } = this;
+    if (this.padSlab === NO_SLAB || this.padAt + prefixBytes + frameBytesMin > slabs.slabBytes) {
+      if (this.padSlab !== NO_SLAB) slabs.unref(this.padSlab);
+      this.padSlab = slabs.acquire();
+      this.padAt = 0;
+      if (this.padSlab === NO_SLAB) return false;
+    }
+    const bytes = slabs.buffer(this.padSlab);
+    const from = this.padAt + prefixBytes;
+    this.padAt = from + frameBytesMin;
+    writeI32(bytes, from - prefixBytes, frameBytesMin);
+    slabs.buffer(slab).copy(bytes, from, at, at + length);
+    bytes.fill(0, from + length, this.padAt);
+    return true;
   }
 }

@@ -32,10 +32,11 @@ export class FramePort {
   private seated: Seat | null = null;
   private user: PortUser = NOBODY;
 
-  constructor(name: string, slabs: SlabPool, framing: Framing = 'plain') {
+  /** `frameBytesMin`: what the port writes is padded to so many bytes. */
+  constructor(name: string, slabs: SlabPool, framing: Framing = 'plain', frameBytesMin = 0) {
     this.name = name;
     this.slabs = slabs;
-    this.out = new RunQueue(slabs, slabs.slabBytes, framing);
+    this.out = new RunQueue(slabs, slabs.slabBytes, framing, frameBytesMin);
     this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, NOBODY.handler, framing);
   }
 

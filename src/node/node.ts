@@ -24,6 +24,7 @@ import type { EventSink } from '../observe/events.ts';
 import type { NodeControl, NodeStatus } from '../observe/status.ts';
 import type { Arbiter } from '../pair/arbiter.ts';
 import { generationOf, newPair, type Pair, type PairEffect, type PairEvent, step } from '../pair/machine.ts';
+import { frameBytesMinOf } from '../qemu/command-line.ts';
 import { type QemuLauncher, systemLauncher } from '../qemu/launcher.ts';
 import { AsPrimary } from './as-primary.ts';
 import { AsSecondary } from './as-secondary.ts';
@@ -88,7 +89,7 @@ export class ColoNode implements NodeControl {
       launcher: options.launcher ?? systemLauncher,
       slabs,
       uplink,
-      vmPort: new FramePort('vm', slabs),
+      vmPort: new FramePort('vm', slabs, 'plain', frameBytesMinOf(config.vm.nic)),
       hashSeed: options.hashSeed ?? randomInt(0x7fffffff),
       events,
       observed: new Observed(),

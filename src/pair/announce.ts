@@ -3,11 +3,10 @@
  * neighbours update ARP and NDP caches that may have another one. One frame per address, repeated, since any can get lost.
  */
 import { foldChecksum, sumWords } from '../wire/checksum.ts';
-import { ETHER_TYPE } from '../wire/ethernet.ts';
+import { ETHER_TYPE, ETHERNET_FRAME_BYTES_MIN } from '../wire/ethernet.ts';
 import { ICMPV6_NEIGHBOR_ADVERTISEMENT } from '../wire/icmp.ts';
 import { IP_PROTOCOL } from '../wire/ipv4.ts';
 
-const FRAME_BYTES_MIN = 60;
 const BROADCAST = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
 const ARP_REQUEST = 1;
 const RARP_REQUEST = 3;
@@ -98,7 +97,7 @@ function groups(text: string): number[] {
 }
 
 function framed(frame: number[]): Uint8Array {
-  const bytes = Math.max(frame.length, FRAME_BYTES_MIN);
+  const bytes = Math.max(frame.length, ETHERNET_FRAME_BYTES_MIN);
   const out = new Uint8Array(4 + bytes);
   out[2] = bytes >> 8;
   out[3] = bytes & 255;

@@ -15,6 +15,9 @@
  */
 import { unixPathProblem } from '../endpoint.ts';
 import { ColoError, invariant } from '../error.ts';
+import { ETHERNET_FRAME_BYTES_MIN } from '../wire/ethernet.ts';
+
+const DEFAULT_NIC = 'virtio-net-pci';
 
 export interface NicOptions {
   /** a QEMU device; by default virtio-net-pci */
@@ -76,10 +79,22 @@ export function buildCommandLine(options: CommandLineOptions): string[] {
   return argv;
 }
 
+/**
+ * Returns how many bytes a frame for the VM must have, without its checksum. Real networks deliver no shorter frame than
+ * Ethernet's minimum, so a model of a real card, and its driver, may drop one. virtio-net takes frames of any size.
+ */
+export function frameBytesMinOf({ device = DEFAULT_NIC }: Pick<NicOptions, 'device'>): number {
+  return isVirtio(device) ? 0 : ETHERNET_FRAME_BYTES_MIN;
+}
+
+function isVirtio(device: string): boolean {
+  return device.startsWith('virtio-net');
+}
+
 function nicDevice(nic: NicOptions): string {
-  const device = nic.device ?? 'virtio-net-pci';
+  const device = nic.device ?? DEFAULT_NIC;
   const parts = [device, 'netdev=colo0', `mac=${nic.mac}`, 'romfile='];
-  if (device.startsWith('virtio-net')) parts.push('guest_announce=off');
+  if (isVirtio(device)) parts.push('guest_announce=off');
   // QEMU uses the last of two values for one property.
   if (nic.options) parts.push(nic.options);
   return parts.join(',');

@@ -8,6 +8,9 @@ export const ETHERNET = {
   tagBytes: 4,
 } as const;
 
+/** A frame of minimum size, without its checksum (IEEE 802.3 clause 4.4.2). */
+export const ETHERNET_FRAME_BYTES_MIN = 60;
+
 export const ETHER_TYPE = {
   ipv4: 0x0800,
   arp: 0x0806,

@@ -5,7 +5,7 @@ import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { Voice } from '../../src/pair/voice.ts';
 import { TCP_SYN } from '../../src/wire/tcp.ts';
-import { CLIENT_ADDRESS, CLIENT_MAC, tcpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
+import { arpFrame, CLIENT_ADDRESS, CLIENT_MAC, tcpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import { type Connection, clientSyn, fromClient, fromVm, vmSyn } from '../translate/connection.ts';
 import { TwoPaths } from './two-paths.ts';
 
@@ -96,6 +96,33 @@ test('a promotion sends unconfirmed output and delivers unmirrored input, each o
   assert.deepEqual(pair.svm.received(), ['request']);
   assert.deepEqual(pair.secondaryNetwork.received(), ['reply']);
   pair.assertNoLeak();
+});
+
+test('a NIC that is not virtio gets no short frame: both VMs the same, silent input at a failover included', () => {
+  const pair = new TwoPaths({ frameBytesMin: 60 });
+  const all = ['a', 'b', 'c'].map((name) => {
+    const arp = arpFrame();
+    arp.write(name, 38);
+    return arp;
+  });
+  const inFull = all.map((arp) => Buffer.concat([arp, Buffer.alloc(60 - arp.length)]));
+  pair.client.write(all[0]);
+  pair.settle();
+  assert.deepEqual(pair.pvm.receivedFrames(), [inFull[0]], 'alone');
+  pair.checkpoint();
+  pair.secondaryNetwork.write(all[1], all[2]);
+  pair.client.write(all[1]);
+  pair.settle();
+  assert.deepEqual(pair.pvm.receivedFrames(), [inFull[1]]);
+  assert.deepEqual(pair.svm.receivedFrames(), [inFull[1]]);
+  pair.primaryLink.close();
+  assert.equal(
+    promote(pair).promotion.deliveredFrames,
+    1,
+    'padding does not hide that the link brought the frame',
+  );
+  pair.settle();
+  assert.deepEqual(pair.svm.receivedFrames(), [inFull[2]]);
 });
 
 test('input that the link brings before the own uplink is not delivered twice', () => {

@@ -93,12 +93,12 @@ export class TwoPaths {
   onControl: (side: 'primary' | 'secondary', type: number, body: unknown) => void = () => {};
   onOffsets: (map: readonly unknown[]) => void = () => {};
 
-  constructor({ epoch }: { epoch: number } = { epoch: 0 }) {
+  constructor({ epoch = 0, frameBytesMin = 0 }: { epoch?: number; frameBytesMin?: number } = {}) {
     this.voice.grantAlone(1);
     this.ports = {
-      pvm: new FramePort('pvm', this.primarySlabs),
+      pvm: new FramePort('pvm', this.primarySlabs, 'plain', frameBytesMin),
       uplink: new FramePort('uplink', this.primarySlabs),
-      svm: new FramePort('svm', this.secondarySlabs),
+      svm: new FramePort('svm', this.secondarySlabs, 'plain', frameBytesMin),
       silent: new FramePort('silent', this.secondarySlabs),
     };
     this.pvm = new FarEndOfVm(this.ports.pvm);

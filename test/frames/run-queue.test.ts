@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RunQueue } from '../../src/frames/run-queue.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
+import type { SlabId } from '../../src/units.ts';
 
 function queue(runBytesMax = 1000) {
   const pool = new SlabPool(4096, 4);
@@ -92,4 +93,78 @@ test('some of it: from the front, as many runs as fit and at least one, and the 
   assert.deepEqual(drained(), []);
   pool.unref(slab);
   assert.equal(pool.inUse, 0);
+});
+
+/** Frames as the queue hands them out, with their prefixes. */
+function drainedBytes(pool: SlabPool, runs: RunQueue): Buffer {
+  const parts: Buffer[] = [];
+  runs.drain((slab, start, end) => {
+    parts.push(Buffer.from(pool.buffer(slab).subarray(start, end)));
+    pool.unref(slab);
+  });
+  return Buffer.concat(parts);
+}
+
+/** A slab with these frames one after another, each with its prefix; and where the frames lie. */
+function slabWith(pool: SlabPool, lengths: number[]): { slab: SlabId; places: [number, number][] } {
+  const slab = pool.acquire();
+  const places: [number, number][] = [];
+  let at = 0;
+  for (const [i, length] of lengths.entries()) {
+    pool.buffer(slab).writeUInt32BE(length, at);
+    pool.buffer(slab).fill(i + 1, at + 4, at + 4 + length);
+    places.push([at + 4, length]);
+    at += 4 + length;
+  }
+  return { slab, places };
+}
+
+function framed(value: number, length: number, padTo = length): Buffer {
+  const bytes = Buffer.alloc(4 + padTo);
+  bytes.writeUInt32BE(padTo);
+  return bytes.fill(value, 4, 4 + length);
+}
+
+test('a short frame is filled up with zeros where a minimum is given; it and its neighbours stay as they are', () => {
+  const pool = new SlabPool(4096, 4);
+  const runs = new RunQueue(pool, 1000, 'plain', 60);
+  const { slab, places } = slabWith(pool, [42, 59, 60, 1, 1514]);
+  const before = Buffer.from(pool.buffer(slab));
+  for (const [at, length] of places) runs.push(slab, at, length);
+  pool.unref(slab);
+  assert.equal(runs.frames, 5);
+  assert.equal(runs.bytes, 4 * 64 + 1518);
+  assert.equal(runs.runs, 4, 'padded frames are neighbours of each other');
+  const all = [framed(1, 42, 60), framed(2, 59, 60), framed(3, 60), framed(4, 1, 60), framed(5, 1514)];
+  assert.deepEqual(drainedBytes(pool, runs), Buffer.concat(all));
+  assert.deepEqual(pool.buffer(slab), before);
+  assert.equal(pool.inUse, 1, 'the slab for padding');
+});
+
+test('slabs for padding are used again, and what an earlier frame left there is not sent', () => {
+  const pool = new SlabPool(200, 2);
+  const runs = new RunQueue(pool, 1000, 'plain', 60);
+  for (let round = 0; round < 20; round++) {
+    const { slab, places } = slabWith(pool, [round % 2 === 0 ? 59 : 3]);
+    runs.push(slab, ...places[0]);
+    pool.unref(slab);
+    assert.deepEqual(drainedBytes(pool, runs), framed(1, places[0][1], 60), `round ${round}`);
+  }
+});
+
+test('without a slab for padding a short frame leaves as it is', () => {
+  const pool = new SlabPool(200, 1);
+  const runs = new RunQueue(pool, 1000, 'plain', 60);
+  const { slab, places } = slabWith(pool, [42]);
+  runs.push(slab, ...places[0]);
+  assert.deepEqual(drainedBytes(pool, runs), framed(1, 42));
+  pool.unref(slab);
+  assert.equal(pool.inUse, 0);
+});
+
+test('without a minimum a short frame leaves as it is, from where it lies', () => {
+  const { pool, runs, drained } = queue();
+  const slab = pool.acquire();
+  runs.push(slab, 4, 42);
+  assert.deepEqual(drained(), [[slab, 0, 46, 0]]);
 });

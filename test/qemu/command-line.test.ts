@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { buildCommandLine, type CommandLineOptions, checkUnixPath } from '../../src/qemu/command-line.ts';
+import {
+  buildCommandLine,
+  type CommandLineOptions,
+  checkUnixPath,
+  frameBytesMinOf,
+} from '../../src/qemu/command-line.ts';
 
 function options(more: Partial<CommandLineOptions> = {}): CommandLineOptions {
   return {
@@ -37,6 +42,14 @@ test('a NIC that is not virtio has no guest_announce, and the options of the use
   const nic = { device: 'e1000', mac: '52:54:00:12:34:56', options: 'romfile=x.rom' };
   const argv = buildCommandLine(options({ nic }));
   assert.equal(after(argv, '-device'), 'e1000,netdev=colo0,mac=52:54:00:12:34:56,romfile=,romfile=x.rom');
+});
+
+test('frames have a minimum size for every NIC but virtio', () => {
+  assert.equal(frameBytesMinOf({}), 0);
+  for (const device of ['virtio-net-pci', 'virtio-net-device', 'virtio-net-pci-non-transitional'])
+    assert.equal(frameBytesMinOf({ device }), 0, device);
+  for (const device of ['rtl8139', 'e1000', 'e1000e', 'igb', 'ne2k_pci', 'pcnet', 'vmxnet3'])
+    assert.equal(frameBytesMinOf({ device }), 60, device);
 });
 
 test('a comma is doubled wherever QEMU splits at it', () => {
