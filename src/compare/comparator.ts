@@ -195,6 +195,7 @@ export class Comparator {
       return;
     }
     this.rules[ruleOf(view)].noteAlone(view, slab, nowMs);
+    this.counters.releasedAlone++;
     this.sink.release(slab, at, length, 'alone');
   }
 

@@ -81,7 +81,14 @@ export class Holding {
   readonly counters = {
     malformed: 0,
     harmless: 0,
+    /** released: the SVM has sent the same */
     matched: 0,
+    /** released: the client had all of it already */
+    repeated: 0,
+    /** released by a commit, without a counterpart */
+    releasedByCommit: 0,
+    /** released because there was nothing to compare with */
+    releasedAlone: 0,
     secondaryDropped: 0,
     divergences: 0,
     flowsEvicted: 0,
@@ -220,15 +227,14 @@ export class Holding {
 
   /** Releases a held PVM frame that is in no queue any more. */
   releaseMatched(id: FrameId): void {
-    const { frames } = this;
     this.counters.matched++;
-    this.sink.release(
-      frames.words[id + SLAB] as SlabId,
-      frames.words[id + AT],
-      frames.words[id + LENGTH],
-      'match',
-    );
-    frames.remove(this.primary, id);
+    this.releaseHeld(id, 'match');
+  }
+
+  /** Releases the head of a queue of PVM frames, which carries nothing that the client lacks. */
+  releaseRepeated(queue: FrameQueue): void {
+    this.counters.repeated++;
+    this.releaseHeld(this.frames.dequeue(queue), 'repeat');
   }
 
   /** Confirms and drops the head of a queue of SVM frames: the client has what it carries. */
@@ -286,6 +292,7 @@ export class Holding {
       frames.remove(this.primary, id);
       released++;
     }
+    this.counters.releasedByCommit += released;
     for (let id = 0 as FlowId; id < this.table.idsEnd; id++) {
       const flow = this.flow.moveTo(id);
       if (!flow.isUsed) continue;
@@ -349,6 +356,13 @@ export class Holding {
     if (this.flowless) return 'limit-flows';
     if (this.shareReached) return 'limit-share';
     return null;
+  }
+
+  private releaseHeld(id: FrameId, cause: ReleaseCause): void {
+    const { frames } = this;
+    const { words } = frames;
+    this.sink.release(words[id + SLAB] as SlabId, words[id + AT], words[id + LENGTH], cause);
+    frames.remove(this.primary, id);
   }
 
   private endEpoch(): void {

@@ -22,5 +22,8 @@ export type DivergenceReason =
   | 'diverged-signed'
   | 'diverged-fragments';
 
-/** Why a frame was released: shown in captures. */
-export type ReleaseCause = 'match' | 'harmless' | 'commit' | 'alone';
+/**
+ * Why a frame was released: shown in captures and counted. `repeat`: the client has all that it carries, so the SVM need not
+ * send it again. Only a `match` shows that the SVM sends what the PVM does.
+ */
+export type ReleaseCause = 'match' | 'repeat' | 'harmless' | 'commit' | 'alone';

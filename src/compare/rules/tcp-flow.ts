@@ -9,7 +9,9 @@
  *
  * released <= verified: no byte leaves that the SVM has not produced. Both are equal most of the time.
  */
+import { seqAtOrBefore } from '../../flow/sequence.ts';
 import type { FrameId, Seq } from '../../units.ts';
+import { TCP_ACK, TCP_RST, TCP_SYN } from '../../wire/tcp.ts';
 import {
   DIVERGED,
   FLOW_RULE_BITS,
@@ -203,6 +205,18 @@ export class HeldTcpFlow extends HeldFlow {
     const { words, row } = this;
     if ((words[row + STATE] & (POSITIONED | DIVERGED | SVM_URGENT_KNOWN)) !== POSITIONED) return false;
     return words[row + VERIFIED] === seq && words[row + RELEASED] === seq;
+  }
+
+  /**
+   * Returns true if the client has all that a segment of the PVM carries, its ACK included: it may leave whatever the SVM has
+   * sent, and shows nothing of the SVM. Arguments as in the held frame's columns.
+   */
+  clientHas(flags: number, seq: number, seqEnd: number, ack: number): boolean {
+    if (!this.positioned || (flags & TCP_RST) !== 0) return false;
+    if ((flags & TCP_SYN) !== 0 && !(this.synAgreed && this.isn === ((seq - 1) | 0))) return false;
+    if (!seqAtOrBefore(seqEnd as Seq, this.released)) return false;
+    if ((flags & TCP_ACK) === 0) return true;
+    return this.releasedAckKnown && seqAtOrBefore(ack as Seq, this.releasedAck);
   }
 
   /** A connection, or what is known of one, begins at `seq`. */

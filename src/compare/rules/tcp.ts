@@ -243,15 +243,23 @@ export class TcpRule implements Rule {
   /** A PVM segment was queued or the SVM has moved: releases what may leave now. */
   private advanceHead(): void {
     const { holding, flow } = this;
+    const { words } = holding.frames;
     while (flow.primary.head !== NO_FRAME && !flow.diverged) {
       const id = flow.primary.head;
+      const repeats = flow.clientHas(
+        words[id + FLAGS],
+        words[id + SEQ],
+        words[id + SEQ_END],
+        words[id + ACK],
+      );
       const verdict = this.judge(id);
       if (verdict !== VERDICT.match) {
         this.keepHeld(id, verdict);
         return;
       }
       this.noteReleased(id);
-      holding.releaseHead(flow.primary);
+      if (repeats) holding.releaseRepeated(flow.primary);
+      else holding.releaseHead(flow.primary);
     }
   }
 
