@@ -65,6 +65,7 @@ export class LabNode {
     const log = createWriteStream(this.logFile, { flags: 'a' });
     const argv = [
       process.execPath,
+      '--disable-sigusr1',
       '--disable-warning=ExperimentalWarning',
       join(this.checkout, 'src/cli/main.ts'),
       'node',

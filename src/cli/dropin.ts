@@ -10,9 +10,9 @@ import { print, printJson } from './output.ts';
 
 export const DROPIN_HELP = `
 Endpoints: unix:PATH, tcp:HOST:PORT (connect), unix-listen:PATH, tcp-listen:HOST:PORT (accept).
-Signals: SIGINT and SIGTERM stop the process in order, SIGUSR2 prints its counters.`;
+Signals: SIGINT and SIGTERM stop the process in order, SIGUSR2 prints its counters, SIGHUP is ignored.`;
 
-/** Requests the counters, as SIGUSR1 does for dd; Node uses SIGUSR1 itself. */
+/** Requests the counters, as SIGUSR1 does for dd; that one would open Node's debugger (main.ts). */
 export const REPORT_SIGNAL = 'SIGUSR2';
 
 const QMP_DEADLINE_MS = 5000;
@@ -76,6 +76,8 @@ export async function runDropIn(
   options.warn?.(emit);
   const { promise: stopping, resolve: stop } = Promise.withResolvers<void>();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop());
+  // The terminal was closed, or a log was rotated: no reason to cut a VM off its network.
+  process.on('SIGHUP', () => {});
   process.on(REPORT_SIGNAL, () => emit(`${name}.report`, dropIn.report()));
   await dropIn.start();
   emit(`${name}.started`, {});

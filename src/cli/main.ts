@@ -6,12 +6,18 @@ import { runCli } from './program.ts';
 setFlagsFromString('--max-inlined-bytecode-size-cumulative=5000');
 setFlagsFromString('--max-inlined-bytecode-size=1500');
 
+// Node opens its debugger to every user of the machine on SIGUSR1, unless there is a listener (bin/colo forbids it from the start).
+process.on('SIGUSR1', () => {});
+
 const carriesTraffic = ['node', 'compare', 'rewrite'].includes(process.argv[2]);
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
+    // A process that carries a VM's network outlives whatever it prints to: a reader that has ended (EPIPE), a terminal that
+    // was closed (EIO), a full disk (ENOSPC).
+    if (carriesTraffic) return;
     if (error.code !== 'EPIPE') throw error;
-    // A reader that has ended (head, less) is not an error, and it must never end a process that carries a VM's network.
-    if (!carriesTraffic) process.exit(0);
+    // A reader that has ended (head, less) is not an error.
+    process.exit(0);
   });
 }
 process.exitCode = await runCli(process.argv.slice(2));

@@ -6,17 +6,21 @@
  * replaced by one with the same handle; the listener has to accept with `pauseOnConnect: true`.
  *
  * Failure: `closed` gets the socket's error, or null if the peer ended the connection. COLO_STREAM_OVERRUN if bytes arrive
- * while the sink has no buffer.
+ * while the sink has no buffer. COLO_STREAM_LOST if the peer's host is gone (host-watch.ts). A host that does not even refuse
+ * a connection would keep connect(2) waiting for two minutes: CONNECT_MS_MAX.
  */
 import net from 'node:net';
 import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { KernelStream, StreamSink } from './byte-stream.ts';
+import { watchHost } from './host-watch.ts';
 import { refuseInKernel, unreadInKernel, unsentInKernel } from './socket-queue.ts';
 import { removeStaleSocket } from './unix-socket.ts';
 
 type Handle = { fd: number; useUserBuffer(buffer: Uint8Array): void };
 type WithHandle = { _handle: Handle | null };
+
+const CONNECT_MS_MAX = 5000;
 
 const NOTHING = new Uint8Array(1);
 
@@ -138,7 +142,12 @@ export function connectStream(endpoint: Endpoint): Promise<KernelStream> {
   return new Promise((resolve, reject) => {
     const target = { ...socketAddress(endpoint), noDelay: true };
     const stream = new SocketStream((onread) => net.connect({ ...target, onread }));
-    const failed = (cause: Error) =>
+    const timer = setTimeout(
+      () => stream.raw.destroy(new Error(`no reply in ${CONNECT_MS_MAX / 1000} s`)),
+      CONNECT_MS_MAX,
+    );
+    const failed = (cause: Error) => {
+      clearTimeout(timer);
       reject(
         new ColoError(
           'COLO_ENDPOINT_CONNECT',
@@ -146,8 +155,11 @@ export function connectStream(endpoint: Endpoint): Promise<KernelStream> {
           { cause },
         ),
       );
+    };
     stream.raw.once('error', failed);
     stream.raw.once('connect', () => {
+      clearTimeout(timer);
+      watchHost(stream.raw, endpoint);
       stream.raw.off('error', failed);
       resolve(stream);
     });
@@ -164,7 +176,11 @@ export async function listenStream(
 ): Promise<StreamListener> {
   const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
     const handle = (accepted as unknown as { _handle: unknown })._handle;
-    accept(new SocketStream((onread) => new net.Socket({ handle, onread } as net.SocketConstructorOpts)));
+    const stream = new SocketStream(
+      (onread) => new net.Socket({ handle, onread } as net.SocketConstructorOpts),
+    );
+    watchHost(stream.raw, endpoint);
+    accept(stream);
   });
   try {
     if (endpoint.kind === 'unix') await removeStaleSocket(endpoint.path);

@@ -24,6 +24,7 @@ import { connect as connectSocket, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError, invariant } from '../error.ts';
+import { watchHost } from '../io/host-watch.ts';
 
 /** The largest replies in use, to query-migrate-parameters and query-commands, have some 20 KB. */
 export const QMP_LINE_BYTES_MAX = 1024 * 1024;
@@ -411,7 +412,10 @@ function openSocket(endpoint: Endpoint, until: AbortSignal): Promise<Socket> {
     };
     const onAbort = (): void => settle(new Error('cancelled'));
     until.addEventListener('abort', onAbort);
-    socket.once('connect', () => settle());
+    socket.once('connect', () => {
+      settle();
+      watchHost(socket, endpoint);
+    });
     socket.once('error', (error) => settle(error));
   });
 }

@@ -17,7 +17,7 @@ export class DropInProcess {
   errors = '';
 
   constructor(t: TestContext, ...args: string[]) {
-    this.child = startColo([...args, '--json']);
+    this.child = this.spawn([...args, '--json']);
     t.after(() => this.child.kill('SIGKILL'));
     createInterface(this.child.stdout).on('line', (line) => {
       this.events.push(JSON.parse(line) as Event);
@@ -26,6 +26,10 @@ export class DropInProcess {
     this.child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.errors += text;
     });
+  }
+
+  protected spawn(args: readonly string[]): ChildProcessWithoutNullStreams {
+    return startColo(args);
   }
 
   of(type: string): Event[] {
