@@ -7,7 +7,7 @@ import type { Readable } from 'node:stream';
 import { constants, createGunzip } from 'node:zlib';
 import { ColoError } from '../error.ts';
 import { CaptureReader } from './capture-reader.ts';
-import type { CapturedFrame } from './captured-frame.ts';
+import type { CapturedFrame, LeftOut } from './captured-frame.ts';
 
 const READ_BYTES = 256 * 1024;
 const GZIP_MAGIC = 0x1f8b;
@@ -50,6 +50,14 @@ export class CaptureFile {
     return this.reader.cutAt;
   }
 
+  get leftOut(): LeftOut {
+    return this.reader.leftOut;
+  }
+
+  get damage(): ColoError | null {
+    return this.reader.damage;
+  }
+
   /** Reads the next frame. Returns false if `more` has to be called first. */
   next(frame: CapturedFrame): boolean {
     return this.reader.next(frame);
@@ -57,9 +65,12 @@ export class CaptureFile {
 
   /** Reads more of the file. Resolves with false once the end has been reached; `next` may still have frames then. */
   async more(): Promise<boolean> {
-    if (this.ended) return false;
+    if (this.ended || this.damage !== null) return false;
     const { value, done } = await this.chunks.next().catch((error: NodeJS.ErrnoException) => {
-      throw unreadable(this.path, error);
+      const known = unreadable(this.path, error);
+      if (known.code !== 'COLO_PCAP_GARBLED') throw known;
+      this.reader.noteDamage(known);
+      return { value: new Uint8Array(0), done: true };
     });
     if (done === true) {
       this.ended = true;

@@ -3,7 +3,16 @@
  * number gives the byte order, and whether times are in micro- or nanoseconds.
  */
 import type { ByteWindow } from './byte-window.ts';
-import { type CapturedFrame, checkFrameLengths, checkLinkType, notACapture } from './captured-frame.ts';
+import {
+  type CapturedFrame,
+  contradiction,
+  FRAME_BYTES_MAX,
+  type LeftOut,
+  LINKTYPE_ETHERNET,
+  notACapture,
+  tooLong,
+  wrongLinkType,
+} from './captured-frame.ts';
 
 const MAGIC_MICROSECONDS = 0xa1b2c3d4;
 const MAGIC_NANOSECONDS = 0xa1b23c4d;
@@ -22,35 +31,52 @@ function isMagic(word: number): boolean {
 export class PcapReader {
   private readonly window: ByteWindow;
   private readonly file: string;
+  private readonly leftOut: LeftOut;
   private started = false;
   private littleEndian = false;
   private fractionsPerMs = 1000;
   private frames = 0;
 
-  constructor(window: ByteWindow, file: string) {
+  constructor(window: ByteWindow, file: string, leftOut: LeftOut) {
     this.window = window;
     this.file = file;
+    this.leftOut = leftOut;
   }
 
   next(frame: CapturedFrame): boolean {
     const { window } = this;
     if (!this.started && !this.start()) return false;
-    if (window.left < RECORD_HEADER_BYTES) return false;
+    for (;;) {
+      if (window.left < RECORD_HEADER_BYTES) return false;
+      const { at, view, offset } = window;
+      const captured = view.getUint32(at + 8, this.littleEndian);
+      const original = view.getUint32(at + 12, this.littleEndian);
+      // Where the next record begins is not known.
+      if (captured > FRAME_BYTES_MAX) throw tooLong(captured, this.file, offset);
+      if (window.left < RECORD_HEADER_BYTES + captured) return false;
+      this.frames++;
+      const wrong = contradiction(captured, original, this.file, offset);
+      if (wrong === null) {
+        this.fill(frame, captured, original);
+        return true;
+      }
+      this.leftOut.addRecord(wrong);
+      window.skip(RECORD_HEADER_BYTES + captured);
+    }
+  }
+
+  private fill(frame: CapturedFrame, captured: number, original: number): void {
+    const { window } = this;
     const { at, view } = window;
-    const captured = view.getUint32(at + 8, this.littleEndian);
-    const original = view.getUint32(at + 12, this.littleEndian);
-    checkFrameLengths(captured, original, this.file, window.offset);
-    if (window.left < RECORD_HEADER_BYTES + captured) return false;
     const seconds = view.getUint32(at, this.littleEndian);
     const fraction = view.getUint32(at + 4, this.littleEndian);
-    frame.number = ++this.frames;
+    frame.number = this.frames;
     frame.timeMs = seconds * 1000 + fraction / this.fractionsPerMs;
     frame.bytes = window.bytes;
     frame.at = at + RECORD_HEADER_BYTES;
     frame.length = captured;
     frame.originalLength = original;
     window.skip(RECORD_HEADER_BYTES + captured);
-    return true;
   }
 
   /** Offset of the next record, which may not be complete yet. */
@@ -72,7 +98,8 @@ export class PcapReader {
     if (version !== VERSION_MAJOR)
       throw notACapture(file, `is pcap of version ${version}, not ${VERSION_MAJOR}`);
     // The upper half describes frame check sequences (draft-ietf-opsawg-pcap, section 4).
-    checkLinkType(view.getUint32(at + 20, this.littleEndian) & 0xffff, file);
+    const linkType = view.getUint32(at + 20, this.littleEndian) & 0xffff;
+    if (linkType !== LINKTYPE_ETHERNET) throw wrongLinkType(linkType, file);
     window.skip(FILE_HEADER_BYTES);
     this.started = true;
     return true;

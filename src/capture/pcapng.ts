@@ -3,7 +3,8 @@
  * order and begins a new list of interfaces; an interface sets the unit of its frames' times.
  *
  * Frames are in enhanced, simple and obsolete packet blocks. Other blocks are skipped without being stored, but their
- * lengths are checked.
+ * lengths are checked. A frame that is not Ethernet, or that contradicts its block, is left out and counted; what is wrong
+ * with the lengths of the blocks themselves is an error, since the next block cannot be found.
  *
  * Limits: a block that is read has at most BLOCK_BYTES_MAX; a section has at most INTERFACES_MAX interfaces.
  */
@@ -11,10 +12,13 @@ import type { ColoError } from '../error.ts';
 import type { ByteWindow } from './byte-window.ts';
 import {
   type CapturedFrame,
-  checkFrameLengths,
-  checkLinkType,
+  contradiction,
+  FRAME_BYTES_MAX,
   garbled,
+  type LeftOut,
+  LINKTYPE_ETHERNET,
   notACapture,
+  tooLong,
 } from './captured-frame.ts';
 
 /** The same in both byte orders. */
@@ -55,6 +59,7 @@ export class PcapngReader {
   timeless = 0;
   private readonly window: ByteWindow;
   private readonly file: string;
+  private readonly leftOut: LeftOut;
   private littleEndian = false;
   private interfaces: Interface[] = [];
   private frames = 0;
@@ -64,9 +69,10 @@ export class PcapngReader {
   private skippedAt = 0;
   private inSection = false;
 
-  constructor(window: ByteWindow, file: string) {
+  constructor(window: ByteWindow, file: string, leftOut: LeftOut) {
     this.window = window;
     this.file = file;
+    this.leftOut = leftOut;
   }
 
   next(frame: CapturedFrame): boolean {
@@ -138,7 +144,7 @@ export class PcapngReader {
     throw garbled(this.file, blockOffset, `a block's two lengths are ${length} and ${again}`);
   }
 
-  /** Returns true if the block was a frame. */
+  /** Returns true if the block was a frame that counts. */
   private readBlock(type: number, length: number, frame: CapturedFrame): boolean {
     switch (type) {
       case BLOCK_SECTION:
@@ -148,11 +154,9 @@ export class PcapngReader {
         this.addInterface(length);
         return false;
       case BLOCK_SIMPLE_PACKET:
-        this.readSimple(length, frame);
-        return true;
+        return this.readSimple(length, frame);
       default:
-        this.readPacket(type, length, frame);
-        return true;
+        return this.readPacket(type, length, frame);
     }
   }
 
@@ -181,8 +185,12 @@ export class PcapngReader {
       const code = view.getUint16(option, this.littleEndian);
       const optionBytes = view.getUint16(option + 2, this.littleEndian);
       const value = option + 4;
-      if (value + optionBytes > end)
-        throw garbled(this.file, offset, `an option of ${optionBytes} bytes is longer than its block`);
+      if (value + optionBytes > end) {
+        this.leftOut.addRecord(
+          garbled(this.file, offset, `an option of ${optionBytes} bytes is longer than its block`),
+        );
+        break;
+      }
       if (code === OPTION_END) break;
       if (code === OPTION_IF_NAME)
         added.name = new TextDecoder().decode(bytes.subarray(value, value + optionBytes));
@@ -194,30 +202,33 @@ export class PcapngReader {
     this.interfaces.push(added);
   }
 
-  private readPacket(type: number, length: number, frame: CapturedFrame): void {
-    const { view, at, offset } = this.window;
+  private readPacket(type: number, length: number, frame: CapturedFrame): boolean {
+    const { view, at } = this.window;
+    this.frames++;
     const index =
       type === BLOCK_OBSOLETE_PACKET
         ? view.getUint16(at + 8, this.littleEndian)
         : view.getUint32(at + 8, this.littleEndian);
     const from = this.interfaceOf(index);
+    if (from === undefined) return false;
     const captured = view.getUint32(at + 20, this.littleEndian);
     const original = view.getUint32(at + 24, this.littleEndian);
-    checkFrameLengths(captured, original, this.file, offset);
     const high = view.getUint32(at + 12, this.littleEndian);
     const low = view.getUint32(at + 16, this.littleEndian);
     this.lastMs = (high * TWO_POW_32 + low) / from.unitsPerMs + from.offsetMs;
-    this.fill(frame, from, at + 28, captured, original, at + length - 4);
+    return this.fill(frame, from, at + 28, captured, original, at + length - 4);
   }
 
-  private readSimple(length: number, frame: CapturedFrame): void {
-    const { view, at, offset } = this.window;
+  private readSimple(length: number, frame: CapturedFrame): boolean {
+    const { view, at } = this.window;
+    this.frames++;
     const from = this.interfaceOf(0);
+    if (from === undefined) return false;
     const original = view.getUint32(at + 8, this.littleEndian);
     const captured = from.snapLength === 0 ? original : Math.min(original, from.snapLength);
-    checkFrameLengths(captured, original, this.file, offset);
-    this.timeless++;
-    this.fill(frame, from, at + 12, captured, original, at + length - 4);
+    const counts = this.fill(frame, from, at + 12, captured, original, at + length - 4);
+    if (counts) this.timeless++;
+    return counts;
   }
 
   private fill(
@@ -227,28 +238,39 @@ export class PcapngReader {
     captured: number,
     original: number,
     end: number,
-  ): void {
-    if (dataAt + captured > end)
-      throw garbled(this.file, this.window.offset, `a frame of ${captured} bytes is longer than its block`);
-    checkLinkType(from.linkType, this.file);
-    frame.number = ++this.frames;
+  ): boolean {
+    const { file } = this;
+    const { offset } = this.window;
+    let wrong = contradiction(captured, original, file, offset);
+    if (captured > FRAME_BYTES_MAX) wrong = tooLong(captured, file, offset);
+    else if (dataAt + captured > end)
+      wrong = garbled(file, offset, `a frame of ${captured} bytes is longer than its block`);
+    if (wrong !== null) {
+      this.leftOut.addRecord(wrong);
+      return false;
+    }
+    if (from.linkType !== LINKTYPE_ETHERNET) {
+      this.leftOut.addFrame(from.linkType, file);
+      return false;
+    }
+    frame.number = this.frames;
     frame.timeMs = this.lastMs;
     frame.bytes = this.window.bytes;
     frame.at = dataAt;
     frame.length = captured;
     frame.originalLength = original;
     frame.interfaceName = from.name;
+    return true;
   }
 
-  private interfaceOf(index: number): Interface {
+  /** Returns the interface of a frame. If the section has not described it, the frame is left out. */
+  private interfaceOf(index: number): Interface | undefined {
     const found = this.interfaces[index];
     if (found !== undefined) return found;
     const { length } = this.interfaces;
-    throw garbled(
-      this.file,
-      this.window.offset,
-      `a frame of interface ${index}, but the section has described ${length} so far`,
-    );
+    const what = `a frame of interface ${index}, but the section has described ${length} so far`;
+    this.leftOut.addRecord(garbled(this.file, this.window.offset, what));
+    return undefined;
   }
 }
 

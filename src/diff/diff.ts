@@ -7,7 +7,7 @@
  * are counted and not compared.
  */
 import { CaptureFile } from '../capture/capture-file.ts';
-import { CapturedFrame } from '../capture/captured-frame.ts';
+import { CapturedFrame, describeLinkType } from '../capture/captured-frame.ts';
 import { ColoError, invariant } from '../error.ts';
 import { CAPTURE_INTERFACES } from '../observe/pcapng.ts';
 import type { Instant } from '../units.ts';
@@ -273,6 +273,14 @@ function warningsOf(primary: Side, secondary: Side, replay: Replay): string[] {
       warnings.push(
         `${file.path} has ${file.timeless} frames without a time: each got that of the frame before`,
       );
+    for (const [linkType, n] of file.leftOut.byLinkType)
+      warnings.push(`${file.path} has ${n} frames of ${describeLinkType(linkType)}, not Ethernet: left out`);
+    const { records, first } = file.leftOut;
+    if (records > 0 && first !== null)
+      warnings.push(
+        `${file.path} has ${records} records that contradict themselves: left out (the first problem: ${first.message})`,
+      );
+    if (file.damage !== null) warnings.push(`${file.damage.message}: what came before counts`);
     if (counts.cut > 0)
       warnings.push(
         `${file.path} has ${counts.cut} frames that were cut when captured (use tcpdump -s 0): their flows are not compared`,

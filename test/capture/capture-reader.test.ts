@@ -7,7 +7,10 @@ import { readAll } from './read-all.ts';
 
 const endians: fc.Arbitrary<Endian> = fc.constantFrom('little', 'big');
 const records = fc.array(
-  fc.record({ ms: fc.integer({ min: 0, max: 2 ** 31 }), frame: fc.uint8Array({ maxLength: 40 }) }),
+  fc.record({
+    ms: fc.integer({ min: 0, max: 2 ** 31 }),
+    frame: fc.uint8Array({ minLength: 1, maxLength: 40 }),
+  }),
   { maxLength: 6 },
 );
 const files = fc.oneof(
@@ -65,4 +68,15 @@ test('a file that is not a capture is refused', () => {
   refused('abc', /has only 3 bytes/);
   refused('node: a\npair: web\n', /is not a capture \(it begins with 6e6f6465\)/);
   refused('\xa1\xb2\xcd\x34'.repeat(20), /is not a capture/);
+});
+
+test('a packed file is named, with the command that unpacks it', () => {
+  for (const [magic, message] of [
+    ['fd377a585a00', /is packed with xz; unpack it first \(xz -dk x\.pcap\)/],
+    ['28b52ffd0420', /is packed with zstd; unpack it first \(zstd -d x\.pcap\)/],
+    ['04224d186440', /is packed with lz4; unpack it first \(lz4 -d x\.pcap\)/],
+    ['425a68393141', /is packed with bzip2/],
+    ['504b03041400', /is packed with zip/],
+  ] as const)
+    assert.throws(() => readAll(Buffer.from(magic, 'hex')), { code: 'COLO_PCAP_FORMAT', message });
 });

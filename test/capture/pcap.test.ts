@@ -77,12 +77,38 @@ test('inconsistent files are refused', () => {
   const version = pcap(record);
   version.writeUInt16LE(1, 4);
   throwsAt(version, 'COLO_PCAP_FORMAT', /version 1, not 2/);
-  const long = pcap([...record, ...record]);
-  long.writeUInt32LE(262_145, 24 + 76 + 8);
-  throwsAt(long, 'COLO_PCAP_GARBLED', /^x\.pcap, byte 100: a frame has a length of 262145 bytes/);
+  const long = pcap(record);
+  long.writeUInt32LE(262_145, 24 + 8);
+  throwsAt(long, 'COLO_PCAP_GARBLED', /^x\.pcap, byte 24: a frame has a length of 262145 bytes/);
   throwsAt(
     pcap([{ ms: 0, frame: Buffer.alloc(60), original: 59 }]),
     'COLO_PCAP_GARBLED',
     /byte 24: 60 captured bytes of a frame that has 59/,
   );
+});
+
+test('a record that contradicts itself is left out and counted, and numbered', () => {
+  const good = { ms: 1000, frame: Buffer.alloc(60) };
+  for (const odd of [
+    { ms: 1000, frame: Buffer.alloc(60), original: 59 },
+    { ms: 0, frame: Buffer.alloc(0) },
+  ]) {
+    const file = pcap([odd, good, odd, good]);
+    for (const cuts of [[], Array.from(file, (_, i) => i)]) {
+      const { frames, leftOut, leftOutRecords } = readAll(file, cuts);
+      assert.deepEqual([frames.map(({ number }) => number), leftOutRecords], [[2, 4], 2]);
+      assert.match(leftOut!, /^x\.pcap, byte 24: /);
+    }
+  }
+});
+
+test('after damage the frames before it count', () => {
+  const record = { ms: 0, frame: Buffer.alloc(60) };
+  const file = pcap([record, record, record]);
+  file.writeUInt32LE(262_145, 24 + 76 + 8);
+  for (const cuts of [[], Array.from(file, (_, i) => i)]) {
+    const { frames, damage, cutAt } = readAll(file, cuts);
+    assert.deepEqual([frames.length, cutAt], [1, null]);
+    assert.match(damage!, /^x\.pcap, byte 100: a frame has a length of 262145 bytes/);
+  }
 });

@@ -10,7 +10,16 @@ export type Seen = {
   originalLength: number;
   interfaceName: string;
 };
-export type Reading = { frames: Seen[]; cutAt: number | null; timeless: number };
+export type Reading = {
+  frames: Seen[];
+  cutAt: number | null;
+  timeless: number;
+  /** messages: of what the reading ended at, and of the first record that was left out */
+  damage?: string;
+  leftOut?: string;
+  leftOutRecords?: number;
+  byLinkType?: [number, number][];
+};
 
 export function readAll(file: Uint8Array, cuts: number[] = []): Reading {
   const reader = new CaptureReader('x.pcap');
@@ -35,5 +44,18 @@ export function readAll(file: Uint8Array, cuts: number[] = []): Reading {
   }
   reader.end();
   drain();
-  return { frames, cutAt: reader.cutAt, timeless: reader.timeless };
+  const { cutAt, timeless, damage, leftOut } = reader;
+  return {
+    frames,
+    cutAt,
+    timeless,
+    ...(damage === null ? {} : { damage: damage.message }),
+    ...(leftOut.first === null
+      ? {}
+      : {
+          leftOut: leftOut.first.message,
+          leftOutRecords: leftOut.records,
+          byLinkType: [...leftOut.byLinkType],
+        }),
+  };
 }
