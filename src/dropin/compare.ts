@@ -18,6 +18,7 @@ import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts'
 import { ComparePath } from './compare-path.ts';
 import type { CompareReport, EmitDropIn } from './events.ts';
 import { StreamKeeper } from './stream-keeper.ts';
+import { readsFrames, WRITES } from './waiting-room.ts';
 
 export type CompareOptions = {
   primaryIn: Endpoint;
@@ -96,12 +97,15 @@ export class DropInCompare {
     const events = {
       up: (place: string) => this.emit('stream.up', { place }),
       down: (place: string, cause: string) => this.emit('stream.down', { place, cause }),
+      refused: (place: string, cause: string, count: number) =>
+        this.emit('stream.refused', { place, cause, count }),
     };
     const { primaryIn, secondaryIn, out } = endpoints;
+    const reads = readsFrames(endpoints.framing);
     this.keepers = [
-      { endpoint: out, place: this.path.out },
-      { endpoint: primaryIn, place: this.path.primaryIn },
-      { endpoint: secondaryIn, place: this.path.secondaryIn },
+      { endpoint: out, place: this.path.out, admission: WRITES },
+      { endpoint: primaryIn, place: this.path.primaryIn, admission: reads },
+      { endpoint: secondaryIn, place: this.path.secondaryIn, admission: reads },
     ].map((one) => new StreamKeeper({ ...one, name: one.place.name, surroundings, events }));
     this.source =
       options.source?.({

@@ -50,6 +50,7 @@ export type DropInEvents = {
 
   'stream.up': { place: string };
   'stream.down': { place: string; cause: string };
+  'stream.refused': { place: string; cause: string; count: number };
   'qmp.up': Nothing;
   'qmp.down': { cause: string };
   'qmp.refused': { message: string };

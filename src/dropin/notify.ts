@@ -25,6 +25,8 @@ const INIT = 'COLO_USERSPACE_PROXY_INIT';
 const INIT_REPLY = 'COLO_COMPARE_GET_XEN_INIT';
 const ASK = 'DO_CHECKPOINT';
 const COMMITTED = 'COLO_CHECKPOINT';
+/** What a tool stack sends. */
+const WORDS: readonly string[] = [INIT, COMMITTED];
 /** The part of an unknown message that is shown. */
 const SHOWN_BYTES_MAX = 64;
 
@@ -46,10 +48,16 @@ export class NotifySource implements CheckpointSource {
       name: 'notify',
       endpoint,
       place: this.port,
+      admission: {
+        by: 'first frame',
+        framing,
+        isPlausible: (message) => WORDS.includes(Buffer.from(message).toString('latin1')),
+      },
       surroundings,
       events: {
         up: (place) => events.note('stream.up', { place }),
         down: (place, cause) => events.note('stream.down', { place, cause }),
+        refused: (place, cause, count) => events.note('stream.refused', { place, cause, count }),
       },
     });
   }

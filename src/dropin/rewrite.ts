@@ -11,6 +11,7 @@ import type { ConnectQmp } from './qmp-keeper.ts';
 import { RewritePath } from './rewrite-path.ts';
 import { StreamKeeper } from './stream-keeper.ts';
 import { SvmWatch } from './svm-watch.ts';
+import { readsFrames, WRITES } from './waiting-room.ts';
 
 export type RewriteEndpoints = {
   in: Endpoint;
@@ -47,13 +48,16 @@ export class DropInRewrite {
     const events = {
       up: (place: string) => emit('stream.up', { place }),
       down: (place: string, cause: string) => emit('stream.down', { place, cause }),
+      refused: (place: string, cause: string, count: number) =>
+        emit('stream.refused', { place, cause, count }),
     };
+    const reads = readsFrames(framing);
     // The ports that frames leave through are connected before those that frames come in through.
     this.keepers = [
-      { endpoint: endpoints.out, place: this.path.out },
-      { endpoint: endpoints.guestIn, place: this.path.guestIn },
-      { endpoint: endpoints.guestOut, place: this.path.guestOut },
-      { endpoint: endpoints.in, place: this.path.in },
+      { endpoint: endpoints.out, place: this.path.out, admission: WRITES },
+      { endpoint: endpoints.guestIn, place: this.path.guestIn, admission: WRITES },
+      { endpoint: endpoints.guestOut, place: this.path.guestOut, admission: reads },
+      { endpoint: endpoints.in, place: this.path.in, admission: reads },
     ].map((one) => new StreamKeeper({ ...one, name: one.place.name, surroundings, events }));
     const { path } = this;
     this.watch =

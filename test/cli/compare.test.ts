@@ -81,14 +81,15 @@ test('a peer that leaves within a frame may come back, and framing starts again'
   assert.deepEqual([primaryFrames, releasedFrames, droppedFrames], [4, 4, 0]);
 });
 
-test('the newest peer of a listening place replaces the one before', async (t) => {
+test('a peer that comes back replaces the one before with its first frame', async (t) => {
   const all = await rig(t);
   const old = all.primary;
   all.primary = await Peer.connect(t, { path: join(all.path, 'pri') });
+  await matches(all, udp('new'));
   await old.closed();
   assert.match(String((await all.colo.until('stream.down')).cause), /a newer peer took its place/);
   await all.colo.until('stream.up', 4);
-  await matches(all, udp('new'));
+  await matches(all, udp('newer'));
   await all.colo.stop();
 });
 

@@ -118,7 +118,8 @@ export class Peer {
   }
 
   async closed(): Promise<void> {
-    while (!this.socket.destroyed) await once(this.socket, 'more');
+    if (this.socket.destroyed) return;
+    await new Promise((resolve) => this.socket.once('close', resolve));
   }
 }
 
