@@ -23,7 +23,7 @@ export type RunningPeer = { readonly child: ChildProcess; readonly sockets: Sock
 /** Makes OURS_TRACED collect all garbage (and write a heap snapshot into its working folder). */
 export const COLLECT_SIGNAL = 'SIGWINCH';
 
-const COLO = fileURLToPath(new URL('../../bin/colo', import.meta.url));
+export const COLO = fileURLToPath(new URL('../../bin/colo', import.meta.url));
 const CLI = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 /** V8's flags in bin/colo, which takes no further ones. */
 const V8_FLAGS = /^v8='(.*)'$/m.exec(readFileSync(COLO, 'utf8'))?.[1].split(' ') ?? [];
@@ -36,14 +36,20 @@ export const OURS: Peer = {
   argv: (sockets, vnet) => [COLO, ...compareArguments(sockets, vnet)],
 };
 
-/** The same of another checkout. Throws COLO_USAGE if it is not one, or not set up. */
-export function oursOf(checkout: string, name: string): Peer {
+/** Returns bin/colo of another checkout. Throws COLO_USAGE if it is not one, or not set up. */
+export function coloOf(checkout: string): string {
   const colo = resolve(checkout, 'bin/colo');
   if (!existsSync(colo) || !existsSync(resolve(checkout, 'node_modules')))
     throw new ColoError(
       'COLO_USAGE',
       `${checkout} is no checkout that is set up; run "npm run setup" in one`,
     );
+  return colo;
+}
+
+/** `colo compare` of another checkout. Throws as `coloOf`. */
+export function oursOf(checkout: string, name: string): Peer {
+  const colo = coloOf(checkout);
   return { ...OURS, name, argv: (sockets, vnet) => [colo, ...compareArguments(sockets, vnet)] };
 }
 
