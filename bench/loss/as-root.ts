@@ -8,7 +8,14 @@ import { ColoError } from '../../src/error.ts';
  */
 export async function becomeRoot(): Promise<void> {
   if (process.getuid?.() === 0) return;
-  const args = ['--user', '--map-root-user', '--net', process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  const args = [
+    '--user',
+    '--map-root-user',
+    '--net',
+    process.execPath,
+    ...process.execArgv,
+    ...process.argv.slice(1),
+  ];
   const child = spawn('unshare', args, { stdio: 'inherit' });
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
   // The terminal sends Ctrl-C to both.
