@@ -34,6 +34,8 @@ const DRAIN_MS_MAX = 2000;
 const ASK_AGAIN_MS = 200;
 /** Without a new phase or a byte of state for this long, one of the two QEMUs hangs. */
 const STALL_MS_MAX = 10_000;
+/** How exactly that is measured. */
+const STALL_POLL_MS = 100;
 /** The PVM is stopped and its last output is in a socket: only this node's own reading is waited for. */
 const EXHAUST_MS_MAX = 1000;
 
@@ -189,22 +191,24 @@ export class PrimaryBarrier {
     }
   }
 
+  /** Aborts when nothing has moved for STALL_MS_MAX. Time that this process itself was paused does not count. */
   private watchForStall(): () => void {
     let seen = -1;
+    let stillMs = 0;
+    let lastMs = this.clock.now();
     let cancel: () => void = () => {};
     const watch = () => {
-      const now = this.progress + this.relay.stateBytes;
-      if (now === seen) {
-        this.abort(
-          new ColoError(
-            'COLO_CHECKPOINT_STALLED',
-            `a checkpoint made no progress for ${STALL_MS_MAX} ms: a QEMU hangs`,
-          ),
-        );
+      const nowMs = this.clock.now();
+      const moved = this.progress + this.relay.stateBytes;
+      stillMs = moved === seen ? stillMs + Math.min(nowMs - lastMs, 2 * STALL_POLL_MS) : 0;
+      seen = moved;
+      lastMs = nowMs;
+      if (stillMs < STALL_MS_MAX) {
+        cancel = this.timers.after(STALL_POLL_MS, watch);
         return;
       }
-      seen = now;
-      cancel = this.timers.after(STALL_MS_MAX, watch);
+      const text = `a checkpoint made no progress for ${STALL_MS_MAX} ms: a QEMU hangs`;
+      this.abort(new ColoError('COLO_CHECKPOINT_STALLED', text));
     };
     watch();
     return () => cancel();

@@ -96,6 +96,7 @@ export class PrimarySession {
     this.lastHeardMs = this.clock.now();
     this.link.listen(this.handler());
     this.beat();
+    this.watch();
   }
 
   /** When the peer's latest reply to a heartbeat arrived. */
@@ -255,14 +256,18 @@ export class PrimarySession {
 
   private beat(): void {
     if (this.phase === 'over') return;
-    const nowMs = this.clock.now();
-    const silentMs = nowMs - this.lastHeardMs;
-    if (silentMs >= this.heartbeat.silenceMsMax) {
-      this.finish(`the peer replied to no heartbeat for ${Math.round(silentMs)} ms`);
-      return;
-    }
-    this.link.sendHeartbeat(MESSAGE.heartbeat, this.right.send(nowMs));
+    this.link.sendHeartbeat(MESSAGE.heartbeat, this.right.send(this.clock.now()));
     this.later(this.heartbeat.intervalMs, () => this.beat());
+  }
+
+  /** Treats a silent link as lost. */
+  private watch(): void {
+    if (this.phase === 'over') return;
+    const { silenceMsMax } = this.heartbeat;
+    const silentMs = this.clock.now() - this.lastHeardMs;
+    if (silentMs >= silenceMsMax)
+      this.finish(`the peer replied to no heartbeat for ${Math.round(silentMs)} ms`);
+    else this.later(Math.ceil(silenceMsMax - silentMs), () => this.watch());
   }
 
   private get isOver(): boolean {

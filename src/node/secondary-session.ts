@@ -158,12 +158,10 @@ export class SecondarySession {
 
   /** Treats a silent link as lost. */
   private watch(): void {
-    this.stopWatching = this.timers.after(this.silenceMsMax / 4, () => {
-      const silentMs = this.clock.now() - this.promise.lastHeardMs;
-      if (silentMs >= this.silenceMsMax)
-        this.finish(`the primary sent no heartbeat for ${Math.round(silentMs)} ms`);
-      else this.watch();
-    });
+    const silentMs = this.clock.now() - this.promise.lastHeardMs;
+    if (silentMs >= this.silenceMsMax)
+      this.finish(`the primary sent no heartbeat for ${Math.round(silentMs)} ms`);
+    else this.stopWatching = this.timers.after(Math.ceil(this.silenceMsMax - silentMs), () => this.watch());
   }
 
   /**

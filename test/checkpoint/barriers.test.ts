@@ -319,6 +319,25 @@ test('a checkpoint without progress is aborted', async () => {
   await rejected;
 });
 
+test('a checkpoint without progress is aborted 10 s after its last progress, whenever that was', async () => {
+  for (const lastMs of [150, 4300, 9950]) {
+    const all = new Checkpointing();
+    await all.pass();
+    const run = all.barrier.run('requested', () => {});
+    let failed: unknown = null;
+    run.catch((cause: unknown) => {
+      failed = cause;
+    });
+    await all.time.pass(lastMs);
+    all.pvmQemu.write(u32(1), () => {});
+    await all.pass();
+    await all.time.pass(9950);
+    assert.equal(failed, null);
+    await all.time.pass(250);
+    assert.equal((failed as unknown as ColoError).code, 'COLO_CHECKPOINT_STALLED', `after ${lastMs} ms`);
+  }
+});
+
 /** The SVM's QEMU waits for the state, and the SVM has sent output that the primary has not confirmed. */
 async function withStoppedSvm(): Promise<Checkpointing> {
   const all = new Checkpointing();

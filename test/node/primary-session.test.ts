@@ -20,7 +20,7 @@ const CONNECTION = tcpKeyOf({
 });
 
 /** A session whose first copy has reached QEMU's READY; the test plays the secondary's node and both QEMUs. */
-async function copied(requestCheckpoint: () => Promise<void>) {
+async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600_000) {
   const paths = new TwoPaths();
   const time = new FakeTime();
   const [pvmQemu, pvmNear] = fakePair();
@@ -39,7 +39,7 @@ async function copied(requestCheckpoint: () => Promise<void>) {
     policy: new CheckpointPolicy({ intervalMsMax: 60_000, waitMsMin: 5, waitMsMax: 50, ackWaitMsMax: 50 }),
     clock: time,
     timers: time,
-    heartbeat: { intervalMs: 100, leaseMs: 600_000, silenceMsMax: 600_000 },
+    heartbeat: { intervalMs: 100, leaseMs: 600_000, silenceMsMax },
     events: {
       firstCommit: () => log.push('first commit'),
       checkpoint: () => log.push('checkpoint'),
@@ -107,4 +107,12 @@ test('a commit that changes the map of offsets sends it at once', async () => {
   all.svmQemu.write(u32(6), () => {});
   await all.pass();
   assert.ok(all.log.includes('first commit'));
+});
+
+test('a peer that replies to no heartbeat is lost after silenceMsMax, not at the next heartbeat', async () => {
+  const { log, pass } = await copied(async () => {}, 230);
+  await pass(223);
+  assert.ok(!log.some((line) => line.startsWith('closed')));
+  await pass(4);
+  assert.equal(log.at(-1), 'closed: the peer replied to no heartbeat for 230 ms');
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tcpKeyOf } from '../../src/flow/key.ts';
+import { MESSAGE } from '../../src/link/link-protocol.ts';
 import type { ConnectionOffsets } from '../../src/link/offsets-message.ts';
 import { SecondarySession } from '../../src/node/secondary-session.ts';
 import { LeasePromise } from '../../src/pair/lease.ts';
@@ -78,5 +79,18 @@ test('when the migration stream ends first, the link is read to its end before t
       paths.settle();
     } else await time.pass(60);
     assert.equal(ended.length, 1);
+  }
+});
+
+test('a link is lost silenceMsMax after the last heartbeat, whenever that came', async () => {
+  for (const heardMs of [10, 260, 990]) {
+    const { paths, time, ended } = begun();
+    await time.pass(heardMs);
+    paths.primaryLink.sendHeartbeat(MESSAGE.heartbeat, 1);
+    paths.settle();
+    await time.pass(998);
+    assert.deepEqual(ended, []);
+    await time.pass(3);
+    assert.deepEqual(ended, ['the primary sent no heartbeat for 1000 ms'], `after ${heardMs} ms`);
   }
 });
