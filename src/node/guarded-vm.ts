@@ -17,6 +17,7 @@ import { type QemuCapabilities, queryCapabilities } from '../qemu/capabilities.t
 import { ColoVm } from '../qemu/colo.ts';
 import { buildCommandLine } from '../qemu/command-line.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../qemu/launcher.ts';
+import { VmPauses } from '../qemu/vm-pauses.ts';
 
 const QMP_DEADLINE_MS = 10_000;
 const VM_PORT_TRIES = 100;
@@ -24,6 +25,13 @@ const VM_PORT_RETRY_MS = 20;
 const STOP_GRACE_MS = 2000;
 /** QEMU's sockets close slightly before the process ends: wait this long for its exit status. */
 const EXIT_STATUS_MS = 500;
+/** What a QEMU that lives says or is: these errors are explained. */
+const NOT_DEATH: ReadonlySet<string> = new Set([
+  'COLO_QMP_REFUSED',
+  'COLO_QEMU_TOO_OLD',
+  'COLO_QEMU_TCG_TOO_OLD',
+  'COLO_QEMU_NO_COLO',
+]);
 /** Sockets in the run directory. The node listens on `migrateOut`, QEMU on the others; a killed QEMU does not remove them. */
 const SOCKETS = {
   vmPort: 'vm.sock',
@@ -37,6 +45,7 @@ export type VmStart = 'boot' | 'incoming';
 
 export class GuardedVm {
   readonly colo: ColoVm;
+  readonly pauses: VmPauses;
   readonly capabilities: QemuCapabilities;
   private readonly config: NodeConfig;
   private readonly surroundings: Surroundings;
@@ -60,6 +69,8 @@ export class GuardedVm {
     this.capabilities = capabilities;
     this.colo = new ColoVm(qmp, capabilities, surroundings);
     this.port = port;
+    this.pauses = new VmPauses(surroundings.clock);
+    qmp.onEvent((event) => this.pauses.event(event));
   }
 
   /** Starts QEMU, checks what it can do, and attaches its frames to `port`. */
@@ -101,11 +112,12 @@ export class GuardedVm {
       qmp.onClose(() => guarded.lost('QMP closed', onLost));
       return guarded;
     } catch (cause) {
+      const error = await explained(process, surroundings, cause);
       process.kill();
       removeSockets(surroundings, runDirectory);
       port.close();
       await process.stop({ graceMs: STOP_GRACE_MS });
-      throw cause;
+      throw error;
     }
   }
 
@@ -123,6 +135,8 @@ export class GuardedVm {
     try {
       await this.colo.startMigration(path);
       return { state: await stream };
+    } catch (cause) {
+      throw await this.explained(cause);
     } finally {
       void listener.close();
     }
@@ -132,8 +146,12 @@ export class GuardedVm {
   async openIncoming(): Promise<Copy<KernelStream>> {
     const path = join(this.config.runDirectory, SOCKETS.migrateIn);
     this.surroundings.transports.unlink(path);
-    await this.colo.listenIncoming(path);
-    return { state: await connectRetrying(this.surroundings, path, this.process.signal) };
+    try {
+      await this.colo.listenIncoming(path);
+      return { state: await connectRetrying(this.surroundings, path, this.process.signal) };
+    } catch (cause) {
+      throw await this.explained(cause);
+    }
   }
 
   /** Whether QEMU's main loop replies within `msMax`. */
@@ -151,9 +169,7 @@ export class GuardedVm {
     try {
       await this.colo.failover({ deadlineMs });
     } catch (cause) {
-      const gone = sleep(this.surroundings.timers, EXIT_STATUS_MS);
-      const exit = await Promise.race([this.process.exited, gone]);
-      throw exit === undefined ? cause : exit.error;
+      throw await this.explained(cause);
     }
   }
 
@@ -168,12 +184,31 @@ export class GuardedVm {
     await this.process.stop({ graceMs: STOP_GRACE_MS });
   }
 
+  private explained(cause: unknown): Promise<unknown> {
+    return explained(this.process, this.surroundings, cause);
+  }
+
   private lost(cause: string, onLost: (cause: string) => void): void {
     if (this.stopped) return;
     void this.stop();
     // QEMU's last message explains more than "its socket closed" does; it arrives a moment later.
     void this.process.exited.then((exit) => onLost(`${cause}; ${exit.error.message}`));
   }
+}
+
+/**
+ * Returns why something failed: if QEMU has died of it, QEMU's own last words and its exit status, since a closed socket says
+ * nothing. `cause` otherwise.
+ */
+async function explained(process: RunningQemu, { timers }: Surroundings, cause: unknown): Promise<unknown> {
+  if (!mayBeItsDeath(cause)) return cause;
+  const exit = await Promise.race([process.exited, sleep(timers, EXIT_STATUS_MS)]);
+  return exit === undefined ? cause : exit.error;
+}
+
+/** QEMU has refused nothing and says nothing strange: it does not reply any more. */
+function mayBeItsDeath(cause: unknown): boolean {
+  return !(cause instanceof ColoError && NOT_DEATH.has(cause.code));
 }
 
 function removeSockets({ transports }: Surroundings, runDirectory: string): void {

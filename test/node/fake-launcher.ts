@@ -34,8 +34,13 @@ export class FakeQemu implements RunningQemu {
   }
 
   kill(): void {
+    this.die('QEMU ended');
+  }
+
+  /** QEMU ends by itself; its exit says so in these words. */
+  die(words: string): void {
     this.ended.abort();
-    this.exit({ code: 1, signal: null, error: new ColoError('COLO_QEMU_EXITED', 'QEMU ended') });
+    this.exit({ code: 1, signal: null, error: new ColoError('COLO_QEMU_EXITED', words) });
   }
 
   async stop(): Promise<QemuExit> {

@@ -8,8 +8,11 @@ import { fakeParts } from './parts.ts';
 
 function roleVm() {
   const launcher = new FakeLauncher();
-  const { parts, dispatched, emitted } = fakeParts({ launcher, transports: { connect: launcher.connect } });
-  return { launcher, parts, dispatched, emitted, vm: new RoleVm(parts) };
+  const { parts, time, dispatched, emitted } = fakeParts({
+    launcher,
+    transports: { connect: launcher.connect },
+  });
+  return { launcher, parts, time, dispatched, emitted, vm: new RoleVm(parts) };
 }
 
 test('a VM that starts after its role has ended is stopped, and the start rejects', async () => {
@@ -28,9 +31,12 @@ test('a VM that starts after its role has ended is stopped, and the start reject
 });
 
 test('a QEMU whose QMP cannot be connected to is killed, and the start rejects', async () => {
-  const { launcher, dispatched, vm } = roleVm();
+  const { launcher, time, dispatched, vm } = roleVm();
   launcher.qmpReady = Promise.reject(new ColoError('COLO_QMP_CONNECT', 'no greeting'));
-  await assert.rejects(vm.start('boot'), { code: 'COLO_QMP_CONNECT' });
+  const started = assert.rejects(vm.start('boot'), { code: 'COLO_QMP_CONNECT' });
+  await settled();
+  await time.pass(500);
+  await started;
   assert.equal(launcher.latest.hasEnded, true);
   assert.equal(vm.vm, null);
   assert.deepEqual(dispatched, []);
@@ -95,4 +101,27 @@ test('a VM replies while it runs and its QEMU replies', async () => {
   launcher.latest.replying = true;
   await vm.stop();
   assert.equal(await vm.replies(), false, 'stopped');
+});
+
+for (const [what, cause] of [
+  ['closes QMP', new ColoError('COLO_QMP_CLOSED', 'QMP at unix:qmp.sock: read ECONNRESET')],
+  ['resets the connection before its greeting', new ColoError('COLO_QMP_CONNECT', 'read ECONNRESET')],
+] as const) {
+  test(`a QEMU that ends at its start and ${what} leaves its own last words`, async () => {
+    const { launcher, time, vm } = roleVm();
+    launcher.qmpReady = Promise.reject(cause);
+    const words = 'ended with status 1: -device virtio-net-pci,bogus=1: Property not found';
+    const started = assert.rejects(vm.start('incoming'), { code: 'COLO_QEMU_EXITED', message: words });
+    await settled();
+    // QEMU's socket closes shortly before the process ends.
+    await time.pass(20);
+    launcher.latest.die(words);
+    await started;
+  });
+}
+
+test('a QEMU that refuses a command has said why, and nothing waits for its end', async () => {
+  const { launcher, vm } = roleVm();
+  launcher.qmpReady = Promise.reject(new ColoError('COLO_QMP_REFUSED', 'QEMU refused it'));
+  await assert.rejects(vm.start('boot'), { code: 'COLO_QMP_REFUSED' });
 });

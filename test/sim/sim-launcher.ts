@@ -87,8 +87,9 @@ function qmpOf(node: Process, qemu: SimQemu): QmpConnection {
   const pending = new Set<(cause: Error) => void>();
   let closed = false;
   const onEvent = (event: string, data: JsonObject): void => {
+    const timestampUs = node.loop.nowMs * 1000;
     node.loop.after(MESSAGE_MS, node, () => {
-      if (!closed) for (const listener of eventListeners) listener({ event, data, timestampUs: 0 });
+      if (!closed) for (const listener of eventListeners) listener({ event, data, timestampUs });
     });
   };
   qemu.eventListeners.add(onEvent);

@@ -119,7 +119,12 @@ export class SimQemu {
     const text = argv.join(' ');
     const vmSocket = /addr\.path=(\S+)/.exec(text)?.[1] ?? '';
     this.qmpSocket = /-qmp unix:([^,]+),/.exec(text)?.[1] ?? '';
-    this.vm = new SimVm({ ...options, process: this.process, onResume: () => this.emit('RESUME') });
+    this.vm = new SimVm({
+      ...options,
+      process: this.process,
+      onStop: () => this.emit('STOP'),
+      onResume: () => this.emit('RESUME'),
+    });
     this.later(this.die.within(20, 60), () => {
       this.greets = true;
       this.listen(vmSocket, (stream) => this.vm.openPort(stream));

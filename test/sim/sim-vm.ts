@@ -26,6 +26,7 @@ export type VmOptions = {
   /** The longest time that the guest takes to read its input, and the node to read its output. */
   readonly slow: { inputMs: number; outputMs: number };
   makeGuest(port: MachinePort): Machine;
+  onStop(): void;
   onResume(): void;
 };
 
@@ -78,6 +79,7 @@ export class SimVm {
   }
 
   stop(): void {
+    if (this.running) this.options.onStop();
     this.running = false;
   }
 
