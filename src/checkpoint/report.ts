@@ -1,4 +1,4 @@
-/** The reasons for checkpoints, and the report of each one, as events, status and metrics show them. */
+/** The reasons for checkpoints, and the reports of each one and of a first copy, as events, status and metrics show them. */
 
 export const CHECKPOINT_REASONS = [
   'initial',
@@ -35,5 +35,18 @@ export type CheckpointReport = {
   stateBytes: number;
   /** primary frames that the commit released without a counterpart */
   releasedFrames: number;
+  atMs: number;
+};
+
+/** A first copy, at the end of which the VM stops twice: for the last of its memory, and for the first checkpoint. */
+export type FirstCopyReport = {
+  /** from the decision until the first checkpoint was complete */
+  tookMs: number;
+  /** how often the VM was stopped, for how long in all, and the longest time at once (STOP to RESUME of QEMU) */
+  pauses: number;
+  pausedMs: number;
+  longestPauseMs: number;
+  /** from the stop for the last of its memory until both VMs received input again: a client may have waited for so long */
+  standMs: number;
   atMs: number;
 };

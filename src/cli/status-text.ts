@@ -13,6 +13,7 @@ export function statusText(status: NodeStatus, nowMs: Instant): string {
   const rows = [
     ...nodeRows(status),
     ...checkpointRows(status, nowMs),
+    ...secondaryRows(status),
     ...outputRows(status, nowMs),
     ...trafficRows(status),
     ...failoverRows(status, nowMs),
@@ -42,6 +43,7 @@ function nodeRows({ node, pair, role, phase, generation, epoch, peer, vm }: Node
       vm.pid === null ? null : `process ${vm.pid}`,
       vm.qemu === null ? null : `QEMU ${vm.qemu}${vm.accel === null ? '' : ` (${vm.accel})`}`,
     ],
+    ...(vm.pausedMs > 0 ? [['', `stopped for ${formatMs(vm.pausedMs)} in all`] as const] : []),
   ];
 }
 
@@ -60,8 +62,40 @@ function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {
     const when = `${ago(last.atMs, nowMs)} for ${last.reason}`;
     rows.push(['  last', when, `pause ${formatMs(last.pauseMs)}`, formatBytes(last.stateBytes)]);
   }
+  const { firstCopy } = status.checkpoints;
+  if (firstCopy !== null) {
+    const when = `${ago(firstCopy.atMs, nowMs)} in ${formatMs(firstCopy.tookMs)}`;
+    const pause = `pause ${formatMs(firstCopy.longestPauseMs)}`;
+    rows.push(['  first copy', when, pause, `clients stood ${formatMs(firstCopy.standMs)}`]);
+  }
   return rows;
 }
+
+function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
+  if (secondary === null) return [];
+  const { match, commit, repeat, harmless } = traffic.releasedBy;
+  const { matchedSinceCheckpoint, unmatchedEpochs, unmatched, lagMs } = secondary;
+  const rows: Row[] = [
+    [
+      'matched',
+      `${formatCount(match)} frames`,
+      `by checkpoint ${formatCount(commit)}`,
+      `needed no match ${formatCount(repeat + harmless)}`,
+    ],
+    ['', `${formatCount(matchedSinceCheckpoint)} since the last checkpoint`],
+  ];
+  const { p50, p99 } = lagMs;
+  if (unmatched)
+    rows.push([
+      'secondary',
+      `NOTHING MATCHED in ${formatCount(unmatchedEpochs)} epochs: the secondary is of no use`,
+    ]);
+  else if (p50 !== null && p99 !== null)
+    rows.push(['secondary', `${lagText(p50)} median`, `${lagText(p99)} p99`]);
+  return rows;
+}
+
+const lagText = (ms: number): string => (ms < 0 ? `ahead ${formatMs(-ms)}` : `late ${formatMs(ms)}`);
 
 function outputRows({ held, flows, divergences }: NodeStatus, nowMs: Instant): Row[] {
   const { count, last } = divergences;

@@ -49,6 +49,7 @@ import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant, SlabId } from '../units.ts';
 import { InputFilter } from './input-filter.ts';
+import { SvmLag } from './svm-lag.ts';
 import { TAP, type Tap } from './tap.ts';
 
 export type PrimaryPathEvents = {
@@ -56,17 +57,22 @@ export type PrimaryPathEvents = {
   diverged(flow: string, reason: DivergenceReason): void;
 };
 
+/** Released frames by why they left. `promotion`: what the VM had sent before this node was promoted. */
+export type ReleasedBy = Record<ReleaseCause | 'promotion', number>;
+
 export class PrimaryPath {
   readonly counters = {
     inputFrames: 0,
     inputBytes: 0,
     foreignFrames: 0,
     releasedFrames: 0,
+    releasedByPromotion: 0,
     releasedBytes: 0,
     peerFrames: 0,
     droppedFrames: 0,
   };
   readonly comparator: Comparator;
+  readonly lag: SvmLag;
   readonly offsets: OffsetMap;
   readonly voice: Voice;
   tap: Tap | null = null;
@@ -129,6 +135,7 @@ export class PrimaryPath {
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
     this.comparator.taught = true;
+    this.lag = new SvmLag(this.comparator);
     this.uplinkSeat = this.uplink.seat({
       handler: {
         frame: (slab, at, length) => this.onInput(slab, at, length),
@@ -154,6 +161,24 @@ export class PrimaryPath {
 
   get epoch(): number {
     return this.currentEpoch;
+  }
+
+  /** Counts of all causes; their sum is `counters.releasedFrames`. */
+  get releasedBy(): ReleasedBy {
+    const { matched, repeated, harmless, releasedByCommit, releasedAlone } = this.comparator.counters;
+    return {
+      match: matched,
+      repeat: repeated,
+      harmless,
+      commit: releasedByCommit,
+      alone: releasedAlone,
+      promotion: this.counters.releasedByPromotion,
+    };
+  }
+
+  /** Bytes of the link that wait for the secondary to take them: client input above all. */
+  get unsentToSecondary(): number {
+    return this.secondary?.queuedBytes ?? 0;
   }
 
   /** Takes a frame of the SVM: of this epoch, or of the next one if it overtook the message that commits this one. */
@@ -221,6 +246,7 @@ export class PrimaryPath {
     this.reading = 'limited';
     this.secondary = link;
     const released = this.comparator.commit();
+    this.lag.forget();
     link.dropConfirms();
     this.currentEpoch++;
     this.inputIndex = 0;
@@ -239,6 +265,7 @@ export class PrimaryPath {
     this.secondary = null;
     this.early.clear();
     const released = wasProtected ? this.comparator.commit() : 0;
+    this.lag.forget();
     this.reading = 'limited';
     this.openGate();
     this.onOutputEnd();
@@ -264,6 +291,7 @@ export class PrimaryPath {
   sendAsIs(slab: SlabId, at: number, length: number): void {
     invariant(this.secondary === null, 'a promotion sent output while the pair was protected');
     this.countReleased(length);
+    this.counters.releasedByPromotion++;
     this.tap?.(TAP.released, this.slabs.buffer(slab), at, length, 'promotion');
     this.uplink.out.push(slab, at, length);
   }
@@ -274,7 +302,10 @@ export class PrimaryPath {
   }
 
   overdue(nowMs: Instant, limits: WaitLimits): Overdue {
-    return this.secondary === null ? null : this.comparator.overdue(nowMs, limits);
+    if (this.secondary === null) return null;
+    const overdue = this.comparator.overdue(nowMs, limits);
+    if (overdue === 'wait-primary') this.lag.overdue(nowMs);
+    return overdue;
   }
 
   pressure(): Pressure {
@@ -337,6 +368,7 @@ export class PrimaryPath {
     this.sendOut();
     this.regulate();
     if (this.offsets.size > 0) this.offsets.sweep(this.batchClock.now());
+    if (this.secondary !== null) this.lag.batchEnd(this.batchClock.now());
     this.batchClock.end();
   }
 

@@ -107,6 +107,11 @@ export class FramePort {
     return this.stream === null || this.stream.unreadBytes() === 0;
   }
 
+  /** Bytes that the peer has not read: here, or in the kernel. */
+  get waitingBytes(): number {
+    return this.out.bytes + (this.stream?.unsentBytes() ?? 0);
+  }
+
   get queuedBytes(): number {
     return this.stream?.queuedBytes() ?? 0;
   }

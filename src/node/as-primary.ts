@@ -4,6 +4,7 @@
  * It owns what lives as long as it has this role: the VM, the primary's path with its voice, and the session with the peer
  * that is, or becomes, the secondary. The role ends when the node is fenced, becomes a candidate, or stops.
  */
+import { MatchWatch } from '../checkpoint/match-watch.ts';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
@@ -15,6 +16,7 @@ import { announcements } from '../pair/announce.ts';
 import { Voice } from '../pair/voice.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import type { AsSecondary, LinkLoss } from './as-secondary.ts';
+import type { GuardedVm } from './guarded-vm.ts';
 import type { NodeParts } from './parts.ts';
 import { PrimarySession } from './primary-session.ts';
 import { RoleVm } from './role-vm.ts';
@@ -35,6 +37,9 @@ export class AsPrimary {
   private readonly parts: NodeParts;
   private readonly scope: Scope;
   private peer: { session: PrimarySession; policy: CheckpointPolicy } | null = null;
+  private readonly watch: MatchWatch;
+  /** of a promoted VM, while it followed another one, whose state and clock it got with each checkpoint */
+  private readonly pausedBeforeMs: number;
   private promotion: (Promotion & { loss: LinkLoss }) | null = null;
 
   /** The arbiter's record of `generation` says alone(this node). */
@@ -46,6 +51,7 @@ export class AsPrimary {
     this.parts = parts;
     this.scope = new Scope(parts.scope);
     this.vm = from.vm;
+    this.pausedBeforeMs = from.vm.vm?.pauses.all.totalMs ?? 0;
     const voice = new Voice();
     voice.grantAlone(generation);
     this.path = new PrimaryPath({
@@ -69,6 +75,10 @@ export class AsPrimary {
       },
     });
     this.path.tap = parts.tap();
+    this.watch = new MatchWatch({
+      unmatched: (seen) => parts.events.emit('compare.unmatched', seen),
+      over: (cause, forMs) => parts.events.emit('compare.unmatched-over', { cause, forMs }),
+    });
   }
 
   /** Makes the role for a VM that `boot` starts. */
@@ -99,6 +109,16 @@ export class AsPrimary {
 
   get session(): PrimarySession | null {
     return this.peer?.session ?? null;
+  }
+
+  /** Whether the SVM's output matches; null without a pair. */
+  get matches(): MatchWatch | null {
+    return this.watch.isWatching ? this.watch : null;
+  }
+
+  /** How long the VM has been stopped since this node runs it as the primary. */
+  get pausedMs(): number {
+    return (this.vm.vm?.pauses.all.totalMs ?? this.pausedBeforeMs) - this.pausedBeforeMs;
   }
 
   /** Starts the VM; dispatches `vmFailed` if that fails. */
@@ -172,10 +192,12 @@ export class AsPrimary {
         checkpoint: (report) => {
           observed.checkpoint(report);
           events.emit('checkpoint.committed', report);
+          this.noteMatches();
         },
         takeoverAsked: () => dispatch({ type: 'takeoverAsked' }),
         closed: (cause) => {
           this.peer = null;
+          this.watch.pairEnded(surroundings.clock.now());
           events.emit('link.lost', { cause });
           if (!this.isOver) dispatch({ type: 'linkLost', cause });
         },
@@ -197,10 +219,13 @@ export class AsPrimary {
     const { vm } = this.vm;
     if (session === null || vm === null) return;
     events.emit('sync.started', { peer: observed.peerName });
+    const copied = this.measureCopy(vm);
     try {
       await vm.colo.resetAfterFailover();
       await session.sync(generation);
+      copied.done();
     } catch (cause) {
+      copied.failed();
       const message = messageOf(cause);
       events.emit('sync.failed', { message });
       // This copy's own session: by now another one may be open.
@@ -247,6 +272,39 @@ export class AsPrimary {
     this.scope.end();
     this.closeLink('closed by this node');
     await this.vm.stop();
+  }
+
+  /** Measures how long the VM is stopped by a first copy; reports that when the VM runs after its first checkpoint. */
+  private measureCopy({ pauses }: GuardedVm): { done(): void; failed(): void } {
+    const { events, observed, surroundings } = this.parts;
+    const { clock } = surroundings;
+    const startMs = clock.now();
+    const measure = pauses.measure();
+    const done = () => {
+      const endMs = clock.now();
+      pauses.afterNextResume(() => {
+        measure.end();
+        const { count, totalMs, longestMs } = measure.pauses;
+        const report = {
+          tookMs: endMs - startMs,
+          pauses: count,
+          pausedMs: totalMs,
+          longestPauseMs: longestMs,
+          standMs: endMs - (pauses.beforeLastMs ?? endMs),
+          atMs: clock.wall(),
+        };
+        observed.firstCopy = report;
+        events.emit('sync.done', { peer: observed.peerName, ...report });
+      });
+    };
+    return { done, failed: () => measure.end() };
+  }
+
+  /** A checkpoint has committed: did anything of the epoch that is over match? */
+  private noteMatches(): void {
+    const { matched, releasedByCommit } = this.path.comparator.counters;
+    const totals = { matched, releasedByCommit, secondaryFrames: this.path.counters.peerFrames };
+    this.watch.committed(totals, this.parts.surroundings.clock.now());
   }
 
   private announce(): void {

@@ -21,7 +21,7 @@ export class CheckpointHistory {
     this.quantiles = null;
   }
 
-  summary(): NodeStatus['checkpoints'] {
+  summary(): Omit<NodeStatus['checkpoints'], 'firstCopy'> {
     this.quantiles ??= this.quantilesNow();
     return {
       count: this.count,

@@ -1,5 +1,5 @@
 /** Counts and reports of a node since it started, over all its roles: its status shows them. */
-import type { CheckpointReport } from '../checkpoint/report.ts';
+import type { CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import type { FailoverReport, NodeStatus } from '../observe/status.ts';
 import { CheckpointHistory } from './checkpoint-history.ts';
@@ -8,6 +8,7 @@ export class Observed {
   readonly history = new CheckpointHistory();
   divergences: NodeStatus['divergences'] = { count: 0, last: null };
   failover: FailoverReport | null = null;
+  firstCopy: FirstCopyReport | null = null;
   /** the latest peer, connected or not */
   peerName: string | null = null;
   onCheckpoint: (report: CheckpointReport) => void = () => {};

@@ -7,6 +7,8 @@ import type { AsSecondary } from './as-secondary.ts';
 import type { NodeParts } from './parts.ts';
 import { phaseOf, roleOf } from './status-view.ts';
 
+const NOTHING_RELEASED = { match: 0, repeat: 0, harmless: 0, commit: 0, alone: 0, promotion: 0 } as const;
+
 export type NodeRole = AsPrimary | AsSecondary;
 
 export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, nowMs: Instant): NodeStatus {
@@ -35,8 +37,11 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       pid: vm?.pid ?? null,
       qemu: vm?.capabilities.version.text ?? null,
       accel: vm?.capabilities.accel ?? null,
+      pausedMs: current?.kind === 'primary' ? current.pausedMs : 0,
+      inputWaitingBytes: parts.vmPort.waitingBytes,
     },
-    checkpoints: observed.history.summary(),
+    checkpoints: { ...observed.history.summary(), firstCopy: observed.firstCopy },
+    secondary: secondaryOf(current),
     held: {
       frames: comparator?.primary.frames ?? 0,
       bytes: comparator?.primary.bytes ?? 0,
@@ -53,6 +58,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       inputBytes: primary?.counters.inputBytes ?? 0,
       releasedFrames: primary?.counters.releasedFrames ?? 0,
       releasedBytes: primary?.counters.releasedBytes ?? 0,
+      releasedBy: primary?.releasedBy ?? NOTHING_RELEASED,
       peerFrames: primary?.counters.peerFrames ?? 0,
       malformedFrames: comparator?.counters.malformed ?? 0,
       droppedFrames:
@@ -62,6 +68,19 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
         parts.vmPort.droppedFrames,
     },
     failover: observed.failover,
+  };
+}
+
+/** Returns how the secondary's VM follows the VM of a primary. */
+function secondaryOf(role: NodeRole | null): NodeStatus['secondary'] {
+  if (role?.kind !== 'primary' || role.matches === null) return null;
+  const { matches, path } = role;
+  return {
+    matchedSinceCheckpoint: matches.matchedSince(path.comparator.counters.matched),
+    unmatchedEpochs: matches.epochs,
+    unmatched: matches.isUnmatched,
+    lagMs: path.lag.quantiles(),
+    linkWaitingBytes: path.unsentToSecondary,
   };
 }
 

@@ -2,7 +2,8 @@
  * The events of a node and the details of each: what `colo events`, GET /events and the event log show. docs/events.md
  * lists them, and a test compares that list with this one. Names and details are a contract with scripts.
  */
-import type { CheckpointReport } from '../checkpoint/report.ts';
+import type { Unmatched } from '../checkpoint/match-watch.ts';
+import type { CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
 import type { PairRecord } from '../pair/arbiter.ts';
 import type { FailoverReport } from './status.ts';
@@ -31,10 +32,14 @@ export type NodeEvents = {
   'link.lost': { cause: string; silentMs?: number };
   'link.dial-failed': { message: string };
   'sync.started': { peer: string | null };
+  'sync.done': { peer: string | null } & FirstCopyReport;
   'sync.failed': { message: string };
 
   'checkpoint.committed': CheckpointReport;
   'compare.diverged': { flow: string; reason: string };
+  /** The secondary is of no use now: checkpoints release all output, and nothing matches. */
+  'compare.unmatched': Unmatched;
+  'compare.unmatched-over': { cause: 'match' | 'pair-ended'; forMs: number };
   'translate.signed': { flow: string };
 
   'vm.started': { pid: number | undefined; qemu: string | undefined };

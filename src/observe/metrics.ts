@@ -121,7 +121,13 @@ const TRAFFIC_SERIES: readonly Series[] = [
   ),
   counter('colo_input_frames_total', 'Frames received from the uplink.', (s) => s.traffic.inputFrames),
   counter('colo_input_bytes_total', 'Bytes received from the uplink.', (s) => s.traffic.inputBytes),
-  counter('colo_released_frames_total', 'Frames released to the uplink.', (s) => s.traffic.releasedFrames),
+  {
+    type: 'counter',
+    name: 'colo_released_frames_total',
+    help: 'Frames released to the uplink, by why they could leave.',
+    labels: ['cause'],
+    samples: (s) => Object.entries(s.traffic.releasedBy).map(([cause, count]) => [count, { cause }]),
+  },
   counter('colo_released_bytes_total', 'Bytes released to the uplink.', (s) => s.traffic.releasedBytes),
   counter('colo_peer_frames_total', 'Frames received over the link.', (s) => s.traffic.peerFrames),
   counter(
@@ -133,6 +139,60 @@ const TRAFFIC_SERIES: readonly Series[] = [
     'colo_dropped_frames_total',
     'Frames dropped: the node may not speak, has no use for them yet, or the socket for them is not connected.',
     (s) => s.traffic.droppedFrames,
+  ),
+];
+
+const SECONDARY_SERIES: readonly Series[] = [
+  gauge(
+    'colo_secondary_matched_frames',
+    'Frames that matched since the last checkpoint.',
+    (s) => s.secondary?.matchedSinceCheckpoint ?? null,
+  ),
+  gauge(
+    'colo_secondary_unmatched_epochs',
+    'Epochs in a row of which a checkpoint released output and nothing matched.',
+    (s) => s.secondary?.unmatchedEpochs ?? null,
+  ),
+  gauge(
+    'colo_secondary_unmatched',
+    '1 while the secondary is of no use: nothing that it sends matches.',
+    (s) => (s.secondary === null ? null : Number(s.secondary.unmatched)),
+  ),
+  {
+    type: 'gauge',
+    name: 'colo_secondary_lag_seconds',
+    help: "By how much the secondary VM's output comes after the primary's; below zero: before.",
+    labels: ['quantile'],
+    samples: ({ secondary }) => [
+      [seconds(secondary?.lagMs.p50), { quantile: '0.5' }],
+      [seconds(secondary?.lagMs.p99), { quantile: '0.99' }],
+    ],
+  },
+  gauge(
+    'colo_link_waiting_bytes',
+    'Bytes for the secondary that the link has not taken.',
+    (s) => s.secondary?.linkWaitingBytes ?? null,
+  ),
+];
+
+const VM_SERIES: readonly Series[] = [
+  counter(
+    'colo_vm_paused_seconds_total',
+    'How long the VM was stopped, by checkpoints, first copies and operators.',
+    (s) => s.vm.pausedMs / 1000,
+  ),
+  gauge(
+    'colo_vm_input_waiting_bytes',
+    'Bytes of input that the VM has not taken.',
+    (s) => s.vm.inputWaitingBytes,
+  ),
+  gauge('colo_first_copy_pause_seconds', 'Last first copy: how long the VM was stopped at once.', (s) =>
+    seconds(s.checkpoints.firstCopy?.longestPauseMs),
+  ),
+  gauge(
+    'colo_first_copy_stand_seconds',
+    'Last first copy: from the stop at its end until both VMs received input again.',
+    (s) => seconds(s.checkpoints.firstCopy?.standMs),
   ),
 ];
 
@@ -163,6 +223,8 @@ export function createMetrics({ status, eventsUnwritten }: MetricsOptions): Metr
   // A scrape shows them in this order.
   register(NODE_SERIES);
   const observeCheckpoint = registerCheckpoints(registry);
+  register(VM_SERIES);
+  register(SECONDARY_SERIES);
   register(TRAFFIC_SERIES);
   register(FAILOVER_SERIES);
   if (eventsUnwritten !== undefined) {

@@ -1,5 +1,7 @@
 /** The status of a node and the calls to it: the shapes of `colo status`, `colo events` and the HTTP API. */
-import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
+import type { CheckpointReason, CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
+import type { ReleasedBy } from '../datapath/primary-path.ts';
+import type { Lag } from '../datapath/svm-lag.ts';
 
 export type Role = 'primary' | 'secondary';
 
@@ -28,13 +30,38 @@ export type NodeStatus = {
   epoch: number;
   /** lastHeardMs: time since the peer's last message */
   peer: { name: string | null; connected: boolean; lastHeardMs: number | null };
-  vm: { running: boolean; pid: number | null; qemu: string | null; accel: string | null };
+  /**
+   * pausedMs: how long the VM was stopped since this node runs it as the primary; a clock in the guest that nothing corrects
+   * is behind by as much. inputWaitingBytes: written to the VM's socket and not taken yet.
+   */
+  vm: {
+    running: boolean;
+    pid: number | null;
+    qemu: string | null;
+    accel: string | null;
+    pausedMs: number;
+    inputWaitingBytes: number;
+  };
   checkpoints: {
     count: number;
     byReason: Partial<Record<CheckpointReason, number>>;
     pauseMs: { p50: number | null; p99: number | null };
     last: CheckpointReport | null;
+    firstCopy: FirstCopyReport | null;
   };
+  /** How the secondary's VM follows; null except on a primary with a secondary. */
+  secondary: {
+    /** frames that the secondary's VM released since the last checkpoint */
+    matchedSinceCheckpoint: number;
+    /** epochs in a row of which a checkpoint released output and nothing matched */
+    unmatchedEpochs: number;
+    /** there were so many that the secondary is of no use: see the event compare.unmatched */
+    unmatched: boolean;
+    /** by how much its output comes after the primary's; below zero: before */
+    lagMs: Lag;
+    /** bytes for the secondary that the link has not taken */
+    linkWaitingBytes: number;
+  } | null;
   /** oldestMs: how long the oldest frame has been held; 0 if there is none */
   held: { frames: number; bytes: number; oldestMs: number };
   flows: { tcp: number; other: number; translated: number };
@@ -44,6 +71,7 @@ export type NodeStatus = {
     inputBytes: number;
     releasedFrames: number;
     releasedBytes: number;
+    releasedBy: ReleasedBy;
     peerFrames: number;
     malformedFrames: number;
     droppedFrames: number;

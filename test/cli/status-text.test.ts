@@ -14,9 +14,14 @@ state        primary, protected
 membership   generation 3, epoch 42
 peer         beta, connected, heard 12 ms ago
 vm           running, process 4242, QEMU 11.1.3 (kvm)
+             stopped for 5.4 s in all
 checkpoints  41, pause 5.5 ms median, 9.8 ms p99
              interval 30, wait-secondary 10, initial 1
   last       2.4 s ago for wait-secondary, pause 5.5 ms, 1.4 MiB
+  first copy 8.1 s ago in 2.5 s, pause 565 ms, clients stood 640 ms
+matched      1 900 frames, by checkpoint 40, needed no match 50
+             31 since the last checkpoint
+secondary    late 0.5 ms median, ahead 1.5 ms p99
 held         3 frames, 4 KiB, oldest 2.5 ms
 flows        12 tcp, 4 other, 11 translated
 divergences  2, last 2.4 s ago
@@ -37,8 +42,15 @@ test('a node that knows nothing yet, and one that was promoted, are shown', () =
       role: null,
       phase: 'alone',
       peer: { name: null, connected: false, lastHeardMs: null },
-      vm: { running: false, pid: null, qemu: null, accel: null },
-      checkpoints: { count: 0, byReason: {}, pauseMs: { p50: null, p99: null }, last: null },
+      vm: { running: false, pid: null, qemu: null, accel: null, pausedMs: 0, inputWaitingBytes: 0 },
+      checkpoints: {
+        count: 0,
+        byReason: {},
+        pauseMs: { p50: null, p99: null },
+        last: null,
+        firstCopy: null,
+      },
+      secondary: null,
       divergences: { count: 0, last: null },
       failover: { generation: 4, cause: 'silence', detectMs: 300, promoteMs: 21.4, atMs: NOW - 200_000 },
     },
@@ -49,6 +61,20 @@ test('a node that knows nothing yet, and one that was promoted, are shown', () =
   assert.match(text, /^vm +not running$/m);
   assert.match(text, /^checkpoints +0$/m);
   assert.match(text, /^failover +3 min 20 s ago, noticed in 300 ms, promoted in 21 ms$/m);
+});
+
+test('a secondary of which nothing matches is shown as of no use', () => {
+  const status = fakeStatus();
+  status.secondary = {
+    matchedSinceCheckpoint: 0,
+    unmatchedEpochs: 1016,
+    unmatched: true,
+    lagMs: { p50: null, p99: null },
+    linkWaitingBytes: 0,
+  };
+  const text = statusText(status, NOW as Instant);
+  assert.match(text, /^secondary +NOTHING MATCHED in 1 016 epochs: the secondary is of no use$/m);
+  assert.doesNotMatch(text, /late |ahead /);
 });
 
 test('every line has at most 80 columns and no control characters', () => {

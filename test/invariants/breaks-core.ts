@@ -10,6 +10,13 @@ export const CORE: readonly Break[] = [
     test: 1,
   },
   {
+    file: 'src/checkpoint/match-watch.ts',
+    find: 'totals.matched - last.matched;',
+    put: 'last.matched - totals.matched;',
+    message: 'counts of released frames went back while a pair lived',
+    test: 'test/checkpoint/match-watch.test.ts',
+  },
+  {
     file: 'src/node/as-primary.ts',
     find: '    voice.grantAlone(generation);\n',
     put: '    voice.fence();\n    voice.grantAlone(generation);\n',

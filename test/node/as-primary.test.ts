@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { EPOCHS_UNMATCHED_MAX } from '../../src/checkpoint/match-watch.ts';
 import { ColoError } from '../../src/error.ts';
 import { type Hello, MESSAGE } from '../../src/link/link-protocol.ts';
 import { AsPrimary } from '../../src/node/as-primary.ts';
+import type { PrimarySessionEvents } from '../../src/node/primary-session.ts';
 import { settled } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
+import { REPORT } from '../observe/fake-node.ts';
 import { FakeLauncher } from './fake-launcher.ts';
 import { fakeParts } from './parts.ts';
 
@@ -12,9 +15,20 @@ const HELLO = { channel: 'data', node: 'a', role: 'candidate', generation: 3 } a
 
 function toBoot() {
   const launcher = new FakeLauncher();
-  const { parts, dispatched, emitted } = fakeParts({ launcher, transports: { connect: launcher.connect } });
+  const { parts, time, dispatched, emitted } = fakeParts({
+    launcher,
+    transports: { connect: launcher.connect },
+  });
   const primary = AsPrimary.toBoot(parts, 1);
-  return { launcher, parts, dispatched, emitted, primary, types: () => dispatched.map(({ type }) => type) };
+  return {
+    launcher,
+    parts,
+    time,
+    dispatched,
+    emitted,
+    primary,
+    types: () => dispatched.map(({ type }) => type),
+  };
 }
 
 /** A primary with a VM and a session; the test has the peer's end of the link. */
@@ -28,9 +42,11 @@ async function withSession() {
 }
 
 test('a VM that cannot be started is dispatched as vmFailed, with its code', async () => {
-  const { launcher, dispatched, primary } = toBoot();
+  const { launcher, time, dispatched, primary } = toBoot();
   launcher.qmpReady = Promise.reject(new ColoError('COLO_QMP_CONNECT', 'no greeting'));
-  await primary.boot();
+  const booted = primary.boot();
+  await time.pass(500);
+  await booted;
   assert.deepEqual(dispatched, [{ type: 'vmFailed', message: 'COLO_QMP_CONNECT: no greeting' }]);
 });
 
@@ -104,4 +120,30 @@ test('a VM that does not leave COLO is dispatched as vmFailed', async () => {
   await primary.goAlone(2, 'cable');
   assert.deepEqual(dispatched.at(-1), { type: 'vmFailed', message: 'COLO_QEMU_FAILOVER: hangs' });
   assert.deepEqual(emitted.slice(-2), ['pair.alone', 'vm.failover-failed']);
+});
+
+test('a secondary that sends nothing is reported after N checkpoints that released output, and its end with the pair', async () => {
+  const { primary, paths, emitted, link } = await withSession();
+  const { path, session } = primary;
+  assert.ok(session !== null);
+  const onCheckpoint = (session as unknown as { events: PrimarySessionEvents }).events;
+  const { counters } = path.comparator;
+  const commit = (byCommit: number) => {
+    counters.releasedByCommit += byCommit;
+    onCheckpoint.checkpoint(REPORT);
+  };
+  const isUnmatched = () => primary.matches?.isUnmatched ?? null;
+  assert.equal(isUnmatched(), null);
+  commit(0);
+  for (let i = 1; i < EPOCHS_UNMATCHED_MAX; i++) commit(3);
+  assert.equal(isUnmatched(), false);
+  assert.ok(!emitted.includes('compare.unmatched'));
+  commit(3);
+  assert.equal(isUnmatched(), true);
+  commit(3);
+  assert.equal(emitted.filter((type) => type === 'compare.unmatched').length, 1);
+  link.close();
+  paths.settle();
+  assert.deepEqual(emitted.slice(-2), ['compare.unmatched-over', 'link.lost']);
+  assert.equal(isUnmatched(), null);
 });

@@ -5,6 +5,7 @@ import { ColoError } from '../../src/error.ts';
 import { type Hello, MESSAGE } from '../../src/link/link-protocol.ts';
 import { AsPrimary } from '../../src/node/as-primary.ts';
 import type { GuardedVm } from '../../src/node/guarded-vm.ts';
+import { VmPauses } from '../../src/qemu/vm-pauses.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { fakePair } from '../io/fake-stream.ts';
 import { candidate } from './candidate.ts';
@@ -53,7 +54,7 @@ test('a primary whose copy fails ends the session of that copy, and no later one
     const primary = AsPrimary.toBoot(parts, 1);
     const copied = Promise.withResolvers<void>();
     Object.defineProperty(primary.vm, 'vm', {
-      value: { colo: { resetAfterFailover: () => copied.promise } },
+      value: { colo: { resetAfterFailover: () => copied.promise }, pauses: new VmPauses(time) },
     });
     const [first, second] = [new TwoPaths().primaryLink, new TwoPaths().primaryLink];
     for (const link of [first, second]) link.unlisten();

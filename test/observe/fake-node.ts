@@ -1,6 +1,6 @@
 /** A node without a VM, for tests of its clients. */
 
-import type { CheckpointReport } from '../../src/checkpoint/report.ts';
+import type { CheckpointReport, FirstCopyReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
 import type { EventDetails } from '../../src/observe/events.ts';
 import type { NodeControl, NodeStatus } from '../../src/observe/status.ts';
@@ -19,6 +19,15 @@ export const REPORT: CheckpointReport = {
   atMs: Date.UTC(2030, 0, 2, 3, 4, 5, 678),
 };
 
+export const FIRST_COPY: FirstCopyReport = {
+  tookMs: 2500,
+  pauses: 3,
+  pausedMs: 575,
+  longestPauseMs: 565,
+  standMs: 640,
+  atMs: Date.UTC(2030, 0, 2, 3, 4, 0),
+};
+
 export function fakeStatus(): NodeStatus {
   return {
     node: 'alpha',
@@ -28,12 +37,27 @@ export function fakeStatus(): NodeStatus {
     generation: 3,
     epoch: 42,
     peer: { name: 'beta', connected: true, lastHeardMs: 12 },
-    vm: { running: true, pid: 4242, qemu: '11.1.3', accel: 'kvm' },
+    vm: {
+      running: true,
+      pid: 4242,
+      qemu: '11.1.3',
+      accel: 'kvm',
+      pausedMs: 5400,
+      inputWaitingBytes: 12,
+    },
     checkpoints: {
       count: 41,
       byReason: { initial: 1, interval: 30, 'wait-secondary': 10 },
       pauseMs: { p50: 5.5, p99: 9.75 },
       last: REPORT,
+      firstCopy: FIRST_COPY,
+    },
+    secondary: {
+      matchedSinceCheckpoint: 31,
+      unmatchedEpochs: 0,
+      unmatched: false,
+      lagMs: { p50: 0.5, p99: -1.5 },
+      linkWaitingBytes: 100,
     },
     held: { frames: 3, bytes: 4096, oldestMs: 2.5 },
     flows: { tcp: 12, other: 4, translated: 11 },
@@ -46,6 +70,7 @@ export function fakeStatus(): NodeStatus {
       inputBytes: 100_000,
       releasedFrames: 2000,
       releasedBytes: 2_500_000,
+      releasedBy: { match: 1900, repeat: 30, harmless: 20, commit: 40, alone: 10, promotion: 0 },
       peerFrames: 2001,
       malformedFrames: 1,
       droppedFrames: 0,

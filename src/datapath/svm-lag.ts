@@ -1,0 +1,72 @@
+/**
+ * How late the SVM is: by how much its output arrives after the PVM's, as this node sees it.
+ *
+ * One sample per batch of frames at most, so that nothing is done per frame. Between two batches the lag watches the frame of
+ * each VM that has been held longest. If that frame is no longer held at the end of the next batch, it has found its
+ * counterpart: a PVM frame that waited is a positive sample, an SVM frame that waited a negative one. PVM output that is
+ * overdue counts with the time that it has waited so far: the checkpoint that follows hides the rest. A commit is no sample.
+ *
+ * The link's delay is part of it: clients wait for that too.
+ */
+import { type ArrivalList, type HeldFrames, NO_FRAME } from '../compare/held-frames.ts';
+import type { FrameId, Instant } from '../units.ts';
+
+/** Enough for a steady p99, and a few seconds of a busy service. */
+export const LAG_SAMPLES = 512;
+
+type Lists = { readonly frames: HeldFrames; readonly primary: ArrivalList; readonly secondary: ArrivalList };
+
+/** Milliseconds; negative: the SVM is ahead. Null without a sample. */
+export type Lag = { p50: number | null; p99: number | null };
+
+export class SvmLag {
+  private readonly lists: Lists;
+  private readonly samples = new Float64Array(LAG_SAMPLES);
+  private count = 0;
+  private pvmFrame: FrameId = NO_FRAME;
+  private pvmSinceMs = 0;
+  private svmFrame: FrameId = NO_FRAME;
+  private svmSinceMs = 0;
+
+  constructor(lists: Lists) {
+    this.lists = lists;
+  }
+
+  /** A batch of either VM's frames has been compared. */
+  batchEnd(nowMs: Instant): void {
+    const { frames, primary, secondary } = this.lists;
+    if (primary.oldest !== this.pvmFrame) {
+      if (this.pvmFrame !== NO_FRAME) this.add(nowMs - this.pvmSinceMs);
+      this.pvmFrame = primary.oldest;
+      this.pvmSinceMs = primary.oldest === NO_FRAME ? 0 : frames.since(primary.oldest);
+    }
+    if (secondary.oldest !== this.svmFrame) {
+      if (this.svmFrame !== NO_FRAME) this.add(this.svmSinceMs - nowMs);
+      this.svmFrame = secondary.oldest;
+      this.svmSinceMs = secondary.oldest === NO_FRAME ? 0 : frames.since(secondary.oldest);
+    }
+  }
+
+  /** The PVM's output is overdue, and a checkpoint is due. */
+  overdue(nowMs: Instant): void {
+    const { frames, primary } = this.lists;
+    if (primary.oldest !== NO_FRAME) this.add(nowMs - frames.since(primary.oldest));
+  }
+
+  /** A commit has ended all waits, or the pair is over. */
+  forget(): void {
+    this.pvmFrame = NO_FRAME;
+    this.svmFrame = NO_FRAME;
+  }
+
+  /** Of the last LAG_SAMPLES samples. */
+  quantiles(): Lag {
+    const sorted = this.samples.slice(0, Math.min(this.count, LAG_SAMPLES)).sort();
+    const at = (q: number) => sorted[Math.ceil(q * sorted.length) - 1] ?? null;
+    return { p50: at(0.5), p99: at(0.99) };
+  }
+
+  private add(ms: number): void {
+    this.samples[this.count++ % LAG_SAMPLES] = ms;
+  }
+}
