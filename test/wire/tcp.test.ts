@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { NONE } from '../../src/units.ts';
 import {
+  bindingOptions,
   findTcpOption,
   findTimestamps,
   isSigned,
@@ -68,6 +69,45 @@ test('a SYN settles segment size, window scale, SACK and timestamps, and nothing
   assert.equal(settled([3, 3, 0]), 0, 'a scale of 0 is a scale');
   assert.equal(settled([2, 2]), 0xff00, 'no byte after the options is read');
   assert.equal(settled([3, 2]), 0xff00);
+});
+
+test('options bind a peer to one VM, except those that it can do without', () => {
+  const bound = (options: number[], before = 0, after = 0) =>
+    bindingOptions(
+      Uint8Array.from([...Array(before).fill(34), ...options, ...Array(after).fill(34)]),
+      before,
+      before + options.length,
+    );
+  const free = [
+    2,
+    4,
+    5,
+    0xb4,
+    4,
+    2,
+    ...timestamps(7, 8),
+    1,
+    3,
+    3,
+    7,
+    5,
+    10,
+    ...Array(8).fill(1),
+    172,
+    2,
+    174,
+    2,
+  ];
+  assert.equal(bound(free), 0);
+  assert.equal(bound([19, 4, 1, 2, 29, 4, 1, 2]), 0, 'signatures are known by isSigned');
+  assert.equal(bound([]), 0);
+  const cookie = [34, 6, 1, 2, 3, 4];
+  assert.notEqual(bound(cookie), 0);
+  assert.equal(bound([...free, ...cookie]), bound(cookie));
+  assert.equal(bound([1, ...cookie, 0, 34, 2], 3, 3), bound(cookie), 'nothing after the end counts');
+  assert.equal(bound([30, 8, 0x20, 1, 9, 9, 9, 9]), 0, 'an acknowledgement alone');
+  assert.notEqual(bound([30, 3, 0x20]), 0, 'too short for its flags');
+  for (const cut of [[34], [34, 0], [34, 1], [34, 9, 1]]) assert.equal(bound(cut), 0, `${cut}`);
 });
 
 test('a SYN without ACK opens a connection', () => {

@@ -23,14 +23,16 @@
 import { seqAdd, seqAtOrBefore } from '../../flow/sequence.ts';
 import type { FrameId, Seq, SlabId } from '../../units.ts';
 import type { PacketView } from '../../wire/packet.ts';
-import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../../wire/tcp.ts';
+import { TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../../wire/tcp.ts';
 import { ackMayLeave, noteSvmAck } from '../ack-rule.ts';
 import { FLAGS, INDEX, NEXT, NO_FRAME, PAYLOAD_BYTES, WAITS, WAITS_FOR } from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
 import { releaseAck, settleAck } from './tcp-acks.ts';
-import { ACK, type HeldTcpFlow, SEQ, SEQ_END } from './tcp-flow.ts';
+import { ACK, BINDING, type HeldTcpFlow, SEQ, SEQ_END } from './tcp-flow.ts';
 
-const PLAIN_DATA_MASK = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG | TCP_ACK;
+const PLAIN_DATA_MASK = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG | TCP_ACK | BINDING;
+/** A header with timestamps and no other option. */
+const STAMPED_HEADER_BYTES = TCP.headerBytesMin + 12;
 
 /**
  * Result of `takePrimary` and `takeSecondary`. `more`: the other side's next segment has no bytes after those that are released
@@ -39,9 +41,17 @@ const PLAIN_DATA_MASK = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG | TCP_ACK;
 export const TAKEN = { no: 0, yes: 1, more: 2 } as const;
 export type Taken = (typeof TAKEN)[keyof typeof TAKEN];
 
-/** Returns true for a segment that has data and an ACK, and nothing else that would have to be compared. */
+/**
+ * Returns true for a segment that has data and an ACK, and nothing else that would have to be compared: no option but
+ * timestamps, as its length shows. Those that would (binding.ts) do not come in these lengths with data.
+ */
 export function isPlainData(packet: PacketView): boolean {
-  return packet.payloadBytes > 0 && (packet.tcpFlags & PLAIN_DATA_MASK) === TCP_ACK;
+  const headerBytes = packet.payload - packet.l4;
+  return (
+    packet.payloadBytes > 0 &&
+    (packet.tcpFlags & PLAIN_DATA_MASK) === TCP_ACK &&
+    (headerBytes === STAMPED_HEADER_BYTES || headerBytes === TCP.headerBytesMin)
+  );
 }
 
 export class LockstepLane {

@@ -28,10 +28,12 @@ export const SEQ = RULE_WORD_0;
 /** first sequence number after the segment, FIN included */
 export const SEQ_END = RULE_WORD_1;
 export const ACK = RULE_WORD_2;
-/** of a SYN: what its options settle (wire/tcp.ts) */
-export const SYN_OPTIONS = RULE_WORD_3;
+/** of a SYN: what its options settle or bind its peer to; of a segment with BINDING: the latter (wire/tcp.ts) */
+export const OPTIONS = RULE_WORD_3;
 /** In FLAGS: a SYN whose connection is signed. */
 export const SIGNED = 0x100;
+/** In FLAGS: a segment without SYN whose options bind its peer to this VM. */
+export const BINDING = 0x800;
 
 /* The words of the row. Nearly every frame uses those of the first line. */
 const VERIFIED = FLOW_RULE_WORDS;
@@ -47,6 +49,7 @@ const SVM_URGENT = FLOW_RULE_WORDS + 9;
 const FIRST = FLOW_RULE_WORDS_FAR;
 const ISN = FLOW_RULE_WORDS_FAR + 1;
 const SVM_ISN = FLOW_RULE_WORDS_FAR + 2;
+const SVM_BINDING = FLOW_RULE_WORDS_FAR + 3;
 
 /* The bits of the row. */
 const POSITIONED = FLOW_RULE_BITS;
@@ -178,6 +181,19 @@ export class HeldTcpFlow extends HeldFlow {
     this.words[this.row + SVM_URGENT] = seq;
   }
 
+  /** What the SVM's latest segment without sequence numbers binds the client to (binding.ts), or 0. */
+  get svmBinding(): number {
+    return this.words[this.row + SVM_BINDING];
+  }
+  set svmBinding(digest: number) {
+    this.words[this.row + SVM_BINDING] = digest;
+  }
+
+  /** The SVM has sent a segment without sequence numbers; `digest` is 0 if it binds the client to nothing. */
+  noteSvmBinding(digest: number): void {
+    if (digest !== 0) this.svmBinding = digest;
+  }
+
   /** How many SYNs are among the SVM's queued frames, and how many RSTs before the first of them. */
   get svmSyns(): number {
     return this.words[this.row + SVM_SYNS];
@@ -235,5 +251,6 @@ export class HeldTcpFlow extends HeldFlow {
     this.releasedAckKnown = false;
     this.finReleased = false;
     this.svmUrgentKnown = false;
+    this.svmBinding = 0;
   }
 }

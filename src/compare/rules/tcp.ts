@@ -54,9 +54,10 @@ import type { Holding } from '../holding.ts';
 import { LESSON } from '../lesson.ts';
 import type { Rule } from '../rule.ts';
 import { type DivergenceReason, VERDICT, type Verdict } from '../verdict.ts';
+import { bindAlike, bindingOf } from './binding.ts';
 import { LockstepLane, TAKEN } from './lockstep.ts';
 import { noteReleasedAck, releaseAck, settleAck, settlePendingAck, settleSegment } from './tcp-acks.ts';
-import { ACK, HeldTcpFlow, NO_INDEX, SEQ, SEQ_END, SIGNED, SYN_OPTIONS } from './tcp-flow.ts';
+import { ACK, BINDING, HeldTcpFlow, NO_INDEX, OPTIONS, SEQ, SEQ_END, SIGNED } from './tcp-flow.ts';
 import { isRepeatedSyn, TcpQueue } from './tcp-queue.ts';
 
 /** Flags that need more than a byte comparison. */
@@ -110,9 +111,9 @@ export class TcpRule implements Rule {
       if (taken !== TAKEN.no) return;
     }
     const id = holding.hold(slab, at, length, nowMs);
-    this.describe(id, flowId, packet);
+    const bytes = holding.slabs.buffer(slab);
+    this.describe(id, flowId, packet, bytes);
     if ((packet.tcpFlags & SPECIAL) !== 0) {
-      const bytes = holding.slabs.buffer(slab);
       if ((packet.tcpFlags & TCP_URG) !== 0) holding.frames.words[id + URGENT_END] = urgentEnd(bytes, packet);
       if ((packet.tcpFlags & TCP_SYN) !== 0) this.describeSyn(id, packet, bytes);
     }
@@ -148,10 +149,11 @@ export class TcpRule implements Rule {
       flow.svmUrgent = urgentEnd(bytes, packet);
       flow.svmUrgentKnown = true;
     }
+    if (packet.seqLength === 0) flow.noteSvmBinding(bindingOf(bytes, packet));
     if (this.acceptSecondary(packet, index)) {
       const id = holding.holdSecondary(flow.secondary, slab, at, length, index, nowMs);
       if (id === NO_FRAME) return;
-      this.describe(id, flowId, packet);
+      this.describe(id, flowId, packet, bytes);
       if (special) {
         if ((packet.tcpFlags & TCP_SYN) !== 0) this.describeSyn(id, packet, bytes);
         this.queue.noteQueued(packet.tcpFlags);
@@ -193,6 +195,7 @@ export class TcpRule implements Rule {
     flow.svmAckKnown = flow.releasedAckKnown;
     flow.svmAck = flow.releasedAck;
     flow.svmUrgentKnown = false;
+    flow.svmBinding = 0;
     flow.svmSyns = 0;
     flow.svmResets = 0;
     flow.cursor = NO_FRAME;
@@ -221,7 +224,7 @@ export class TcpRule implements Rule {
   }
 
   /** Writes what the packet says into a held frame's columns. */
-  private describe(id: FrameId, flow: FlowId, packet: PacketView): void {
+  private describe(id: FrameId, flow: FlowId, packet: PacketView, bytes: Uint8Array): void {
     const { words } = this.holding.frames;
     words[id + FLOW] = flow;
     words[id + PAYLOAD] = packet.payload;
@@ -230,6 +233,9 @@ export class TcpRule implements Rule {
     words[id + SEQ] = packet.seq;
     words[id + SEQ_END] = (packet.seq + packet.seqLength) | 0;
     words[id + ACK] = packet.ack;
+    const binding = bindingOf(bytes, packet);
+    words[id + OPTIONS] = binding;
+    if (binding !== 0 && (packet.tcpFlags & TCP_SYN) === 0) words[id + FLAGS] |= BINDING;
   }
 
   private describeSyn(id: FrameId, packet: PacketView, bytes: Uint8Array): void {
@@ -237,7 +243,7 @@ export class TcpRule implements Rule {
     const options = packet.l4 + TCP.headerBytesMin;
     words[id + SEQ] = dataSeq(packet);
     if (isSigned(bytes, options, packet.payload)) words[id + FLAGS] |= SIGNED;
-    words[id + SYN_OPTIONS] = settledOptions(bytes, options, packet.payload);
+    words[id + OPTIONS] ^= settledOptions(bytes, options, packet.payload);
   }
 
   /** A PVM segment was queued or the SVM has moved: releases what may leave now. */
@@ -284,6 +290,9 @@ export class TcpRule implements Rule {
 
     const verdict = this.verify(id);
     if (verdict !== VERDICT.match) return verdict;
+    // A segment with sequence numbers was compared in `verify`, or repeats what the client has.
+    if ((flags & BINDING) !== 0 && seq === words[id + SEQ_END] && flow.svmBinding !== words[id + OPTIONS])
+      return VERDICT.waitForBytes;
     if ((flags & TCP_URG) !== 0 || flow.svmUrgentKnown) {
       const urgent = this.judgeUrgent(id);
       if (urgent !== VERDICT.match) return urgent;
@@ -310,7 +319,7 @@ export class TcpRule implements Rule {
     if (this.taught && !queue.dropToSynWithSeq(words[id + SEQ] as Seq)) return VERDICT.waitForBytes;
     const syn = flow.secondary.head;
     const ackDiffers = ((words[syn + FLAGS] ^ words[id + FLAGS]) & TCP_ACK) !== 0;
-    if (ackDiffers || words[syn + SYN_OPTIONS] !== words[id + SYN_OPTIONS])
+    if (ackDiffers || words[syn + OPTIONS] !== words[id + OPTIONS])
       return this.differs('diverged-flags', syn);
     this.beginConnection(isn);
     flow.svmIsn = seqAdd(words[syn + SEQ] as Seq, -1);
@@ -350,6 +359,7 @@ export class TcpRule implements Rule {
       if (seqBefore(flow.verified, seq)) return VERDICT.waitForBytes;
       const other = this.queue.covering(flow.verified);
       if (other === NO_FRAME) return VERDICT.waitForBytes;
+      if (!bindAlike(words, id, other)) return this.differs('diverged-flags', other);
       const skip = seqDiff(flow.verified, seq);
       const otherSkip = seqDiff(flow.verified, words[other + SEQ] as Seq);
       const left = words[id + PAYLOAD_BYTES] - skip;
