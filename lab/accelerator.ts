@@ -33,7 +33,7 @@ async function bootsWithKvm(program: Program & { version: string }): Promise<boo
   const image = await installGuest();
   const folder = workFolder();
   const consoleFile = join(folder, 'console');
-  const args = vmArguments({ ...program, accel: 'kvm' }, image, { consoleFile });
+  const args = vmArguments({ ...program, accel: 'kvm', remedy: [] }, image, { consoleFile });
   const env = { ...process.env, ...program.env };
   const child = startChild([...program.command, ...args], { env, stdio: ['ignore', 'ignore', 'pipe'] });
   // QEMU only stops the guest at such an error, and does not end.

@@ -3,12 +3,16 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError } from '../src/error.ts';
 import { workingAccelerator } from './accelerator.ts';
+import { progress } from './cache.ts';
 import { run } from './process.ts';
 import { type Accelerator, libraryFolder, type Program, throughLoader, unpackPackages } from './program.ts';
+import { remedyArguments } from './stale-code/remedy.ts';
 
 export type QemuInstall = Program & {
   readonly version: string;
   readonly accel: Accelerator;
+  /** Arguments without which no pair may be started (stale-code/remedy.ts); none under KVM. */
+  readonly remedy: readonly string[];
   /** The start of qemu-img's command line, with the same environment. */
   readonly imageCommand: string[];
 };
@@ -24,11 +28,23 @@ export function installQemu(): Promise<QemuInstall> {
 }
 
 async function findOrFetch(): Promise<QemuInstall> {
-  const program = (await systemQemu()) ?? (await privateQemu());
-  return { ...program, accel: await workingAccelerator(program) };
+  const own = await systemQemu();
+  if (own === null) return prepared(await privateQemu());
+  try {
+    return await prepared(own);
+  } catch (error) {
+    if (process.env.COLO_QEMU || !(error instanceof ColoError)) throw error;
+    progress(`not the installed QEMU: ${error.message}`);
+    return prepared(await privateQemu());
+  }
 }
 
-type Found = Omit<QemuInstall, 'accel'>;
+async function prepared(program: Found): Promise<QemuInstall> {
+  const accel = await workingAccelerator(program);
+  return { ...program, accel, remedy: accel === 'tcg' ? await remedyArguments(program) : [] };
+}
+
+type Found = Omit<QemuInstall, 'accel' | 'remedy'>;
 
 async function systemQemu(): Promise<Found | null> {
   const chosen = process.env.COLO_QEMU;

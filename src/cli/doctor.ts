@@ -19,6 +19,7 @@ import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { acceptsUnix } from '../io/unix-socket.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
+import { emulationNote, isBrokenSeries } from '../qemu/capabilities.ts';
 import { print, printJson, safe } from './output.ts';
 
 /** `advice` is what to do; '' if `ok`. */
@@ -84,6 +85,10 @@ function checkQemu(config: NodeConfig, kvmPath: string): Check[] {
     const found = `${version.text} is too old: it has no -netdev stream`;
     return [problem('QEMU', found, 'install 11.1 or later; 7.2 or later will do with KVM')];
   }
+  if (isBrokenSeries(version)) {
+    const found = `COLO does not work in ${version.text}`;
+    return [problem('QEMU', found, 'install 11.1 or later; 10.2, or 7.2 to 9.2, will do with KVM')];
+  }
   return [
     good('QEMU', `${version.text} (${program})`),
     checkColo(config),
@@ -113,17 +118,19 @@ function isAtLeast(version: QemuVersion, major: number, minor: number): boolean 
   return version.major > major || (version.major === major && version.minor >= minor);
 }
 
-/** QEMU before 11.1 needs KVM, and so does a VM whose arguments ask for it. */
+/** QEMU before 11.1 needs KVM, and so does a VM whose arguments ask for it. Without such arguments QEMU emulates. */
 function checkKvm(config: NodeConfig, version: QemuVersion, kvmPath: string): Check {
   const kvm = kvmProblem(kvmPath);
-  if (kvm === null) return good('KVM', kvmPath);
-  if (/-enable-kvm\b|\baccel[= ]kvm\b/.test(config.vm.args.join(' ')))
+  if (/-enable-kvm\b|\baccel[= ]kvm\b/.test(config.vm.args.join(' '))) {
+    if (kvm === null) return good('KVM', kvmPath);
     return problem('KVM', kvm, 'vm.args ask for KVM; make it usable or take it out of vm.args');
-  if (isAtLeast(version, 11, 1)) return good('KVM', `${kvm}; QEMU will emulate the CPU, which is slow`);
+  }
+  const without = kvm ?? `${kvmPath} is there, but vm.args do not ask for it (-accel kvm)`;
+  if (isAtLeast(version, 11, 1)) return good('KVM', `${without}; ${emulationNote(version)}`);
   return problem(
     'KVM',
-    kvm,
-    `QEMU ${version.text} hangs at its first checkpoint without KVM; make KVM usable or install QEMU 11.1 or later`,
+    without,
+    `QEMU ${version.text} hangs at its first checkpoint without KVM; use KVM or install QEMU 11.1 or later`,
   );
 }
 

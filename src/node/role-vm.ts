@@ -5,6 +5,7 @@
  * dispatched any more, and a start that is under way stops its VM and rejects with COLO_NODE_CHANGED.
  */
 import { ColoError, invariant } from '../error.ts';
+import { emulationNote, hasStaleCode } from '../qemu/capabilities.ts';
 import { GuardedVm, type VmStart } from './guarded-vm.ts';
 import type { NodeParts } from './parts.ts';
 import { Scope } from './scope.ts';
@@ -41,6 +42,12 @@ export class RoleVm {
       throw new ColoError('COLO_NODE_CHANGED', 'the role ended while its VM started');
     }
     this.running = vm;
+    const { accel, version } = vm.capabilities;
+    if (accel === 'tcg') {
+      const staleCode = hasStaleCode(version, accel);
+      const message = emulationNote(version);
+      this.parts.events.emit('vm.emulated', { qemu: version.text, staleCode, message });
+    }
     return vm;
   }
 

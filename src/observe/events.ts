@@ -43,6 +43,8 @@ export type NodeEvents = {
   'translate.signed': { flow: string };
 
   'vm.started': { pid: number | undefined; qemu: string | undefined };
+  /** The VM's processor is emulated (TCG). `staleCode`: this QEMU's secondaries may execute code that is not in memory. */
+  'vm.emulated': { qemu: string; staleCode: boolean; message: string };
   'vm.lost': { message: string };
   'vm.silent': Nothing;
   'vm.failover-failed': { message: string };

@@ -96,9 +96,27 @@ test('without KVM, only a QEMU that does not need it passes', async () => {
   assert.equal(await verdict('12.0.0', noKvm), true);
   assert.equal(await verdict('11.0.9', noKvm), false);
   assert.equal(await verdict('7.2.22', noKvm), false);
-  assert.equal(await verdict('7.2.22', kvm), true);
+  assert.equal(await verdict('7.2.22', kvm, '[-accel, kvm]'), true);
+  // QEMU emulates unless its arguments ask for KVM.
+  assert.equal(await verdict('7.2.22', kvm), false);
   assert.equal(await verdict('11.1.3', noKvm, '[-accel, kvm]'), false);
   assert.equal(await verdict('11.1.3', noKvm, '[-machine, "q35,accel=kvm"]'), false);
+});
+
+test('a series whose COLO does not work is a problem, with KVM and without', async () => {
+  for (const version of ['10.0.8', '10.1.0']) {
+    const found = of(await examine(config({ version, args: '[-accel, kvm]' }), kvm), 'QEMU');
+    assert.deepEqual([found.ok, found.found], [false, `COLO does not work in ${version}`]);
+  }
+  assert.equal(of(await examine(config({ version: '10.2.2', args: '[-accel, kvm]' }), kvm), 'QEMU').ok, true);
+});
+
+test('a QEMU that will emulate is said to be for trying out, with its fault', async () => {
+  const found = async (kvmPath: string, args: string): Promise<string> =>
+    of(await examine(config({ version: '11.1.3', args }), kvmPath), 'KVM').found;
+  assert.match(await found(noKvm, '[]'), /for trying out only.*code that its memory does not hold/);
+  assert.match(await found(kvm, '[]'), /vm\.args do not ask for it.*for trying out only/);
+  assert.doesNotMatch(await found(kvm, '[-accel, kvm]'), /trying out/);
 });
 
 test('directories, sockets and ports that cannot be used are problems', async () => {

@@ -32,8 +32,19 @@ const WAIT_MS = 15_000;
 const MAC = '52:54:00:c0:ba:d1';
 
 const root = mkdtempSync(join(tmpdir(), 'colo-bad-'));
-const { command, env, accel } = await installQemu();
-const cheapVm = ['-machine', 'q35', '-m', '64', '-nodefaults', '-display', 'none', '-accel', accel];
+const { command, env, accel, remedy } = await installQemu();
+const cheapVm = [
+  '-machine',
+  'q35',
+  '-m',
+  '64',
+  '-nodefaults',
+  '-display',
+  'none',
+  '-accel',
+  accel,
+  ...remedy,
+];
 after(() => rmSync(root, { recursive: true, force: true }));
 
 type Event = { type: string; message?: string; cause?: string; code?: number };

@@ -6,7 +6,6 @@ import type { QemuExit } from '../../src/qemu/process.ts';
 import { type FakeStream, fakePair } from '../io/fake-stream.ts';
 
 const REPLIES: Record<string, unknown> = {
-  'query-kvm': { enabled: true },
   'query-migrate-capabilities': [{ capability: 'x-colo' }],
   'query-commands': COMMANDS_NEEDED.map((name) => ({ name })),
   'query-command-line-options': [],
@@ -22,8 +21,11 @@ export class FakeQemu implements RunningQemu {
   private readonly exit: (exit: QemuExit) => void;
   private readonly qmpListeners = new Set<() => void>();
 
-  constructor() {
+  private readonly kvm: { readonly enabled: boolean };
+
+  constructor(kvm: { readonly enabled: boolean }) {
     const { promise, resolve } = Promise.withResolvers<QemuExit>();
+    this.kvm = kvm;
     this.exited = promise;
     this.exit = resolve;
     this.signal = this.ended.signal;
@@ -55,7 +57,7 @@ export class FakeQemu implements RunningQemu {
   qmp(): QmpConnection {
     const execute = async <T>(command: string) => {
       if (!this.replying) throw new ColoError('COLO_QMP_TIMEOUT', 'no reply');
-      return (REPLIES[command] ?? {}) as T;
+      return (command === 'query-kvm' ? this.kvm : (REPLIES[command] ?? {})) as T;
     };
     return {
       version: { major: 11, minor: 1, micro: 0, text: '11.1.0' },
@@ -73,6 +75,8 @@ export class FakeQemu implements RunningQemu {
 
 export class FakeLauncher implements QemuLauncher {
   readonly qemus: FakeQemu[] = [];
+  /** what the next QEMU replies to query-kvm */
+  kvm = { enabled: true };
   /** the nodes' ends of the VM ports */
   readonly vmPorts: FakeStream[] = [];
   /** QMP connects when this resolves */
@@ -85,7 +89,7 @@ export class FakeLauncher implements QemuLauncher {
   readonly probeExitWithParent = async (): Promise<boolean> => true;
 
   readonly start = async (): Promise<RunningQemu> => {
-    const qemu = new FakeQemu();
+    const qemu = new FakeQemu(this.kvm);
     this.qemus.push(qemu);
     return qemu;
   };

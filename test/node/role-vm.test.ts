@@ -30,6 +30,20 @@ test('a VM that starts after its role has ended is stopped, and the start reject
   assert.deepEqual(dispatched, []);
 });
 
+for (const [kvm, expected] of [
+  [false, ['vm.emulated']],
+  [true, []],
+] as const) {
+  test(`a VM ${kvm ? 'with' : 'without'} KVM starts ${kvm ? 'without' : 'with'} a word about that`, async () => {
+    for (const how of ['boot', 'incoming'] as const) {
+      const { launcher, emitted, vm } = roleVm();
+      launcher.kvm = { enabled: kvm };
+      await vm.start(how);
+      assert.deepEqual(emitted, expected, how);
+    }
+  });
+}
+
 test('a QEMU whose QMP cannot be connected to is killed, and the start rejects', async () => {
   const { launcher, time, dispatched, vm } = roleVm();
   launcher.qmpReady = Promise.reject(new ColoError('COLO_QMP_CONNECT', 'no greeting'));

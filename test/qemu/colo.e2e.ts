@@ -18,7 +18,7 @@ import { buildCommandLine } from '../../src/qemu/command-line.ts';
 import { probeExitWithParent, QemuProcess } from '../../src/qemu/process.ts';
 import { QmpClient } from '../../src/qemu/qmp.ts';
 
-const { command, env } = await installQemu();
+const { command, env, accel, remedy } = await installQemu();
 
 // With a comma, because QEMU's options give it a meaning.
 const directory = mkdtempSync(join(tmpdir(), 'colo,e2e-'));
@@ -41,7 +41,7 @@ async function start(incoming: boolean): Promise<Vm> {
   const path = join(directory, String(processes.length));
   const argv = buildCommandLine({
     command,
-    args: ['-machine', 'q35', '-m', '64', '-nodefaults', '-display', 'none', '-accel', 'tcg'],
+    args: ['-machine', 'q35', '-m', '64', '-nodefaults', '-display', 'none', '-accel', accel, ...remedy],
     name: 'e2e',
     nic: { mac: '52:54:00:12:34:56' },
     vmPort: `${path}.port`,

@@ -15,12 +15,12 @@ import { inSimulation } from './conformance/simulated.ts';
 
 const SEEDS = [1, 2, 3];
 
-const { command, env, accel } = await installQemu();
+const { command, env, accel, remedy } = await installQemu();
 const directory = mkdtempSync(join(tmpdir(), 'colo-conformance-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
 
 test('the simulated QEMU shows the same facts as the real one', { timeout: 120_000 }, async () => {
-  const args = ['-machine', 'q35', '-m', '64', '-nodefaults', '-display', 'none', '-accel', accel];
+  const args = ['-machine', 'q35', '-m', '64', '-nodefaults', '-display', 'none', '-accel', accel, ...remedy];
   const real = await conform({
     ...systemSurroundings,
     launcher: systemLauncher,
