@@ -1,5 +1,6 @@
 /**
- * A network without root: one helper QEMU without a machine serves as a hub, with one unix socket per node.
+ * A network without root: one QEMU without a machine serves as a hub, and each node has a helper of its own between the
+ * hub and its uplink socket (uplink-helper.ts), so that a node that does not read cannot stop the hub for the others.
  * Every port of the hub receives every frame, as on a switch that has not learned yet, so that an address may move from
  * one node to another at any time. One of two programs connects the hub to this host:
  * - passt forwards ports of 127.0.0.1 and ::1. It takes the sender of the last frame for the guest, so nothing else
@@ -58,6 +59,7 @@ const SERVICES = [
   { name: 'countedUdp', kind: 'udp', port: PORTS.counted },
   { name: 'connectOut', kind: 'tcp', port: PORTS.connectOut },
 ] as const;
+const HELPER = join(import.meta.dirname, 'uplink-helper.ts');
 /** Another program may take a port after we have chosen it and before we use it. */
 const ATTEMPTS_MAX = 3;
 const START_MS_MAX = 10_000;
@@ -93,7 +95,7 @@ async function startWithUserNetworking(options: NetworkOptions): Promise<Network
   });
   const restrict = options.closed === true ? 'on' : 'off';
   const netdev = `user,restrict=${restrict},ipv6=off,host=${HOST_FROM_GUEST.v4},net=10.0.2.0/24,${forwards.join(',')}`;
-  return assemble([{ what: 'the hub (QEMU)', ...hub(options, netdev) }], uplinkPaths(options), { v4 });
+  return assemble([hub(options, netdev), ...helpers(options)], uplinkPaths(options), { v4 });
 }
 
 async function startWithPasst(options: NetworkOptions, passt: Program): Promise<Network> {
@@ -115,9 +117,9 @@ async function startWithPasst(options: NetworkOptions, passt: Program): Promise<
   const filter = filtered === null ? null : await startGuestOnly(filtered, socket);
   const netdev = `stream,server=off,addr.type=unix,addr.path=${filtered ?? socket}`;
   const passtStart = { what: 'passt', program: passt, args, sockets: [socket] };
-  const hubStart = { what: 'the hub (QEMU)', ...hub(options, netdev) };
   try {
-    const network = await assemble([passtStart, hubStart], uplinkPaths(options), { v4, v6 });
+    const starts = [passtStart, hub(options, netdev), ...helpers(options)];
+    const network = await assemble(starts, uplinkPaths(options), { v4, v6 });
     const stop = async (): Promise<void> => {
       await filter?.close();
       await network.stop();
@@ -143,7 +145,8 @@ async function assemble(
   try {
     for (const { what, program, args, sockets } of starts) {
       const env = { ...process.env, ...program.env };
-      const child = startChild([...program.command, ...args], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+      // An uplink's helper ends when its standard input does. The others do not read it.
+      const child = startChild([...program.command, ...args], { env, stdio: ['pipe', 'ignore', 'pipe'] });
       children.push(child);
       await untilThere(child, sockets, what);
     }
@@ -159,7 +162,22 @@ function uplinkPaths(options: NetworkOptions): string[] {
   return Array.from({ length: options.uplinks }, (_, i) => join(options.dir, `uplink${i}`));
 }
 
-function hub(options: NetworkOptions, outside: string): Omit<Start, 'what'> {
+/** The hub's end of each uplink. */
+function hubPaths(options: NetworkOptions): string[] {
+  return Array.from({ length: options.uplinks }, (_, i) => join(options.dir, `hub${i}`));
+}
+
+function helpers(options: NetworkOptions): Start[] {
+  const program = { command: [process.execPath, '--disable-warning=ExperimentalWarning'], env: {} };
+  const uplinks = uplinkPaths(options);
+  return hubPaths(options).map((hubPath, i) => {
+    rmSync(uplinks[i], { force: true });
+    const args = [HELPER, hubPath, uplinks[i]];
+    return { what: 'the helper of an uplink', program, args, sockets: [uplinks[i]] };
+  });
+}
+
+function hub(options: NetworkOptions, outside: string): Start {
   const args = ['-machine', 'none', '-nodefaults', '-no-user-config', '-display', 'none'];
   args.push(...endWithParent(options.install));
   const attach = (id: string, netdev: string): void => {
@@ -168,13 +186,13 @@ function hub(options: NetworkOptions, outside: string): Omit<Start, 'what'> {
     args.push('-netdev', `hubport,id=${id}-port,hubid=0,netdev=${id}`);
   };
   attach('outside', outside);
-  const sockets = uplinkPaths(options);
+  const sockets = hubPaths(options);
   for (const [i, path] of sockets.entries()) {
     // A socket that an earlier attempt left would look as if the hub were there.
     rmSync(path, { force: true });
     attach(`uplink${i}`, `stream,server=on,addr.type=unix,addr.path=${path}`);
   }
-  return { program: options.install, args, sockets };
+  return { what: 'the hub (QEMU)', program: options.install, args, sockets };
 }
 
 async function untilThere(child: ChildProcess, sockets: readonly string[], what: string): Promise<void> {

@@ -25,6 +25,8 @@ async function protectedStage(t: TestContext, config?: Record<string, unknown>):
 
 const PROMOTION_MS_MAX = 15_000;
 const COPIES = 6;
+/** Long enough to fill every buffer towards a primary that does not read. */
+const PAUSED_S = 12;
 
 /** To clients a pair whose every frame waits for a checkpoint looks right; only the primary counts that none matched. */
 function compares(primary: LabNode): Promise<unknown> {
@@ -97,11 +99,16 @@ test('clients notice no break at a planned failover, a lost secondary or a pause
   await sleep(500);
   await compares(b);
 
-  // The primary is paused for longer than any timeout. When it runs again, the VM lives elsewhere: it must be silent.
+  // The primary is paused for longer than any timeout, and does not read its uplink any more: the service goes on.
   const paused = b.pid;
   process.kill(paused, 'SIGSTOP');
   await a.until('promotion', (status) => status.role === 'primary', PROMOTION_MS_MAX);
-  await sleep(500);
+  for (let second = 1; second <= PAUSED_S; second++) {
+    const before = client.echoed;
+    await sleep(1000);
+    assert.ok(client.echoed > before, `no echo in second ${second} after the promotion`);
+  }
+  // When it runs again, the VM lives elsewhere: it must be silent.
   process.kill(paused, 'SIGCONT');
   await a.until('protected by the one that was paused', (status) => status.phase === 'protected', 30_000);
   const fenced = b.events().filter((event) => event.type === 'pair.fenced');

@@ -10,6 +10,7 @@
 import { MigrationRelay } from '../../../src/checkpoint/migration-relay.ts';
 import { unixEndpoint } from '../../../src/endpoint.ts';
 import { ColoError } from '../../../src/error.ts';
+import type { KernelStream } from '../../../src/io/byte-stream.ts';
 import { sleep } from '../../../src/io/clock.ts';
 import type { Surroundings } from '../../../src/io/surroundings.ts';
 import { queryCapabilities } from '../../../src/qemu/capabilities.ts';
@@ -32,6 +33,8 @@ export type Place = Surroundings & {
 
 const DEADLINE_MS = 10_000;
 const POLL_MS = 10;
+const PORT_TRIES = 100;
+const PORT_RETRY_MS = 20;
 /** A reply that is the same this many times in a row counts as final. */
 const CALM_LOOKS = 6;
 const QUERY_MS = 2000;
@@ -261,7 +264,7 @@ class Script {
       announced: 0,
     };
     this.vms.push(vm);
-    const port = await place.transports.connect(unixEndpoint(`${path}.port`));
+    const port = await this.connectPort(`${path}.port`);
     const buffer = new Uint8Array(4096);
     const cutter = new FrameCutter(() => {
       vm.announced++;
@@ -272,6 +275,19 @@ class Script {
       closed: () => {},
     });
     return vm;
+  }
+
+  /** On a busy machine QEMU greets on QMP before it listens on the port. */
+  private async connectPort(path: string): Promise<KernelStream> {
+    const { transports, timers } = this.place;
+    for (let tries = 1; ; tries++) {
+      try {
+        return await transports.connect(unixEndpoint(path));
+      } catch (cause) {
+        if (tries === PORT_TRIES) throw cause;
+        await sleep(timers, PORT_RETRY_MS);
+      }
+    }
   }
 
   /** Starts a secondary and its first copy, through a relay that passes no message unless it `flows`. */

@@ -1,0 +1,25 @@
+/** Cuts a stream with QEMU's framing (a big-endian length of four bytes, then the frame) after its whole frames. */
+
+const LENGTH_BYTES = 4;
+
+export class WholeFrames {
+  private readonly pass: (frames: Buffer) => void;
+  private rest: Buffer = Buffer.alloc(0);
+
+  /** `pass` gets one or more whole frames, with their lengths, in one buffer. */
+  constructor(pass: (frames: Buffer) => void) {
+    this.pass = pass;
+  }
+
+  push(chunk: Buffer): void {
+    const bytes = this.rest.length === 0 ? chunk : Buffer.concat([this.rest, chunk]);
+    let end = 0;
+    while (end + LENGTH_BYTES <= bytes.length) {
+      const next = end + LENGTH_BYTES + bytes.readUInt32BE(end);
+      if (next > bytes.length) break;
+      end = next;
+    }
+    this.rest = bytes.subarray(end);
+    if (end > 0) this.pass(bytes.subarray(0, end));
+  }
+}
