@@ -78,6 +78,11 @@ export class MatchWatch {
     return this.last === null ? 0 : matched - this.last.matched;
   }
 
+  /** How many of `secondaryFrames` frames came since the first of the epochs in a row began; 0 if there are none. */
+  secondaryFramesSince(secondaryFrames: number): number {
+    return this.inRow === 0 ? 0 : secondaryFrames - this.base.secondaryFrames;
+  }
+
   /** A checkpoint has committed: an epoch is over, or the pair's first one begins. */
   committed(totals: MatchTotals, nowMs: Instant): void {
     const last = this.last ?? totals;

@@ -74,7 +74,7 @@ function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {
 function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
   if (secondary === null) return [];
   const { match, commit, repeat, harmless } = traffic.releasedBy;
-  const { matchedSinceCheckpoint, unmatchedEpochs, unmatched, lagMs } = secondary;
+  const { matchedSinceCheckpoint, unmatchedEpochs, unmatched, unmatchedFrames, lagMs } = secondary;
   const rows: Row[] = [
     [
       'matched',
@@ -88,7 +88,8 @@ function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
   if (unmatched)
     rows.push([
       'secondary',
-      `NOTHING MATCHED in ${formatCount(unmatchedEpochs)} epochs: the secondary is of no use`,
+      `NOTHING MATCHED in ${formatCount(unmatchedEpochs)} epochs`,
+      unmatchedFrames === 0 ? 'it sent NOTHING' : `it sent ${formatCount(unmatchedFrames)} frames`,
     ]);
   else if (p50 !== null && p99 !== null)
     rows.push(['secondary', `${lagText(p50)} median`, `${lagText(p99)} p99`]);

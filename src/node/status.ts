@@ -79,6 +79,7 @@ function secondaryOf(role: NodeRole | null): NodeStatus['secondary'] {
     matchedSinceCheckpoint: matches.matchedSince(path.comparator.counters.matched),
     unmatchedEpochs: matches.epochs,
     unmatched: matches.isUnmatched,
+    unmatchedFrames: matches.secondaryFramesSince(path.counters.peerFrames),
     lagMs: path.lag.quantiles(),
     linkWaitingBytes: path.unsentToSecondary,
   };

@@ -57,6 +57,8 @@ export type NodeStatus = {
     unmatchedEpochs: number;
     /** there were so many that the secondary is of no use: see the event compare.unmatched */
     unmatched: boolean;
+    /** frames that its VM has sent in those epochs: 0 if its guest is dead */
+    unmatchedFrames: number;
     /** by how much its output comes after the primary's; below zero: before */
     lagMs: Lag;
     /** bytes for the secondary that the link has not taken */

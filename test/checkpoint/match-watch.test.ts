@@ -36,8 +36,9 @@ test('a secondary that never sends anything is reported after N epochs, once', (
 });
 
 test('a secondary whose output never matches is reported with the frames that it sent', () => {
-  const [seen] = play(rows(N, [0, 1, 3])).log as Unmatched[];
-  assert.equal(seen.secondaryFrames, 3 * N);
+  const { log, watch, totals } = play([[5, 0, 5], ...rows<[number, number, number]>(N, [0, 1, 3])]);
+  assert.equal((log[0] as Unmatched).secondaryFrames, 3 * N);
+  assert.equal(watch.secondaryFramesSince(totals.secondaryFrames + 2), 3 * N + 2);
 });
 
 test('an idle service is no evidence, either way', () => {

@@ -56,6 +56,7 @@ export function fakeStatus(): NodeStatus {
       matchedSinceCheckpoint: 31,
       unmatchedEpochs: 0,
       unmatched: false,
+      unmatchedFrames: 0,
       lagMs: { p50: 0.5, p99: -1.5 },
       linkWaitingBytes: 100,
     },

@@ -17,6 +17,8 @@ export type Fault = {
   readonly what:
     | { kind: 'node-crash' | 'vm-crash' | 'both-crash' | 'host-crash'; side: Side }
     | { kind: 'node-pause' | 'vm-pause'; side: Side }
+    /** The guest of the secondary is dead, after each checkpoint too; its QEMU and its node live. */
+    | { kind: 'dead-guest' }
     | { kind: 'mute-primary'; part: Broken; afterMs: number }
     | { kind: 'uplink-stall'; dies: Broken | 'nothing'; afterMs: number }
     | { kind: 'stalled-write'; skip: number; long: boolean }
@@ -81,6 +83,9 @@ const LIGHT: readonly FaultKind[] = [
   'command',
 ];
 
+/** The part of worlds in which the secondary's guest dies. */
+const DEAD_GUESTS = 0.25;
+
 const CHECKPOINT_PHASES = PHASES.filter((phase) => phase !== 'copying' && phase !== 'copied');
 /** Phases in which one of the VMs runs. */
 const RUNNING_PHASES = ['request', 'reply', 'loaded'] as const;
@@ -92,6 +97,11 @@ export function planFaults(die: Die, fromMs: number, untilMs: number): Fault[] {
   for (let i = 0; i < heavy + light; i++) {
     const atMs = fromMs + die.next() * (untilMs - fromMs);
     faults.push(make(die, i < heavy ? die.pick(HEAVY) : die.pick(LIGHT), Math.round(atMs)));
+  }
+  // Drawn after all others, so that worlds without it stay as they were.
+  if (die.chance(DEAD_GUESTS)) {
+    const atMs = fromMs + die.next() * (untilMs - fromMs);
+    faults.push(make(die, 'dead-guest', Math.round(atMs)));
   }
   return faults.sort((a, b) => a.atMs - b.atMs);
 }
@@ -144,6 +154,8 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
       return { atMs, ms, what: { kind, from: side } };
     case 'clog':
       return { atMs, ms, what: { kind, bytesPerMs: die.pick([5, 50, 500]) } };
+    case 'dead-guest':
+      return { atMs, ms: 2000 + 2 * ms, what: { kind } };
     case 'contest':
     case 'partition':
     case 'link-reset':

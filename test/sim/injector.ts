@@ -113,6 +113,9 @@ export class Injector {
         // A VM that reads no input for this long gets an inexact checkpoint.
         if (ms > 1000) this.inexactUntilMs = untilMs + 5000;
         return;
+      case 'dead-guest':
+        this.killGuest(ms);
+        return;
       case 'stalled-write':
         this.stall = { ...what, ms, untilMs: loop.nowMs + STALL_WITHIN_MS };
         if (!what.long) return;
@@ -302,6 +305,17 @@ export class Injector {
     }
     if (part !== 'node') host.qemu?.process.kill();
     if (part !== 'vm') this.crash(host);
+  }
+
+  /** The guest of the secondary is dead for `ms`, unless it is promoted: the service could not outlive that. */
+  private killGuest(ms: number): void {
+    const { record } = this.scene.record.stored;
+    if (record?.state !== 'pair') return;
+    const { qemu } = this.scene.hosts[record.secondary as Side];
+    if (qemu === null) return;
+    this.scene.journal.count('dead guests');
+    qemu.vm.die();
+    this.scene.loop.after(ms, qemu.process, () => qemu.vm.revive());
   }
 
   /**

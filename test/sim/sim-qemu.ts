@@ -447,6 +447,7 @@ export class SimQemu {
     this.closeMigration();
     this.failoverAsked = false;
     this.vm.stop();
+    this.vm.revive();
     this.leaveColo();
     this.later(0.3 + this.die.next(), () => {
       this.vm.announce();

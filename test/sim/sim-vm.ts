@@ -2,6 +2,7 @@
  * The VM inside a simulated QEMU: a guest behind a frame port, which runs or is stopped.
  *
  * A stopped VM still takes one buffer of input from its socket, as QEMU does, and gets those frames when it runs again.
+ * The guest may be dead while its VM runs: it then takes input and does nothing, whatever state is loaded.
  */
 import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { FrameCutter, framed } from './frame-cutter.ts';
@@ -44,6 +45,7 @@ export class SimVm {
   /** Received while stopped. */
   private waiting: Uint8Array[] = [];
   private tickMissed = false;
+  private dead = false;
 
   constructor(options: VmOptions) {
     this.options = options;
@@ -78,6 +80,16 @@ export class SimVm {
     });
   }
 
+  /** The guest is dead from now on, until `revive`. */
+  die(): void {
+    this.dead = true;
+  }
+
+  revive(): void {
+    this.dead = false;
+    if (this.running) this.catchUp();
+  }
+
   stop(): void {
     if (this.running) this.options.onStop();
     this.running = false;
@@ -90,10 +102,7 @@ export class SimVm {
     const { waiting } = this;
     this.waiting = [];
     for (const frame of waiting) this.consume(frame);
-    if (this.tickMissed) {
-      this.tickMissed = false;
-      this.guest.tick();
-    }
+    this.catchUp();
     this.stream?.resume();
   }
 
@@ -137,19 +146,25 @@ export class SimVm {
   private consume(frame: Uint8Array): void {
     const digest = inputDigest(this.consumed.digest, frame);
     this.consumed = { frames: this.consumed.frames + 1, digest };
-    this.guest.receive(frame);
+    if (!this.dead) this.guest.receive(frame);
   }
 
   private send(frame: Uint8Array): void {
-    if (this.stream === null) return;
+    if (this.stream === null || this.dead) return;
     this.sentFrames++;
     this.sent.add(frame);
     this.stream.write(framed(frame), () => {});
   }
 
   private tick(): void {
-    if (this.running) this.guest.tick();
+    if (this.running && !this.dead) this.guest.tick();
     else this.tickMissed = true;
+  }
+
+  private catchUp(): void {
+    if (!this.tickMissed || this.dead) return;
+    this.tickMissed = false;
+    this.guest.tick();
   }
 }
 

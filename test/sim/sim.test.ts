@@ -84,6 +84,7 @@ const STRIKES = [
   'bursts of vms',
   'bursts of clients',
   'checkpoints for limit-flows',
+  'checks of a useless secondary',
   'claims whose reply was lost',
   'claims whose request was lost',
   'failovers asked of a primary',

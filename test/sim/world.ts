@@ -23,6 +23,7 @@ import { Lineage } from './rules/lineage.ts';
 import { Progress } from './rules/progress.ts';
 import { SameInput } from './rules/same-input.ts';
 import { UplinkWrites } from './rules/uplink-writes.ts';
+import { UselessSecondary } from './rules/useless-secondary.ts';
 import { ArbiterRecord, SimArbiter } from './sim-arbiter.ts';
 import { type Hosts, type Life, newHost, type SimHost } from './sim-host.ts';
 import { simLauncher } from './sim-launcher.ts';
@@ -108,6 +109,7 @@ class World {
   private readonly sameInput: SameInput;
   private readonly uplinkWrites: UplinkWrites;
   private readonly progress: Progress;
+  private readonly uselessSecondary: UselessSecondary;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -156,6 +158,7 @@ class World {
     this.lineage = new Lineage(scene, clients, endLife);
     this.sameInput = new SameInput(scene);
     this.uplinkWrites = new UplinkWrites(scene, this.sameInput);
+    this.uselessSecondary = new UselessSecondary(scene);
     this.progress = new Progress(scene, this.lineage, clients, this.lossy);
     record.onChange = (changed, by) => {
       journal.trace('arbiter', `${JSON.stringify(changed)} by ${by}`);
@@ -233,6 +236,7 @@ class World {
       if (wrong !== null) this.journal.violation(wrong[0], `${host.side}: ${wrong[1]}`);
       this.journal.noteMax('slabsIdle', life.audit.slabsIdleMax);
       this.progress.checkWait(host, life);
+      if (!life.process.isMidway) this.uselessSecondary.check(host, life);
     }
     this.progress.checkStarved();
   }
@@ -375,6 +379,7 @@ class World {
     const { journal } = this;
     journal.count(type);
     if (type === 'checkpoint.committed') this.sameInput.committed(details);
+    this.uselessSecondary.event(host, type, details);
     if (type === 'failover.done') {
       this.uplinkWrites.promoted(host);
       host.life?.audit.promoted(details as { sentFrames: number; deliveredFrames: number });

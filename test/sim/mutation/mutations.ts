@@ -337,4 +337,28 @@ export const MUTATIONS: readonly Mutation[] = [
     put: '',
     seedsMax: 200,
   },
+  {
+    name: 'commit-counted-as-match',
+    about: 'a frame that only a checkpoint released counts as matched: a dead secondary looks alive',
+    file: 'src/compare/holding.ts',
+    find: '    this.counters.releasedByCommit += released;',
+    put: '    this.counters.releasedByCommit += released;\n    this.counters.matched += released;',
+    seedsMax: 200,
+  },
+  {
+    name: 'repeat-counted-as-match',
+    about: 'a retransmission, which needs no counterpart, counts as matched: a dead secondary looks alive',
+    file: 'src/compare/rules/tcp.ts',
+    find: '      if (repeats) holding.releaseRepeated(',
+    put: '      if (repeats && id < 0) holding.releaseRepeated(',
+    seedsMax: 200,
+  },
+  {
+    name: 'useless-secondary-not-counted',
+    about: 'a secondary whose guest is dead is never reported',
+    file: 'src/checkpoint/match-watch.ts',
+    find: '      this.inRow++;\n',
+    put: '',
+    seedsMax: 200,
+  },
 ];
