@@ -6,6 +6,7 @@
  * Limits: one request per ASK_AGAIN_MS. Failure: a request that no checkpoint follows is repeated, since QEMU drops requests
  * that come during a checkpoint. Without a source, or while it has no connection, output that differs stays held.
  */
+import { MatchWatch } from '../checkpoint/match-watch.ts';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PolicyClock } from '../checkpoint/policy-clock.ts';
 import type { CheckpointReason } from '../checkpoint/report.ts';
@@ -54,6 +55,7 @@ export class DropInCompare {
   /** The flow that diverged last. */
   private divergedFlow = '';
   private readonly policyClock: PolicyClock;
+  private readonly matches: MatchWatch;
 
   constructor(options: {
     endpoints: CompareOptions;
@@ -70,6 +72,10 @@ export class DropInCompare {
     this.clock = clock;
     this.timers = timers;
     this.emit = options.emit;
+    this.matches = new MatchWatch({
+      unmatched: (seen) => this.emit('compare.unmatched', seen),
+      over: (cause, forMs) => this.emit('compare.unmatched-over', { cause, forMs }),
+    });
     this.path = new ComparePath({
       framing: endpoints.framing,
       phase: options.phase,
@@ -149,7 +155,7 @@ export class DropInCompare {
   report(): CompareReport {
     const { primaryFrames, secondaryFrames, releasedFrames, releasedBytes, droppedFrames } =
       this.path.counters;
-    const { matched, divergences, malformed } = this.path.comparator.counters;
+    const { matched, repeated, releasedByCommit, divergences, malformed } = this.path.comparator.counters;
     const { asked, committed } = this;
     return {
       primaryFrames,
@@ -158,6 +164,8 @@ export class DropInCompare {
       releasedBytes,
       droppedFrames,
       matched,
+      repeated,
+      releasedByCommit,
       divergences,
       asked,
       committed,
@@ -173,11 +181,15 @@ export class DropInCompare {
     const tookMs = this.askedMs === null ? null : Number((nowMs - this.askedMs).toFixed(1));
     this.askedMs = null;
     this.emit('checkpoint.committed', { released, tookMs });
+    const { matched, releasedByCommit } = this.path.comparator.counters;
+    const { secondaryFrames } = this.path.counters;
+    this.matches.committed({ matched, releasedByCommit, secondaryFrames }, nowMs);
   }
 
   private onAlone(): void {
     this.askedMs = null;
     const released = this.path.goAlone();
+    this.matches.pairEnded(this.clock.now());
     this.emit('compare.alone', { released });
   }
 

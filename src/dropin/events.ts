@@ -2,6 +2,7 @@
  * The events of `colo compare` and `colo rewrite`, and the details of each. docs/drop-in.md lists them, and a test
  * compares that list with this one. Names and details are a contract with scripts.
  */
+import type { Unmatched } from '../checkpoint/match-watch.ts';
 import type { CheckpointReason } from '../checkpoint/report.ts';
 
 type Nothing = Record<string, never>;
@@ -13,6 +14,10 @@ export type CompareReport = {
   releasedBytes: number;
   droppedFrames: number;
   matched: number;
+  /** released: the client had all of it already */
+  repeated: number;
+  /** released by checkpoints, without a counterpart, or when COLO ended */
+  releasedByCommit: number;
   divergences: number;
   asked: number;
   committed: number;
@@ -32,6 +37,8 @@ export type DropInEvents = {
   'compare.started': Nothing;
   'compare.unasked': { message: string };
   'compare.alone': { released: number };
+  'compare.unmatched': Unmatched;
+  'compare.unmatched-over': { cause: 'match' | 'pair-ended'; forMs: number };
   'compare.report': CompareReport;
   'compare.stopped': CompareReport;
   'checkpoint.asked': { reason: CheckpointReason; flow?: string };

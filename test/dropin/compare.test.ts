@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { EPOCHS_UNMATCHED_MAX } from '../../src/checkpoint/match-watch.ts';
 import type { CheckpointEvents } from '../../src/dropin/checkpoint-source.ts';
 import { DropInCompare } from '../../src/dropin/compare.ts';
 import { unixEndpoint } from '../../src/endpoint.ts';
@@ -208,3 +209,24 @@ async function stopped(rig: Rig): Promise<ReturnType<DropInCompare['report']>> {
   await rig.time.pass(10);
   return stopping;
 }
+
+test('an SVM that sends nothing is reported after N checkpoints that released output, until COLO ends', async () => {
+  const rig = await new Rig().start();
+  const epoch = async (svm: string[]) => {
+    rig.send(0, 'a reply');
+    rig.send(1, ...svm);
+    await rig.time.pass(20);
+    rig.source.committed();
+  };
+  rig.source.committed();
+  await epoch(['a reply']);
+  for (let i = 0; i < EPOCHS_UNMATCHED_MAX; i++) await epoch([]);
+  const unmatched = () => rig.since().filter((event) => event.startsWith('compare.unmatched'));
+  const [seen] = unmatched();
+  assert.match(seen, new RegExp(`^compare.unmatched ${EPOCHS_UNMATCHED_MAX} ${EPOCHS_UNMATCHED_MAX} 0 `));
+  const { matched, repeated, releasedByCommit } = rig.compare.report();
+  assert.deepEqual([matched, repeated, releasedByCommit], [1, 0, EPOCHS_UNMATCHED_MAX]);
+  rig.source.alone();
+  assert.match(unmatched()[0], /^compare.unmatched-over pair-ended /);
+  await rig.compare.stop();
+});
