@@ -1,5 +1,6 @@
 /**
- * Every limit of the engine, with its sum and its reason. Reaching one forces a checkpoint or back-pressure.
+ * Every limit of the engine, with its sum and its reason. Reaching one forces a checkpoint or back-pressure; in drop-in, which
+ * reads always, it drops frames.
  *
  * An object gets its limits when it is made, and uses these by default, so that a test or a simulated world can reach small
  * ones with little traffic. `checkLimits` asserts how they relate to each other.
@@ -53,6 +54,17 @@ export const LIMITS = {
   gatedBytesMax: 16 * MIB,
   /** SVM output of the next epoch that overtook the commit; the SVM cannot send more before it gets input. */
   earlyFramesMax: 8192,
+  /**
+   * Drop-in: frames of one VM that are set aside, because their epoch is not known yet or the other VM is behind. 1.3 MiB of
+   * columns, and with heldSecondaryMax more than the 34 000 least TCP segments in 4 MiB, a receive window of Linux (6 MiB at
+   * most, of longer segments).
+   */
+  asideFramesMax: 32768,
+  /**
+   * Drop-in: bytes that wait for one reader, as much as one commit releases at most (heldSlabsMax). The reader is a QEMU that
+   * would wait for us to read, if we waited for it to read: so the frames above this are dropped.
+   */
+  dropInUnsentBytesMax: 64 * MIB,
   /** One link message: a run of whole frames. Large enough to spare system calls, small enough for heartbeats to pass. */
   linkRunBytesMax: 64 * KIB,
   /** VM state on its way from socket to socket: 16 slabs, 4 MiB, keep both ends busy. */

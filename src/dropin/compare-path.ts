@@ -10,12 +10,12 @@
  * are set aside and compared after the commit, which is known when the PVM is resumed. If they were compared at once, the
  * commit would drop the SVM's first output after each checkpoint, and that would cost the next checkpoint.
  *
- *   phase        PVM frames   SVM frames   reading   meaning
- *   alone        released     dropped      yes       there is no secondary
- *   aloneAsking  released     dropped      no        the same, and the PVM has been resumed, maybe as a pair
- *   comparing    compared     compared     yes       both VMs run
- *   stopped      compared     set aside    yes       the PVM is stopped
- *   asking       compared     set aside    no        the PVM has been resumed; was that a checkpoint?
+ *   phase        PVM frames   SVM frames   meaning
+ *   alone        released     ignored      there is no secondary
+ *   aloneAsking  set aside    set aside    the same, and the PVM has been resumed, maybe as a pair
+ *   comparing    compared     compared     both VMs run
+ *   stopped      compared     set aside    the PVM is stopped
+ *   asking       set aside    set aside    the PVM has been resumed; was that a checkpoint?
  *
  *   phase        pvmStopped   pvmResumed   unchanged  commit     goAlone
  *   alone        -            aloneAsking  -          comparing  alone
@@ -27,10 +27,26 @@
  * Frames are compared at the end of the turn of the event loop in which they were read, or soon after (compare/turn.ts), and
  * always before their epoch ends.
  *
- * Limits: a stream is read while there is room for its frames; `earlyFramesMax` frames are set aside. Failure: a stream that
- * ends within a frame loses that frame only; the next stream's framing starts at its first byte. Frames that are released
- * while nobody is connected to `out` are dropped and counted, as by a network without a cable: the PVM's own protocols
- * send them again.
+ * Reading never pauses. One thread of the PVM's QEMU writes what we read, reads what we write, and replies over QMP: while
+ * that thread waits for us to read, nothing that we could wait for happens. Frames that cannot be compared yet are therefore
+ * set aside here, and above a limit the newest ones are dropped and counted, whole, as by a network:
+ *
+ *   place         what waits                                           limit
+ *   primary-in    PVM frames that are held                             heldFramesMax - heldSecondaryMax
+ *                 PVM frames that are set aside                        asideFramesMax
+ *                 slabs of all PVM frames, those of `out` included     three quarters of the pool
+ *   secondary-in  SVM frames that are held, before more are set aside  half of heldSecondaryMax
+ *                 SVM frames that are set aside                        asideFramesMax
+ *                 slabs of all SVM frames                              a quarter of the pool
+ *   out           released bytes that were not read                    dropInUnsentBytesMax
+ *
+ * A checkpoint has been asked for long before a PVM frame is dropped (`pressure`). Its counterpart, if the SVM sends it, is
+ * held until that checkpoint, or matches when the PVM's protocol sends the frame again. An SVM frame that is dropped makes its
+ * counterpart wait for a checkpoint. In a flow of datagrams either drop shows as a divergence.
+ *
+ * Failure: a stream that ends within a frame loses that frame only; the next stream's framing starts at its first byte.
+ * Frames that are released while nobody is connected to `out` are dropped and counted, as by a network without a cable: the
+ * PVM's own protocols send them again.
  */
 import { Comparator, type Overdue, type Pressure, type WaitLimits } from '../compare/comparator.ts';
 import { Turn } from '../compare/turn.ts';
@@ -39,19 +55,29 @@ import { invariant } from '../error.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import type { FrameHandler, Framing } from '../frames/frame-reader.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
-import { SlabPool } from '../frames/slabs.ts';
+import { SlabPool, type SlabUser } from '../frames/slabs.ts';
 import { BatchClock } from '../io/batch-clock.ts';
 import type { Clock, Timers } from '../io/clock.ts';
-import { FramePort } from '../io/frame-port.ts';
-import { Valve } from '../io/seat.ts';
+import { FramePort, SLABS_PER_READER } from '../io/frame-port.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { Instant, SlabId } from '../units.ts';
+import { type DropEvents, Drops } from './drops.ts';
 
 type Phase = 'alone' | 'aloneAsking' | 'comparing' | 'stopped' | 'asking';
 
-export type ComparePathEvents = {
+export type ComparePathEvents = DropEvents & {
   diverged(flow: string, reason: DivergenceReason): void;
 };
+
+/** Whom a slab was acquired for. */
+const PVM = 0;
+const SVM = 1;
+const CONSUMER = 2;
+const READERS = 3;
+/** The PVM's frames are the ones that are held, and that wait for `out`. */
+const PVM_SHARE = 0.75;
+
+const NO_LIMIT = 0x3fff_ffff;
 
 export class ComparePath {
   readonly primaryIn: FramePort;
@@ -64,38 +90,51 @@ export class ComparePath {
     releasedFrames: 0,
     releasedBytes: 0,
     droppedFrames: 0,
-    lateFrames: 0,
   };
+  /** Frames that were dropped for want of room, by place. */
+  readonly drops: { readonly primary: Drops; readonly secondary: Drops; readonly out: Drops };
   private readonly limits: Limits;
   private readonly slabs: SlabPool;
-  private readonly timers: Pick<Timers, 'soon'>;
+  private readonly primarySlabsMax: number;
+  private readonly secondarySlabsMax: number;
+  private readonly timers: Pick<Timers, 'soon' | 'after'>;
   /** Empty unless `isComparing`. */
   private readonly turn: Turn;
   private isTurnEndDue = false;
   private readonly events: ComparePathEvents;
   private phase: Phase;
-  /** SVM frames of the next epoch. */
-  private readonly early: RetainedFrames;
-  private readonly primaryValve: Valve;
-  private readonly secondaryValve: Valve;
+  /** PVM frames that arrive in `asking` and `aloneAsking`. */
+  private readonly primaryAside: RetainedFrames;
+  /** SVM frames of this epoch that wait for the PVM to catch up, */
+  private ahead: RetainedFrames;
+  /** and those that belong to the next one, if it begins. */
+  private early: RetainedFrames;
+  /* How many more frames, or bytes, there is room for; measured once for each read. */
+  private primaryRoom = 0;
+  private secondaryRoom = 0;
+  private asideRoom = 0;
+  private outRoomBytes = 0;
   private readonly batchClock: BatchClock;
 
   constructor(options: {
     framing: Framing;
     phase: 'alone' | 'comparing';
     clock: Clock;
-    timers: Pick<Timers, 'soon'>;
+    timers: Pick<Timers, 'soon' | 'after'>;
     hashSeed: number;
     events: ComparePathEvents;
     limits?: Limits;
   }) {
-    const { framing } = options;
+    const { framing, events, timers } = options;
     this.batchClock = new BatchClock(options.clock);
-    this.timers = options.timers;
-    this.events = options.events;
+    this.timers = timers;
+    this.events = events;
     this.phase = options.phase;
     this.limits = options.limits ?? LIMITS;
     this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
+    const shared = this.limits.slabsMax - READERS * SLABS_PER_READER;
+    this.primarySlabsMax = Math.floor(PVM_SHARE * shared);
+    this.secondarySlabsMax = shared - this.primarySlabsMax;
     const sink = {
       release: (slab: SlabId, at: number, length: number) => this.release(slab, at, length),
       teach: () => {},
@@ -103,21 +142,35 @@ export class ComparePath {
       diverged: (key: Int32Array, reason: DivergenceReason) =>
         this.events.diverged(describeFlowKey(key), reason),
     };
+    this.primaryAside = new RetainedFrames(this.slabs);
+    this.ahead = new RetainedFrames(this.slabs);
     this.early = new RetainedFrames(this.slabs);
     this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing, this.limits);
     this.turn = new Turn(this.comparator, this.slabs, this.limits.turnFramesMax);
-    this.primaryIn = new FramePort('primary-in', this.slabs, framing);
-    this.secondaryIn = new FramePort('secondary-in', this.slabs, framing);
-    this.out = new FramePort('out', this.slabs, framing);
-    this.primaryValve = new Valve(this.primaryIn.seat({ handler: new FromPrimary(this) }));
-    this.secondaryValve = new Valve(this.secondaryIn.seat({ handler: new FromSecondary(this) }));
+    const port = (name: string, slabUser: SlabUser) =>
+      new FramePort(name, this.slabs, framing, 0, { kind: 'always', slabUser });
+    this.primaryIn = port('primary-in', PVM);
+    this.secondaryIn = port('secondary-in', SVM);
+    this.out = port('out', CONSUMER);
+    this.drops = {
+      primary: new Drops('primary-in', timers, events),
+      secondary: new Drops('secondary-in', timers, events),
+      out: new Drops('out', timers, events),
+    };
+    this.primaryIn.seat({ handler: new FromPrimary(this) });
+    this.secondaryIn.seat({ handler: new FromSecondary(this) });
     // The consumer of `out` is expected to send nothing; frames from it are dropped.
     const nothing = { frame: () => {}, batchEnd: () => {} };
-    this.out.seat({ handler: nothing, written: () => this.regulate() });
+    this.out.seat({ handler: nothing, written: () => this.measureRoom() });
+    this.measureRoom();
   }
 
   get isComparing(): boolean {
     return this.phase !== 'alone' && this.phase !== 'aloneAsking';
+  }
+
+  private get isAsking(): boolean {
+    return this.phase === 'asking' || this.phase === 'aloneAsking';
   }
 
   get slabsInUse(): number {
@@ -128,17 +181,16 @@ export class ComparePath {
     if (this.phase === 'comparing') this.phase = 'stopped';
   }
 
-  /** Pauses reading until it is known whether the PVM was stopped for a checkpoint. */
+  /** Sets the frames of both VMs aside until it is known whether the PVM was stopped for a checkpoint. */
   pvmResumed(): void {
     this.phase = this.isComparing ? 'asking' : 'aloneAsking';
-    this.regulate();
+    this.measureRoom();
   }
 
   /** The PVM runs, and no checkpoint was taken: the epoch continues. */
   unchanged(): void {
     if (this.phase === 'alone' || this.phase === 'comparing') return;
-    // Frames that the SVM sent before those that were set aside.
-    this.compareAll();
+    this.early.drain((slab, at, length) => this.ahead.add(slab, at, length));
     this.enter(this.isComparing ? 'comparing' : 'alone');
   }
 
@@ -161,33 +213,42 @@ export class ComparePath {
   }
 
   pressure(): Pressure {
-    return this.isComparing ? this.comparator.pressure() : null;
+    if (!this.isComparing) return null;
+    if (this.slabs.inUseOf(SVM) >= this.secondarySlabsMax) return 'limit-bytes';
+    const pressure = this.comparator.pressure();
+    // Memory that waits for a consumer who does not read: no checkpoint frees it.
+    if (pressure === 'limit-bytes' && this.out.queuedBytes >= this.limits.unsentBytesMax) return null;
+    return pressure;
   }
 
   close(): void {
     for (const port of [this.primaryIn, this.secondaryIn, this.out]) port.close();
     this.turn.clear();
     this.comparator.discard();
-    this.early.clear();
+    for (const frames of [this.primaryAside, this.ahead, this.early]) frames.clear();
+    for (const drops of [this.drops.primary, this.drops.secondary, this.drops.out]) drops.close();
   }
 
   /* For the two inputs' ports. */
 
   primaryFrame(slab: SlabId, at: number, length: number): void {
     this.counters.primaryFrames++;
-    if (this.isComparing) this.turn.primaryFrame(slab, at, length, this.batchClock.now());
-    else this.comparator.passAlone(slab, at, length, this.batchClock.now());
+    this.takePrimary(slab, at, length);
   }
 
   secondaryFrame(slab: SlabId, at: number, length: number): void {
     this.counters.secondaryFrames++;
-    if (this.phase === 'comparing')
+    const { phase } = this;
+    if (phase === 'comparing' && this.ahead.frames === 0 && this.secondaryRoom > 0) {
+      this.secondaryRoom--;
       this.turn.secondaryFrame(slab, at, length, this.counters.secondaryFrames, this.batchClock.now());
-    else if (this.isComparing) this.setAside(slab, at, length);
+    } else if (phase !== 'alone')
+      this.setAside(phase === 'comparing' ? this.ahead : this.early, slab, at, length);
   }
 
   batchEnd(): void {
     this.settle();
+    this.catchUp();
     if (this.turn.isEmpty || this.isTurnEndDue) return;
     this.isTurnEndDue = true;
     this.timers.soon(() => {
@@ -197,17 +258,35 @@ export class ComparePath {
     });
   }
 
-  private setAside(slab: SlabId, at: number, length: number): void {
-    if (this.early.frames < this.limits.earlyFramesMax) this.early.add(slab, at, length);
-    else this.counters.lateFrames++;
+  private takePrimary(slab: SlabId, at: number, length: number): void {
+    if (this.primaryRoom <= 0) {
+      this.drops.primary.add();
+      return;
+    }
+    this.primaryRoom--;
+    const { phase } = this;
+    if (phase === 'comparing' || phase === 'stopped')
+      this.turn.primaryFrame(slab, at, length, this.batchClock.now());
+    else if (phase === 'alone') this.comparator.passAlone(slab, at, length, this.batchClock.now());
+    else this.primaryAside.add(slab, at, length);
   }
 
-  /** Both VMs run, or one of them: the frames that were set aside are compared, or dropped. */
+  /** Sets an SVM frame aside. */
+  private setAside(frames: RetainedFrames, slab: SlabId, at: number, length: number): void {
+    if (this.asideRoom <= 0) {
+      this.drops.secondary.add();
+      return;
+    }
+    this.asideRoom--;
+    frames.add(slab, at, length);
+  }
+
+  /** Both VMs run, or one of them: the frames that were set aside take their way. */
   private enter(phase: 'alone' | 'comparing'): void {
     this.phase = phase;
-    this.early.drain((slab, at, length) => {
-      if (phase === 'comparing') this.comparator.secondaryFrame(slab, at, length, 0, this.batchClock.now());
-    });
+    if (phase === 'alone') this.ahead.clear();
+    this.measureRoom();
+    this.primaryAside.drain((slab, at, length) => this.takePrimary(slab, at, length));
     this.batchEnd();
   }
 
@@ -215,7 +294,10 @@ export class ComparePath {
   private endEpoch(): number {
     this.compareAll();
     invariant(this.turn.isEmpty, 'an epoch ended before all of its frames were compared');
-    return this.comparator.commit();
+    const released = this.comparator.commit();
+    this.ahead.clear();
+    [this.ahead, this.early] = [this.early, this.ahead];
+    return released;
   }
 
   private release(slab: SlabId, at: number, length: number): void {
@@ -223,12 +305,17 @@ export class ComparePath {
       this.counters.droppedFrames++;
       return;
     }
+    if (length > this.outRoomBytes) {
+      this.drops.out.add();
+      return;
+    }
+    this.outRoomBytes -= length;
     this.counters.releasedFrames++;
     this.counters.releasedBytes += length;
     this.out.out.push(slab, at, length);
   }
 
-  /** Compares every frame that was read. */
+  /** Compares every frame that was read and not set aside. */
   private compareAll(): void {
     if (this.turn.isEmpty) return;
     this.turn.flush(this.batchClock.now());
@@ -237,21 +324,43 @@ export class ComparePath {
 
   private settle(): void {
     this.out.flush();
-    this.regulate();
+    this.measureRoom();
     this.batchClock.end();
   }
 
-  /** Pauses each input while there is no room for its frames, and both while an epoch may be about to end. */
-  private regulate(): void {
-    const { comparator, turn, limits, isComparing } = this;
-    const isAsking = this.phase === 'asking' || this.phase === 'aloneAsking';
-    const isFull = isComparing && comparator.isFull(turn.primaryFrames);
-    this.primaryValve.shutIf(isAsking || isFull || this.out.queuedBytes >= limits.unsentBytesMax);
-    // Half of the limit: one read may bring thousands of small frames, and they must stay below it. What the SVM sends
-    // further ahead waits in its socket.
-    const isSecondaryAhead =
-      isComparing && comparator.secondary.frames + turn.secondaryFrames >= limits.heldSecondaryMax / 2;
-    this.secondaryValve.shutIf(isAsking || isSecondaryAhead);
+  /** Takes SVM frames that were set aside because the SVM was ahead, as far as the PVM has caught up. */
+  private catchUp(): void {
+    if (this.ahead.frames === 0 || !this.isComparing) return;
+    const nowMs = this.batchClock.now();
+    this.ahead.takeOldest(this.aheadRoom(), (slab, at, length) =>
+      this.turn.secondaryFrame(slab, at, length, 0, nowMs),
+    );
+    this.measureRoom();
+  }
+
+  /** Returns how many more SVM frames may be compared. Half of the limit: the frames of one turn must stay below it. */
+  private aheadRoom(): number {
+    return this.limits.heldSecondaryMax / 2 - this.comparator.secondary.frames - this.turn.secondaryFrames;
+  }
+
+  /** Measures how much room there is for the frames of the next read. */
+  private measureRoom(): void {
+    const { comparator, turn, limits, slabs, phase } = this;
+    const hasPrimarySlabs = slabs.inUseOf(PVM) < this.primarySlabsMax;
+    const hasSecondarySlabs = slabs.inUseOf(SVM) < this.secondarySlabsMax;
+    const held = limits.heldFramesMax - limits.heldSecondaryMax;
+    const heldRoom = held - comparator.primary.frames - turn.primaryFrames;
+    const primaryRoom =
+      phase === 'alone'
+        ? NO_LIMIT
+        : this.isAsking
+          ? limits.asideFramesMax - this.primaryAside.frames
+          : heldRoom;
+    this.primaryRoom = hasPrimarySlabs ? primaryRoom : 0;
+    this.secondaryRoom = hasSecondarySlabs ? this.aheadRoom() : 0;
+    const asideRoom = limits.asideFramesMax - this.ahead.frames - this.early.frames;
+    this.asideRoom = hasSecondarySlabs ? asideRoom : 0;
+    this.outRoomBytes = limits.dropInUnsentBytesMax - this.out.queuedBytes - this.out.out.bytes;
   }
 }
 

@@ -88,6 +88,8 @@ export class DropInCompare {
           this.divergedFlow = flow;
           this.policyClock.hurry();
         },
+        dropping: (place) => this.emit('frames.dropping', { place }),
+        dropped: (place, frames) => this.emit('frames.dropped', { place, frames }),
       },
     });
     this.policyClock = new PolicyClock({
@@ -156,6 +158,7 @@ export class DropInCompare {
     const { primaryFrames, secondaryFrames, releasedFrames, releasedBytes, droppedFrames } =
       this.path.counters;
     const { matched, repeated, releasedByCommit, divergences, malformed } = this.path.comparator.counters;
+    const { drops } = this.path;
     const { asked, committed } = this;
     return {
       primaryFrames,
@@ -163,6 +166,9 @@ export class DropInCompare {
       releasedFrames,
       releasedBytes,
       droppedFrames,
+      noRoomPrimary: drops.primary.frames,
+      noRoomSecondary: drops.secondary.frames,
+      noRoomOut: drops.out.frames,
       matched,
       repeated,
       releasedByCommit,

@@ -13,6 +13,9 @@ export type CompareReport = {
   releasedFrames: number;
   releasedBytes: number;
   droppedFrames: number;
+  noRoomPrimary: number;
+  noRoomSecondary: number;
+  noRoomOut: number;
   matched: number;
   /** released: the client had all of it already */
   repeated: number;
@@ -29,6 +32,8 @@ export type RewriteReport = {
   outputFrames: number;
   droppedInput: number;
   droppedOutput: number;
+  noRoomInput: number;
+  noRoomOutput: number;
   connections: number;
   checkpoints: number;
 };
@@ -58,6 +63,8 @@ export type DropInEvents = {
   'stream.up': { place: string };
   'stream.down': { place: string; cause: string };
   'stream.refused': { place: string; cause: string; count: number };
+  'frames.dropping': { place: string };
+  'frames.dropped': { place: string; frames: number };
   'qmp.up': Nothing;
   'qmp.down': { cause: string };
   'qmp.refused': { message: string };

@@ -13,10 +13,10 @@
  *   following  translated           translated           SvmTranslator  each checkpoint makes the numbers equal
  *   alone      translated           translated           OffsetMap      the SVM was promoted; connections keep their numbers
  *
- *   svm        client frames        SVM frames   guestOut read
- *   running    as in the phase      as in the phase      yes
- *   draining   retained             dropped              yes            stopped; frames from before the stop are still to be read
- *   drained    retained             -                    no             stopped; every frame from before the stop was read
+ *   svm        client frames        SVM frames
+ *   running    as in the phase      as in the phase
+ *   draining   retained             dropped              stopped; frames from before the stop are still to be read
+ *   drained    retained             set aside            stopped; every frame from before the stop was read
  *
  *   event      phase                                     svm
  *   stop       the same                                  draining, or drained if `guestOut` has nothing to read
@@ -27,27 +27,44 @@
  *
  * When the SVM stops, it is not known whether that is a checkpoint. The SVM will receive retained input in the numbers that
  * it has after the stop. A checkpoint voids the output from before the stop, so it is dropped; output from after the stop is
- * not read until it is known in which numbers it is.
+ * set aside until it is known in which numbers it is.
  *
- * Limits: LIMITS.gatedBytesMax of retained input, LIMITS.unsentBytesMax of unsent frames; beyond them the source is not read.
+ * Reading never pauses, as in compare-path.ts: one thread of the SVM's QEMU is at the other end of all four places, and of
+ * QMP. Above a limit the newest frames are dropped and counted, whole:
+ *
+ *   place      what waits                                limit
+ *   in         retained input                            gatedBytesMax, asideFramesMax
+ *              slabs of all client frames                half of the pool
+ *   guest-in   bytes that the SVM's QEMU has not read    dropInUnsentBytesMax
+ *   guest-out  output that is set aside                  asideFramesMax
+ *              slabs of all SVM frames                   half of the pool
+ *   out        bytes that were not read                  dropInUnsentBytesMax
+ *
  * Failure: frames for a peer that is not connected are dropped and counted, and a checkpoint heals the connection.
  */
 import { invariant } from '../error.ts';
 import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
-import { SlabPool } from '../frames/slabs.ts';
-import { FramePort } from '../io/frame-port.ts';
-import { Valve } from '../io/seat.ts';
+import { SlabPool, type SlabUser } from '../frames/slabs.ts';
+import type { Timers } from '../io/clock.ts';
+import { FramePort, SLABS_PER_READER } from '../io/frame-port.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
 import { NONE, type SlabId } from '../units.ts';
 import { readU16, writeU16 } from '../wire/bytes.ts';
 import { partialChecksumAt } from '../wire/virtio-net.ts';
+import { type DropEvents, Drops } from './drops.ts';
 
 export type RewritePhase = 'waiting' | 'following' | 'alone';
 
 type SvmState = 'running' | 'draining' | 'drained';
+
+/** Whom a slab was acquired for. */
+const CLIENT = 0;
+const SVM = 1;
+const CONSUMERS = 2;
+const READERS = 4;
 
 export class RewritePath {
   readonly in: FramePort;
@@ -57,6 +74,13 @@ export class RewritePath {
   readonly counters = { inputFrames: 0, outputFrames: 0, droppedInput: 0, droppedOutput: 0 };
   readonly translator: SvmTranslator;
   readonly offsets: OffsetMap;
+  /** Frames that were dropped for want of room, by place. */
+  readonly drops: {
+    readonly in: Drops;
+    readonly guestIn: Drops;
+    readonly guestOut: Drops;
+    readonly out: Drops;
+  };
   private readonly limits: Limits;
   private readonly slabs: SlabPool;
   private readonly framing: Framing;
@@ -64,16 +88,32 @@ export class RewritePath {
   private svm: SvmState = 'running';
   /** Client frames for a stopped SVM; empty while it runs. */
   private readonly retained: RetainedFrames;
-  private readonly inputValve: Valve;
-  private readonly outputValve: Valve;
+  /** SVM frames from after the stop; empty unless it is drained. */
+  private readonly outputAside: RetainedFrames;
+  /** half of the slabs: for each of the two directions */
+  private readonly slabsMax: number;
+  /* Measured once for each read. */
+  private hasInputSlabs = true;
+  private hasOutputSlabs = true;
+  private guestInRoomBytes = 0;
+  private outRoomBytes = 0;
 
-  constructor(options: { framing: Framing; phase: RewritePhase; hashSeed: number; limits?: Limits }) {
-    const { framing, hashSeed } = options;
+  constructor(options: {
+    framing: Framing;
+    phase: RewritePhase;
+    hashSeed: number;
+    timers: Pick<Timers, 'after'>;
+    events: DropEvents;
+    limits?: Limits;
+  }) {
+    const { framing, hashSeed, timers, events } = options;
     this.framing = framing;
     this.now = options.phase;
     this.limits = options.limits ?? LIMITS;
     this.slabs = new SlabPool(this.limits.slabBytes, this.limits.slabsMax);
+    this.slabsMax = Math.floor((this.limits.slabsMax - READERS * SLABS_PER_READER) / 2);
     this.retained = new RetainedFrames(this.slabs);
+    this.outputAside = new RetainedFrames(this.slabs);
     this.translator = new SvmTranslator(hashSeed, this.limits);
     this.offsets = new OffsetMap(hashSeed, this.limits);
     const input = {
@@ -84,17 +124,26 @@ export class RewritePath {
       frame: (slab: SlabId, at: number, length: number) => this.onOutput(slab, at, length),
       batchEnd: () => this.onOutputEnd(),
     };
-    this.in = new FramePort('in', this.slabs, framing);
-    this.guestIn = new FramePort('guest-in', this.slabs, framing);
-    this.guestOut = new FramePort('guest-out', this.slabs, framing);
-    this.out = new FramePort('out', this.slabs, framing);
-    const written = () => this.regulate();
+    const port = (name: string, slabUser: SlabUser) =>
+      new FramePort(name, this.slabs, framing, 0, { kind: 'always', slabUser });
+    this.in = port('in', CLIENT);
+    this.guestIn = port('guest-in', CONSUMERS);
+    this.guestOut = port('guest-out', SVM);
+    this.out = port('out', CONSUMERS);
+    this.drops = {
+      in: new Drops('in', timers, events),
+      guestIn: new Drops('guest-in', timers, events),
+      guestOut: new Drops('guest-out', timers, events),
+      out: new Drops('out', timers, events),
+    };
+    const written = () => this.measureRoom();
     // No frame is expected from the ports that this path writes to: one that comes is read and dropped.
     const nothing = { frame: () => {}, batchEnd: () => {} };
     this.guestIn.seat({ handler: nothing, written });
     this.out.seat({ handler: nothing, written });
-    this.inputValve = new Valve(this.in.seat({ handler: input }));
-    this.outputValve = new Valve(this.guestOut.seat({ handler: output }));
+    this.in.seat({ handler: input });
+    this.guestOut.seat({ handler: output });
+    this.measureRoom();
   }
 
   get phase(): RewritePhase {
@@ -115,7 +164,6 @@ export class RewritePath {
     if (this.svm !== 'running') return;
     this.svm = 'draining';
     this.noteDrained();
-    this.regulate();
   }
 
   /** The SVM was resumed as it was. */
@@ -155,6 +203,8 @@ export class RewritePath {
   close(): void {
     for (const port of [this.in, this.guestIn, this.guestOut, this.out]) port.close();
     this.retained.clear();
+    this.outputAside.clear();
+    for (const drops of Object.values(this.drops)) drops.close();
   }
 
   private get mapping(): SvmTranslator | OffsetMap {
@@ -163,8 +213,12 @@ export class RewritePath {
 
   private onInput(slab: SlabId, at: number, length: number): void {
     this.counters.inputFrames++;
-    if (this.svm === 'running') this.deliver(slab, at, length);
-    else this.retained.add(slab, at, length);
+    const { retained, limits } = this;
+    if (!this.hasInputSlabs) this.drops.in.add();
+    else if (this.svm === 'running') this.deliver(slab, at, length);
+    else if (retained.frames < limits.asideFramesMax && retained.bytes + length <= limits.gatedBytesMax)
+      retained.add(slab, at, length);
+    else this.drops.in.add();
   }
 
   private deliver(slab: SlabId, at: number, length: number): void {
@@ -172,29 +226,47 @@ export class RewritePath {
       this.counters.droppedInput++;
       return;
     }
+    if (length > this.guestInRoomBytes) {
+      this.drops.guestIn.add();
+      return;
+    }
+    this.guestInRoomBytes -= length;
     this.translate('input', slab, at, length);
     this.guestIn.out.push(slab, at, length);
   }
 
   private onOutput(slab: SlabId, at: number, length: number): void {
     this.counters.outputFrames++;
-    if (this.svm !== 'running' || this.now === 'waiting' || !this.out.isOpen) {
+    if (!this.hasOutputSlabs) this.drops.guestOut.add();
+    else if (this.svm === 'running') this.send(slab, at, length);
+    else if (this.svm === 'draining') this.counters.droppedOutput++;
+    else if (this.outputAside.frames < this.limits.asideFramesMax) this.outputAside.add(slab, at, length);
+    else this.drops.guestOut.add();
+  }
+
+  private send(slab: SlabId, at: number, length: number): void {
+    if (this.now === 'waiting' || !this.out.isOpen) {
       this.counters.droppedOutput++;
       return;
     }
+    if (length > this.outRoomBytes) {
+      this.drops.out.add();
+      return;
+    }
+    this.outRoomBytes -= length;
     this.translate('output', slab, at, length);
     this.out.out.push(slab, at, length);
   }
 
   private onInputEnd(): void {
     this.guestIn.flush();
-    this.regulate();
+    this.measureRoom();
   }
 
   private onOutputEnd(): void {
     this.out.flush();
     this.noteDrained();
-    this.regulate();
+    this.measureRoom();
   }
 
   private noteDrained(): void {
@@ -206,7 +278,7 @@ export class RewritePath {
     this.offsets.clear();
   }
 
-  /** The SVM runs, in the numbers of this phase: it gets the input that was retained. */
+  /** The SVM runs, in the numbers of this phase: it gets the input that was retained, and its output leaves. */
   private resume(): void {
     invariant(
       this.svm !== 'running' || this.retained.frames === 0,
@@ -215,7 +287,9 @@ export class RewritePath {
     this.svm = 'running';
     this.retained.drain((slab, at, length) => this.deliver(slab, at, length));
     this.guestIn.flush();
-    this.regulate();
+    this.outputAside.drain((slab, at, length) => this.send(slab, at, length));
+    this.out.flush();
+    this.measureRoom();
   }
 
   /** Translates a frame in place. A partial checksum has no sequence number in it, so it stays as it is. */
@@ -230,10 +304,13 @@ export class RewritePath {
     if (partialAt !== NONE) writeU16(bytes, partialAt, partial);
   }
 
-  private regulate(): void {
-    const { gatedBytesMax, unsentBytesMax } = this.limits;
-    const inputIsFull = this.retained.bytes >= gatedBytesMax || this.guestIn.queuedBytes >= unsentBytesMax;
-    this.inputValve.shutIf(inputIsFull);
-    this.outputValve.shutIf(this.svm === 'drained' || this.out.queuedBytes >= unsentBytesMax);
+  /** Measures how much room there is for the frames of the next read. */
+  private measureRoom(): void {
+    const { slabs, slabsMax, guestIn, out } = this;
+    const { dropInUnsentBytesMax } = this.limits;
+    this.hasInputSlabs = slabs.inUseOf(CLIENT) < slabsMax;
+    this.hasOutputSlabs = slabs.inUseOf(SVM) < slabsMax;
+    this.guestInRoomBytes = dropInUnsentBytesMax - guestIn.queuedBytes - guestIn.out.bytes;
+    this.outRoomBytes = dropInUnsentBytesMax - out.queuedBytes - out.out.bytes;
   }
 }

@@ -43,6 +43,11 @@ export class DropInRewrite {
       framing,
       phase: endpoints.qmp === null ? 'following' : 'waiting',
       hashSeed,
+      timers: surroundings.timers,
+      events: {
+        dropping: (place) => emit('frames.dropping', { place }),
+        dropped: (place, frames) => emit('frames.dropped', { place, frames }),
+      },
     });
     this.path.translator.onSigned = (key) => emit('translate.signed', { flow: describeFlowKey(key) });
     const events = {
@@ -98,9 +103,18 @@ export class DropInRewrite {
 
   report(): RewriteReport {
     const { inputFrames, outputFrames, droppedInput, droppedOutput } = this.path.counters;
-    const { connections } = this.path;
+    const { connections, drops } = this.path;
     const { checkpoints } = this;
-    return { inputFrames, outputFrames, droppedInput, droppedOutput, connections, checkpoints };
+    return {
+      inputFrames,
+      outputFrames,
+      droppedInput,
+      droppedOutput,
+      noRoomInput: drops.in.frames + drops.guestIn.frames,
+      noRoomOutput: drops.guestOut.frames + drops.out.frames,
+      connections,
+      checkpoints,
+    };
   }
 
   private onWaiting(): void {

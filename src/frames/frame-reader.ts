@@ -13,12 +13,12 @@
 import { ColoError, invariant } from '../error.ts';
 import type { SlabId } from '../units.ts';
 import { readU32 } from '../wire/bytes.ts';
-import { NO_SLAB, type SlabPool } from './slabs.ts';
+import { NO_SLAB, type SlabPool, type SlabUser } from './slabs.ts';
 
 export const LENGTH_PREFIX_BYTES = 4;
 const VNET_PREFIX_BYTES = 8;
-/** sizeof(struct virtio_net_hdr_v1_hash) */
-export const VNET_HEADER_BYTES_MAX = 20;
+/** sizeof(struct virtio_net_hdr_v1_hash_tunnel): what a card with offloads for UDP tunnels has before each frame (QEMU 10.2). */
+export const VNET_HEADER_BYTES_MAX = 24;
 
 export type Framing = 'plain' | 'vnet';
 
@@ -49,23 +49,31 @@ export class FrameReader {
   private readonly slabs: SlabPool;
   private readonly framing: Framing;
   private readonly prefixBytes: number;
+  private readonly slabUser: SlabUser;
   private slab: SlabId = NO_SLAB;
   /** [parsed, filled) are bytes of a frame that is not complete yet */
   private parsed = 0;
   private filled = 0;
 
-  constructor(slabs: SlabPool, frameBytesMax: number, handler: FrameHandler, framing: Framing = 'plain') {
+  constructor(
+    slabs: SlabPool,
+    frameBytesMax: number,
+    handler: FrameHandler,
+    framing: Framing = 'plain',
+    slabUser: SlabUser = 0,
+  ) {
     this.slabs = slabs;
     this.frameBytesMax = frameBytesMax;
     this.handler = handler;
     this.framing = framing;
     this.prefixBytes = prefixBytesOf(framing);
+    this.slabUser = slabUser;
   }
 
   /** Returns where the next bytes go, or null if no slab is free. */
   buffer(): Uint8Array | null {
     if (this.slab < 0 || this.roomIsShort()) {
-      const next = this.slabs.acquire();
+      const next = this.slabs.acquire(this.slabUser);
       if (next < 0) return null;
       const partial = this.filled - this.parsed;
       if (this.slab >= 0) {
@@ -130,6 +138,6 @@ function outOfStep(length: number, lengthMax: number, vnet: number): ColoError {
     length === 0 || length > lengthMax
       ? `a frame of ${length} bytes was announced (1 to ${lengthMax} are possible): the stream is out of step`
       : `a virtio-net header of ${vnet} bytes was announced in a frame of ${length} (${VNET_HEADER_BYTES_MAX} are possible): ` +
-        'do both ends agree on vnet_hdr_support?';
+        'do both ends agree on vnet_hdr_support, and are offloads of the card off that are newer than UDP tunnels?';
   return new ColoError('COLO_STREAM_FRAMING', why);
 }

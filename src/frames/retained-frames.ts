@@ -75,6 +75,16 @@ export class RetainedFrames {
     if (this.first >= COMPACT_AT) this.compact();
   }
 
+  /** Hands out the oldest frames, up to `framesMax` of them, and removes them. `take` neither adds nor removes. */
+  takeOldest(framesMax: number, take: (slab: SlabId, at: number, length: number) => void): void {
+    for (let left = framesMax; left > 0 && this.frames > 0; left--) {
+      const i = this.first;
+      take(this.slab[i], this.at[i], this.length[i]);
+      this.remove(this.base + i);
+    }
+    if (this.frames === 0) this.clear();
+  }
+
   /** Hands out every frame in order, and empties the list first: a frame that `take` adds stays in it. */
   drain(take: (slab: SlabId, at: number, length: number, tag: number) => void): void {
     const { slab, at, length, tag, first } = this;

@@ -14,6 +14,10 @@ import { type SameBytes, sameBytesIn } from './same-bytes.ts';
 /** In place of a slab where there is none. */
 export const NO_SLAB = -1 as SlabId;
 
+/** Whom a slab was acquired for: each reader of a pool that it shares with others may be one. */
+export type SlabUser = 0 | 1 | 2 | 3;
+const USERS_MAX = 4;
+
 const WASM_PAGE_BYTES = 64 * 1024;
 
 /** One memory for all slabs of a pool, so that WebAssembly can compare ranges of any two. Untouched pages cost nothing. */
@@ -38,10 +42,13 @@ export class SlabPool {
   readonly slabsMax: number;
   /** slabs with a count above zero */
   inUse = 0;
+  /** the same by user */
+  private readonly inUseBy = new Int32Array(USERS_MAX);
   private readonly buffers: Buffer[] = [];
   private readonly views: DataView[] = [];
   private readonly memory: SlabMemory;
   private readonly counts: Int32Array;
+  private readonly users: Uint8Array;
   private readonly free: SlabId[] = [];
   private readonly waiters: (() => void)[] = [];
 
@@ -54,11 +61,12 @@ export class SlabPool {
     this.slabBytes = slabBytes;
     this.slabsMax = slabsMax;
     this.counts = new Int32Array(slabsMax);
+    this.users = new Uint8Array(slabsMax);
     this.memory = memory;
   }
 
-  /** Returns a slab with count 1, or NO_SLAB if all are in use. */
-  acquire(): SlabId {
+  /** Returns a slab with count 1, or NO_SLAB if all are in use. It counts as in use by `user` until its last unref. */
+  acquire(user: SlabUser = 0): SlabId {
     let id = this.free.pop();
     if (id === undefined) {
       if (this.buffers.length === this.slabsMax) return NO_SLAB;
@@ -70,8 +78,15 @@ export class SlabPool {
       this.views.push(new DataView(memory, at, this.slabBytes));
     }
     this.counts[id] = 1;
+    this.users[id] = user;
     this.inUse++;
+    this.inUseBy[user]++;
     return id;
+  }
+
+  /** Returns how many slabs that were acquired for `user` are in use, by whomever. */
+  inUseOf(user: SlabUser): number {
+    return this.inUseBy[user];
   }
 
   buffer(id: SlabId): Buffer {
@@ -97,6 +112,7 @@ export class SlabPool {
     invariant(this.counts[id] > 0, 'a slab was unreferenced too often');
     if (--this.counts[id] > 0) return;
     this.inUse--;
+    this.inUseBy[this.users[id]]--;
     this.free.push(id);
     this.waiters.shift()?.();
   }

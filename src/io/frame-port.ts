@@ -6,16 +6,27 @@
  * arrive while no user has it are dropped. It writes runs of frames from `out`. A promotion changes the user and leaves the
  * sockets open. The owner of the port, which attaches streams, is notified of each stream's end once (`onClosed`).
  *
- * Limits: without a free slab the port stops reading until there is one.
+ * Limits: without a free slab the port pauses reading until there is one. A port that reads `always` never pauses: the process
+ * at its other end may be the one that has to free the slab. Its user leaves SLABS_PER_READER of the pool to its reader.
  */
 
 import { ColoError, invariant } from '../error.ts';
 import { FrameReader, type Framing } from '../frames/frame-reader.ts';
 import { RunQueue } from '../frames/run-queue.ts';
-import type { SlabPool } from '../frames/slabs.ts';
+import type { SlabPool, SlabUser } from '../frames/slabs.ts';
 import { LIMITS } from '../limits.ts';
 import type { KernelStream } from './byte-stream.ts';
 import { type PortUser, Seat } from './seat.ts';
+
+/** Whether a port may pause reading. One that may not counts its slabs as those of `slabUser`. */
+export type Reading =
+  | { readonly kind: 'pausable' }
+  | { readonly kind: 'always'; readonly slabUser: SlabUser };
+
+const PAUSABLE: Reading = { kind: 'pausable' };
+
+/** Slabs that a reader takes when none of its frames may be retained: the one that it fills, and the next. */
+export const SLABS_PER_READER = 3;
 
 const NOBODY: PortUser = { handler: { frame() {}, batchEnd() {} } };
 
@@ -26,6 +37,7 @@ export class FramePort {
   /** Frames that were to leave while no stream was attached. */
   droppedFrames = 0;
   private readonly slabs: SlabPool;
+  private readonly reading: Reading;
   private readonly reader: FrameReader;
   private stream: KernelStream | null = null;
   private pauses = 0;
@@ -33,11 +45,19 @@ export class FramePort {
   private user: PortUser = NOBODY;
 
   /** `frameBytesMin`: what the port writes is padded to so many bytes. */
-  constructor(name: string, slabs: SlabPool, framing: Framing = 'plain', frameBytesMin = 0) {
+  constructor(
+    name: string,
+    slabs: SlabPool,
+    framing: Framing = 'plain',
+    frameBytesMin = 0,
+    reading: Reading = PAUSABLE,
+  ) {
     this.name = name;
     this.slabs = slabs;
+    this.reading = reading;
     this.out = new RunQueue(slabs, slabs.slabBytes, framing, frameBytesMin);
-    this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, NOBODY.handler, framing);
+    const slabUser = reading.kind === 'always' ? reading.slabUser : 0;
+    this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, NOBODY.handler, framing, slabUser);
   }
 
   /** Gives the port to `user` until the seat ends. */
@@ -118,6 +138,7 @@ export class FramePort {
 
   /** Stops reading; every pause needs one resume. Users of the port go through their seat. */
   pauseReading(): void {
+    invariant(this.reading.kind !== 'always', `the ${this.name} port, which reads always, was paused`);
     if (this.pauses++ === 0) this.stream?.pause();
   }
 
@@ -136,6 +157,10 @@ export class FramePort {
   private nextBuffer(): Uint8Array | null {
     const buffer = this.reader.buffer();
     if (buffer === null) {
+      invariant(
+        this.reading.kind !== 'always',
+        `no slab was left for the ${this.name} port, which reads always`,
+      );
       this.pauses++;
       this.slabs.whenFree(() => this.resumeReading());
     }

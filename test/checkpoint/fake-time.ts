@@ -34,6 +34,11 @@ export class FakeTime implements Clock, Timers {
     for (const call of calls) call();
   }
 
+  /** Whether `soon` was given something that `turn` has not run. */
+  get isTurnDue(): boolean {
+    return this.soonCalls.length > 0;
+  }
+
   get waiting(): number {
     return this.timers.length + this.soonCalls.length;
   }

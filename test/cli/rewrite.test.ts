@@ -93,6 +93,8 @@ test('colo rewrite follows an SVM through a checkpoint and a failover', async (t
     outputFrames: 4,
     droppedInput: 0,
     droppedOutput: 0,
+    noRoomInput: 0,
+    noRoomOutput: 0,
     connections: 1,
     checkpoints: 1,
   });

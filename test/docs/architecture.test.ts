@@ -135,3 +135,11 @@ test('docs/architecture.md answers each question with files that exist, but for 
     for (const [, isNew, path] of named) assert.equal(texts.has(`src/${path}`), isNew === undefined, path);
   }
 });
+
+test('nothing in drop-in pauses the reading of a port: who would have to act may be the one that waits for it', () => {
+  for (const [file, text] of texts) {
+    if (!file.startsWith('src/dropin/')) continue;
+    const pauses = text.match(/\bValve\b|\bshutIf\b|\bpauseReading\b/);
+    assert.equal(pauses, null, `${file} pauses reading`);
+  }
+});

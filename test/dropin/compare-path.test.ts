@@ -16,6 +16,7 @@ class Rig {
   readonly path: ComparePath;
   readonly time = new FakeTime();
   readonly diverged: string[] = [];
+  readonly events: string[] = [];
   readonly near = new Map<FramePort, FakeStream>();
   private readonly far = new Map<FramePort, FakeStream>();
 
@@ -27,7 +28,11 @@ class Rig {
       clock: this.time,
       timers: this.time,
       hashSeed: 1,
-      events: { diverged: (flow, reason) => this.diverged.push(`${reason} ${flow}`) },
+      events: {
+        diverged: (flow, reason) => this.diverged.push(`${reason} ${flow}`),
+        dropping: (place) => this.events.push(`dropping ${place}`),
+        dropped: (place, frames) => this.events.push(`dropped ${place} ${frames}`),
+      },
       limits: { ...LIMITS, ...limits },
     });
     for (const port of [this.path.primaryIn, this.path.secondaryIn, this.path.out]) this.join(port);
@@ -56,7 +61,7 @@ class Rig {
 
   pump(bytesMax?: number): void {
     const read = (): boolean => [...this.near.values()].map((stream) => stream.pump(bytesMax)).includes(true);
-    while (read() || this.time.waiting > 0) this.time.turn();
+    while (read() || this.time.isTurnDue) this.time.turn();
   }
 
   /** Sends frames that are read at once, in the same turn. */
@@ -189,7 +194,7 @@ test('a path that is closed within a turn frees every slab', () => {
   assert.deepEqual(rig.received(), []);
 });
 
-test('a stop without a checkpoint: nothing is read until that is known, and no frame is lost', () => {
+test('a stop without a checkpoint: frames are set aside until that is known, and none is lost', () => {
   const rig = new Rig();
   rig.pvm(udp('a'));
   rig.path.pvmStopped();
@@ -197,24 +202,64 @@ test('a stop without a checkpoint: nothing is read until that is known, and no f
   assert.deepEqual(rig.received(), []);
   rig.path.pvmResumed();
   assert.deepEqual(rig.pvm(udp('b')), []);
-  assert.ok(rig.unread(rig.path.primaryIn) > 0);
+  assert.deepEqual(rig.svm(udp('b')), []);
+  assert.equal(rig.unread(rig.path.primaryIn) + rig.unread(rig.path.secondaryIn), 0, 'everything is read');
   rig.path.unchanged();
-  assert.deepEqual(rig.received(), [udp('a')]);
   rig.pump();
-  assert.deepEqual(rig.svm(udp('b')), [udp('b')]);
+  assert.deepEqual(rig.received(), [udp('a'), udp('b')]);
   rig.path.unchanged();
   rig.close();
 });
 
-test('more than earlyFramesMax SVM frames are dropped and counted, and a checkpoint heals that', () => {
-  const rig = new Rig({ limits: { earlyFramesMax: 2 } });
+test('frames of both VMs that arrive before a checkpoint is known are compared after it, in order', () => {
+  const rig = new Rig();
+  rig.pvm(udp('left'));
+  rig.svm(udp('RIGHT'));
   rig.path.pvmStopped();
-  rig.svm(udp('a'), udp('b'), udp('c'));
-  assert.equal(rig.path.counters.lateFrames, 1);
-  rig.path.commit();
-  assert.deepEqual(rig.pvm(udp('a'), udp('b'), udp('c')), [udp('a'), udp('b')]);
+  rig.path.pvmResumed();
+  assert.deepEqual(rig.pvm(udp('a'), udp('b')), []);
+  rig.svm(udp('a'));
   assert.equal(rig.path.commit(), 1);
-  assert.deepEqual(rig.received(), [udp('c')]);
+  rig.pump();
+  assert.deepEqual(rig.received(), [udp('left'), udp('a')]);
+  assert.deepEqual(rig.svm(udp('b')), [udp('b')]);
+  rig.close();
+});
+
+test('without a secondary, what was set aside leaves at once', () => {
+  for (const end of ['unchanged', 'goAlone'] as const) {
+    const rig = new Rig({ phase: 'alone' });
+    rig.path.pvmResumed();
+    assert.deepEqual(rig.pvm(udp('a')), []);
+    assert.deepEqual(rig.svm(udp('b')), []);
+    rig.path[end]();
+    assert.deepEqual(rig.received(), [udp('a')]);
+    rig.close();
+  }
+});
+
+test('frames above asideFramesMax are dropped and counted, and a checkpoint heals that', async () => {
+  const rig = new Rig({ limits: { asideFramesMax: 2 } });
+  const { path } = rig;
+  path.pvmStopped();
+  path.pvmResumed();
+  const frames = [udp('a'), udp('b'), udp('c')];
+  assert.deepEqual(rig.pvm(...frames), []);
+  assert.deepEqual(rig.svm(...frames), []);
+  assert.deepEqual([path.drops.primary.frames, path.drops.secondary.frames], [1, 1]);
+  path.commit();
+  rig.pump();
+  assert.deepEqual(rig.received(), [udp('a'), udp('b')]);
+  assert.deepEqual(rig.pvm(udp('d')), []);
+  assert.equal(path.commit(), 1);
+  assert.deepEqual(rig.received(), [udp('d')]);
+  await rig.time.pass(2000);
+  assert.deepEqual(rig.events.sort(), [
+    'dropped primary-in 1',
+    'dropped secondary-in 1',
+    'dropping primary-in',
+    'dropping secondary-in',
+  ]);
   rig.close();
 });
 
@@ -238,10 +283,11 @@ test('alone, every frame is released at once, and TCP streams are known when COL
 function phaseOf(rig: Rig): string {
   const { path } = rig;
   rig.pump();
-  rig.write(path.primaryIn, framed(udp('p', 1)));
-  rig.pump();
-  if (rig.unread(path.primaryIn) > 0) return path.isComparing ? 'asking' : 'aloneAsking';
-  if (!path.isComparing) return 'alone';
+  rig.received();
+  const held = path.comparator.primary.frames;
+  const left = rig.pvm(udp('p', 1)).length;
+  if (!path.isComparing) return left > 0 ? 'alone' : 'aloneAsking';
+  if (path.comparator.primary.frames === held) return 'asking';
   const before = path.comparator.secondary.frames;
   rig.svm(udp('s', 2));
   return path.comparator.secondary.frames > before ? 'comparing' : 'stopped';
@@ -299,71 +345,156 @@ test('frames that are released without a consumer are dropped and counted', () =
   rig.close();
 });
 
-test('a consumer that reads nothing pauses the PVM; no frame is lost or reordered', () => {
-  const rig = new Rig();
+test('a consumer that reads nothing: both VMs are read, and the newest released frames are dropped', () => {
+  const rig = new Rig({ limits: { dropInUnsentBytesMax: 1 << 20 } });
   const { path } = rig;
   const near = rig.near.get(path.out)!;
   near.stalled = true;
   const frames = Array.from({ length: 280 }, (_, i) => udp(`${i}`.padEnd(60_000, '.')));
-  const bytes = framed(...frames);
-  assert.ok(bytes.length > 2 * LIMITS.unsentBytesMax - (1 << 20));
-  for (let at = 0; at < bytes.length; at += 1 << 20) {
-    rig.write(path.secondaryIn, bytes.subarray(at, at + (1 << 20)));
-    rig.write(path.primaryIn, bytes.subarray(at, at + (1 << 20)));
-    rig.pump();
-  }
-  assert.ok(path.out.queuedBytes < LIMITS.unsentBytesMax + LIMITS.slabBytes);
-  assert.ok(rig.unread(path.primaryIn) > 0, 'reading the PVM is paused');
-  while (near.queuedBytes() > 0) {
-    near.unstall();
-    rig.pump();
-  }
-  assert.deepEqual(rig.received(), frames);
+  for (const port of [path.secondaryIn, path.primaryIn]) rig.write(port, framed(...frames));
+  rig.pump();
+  assert.equal(rig.unread(path.primaryIn) + rig.unread(path.secondaryIn), 0);
+  assert.ok(path.out.queuedBytes <= (1 << 20) + 4 * frames.length);
+  near.unstall();
+  rig.pump();
+  const received = rig.received();
+  assert.deepEqual(received, frames.slice(0, received.length));
+  assert.equal(received.length + path.drops.out.frames, frames.length);
+  assert.ok(received.length >= 17);
   rig.close();
 });
 
-test('a PVM that floods is paused at the limit, which asks for a checkpoint, and continues after it', () => {
-  const rig = new Rig({ limits: { heldFramesMax: 64, heldFramesCheckpoint: 16, slabBytes: 80_000 } });
+test('what one commit may release at most leaves whole', () => {
+  const rig = new Rig();
   const { path } = rig;
-  const frames = Array.from({ length: 100 }, (_, i) => udp(`${i}`));
-  rig.write(path.primaryIn, framed(...frames));
-  // In small reads, as from the kernel.
-  rig.pump(200);
-  assert.equal(path.pressure(), 'limit-frames');
-  assert.ok(rig.unread(path.primaryIn) > 0);
-  const received: Buffer[] = [];
-  for (let commits = 0; commits < 20 && received.length < frames.length; commits++) {
-    path.commit();
-    rig.pump(200);
-    received.push(...rig.received());
+  rig.near.get(path.out)!.stalled = true;
+  const frames = [1, 2].flatMap((port) => Array<Buffer>(8).fill(udp('x'.repeat(60_000), port)));
+  let sent = 0;
+  for (; path.pressure() === null; sent += frames.length) rig.pvm(...frames);
+  assert.equal(path.pressure(), 'limit-bytes');
+  assert.ok(sent > 1000);
+  assert.equal(path.commit(), sent);
+  assert.equal(path.pressure(), null, 'no checkpoint frees what waits for the consumer');
+  rig.near.get(path.out)!.unstall();
+  assert.equal(rig.received().length, sent);
+  assert.deepEqual(rig.events, []);
+  rig.close();
+});
+
+test('a PVM that floods is read; a checkpoint is asked for first, and then the newest frames are dropped', () => {
+  const limits = { heldFramesMax: 64, heldFramesCheckpoint: 16, heldSecondaryMax: 8, slabBytes: 80_000 };
+  for (const bytesMax of [200, undefined]) {
+    const rig = new Rig({ limits });
+    const { path } = rig;
+    const frames = Array.from({ length: 100 }, (_, i) => udp(`${i}`));
+    rig.write(path.primaryIn, framed(...frames.slice(0, 20)));
+    rig.pump(bytesMax);
+    assert.equal(path.pressure(), 'limit-frames');
+    assert.equal(path.drops.primary.frames, 0);
+    rig.write(path.primaryIn, framed(...frames.slice(20)));
+    rig.pump(bytesMax);
+    assert.equal(rig.unread(path.primaryIn), 0);
+    assert.equal(path.drops.primary.frames, 100 - 56, 'heldSecondaryMax of heldFramesMax is for the SVM');
+    assert.deepEqual(rig.svm(...frames.slice(0, 5)), frames.slice(0, 5), 'the SVM catches up');
+    assert.equal(path.commit(), 51);
+    assert.deepEqual(rig.received(), frames.slice(5, 56));
+    rig.pvm(udp('next'));
+    assert.deepEqual(rig.svm(udp('next')), [udp('next')]);
+    rig.close();
   }
-  assert.deepEqual(received, frames);
+});
+
+test('after a PVM frame was dropped nothing wrong leaves, and the checkpoint lets its flow continue', () => {
+  const limits = { heldFramesMax: 16, heldFramesCheckpoint: 16, heldSecondaryMax: 8 };
+  const rig = new Rig({ limits });
+  const data = (i: number) => tcp({ seq: 10 + i, text: String.fromCharCode(97 + i) });
+  rig.pvm(tcp({ seq: 9, flags: 0x12 }));
+  assert.equal(rig.svm(tcp({ seq: 9, flags: 0x12 })).length, 1);
+  rig.pvm(...Array.from({ length: 9 }, (_, i) => data(i)));
+  assert.equal(rig.path.drops.primary.frames, 1);
+  const all = Array.from({ length: 10 }, (_, i) => data(i));
+  assert.deepEqual(rig.svm(...all), all.slice(0, 8));
+  assert.deepEqual(rig.pvm(data(9)), [], 'there is a gap before it');
+  assert.deepEqual(rig.diverged, []);
+  assert.equal(rig.path.commit(), 1);
+  assert.deepEqual(rig.received(), [data(9)]);
+  assert.deepEqual(rig.pvm(data(8)), [], 'it reaches before all that is known');
+  assert.equal(rig.path.commit(), 1);
+  assert.deepEqual(rig.received(), [data(8)]);
+  rig.pvm(data(10));
+  assert.deepEqual(rig.svm(data(10)), [data(10)]);
+  const datagrams = Array.from({ length: 10 }, (_, i) => udp(`${i}`));
+  rig.pvm(...datagrams.slice(0, 9));
+  assert.deepEqual(rig.svm(...datagrams), datagrams.slice(0, 8));
+  assert.deepEqual(rig.pvm(datagrams[9]), []);
+  assert.equal(rig.diverged.length, 1);
+  assert.equal(rig.path.commit(), 1);
   rig.close();
 });
 
-test('frames that wait for the end of a turn count as held: the PVM is paused at the limit', () => {
-  const rig = new Rig({ limits: { heldFramesMax: 64, heldFramesCheckpoint: 16 } });
-  const { primaryIn } = rig.path;
-  rig.write(primaryIn, framed(...Array.from({ length: 40 }, (_, i) => udp(`${i}`))));
-  while (rig.near.get(primaryIn)!.pump(200));
-  assert.equal(rig.path.comparator.primary.frames, 0);
-  assert.ok(rig.unread(primaryIn) > 0, 'reading is paused');
-  rig.pump(200);
-  assert.equal(rig.path.pressure(), 'limit-frames');
-  rig.close();
-});
-
-test('an SVM that is ahead is paused at half of its limit', () => {
-  const rig = new Rig({ limits: { heldSecondaryMax: 32 } });
+test('an SVM that is ahead is read, what it sent waits in order, and the PVM may catch up', () => {
+  const rig = new Rig({ limits: { heldSecondaryMax: 32, asideFramesMax: 70 } });
   const { path } = rig;
-  const frames = Array.from({ length: 100 }, (_, i) => udp(`${i}`));
+  const frames = Array.from({ length: 80 }, (_, i) => udp(`${i}`));
   rig.write(path.secondaryIn, framed(...frames));
   rig.pump(200);
-  assert.ok(rig.unread(path.secondaryIn) > 0, 'reading is paused');
+  assert.equal(rig.unread(path.secondaryIn), 0);
   assert.equal(path.comparator.counters.secondaryDropped, 0);
-  // The PVM catches up.
+  assert.equal(path.comparator.secondary.frames, 16);
   rig.write(path.primaryIn, framed(...frames));
   rig.pump(200);
   assert.deepEqual(rig.received(), frames);
+  assert.deepEqual(rig.events, []);
+  assert.deepEqual(rig.svm(...Array.from({ length: 100 }, (_, i) => udp(`${i}`))), []);
+  assert.equal(path.drops.secondary.frames, 14);
+  rig.close();
+});
+
+test('a checkpoint voids what an SVM that was ahead sent before it stopped, and no more', () => {
+  for (const end of ['commit', 'unchanged'] as const) {
+    const rig = new Rig({ limits: { heldSecondaryMax: 8 } });
+    const { path } = rig;
+    const frames = Array.from({ length: 10 }, (_, i) => udp(`${i}`));
+    rig.svm(...frames);
+    path.pvmStopped();
+    rig.svm(udp('after'));
+    path[end]();
+    rig.pump();
+    if (end === 'commit') assert.deepEqual(rig.pvm(udp('after')), [udp('after')]);
+    else assert.deepEqual(rig.pvm(...frames, udp('after')), [...frames, udp('after')]);
+    assert.deepEqual(rig.diverged, []);
+    rig.close();
+  }
+});
+
+test('memory is never short for a reader: a flood that nothing frees is read and dropped', () => {
+  const rig = new Rig({ limits: { slabsMax: 24, heldSlabsMax: 8, slabBytes: 80_000 } });
+  const { path } = rig;
+  rig.near.get(path.out)!.stalled = true;
+  const frames = Array.from({ length: 300 }, (_, i) => udp(`${i}`.padEnd(20_000, '.')));
+  for (const port of [path.primaryIn, path.secondaryIn, path.out]) {
+    rig.write(port, framed(...frames));
+    rig.pump();
+    assert.equal(rig.unread(port), 0);
+  }
+  assert.ok(path.slabsInUse < 24);
+  assert.equal(path.pressure(), 'limit-bytes');
+  path.commit();
+  rig.pump();
+  rig.near.get(path.out)!.unstall();
+  rig.received();
+  rig.pvm(udp('next'));
+  assert.deepEqual(rig.svm(udp('next')).slice(-1), [udp('next')]);
+  rig.close();
+});
+
+test('a checkpoint is asked for before memory is short for PVM frames', () => {
+  const rig = new Rig();
+  // One small frame pins a slab of large ones that left.
+  for (let i = 0; rig.path.pressure() === null; i++) {
+    const rest = Array.from({ length: 4 }, () => Buffer.concat([arpFrame(), Buffer.alloc(60_000)]));
+    rig.pvm(udp(`held ${i}`), ...rest);
+  }
+  assert.equal(rig.path.drops.primary.frames, 0);
   rig.close();
 });

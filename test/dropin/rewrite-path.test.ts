@@ -4,7 +4,8 @@ import fc from 'fast-check';
 import { RewritePath, type RewritePhase } from '../../src/dropin/rewrite-path.ts';
 import type { Framing } from '../../src/frames/frame-reader.ts';
 import type { FramePort } from '../../src/io/frame-port.ts';
-import { LIMITS } from '../../src/limits.ts';
+import { LIMITS, type Limits } from '../../src/limits.ts';
+import { FakeTime } from '../checkpoint/fake-time.ts';
 import { arpFrame, u32, udpFrame } from '../frames.ts';
 import { type FakeStream, fakePair, framed, pumpAll, unframed } from '../io/fake-stream.ts';
 import {
@@ -28,13 +29,25 @@ import { quoting } from '../translate/quotes.ts';
 /** All four peers of one path; frames are written with `write` and read with `received`. */
 class Rig {
   readonly path: RewritePath;
+  readonly time = new FakeTime();
+  readonly events: string[] = [];
   readonly near = new Map<FramePort, FakeStream>();
   private readonly far = new Map<FramePort, FakeStream>();
   private readonly framing: Framing;
 
-  constructor(phase: RewritePhase = 'following', framing: Framing = 'plain') {
+  constructor(phase: RewritePhase = 'following', framing: Framing = 'plain', limits: Partial<Limits> = {}) {
     this.framing = framing;
-    this.path = new RewritePath({ framing, phase, hashSeed: 1 });
+    this.path = new RewritePath({
+      framing,
+      phase,
+      hashSeed: 1,
+      timers: this.time,
+      events: {
+        dropping: (place) => this.events.push(`dropping ${place}`),
+        dropped: (place, frames) => this.events.push(`dropped ${place} ${frames}`),
+      },
+      limits: { ...LIMITS, ...limits },
+    });
     for (const port of this.ports) this.join(port);
   }
 
@@ -157,23 +170,22 @@ test('a checkpoint ends translation, also for frames that were retained', () => 
   );
 });
 
-test('while the SVM is stopped, its output from before is dropped and later output is not read', () => {
-  const rig = new Rig();
-  const { path } = rig;
-  rig.open(CONNECTION, PVM, SVM);
-  const before = fromVm(CONNECTION, SVM, EXCHANGE);
-  rig.write(path.guestOut, framed(before));
-  path.stop();
-  rig.pump();
-  const after = fromVm(CONNECTION, PVM, EXCHANGE);
-  rig.write(path.guestOut, framed(after));
-  rig.pump();
-  assert.equal(path.counters.droppedOutput, 1);
-  assert.equal(rig.near.get(path.guestOut)!.unreadBytes(), framed(after).length);
-  path.commit();
-  rig.pump();
-  same(rig.received(path.out), [after]);
-  rig.close();
+test('while the SVM is stopped, its output from before is dropped, and later output waits until its numbers are known', () => {
+  for (const end of ['commit', 'unchanged', 'wait', 'promote'] as const) {
+    const rig = new Rig();
+    const { path } = rig;
+    rig.open(CONNECTION, PVM, SVM);
+    rig.write(path.guestOut, framed(fromVm(CONNECTION, SVM, EXCHANGE)));
+    path.stop();
+    rig.pump();
+    const numbers = end === 'commit' ? PVM : SVM;
+    same(rig.vm(fromVm(CONNECTION, numbers, EXCHANGE)), []);
+    assert.equal(path.counters.droppedOutput, 1);
+    assert.equal(rig.near.get(path.guestOut)!.unreadBytes(), 0, 'everything is read');
+    path[end]();
+    same(rig.received(path.out), end === 'wait' ? [] : [fromVm(CONNECTION, PVM, EXCHANGE)]);
+    rig.close();
+  }
 });
 
 test('a stop that is not a checkpoint changes no numbers', () => {
@@ -271,35 +283,81 @@ test('the framing of a peer that reconnects starts at its first byte, and connec
   }
 });
 
-test('a long checkpoint stops the reading of input and loses no frame', () => {
-  const rig = new Rig();
-  const { path } = rig;
-  path.stop();
-  const frame = udpFrame({ payload: Buffer.alloc(60_000) });
-  const sent = Math.ceil((2 * LIMITS.gatedBytesMax) / frame.length);
-  rig.write(path.in, framed(...Array<Buffer>(sent).fill(frame)));
-  rig.pump();
-  assert.ok(rig.near.get(path.in)!.unreadBytes() > 0, 'the source is not read');
-  assert.ok(path.counters.inputFrames * frame.length < LIMITS.gatedBytesMax + (1 << 20));
-  path.commit();
-  rig.pump();
-  assert.equal(rig.received(path.guestIn).length, sent);
-  rig.close();
+test('input for a stopped SVM: reading goes on, and the newest frames above the limit are dropped', async () => {
+  for (const limits of [{ gatedBytesMax: 500 }, { asideFramesMax: 5 }]) {
+    const rig = new Rig('following', 'plain', limits);
+    const { path } = rig;
+    path.stop();
+    const frames = Array.from({ length: 8 }, (_, i) => udpFrame({ payload: Buffer.alloc(58, i) }));
+    same(rig.client(...frames), []);
+    assert.equal(rig.near.get(path.in)!.unreadBytes(), 0);
+    path.commit();
+    same(rig.received(path.guestIn), frames.slice(0, 5));
+    assert.equal(path.drops.in.frames, 3);
+    await rig.time.pass(2000);
+    assert.deepEqual(rig.events, ['dropping in', 'dropped in 3']);
+    same(rig.client(arpFrame()), [arpFrame()]);
+    rig.close();
+  }
 });
 
-test('a comparator that takes no frame stops the reading of the SVM', () => {
-  const rig = new Rig();
+test('output of an SVM whose numbers are not known: above the limit the newest frames are dropped', () => {
+  const rig = new Rig('following', 'plain', { asideFramesMax: 5 });
   const { path } = rig;
-  const near = rig.near.get(path.out)!;
-  near.stalled = true;
-  const frame = udpFrame({ payload: Buffer.alloc(60_000) });
-  const total = Math.ceil((2 * LIMITS.unsentBytesMax) / frame.length);
-  rig.write(path.guestOut, framed(...Array<Buffer>(total).fill(frame)));
-  rig.pump();
-  assert.ok(rig.near.get(path.guestOut)!.unreadBytes() > 0);
-  near.unstall();
-  rig.pump();
-  assert.equal(rig.received(path.out).length, total);
+  path.stop();
+  const frames = Array.from({ length: 8 }, (_, i) => udpFrame({ payload: Buffer.alloc(58, i) }));
+  same(rig.vm(...frames), []);
+  path.unchanged();
+  same(rig.received(path.out), frames.slice(0, 5));
+  assert.equal(path.drops.guestOut.frames, 3);
+  rig.close();
+  assert.deepEqual(
+    rig.events,
+    ['dropping guest-out', 'dropped guest-out 3'],
+    'the end of a path ends the spell',
+  );
+});
+
+test('a peer that takes no frame: reading goes on, the newest frames are dropped, and the rest leaves whole', () => {
+  for (const [from, to] of [
+    ['guestOut', 'out'],
+    ['in', 'guestIn'],
+  ] as const) {
+    const rig = new Rig('following', 'plain', { dropInUnsentBytesMax: 1 << 20 });
+    const { path } = rig;
+    const near = rig.near.get(path[to])!;
+    near.stalled = true;
+    const frames = Array.from({ length: 100 }, (_, i) => udpFrame({ payload: Buffer.alloc(60_000, i) }));
+    rig.write(path[from], framed(...frames));
+    rig.pump();
+    assert.equal(rig.near.get(path[from])!.unreadBytes(), 0);
+    assert.ok(path[to].queuedBytes <= (1 << 20) + 4 * frames.length);
+    near.unstall();
+    rig.pump();
+    const received = rig.received(path[to]);
+    same(received, frames.slice(0, received.length));
+    assert.equal(received.length + path.drops[to].frames, frames.length);
+    assert.ok(received.length >= 17);
+    same(rig[to === 'out' ? 'vm' : 'client'](arpFrame()), [arpFrame()]);
+    rig.close();
+  }
+});
+
+test('memory is never short for a reader: a flood that nobody takes is read and dropped', () => {
+  const rig = new Rig('following', 'plain', { slabsMax: 24, slabBytes: 80_000 });
+  const { path } = rig;
+  for (const to of [path.guestIn, path.out]) rig.near.get(to)!.stalled = true;
+  const frames = Array.from({ length: 300 }, (_, i) => udpFrame({ payload: Buffer.alloc(20_000, i) }));
+  for (const from of [path.in, path.guestOut]) {
+    rig.write(from, framed(...frames));
+    rig.pump();
+    assert.equal(rig.near.get(from)!.unreadBytes(), 0);
+  }
+  assert.ok(path.slabsInUse < 24);
+  assert.ok(path.drops.in.frames > 0 && path.drops.guestOut.frames > 0);
+  for (const to of [path.guestIn, path.out]) rig.near.get(to)!.unstall();
+  same(rig.client(arpFrame()).slice(-1), [arpFrame()]);
+  same(rig.vm(arpFrame()).slice(-1), [arpFrame()]);
   rig.close();
 });
 

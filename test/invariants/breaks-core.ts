@@ -60,8 +60,8 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/dropin/rewrite-path.ts',
-    find: "new FramePort('guest-in', this.slabs, framing)",
-    put: "new FramePort('guest-in', this.slabs, framing, 60)",
+    find: 'new FramePort(name, this.slabs, framing, 0,',
+    put: 'new FramePort(name, this.slabs, framing, 60,',
     message: 'frames with a virtio-net header are not padded',
     test: 'test/dropin/rewrite-path.test.ts',
   },

@@ -10,6 +10,20 @@ export const DROPIN: readonly Break[] = [
     test: 'test/dropin/compare-path.test.ts',
   },
   {
+    file: 'src/dropin/compare-path.ts',
+    find: '    this.primaryRoom = hasPrimarySlabs ? primaryRoom : 0;',
+    put: '    this.primaryRoom = hasPrimarySlabs || primaryRoom > 0 ? primaryRoom : 0;',
+    message: 'no slab was left for the ',
+    test: 'test/dropin/compare-path.test.ts',
+  },
+  {
+    file: 'src/dropin/compare-path.ts',
+    find: '    this.phase = this.isComparing ? ',
+    put: '    this.primaryIn.pauseReading();\n    this.phase = this.isComparing ? ',
+    message: ' port, which reads always, was paused',
+    test: 'test/dropin/compare-path.test.ts',
+  },
+  {
     file: 'src/dropin/stream-keeper.ts',
     find: '    if (!this.attached) return;\n    this.attached = false;\n',
     put: '    if (!this.attached) return;\n',
