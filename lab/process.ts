@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ColoError } from '../src/error.ts';
+import { startProblem } from '../src/qemu/start-problem.ts';
 
 export type RunResult = { readonly status: number; readonly stdout: string; readonly stderr: string };
 
@@ -60,7 +61,9 @@ export function run(command: readonly string[], options: SpawnOptions = {}): Pro
     }
     child.on('error', (error) =>
       reject(
-        new ColoError('COLO_SETUP_TOOL', `cannot start ${command[0]}: ${error.message}`, { cause: error }),
+        new ColoError('COLO_SETUP_TOOL', `cannot start ${command[0]}: ${startProblem(command[0], error)}`, {
+          cause: error,
+        }),
       ),
     );
     child.on('close', (code, signal) => resolve({ status: signal === null ? (code ?? 1) : 128, ...out }));

@@ -1,5 +1,5 @@
 /** Chooses the QEMU that the lab runs: the machine's own if it is new enough, else a private one. */
-import { existsSync } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError } from '../src/error.ts';
 import { workingAccelerator } from './accelerator.ts';
@@ -106,5 +106,15 @@ function isNewEnough(version: string): boolean {
 
 async function onPath(name: string): Promise<string | null> {
   const folders = (process.env.PATH ?? '').split(':').filter((folder) => folder !== '');
-  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path)) ?? null;
+  return folders.map((folder) => join(folder, name)).find(isRunnable) ?? null;
+}
+
+/** Whether this user may run the file: a folder of PATH may be unreadable, and a file no program. */
+function isRunnable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }

@@ -20,6 +20,7 @@ import { ColoError } from '../error.ts';
 import { acceptsUnix } from '../io/unix-socket.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
 import { emulationNote, isBrokenSeries } from '../qemu/capabilities.ts';
+import { startProblem } from '../qemu/start-problem.ts';
 import { print, printJson, safe } from './output.ts';
 
 /** `advice` is what to do; '' if `ok`. */
@@ -174,10 +175,7 @@ function runQemu(config: NodeConfig, args: string[], input = ''): { stdout: stri
     env: { ...process.env, ...config.vm.env },
   });
   if (error !== undefined) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    const why =
-      code === 'ENOENT' ? 'there is no such program' : code === 'ETIMEDOUT' ? 'it does not end' : message;
-    return { stdout: '', problem: why };
+    return { stdout: '', problem: startProblem(program, error) };
   }
   if (status === 0) return { stdout, problem: null };
   const why = stderr.trim().split('\n').at(-1) || `it ended with ${signal ?? `exit code ${status}`}`;

@@ -18,6 +18,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { ColoError, invariant } from '../error.ts';
+import { startProblem } from './start-problem.ts';
 
 /** QEMU's reason for ending is its last line or two. */
 export const STDERR_BYTES_MAX = 4096;
@@ -166,7 +167,8 @@ function spawnChild(options: StartOptions, stderr: 'pipe' | 'ignore'): Promise<C
   }
   return new Promise((resolve, reject) => {
     const fail = (error: Error): void => {
-      const text = `cannot start ${program}: ${error.message}; is it installed, and is vm.command right?`;
+      const why = startProblem(program, error);
+      const text = `cannot start ${program}: ${why}; is it installed, and is vm.command right?`;
       reject(new ColoError('COLO_QEMU_START', text, { cause: error }));
     };
     let child: ChildProcess;

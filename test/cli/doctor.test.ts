@@ -77,6 +77,13 @@ test('a machine without problems passes, and no file is left behind', async () =
 test('a QEMU that is absent, too old, without COLO or without the NIC is a problem', async () => {
   const absent = of(await examine(config({ command: '[/no/such/qemu]' }), kvm), 'QEMU');
   assert.deepEqual([absent.ok, absent.found], [false, '/no/such/qemu: there is no such program']);
+  // A folder of PATH with something that nobody may run makes the kernel report another error than for nothing at all.
+  writeFileSync(join(folder, 'qemu-none'), '', { mode: 0o644 });
+  const path = process.env.PATH;
+  process.env.PATH = `${folder}:${path}`;
+  const hidden = of(await examine(config({ command: '[qemu-none]' }), kvm), 'QEMU');
+  process.env.PATH = path;
+  assert.equal(hidden.found, 'qemu-none: there is no such program in PATH that this user may run');
   assert.match(of(await examine(config({ version: '7.1.0' }), kvm), 'QEMU').found, /7\.1\.0 is too old/);
   assert.equal(of(await examine(config({ version: 'unknown' }), kvm), 'QEMU').ok, false);
   assert.match(

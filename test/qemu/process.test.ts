@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { probeExitWithParent, QemuProcess } from '../../src/qemu/process.ts';
@@ -19,11 +22,38 @@ function lives(pid: number): boolean {
 }
 
 test('a program that does not exist cannot be started', async () => {
-  const error = { code: 'COLO_QEMU_START', message: /qemu-system-none.*ENOENT/ };
+  // Which of the two it is depends on the folders in this user's PATH.
+  const error = {
+    code: 'COLO_QEMU_START',
+    message: /qemu-system-none: there is no such program( in PATH|;)/,
+  };
   await assert.rejects(QemuProcess.start({ argv: ['qemu-system-none'] }), error);
   await assert.rejects(QemuProcess.start({ argv: [] }), { code: 'COLO_QEMU_START' });
   await assert.rejects(QemuProcess.start({ argv: [node, 'a\0b'] }), { code: 'COLO_QEMU_START' });
   await assert.rejects(probeExitWithParent(['qemu-system-none']), { code: 'COLO_QEMU_START' });
+});
+
+test('a program that this user may not run cannot be started, wherever it is', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'colo-path-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  // No one may run it, not even root, whom a folder without permissions would not stop.
+  const file = join(folder, 'qemu-system-none');
+  writeFileSync(file, '', { mode: 0o644 });
+  await assert.rejects(QemuProcess.start({ argv: [file] }), {
+    code: 'COLO_QEMU_START',
+    message: /qemu-system-none: this user may not run it/,
+  });
+  for (const PATH of [folder, `${folder}:/bin`, `/bin:${folder}`]) {
+    const missing = {
+      code: 'COLO_QEMU_START',
+      message: /qemu-system-none: there is no such program in PATH that this user may run/,
+    };
+    await assert.rejects(QemuProcess.start({ argv: ['qemu-system-none'], env: { PATH } }), missing);
+    await assert.rejects(probeExitWithParent(['qemu-system-none'], { PATH }), missing);
+  }
+  // An empty folder hides nothing.
+  const error = { message: /qemu-system-none: there is no such program;/ };
+  await assert.rejects(QemuProcess.start({ argv: ['qemu-system-none'], env: { PATH: '/bin' } }), error);
 });
 
 test('an exit has the status and the last line of stderr, and aborts the signal', async () => {
