@@ -3,9 +3,15 @@ import type { DiffReport, Finding, FoundFrame, SideCounts } from '../diff/report
 import { formatCount, formatMs, safe } from './output.ts';
 
 const ROW_BYTES = 16;
+/** Findings about a frame that has no counterpart: its bytes differ from nothing. */
+const WITHOUT_BYTES = ['wait-primary', 'wait-secondary', 'gap-in-primary', 'gap-in-secondary'];
 
 export function diffText(report: DiffReport): string {
-  return [...summary(report), ...report.findings.flatMap((found, i) => ['', ...findingText(found, i + 1)])]
+  return [
+    ...summary(report),
+    ...report.findings.flatMap((found, i) => ['', ...findingText(found, i + 1)]),
+    ...gapsText(report),
+  ]
     .concat(
       report.findingsLeftOut > 0
         ? ['', `${formatCount(report.findingsLeftOut)} more; show them with --max N or --json --max N`]
@@ -31,6 +37,7 @@ function summary(report: DiffReport): string[] {
     ['matched', count(compared.matched, 'frame')],
     ['harmless', count(compared.harmless, 'frame')],
     ['held', `${count(compared.heldAtEnd, 'frame')} at the end`],
+    ...partly(report),
     [
       'divergences',
       diverged === 0
@@ -45,6 +52,18 @@ function summary(report: DiffReport): string[] {
     ...report.warnings.map((warning): [string, string] => ['warning', safe(warning)]),
   ];
   return rows.map(([name, text]) => `${name.padEnd(13)}${text}`);
+}
+
+/** What a recording does not have, if that occurred. */
+function partly({ compared }: DiffReport): [string, string][] {
+  const { inGaps, duplicates, nearBeginning } = compared;
+  const parts: [number, string][] = [
+    [inGaps, 'with bytes that a file lacks'],
+    [nearBeginning, 'near the beginning, whose counterpart may lie before it'],
+    [duplicates, 'captured twice'],
+  ];
+  const seen = parts.filter(([n]) => n > 0).map(([n, what]) => `${formatCount(n)} ${what}`);
+  return seen.length === 0 ? [] : [['partly', seen.join(', ')]];
 }
 
 function sideText({
@@ -103,8 +122,27 @@ function findingText(found: Finding, number: number): string[] {
         : `    the secondary sent as much ${formatMs(cameAfterMs)} later`,
     );
   else if (reason === 'wait-secondary') lines.push('    the primary has not sent as much');
-  else lines.push(...dump('primary', primary), ...dump('secondary', secondary));
+  else if (reason === 'held')
+    lines.push('    the files end before it is known whether the secondary sends the same');
+  else if (reason === 'gap-in-secondary')
+    lines.push("    the secondary's file has a gap here, and goes on behind it");
+  else if (reason === 'gap-in-primary')
+    lines.push("    the primary's file has a gap here, and goes on behind it");
+  if (!WITHOUT_BYTES.includes(reason))
+    lines.push(...dump('primary', primary), ...dump('secondary', secondary));
   return lines;
+}
+
+/** The bytes that neither file has: what follows them was compared. */
+function gapsText({ gaps }: DiffReport): string[] {
+  return gaps
+    .filter((gap) => gap.in === 'neither')
+    .flatMap(({ flow, timeMs, at, bytes }) => [
+      '',
+      `gap ${(timeMs / 1000).toFixed(6)} s, byte ${formatCount(at)}`,
+      `    ${flow}`,
+      `    compared on, behind a gap of ${formatCount(bytes)} bytes that is in neither file`,
+    ]);
 }
 
 function frameText(side: string, frame: FoundFrame | null): string {

@@ -178,6 +178,11 @@ export class Comparator {
     return released;
   }
 
+  /** A TCP flow is compared no longer (a recording does not have all of it): its held PVM frames leave, and it is forgotten. */
+  abandon(key: Int32Array): void {
+    this.holding.abandon(key);
+  }
+
   /** Drops everything; nothing of it is released. */
   discard(): void {
     this.holding.discard();

@@ -310,6 +310,16 @@ export class Holding {
     return released;
   }
 
+  /** The caller compares a flow no longer: releases its held PVM frames, drops its SVM frames, and forgets it. Not for fragments. */
+  abandon(key: Int32Array): void {
+    const id = this.table.find(key);
+    if (id === NO_FLOW) return;
+    const flow = this.flow.moveTo(id);
+    while (flow.primary.head !== NO_FRAME) this.releaseHeld(this.frames.dequeue(flow.primary), 'commit');
+    while (flow.secondary.head !== NO_FRAME) this.dropHead(flow.secondary);
+    this.forgetFlow(id);
+  }
+
   /** Drops everything; nothing of it is released. */
   discard(): void {
     for (const list of [this.primary, this.secondary]) {

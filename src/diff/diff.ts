@@ -20,6 +20,8 @@ import { toMicros } from './wait-histogram.ts';
 /** About 30 MB of full frames: enough for several connections. */
 const SURVEY_FRAMES_MAX = 20_000;
 const PROGRESS_FRAMES = 16_384;
+/** The VMs' output for the same input may be so far apart: what is nearer to the beginning may have its counterpart before it. */
+const MARGIN_MS = 2000;
 
 const [PRIMARY_VM, SECONDARY_VM, UPLINK_IN] = CAPTURE_INTERFACES;
 
@@ -152,14 +154,15 @@ export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
       hashSeed,
       findingsMax,
       startMs,
+      knownFromMs: Math.max(primary.recorded.ms, secondary.recorded.ms) + MARGIN_MS,
     });
-    const endMs = await play(primary, secondary, replay, options);
+    const { endMs, primaryEndMs } = await play(primary, secondary, replay, options);
     for (const side of [primary, secondary]) {
       const { output, input, foreign, frames } = side.counts;
       invariant(output + input + foreign === frames, 'a captured frame was counted as no kind, or as two');
       refuseSilence(side, vm.mac);
     }
-    const compared = replay.finish();
+    const compared = replay.finish(primaryEndMs);
     const durationMs = toMicros(Math.max(0, endMs - startMs));
     const taken = Object.values(compared.checkpoints).reduce((sum, count) => sum + count, 0);
     return {
@@ -173,6 +176,7 @@ export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
       checkpointsPerSecond: durationMs === 0 ? 0 : taken / (durationMs / 1000),
       findings: replay.findings,
       findingsLeftOut: replay.findingsLeftOut,
+      gaps: replay.gaps,
       warnings: warningsOf(primary, secondary, replay),
     };
   } finally {
@@ -181,8 +185,13 @@ export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
   }
 }
 
-/** Plays both files, merged by time. Returns the time at which the comparison ended. */
-async function play(primary: Side, secondary: Side, replay: Replay, options: DiffOptions): Promise<number> {
+/** Plays both files, merged by time. Returns the times at which the comparison and the primary's file ended. */
+async function play(
+  primary: Side,
+  secondary: Side,
+  replay: Replay,
+  options: DiffOptions,
+): Promise<{ endMs: number; primaryEndMs: number }> {
   const bytesTotal = primary.file.bytesTotal + secondary.file.bytesTotal;
   // A frame that one VM sent just before the other's capture begins may have its counterpart in that.
   const beginMs = Math.max(primary.recorded.ms, secondary.recorded.ms) - ASSUMED_CHECKPOINT_MS;
@@ -206,12 +215,12 @@ async function play(primary: Side, secondary: Side, replay: Replay, options: Dif
       else if (comparing) replay.secondary(recorded, counts);
       else if (!over && isPrimary) replay.skipPrimary(recorded);
       else if (!over) replay.skipSecondary(recorded);
-    } else if (kind === INPUT && comparing && isPrimary) replay.input(recorded);
+    } else if (kind === INPUT && comparing) replay.input(isPrimary ? 'primary' : 'secondary', recorded);
     await side.next();
     if (++frames % PROGRESS_FRAMES === 0)
       options.onProgress(primary.file.bytesRead + secondary.file.bytesRead, bytesTotal);
   }
-  return endMs;
+  return { endMs, primaryEndMs: primary.recorded.ms };
 }
 
 async function surveyOf(path: string): Promise<Survey> {

@@ -1,12 +1,10 @@
-/** The findings of a replay: describes divergences and waits, with the bytes around them, up to `findingsMax`. */
+/** The findings of a replay: describes divergences, waits and gaps, with the bytes around them, up to `findingsMax`. */
 import { seqAtOrBefore, seqDiff } from '../flow/sequence.ts';
-import type { Instant } from '../units.ts';
-import type { PacketView } from '../wire/packet.ts';
 import { TCP_ACK } from '../wire/tcp.ts';
 import { excerptOf, firstPayloadDifference, firstStreamDifference, flagsOf } from './explain.ts';
 import { type FlowRecord, isBareAck, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
-import type { Finding, FoundFrame } from './report.ts';
+import type { Finding, FoundFrame, GapReport } from './report.ts';
 import { toMicros } from './wait-histogram.ts';
 
 /** An SVM frame that a PVM frame differs from, and where in both payloads. */
@@ -14,6 +12,9 @@ type Counterpart = { frame: StoredFrame; primaryOffset: number; secondaryOffset:
 
 export class Findings {
   readonly list: Finding[] = [];
+  readonly gaps: GapReport[] = [];
+  /** All findings, and those of them that are not in the list. */
+  total = 0;
   leftOut = 0;
   private readonly store: FrameStore;
   private readonly findingsMax: number;
@@ -24,6 +25,16 @@ export class Findings {
     this.store = store;
     this.findingsMax = findingsMax;
     this.startMs = startMs;
+  }
+
+  sort(): void {
+    this.list.sort((a, b) => a.timeMs - b.timeMs);
+    this.gaps.sort((a, b) => a.timeMs - b.timeMs);
+  }
+
+  /** What is found from now on is only counted. */
+  get isFull(): boolean {
+    return this.list.length >= this.findingsMax;
   }
 
   /** A PVM frame differs. `other`: the SVM frame that it was compared with, or null if it was with none. */
@@ -37,6 +48,8 @@ export class Findings {
   primaryWaited(frame: StoredFrame): void {
     const { flow, seqEnd, ack, hash, sinceMs } = frame;
     const finding = this.add('wait-primary', flow, frame, null, null);
+    frame.blamed = true;
+    frame.finding = finding;
     if (finding !== null) flow.addLate({ finding, seqEnd, ack, hash, sinceMs });
   }
 
@@ -45,16 +58,74 @@ export class Findings {
     this.add('wait-secondary', frame.flow, null, frame, null);
   }
 
-  /** Notes if the SVM frame in the view is what a PVM frame had waited for too long. */
-  noteLate(flow: FlowRecord, view: PacketView, hash: number, nowMs: Instant): void {
-    const end = (view.seq + view.seqLength) | 0;
+  /** A PVM datagram that waited too long differs from one of the SVM: its finding, if it has one, becomes that of a divergence. */
+  differed(reason: string, primary: StoredFrame, other: StoredFrame): void {
+    const { finding, flow } = primary;
+    if (!primary.blamed) {
+      this.diverged(reason, primary, other);
+      return;
+    }
+    if (finding === null) return;
+    const { primaryOffset, secondaryOffset } = this.differenceOf(primary, other);
+    finding.reason = reason;
+    finding.primary = this.describe(primary, primaryOffset);
+    finding.secondary = this.describe(other, secondaryOffset);
+    const waits = flow.late.findIndex((late) => late.finding === finding);
+    if (waits >= 0) flow.late.splice(waits, 1);
+  }
+
+  /** A segment differs in bytes that came behind a gap. */
+  differedInGap(
+    primary: StoredFrame,
+    secondary: StoredFrame,
+    primaryOffset: number,
+    secondaryOffset: number,
+  ): void {
+    const counterpart = { primaryOffset, secondaryOffset };
+    this.add('diverged-bytes', primary.flow, primary, secondary, counterpart);
+  }
+
+  /** Too much is held: a checkpoint is due, whatever the VMs send. */
+  pressed(reason: string, primary: StoredFrame | undefined, secondary: StoredFrame | undefined): void {
+    const shown = primary ?? secondary;
+    if (shown !== undefined) this.add(reason, shown.flow, primary ?? null, secondary ?? null, null);
+  }
+
+  /** The recordings end before it is known whether the SVM would have sent the same. `other` is what it did send, if anything. */
+  heldAtEnd(frame: StoredFrame): void {
+    const other = nearest(frame);
+    const counterpart = other === undefined ? null : this.differenceOf(frame, other);
+    this.add('held', frame.flow, frame, other ?? null, counterpart);
+  }
+
+  /** A gap is over. `only`: a frame of the one recording that has the bytes. */
+  gap(gap: GapReport, only: { side: 'primary' | 'secondary'; frame: StoredFrame } | null): void {
+    const timeMs = toMicros(gap.timeMs - this.startMs);
+    if (this.gaps.length < this.findingsMax) this.gaps.push({ ...gap, timeMs });
+    if (only === null) return;
+    const { side, frame } = only;
+    if (side === 'primary') this.add('gap-in-secondary', frame.flow, frame, null, null);
+    else this.add('gap-in-primary', frame.flow, null, frame, null);
+  }
+
+  /** Notes if an SVM segment is what a PVM segment had waited for too long. */
+  noteLate(segment: StoredFrame): void {
+    const { flow } = segment;
     for (let i = 0; i < flow.late.length; i++) {
-      const { finding, seqEnd, ack, hash: wanted, sinceMs } = flow.late[i];
-      const acked = (view.tcpFlags & TCP_ACK) !== 0 && seqAtOrBefore(ack, view.ack);
-      if (flow.tcp ? !(seqAtOrBefore(seqEnd, end) && acked) : hash !== wanted) continue;
-      finding.cameAfterMs = toMicros(nowMs - sinceMs);
+      const { finding, seqEnd, ack, sinceMs } = flow.late[i];
+      const acked = (segment.flags & TCP_ACK) !== 0 && seqAtOrBefore(ack, segment.ack);
+      if (!seqAtOrBefore(seqEnd, segment.seqEnd) || !acked) continue;
+      finding.cameAfterMs = toMicros(segment.sinceMs - sinceMs);
       flow.late.splice(i--, 1);
     }
+  }
+
+  /** The same for a datagram. */
+  noteLateDatagram({ flow, hash, sinceMs }: StoredFrame): void {
+    const at = flow.late.findIndex((late) => late.hash === hash);
+    if (at < 0) return;
+    flow.late[at].finding.cameAfterMs = toMicros(sinceMs - flow.late[at].sinceMs);
+    flow.late.splice(at, 1);
   }
 
   private differenceOf(primary: StoredFrame, other: StoredFrame): Counterpart {
@@ -72,8 +143,9 @@ export class Findings {
     secondary: StoredFrame | null,
     offsets: { primaryOffset: number; secondaryOffset: number } | null,
   ): Finding | null {
+    this.total++;
     const earlierInFlow = flow.findings++;
-    if (this.list.length >= this.findingsMax) {
+    if (this.isFull) {
       this.leftOut++;
       return null;
     }
@@ -100,7 +172,7 @@ export class Findings {
       frame: frame.number,
       atMs: toMicros(frame.fileMs),
       flags: flagsOf(bytes),
-      payloadOffset: offset,
+      payloadOffset: offset + frame.trimmed,
       hex,
     };
   }
@@ -110,7 +182,7 @@ const NOWHERE = { primaryOffset: 0, secondaryOffset: 0 };
 
 /** Returns the retained SVM frame at the place of `primary`, or else the first one, bare ACKs left out. */
 function nearest({ flow, seq, seqEnd }: StoredFrame): StoredFrame | undefined {
-  const candidates = [...flow.retained].filter((other) => !isBareAck(other));
+  const candidates = [...flow.retained].filter((other) => !isBareAck(other) && other.origin !== 'filler');
   const isNear = (other: StoredFrame) => seqDiff(other.seqEnd, seq) >= 0 && seqDiff(seqEnd, other.seq) >= 0;
   return flow.tcp ? (candidates.find(isNear) ?? candidates[0]) : candidates[0];
 }

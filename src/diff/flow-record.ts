@@ -1,10 +1,13 @@
-/** What a replay knows of one flow. Sequence numbers are the PVM's. */
-import { describeFlowKey } from '../flow/key.ts';
-import { seqBefore, seqDiff } from '../flow/sequence.ts';
+/** What a replay knows of one flow. Sequence numbers are the PVM's, unless said otherwise. */
+import { describeFlowKey, localPort } from '../flow/key.ts';
+import { seqAtOrBefore, seqBefore, seqDiff } from '../flow/sequence.ts';
 import type { Instant, SlabId } from '../units.ts';
-import { TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import type { PacketView } from '../wire/packet.ts';
+import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import type { FrameBytes } from './explain.ts';
 import { RecentPayloads } from './recent-payloads.ts';
-import type { Finding } from './report.ts';
+import type { Finding, Side } from './report.ts';
+import type { StreamFinder } from './stream-finder.ts';
 
 /** A PVM frame that the comparator holds, or an SVM frame that is retained until clients have all of it. */
 export type StoredFrame = {
@@ -24,11 +27,53 @@ export type StoredFrame = {
   seqEnd: number;
   ack: number;
   flags: number;
+  payload: number;
   payloadBytes: number;
   /** A datagram's payload, and its number in the flow, from 1. */
   hash: number;
   ordinal: number;
+  /** Payload bytes that were cut off its front, because they lie before the part that is compared. */
+  trimmed: number;
+  /** `filler`: stands for bytes that a recording does not have. `behind-gap`: some of its bytes are such, and not compared. */
+  origin: 'recorded' | 'behind-gap' | 'filler';
+  /** Its wait was a finding, which cost a checkpoint. */
+  blamed: boolean;
+  finding: Finding | null;
 };
+
+/** Describes the frame in the view, which the store has placed. */
+export function storedFrame(
+  frame: Pick<
+    StoredFrame,
+    'flow' | 'number' | 'fileMs' | 'sinceMs' | 'slab' | 'at' | 'length' | 'hash' | 'ordinal'
+  >,
+  view: PacketView,
+): StoredFrame {
+  const { flow, number, fileMs, sinceMs, slab, at, length, hash, ordinal } = frame;
+  return {
+    flow,
+    number,
+    fileMs,
+    sinceMs,
+    slab,
+    at,
+    length,
+    index: -1,
+    bytes: null,
+    seq: view.seq,
+    seqEnd: (view.seq + view.seqLength) | 0,
+    ack: view.ack,
+    flags: view.tcpFlags,
+    payload: view.payload,
+    payloadBytes: view.payloadBytes,
+    hash,
+    ordinal,
+    trimmed: 0,
+    origin: 'recorded',
+    blamed: false,
+    finding: null,
+  };
+}
 
 /** Returns true for a segment that only acknowledges. */
 export function isBareAck({ flow, flags, payloadBytes }: StoredFrame): boolean {
@@ -36,13 +81,43 @@ export function isBareAck({ flow, flags, payloadBytes }: StoredFrame): boolean {
 }
 
 /** Returns true for an SVM frame that has more than an ACK which the PVM has not sent yet. */
-export function isAhead({ flow, flags, seqEnd }: StoredFrame): boolean {
+export function isAhead({ flow, flags, seqEnd, origin }: StoredFrame): boolean {
+  if (origin === 'filler') return false;
   if (!flow.tcp || flow.primaryEnd === null || (flags & (TCP_SYN | TCP_RST)) !== 0) return true;
   return seqBefore(flow.primaryEnd, seqEnd);
 }
 
+/** Returns true for an SVM segment of which the PVM has sent everything, its ACK included: nothing waits for it. */
+export function isStale(frame: StoredFrame): boolean {
+  const { flow, origin, flags, ack } = frame;
+  if (!flow.tcp || origin === 'filler' || isAhead(frame)) return false;
+  if ((flags & TCP_ACK) === 0 || flow.primaryReset) return true;
+  return flow.primaryAck !== null && seqAtOrBefore(ack, flow.primaryAck);
+}
+
 /** A PVM frame whose wait was over before its counterpart came, which may still come. */
 export type LateWait = { finding: Finding; seqEnd: number; ack: number; hash: number; sinceMs: number };
+
+/** What a recording had at the place of a gap: the frame as it was. */
+export type Fill = { frame: StoredFrame; bytes: FrameBytes; payload: number };
+
+export type Gap = {
+  from: number;
+  to: number;
+  /** Whose recording lacks the bytes, as far as is known. */
+  missing: Record<Side, boolean>;
+  fills: Record<Side, Fill[]>;
+  /** When it was noticed, and its place in the stream. */
+  sinceMs: Instant;
+  position: number;
+  /** A filler stands for a FIN at its end. */
+  hasFin: boolean;
+  /** Both recordings have the bytes, and they differ: that is reported once. */
+  differs: boolean;
+};
+
+/** A hash of a frame's payload, its IPv4 identification, and when it was sent. */
+export type SentFrame = { hash: number; id: number; ms: number };
 
 const LATE_WAITS_MAX = 16;
 
@@ -53,28 +128,68 @@ export class FlowRecord {
   readonly tcp: boolean;
   readonly held = new Set<StoredFrame>();
   readonly retained = new Set<StoredFrame>();
+  /** The VM has sent a frame of it. */
+  counted = false;
   findings = 0;
   divergences = 0;
-  /** TCP: compared from its SYN on, or since both VMs were seen to count alike. */
+  /** The latest datagram or RST of each VM, to recognise one that was captured twice. */
+  primaryLast: SentFrame | null = null;
+  secondaryLast: SentFrame | null = null;
+  /**
+   * It is known which frames of the two recordings belong together. TCP: from the SYN, or from where the same bytes were
+   * found (`fromSeq`). Datagrams: the flow began within both recordings, or a datagram of one was found in the other.
+   */
   placed = false;
-  /** A SYN lies before the part that is compared. */
-  synSkipped = false;
-  /** The SVM's numbers are the PVM's; null while neither is known. */
-  countsAlike: boolean | null = null;
-  /** Not compared: a frame was cut, or the VMs' numbers are too far apart. */
+  /** Not compared: a frame was cut, or it could not be placed. */
   leftOut = false;
-  /** The first sequence number that neither VM had passed when the flow was placed in its middle. */
+  readonly late: LateWait[] = [];
+
+  /* TCP. */
+  /** Number of connections that each VM has begun with a SYN, and its latest SYN's number in its own recording. */
+  primarySyns = 0;
+  secondarySyns = 0;
+  primaryIsn: number | null = null;
+  secondaryIsn: number | null = null;
+  /** The connection whose SYNs, or one of them, lie before the part that is compared. */
+  skippedSyns = 0;
+  /** The SVM's numbers are the PVM's since a checkpoint in the recordings; null while neither is known. */
+  countsAlike: boolean | null = null;
+  /** What is added to the SVM's numbers, if the flow was placed by its bytes; null if its SYNs tell. */
+  seqDelta: number | null = null;
+  finder: StreamFinder | null = null;
+  /** The first number that is compared of a flow that was placed in its middle. */
   fromSeq: number | null = null;
-  /** The end of what each VM has sent. */
+  /** The end of what each VM has sent. The SVM's is in its own numbers while the flow is not placed. */
   primaryEnd: number | null = null;
   secondaryEnd: number | null = null;
+  /** What each VM has acknowledged: the PVM at most, the SVM last. */
+  primaryAck: number | null = null;
+  secondaryAck: number | null = null;
+  /** Where the next bytes of each recording begin; null while that is not known. */
+  primaryNext: number | null = null;
+  secondaryNext: number | null = null;
+  /** Payload bytes of the SVM's SYN, and the connection of which the SVM sent more before the PVM's SYN was known. */
+  secondarySynBytes = 0;
+  untrackedSyns = 0;
+  /** The SVM's last ACK from before the compared part was handed to the comparator. */
+  ackHanded = false;
+  /** The PVM has reset the connection. */
+  primaryReset = false;
+  readonly gaps: Gap[] = [];
+
+  /* Datagrams. */
   primaryDatagrams = 0;
   secondaryDatagrams = 0;
+  /** A hash of the client's first datagram in each recording, if it came before any of the VM's. */
+  primaryFirstInput: number | null = null;
+  secondaryFirstInput: number | null = null;
   /** PVM datagrams that left without a counterpart: the SVM may send them later. */
   readonly awaitedFromSecondary = new RecentPayloads();
   /** SVM datagrams that were given up: the PVM may send them later. */
   readonly awaitedFromPrimary = new RecentPayloads();
-  readonly late: LateWait[] = [];
+  /** The same PVM datagrams as frames, oldest first. */
+  readonly unmatched: StoredFrame[] = [];
+
   /** A sequence number and its place in the stream. */
   private knownSeq = 0;
   private knownAt = 0;
@@ -88,6 +203,11 @@ export class FlowRecord {
 
   get name(): string {
     return describeFlowKey(this.key);
+  }
+
+  /** The VM's port. */
+  get localPort(): number {
+    return localPort(this.key);
   }
 
   /** The stream begins at `seq`. */

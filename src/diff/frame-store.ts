@@ -94,6 +94,11 @@ export class FrameStore {
     if (frame.bytes === null) this.slabs.unref(frame.slab);
   }
 
+  copyOf(frame: StoredFrame): Uint8Array {
+    const { bytes, at, length } = this.bytesOf(frame);
+    return Uint8Array.prototype.slice.call(bytes, at, at + length);
+  }
+
   bytesOf(frame: StoredFrame): FrameBytes {
     if (frame.bytes !== null) return { bytes: frame.bytes, at: 0, length: frame.length };
     return { bytes: this.slabs.buffer(frame.slab), at: frame.at, length: frame.length };
@@ -111,9 +116,8 @@ export class FrameStore {
   private moveOut(): void {
     for (const frame of this.retained.values()) {
       if (frame.bytes !== null) continue;
-      const { slab, at, length } = frame;
-      frame.bytes = Uint8Array.prototype.slice.call(this.slabs.buffer(slab), at, at + length);
-      this.slabs.unref(slab);
+      frame.bytes = this.copyOf(frame);
+      this.slabs.unref(frame.slab);
     }
   }
 

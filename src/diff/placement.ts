@@ -1,113 +1,259 @@
 /**
  * The flows of a replay, and from which place on a TCP connection is compared.
  *
- * A connection whose SYN was seen is compared from there. One that began before is compared if the VMs' sequence numbers
- * are within NEAR_SEQ of each other, as they are after a real checkpoint: from the first number on that neither had
- * passed. If they are farther apart, it is left out. A connection with a frame that was cut is left out, too, until its
- * next SYN.
+ * A connection whose SYNs both recordings have is compared from there. One that began before a recording, or whose SYN a
+ * recording lost, is compared from the place on at which the same bytes are found in both (stream-finder.ts): from the first
+ * number that neither VM had passed. If its SYNs are known although they are not compared, or if the SVM's recording is in
+ * the PVM's numbers, its place is known as soon as both VMs have sent a segment.
+ *
+ * A connection that cannot be placed, or that has a frame that was cut, is left out until its next SYN.
  */
-import { FLOW_KEY_WORDS, writeOutputKey } from '../flow/key.ts';
-import { seqAtOrBefore, seqDiff, seqMax } from '../flow/sequence.ts';
+import { FLOW_KEY_WORDS, writeInputKey, writeOutputKey } from '../flow/key.ts';
+import { seqAtOrBefore, seqBefore, seqDiff, seqMax } from '../flow/sequence.ts';
 import { FlowTable } from '../flow/table.ts';
 import { PACKET, type PacketView } from '../wire/packet.ts';
-import { TCP_SYN } from '../wire/tcp.ts';
+import { TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
 import { FlowRecord } from './flow-record.ts';
+import type { Side } from './report.ts';
+import { StreamFinder } from './stream-finder.ts';
 
 /** Larger than usual windows: numbers farther apart have nothing to do with each other. */
-const NEAR_SEQ = 1 << 23;
+export const NEAR_SEQ = 1 << 23;
+
+/**
+ * What to do with a segment. `abandon`: a recording lacks the connection's SYN, so what is held of it cannot be compared; the
+ * segment itself is left out.
+ */
+export type Place = 'compare' | 'leave-out' | 'abandon';
 
 export class Placement {
-  readonly counts = { flows: 0, flowsLeftOut: 0 };
+  private readonly counts = { flows: 0, flowsLeftOut: 0, flowsSearched: 0 };
   private readonly view: PacketView;
+  private readonly translating: boolean;
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
   private readonly table: FlowTable;
   private flows: FlowRecord[] = [];
+  private created = 0;
 
-  /** All methods are about the frame in `view`. */
-  constructor(view: PacketView, flowsMax: number, hashSeed: number) {
+  private readonly onForget: (flow: FlowRecord) => void;
+
+  /**
+   * All methods are about the frame in `view`. `translating`: the SVM's recording is in its own numbers. `onForget` is called
+   * with each flow that is forgotten because the table is full.
+   */
+  constructor(options: {
+    view: PacketView;
+    flowsMax: number;
+    hashSeed: number;
+    translating: boolean;
+    onForget: (flow: FlowRecord) => void;
+  }) {
+    const { view, flowsMax, hashSeed, translating } = options;
+    this.onForget = options.onForget;
     this.view = view;
+    this.translating = translating;
     this.table = new FlowTable(flowsMax, hashSeed);
   }
 
+  /** Number of flows, and of those that were not compared, or not to their end. */
+  get flowCounts(): { flows: number; flowsLeftOut: number } {
+    const { flows, flowsLeftOut, flowsSearched } = this.counts;
+    return { flows, flowsLeftOut: flowsLeftOut + flowsSearched };
+  }
+
+  /** The flows that have not been forgotten. */
+  get known(): readonly FlowRecord[] {
+    return this.flows;
+  }
+
+  /** Returns the flow of a VM's frame. */
   flowOf(bytes: Uint8Array): FlowRecord {
     writeOutputKey(bytes, this.view, this.key);
-    let id = this.table.find(this.key);
-    if (id >= 0) return this.flows[id];
-    if (this.table.size === this.table.flowsMax) {
-      // Stored frames have their own reference. A connection that continues is one that is first seen in its middle.
-      this.table.clear();
-      this.flows = [];
-    }
-    id = this.table.insert(this.key);
-    this.counts.flows++;
-    const flow = new FlowRecord(this.counts.flows, this.key, this.view.kind === PACKET.tcp);
-    this.flows[id] = flow;
+    const flow = this.find();
+    if (!flow.counted) this.counts.flows++;
+    flow.counted = true;
     return flow;
   }
 
-  /** Notes a PVM segment. Returns true if it can be compared. */
-  placePrimary(flow: FlowRecord): boolean {
-    const { view } = this;
-    const end = (view.seq + view.seqLength) | 0;
-    if ((view.tcpFlags & TCP_SYN) !== 0) {
-      if (!this.placeAtSyn(flow)) return false;
-      flow.begin((view.seq + 1) | 0);
-      flow.primaryEnd = end;
-      return true;
-    }
-    flow.pass(view.seq);
-    flow.primaryEnd = flow.primaryEnd === null ? end : seqMax(flow.primaryEnd, end);
-    if (flow.placed) return !this.isBeforePlace(flow, end);
-    this.placeInMiddle(flow);
-    return false;
+  /** Returns the flow of a client's frame. */
+  flowOfInput(bytes: Uint8Array): FlowRecord {
+    writeInputKey(bytes, this.view, this.key);
+    return this.find();
   }
 
-  /** Notes an SVM segment. Returns true if it can be compared. */
-  placeSecondary(flow: FlowRecord): boolean {
+  /** Notes a PVM segment. */
+  placePrimary(flow: FlowRecord, bytes: Uint8Array): Place {
     const { view } = this;
     const end = (view.seq + view.seqLength) | 0;
-    if ((view.tcpFlags & TCP_SYN) !== 0) return this.placeAtSyn(flow);
-    if (flow.placed) return !this.isBeforePlace(flow, end);
+    const isSyn = (view.tcpFlags & TCP_SYN) !== 0;
+    if ((view.tcpFlags & TCP_ACK) !== 0)
+      flow.primaryAck =
+        isSyn || flow.primaryAck === null ? view.ack : seqMax<number>(flow.primaryAck, view.ack);
+    if (isSyn) {
+      const isNew = this.noteSyn(flow, 'primary', view.seq);
+      if (isNew) this.beginAtSyn(flow, 'primary');
+      if (isNew) flow.primaryEnd = end;
+      return flow.placed && !flow.leftOut ? 'compare' : 'leave-out';
+    }
+    const first = flow.primaryEnd === null;
+    flow.pass(view.seq);
+    flow.primaryEnd = flow.primaryEnd === null ? end : seqMax(flow.primaryEnd, end);
+    if (flow.leftOut) return 'leave-out';
+    if (flow.placed) {
+      if (!first || flow.secondarySyns <= flow.primarySyns) return this.fromPlaceOn(flow, end);
+      // The SVM's SYN is there, but the PVM's is not.
+      flow.primarySyns = flow.secondarySyns;
+      this.unplace(flow);
+      return 'abandon';
+    }
+    this.search(flow, 'primary', bytes);
+    return 'leave-out';
+  }
+
+  /** Notes an SVM segment, which is in the PVM's numbers if they are known. `recordedSeq` is its own number. */
+  placeSecondary(flow: FlowRecord, bytes: Uint8Array, recordedSeq: number): Place {
+    const { view } = this;
+    const end = (view.seq + view.seqLength) | 0;
+    if ((view.tcpFlags & TCP_ACK) !== 0) flow.secondaryAck = view.ack;
+    if ((view.tcpFlags & TCP_SYN) !== 0) {
+      if (this.noteSyn(flow, 'secondary', recordedSeq)) this.beginAtSyn(flow, 'secondary');
+      return flow.placed && !flow.leftOut ? 'compare' : 'leave-out';
+    }
+    const first = flow.secondaryEnd === null;
     flow.secondaryEnd = flow.secondaryEnd === null ? end : seqMax(flow.secondaryEnd, end);
-    this.placeInMiddle(flow);
-    return false;
+    if (flow.leftOut) return 'leave-out';
+    if (flow.placed) {
+      if (!first || flow.primarySyns <= flow.secondarySyns) return this.fromPlaceOn(flow, end);
+      flow.secondarySyns = flow.primarySyns;
+      this.unplace(flow);
+      return 'abandon';
+    }
+    this.search(flow, 'secondary', bytes);
+    return 'leave-out';
+  }
+
+  /** Notes a SYN from before the part that is compared. */
+  skipSyn(flow: FlowRecord, side: Side): void {
+    this.noteSyn(flow, side, this.view.seq);
+    flow.skippedSyns = Math.max(flow.primarySyns, flow.secondarySyns);
+  }
+
+  /** The recordings do not have enough of the flow to compare it from its SYN. */
+  unplace(flow: FlowRecord): void {
+    flow.placed = false;
+    flow.secondaryEnd = null;
+    flow.primaryNext = null;
+    flow.secondaryNext = null;
+    flow.fromSeq = null;
+    flow.seqDelta = null;
+    flow.ackHanded = false;
   }
 
   leaveOut(flow: FlowRecord): void {
     if (flow.leftOut) return;
+    this.endSearch(flow);
     flow.leftOut = true;
     this.counts.flowsLeftOut++;
   }
 
-  /** Returns false if a SYN before the compared part began the connection: this one repeats it, or is its counterpart. */
-  private placeAtSyn(flow: FlowRecord): boolean {
-    if (flow.synSkipped && !flow.placed) return false;
-    if (flow.leftOut) this.takeIn(flow);
-    flow.placed = true;
-    flow.fromSeq = null;
+  private find(): FlowRecord {
+    let id = this.table.find(this.key);
+    if (id >= 0) return this.flows[id];
+    if (this.table.size === this.table.flowsMax) {
+      // Stored frames have their own reference. A connection that continues is one that is first seen in its middle.
+      for (const flow of this.flows) this.onForget(flow);
+      this.table.clear();
+      this.flows = [];
+    }
+    id = this.table.insert(this.key);
+    const flow = new FlowRecord(++this.created, this.key, this.view.kind === PACKET.tcp);
+    this.flows[id] = flow;
+    return flow;
+  }
+
+  /** Returns true if the SYN begins a connection, and is not repeated. */
+  private noteSyn(flow: FlowRecord, side: Side, isn: number): boolean {
+    if (side === 'primary') {
+      if (flow.primaryIsn === isn) return false;
+      flow.primarySyns = Math.max(flow.primarySyns + 1, flow.secondarySyns);
+      flow.primaryIsn = isn;
+      if (flow.secondarySyns < flow.primarySyns) flow.secondaryIsn = null;
+      return true;
+    }
+    if (flow.secondaryIsn === isn) return false;
+    flow.secondarySyns = Math.max(flow.secondarySyns + 1, flow.primarySyns);
+    flow.secondaryIsn = isn;
     return true;
   }
 
-  /** The counterpart of a segment before the flow's place is not known. */
-  private isBeforePlace(flow: FlowRecord, end: number): boolean {
-    return flow.fromSeq !== null && this.view.seqLength > 0 && seqAtOrBefore(end, flow.fromSeq);
+  private beginAtSyn(flow: FlowRecord, side: Side): void {
+    this.endSearch(flow);
+    // The other VM's SYN was skipped: the connection is placed in its middle.
+    if (flow.skippedSyns === Math.max(flow.primarySyns, flow.secondarySyns)) {
+      if (flow.primarySyns === flow.secondarySyns) this.unplace(flow);
+      return;
+    }
+    if (flow.leftOut) this.counts.flowsLeftOut--;
+    flow.leftOut = false;
+    flow.placed = true;
+    flow.fromSeq = null;
+    flow.seqDelta = null;
+    flow.ackHanded = false;
+    if (side === 'secondary') return;
+    const { view } = this;
+    flow.begin((view.seq + 1) | 0);
+    flow.primaryNext = (view.seq + view.seqLength) | 0;
+    flow.secondaryNext = null;
   }
 
-  private placeInMiddle(flow: FlowRecord): void {
+  /** The counterpart of a segment before the flow's place is not known. */
+  private fromPlaceOn(flow: FlowRecord, end: number): Place {
+    const { fromSeq } = flow;
+    const { seq } = this.view;
+    if (fromSeq === null) return 'compare';
+    if (seqDiff(seq, fromSeq) > NEAR_SEQ) flow.fromSeq = null;
+    else if (seqBefore(seq, fromSeq) && seqAtOrBefore(end, fromSeq)) return 'leave-out';
+    return 'compare';
+  }
+
+  private search(flow: FlowRecord, side: Side, bytes: Uint8Array): void {
+    const { view } = this;
+    const { primaryIsn, secondaryIsn, primarySyns, secondarySyns } = flow;
+    const synsKnown = primaryIsn !== null && secondaryIsn !== null && primarySyns === secondarySyns;
+    if (!this.translating || synsKnown) {
+      this.placeInMiddle(flow, 0);
+      return;
+    }
+    if (flow.finder === null) {
+      flow.finder = new StreamFinder();
+      this.counts.flowsSearched++;
+    }
+    const { seq, ack, payload, payloadBytes } = view;
+    const distance = flow.finder.add(side, { seq, ack, bytes, at: payload, length: payloadBytes });
+    if (distance !== null) {
+      flow.seqDelta = distance;
+      this.placeInMiddle(flow, distance);
+    } else if (flow.finder.isHopeless) this.leaveOut(flow);
+  }
+
+  private placeInMiddle(flow: FlowRecord, distance: number): void {
     const { primaryEnd, secondaryEnd } = flow;
-    if (primaryEnd === null || secondaryEnd === null || flow.leftOut) return;
-    if (Math.abs(seqDiff(primaryEnd, secondaryEnd)) > NEAR_SEQ) {
+    if (primaryEnd === null || secondaryEnd === null) return;
+    const end = (secondaryEnd + distance) | 0;
+    if (Math.abs(seqDiff(primaryEnd, end)) > NEAR_SEQ) {
       this.leaveOut(flow);
       return;
     }
+    this.endSearch(flow);
     flow.placed = true;
-    flow.fromSeq = seqMax(primaryEnd, secondaryEnd);
+    flow.secondaryEnd = end;
+    flow.fromSeq = seqMax(primaryEnd, end);
+    flow.primaryNext = flow.fromSeq;
+    flow.secondaryNext = flow.fromSeq;
   }
 
-  /** A new connection on the ports of one that was left out. */
-  private takeIn(flow: FlowRecord): void {
-    flow.leftOut = false;
-    flow.synSkipped = false;
-    this.counts.flowsLeftOut--;
+  private endSearch(flow: FlowRecord): void {
+    if (flow.finder !== null) this.counts.flowsSearched--;
+    flow.finder = null;
   }
 }

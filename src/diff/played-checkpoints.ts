@@ -3,15 +3,16 @@
  *
  * After a commit the comparator has forgotten all SVM frames. Those that were not confirmed are handed to it again, since
  * the SVM will not send them again. Some are given up instead: the datagram that a PVM datagram differed from, frames
- * that were ahead for too long, and all if the checkpoint was for a full table. A datagram that only one VM has sent so
- * far is remembered by its payload (recent-payloads.ts): its counterpart may come later.
+ * that were ahead for too long, and all if the checkpoint was for a full table. A frame of which the PVM has sent everything is
+ * forgotten after so long. Datagrams that are withheld (datagrams.ts) are none of the comparator's.
  */
 import type { CheckpointPolicy } from '../checkpoint/policy.ts';
 import type { Comparator } from '../compare/comparator.ts';
 import { invariant } from '../error.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
 import type { Instant } from '../units.ts';
-import { isAhead, type StoredFrame } from './flow-record.ts';
+import type { Datagrams } from './datagrams.ts';
+import { isAhead, isStale, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
 
 /** A checkpoint of a small guest; the configuration's default waits are bounds around it. */
@@ -28,8 +29,10 @@ export class PlayedCheckpoints {
   private readonly store: FrameStore;
   /** Null if the SVM's recording is in the PVM's numbers. */
   private readonly translator: SvmTranslator | null;
+  private readonly datagrams: Datagrams;
 
   constructor(options: {
+    datagrams: Datagrams;
     comparator: Comparator;
     policy: CheckpointPolicy;
     store: FrameStore;
@@ -39,6 +42,7 @@ export class PlayedCheckpoints {
     this.policy = options.policy;
     this.store = options.store;
     this.translator = options.translator;
+    this.datagrams = options.datagrams;
   }
 
   /** Takes a checkpoint and counts it. `instead`: the SVM datagram that differed from a PVM datagram. */
@@ -55,7 +59,6 @@ export class PlayedCheckpoints {
       held.size === comparator.primary.frames,
       'the replay holds other PVM frames than the comparator',
     );
-    for (const { flow, hash } of held.values()) if (!flow.tcp) flow.awaitedFromSecondary.add(hash);
     const before = [...retained.values()];
     comparator.commit();
     invariant(held.size === 0, 'a commit left PVM frames in the replay');
@@ -64,30 +67,38 @@ export class PlayedCheckpoints {
     const isFull = reason.startsWith('limit-');
     for (const frame of before) {
       const { flow, hash } = frame;
-      if (!flow.tcp && flow.awaitedFromSecondary.has(hash)) {
-        flow.awaitedFromSecondary.take(hash);
+      if (this.datagrams.withheld.has(frame) && !isFull) continue;
+      if (!flow.tcp && flow.awaitedFromSecondary.take(hash, nowMs)) {
         this.matchedLate++;
         store.forget(frame);
         continue;
       }
-      const waitedLong =
-        reason === 'wait-secondary' && isAhead(frame) && nowMs - frame.sinceMs >= secondaryMs;
-      if (frame === instead || isFull || waitedLong) this.giveUp(frame);
+      const waitedLong = reason === 'wait-secondary' && nowMs - frame.sinceMs >= secondaryMs;
+      if (waitedLong && isStale(frame)) store.forget(frame);
+      else if (frame === instead || isFull || (waitedLong && isAhead(frame))) this.giveUp(frame, nowMs);
       else this.handInAgain(frame, nowMs);
     }
   }
 
-  /** Gives up the oldest SVM frame. */
-  giveUpOldest(): void {
-    const [frame] = this.store.retained.values();
-    this.unmatched++;
-    this.store.forget(frame);
+  /** A checkpoint that was taken had another reason: that is known only now. */
+  rename(from: string, to: string): void {
+    const { byReason } = this;
+    byReason[from]--;
+    if (byReason[from] === 0) delete byReason[from];
+    byReason[to] = (byReason[to] ?? 0) + 1;
   }
 
-  private giveUp(frame: StoredFrame): void {
+  /** Gives up the oldest SVM frame. */
+  giveUpOldest(nowMs: Instant): void {
+    const [frame] = this.store.retained.values();
+    this.giveUp(frame, nowMs);
+  }
+
+  private giveUp(frame: StoredFrame, nowMs: Instant): void {
     const { flow, hash } = frame;
     this.unmatched++;
-    if (!flow.tcp) flow.awaitedFromPrimary.add(hash);
+    if (!flow.tcp) flow.awaitedFromPrimary.add(hash, nowMs);
+    this.datagrams.withheld.delete(frame);
     this.store.forget(frame);
   }
 

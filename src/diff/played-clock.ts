@@ -15,26 +15,39 @@ const SECONDARY_LOOK_MS = 50;
 /** A pause in a recording may be longer than the bisection should take steps for. */
 const BISECTED_MS_MAX = 86_400_000;
 
+export type ClockHost = {
+  /** Settles what is overdue, or says that it cannot be settled yet. It is called until nothing is overdue. */
+  onOverdue(overdue: NonNullable<Overdue>): 'settled' | 'later';
+  /** A moment that must not be passed without a call of `onDeadline`, which then moves it. */
+  deadlineMs(): number;
+  onDeadline(): void;
+};
+
 export class PlayedClock {
   nowMs = Number.NEGATIVE_INFINITY as Instant;
   private readonly comparator: Comparator;
   private readonly policy: CheckpointPolicy;
-  private readonly onOverdue: (overdue: NonNullable<Overdue>) => void;
+  private readonly host: ClockHost;
   private secondaryLookMs = Number.NEGATIVE_INFINITY;
 
-  constructor(
-    comparator: Comparator,
-    policy: CheckpointPolicy,
-    onOverdue: (overdue: NonNullable<Overdue>) => void,
-  ) {
+  constructor(comparator: Comparator, policy: CheckpointPolicy, host: ClockHost) {
     this.comparator = comparator;
     this.policy = policy;
-    this.onOverdue = onOverdue;
+    this.host = host;
   }
 
-  /** Moves on to `ms`, unless that has passed. `onOverdue` must settle what is overdue: it is called until nothing is. */
+  /** Moves on to `ms`, unless that has passed. */
   advanceTo(ms: Instant): void {
+    const { host } = this;
     if (ms <= this.nowMs) return;
+    for (let due = host.deadlineMs(); due <= ms; due = host.deadlineMs()) {
+      if (due > this.nowMs) this.moveTo(due as Instant);
+      host.onDeadline();
+    }
+    this.moveTo(ms);
+  }
+
+  private moveTo(ms: Instant): void {
     const { comparator } = this;
     const { waits } = this.policy;
     while (comparator.oldestWaitMs(ms) >= waits.dataMs || ms >= this.secondaryLookMs) {
@@ -47,7 +60,7 @@ export class PlayedClock {
         'a wait was over before the replay last looked, or is not yet',
       );
       this.nowMs = moment;
-      this.onOverdue(overdue);
+      if (this.host.onOverdue(overdue) === 'later') break;
     }
     this.nowMs = ms;
   }

@@ -1,27 +1,42 @@
 /**
  * Datagrams of one flow that one VM sent and that found no counterpart: hashes of the latest payloads.
  *
- * Datagrams are compared in order, first to first. In a recording a VM continues as it was after a checkpoint, so one late
- * or lost datagram would shift the comparison for good. A datagram that is found here belongs to an earlier one of the
- * other VM, and leaves the order of the others as it is.
+ * In a recording a VM continues as it was after a checkpoint, and a recording may have lost a datagram or begin after it. A
+ * datagram that is found here belongs to an earlier one of the other VM, and leaves the order of the others as it is.
+ *
+ * Limits: the latest RECENT_MAX payloads, for RECENT_MS each.
  */
 const RECENT_MAX = 64;
+const RECENT_MS = 5000;
+const NONE: number[] = [];
 
 export class RecentPayloads {
-  private readonly hashes: number[] = [];
+  /* Most flows need none. */
+  private hashes: number[] = NONE;
+  private times: number[] = NONE;
 
-  add(hash: number): void {
+  add(hash: number, ms: number): void {
+    if (this.hashes === NONE) {
+      this.hashes = [];
+      this.times = [];
+    }
     this.hashes.push(hash);
-    if (this.hashes.length > RECENT_MAX) this.hashes.shift();
+    this.times.push(ms);
+    if (this.hashes.length > RECENT_MAX) this.removeAt(0);
   }
 
-  has(hash: number): boolean {
-    return this.hashes.includes(hash);
+  /** Returns true and removes the payload if it was added within RECENT_MS before `ms`. */
+  take(hash: number, ms: number): boolean {
+    while (this.times.length > 0 && ms - this.times[0] > RECENT_MS) this.removeAt(0);
+    const at = this.hashes.indexOf(hash);
+    if (at < 0) return false;
+    this.removeAt(at);
+    return true;
   }
 
-  /** Removes a hash and all older ones, whose counterparts will not come any more. */
-  take(hash: number): void {
-    this.hashes.splice(0, this.hashes.indexOf(hash) + 1);
+  private removeAt(at: number): void {
+    this.hashes.splice(at, 1);
+    this.times.splice(at, 1);
   }
 }
 

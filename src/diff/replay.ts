@@ -5,17 +5,15 @@
  * translate/svm-translator.ts, checkpoint/policy.ts). Time (played-clock.ts) and checkpoints (played-checkpoints.ts) are
  * played around it.
  *
- * The replay takes a checkpoint where the policy asks for one, and held output leaves as at a real one. A real one also
- * makes the SVM a copy of the PVM; in a recording the SVM continues as it was. Three things follow:
- * - The translation is never forgotten. If the recording contains real checkpoints, the VMs count alike from then on. The
- *   replay notices it when the PVM has sent the same bytes at the recorded place (sent-segments.ts).
- * - The SVM will not send again what it had sent ahead of the PVM, so the replay hands it to the comparator again after a
- *   commit: exactly the frames that were not confirmed.
- * - A flow that differed is compared on from the place that the PVM has reached, and its differences are counted: the
- *   later ones may follow from the first. Datagrams have no place: one that comes late, or that only one VM sent, is
- *   recognised by its payload, and the flow is in step again.
+ * A recording is not what a VM sent: it begins and ends somewhere, and lacks frames. Nobody is blamed for that. TCP segments
+ * reach the comparator through streams.ts, datagrams through datagrams.ts, which know what can be compared.
  *
- * Which connections are compared, and from where: placement.ts. What is found: findings.ts.
+ * The replay takes a checkpoint where the policy asks for one, and held output leaves as at a real one. A real one also
+ * makes the SVM a copy of the PVM; in a recording the SVM continues as it was. So the translation is never forgotten, what
+ * the SVM had sent ahead of the PVM is handed to the comparator again after a commit, and a flow that differed is compared on
+ * from the place that the PVM has reached: its later differences may follow from the first.
+ *
+ * Each counted checkpoint has a finding (findings.ts), and a flow of which PVM output is held at the end has one, too.
  */
 import { CheckpointPolicy, type PolicyLimits } from '../checkpoint/policy.ts';
 import { COMPARE_AS, compareAs } from '../compare/classes.ts';
@@ -23,22 +21,24 @@ import { Comparator, type Overdue } from '../compare/comparator.ts';
 import { AT, INDEX, NO_FRAME, SLAB } from '../compare/held-frames.ts';
 import { LESSON } from '../compare/lesson.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
+import { invariant } from '../error.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
 import type { FrameId, Instant, SlabId } from '../units.ts';
-import { readI32 } from '../wire/bytes.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
-import { TCP, TCP_SYN } from '../wire/tcp.ts';
+import { TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import { Blame } from './blame.ts';
+import { Datagrams } from './datagrams.ts';
 import type { FrameBytes } from './explain.ts';
 import { Findings } from './findings.ts';
-import { type FlowRecord, isAhead, isBareAck, oldest, type StoredFrame } from './flow-record.ts';
+import { type FlowRecord, type StoredFrame, storedFrame } from './flow-record.ts';
 import { FrameStore } from './frame-store.ts';
 import { Placement } from './placement.ts';
 import { ASSUMED_CHECKPOINT_MS, PlayedCheckpoints } from './played-checkpoints.ts';
 import { PlayedClock } from './played-clock.ts';
 import { hashBytes } from './recent-payloads.ts';
-import type { Finding, ReplayCounts, SideCounts } from './report.ts';
-import { SentSegments, sumOf } from './sent-segments.ts';
+import type { Finding, GapReport, ReplayCounts, Side, SideCounts } from './report.ts';
+import { Streams } from './streams.ts';
 import { toMicros, WaitHistogram } from './wait-histogram.ts';
 
 /** A frame of a recording: its bytes, its number in the file, and its time. */
@@ -59,30 +59,32 @@ const WAITS: PolicyLimits = {
 };
 /** No translation is forgotten between two checkpoints, so a replay has room for more than a node needs. */
 const REPLAY_LIMITS: Limits = { ...LIMITS, translationsMax: 1 << 18 };
+/** In place of the hash of an ICMP error: what it quotes is compared by the comparator. */
+const QUOTE_HASH = 0x51;
 
 export class Replay {
   private readonly limits: Limits;
+  private readonly knownFromMs: number;
   private readonly store: FrameStore;
   private readonly comparator: Comparator;
   private readonly translator: SvmTranslator;
-  private readonly translating: boolean;
   private readonly policy = new CheckpointPolicy(WAITS);
   private readonly clock: PlayedClock;
   private readonly checkpoints: PlayedCheckpoints;
   private readonly view = new PacketView();
   private readonly placement: Placement;
+  private readonly streams: Streams;
+  private readonly datagrams: Datagrams;
   private readonly found: Findings;
-  private readonly sent = new SentSegments();
+  private readonly blame: Blame;
   private readonly waits = new WaitHistogram();
+  /** The frame that a method is about. */
+  private current: RecordedFrame | null = null;
   /** The SVM datagram that differed since the last checkpoint. */
   private instead: StoredFrame | undefined;
-  private readonly counts = {
-    matched: 0,
-    matchedLate: 0,
-    harmless: 0,
-    releasedByCheckpoint: 0,
-    flowsDiverged: 0,
-  };
+  /** Held frames leave because their flow cannot be compared. */
+  private abandoning = false;
+  private readonly counts = { matched: 0, harmless: 0, releasedByCheckpoint: 0, inGaps: 0, flowsDiverged: 0 };
   private readonly divergences: Record<string, number> = {};
 
   constructor(options: {
@@ -92,16 +94,18 @@ export class Replay {
     findingsMax: number;
     /** The zero of the findings' times. */
     startMs: number;
+    /** What lies before may have its counterpart before one of the recordings. */
+    knownFromMs?: number;
     limits?: Limits;
   }) {
-    const { hashSeed } = options;
+    const { hashSeed, translate: translating } = options;
     const limits = options.limits ?? REPLAY_LIMITS;
     this.limits = limits;
-    this.translating = options.translate;
+    this.knownFromMs = options.knownFromMs ?? Number.NEGATIVE_INFINITY;
     this.store = new FrameStore(limits);
-    const { slabs } = this.store;
-    this.placement = new Placement(this.view, limits.flowsMax, hashSeed);
-    this.found = new Findings(this.store, options.findingsMax, options.startMs);
+    const { view, store, knownFromMs } = this;
+    const { slabs } = store;
+    this.found = new Findings(store, options.findingsMax, options.startMs);
     this.translator = new SvmTranslator(hashSeed, limits);
     this.comparator = new Comparator(
       slabs,
@@ -116,10 +120,58 @@ export class Replay {
       'plain',
       limits,
     );
-    const { comparator, policy, store } = this;
-    this.clock = new PlayedClock(comparator, policy, (overdue) => this.onOverdue(overdue));
-    const translator = options.translate ? this.translator : null;
-    this.checkpoints = new PlayedCheckpoints({ comparator, policy, store, translator });
+    const { comparator, policy, found } = this;
+    this.clock = new PlayedClock(comparator, policy, {
+      onOverdue: (overdue) => this.onOverdue(overdue),
+      deadlineMs: () => this.datagrams.deadline(this.policy.waits.secondaryMs),
+      onDeadline: () => this.datagrams.giveUpOldest(this.clock.nowMs),
+    });
+    const { clock } = this;
+    this.datagrams = new Datagrams({
+      view,
+      store,
+      comparator,
+      found,
+      knownFromMs,
+      host: {
+        differed: (primary, secondary) => this.onDatagramsDiffer(primary, secondary),
+        unmatched: (frame) => {
+          found.secondaryWaited(frame);
+          this.checkpoints.take('wait-secondary', clock.nowMs, undefined);
+        },
+      },
+    });
+    const translator = translating ? this.translator : null;
+    const { datagrams } = this;
+    this.blame = new Blame({ store, policy, datagrams, knownFromMs });
+    this.checkpoints = new PlayedCheckpoints({ comparator, policy, store, translator, datagrams });
+    this.placement = new Placement({
+      view,
+      flowsMax: limits.flowsMax,
+      hashSeed,
+      translating,
+      onForget: (flow) => this.streams.closeGaps(flow),
+    });
+    this.streams = new Streams({
+      view,
+      store,
+      placement: this.placement,
+      translator,
+      host: {
+        get nowMs(): Instant {
+          return clock.nowMs;
+        },
+        describe: (flow, slab, at, length) => this.describe(flow, slab, at, length, 0, 0),
+        hand: (side, frame) => this.hand(side, frame),
+        abandon: (flow) => this.abandon(flow),
+        differ: (primary, secondary, primaryOffset, secondaryOffset) => {
+          this.countDivergence('diverged-bytes', primary.flow);
+          found.differedInGap(primary, secondary, primaryOffset, secondaryOffset);
+          this.checkpoints.take('diverged-bytes', clock.nowMs, undefined);
+        },
+        close: (gap, only) => found.gap(gap, only),
+      },
+    });
   }
 
   get findings(): readonly Finding[] {
@@ -130,91 +182,62 @@ export class Replay {
     return this.found.leftOut;
   }
 
+  get gaps(): readonly GapReport[] {
+    return this.found.gaps;
+  }
+
   /** The translator is full: a connection that began later was not translated. */
   get translationsFull(): boolean {
     return this.translator.size >= this.limits.translationsMax;
   }
 
-  /** Takes a client's frame, as the PVM received it, and may change its bytes. */
-  input({ bytes, at, length, ms }: RecordedFrame): void {
+  /** Takes a client's frame, as the VM of that side received it, and may change its bytes. */
+  input(side: Side, { bytes, at, length, ms }: RecordedFrame): void {
     this.clock.advanceTo(ms);
-    this.translator.input(bytes, at, length);
+    const { view } = this;
+    if (ms < this.knownFromMs) {
+      const kind = parsePacket(bytes, at, length, view);
+      if (kind !== PACKET.malformed && kind !== PACKET.tcp) {
+        const hash = hashBytes(bytes, view.payload, view.payloadBytes);
+        this.datagrams.input(this.placement.flowOfInput(bytes), side, hash);
+      }
+    }
+    if (side === 'primary') this.translator.input(bytes, at, length);
   }
 
   /** Takes a frame that the PVM sent. */
   primary(frame: RecordedFrame, side: SideCounts): void {
-    this.clock.advanceTo(frame.ms);
-    const { view } = this;
-    if (!this.look(frame, side)) return;
-    const flow = this.placement.flowOf(frame.bytes);
-    const { tcp } = flow;
-    const ordinal = ++flow.primaryDatagrams;
-    const compared = tcp ? this.placement.placePrimary(flow) : true;
-    if (!compared || flow.leftOut) {
-      side.leftOut++;
-      return;
-    }
-    if (tcp && view.payloadBytes > 0)
-      this.sent.add(flow.number, view.seq, sumOf(frame.bytes, view.payload, view.payloadBytes));
-    const hash = tcp ? 0 : hashBytes(frame.bytes, view.payload, view.payloadBytes);
-    if (!tcp && flow.awaitedFromPrimary.has(hash) && oldest(flow.retained)?.hash !== hash) {
-      flow.awaitedFromPrimary.take(hash);
-      this.counts.matched++;
-      this.counts.matchedLate++;
-      this.waits.add(0);
-      return;
-    }
-    const held = this.stored(frame, flow, this.store.place(frame), hash, ordinal);
-    this.store.hold(held);
-    this.comparator.primaryFrame(held.slab, held.at, held.length, this.clock.nowMs);
+    const flow = this.flowOf('primary', frame, side);
+    if (flow === null) return;
+    if (flow.tcp) {
+      if (!this.streams.primary(frame, flow)) side.leftOut++;
+    } else this.primaryDatagram(frame, flow, side);
     this.afterFrame();
   }
 
   /** Takes a frame that the SVM sent. */
   secondary(frame: RecordedFrame, side: SideCounts): void {
-    this.clock.advanceTo(frame.ms);
-    const { view, store, clock } = this;
-    if (!this.look(frame, side)) return;
-    const flow = this.placement.flowOf(frame.bytes);
-    const { tcp } = flow;
-    const at = store.place(frame);
-    const bytes = store.slabs.buffer(store.slab);
-    if (tcp && this.translating) this.translate(frame, flow, bytes, at);
-    parsePacket(bytes, at, frame.length, view);
-    const ordinal = ++flow.secondaryDatagrams;
-    const compared = tcp ? this.placement.placeSecondary(flow) : true;
-    if (!compared || flow.leftOut) {
-      side.leftOut++;
-      store.unplace(at);
-      return;
-    }
-    const hash = tcp ? 0 : hashBytes(bytes, view.payload, view.payloadBytes);
-    this.found.noteLate(flow, view, hash, clock.nowMs);
-    if (!tcp && flow.awaitedFromSecondary.has(hash) && oldest(flow.held)?.hash !== hash) {
-      flow.awaitedFromSecondary.take(hash);
-      this.counts.matchedLate++;
-      store.unplace(at);
-      return;
-    }
-    const kept = this.stored(frame, flow, at, hash, ordinal);
-    store.retain(kept);
-    this.comparator.secondaryFrame(kept.slab, kept.at, kept.length, kept.index, clock.nowMs);
+    const flow = this.flowOf('secondary', frame, side);
+    if (flow === null) return;
+    if (flow.tcp) {
+      if (!this.streams.secondary(frame, flow)) side.leftOut++;
+    } else this.secondaryDatagram(frame, flow, side);
     this.afterFrame();
   }
 
   /** Takes a PVM frame from before the part that is compared: it may hold a connection's numbers. */
   skipPrimary(frame: RecordedFrame): void {
-    this.skip(frame, (flow, { bytes, at, length }, hash) => {
+    this.skip('primary', frame, (flow, { bytes, at, length }, hash) => {
       if (flow.tcp) this.translator.teach(LESSON.tcpSyn, 'current', bytes, at, length);
-      else flow.awaitedFromSecondary.add(hash);
+      else flow.awaitedFromSecondary.add(hash, frame.ms);
     });
   }
 
   /** Takes an SVM frame from before the part that is compared. */
   skipSecondary(frame: RecordedFrame): void {
-    this.skip(frame, (flow, { bytes, at, length }, hash) => {
+    this.skip('secondary', frame, (flow, { bytes, at, length }, hash) => {
       if (flow.tcp) this.translator.output(bytes, at, length);
-      else flow.awaitedFromPrimary.add(hash);
+      else flow.awaitedFromPrimary.add(hash, frame.ms);
     });
   }
 
@@ -223,17 +246,32 @@ export class Replay {
     return this.store.held.size > 0 && this.comparator.overdue(ms, this.policy.waits) !== 'wait-primary';
   }
 
-  finish(): ReplayCounts {
-    const { counts, waits, checkpoints } = this;
+  /** The recordings are over; the PVM's ended at `primaryEndMs`. */
+  finish(primaryEndMs: number = this.clock.nowMs): ReplayCounts {
+    const { counts, waits, checkpoints, datagrams, store, found } = this;
+    datagrams.finish(this.clock.nowMs, primaryEndMs);
+    for (const flow of this.placement.known) this.streams.closeGaps(flow);
+    const heldFlows = new Set<FlowRecord>();
+    for (const frame of store.held.values()) {
+      if (frame.origin === 'filler' || heldFlows.has(frame.flow)) continue;
+      heldFlows.add(frame.flow);
+      if (!frame.flow.leftOut) found.heldAtEnd(frame);
+    }
+    const taken = Object.values(checkpoints.byReason).reduce((sum, count) => sum + count, 0);
+    invariant(taken <= found.total, 'a checkpoint was counted without a finding');
+    found.sort();
     return {
-      ...this.placement.counts,
-      matched: counts.matched,
-      matchedLate: counts.matchedLate + checkpoints.matchedLate,
+      ...this.placement.flowCounts,
+      matched: counts.matched + datagrams.counts.matched,
+      matchedLate: datagrams.counts.matchedLate + checkpoints.matchedLate,
       harmless: counts.harmless,
       releasedByCheckpoint: counts.releasedByCheckpoint,
-      secondaryUnmatched: checkpoints.unmatched,
+      secondaryUnmatched: checkpoints.unmatched + datagrams.counts.unmatched,
       flowsDiverged: counts.flowsDiverged,
-      heldAtEnd: this.store.held.size,
+      heldAtEnd: store.held.size,
+      inGaps: counts.inGaps,
+      duplicates: datagrams.counts.duplicates,
+      nearBeginning: datagrams.counts.nearBeginning,
       divergences: this.divergences,
       checkpoints: checkpoints.byReason,
       waits: {
@@ -244,27 +282,95 @@ export class Replay {
     };
   }
 
-  /** Parses a frame. Returns false, and counts it, if the comparator does not need it. */
-  private look(frame: RecordedFrame, side: SideCounts): boolean {
+  /** Returns the flow of a frame, which is then in the view; or null, and counts the frame, if it is not compared. */
+  private flowOf(side: Side, frame: RecordedFrame, counts: SideCounts): FlowRecord | null {
+    this.clock.advanceTo(frame.ms);
+    this.current = frame;
     const { view } = this;
     const { bytes, at, length, originalLength } = frame;
     if (length < originalLength) {
-      side.cut++;
+      counts.cut++;
       // Its headers name the flow, which has a hole from here on.
       if (parsePacket(bytes, at, originalLength, view) !== PACKET.malformed)
         this.placement.leaveOut(this.placement.flowOf(bytes));
-      return false;
+      return null;
     }
     if (parsePacket(bytes, at, length, view) === PACKET.malformed) {
-      side.malformed++;
-      return false;
+      counts.malformed++;
+      return null;
     }
-    if (compareAs(view) !== COMPARE_AS.harmless) return true;
-    this.counts.harmless++;
-    return false;
+    if (compareAs(view) === COMPARE_AS.harmless) {
+      this.counts.harmless++;
+      return null;
+    }
+    const flow = this.placement.flowOf(bytes);
+    // Only a RST is as much as a second one: a TCP knows its other segments by their numbers.
+    const isReset = flow.tcp && (view.tcpFlags & TCP_RST) !== 0;
+    if (isReset && this.datagrams.isCopy(flow, side, bytes, view.seq, frame.ms)) return null;
+    return flow;
+  }
+
+  private primaryDatagram(frame: RecordedFrame, flow: FlowRecord, side: SideCounts): void {
+    const { datagrams, view, clock, store } = this;
+    const { nowMs } = clock;
+    const hash = this.hashOf(frame.bytes);
+    if (datagrams.isCopy(flow, 'primary', frame.bytes, hash, nowMs)) return;
+    flow.primaryDatagrams++;
+    if (flow.leftOut) side.leftOut++;
+    else if (datagrams.primary(flow, hash, nowMs)) this.waits.add(0);
+    else {
+      const { fragment } = view;
+      const at = store.place(frame);
+      parsePacket(store.slabs.buffer(store.slab), at, frame.length, view);
+      const { primaryDatagrams } = flow;
+      this.hand('primary', this.describe(flow, store.slab, at, frame.length, hash, primaryDatagrams));
+      if (!fragment) datagrams.settle(flow, nowMs);
+    }
+  }
+
+  private secondaryDatagram(frame: RecordedFrame, flow: FlowRecord, side: SideCounts): void {
+    const { datagrams, view, clock, store } = this;
+    const { nowMs } = clock;
+    const hash = this.hashOf(frame.bytes);
+    if (datagrams.isCopy(flow, 'secondary', frame.bytes, hash, nowMs)) return;
+    flow.secondaryDatagrams++;
+    if (flow.leftOut) side.leftOut++;
+    if (flow.leftOut || datagrams.secondary(flow, hash, nowMs)) return;
+    const { fragment } = view;
+    const at = store.place(frame);
+    parsePacket(store.slabs.buffer(store.slab), at, frame.length, view);
+    const { secondaryDatagrams } = flow;
+    const kept = this.describe(flow, store.slab, at, frame.length, hash, secondaryDatagrams);
+    if (fragment) {
+      this.hand('secondary', kept);
+      return;
+    }
+    store.retain(kept);
+    datagrams.withhold(kept);
+    datagrams.settle(flow, nowMs);
+  }
+
+  private hashOf(bytes: Uint8Array): number {
+    const { view } = this;
+    if (compareAs(view) === COMPARE_AS.quote) return QUOTE_HASH ^ view.icmpType;
+    return hashBytes(bytes, view.payload, view.payloadBytes);
+  }
+
+  private hand(side: Side, frame: StoredFrame): void {
+    const { store, comparator, clock } = this;
+    const { slab, at, length } = frame;
+    if (side === 'primary') {
+      store.hold(frame);
+      comparator.primaryFrame(slab, at, length, clock.nowMs);
+      return;
+    }
+    if (frame.flow.tcp && frame.origin !== 'filler') this.found.noteLate(frame);
+    store.retain(frame);
+    comparator.secondaryFrame(slab, at, length, frame.index, clock.nowMs);
   }
 
   private skip(
+    side: Side,
     frame: RecordedFrame,
     learn: (flow: FlowRecord, frame: FrameBytes, hash: number) => void,
   ): void {
@@ -275,65 +381,42 @@ export class Replay {
     const syn = (view.tcpFlags & TCP_SYN) !== 0;
     if (view.kind === PACKET.tcp && !syn) return;
     const flow = this.placement.flowOf(bytes);
-    if (syn) flow.synSkipped = true;
-    learn(flow, frame, flow.tcp ? 0 : hashBytes(bytes, view.payload, view.payloadBytes));
+    if (syn) this.placement.skipSyn(flow, side);
+    learn(flow, frame, flow.tcp ? 0 : this.hashOf(bytes));
   }
 
-  /** Translates an SVM segment in place, unless the VMs count alike. The view is of the recorded frame. */
-  private translate(frame: RecordedFrame, flow: FlowRecord, bytes: Buffer, at: number): void {
-    const { view, translator, sent } = this;
-    const recorded = view.seq;
-    const seqAt = at + view.l4 - frame.at + TCP.seq;
-    translator.output(bytes, at, frame.length);
-    const translated = readI32(bytes, seqAt);
-    if ((view.tcpFlags & TCP_SYN) !== 0) {
-      flow.countsAlike = null;
-      return;
-    }
-    if (translated === recorded) return;
-    if (view.payloadBytes > 0) {
-      const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
-      const alike = sent.has(flow.number, recorded, sum);
-      if (alike !== sent.has(flow.number, translated, sum)) flow.countsAlike = alike;
-    }
-    if (flow.countsAlike === true) bytes.set(frame.bytes.subarray(frame.at, frame.at + frame.length), at);
-  }
-
-  /** Describes the frame in the view, which the store has placed at `at`. */
-  private stored(
-    frame: RecordedFrame,
+  private describe(
     flow: FlowRecord,
+    slab: SlabId,
     at: number,
+    length: number,
     hash: number,
     ordinal: number,
   ): StoredFrame {
-    const { view } = this;
-    return {
-      flow,
-      number: frame.number,
-      fileMs: frame.fileMs,
-      sinceMs: this.clock.nowMs,
-      slab: this.store.slab,
-      at,
-      length: frame.length,
-      index: -1,
-      bytes: null,
-      seq: view.seq,
-      seqEnd: (view.seq + view.seqLength) | 0,
-      ack: view.ack,
-      flags: view.tcpFlags,
-      payloadBytes: view.payloadBytes,
-      hash,
-      ordinal,
-    };
+    const { view, current, clock } = this;
+    const frame = { number: current?.number ?? 0, fileMs: current?.fileMs ?? 0, sinceMs: clock.nowMs };
+    return storedFrame({ ...frame, flow, slab, at, length, hash, ordinal }, view);
+  }
+
+  /** The recordings lack something of the flow: what is held of it leaves, and it is placed anew. */
+  private abandon(flow: FlowRecord): void {
+    this.abandoning = true;
+    this.comparator.abandon(flow.key);
+    this.abandoning = false;
+    for (const frame of [...flow.retained]) this.store.forget(frame);
+    this.streams.closeGaps(flow);
   }
 
   private onRelease(slab: SlabId, at: number, cause: string): void {
+    const { counts } = this;
     const frame = this.store.heldAt(slab, at);
+    if (cause === 'commit' && !frame.flow.tcp) this.datagrams.left(frame);
     this.store.release(frame);
+    if (frame.origin === 'filler' || this.abandoning) return;
     this.waits.add(this.clock.nowMs - frame.sinceMs);
-    if (cause === 'commit') this.counts.releasedByCheckpoint++;
-    else this.counts.matched++;
+    if (cause === 'commit') counts.releasedByCheckpoint++;
+    else if (frame.origin === 'behind-gap') counts.inGaps++;
+    else counts.matched++;
   }
 
   /** A frame that was given up may still be in the comparator, and is confirmed later. */
@@ -345,37 +428,57 @@ export class Replay {
   private onDiverged(reason: DivergenceReason, primary: FrameId, secondary: FrameId): void {
     const { words } = this.comparator.frames;
     const frame = this.store.heldAt(words[primary + SLAB] as SlabId, words[primary + AT]);
-    const { flow } = frame;
     const other = secondary === NO_FRAME ? undefined : this.store.retained.get(words[secondary + INDEX]);
     this.policy.diverged(reason);
+    this.countDivergence(reason, frame.flow);
+    this.instead = frame.flow.tcp ? undefined : other;
+    this.found.diverged(reason, frame, other ?? null);
+  }
+
+  private onDatagramsDiffer(primary: StoredFrame, secondary: StoredFrame): void {
+    const reason = primary.payloadBytes === secondary.payloadBytes ? 'diverged-bytes' : 'diverged-length';
+    this.countDivergence(reason, primary.flow);
+    // Its checkpoint was taken when the PVM's datagram had waited for too long.
+    if (primary.blamed) this.checkpoints.rename('wait-primary', reason);
+    this.found.differed(reason, primary, secondary);
+  }
+
+  private countDivergence(reason: DivergenceReason, flow: FlowRecord): void {
     this.divergences[reason] = (this.divergences[reason] ?? 0) + 1;
     if (flow.divergences++ === 0) this.counts.flowsDiverged++;
-    this.instead = flow.tcp ? undefined : oldest(flow.retained);
-    this.found.diverged(reason, frame, other ?? null);
   }
 
   /** A frame may have made a checkpoint due. */
   private afterFrame(): void {
-    const { nowMs } = this.clock;
-    const reason = this.policy.due(nowMs, null, this.comparator.pressure());
-    if (reason !== null) this.checkpoints.take(reason, nowMs, this.takeInstead());
-    if (this.store.isFull) this.checkpoints.giveUpOldest();
+    const { clock, comparator, store, datagrams, limits } = this;
+    const { nowMs } = clock;
+    const isFull = datagrams.withheld.size >= limits.heldSecondaryMax;
+    const reason = this.policy.due(nowMs, null, isFull ? 'limit-frames' : comparator.pressure());
+    if (reason !== null) {
+      if (reason.startsWith('limit-')) this.found.pressed(reason, first(store.held), first(store.retained));
+      this.checkpoints.take(reason, nowMs, this.takeInstead());
+    }
+    if (store.isFull) this.checkpoints.giveUpOldest(nowMs);
   }
 
-  private onOverdue(overdue: NonNullable<Overdue>): void {
+  private onOverdue(overdue: NonNullable<Overdue>): 'settled' | 'later' {
     const { nowMs } = this.clock;
-    const frame =
-      overdue === 'wait-primary' ? this.longestHeld() : this.store.retained.values().find(isAhead);
-    if (frame?.flow.leftOut === true) {
-      // It was held before its flow had to be left out: the VMs are not to blame for its wait.
-      this.checkpoints.commit(overdue, nowMs, this.takeInstead());
-      return;
+    const frame = overdue === 'wait-primary' ? this.blame.held(nowMs) : this.blame.ahead(nowMs);
+    if (frame === undefined) {
+      // Segments of the SVM are left that have nothing new. To forget them takes a commit, which must not let output out.
+      if (this.store.held.size > 0) return 'later';
+      this.checkpoints.commit(overdue, nowMs, undefined);
+      return 'settled';
     }
-    if (frame !== undefined) {
-      if (overdue === 'wait-primary') this.found.primaryWaited(frame);
-      else this.found.secondaryWaited(frame);
+    if (frame.flow.leftOut || this.blame.lacksSyn(frame)) {
+      this.abandon(frame.flow);
+      this.placement.unplace(frame.flow);
+      return 'settled';
     }
+    if (overdue === 'wait-primary') this.found.primaryWaited(frame);
+    else this.found.secondaryWaited(frame);
     this.checkpoints.take(overdue, nowMs, this.takeInstead());
+    return 'settled';
   }
 
   private takeInstead(): StoredFrame | undefined {
@@ -383,16 +486,8 @@ export class Replay {
     this.instead = undefined;
     return instead;
   }
+}
 
-  /** Returns the PVM frame whose wait is over. */
-  private longestHeld(): StoredFrame | undefined {
-    const { dataMs, ackMs } = this.policy.waits;
-    const { held } = this.store;
-    for (const frame of held.values()) {
-      const age = this.clock.nowMs - frame.sinceMs;
-      if (age < dataMs) break;
-      if (!isBareAck(frame) || age >= ackMs) return frame;
-    }
-    return held.values().next().value;
-  }
+function first(frames: Map<number, StoredFrame>): StoredFrame | undefined {
+  return frames.values().next().value;
 }

@@ -1,5 +1,8 @@
 /** The JSON of `colo diff`, which docs/diff.md explains. Names that end in Ms are milliseconds. */
 
+/** Of the two VMs, or of their recordings. */
+export type Side = 'primary' | 'secondary';
+
 export type FoundFrame = {
   /** As Wireshark counts, from 1. */
   frame: number;
@@ -25,6 +28,18 @@ export type Finding = {
   secondary: FoundFrame | null;
   /** For a wait: how long after the frame its counterpart came; null if it never did. */
   cameAfterMs: number | null;
+};
+
+/** Bytes of a TCP stream that are missing in a recording: the stream goes on behind them. */
+export type GapReport = {
+  flow: string;
+  /** When it was noticed, since the first frame of the primary's file. */
+  timeMs: number;
+  /** Its first byte in the stream, as in a finding's position. */
+  at: number;
+  bytes: number;
+  /** Which recording has them. They are compared if both have, and such are not reported. */
+  in: 'neither' | 'primary' | 'secondary';
 };
 
 export type SideCounts = {
@@ -53,6 +68,12 @@ export type ReplayCounts = {
   harmless: number;
   releasedByCheckpoint: number;
   heldAtEnd: number;
+  /** Frames with bytes that are missing in a recording: these bytes were not compared. */
+  inGaps: number;
+  /** Frames that were captured twice. */
+  duplicates: number;
+  /** Datagrams near the beginning whose counterpart may lie before it. */
+  nearBeginning: number;
   /** SVM frames that were given up: the PVM never sent their counterpart. */
   secondaryUnmatched: number;
   /** By reason; `flowsDiverged` is the number of their flows. */
@@ -74,5 +95,7 @@ export type DiffReport = {
   checkpointsPerSecond: number;
   findings: readonly Finding[];
   findingsLeftOut: number;
+  /** Up to as many as findings. */
+  gaps: readonly GapReport[];
   warnings: string[];
 };

@@ -42,6 +42,9 @@ const report = (rest: Partial<DiffReport>): DiffReport => ({
     harmless: 0,
     releasedByCheckpoint: 0,
     heldAtEnd: 0,
+    inGaps: 0,
+    duplicates: 0,
+    nearBeginning: 0,
     secondaryUnmatched: 0,
     divergences: {},
     flowsDiverged: 0,
@@ -51,6 +54,7 @@ const report = (rest: Partial<DiffReport>): DiffReport => ({
   checkpointsPerSecond: 0,
   findings: [],
   findingsLeftOut: 0,
+  gaps: [],
   warnings: [],
   ...rest,
 });

@@ -34,8 +34,8 @@ matched      1 frame
 harmless     0 frames
 held         0 frames at the end
 divergences  1 in 1 flow: diverged-length 1
-checkpoints  2 (6.7/s): diverged-length 1, wait-primary 1; they released 2 frames
-waits        1 ms median, 20 ms p99, 20 ms longest
+checkpoints  2 (6.7/s): wait-primary 1, diverged-length 1; they released 2 frames
+waits        20 ms median, 20 ms p99, 20 ms longest
 
 #1  0.101000 s  diverged-length, datagram 2
     udp 10.0.2.15:53 <-> 10.0.2.2:5000

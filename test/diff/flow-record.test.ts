@@ -21,9 +21,14 @@ const frame = (flow: FlowRecord, rest: Partial<StoredFrame>): StoredFrame => ({
   seqEnd: 0,
   ack: 0,
   flags: ACK,
+  payload: 0,
   payloadBytes: 0,
   hash: 0,
   ordinal: 0,
+  trimmed: 0,
+  origin: 'recorded',
+  blamed: false,
+  finding: null,
   ...rest,
 });
 

@@ -50,7 +50,7 @@ function play(steps: Step[], options: { limits?: Limits; findingsMax?: number; t
     };
     if (who === 'pvm') replay.primary(recorded, pvm);
     else if (who === 'svm') replay.secondary(recorded, svm);
-    else replay.input(recorded);
+    else replay.input('primary', recorded);
   }
   return { replay, counts: replay.finish(), pvm, svm, findings: replay.findings };
 }
@@ -194,14 +194,17 @@ test('a datagram that only one VM sends costs at most one finding', () => {
 /* Single cases. */
 
 test('SVM frames that are ahead are not forgotten at a checkpoint', () => {
+  const other = { ...c, clientPort: 41000 };
+  const differing = (text: string) => ({ clientAt: 1, vmAt: 1, time: 1, payload: Buffer.from(text) });
   const { counts, findings } = play([
     ...opening(),
     // Ahead on the stream, and by its ACK.
     sends('svm', 10, 1, 'ahead of you'),
     { ms: 11, who: 'svm', frame: fromVm(c, SVM, { clientAt: 6, vmAt: 13, time: 11 }) },
-    // Another flow differs.
-    datagram('pvm', 20, 'one'),
-    datagram('svm', 20, 'two'),
+    // Another connection differs.
+    ...opening(PVM, SVM, other),
+    { ms: 20, who: 'pvm', frame: fromVm(other, PVM, differing('one')) },
+    { ms: 20, who: 'svm', frame: fromVm(other, SVM, differing('two')) },
     sends('pvm', 30, 1, 'ahead of you'),
     { ms: 31, who: 'pvm', frame: fromVm(c, PVM, { clientAt: 6, vmAt: 13, time: 11 }) },
     { ms: 5000, who: 'client', frame: clientSyn(c, PVM) },
@@ -209,9 +212,9 @@ test('SVM frames that are ahead are not forgotten at a checkpoint', () => {
   assert.deepEqual(counts.checkpoints, { 'diverged-bytes': 1 });
   assert.deepEqual(
     findings.map(({ flow }) => flow),
-    ['udp 10.0.2.15:53 <-> 10.0.2.2:5000'],
+    ['tcp 10.0.2.15:80 <-> 10.0.2.2:41000'],
   );
-  assert.deepEqual([counts.matched, counts.waits.maxMs], [3, 1]);
+  assert.deepEqual([counts.matched, counts.waits.maxMs], [4, 1]);
 });
 
 test('a wait that is over has its checkpoint at that moment, not when the next frame comes', () => {
@@ -291,12 +294,13 @@ test('findings beyond findingsMax are counted and not kept', () => {
     datagram('pvm', 10 * i, `p${i}`),
     datagram('svm', 10 * i + 1, `s${i}`),
   ]).flat();
+  steps.push({ ms: 10_000, who: 'client', frame: clientSyn(c, PVM) });
   const { replay, counts } = play(steps, { findingsMax: 3 });
   assert.deepEqual([replay.findings.length, replay.findingsLeftOut], [3, 7]);
   assert.deepEqual(counts.divergences, { 'diverged-bytes': 10 });
 });
 
-test('a connection that began before the recording is compared only if the VMs count alike', () => {
+test('a connection that began before the recording is compared from where the same bytes were found', () => {
   const middle = (who: 'pvm' | 'svm', vm: Numbers): Step[] => [
     {
       ms: 10,
@@ -306,23 +310,31 @@ test('a connection that began before the recording is compared only if the VMs c
     {
       ms: 20,
       who,
-      frame: fromVm(c, vm, { clientAt: 1, vmAt: 109, time: 2, payload: Buffer.from('compared') }),
+      frame: fromVm(c, vm, { clientAt: 1, vmAt: 109, time: 2, payload: Buffer.from('seen again') }),
+    },
+    {
+      ms: 30,
+      who,
+      frame: fromVm(c, vm, { clientAt: 1, vmAt: 119, time: 3, payload: Buffer.from('compared') }),
     },
   ];
   const alike = play([...middle('pvm', PVM), ...middle('svm', PVM)]);
-  assert.deepEqual([alike.counts.matched, alike.pvm.leftOut, alike.svm.leftOut], [1, 1, 1]);
+  assert.deepEqual([alike.counts.matched, alike.pvm.leftOut, alike.svm.leftOut], [1, 2, 2]);
   assert.deepEqual([alike.findings, alike.counts.flowsLeftOut], [[], 0]);
   const far = { isn: PVM.isn + 0x4000_0000, ts: 7 };
   const apart = play([...middle('pvm', PVM), ...middle('svm', far)]);
-  assert.deepEqual([apart.counts.matched, apart.pvm.leftOut, apart.svm.leftOut], [0, 2, 2]);
-  assert.deepEqual([apart.findings, apart.counts.flowsLeftOut], [[], 1]);
+  assert.deepEqual([apart.counts.matched, apart.pvm.leftOut, apart.svm.leftOut], [1, 2, 2]);
+  assert.deepEqual([apart.findings, apart.counts.flowsLeftOut], [[], 0]);
+  const short = play([...middle('pvm', PVM).slice(0, 2), ...middle('svm', far).slice(1, 2)]);
+  assert.deepEqual([short.counts.matched, short.pvm.leftOut, short.svm.leftOut], [0, 2, 1]);
+  assert.deepEqual([short.findings, short.counts.flowsLeftOut], [[], 1]);
   // A new connection on the same ports is compared.
   const later = [...opening(), sends('pvm', 4, 1, 'x'), sends('svm', 4, 1, 'x')].map((step) => ({
     ...step,
     ms: step.ms + 100,
   }));
   const again = play([...middle('pvm', PVM), ...middle('svm', far), ...later]);
-  assert.deepEqual([again.counts.matched, again.findings, again.counts.flowsLeftOut], [2, [], 0]);
+  assert.deepEqual([again.counts.matched, again.findings, again.counts.flowsLeftOut], [3, [], 0]);
 });
 
 test("a recording in the PVM's numbers is not translated", () => {
@@ -389,6 +401,7 @@ test('frames that are retained for long are copied out of their slabs, and hande
     );
   });
   steps.push(datagram('pvm', 1500, 'this'), datagram('svm', 1501, 'that'));
+  steps.push({ ms: 10_000, who: 'client', frame: clientSyn(c, PVM) });
   connections.forEach((_, i) => {
     steps.push(ack('pvm', 1600, i));
   });

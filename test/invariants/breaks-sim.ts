@@ -35,7 +35,7 @@ export const SIM: readonly Break[] = [
   },
   {
     file: 'src/diff/played-checkpoints.ts',
-    find: '    if (!flow.tcp) flow.awaitedFromPrimary.add(hash);\n',
+    find: '    if (!flow.tcp) flow.awaitedFromPrimary.add(hash, nowMs);\n',
     put: '    this.store.forget(frame);\n',
     message: 'an SVM frame was forgotten twice',
     test: REPLAY,
@@ -52,6 +52,13 @@ export const SIM: readonly Break[] = [
     find: '    this.store.release(frame);\n',
     put: "    if (cause !== 'commit') this.store.release(frame);\n",
     message: 'a commit left PVM frames in the replay',
+    test: REPLAY,
+  },
+  {
+    file: 'src/diff/replay.ts',
+    find: "    if (overdue === 'wait-primary') this.found.primaryWaited(frame);\n    else this.found",
+    put: "    if (overdue !== 'wait-primary') this.found",
+    message: 'a checkpoint was counted without a finding',
     test: REPLAY,
   },
   {

@@ -1,0 +1,59 @@
+/** A wait was too long: for which frame of the replay, and is a VM to blame? */
+import type { CheckpointPolicy } from '../checkpoint/policy.ts';
+import type { Instant } from '../units.ts';
+import { TCP_SYN } from '../wire/tcp.ts';
+import type { Datagrams } from './datagrams.ts';
+import { isAhead, isBareAck, type StoredFrame } from './flow-record.ts';
+import type { FrameStore } from './frame-store.ts';
+
+export class Blame {
+  private readonly store: FrameStore;
+  private readonly policy: CheckpointPolicy;
+  private readonly datagrams: Datagrams;
+  private readonly knownFromMs: number;
+
+  constructor(options: {
+    store: FrameStore;
+    policy: CheckpointPolicy;
+    datagrams: Datagrams;
+    /** What lies before may have its counterpart before one of the recordings. */
+    knownFromMs: number;
+  }) {
+    this.store = options.store;
+    this.policy = options.policy;
+    this.datagrams = options.datagrams;
+    this.knownFromMs = options.knownFromMs;
+  }
+
+  /** Returns the PVM frame whose wait is over; behind a gap, one that is recorded. */
+  held(nowMs: Instant): StoredFrame | undefined {
+    const { dataMs, ackMs } = this.policy.waits;
+    const { held } = this.store;
+    for (const frame of held.values()) {
+      const age = nowMs - frame.sinceMs;
+      if (age < dataMs) break;
+      if (frame.origin !== 'filler' && (!isBareAck(frame) || age >= ackMs)) return frame;
+    }
+    for (const frame of held.values()) if (frame.origin !== 'filler') return frame;
+    return held.values().next().value;
+  }
+
+  /** Returns the SVM frame that the PVM should have sent by now. */
+  ahead(nowMs: Instant): StoredFrame | undefined {
+    const { secondaryMs } = this.policy.waits;
+    for (const frame of this.store.retained.values()) {
+      if (nowMs - frame.sinceMs < secondaryMs) return undefined;
+      if (isAhead(frame) && !this.datagrams.withheld.has(frame)) return frame;
+    }
+    return undefined;
+  }
+
+  /** Returns true for a SYN near the beginning: the other VM's may lie before its recording. Its connection then counts as begun. */
+  lacksSyn({ flow, flags, sinceMs }: StoredFrame): boolean {
+    if (!flow.tcp || (flags & TCP_SYN) === 0 || sinceMs >= this.knownFromMs) return false;
+    if (flow.primarySyns === flow.secondarySyns) return false;
+    flow.primarySyns = Math.max(flow.primarySyns, flow.secondarySyns);
+    flow.secondarySyns = flow.primarySyns;
+    return true;
+  }
+}

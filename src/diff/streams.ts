@@ -1,0 +1,286 @@
+/**
+ * TCP in two recordings: gives the comparator the SVM's segments in the PVM's numbers, from the place on at which a connection
+ * is compared (placement.ts), and without gaps (gaps.ts).
+ *
+ * Numbers. The SVM's are translated by both SYNs, or by the distance at which a stream was found. If the recordings contain
+ * real checkpoints, the VMs count alike from then on. The replay notices it when the PVM has sent the same bytes at the recorded
+ * place (sent-segments.ts).
+ *
+ * A segment that reaches from before the compared part into it is cut at its front. After a RST that the PVM has sent, a segment
+ * of the SVM that the PVM had sent before (a retransmission) has no use, and is left out: the comparator would keep it for ever.
+ */
+import { seqAtOrBefore, seqBefore, seqDiff, seqMax } from '../flow/sequence.ts';
+import type { SvmTranslator } from '../translate/svm-translator.ts';
+import type { Instant, SlabId } from '../units.ts';
+import { readI32, writeI32 } from '../wire/bytes.ts';
+import { type PacketView, parsePacket } from '../wire/packet.ts';
+import { TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import type { FrameBytes } from './explain.ts';
+import { type FlowRecord, isAhead, type StoredFrame } from './flow-record.ts';
+import type { FrameStore } from './frame-store.ts';
+import { finInGap, type GapSink, Gaps } from './gaps.ts';
+import { NEAR_SEQ, type Place, type Placement } from './placement.ts';
+import type { Side } from './report.ts';
+import { clearFin, segmentLike, trimFront } from './segments.ts';
+import { SentSegments, sumOf } from './sent-segments.ts';
+
+/** One filler is at most so long: it has to fit into an IP packet. */
+const FILLER_BYTES_MAX = 32_768;
+
+export type StreamHost = GapSink & {
+  readonly nowMs: Instant;
+  /** Describes the segment in the view, which the store has placed. */
+  describe(flow: FlowRecord, slab: SlabId, at: number, length: number): StoredFrame;
+  /** Hands a stored segment to the comparator. */
+  hand(side: Side, frame: StoredFrame): void;
+  /** Releases what is held of the flow, and forgets what is retained of it. */
+  abandon(flow: FlowRecord): void;
+};
+
+export class Streams {
+  private readonly view: PacketView;
+  private readonly store: FrameStore;
+  private readonly placement: Placement;
+  /** Null if the SVM's recording is in the PVM's numbers. */
+  private readonly translator: SvmTranslator | null;
+  private readonly host: StreamHost;
+  private readonly gaps: Gaps;
+  private readonly sent = new SentSegments();
+
+  constructor(options: {
+    view: PacketView;
+    store: FrameStore;
+    placement: Placement;
+    translator: SvmTranslator | null;
+    host: StreamHost;
+  }) {
+    this.view = options.view;
+    this.store = options.store;
+    this.placement = options.placement;
+    this.translator = options.translator;
+    this.host = options.host;
+    this.gaps = new Gaps(options.host);
+  }
+
+  /** Takes a PVM segment, which is in the view. Returns false if it is left out. */
+  primary(frame: FrameBytes, flow: FlowRecord): boolean {
+    const { view } = this;
+    if ((view.tcpFlags & TCP_SYN) !== 0 && flow.primaryIsn !== view.seq) this.gaps.closeAll(flow);
+    const place = this.placement.placePrimary(flow, frame.bytes);
+    if (!this.goesOn(flow, place, frame)) return false;
+    if (view.payloadBytes > 0)
+      this.sent.add(flow.number, view.seq, sumOf(frame.bytes, view.payload, view.payloadBytes));
+    if ((view.tcpFlags & TCP_RST) !== 0) flow.primaryReset = true;
+    if ((view.tcpFlags & TCP_SYN) !== 0) flow.primaryReset = false;
+    this.take('primary', flow, this.store.place(frame), frame.length);
+    return true;
+  }
+
+  /** Takes an SVM segment, which is in the view. Returns false if it is left out. */
+  secondary(frame: FrameBytes, recorded: FlowRecord): boolean {
+    const { view, store, placement } = this;
+    const at = store.place(frame);
+    const bytes = store.slabs.buffer(store.slab);
+    const recordedSeq = view.seq;
+    if (this.translator !== null) this.translate(this.translator, frame, recorded, bytes, at);
+    parsePacket(bytes, at, frame.length, view);
+    // The SVM may have opened it from another port.
+    const flow = view.sourcePort === recorded.localPort ? recorded : placement.flowOf(bytes);
+    const placed = { bytes, at, length: frame.length };
+    if (!this.goesOn(flow, placement.placeSecondary(flow, bytes, recordedSeq), placed)) {
+      store.unplace(at);
+      return false;
+    }
+    this.trackSecondary(flow);
+    this.take('secondary', flow, at, frame.length);
+    return true;
+  }
+
+  closeGaps(flow: FlowRecord): void {
+    this.gaps.closeAll(flow);
+  }
+
+  /** Notes where the SVM's stream begins, once that is known in the PVM's numbers. */
+  private trackSecondary(flow: FlowRecord): void {
+    const { view } = this;
+    if ((view.tcpFlags & TCP_SYN) !== 0) flow.secondarySynBytes = view.payloadBytes;
+    if (flow.secondaryNext !== null || (view.tcpFlags & (TCP_SYN | TCP_RST)) !== 0) return;
+    if (flow.primaryIsn === null || flow.secondarySyns !== flow.primarySyns)
+      flow.untrackedSyns = flow.secondarySyns;
+    else if (flow.untrackedSyns !== flow.secondarySyns)
+      flow.secondaryNext = (flow.primaryIsn + 1 + flow.secondarySynBytes) | 0;
+  }
+
+  /** Does what a segment's place asks for; returns true if the segment is compared. */
+  private goesOn(flow: FlowRecord, place: Place, frame: FrameBytes): boolean {
+    if (place === 'abandon') {
+      this.host.abandon(flow);
+      return false;
+    }
+    if (place === 'compare') return true;
+    // The flow was placed by this segment: the SVM has acknowledged what it has, and will not do so again.
+    if (flow.placed && flow.secondaryAck !== null && flow.fromSeq !== null && !flow.ackHanded) {
+      flow.ackHanded = true;
+      const wanted = { seq: flow.fromSeq, ack: flow.secondaryAck, flags: TCP_ACK, payloadBytes: 0 };
+      this.hand('secondary', flow, segmentLike(frame, this.view, wanted));
+    }
+    return false;
+  }
+
+  /** Hands on the segment that the store has placed at `at`, in the slab that is being filled. */
+  private take(side: Side, flow: FlowRecord, at: number, length: number): void {
+    const { slab, slabs } = this.store;
+    // A filler may begin another slab.
+    slabs.ref(slab);
+    this.takeFrom(side, flow, slab, at, length);
+    slabs.unref(slab);
+  }
+
+  private takeFrom(side: Side, flow: FlowRecord, slab: SlabId, placedAt: number, placedLength: number): void {
+    const { view, store, host } = this;
+    const bytes = store.slabs.buffer(slab);
+    let at = placedAt;
+    let length = placedLength;
+    parsePacket(bytes, at, length, view);
+    const cut = this.bytesBeforePlace(flow);
+    if (cut > 0) {
+      trimFront(bytes, at, view, cut);
+      at += cut;
+      length -= cut;
+      parsePacket(bytes, at, length, view);
+    }
+    if (!this.fillGap(side, flow, bytes, at)) return;
+    if (side === 'primary') flow.primaryNext = this.next(flow.primaryNext);
+    else flow.secondaryNext = this.next(flow.secondaryNext);
+    const frame = host.describe(flow, slab, at, length);
+    frame.trimmed = cut;
+    let instead: Uint8Array | null = null;
+    if (flow.gaps.length > 0) {
+      if (this.gaps.pass(side, frame, { bytes, at, length })) frame.origin = 'behind-gap';
+      if ((frame.flags & TCP_FIN) !== 0 && finInGap(flow, view))
+        instead = this.takeFinOut(side, frame, bytes);
+    }
+    const stale = flow.primaryReset && flow.held.size === 0 && !isAhead(frame);
+    if (side === 'primary' || !stale) host.hand(side, frame);
+    if (instead !== null) this.hand(side, flow, instead);
+  }
+
+  /** Returns how many payload bytes of the segment in the view lie before the compared part, if others lie in it. */
+  private bytesBeforePlace({ fromSeq }: FlowRecord): number {
+    const { view } = this;
+    if (fromSeq === null || (view.tcpFlags & (TCP_SYN | TCP_RST)) !== 0) return 0;
+    const before = seqDiff(fromSeq, view.seq);
+    return before > 0 && before <= view.payloadBytes ? before : 0;
+  }
+
+  /** Returns where the bytes after the segment in the view begin. */
+  private next(known: number | null): number | null {
+    const { view } = this;
+    if (known === null || (view.tcpFlags & (TCP_RST | TCP_SYN)) !== 0) return known;
+    return seqMax(known, (view.seq + view.seqLength) | 0);
+  }
+
+  /**
+   * Fills the gap, if there is one, before the segment in the view, which lies at `at` in `bytes`; the view has that segment
+   * again afterwards. Returns false if the flow had to be abandoned.
+   */
+  private fillGap(side: Side, flow: FlowRecord, bytes: Uint8Array, at: number): boolean {
+    const { view, gaps, host, store } = this;
+    const next = side === 'primary' ? flow.primaryNext : flow.secondaryNext;
+    if (next === null || (view.tcpFlags & (TCP_SYN | TCP_RST)) !== 0) return true;
+    const missing = seqDiff(view.seq, next);
+    if (missing <= 0) return true;
+    const others = side === 'primary' ? flow.retained : flow.held;
+    const movedOut = [...others].some((frame) => frame.bytes !== null);
+    if (missing > NEAR_SEQ || movedOut) {
+      host.abandon(flow);
+      this.placement.unplace(flow);
+      return false;
+    }
+    const to = view.seq;
+    const frameEnd = { bytes, at, length: view.end - at };
+    const fin = [...others].find((frame) => (frame.flags & TCP_FIN) !== 0 && finIn(frame, next, to));
+    const ack = view.ack;
+    const gap = gaps.open(flow, side, next, to, host.nowMs);
+    for (const frame of others) {
+      const there = store.bytesOf(frame);
+      if (frame.origin !== 'filler' && gaps.passInto(gap, otherSide(side), frame, there))
+        frame.origin = 'behind-gap';
+    }
+    for (let seq = next; seqBefore(seq, to); ) {
+      let payloadBytes = Math.min(seqDiff(to, seq), FILLER_BYTES_MAX);
+      const flags = fin !== undefined && finIn(fin, seq, (seq + payloadBytes) | 0) ? TCP_FIN : 0;
+      if (flags !== 0) payloadBytes = seqDiff(fin!.seqEnd, seq) - 1;
+      if (flags !== 0) gap.hasFin = true;
+      parsePacket(bytes, at, frameEnd.length, view);
+      this.hand(side, flow, segmentLike(frameEnd, view, { seq, ack, flags, payloadBytes }));
+      seq = (seq + payloadBytes + (flags === 0 ? 0 : 1)) | 0;
+    }
+    parsePacket(bytes, at, frameEnd.length, view);
+    return true;
+  }
+
+  /** A FIN lies in a gap: takes it out, and returns what to hand in at its place, if there is no filler yet. */
+  private takeFinOut(side: Side, frame: StoredFrame, bytes: Uint8Array): Uint8Array | null {
+    const { view } = this;
+    const seq = (view.seq + view.payloadBytes) | 0;
+    const isThere = frame.flow.gaps.some(
+      ({ from, to, missing }) => missing[side] && seqAtOrBefore(from, seq) && seqBefore(seq, to),
+    );
+    clearFin(bytes, view);
+    frame.flags &= ~TCP_FIN;
+    frame.seqEnd = seq;
+    if (isThere) return null;
+    const wanted = { seq, ack: view.ack, flags: 0, payloadBytes: 1 };
+    return segmentLike({ bytes, at: frame.at }, view, wanted);
+  }
+
+  /** Hands in a segment that no recording has. */
+  private hand(side: Side, flow: FlowRecord, made: Uint8Array): void {
+    const { store, view } = this;
+    const at = store.place({ bytes: made, at: 0, length: made.length });
+    parsePacket(store.slabs.buffer(store.slab), at, made.length, view);
+    const frame = this.host.describe(flow, store.slab, at, made.length);
+    frame.origin = 'filler';
+    this.host.hand(side, frame);
+  }
+
+  /** Translates an SVM segment in place. The view is of the recorded frame. */
+  private translate(
+    translator: SvmTranslator,
+    frame: FrameBytes,
+    flow: FlowRecord,
+    bytes: Uint8Array,
+    at: number,
+  ): void {
+    const { view, sent } = this;
+    const recorded = view.seq;
+    const seqAt = at + view.l4 - frame.at + TCP.seq;
+    const isSyn = (view.tcpFlags & TCP_SYN) !== 0;
+    if (!isSyn && flow.seqDelta !== null) {
+      writeI32(bytes, seqAt, recorded + flow.seqDelta);
+      if (flow.seqDelta === 0) return;
+    } else if (isSyn || flow.placed || flow.finder === null) translator.output(bytes, at, frame.length);
+    const translated = readI32(bytes, seqAt);
+    if (isSyn) {
+      flow.countsAlike = null;
+      return;
+    }
+    if (translated === recorded) return;
+    if (view.payloadBytes > 0) {
+      const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
+      const alike = sent.has(flow.number, recorded, sum);
+      if (alike !== sent.has(flow.number, translated, sum)) flow.countsAlike = alike;
+    }
+    if (flow.countsAlike === true) bytes.set(frame.bytes.subarray(frame.at, frame.at + frame.length), at);
+  }
+}
+
+function otherSide(side: Side): Side {
+  return side === 'primary' ? 'secondary' : 'primary';
+}
+
+/** Returns true if the segment's FIN is between two sequence numbers. */
+function finIn({ seqEnd }: StoredFrame, from: number, to: number): boolean {
+  return seqBefore(from, seqEnd) && seqAtOrBefore(seqEnd, to);
+}
