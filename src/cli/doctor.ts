@@ -1,12 +1,10 @@
 /** `colo doctor`: checks what a node needs before it is started, and advises what to do about each problem. */
-import { spawnSync } from 'node:child_process';
 import {
   accessSync,
-  closeSync,
   constants,
   existsSync,
   linkSync,
-  openSync,
+  readFileSync,
   statSync,
   unlinkSync,
   writeFileSync,
@@ -19,19 +17,13 @@ import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { acceptsUnix } from '../io/unix-socket.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
-import { emulationNote, isBrokenSeries } from '../qemu/capabilities.ts';
-import { startProblem } from '../qemu/start-problem.ts';
+import { type Check, good, problem, warning } from './check.ts';
+import { checkQemu } from './doctor-qemu.ts';
 import { print, printJson, safe } from './output.ts';
 
-/** `advice` is what to do; '' if `ok`. */
-export type Check = { name: string; ok: boolean; found: string; advice: string };
-
-/** QEMU starts in much less than a second; this leaves room for a cold cache on a slow disk. */
-const QEMU_TIMEOUT_MS = 20_000;
 const KVM = '/dev/kvm';
-
-const good = (name: string, found: string): Check => ({ name, ok: true, found, advice: '' });
-const problem = (name: string, found: string, advice: string): Check => ({ name, ok: false, found, advice });
+/** There while the module br_netfilter is loaded. */
+const BRIDGE_FILTER = '/proc/sys/net/bridge';
 
 export function doctorCommand(): Command {
   return new Command('doctor')
@@ -49,7 +41,11 @@ export function doctorCommand(): Command {
     });
 }
 
-export async function examine(config: NodeConfig, kvmPath: string = KVM): Promise<Check[]> {
+export async function examine(
+  config: NodeConfig,
+  kvmPath: string = KVM,
+  bridgeFilterPath: string = BRIDGE_FILTER,
+): Promise<Check[]> {
   const socket = join(config.runDirectory, CONTROL_SOCKET);
   const runs = await acceptsUnix(socket);
   const checks = [
@@ -60,6 +56,7 @@ export async function examine(config: NodeConfig, kvmPath: string = KVM): Promis
     checkSocketPath('control socket', socket, runs ? 'a node runs there' : 'free'),
     await checkListen('link.listen', config.link.listen, runs),
     checkUplink(config.uplink),
+    ...checkBridgeFilter(bridgeFilterPath),
   ];
   if (config.metrics !== undefined)
     checks.push(await checkListen('metrics.listen', config.metrics.listen, runs));
@@ -70,129 +67,11 @@ export function checksText(checks: readonly Check[]): string {
   const width = Math.max(...checks.map(({ name }) => name.length));
   return checks
     .map(({ name, ok, found, advice }) => {
-      const line = `${ok ? 'ok     ' : 'PROBLEM'} ${name.padEnd(width)}  ${safe(found)}`;
+      const state = !ok ? 'PROBLEM' : advice === '' ? 'ok     ' : 'WARNING';
+      const line = `${state} ${name.padEnd(width)}  ${safe(found)}`;
       return advice === '' ? line : `${line}\n${' '.repeat(10 + width)}${safe(advice)}`;
     })
     .join('\n');
-}
-
-type QemuVersion = { text: string; major: number; minor: number };
-
-function checkQemu(config: NodeConfig, kvmPath: string): Check[] {
-  const [program] = config.vm.command;
-  const version = findQemu(config);
-  if ('ok' in version) return [version];
-  if (!isAtLeast(version, 7, 2)) {
-    const found = `${version.text} is too old: it has no -netdev stream`;
-    return [problem('QEMU', found, 'install 11.1 or later; 7.2 or later will do with KVM')];
-  }
-  if (isBrokenSeries(version)) {
-    const found = `COLO does not work in ${version.text}`;
-    return [problem('QEMU', found, 'install 11.1 or later; 10.2, or 7.2 to 9.2, will do with KVM')];
-  }
-  return [
-    good('QEMU', `${version.text} (${program})`),
-    checkColo(config),
-    checkNic(config),
-    checkKvm(config, version, kvmPath),
-  ];
-}
-
-/** Returns the version of vm.command, or why there is none. */
-function findQemu(config: NodeConfig): QemuVersion | Check {
-  const [program] = config.vm.command;
-  const { stdout, problem: failed } = runQemu(config, ['--version']);
-  if (failed !== null) {
-    const advice = 'install QEMU 11.1 or later (Debian: qemu-system-x86), or set vm.command';
-    return problem('QEMU', `${program}: ${failed}`, advice);
-  }
-  const numbers = /version (\d+)\.(\d+)(?:\.\d+)?/.exec(stdout);
-  if (numbers === null) {
-    const found = `${program} --version does not name QEMU`;
-    return problem('QEMU', found, 'set vm.command to a qemu-system program');
-  }
-  const [text, major, minor] = numbers;
-  return { text: text.slice('version '.length), major: Number(major), minor: Number(minor) };
-}
-
-function isAtLeast(version: QemuVersion, major: number, minor: number): boolean {
-  return version.major > major || (version.major === major && version.minor >= minor);
-}
-
-/** QEMU before 11.1 needs KVM, and so does a VM whose arguments ask for it. Without such arguments QEMU emulates. */
-function checkKvm(config: NodeConfig, version: QemuVersion, kvmPath: string): Check {
-  const kvm = kvmProblem(kvmPath);
-  if (/-enable-kvm\b|\baccel[= ]kvm\b/.test(config.vm.args.join(' '))) {
-    if (kvm === null) return good('KVM', kvmPath);
-    return problem('KVM', kvm, 'vm.args ask for KVM; make it usable or take it out of vm.args');
-  }
-  const without = kvm ?? `${kvmPath} is there, but vm.args do not ask for it (-accel kvm)`;
-  if (isAtLeast(version, 11, 1)) return good('KVM', `${without}; ${emulationNote(version)}`);
-  return problem(
-    'KVM',
-    without,
-    `QEMU ${version.text} hangs at its first checkpoint without KVM; use KVM or install QEMU 11.1 or later`,
-  );
-}
-
-/** A QEMU that was built without replication does not have the capability. */
-function checkColo(config: NodeConfig): Check {
-  const commands = ['qmp_capabilities', 'query-migrate-capabilities', 'quit'];
-  const input = commands.map((execute) => `${JSON.stringify({ execute })}\n`).join('');
-  const machine = ['-machine', 'none', '-nodefaults', '-display', 'none', '-qmp', 'stdio'];
-  const { stdout, problem: failed } = runQemu(config, machine, input);
-  if (failed !== null)
-    return problem(
-      'COLO in QEMU',
-      `QEMU does not start: ${failed}`,
-      'start vm.command by hand with -machine none and see',
-    );
-  if (stdout.includes('"x-colo"')) return good('COLO in QEMU', 'x-colo is there');
-  return problem(
-    'COLO in QEMU',
-    'this QEMU was built without x-colo',
-    'install a QEMU built with --enable-replication, as Debian does',
-  );
-}
-
-function checkNic(config: NodeConfig): Check {
-  const { device } = config.vm.nic;
-  const { problem: failed } = runQemu(config, ['-device', `${device},help`]);
-  if (failed === null) return good('NIC', device);
-  return problem(
-    'NIC',
-    `${device}: ${failed}`,
-    'set vm.nic.device to one that "qemu-system-x86_64 -device help" lists',
-  );
-}
-
-function runQemu(config: NodeConfig, args: string[], input = ''): { stdout: string; problem: string | null } {
-  const [program, ...first] = config.vm.command;
-  const { error, status, signal, stdout, stderr } = spawnSync(program, [...first, ...args], {
-    input,
-    encoding: 'utf8',
-    timeout: QEMU_TIMEOUT_MS,
-    env: { ...process.env, ...config.vm.env },
-  });
-  if (error !== undefined) {
-    return { stdout: '', problem: startProblem(program, error) };
-  }
-  if (status === 0) return { stdout, problem: null };
-  const why = stderr.trim().split('\n').at(-1) || `it ended with ${signal ?? `exit code ${status}`}`;
-  return { stdout, problem: why };
-}
-
-/** Opens the device: its file may exist without the kernel module or the permission. */
-function kvmProblem(path: string): string | null {
-  try {
-    closeSync(openSync(path, constants.O_RDWR));
-    return null;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return `there is no ${path}`;
-    if (code === 'EACCES' || code === 'EPERM') return `this user may not use ${path}`;
-    return `${path} does not work (${code})`;
-  }
 }
 
 /** The arbiter stores its record by hard links. */
@@ -290,4 +169,25 @@ function checkUplink(uplink: Endpoint): Check {
   if (!statSync(uplink.path).isSocket())
     return problem('uplink', `${text} is not a socket`, 'give the socket of the network');
   return good('uplink', text);
+}
+
+/**
+ * With br_netfilter, as container engines load it, iptables sees every frame on a bridge. Its connection tracking knows nothing
+ * of a failover: it may drop what the promoted node sends. Whether the uplink is on a bridge of this machine is not known.
+ */
+function checkBridgeFilter(folder: string): Check[] {
+  const settings = ['iptables', 'ip6tables', 'arptables'].map((name) => `bridge-nf-call-${name}`);
+  const on = settings.filter((name) => readSetting(join(folder, name)) === '1');
+  if (!existsSync(folder)) return [];
+  if (on.length === 0) return [good('bridge filter', 'off')];
+  const advice = `if the uplink is on a bridge of this machine, switch it off: sysctl ${on.map((name) => `net.bridge.${name}=0`).join(' ')}`;
+  return [warning('bridge filter', `frames on bridges pass ${on.join(', ')}`, advice)];
+}
+
+function readSetting(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    return null;
+  }
 }

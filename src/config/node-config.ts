@@ -166,7 +166,8 @@ function explain(issue: Issue, top: Node | null): Problem[] {
   }
   if (issue.code === 'custom') {
     const code = (issue.params?.coloCode as Code | undefined) ?? 'COLO_CONFIG_VALUE';
-    const prefix = code === 'COLO_CONFIG_CONFLICT' ? '' : `${dotted}: `;
+    const namesItself = code === 'COLO_CONFIG_CONFLICT' || code === 'COLO_CONFIG_QEMU_ARGS';
+    const prefix = namesItself ? '' : `${dotted}: `;
     return [{ offset, code, text: `${prefix}${oneLine(issue.message)}` }];
   }
   const subject = dotted === '' ? 'the file' : dotted;

@@ -6,6 +6,7 @@ import { isIP } from 'node:net';
 import { z } from 'zod';
 import { type Endpoint, type EndpointMode, isLoopback, parseEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
+import { argumentProblem, commandProblem, nicOptionsProblem } from '../qemu/user-arguments.ts';
 
 /** An hour: far above any sensible wait, and far below the 24.8 days at which JavaScript's timers wrap. */
 const DURATION_MS_MAX = 3_600_000;
@@ -69,7 +70,7 @@ const link = z
     message: "link.peer is this node's own link.listen; give the other node's address",
   });
 
-const vm = z.strictObject({
+const vmShape = z.strictObject({
   // The name in Debian, in Fedora and in QEMU's own build.
   command: z
     .array(z.string().min(1))
@@ -111,6 +112,18 @@ const vm = z.strictObject({
       options: z.string().default('').describe('More properties of the device, as in "romfile=,mq=off".'),
     })
     .prefault({}),
+});
+
+const qemuArguments = { params: { coloCode: 'COLO_CONFIG_QEMU_ARGS' } };
+const vm = vmShape.superRefine(({ command, args, nic }, context) => {
+  const add = (path: (string | number)[], message: string): void =>
+    context.addIssue({ code: 'custom', ...qemuArguments, path, message });
+  const inArgs = argumentProblem(args, nic.device);
+  if (inArgs !== null) add(['args', inArgs.index], `vm.args holds ${inArgs.text}`);
+  const inCommand = commandProblem(command, nic.device);
+  if (inCommand !== null) add(['command', inCommand.index], `vm.command holds ${inCommand.text}`);
+  const inNic = nicOptionsProblem(nic.options);
+  if (inNic !== null) add(['nic', 'options'], `vm.nic.options holds ${inNic}`);
 });
 
 const metrics = z

@@ -16,6 +16,7 @@
 import { unixPathProblem } from '../endpoint.ts';
 import { ColoError, invariant } from '../error.ts';
 import { ETHERNET_FRAME_BYTES_MIN } from '../wire/ethernet.ts';
+import { argumentProblem, commandProblem, nicOptionsProblem, optionName } from './user-arguments.ts';
 
 const DEFAULT_NIC = 'virtio-net-pci';
 
@@ -44,34 +45,17 @@ export interface CommandLineOptions {
   readonly exitWithParent: boolean;
 }
 
-const REFUSED: ReadonlyMap<string, string> = new Map([
-  ['netdev', "the node adds the VM's only NIC; a second network would bypass it. Remove it, or use vm.nic"],
-  ['nic', "the node adds the VM's only NIC; a second network would bypass it. Remove it, or use vm.nic"],
-  ['net', "the node adds the VM's only NIC; a second network would bypass it. Remove it, or use vm.nic"],
-  ['incoming', 'the node decides which VM loads state. Remove it'],
-  ['qmp', "the node needs QMP to itself. Remove it; use '-monitor' for a console of your own"],
-  ['qmp-pretty', "the node needs QMP to itself. Remove it; use '-monitor' for a console of your own"],
-  ['daemonize', 'the node watches its QEMU and must be its parent. Remove it'],
-  ['preconfig', 'the node starts the machine by itself. Remove it'],
-]);
-
 /** Returns the full argument vector, program first. */
 export function buildCommandLine(options: CommandLineOptions): string[] {
-  refuseCollisions(options.args);
+  refuseCollisions(options);
   checkUnixPath(options.vmPort);
   checkUnixPath(options.qmp);
   const argv = [...options.command, ...options.args];
   if (!options.args.some((arg) => optionName(arg) === 'name')) {
     argv.push('-name', `guest=${escapeValue(options.name)}`);
   }
-  argv.push(
-    '-netdev',
-    `stream,id=colo0,server=on,addr.type=unix,addr.path=${escapeValue(options.vmPort)}`,
-    '-device',
-    nicDevice(options.nic),
-    '-qmp',
-    `unix:${escapeValue(options.qmp)},server=on,wait=off`,
-  );
+  argv.push(...nicArguments(options.nic, options.vmPort));
+  argv.push('-qmp', `unix:${escapeValue(options.qmp)},server=on,wait=off`);
   if (options.incoming) argv.push('-incoming', 'defer');
   if (options.exitWithParent) argv.push('-run-with', 'exit-with-parent=on');
   const nics = argv.filter((arg) => optionName(arg) === 'netdev');
@@ -89,6 +73,12 @@ export function frameBytesMinOf({ device = DEFAULT_NIC }: Pick<NicOptions, 'devi
 
 function isVirtio(device: string): boolean {
   return device.startsWith('virtio-net');
+}
+
+/** Returns the arguments of the VM's NIC, and of its backend at `vmPort`. */
+export function nicArguments(nic: NicOptions, vmPort: string): string[] {
+  const backend = `stream,id=colo0,server=on,addr.type=unix,addr.path=${escapeValue(vmPort)}`;
+  return ['-netdev', backend, '-device', nicDevice(nic)];
 }
 
 function nicDevice(nic: NicOptions): string {
@@ -112,18 +102,19 @@ export function checkUnixPath(path: string): void {
     throw new ColoError('COLO_CONFIG_SOCKET_PATH', `runDirectory cannot have the socket ${path}: ${problem}`);
 }
 
-function refuseCollisions(args: readonly string[]): void {
-  for (const arg of args) {
-    const reason = REFUSED.get(optionName(arg) ?? '');
-    if (reason) throw new ColoError('COLO_CONFIG_QEMU_ARGS', `vm.args holds ${arg}: ${reason}`);
-    if (/(^|,)(id|netdev)=colo0(,|$)/.test(arg)) {
-      const text = `vm.args holds ${arg}: the name colo0 belongs to the node. Choose another one`;
-      throw new ColoError('COLO_CONFIG_QEMU_ARGS', text);
-    }
-  }
-}
-
-/** Returns an option's name. QEMU accepts both `-name` and `--name`. */
-function optionName(arg: string): string | undefined {
-  return /^--?([a-z][\w-]*)$/.exec(arg)?.[1];
+/** Throws COLO_CONFIG_QEMU_ARGS for what user-arguments.ts refuses. */
+function refuseCollisions({ command, args, nic }: CommandLineOptions): void {
+  const device = nic.device ?? DEFAULT_NIC;
+  const inArgs = argumentProblem(args, device);
+  const inCommand = commandProblem(command, device);
+  const inNic = nicOptionsProblem(nic.options ?? '');
+  const text =
+    inArgs !== null
+      ? `vm.args holds ${inArgs.text}`
+      : inCommand !== null
+        ? `vm.command holds ${inCommand.text}`
+        : inNic !== null
+          ? `vm.nic.options holds ${inNic}`
+          : null;
+  if (text !== null) throw new ColoError('COLO_CONFIG_QEMU_ARGS', text);
 }

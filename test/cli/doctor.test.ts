@@ -3,7 +3,8 @@ import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { type Check, checksText, examine } from '../../src/cli/doctor.ts';
+import type { Check } from '../../src/cli/check.ts';
+import { checksText, examine } from '../../src/cli/doctor.ts';
 import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
 import { tempFolder } from '../temp-folder.ts';
 
@@ -12,6 +13,9 @@ const folder = tempFolder();
 /** A script that replies to the doctor as QEMU does. */
 const FAKE_QEMU = `
 const [version, capability, ...args] = process.argv.slice(2);
+const line = args.findLast((arg) => arg.includes('netdev=colo0')) ?? '';
+if (/bogus=1/.test(line)) { console.error("qemu: -device " + line + ": Property 'bogus' not found"); process.exit(1); }
+if (args.includes('-S') && !args.join(' ').startsWith('-machine q35 -device pcie-root-port,id=p1 -S ')) { console.error(args.join(' ')); process.exit(1); }
 if (args[0] === '--version') console.log('QEMU emulator version ' + version + ' (Debian)');
 else if (args[0] === '-device' && args[1] !== 'virtio-net-pci,help') { console.error("Device '" + args[1] + "' not found"); process.exit(1); }
 else if (args.includes('-qmp')) console.log(JSON.stringify({ return: [{ capability, state: false }] }));
@@ -25,8 +29,9 @@ const config = ({
   version = '11.1.3',
   capability = 'x-colo',
   more = '',
-  args = '[]',
+  args = '[-M, "q35,accel=kvm", -m, "64", -drive, "file=x", -device, "pcie-root-port,id=p1"]',
   nic = 'virtio-net-pci',
+  options = '',
   command = '',
 } = {}): NodeConfig =>
   parseNodeConfig(
@@ -40,7 +45,7 @@ vm:
   args: ${args}
   mac: "52:54:00:12:34:56"
   addresses: []
-  nic: {device: ${nic}}
+  nic: {device: ${nic}, options: '${options}'}
 runDirectory: run
 ${more}`,
     join(folder, 'a.yaml'),
@@ -93,6 +98,33 @@ test('a QEMU that is absent, too old, without COLO or without the NIC is a probl
   assert.match(
     of(await examine(config({ nic: 'bogus' }), kvm), 'NIC').found,
     /^bogus: Device 'bogus,help' not found/,
+  );
+});
+
+test('the NIC is tried with the device line of the node, on the machine and the buses of vm.args', async () => {
+  const line = 'virtio-net-pci,netdev=colo0,mac=52:54:00:12:34:56,romfile=,guest_announce=off';
+  assert.deepEqual(of(await examine(config(), kvm), 'NIC').found, line);
+  const bad = of(await examine(config({ options: 'bus=p1,bogus=1' }), kvm), 'NIC');
+  assert.equal(bad.ok, false);
+  assert.match(bad.found, /,bus=p1,bogus=1: .*Property 'bogus' not found$/);
+});
+
+test('a bridge whose frames pass iptables is a warning, and no problem', async () => {
+  const bridge = join(folder, 'bridge');
+  const check = async () =>
+    (await examine(config(), kvm, bridge)).find(({ name }) => name === 'bridge filter');
+  assert.equal(await check(), undefined);
+  mkdirSync(bridge);
+  writeFileSync(join(bridge, 'bridge-nf-call-iptables'), '0\n');
+  assert.deepEqual(await check(), { name: 'bridge filter', ok: true, found: 'off', advice: '' });
+  writeFileSync(join(bridge, 'bridge-nf-call-iptables'), '1\n');
+  const on = await check();
+  assert.ok(on !== undefined);
+  assert.equal(on.ok, true);
+  assert.match(on.advice, /sysctl net\.bridge\.bridge-nf-call-iptables=0$/);
+  assert.match(
+    checksText([on]),
+    /^WARNING bridge filter {2}frames on bridges pass bridge-nf-call-iptables\n {22}\s*if /,
   );
 });
 

@@ -3,7 +3,7 @@
  * the real command line. After each test no process and no socket of the node is left.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   existsSync,
@@ -165,7 +165,14 @@ type Config = {
   arbiter: { directory: string };
   runDirectory: string;
   eventLog?: string;
-  vm: { command: string[]; env: Record<string, string>; args: string[]; mac: string; addresses: string[] };
+  vm: {
+    command: string[];
+    env: Record<string, string>;
+    args: string[];
+    mac: string;
+    addresses: string[];
+    nic?: { options: string };
+  };
   [more: string]: unknown;
 };
 
@@ -313,6 +320,30 @@ describe('QEMU', () => {
     assert.match(printed, /COLO_QEMU_EXITED/);
     assert.match(printed, /-no-such-option: invalid option/);
   });
+
+  // QEMU has made its QMP socket by then, and closes it as it ends.
+  for (const [what, options, words] of [
+    ['a property that it lacks', 'bogus=1', /Property 'virtio-net-pci\.bogus' not found/],
+    ['a value that it refuses', 'rx_queue_size=1000', /Invalid rx_queue_size/],
+    ['a bus that is not there', 'bus=none', /Bus 'none' not found/],
+  ] as const) {
+    const nic = { options };
+    test(`a NIC with ${what}: the node ends with QEMU's words, and doctor has them`, {
+      timeout: 30_000,
+    }, async (t) => {
+      const printed = await failing(t, (vm) => {
+        vm.nic = nic;
+      });
+      assert.match(printed, /COLO_QEMU_EXITED/);
+      assert.match(printed, words);
+      const node = new Node(t, (config) => {
+        config.vm.nic = nic;
+      });
+      const doctor = spawnSync(COLO, ['doctor', '-c', node.file], { encoding: 'utf8' });
+      assert.equal(doctor.status, 1);
+      assert.match(doctor.stdout.split('\n').find((line) => line.startsWith('PROBLEM NIC')) ?? '', words);
+    });
+  }
 
   for (const [what, version, withColo, code] of [
     ['a QEMU that was built without COLO is refused', [11, 1, 3], false, 'COLO_QEMU_NO_COLO'],

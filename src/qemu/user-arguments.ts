@@ -1,0 +1,144 @@
+/**
+ * What a user may not give QEMU: options that would take something away from the node, or contradict what it writes itself.
+ *
+ * Goal: the configuration is refused before anything is started, with the option and the reason. QEMU would take most of
+ * these without a word: of two values for one property it uses the last, and a second network bypasses the node.
+ *
+ * What QEMU refuses itself (a property that no device has) is not looked for here: `colo doctor` and the start show QEMU's own
+ * words. The functions are pure.
+ */
+
+/** A problem of vm.args or vm.command, at this place in the list. */
+export type ArgumentProblem = { readonly index: number; readonly text: string };
+
+const NETWORK = "the node adds the VM's only NIC; a second network would bypass it. Remove it, or use vm.nic";
+const QMP = "the node needs QMP to itself. Remove it; use '-monitor' for a console of your own";
+const START = 'the node starts the machine by itself. Remove it';
+const STATE = 'the node decides which VM loads state. Remove it';
+
+/** Options that the node needs to itself, by their names. */
+const REFUSED: ReadonlyMap<string, string> = new Map([
+  ['netdev', NETWORK],
+  ['nic', NETWORK],
+  ['net', NETWORK],
+  ['incoming', STATE],
+  ['loadvm', STATE],
+  ['qmp', QMP],
+  ['qmp-pretty', QMP],
+  ['daemonize', 'the node watches its QEMU and must be its parent. Remove it'],
+  ['preconfig', START],
+  ['S', START],
+  ['readconfig', 'the node cannot see what is in that file. Write its contents into vm.args'],
+]);
+
+const NIC_PROPERTIES: ReadonlyMap<string, { readonly may?: string; readonly why: string }> = new Map([
+  ['driver', { why: 'that would be another device; set vm.nic.device' }],
+  ['netdev', { why: 'the NIC belongs to the node, and to no other network. Remove it' }],
+  ['mac', { why: 'the node passes only frames for vm.mac to the VM; set vm.mac' }],
+  ['mq', { may: 'off', why: 'the node has one queue per VM. Remove it' }],
+  [
+    'failover',
+    { may: 'off', why: 'the guest would wait for a second NIC before it uses this one. Remove it' },
+  ],
+  [
+    'guest_announce',
+    { may: 'off', why: "the secondary's guest would announce itself after each checkpoint. Remove it" },
+  ],
+]);
+const OFF: ReadonlySet<string> = new Set(['off', 'no', 'false', 'n']);
+
+/** Returns the first problem of vm.args, or null; `device` is the NIC's. */
+export function argumentProblem(args: readonly string[], device: string): ArgumentProblem | null {
+  for (const [index, arg] of args.entries()) {
+    const name = optionName(arg);
+    const why = REFUSED.get(name ?? '') ?? valueProblem(optionName(args[index - 1] ?? ''), arg, device);
+    if (why !== null && why !== undefined) return { index, text: `${arg}: ${why}` };
+  }
+  return null;
+}
+
+/** The same for vm.command: only what comes after QEMU's own name is QEMU's. */
+export function commandProblem(command: readonly string[], device: string): ArgumentProblem | null {
+  const program = command.findLastIndex((part) => /(^|\/)qemu[^/]*$/.test(part));
+  if (program < 0) return null;
+  const found = argumentProblem(command.slice(program + 1), device);
+  return found === null ? null : { ...found, index: program + 1 + found.index };
+}
+
+/** Returns why vm.nic.options may not be given, or null. */
+export function nicOptionsProblem(options: string): string | null {
+  if (options === '') return null;
+  for (const property of splitOptions(options)) {
+    const problem = nicPropertyProblem(property);
+    if (problem !== null) return `${property}: ${problem}`;
+  }
+  return null;
+}
+
+/** Returns what is wrong with the value of an option; `name` is the option's. */
+function valueProblem(name: string | undefined, value: string, device: string): string | null {
+  if (/(^|,)(id|netdev)=colo0(,|$)/.test(value) || /"(id|netdev)"\s*:\s*"colo0"/.test(value))
+    return 'the name colo0 belongs to the node. Choose another one';
+  switch (name) {
+    case 'set':
+      return /\.colo0\./.test(value) ? 'the name colo0 belongs to the node. Remove it' : null;
+    case 'run-with':
+      return splitOptions(value).some((one) => isOff(one, 'exit-with-parent'))
+        ? 'QEMU must end with its node. Remove it'
+        : null;
+    case 'global':
+      return globalProblem(value, device);
+    default:
+      return null;
+  }
+}
+
+function globalProblem(value: string, device: string): string | null {
+  const { driver, property } = parseGlobal(value);
+  if (driver === 'migration') return 'the node sets up the migration. Remove it';
+  if (driver !== device && !(isVirtioNet(driver) && isVirtioNet(device))) return null;
+  return nicPropertyProblem(property);
+}
+
+/** `driver.property=value`, or `driver=D,property=P,value=V`. */
+function parseGlobal(value: string): { driver: string; property: string } {
+  const [, driver, property] = /^([\w-]+)\.(.*)$/s.exec(value) ?? [];
+  if (driver !== undefined) return { driver, property };
+  const parts = new Map(splitOptions(value).map((part) => pairOf(part)));
+  return { driver: parts.get('driver') ?? '', property: `${parts.get('property')}=${parts.get('value')}` };
+}
+
+function nicPropertyProblem(property: string): string | null {
+  const [name, value] = pairOf(property);
+  const known = NIC_PROPERTIES.get(name);
+  if (known === undefined || (known.may === 'off' && OFF.has(value))) return null;
+  return known.why;
+}
+
+function isOff(option: string, name: string): boolean {
+  const [key, value] = pairOf(option);
+  return key === name && OFF.has(value);
+}
+
+/** A name alone switches the property on. QEMU treats `_` and `-` in some names alike; properties here have one spelling. */
+function pairOf(option: string): [name: string, value: string] {
+  const at = option.indexOf('=');
+  return at < 0 ? [option.trim(), 'on'] : [option.slice(0, at).trim(), option.slice(at + 1).trim()];
+}
+
+/** Cuts at single commas: two commas are one comma in a value. */
+function splitOptions(options: string): string[] {
+  return options
+    .replaceAll(',,', '\0')
+    .split(',')
+    .map((part) => part.replaceAll('\0', ','));
+}
+
+function isVirtioNet(device: string): boolean {
+  return device.startsWith('virtio-net');
+}
+
+/** Returns an option's name. QEMU accepts both `-name` and `--name`. */
+export function optionName(arg: string): string | undefined {
+  return /^--?([A-Za-z][\w-]*)$/.exec(arg)?.[1];
+}
