@@ -103,7 +103,7 @@ export const LINK: readonly Break[] = [
   },
   {
     file: 'src/qemu/command-line.ts',
-    find: '  refuseCollisions(options.args);\n',
+    find: '  refuseCollisions(options);\n',
     put: '',
     message: "a VM's only network must be that of its node",
     test: 'test/qemu/command-line.test.ts',
