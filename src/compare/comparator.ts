@@ -209,6 +209,11 @@ export class Comparator {
     return this.holding.overdue(nowMs, limits);
   }
 
+  /** Right after `overdue` returned a reason: returns the key of the frame's flow, or null if it has none. */
+  overdueFlow(): Int32Array | null {
+    return this.holding.overdueFlow();
+  }
+
   /** Returns how long the oldest held PVM frame has waited. */
   oldestWaitMs(nowMs: Instant): number {
     return this.holding.oldestWaitMs(nowMs);

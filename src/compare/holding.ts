@@ -109,6 +109,8 @@ export class Holding {
   /** an SVM frame found no flow: its PVM counterpart is only released by a commit */
   private svmFlowless = false;
   private shareReached = false;
+  /** the frame of which `overdue` spoke last */
+  private overdueId: FrameId = NO_FRAME;
 
   constructor(slabs: SlabPool, sink: ComparatorSink, hashSeed: number, limits: Limits) {
     this.limits = limits;
@@ -340,11 +342,22 @@ export class Holding {
     for (let seen = 0; id !== NO_FRAME && seen < OVERDUE_SCAN_MAX; seen++, id = frames.newerThan(id)) {
       const age = nowMs - frames.since(id);
       if (age < limits.dataMs) break;
-      if (frames.words[id + WAITS] === WAITS_FOR.bytes || age >= limits.ackMs) return 'wait-primary';
+      if (frames.words[id + WAITS] !== WAITS_FOR.bytes && age < limits.ackMs) continue;
+      this.overdueId = id;
+      return 'wait-primary';
     }
     const oldest = this.secondary.oldest;
-    if (oldest !== NO_FRAME && nowMs - frames.since(oldest) >= limits.secondaryMs) return 'wait-secondary';
-    return null;
+    if (oldest === NO_FRAME || nowMs - frames.since(oldest) < limits.secondaryMs) return null;
+    this.overdueId = oldest;
+    return 'wait-secondary';
+  }
+
+  /** Right after `overdue` returned a reason: returns the key of the frame's flow, or null if it has none. */
+  overdueFlow(): Int32Array | null {
+    const flow = this.overdueId === NO_FRAME ? NO_FLOW : (this.frames.words[this.overdueId + FLOW] as FlowId);
+    if (flow === NO_FLOW) return null;
+    this.table.readKey(flow, this.key);
+    return this.key;
   }
 
   /** Returns how long the oldest held PVM frame has waited. */

@@ -12,6 +12,12 @@ export type CheckpointEvents = {
   committed(): void;
   /** There is no secondary (yet, or any more). */
   alone(): void;
+  /** There is a secondary. Which output both VMs have sent before is not known: only a checkpoint makes them equal. */
+  primary(): void;
+  /** The source is not there, or does not reply: whether there is a secondary is not known. */
+  unknown(): void;
+  /** COLO ended by an error. The secondary may run, and may be promoted. */
+  broken(): void;
   note: EmitDropIn;
 };
 

@@ -4,20 +4,23 @@
  * checkpoint/policy.ts decides when to ask for one, as in a node; the regular interval is left to QEMU or the tool stack.
  *
  * Limits: one request per ASK_AGAIN_MS. Failure: a request that no checkpoint follows is repeated, since QEMU drops requests
- * that come during a checkpoint. Without a source, or while it has no connection, output that differs stays held.
+ * that come during a checkpoint. Without a source, or while it has no connection, output that differs stays held. Whether
+ * there is a secondary at all may not be known: standing.ts.
  */
 import { MatchWatch } from '../checkpoint/match-watch.ts';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PolicyClock } from '../checkpoint/policy-clock.ts';
 import type { CheckpointReason } from '../checkpoint/report.ts';
 import type { Endpoint } from '../endpoint.ts';
+import { describeFlowKey } from '../flow/key.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 import type { Instant } from '../units.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
 import { ComparePath } from './compare-path.ts';
-import type { CompareReport, EmitDropIn } from './events.ts';
+import type { CompareReport, DropInEvents, EmitDropIn } from './events.ts';
+import { StandingWatch } from './standing.ts';
 import { StreamKeeper } from './stream-keeper.ts';
 import { readsFrames, WRITES } from './waiting-room.ts';
 
@@ -32,6 +35,10 @@ const ASK_AGAIN_MS = 1000;
 /** How long `stop` waits for a consumer that does not read. */
 const DRAIN_MS_MAX = 1000;
 const DRAIN_POLL_MS = 2;
+const BROKEN =
+  'COLO ended by an error: what differs stays held until x-colo-lost-heartbeat makes one of the two VMs the only one';
+const UNANSWERED =
+  'no checkpoint follows the requests: see whether QEMU hangs, and whether COLO runs on both sides (query-colo-status)';
 /** The defaults of a node (config/schema.ts), but without a regular interval. */
 const WAITS = {
   intervalMsMax: Number.POSITIVE_INFINITY,
@@ -56,12 +63,14 @@ export class DropInCompare {
   private divergedFlow = '';
   private readonly policyClock: PolicyClock;
   private readonly matches: MatchWatch;
+  private readonly standing: StandingWatch;
+  private cancelAskAgain = (): void => {};
 
   constructor(options: {
     endpoints: CompareOptions;
     /** Makes the source of checkpoints; null: there is none. */
     source: ((events: CheckpointEvents) => CheckpointSource) | null;
-    /** 'alone' if the source notifies when COLO begins. */
+    /** 'alone' if the source notifies of whether there is a secondary: until then output leaves uncompared. */
     phase: 'alone' | 'comparing';
     hashSeed: number;
     surroundings: Surroundings;
@@ -122,13 +131,20 @@ export class DropInCompare {
         unchanged: () => this.path.unchanged(),
         committed: () => this.onCommitted(),
         alone: () => this.onAlone(),
+        primary: () => this.onPrimary(),
+        unknown: () => this.standing.take('unknown'),
+        broken: () => this.onBroken(),
         note: this.emit,
       }) ?? null;
+    this.standing = new StandingWatch(this.source === null ? 'paired' : 'unknown', timers, (standing) =>
+      this.noteStanding(standing),
+    );
   }
 
   /** Rejects with COLO_ENDPOINT_LISTEN. */
   async start(): Promise<void> {
     try {
+      this.standing.start();
       for (const keeper of this.keepers) await keeper.start();
       await this.source?.start();
     } catch (cause) {
@@ -149,6 +165,8 @@ export class DropInCompare {
   }
 
   private async close(): Promise<void> {
+    this.standing.close();
+    this.cancelAskAgain();
     await this.source?.close();
     for (const keeper of this.keepers) await keeper.close();
     this.path.close();
@@ -180,6 +198,12 @@ export class DropInCompare {
   }
 
   private onCommitted(): void {
+    if (this.standing.standing === 'broken') {
+      // The VM was resumed, but nothing copies it any more.
+      this.path.unchanged();
+      return;
+    }
+    this.standing.take('committed');
     const nowMs = this.clock.now();
     const released = this.path.commit();
     this.committed++;
@@ -194,13 +218,60 @@ export class DropInCompare {
 
   private onAlone(): void {
     this.askedMs = null;
+    const isNew = this.standing.take('alone');
     const released = this.path.goAlone();
     this.matches.pairEnded(this.clock.now());
-    this.emit('compare.alone', { released });
+    if (isNew || released > 0) this.emit('compare.alone', { released });
+  }
+
+  private onPrimary(): void {
+    if (!this.standing.take('primary')) return;
+    this.beginComparing();
+    this.askUntilCommitted();
+  }
+
+  private onBroken(): void {
+    // Until an operator decides, the secondary may be promoted: what only this VM has sent stays held.
+    if (this.standing.take('broken')) this.beginComparing();
+  }
+
+  /** From now on output is held, also if no checkpoint has been seen yet. */
+  private beginComparing(): void {
+    if (!this.path.isComparing) this.path.commit();
+  }
+
+  private askUntilCommitted(): void {
+    this.cancelAskAgain();
+    if (this.standing.standing !== 'joining') return;
+    const nowMs = this.clock.now();
+    const sinceMs = this.askedMs === null ? ASK_AGAIN_MS : nowMs - this.askedMs;
+    if (sinceMs >= ASK_AGAIN_MS) this.ask('initial', nowMs);
+    const againMs = sinceMs >= ASK_AGAIN_MS ? ASK_AGAIN_MS : ASK_AGAIN_MS - sinceMs;
+    this.cancelAskAgain = this.timers.after(againMs, () => this.askUntilCommitted());
+  }
+
+  private noteStanding(standing: 'unknown' | 'joining' | 'broken'): void {
+    if (standing === 'unknown') this.emit('compare.unknown', this.unknownNotice());
+    else if (standing === 'broken') this.emit('compare.broken', { message: BROKEN });
+    else this.emit('compare.unanswered', { message: UNANSWERED });
+  }
+
+  private unknownNotice(): DropInEvents['compare.unknown'] {
+    if (this.path.isComparing)
+      return {
+        meanwhile: 'held',
+        message:
+          'nothing can be asked for a checkpoint: output that differs stays held; look at qmp.down or stream.down',
+      };
+    return {
+      meanwhile: 'released',
+      message:
+        'it is not known whether this VM has a secondary: its output leaves uncompared until QEMU replies over --qmp',
+    };
   }
 
   private mayAsk(nowMs: Instant): boolean {
-    if (!this.path.isComparing) return false;
+    if (!this.path.isComparing || this.standing.standing === 'broken') return false;
     return this.askedMs === null || nowMs - this.askedMs >= ASK_AGAIN_MS;
   }
 
@@ -208,11 +279,17 @@ export class DropInCompare {
   private ask(reason: CheckpointReason, nowMs: Instant): void {
     this.askedMs = nowMs;
     this.asked++;
-    this.emit('checkpoint.asked', {
-      reason,
-      ...(reason.startsWith('diverged') ? { flow: this.divergedFlow } : {}),
-    });
+    const flow = this.flowOf(reason);
+    this.emit('checkpoint.asked', { reason, ...(flow === null ? {} : { flow }) });
     this.source?.ask();
+  }
+
+  /** Returns the flow that is the reason, or null if it is not one flow. */
+  private flowOf(reason: CheckpointReason): string | null {
+    if (reason.startsWith('diverged')) return this.divergedFlow;
+    if (!reason.startsWith('wait')) return null;
+    const key = this.path.comparator.overdueFlow();
+    return key === null ? null : describeFlowKey(key);
   }
 
   private async drained(): Promise<void> {

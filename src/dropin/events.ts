@@ -41,9 +41,12 @@ export type RewriteReport = {
 export type DropInEvents = {
   'compare.started': Nothing;
   'compare.unasked': { message: string };
+  'compare.unknown': { meanwhile: 'released' | 'held'; message: string };
   'compare.alone': { released: number };
   'compare.unmatched': Unmatched;
   'compare.unmatched-over': { cause: 'match' | 'pair-ended'; forMs: number };
+  'compare.unanswered': { message: string };
+  'compare.broken': { message: string };
   'compare.report': CompareReport;
   'compare.stopped': CompareReport;
   'checkpoint.asked': { reason: CheckpointReason; flow?: string };
@@ -68,6 +71,7 @@ export type DropInEvents = {
   'qmp.up': Nothing;
   'qmp.down': { cause: string };
   'qmp.refused': { message: string };
+  'colo.exit': { mode: string; reason: string };
 };
 
 export type EmitDropIn = <Type extends keyof DropInEvents>(type: Type, details: DropInEvents[Type]) => void;

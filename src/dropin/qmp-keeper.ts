@@ -1,9 +1,14 @@
-/** Keeps a connection to a QEMU's QMP: dials until it is there, and again when it is lost. */
+/**
+ * Keeps a connection to a QEMU's QMP: dials until it is there, and again when it is lost.
+ *
+ * A QEMU that is stopped or hangs keeps its connections and sends nothing. So it is asked for its state every
+ * HEARTBEAT_MS; without a reply in REPLY_MS_MAX the connection counts as lost.
+ */
 import type { Endpoint } from '../endpoint.ts';
 import { invariant, messageOf } from '../error.ts';
 import type { Timers } from '../io/clock.ts';
 import { Outage, redial } from '../io/redial.ts';
-import type { Qmp, QmpEvent } from '../qemu/qmp.ts';
+import type { JsonObject, Qmp, QmpEvent } from '../qemu/qmp.ts';
 import type { EmitDropIn } from './events.ts';
 
 /** The part of QmpClient that is used, so that tests can replace it. */
@@ -18,13 +23,15 @@ export type ConnectQmp = (endpoint: Endpoint) => Promise<QmpConnection>;
 export type QmpKeeperEvents = {
   /** Called for a new connection, before any of its events. A rejection closes it. */
   up(qmp: QmpConnection): Promise<void>;
-  event(qmp: QmpConnection, name: string): Promise<void>;
+  event(qmp: QmpConnection, name: string, data: JsonObject): Promise<void>;
   /** The connection is lost, or an attempt failed: replies that were awaited will not come. */
   down(): void;
   note: EmitDropIn;
 };
 
 const RETRY_MS = 500;
+const HEARTBEAT_MS = 5000;
+const REPLY_MS_MAX = 5000;
 
 export class QmpKeeper {
   private readonly endpoint: Endpoint;
@@ -34,6 +41,7 @@ export class QmpKeeper {
   private readonly outage: Outage;
   private readonly closing = new AbortController();
   private current: QmpConnection | null = null;
+  private cancelHeartbeat = (): void => {};
 
   constructor(endpoint: Endpoint, connect: ConnectQmp, timers: Timers, events: QmpKeeperEvents) {
     this.endpoint = endpoint;
@@ -53,7 +61,15 @@ export class QmpKeeper {
 
   close(): void {
     this.closing.abort();
+    this.cancelHeartbeat();
     this.current?.close();
+  }
+
+  /** QEMU did not reply to what has to be known: the connection is closed, and the next one asks again. */
+  drop(qmp: QmpConnection, cause: unknown): void {
+    // In this order: the cause that counts is this one, not that the connection was closed here.
+    this.lost(qmp, cause);
+    qmp.close();
   }
 
   /** QEMU has refused a command, or did not reply. */
@@ -69,7 +85,8 @@ export class QmpKeeper {
     await redial({
       dial: () => this.attempt(),
       connected: (qmp) => void this.serve(qmp),
-      outage: this.outage,
+      // A connection alone does not end an outage: QEMU has to reply.
+      outage: new Outage('per outage', (cause) => this.outage.down(cause)),
       timers: this.timers,
       waitMs: RETRY_MS,
       firstWaitMs,
@@ -89,23 +106,36 @@ export class QmpKeeper {
   private async serve(qmp: QmpConnection): Promise<void> {
     invariant(this.current === null, 'a second QMP connection was opened to one QEMU');
     this.current = qmp;
-    qmp.onEvent(({ event }) => {
-      void this.events.event(qmp, event).catch((cause: unknown) => this.refused(cause));
+    qmp.onEvent(({ event, data }) => {
+      void this.events.event(qmp, event, data).catch((cause: unknown) => this.refused(cause));
     });
     qmp.onClose((reason) => this.lost(qmp, reason));
-    this.events.note('qmp.up', {});
     try {
       await this.events.up(qmp);
+      if (this.current !== qmp) return;
+      this.outage.up();
+      this.events.note('qmp.up', {});
+      this.beatLater(qmp);
     } catch (cause) {
-      // In this order: the cause that counts is this one, not that the connection was closed here.
-      this.lost(qmp, cause);
-      qmp.close();
+      this.drop(qmp, cause);
     }
+  }
+
+  private beatLater(qmp: QmpConnection): void {
+    this.cancelHeartbeat = this.timers.after(HEARTBEAT_MS, () => {
+      qmp.execute('query-status', undefined, { timeoutMs: REPLY_MS_MAX }).then(
+        () => {
+          if (this.current === qmp) this.beatLater(qmp);
+        },
+        (cause: unknown) => this.drop(qmp, cause),
+      );
+    });
   }
 
   private lost(qmp: QmpConnection, cause: unknown): void {
     if (this.current !== qmp) return;
     this.current = null;
+    this.cancelHeartbeat();
     if (this.isClosing) return;
     this.events.down();
     this.outage.down(messageOf(cause));

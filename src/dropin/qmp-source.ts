@@ -5,14 +5,17 @@
  * There is no event for a checkpoint, only STOP and RESUME (vm-run-state.ts). At RESUME the COLO mode is queried: as
  * primary, and unless an operator had stopped the VM, it was a checkpoint.
  *
+ * COLO_EXIT is the only sign of a pair that broke by an error: QEMU then waits for an operator's x-colo-lost-heartbeat, its COLO
+ * mode stays `primary`, and it takes no checkpoint any more. After that command the mode is `none`.
+ *
  * Failure: without a connection nothing can be asked for, and output stays held; the next connection queries where QEMU is.
- * The end of COLO (x-colo-lost-heartbeat) is seen at the RESUME after it.
+ * A query that gets no reply ends the connection, so that it is repeated until it gets one.
  */
 import type { Endpoint } from '../endpoint.ts';
 import type { Timers } from '../io/clock.ts';
-import { isObject, type Qmp } from '../qemu/qmp.ts';
+import { isObject, type JsonObject, type Qmp } from '../qemu/qmp.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
-import { type ConnectQmp, QmpKeeper } from './qmp-keeper.ts';
+import { type ConnectQmp, type QmpConnection, QmpKeeper } from './qmp-keeper.ts';
 import { coloMode, VmRunState } from './vm-run-state.ts';
 
 /** Run states of a primary that was stopped by a checkpoint or the first copy, or whose reply came too late. */
@@ -27,15 +30,18 @@ export class QmpSource implements CheckpointSource {
     this.events = events;
     this.keeper = new QmpKeeper(endpoint, connect, timers, {
       up: async (qmp) => {
-        if (!(await isPrimary(qmp))) events.alone();
-        // The output of both VMs before this connection is not known here. A checkpoint makes them equal.
-        else this.ask();
+        if (await isPrimary(qmp)) events.primary();
+        else events.alone();
       },
-      event: async (qmp, name) => {
+      event: async (qmp, name, data) => {
         if (name === 'STOP') this.onStop(qmp);
         else if (name === 'RESUME') await this.onResume(qmp);
+        else if (name === 'COLO_EXIT') await this.onExit(qmp, data);
       },
-      down: () => events.unchanged(),
+      down: () => {
+        events.unchanged();
+        events.unknown();
+      },
       note: events.note,
     });
   }
@@ -58,14 +64,27 @@ export class QmpSource implements CheckpointSource {
     this.runState.stopped(qmp);
   }
 
-  private async onResume(qmp: Qmp): Promise<void> {
+  private async onResume(qmp: QmpConnection): Promise<void> {
     const stoppedBy = this.runState.resumed();
     this.events.resumed();
     try {
       if (!(await isPrimary(qmp))) this.events.alone();
       else if (STOPPED_BY_COLO.includes(await stoppedBy)) this.events.committed();
+    } catch (cause) {
+      this.keeper.drop(qmp, cause);
     } finally {
       this.events.unchanged();
+    }
+  }
+
+  private async onExit(qmp: QmpConnection, data: JsonObject): Promise<void> {
+    this.events.note('colo.exit', { mode: String(data.mode), reason: String(data.reason) });
+    try {
+      // The operator may have decided already.
+      if (!(await isPrimary(qmp))) this.events.alone();
+      else if (data.reason === 'error') this.events.broken();
+    } catch (cause) {
+      this.keeper.drop(qmp, cause);
     }
   }
 }

@@ -40,9 +40,11 @@ export class SvmWatch {
     this.events = events;
     this.keeper = new QmpKeeper(endpoint, connect, timers, {
       up: (qmp) => this.onUp(qmp),
-      event: async (qmp, name) => {
+      event: async (qmp, name, data) => {
         if (name === 'STOP') this.onStop(qmp);
         else if (name === 'RESUME') await this.onResume(qmp);
+        else if (name === 'COLO_EXIT')
+          events.note('colo.exit', { mode: String(data.mode), reason: String(data.reason) });
       },
       down: () => events.unchanged(),
       note: events.note,

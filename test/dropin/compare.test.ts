@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { EPOCHS_UNMATCHED_MAX } from '../../src/checkpoint/match-watch.ts';
 import type { CheckpointEvents } from '../../src/dropin/checkpoint-source.ts';
 import { DropInCompare } from '../../src/dropin/compare.ts';
+import { NOTICE_MS } from '../../src/dropin/standing.ts';
 import { unixEndpoint } from '../../src/endpoint.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { udp } from '../compare/rig.ts';
@@ -62,13 +63,18 @@ class Rig {
     return unframed(bytes).map((frame) => frame.toString('latin1', 42));
   }
 
-  /** Returns the events since the last call. */
+  /** Returns the events since the last call; of the notices only their type. */
   since(): string[] {
-    return this.events.splice(0).filter((event) => !event.startsWith('stream.'));
+    const events = this.events.splice(0).filter((event) => !event.startsWith('stream.'));
+    return events.map((event) => event.replace(/^(compare\.(unknown \w+|broken|unanswered)) .*/, '$1'));
   }
 
-  async start(): Promise<this> {
+  /** Starts it; with a source that is `paired` its checkpoint has committed already. */
+  async start(from: 'paired' | 'unknown' = 'paired'): Promise<this> {
     await this.compare.start();
+    if (from === 'unknown' || this.source === undefined) return this;
+    this.source.committed();
+    this.since();
     return this;
   }
 }
@@ -85,7 +91,7 @@ test('a difference asks for a checkpoint at once, with reason and flow, and the 
   assert.deepEqual(rig.received(), ['left']);
   assert.deepEqual(rig.since(), ['checkpoint.committed 1']);
   const { asked, committed, matched, divergences, releasedFrames } = rig.compare.report();
-  assert.deepEqual([asked, committed, matched, divergences, releasedFrames], [1, 1, 1, 1, 2]);
+  assert.deepEqual([asked, committed, matched, divergences, releasedFrames], [1, 2, 1, 1, 2]);
   await rig.compare.stop();
 });
 
@@ -96,7 +102,7 @@ test('a frame without a counterpart is held for about the cost of a checkpoint, 
   assert.equal(rig.asks, 0);
   await rig.time.pass(6);
   assert.equal(rig.asks, 1);
-  assert.deepEqual(rig.since(), ['checkpoint.asked wait-primary']);
+  assert.deepEqual(rig.since(), ['checkpoint.asked wait-primary udp 10.0.2.15:53 <-> 10.0.2.2:5000']);
   // A checkpoint that took long makes the next wait longer.
   await rig.time.pass(400);
   rig.source.committed();
@@ -131,8 +137,18 @@ test('without a source, output that differs stays held, and an event shows that 
   assert.deepEqual(rig.received(), ['left']);
 });
 
+test('output of the SVM alone asks with its flow, too', async () => {
+  const rig = await new Rig().start();
+  rig.send(1, 'alone');
+  await rig.time.pass(2100);
+  assert.deepEqual(rig.since(), ['checkpoint.asked wait-secondary udp 10.0.2.15:53 <-> 10.0.2.2:5000']);
+  await rig.compare.stop();
+});
+
 test('before and after COLO every frame is released at once, and no checkpoint is asked for', async () => {
-  const rig = await new Rig({ phase: 'alone' }).start();
+  const rig = await new Rig({ phase: 'alone' }).start('unknown');
+  rig.source.alone();
+  assert.deepEqual(rig.since(), ['compare.unknown released', 'compare.alone 0']);
   rig.send(0, 'one');
   await rig.time.pass(50);
   assert.deepEqual(rig.received(), ['one']);
@@ -148,6 +164,84 @@ test('before and after COLO every frame is released at once, and no checkpoint i
   assert.deepEqual(rig.received(), ['two', 'three']);
   assert.equal(rig.asks, 0);
   assert.deepEqual(rig.since(), ['checkpoint.committed 0', 'compare.alone 1']);
+  rig.source.alone();
+  assert.deepEqual(rig.since(), [], 'nothing new');
+  await rig.compare.stop();
+});
+
+test('while it is not known whether there is a secondary, that is notified of at once and again', async () => {
+  const rig = await new Rig({ phase: 'alone' }).start('unknown');
+  assert.deepEqual(rig.since(), ['compare.unknown released']);
+  rig.send(0, 'uncompared');
+  assert.deepEqual(rig.received(), ['uncompared']);
+  await rig.time.pass(2 * NOTICE_MS + 1);
+  assert.deepEqual(rig.since(), ['compare.unknown released', 'compare.unknown released']);
+  rig.source.alone();
+  await rig.time.pass(2 * NOTICE_MS);
+  assert.deepEqual(rig.since(), ['compare.alone 0']);
+  // QEMU no longer replies: it may have got a secondary.
+  rig.source.unknown();
+  await rig.time.pass(NOTICE_MS + 1);
+  assert.deepEqual(rig.since(), ['compare.unknown released', 'compare.unknown released']);
+  await rig.compare.stop();
+  assert.equal(rig.time.waiting, 0);
+});
+
+test('from the moment it is known that there is a secondary output is held, and a checkpoint asked for until one commits', async () => {
+  const rig = await new Rig({ phase: 'alone' }).start('unknown');
+  rig.send(0, 'before');
+  rig.source.primary();
+  rig.send(0, 'after');
+  assert.deepEqual(rig.received(), ['before']);
+  await rig.time.pass(3500);
+  assert.deepEqual(rig.received(), []);
+  assert.deepEqual(rig.since(), ['compare.unknown released', ...Array(4).fill('checkpoint.asked initial')]);
+  await rig.time.pass(NOTICE_MS);
+  assert.ok(rig.since().includes('compare.unanswered'));
+  rig.source.committed();
+  assert.deepEqual(rig.received(), ['after']);
+  assert.deepEqual(rig.since(), ['checkpoint.committed 1']);
+  await rig.time.pass(2 * NOTICE_MS);
+  assert.deepEqual(rig.since(), []);
+  await rig.compare.stop();
+});
+
+test('a pair whose source is lost holds what differs, notifies of that, and begins again with a checkpoint', async () => {
+  const rig = await new Rig().start();
+  rig.source.unknown();
+  assert.deepEqual(rig.since(), ['compare.unknown held']);
+  rig.send(0, 'left');
+  rig.send(1, 'RIGHT');
+  await rig.time.pass(10);
+  assert.deepEqual(rig.received(), []);
+  rig.since();
+  const { asks } = rig;
+  rig.source.primary();
+  await rig.time.pass(1000);
+  assert.equal(rig.asks, asks + 1, 'one request per second, whatever its reason');
+  rig.source.committed();
+  assert.deepEqual(rig.received(), ['left']);
+  await rig.compare.stop();
+});
+
+test('a pair that broke by an error releases only what matches until an operator has decided', async () => {
+  const rig = await new Rig().start();
+  rig.source.broken();
+  assert.deepEqual(rig.since(), ['compare.broken']);
+  rig.send(0, 'same', 'left');
+  rig.send(1, 'same', 'RIGHT');
+  await rig.time.pass(NOTICE_MS + 1);
+  assert.deepEqual(rig.received(), ['same']);
+  assert.deepEqual([rig.asks, rig.since()], [0, ['compare.broken']]);
+  // The operator resumes the VM: it was stopped in the middle of a checkpoint, and none has committed.
+  rig.source.stopped();
+  rig.source.resumed();
+  rig.source.committed();
+  rig.source.unchanged();
+  assert.deepEqual([rig.received(), rig.since()], [[], []]);
+  rig.source.alone();
+  assert.deepEqual(rig.received(), ['left']);
+  assert.deepEqual(rig.since(), ['compare.alone 1']);
   await rig.compare.stop();
 });
 

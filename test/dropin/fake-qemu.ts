@@ -59,8 +59,8 @@ export class FakeQemu {
     await settled();
   }
 
-  async emit(event: string): Promise<void> {
-    this.onEvent({ event, data: {}, timestampUs: 0 });
+  async emit(event: string, data: JsonObject = {}): Promise<void> {
+    this.onEvent({ event, data, timestampUs: 0 });
     await settled();
   }
 

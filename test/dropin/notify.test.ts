@@ -24,6 +24,9 @@ class ToolStack {
       resumed: never,
       unchanged: never,
       alone: never,
+      broken: never,
+      primary: () => this.notified.push('primary'),
+      unknown: () => this.notified.push('unknown'),
       committed: () => this.notified.push('committed'),
       note: (type, details) => this.notified.push([type, ...Object.values(details)].join(' ')),
     });
@@ -76,7 +79,7 @@ for (const framing of ['plain', 'vnet'] as const) {
       stack.send(bytes.subarray(cut));
       const received = stack.received();
       assert.ok([INIT_REPLY + ASK, ASK + INIT_REPLY].includes(received), `cut at ${cut}: ${received}`);
-      assert.deepEqual(stack.notified, ['committed', 'committed']);
+      assert.deepEqual(stack.notified, ['primary', 'committed', 'committed']);
     }
   });
 
@@ -91,7 +94,7 @@ for (const framing of ['plain', 'vnet'] as const) {
     stack.source.ask();
     stack.send(stack.message('COLO_CHECKPOINT'));
     assert.equal(stack.received(), ASK);
-    assert.deepEqual(stack.notified, ['committed']);
+    assert.deepEqual(stack.notified, ['primary', 'committed']);
   });
 
   test(`${framing}: an unknown message is noted and changes nothing`, () => {

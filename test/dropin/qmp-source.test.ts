@@ -17,6 +17,9 @@ async function watched(set: Partial<FakeQemu> = {}): Promise<Watched> {
     unchanged: () => notified.push('unchanged'),
     committed: () => notified.push('committed'),
     alone: () => notified.push('alone'),
+    primary: () => notified.push('primary'),
+    unknown: () => notified.push('unknown'),
+    broken: () => notified.push('broken'),
     note: (type) => notified.push(type),
   });
   await source.start();
@@ -29,7 +32,7 @@ const since = (notified: string[]): string[] => notified.splice(0);
 
 test('before COLO there is no secondary; the first copy is a commit', async () => {
   const { qemu, notified } = await watched();
-  assert.deepEqual(since(notified), ['qmp.up', 'alone']);
+  assert.deepEqual(since(notified), ['alone', 'qmp.up']);
   assert.deepEqual(qemu.asked, []);
   qemu.status = 'finish-migrate';
   await qemu.emit('STOP');
@@ -41,12 +44,10 @@ test('before COLO there is no secondary; the first copy is a commit', async () =
 
 test('a checkpoint is asked for by setting the delay to its value, and seen at RESUME', async () => {
   const { qemu, notified, source } = await watched({ mode: 'primary', delayMs: 4294967295 });
-  assert.deepEqual(since(notified), ['qmp.up']);
-  // The output of both VMs before the connection is not known: only a checkpoint makes them equal.
-  assert.deepEqual(qemu.asked, [{ 'x-checkpoint-delay': 4294967295 }]);
+  assert.deepEqual(since(notified), ['primary', 'qmp.up']);
   source.ask();
   await settled();
-  assert.deepEqual(qemu.asked.length, 2);
+  assert.deepEqual(qemu.asked, [{ 'x-checkpoint-delay': 4294967295 }]);
   qemu.status = 'colo';
   await qemu.emit('STOP');
   assert.deepEqual(since(notified), ['stopped']);
@@ -79,8 +80,6 @@ test('a reply that comes after RESUME still counts as a checkpoint', async () =>
 test('the end of COLO is seen at the RESUME after it', async () => {
   const { qemu, notified } = await watched({ mode: 'primary' });
   since(notified);
-  await qemu.emit('COLO_EXIT');
-  assert.deepEqual(since(notified), [], 'QEMU waits for x-colo-lost-heartbeat');
   qemu.status = 'colo';
   await qemu.emit('STOP');
   qemu.mode = 'none';
@@ -88,31 +87,62 @@ test('the end of COLO is seen at the RESUME after it', async () => {
   assert.deepEqual(since(notified), ['stopped', 'resumed', 'alone', 'unchanged']);
 });
 
-test('a refusal is noted, and the VM counts as unchanged', async () => {
-  const { qemu, notified, source } = await watched({ mode: 'primary' });
+test('COLO_EXIT: an error breaks the pair until an operator has decided', async () => {
+  const { qemu, notified } = await watched({ mode: 'primary' });
+  since(notified);
+  // QEMU waits for x-colo-lost-heartbeat, and its mode stays what it was.
+  await qemu.emit('COLO_EXIT', { mode: 'primary', reason: 'error' });
+  assert.deepEqual(since(notified), ['colo.exit', 'broken']);
+  // After that command it sends the event once more, with a reason that depends on which thread comes first.
+  qemu.mode = 'none';
+  for (const reason of ['error', 'request']) {
+    await qemu.emit('COLO_EXIT', { mode: 'primary', reason });
+    assert.deepEqual(since(notified), ['colo.exit', 'alone']);
+  }
+});
+
+test('a query that gets no reply ends the connection, and the next one asks again', async () => {
+  const { qemu, time, notified, source } = await watched({ mode: 'primary' });
   since(notified);
   qemu.refuses = new Error('no');
   source.ask();
   await settled();
-  assert.deepEqual(since(notified), ['qmp.refused']);
+  assert.deepEqual(since(notified), ['qmp.refused'], 'a refused request is only noted');
   await qemu.emitAll('STOP', 'RESUME');
-  assert.deepEqual(since(notified), ['stopped', 'resumed', 'unchanged', 'qmp.refused']);
+  assert.deepEqual(since(notified), ['stopped', 'resumed', 'unchanged', 'unknown', 'qmp.down', 'unchanged']);
+  qemu.refuses = null;
+  await time.pass(600);
+  assert.deepEqual(since(notified), ['primary', 'qmp.up']);
+  await source.close();
 });
 
-test('a lost connection is dialled again, and begins with a checkpoint', async () => {
+test('a QEMU that no longer replies is disconnected', async () => {
+  const { qemu, time, notified, source } = await watched({ mode: 'primary' });
+  since(notified);
+  await time.pass(20_000);
+  assert.deepEqual(since(notified), []);
+  qemu.refuses = new Error('no reply in 5000 ms');
+  await time.pass(5500);
+  assert.deepEqual(since(notified), ['unchanged', 'unknown', 'qmp.down', 'unchanged', 'unknown']);
+  await source.close();
+  await time.pass(20_000);
+  assert.equal(time.waiting, 0);
+});
+
+test('a lost connection is dialled again', async () => {
   const { qemu, time, notified, source } = await watched({ mode: 'primary' });
   since(notified);
   await qemu.emit('STOP');
   qemu.fails = new Error('not there');
   await qemu.hangUp();
-  assert.deepEqual(since(notified), ['stopped', 'unchanged', 'qmp.down']);
+  assert.deepEqual(since(notified), ['stopped', 'unchanged', 'unknown', 'qmp.down']);
   source.ask();
-  await time.pass(1200);
-  assert.deepEqual(since(notified), ['unchanged', 'unchanged'], 'no connection, which is noted once');
+  await time.pass(600);
+  assert.deepEqual(since(notified), ['unchanged', 'unknown'], 'no connection, which is noted once');
   qemu.fails = null;
   await time.pass(600);
-  assert.deepEqual(since(notified), ['qmp.up']);
-  assert.equal(qemu.asked.length, 2);
+  assert.deepEqual(since(notified), ['primary', 'qmp.up']);
+  assert.deepEqual(qemu.asked, []);
   await source.close();
   assert.equal(qemu.closed, 1);
 });

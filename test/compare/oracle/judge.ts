@@ -63,11 +63,21 @@ export class Judge {
 
   /** The command itself, with its own clock. */
   static async command(): Promise<Judge> {
-    return Judge.process('colo compare', {}, (paths) => [
+    const judge = await Judge.process('colo compare', {}, (paths) => [
       ...[process.execPath, '--disable-warning=ExperimentalWarning', CLI, 'compare', '--json'],
       ...['--primary-in', `unix-listen:${paths.primary}`, '--secondary-in', `unix-listen:${paths.secondary}`],
       ...['--out', `unix-listen:${paths.out}`, '--notify', `unix-listen:${paths.notify}`],
     ]);
+    return judge.begun();
+  }
+
+  /** `colo compare` begins each connection with a request: the checkpoint has been taken. */
+  private async begun(): Promise<this> {
+    await this.drainNotify();
+    assert.equal((await this.notify.next()).toString('latin1'), 'DO_CHECKPOINT');
+    this.notify.write(Buffer.from('COLO_CHECKPOINT'));
+    await this.drainNotify();
+    return this;
   }
 
   /** The whole drop-in on its sockets, in this process, with a clock that stands still: no wait asks for a checkpoint. */
@@ -89,10 +99,11 @@ export class Judge {
       emit: () => {},
     });
     await compare.start();
-    return new Judge('colo compare', await connectAll(paths), async () => {
+    const judge = new Judge('colo compare', await connectAll(paths), async () => {
       await compare.stop();
       removeWorkFolder(folder);
     });
+    return judge.begun();
   }
 
   private static async process(
