@@ -4,8 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -24,10 +25,11 @@ await installGuest();
 
 type Demo = { npm: ChildProcess; printed: () => string; ended: Promise<number> };
 
-function startDemo(t: TestContext, mark: string): Demo {
+/** Starts the demo with a folder of its own for temporary files, as other programs have theirs in the usual one. */
+function startDemo(t: TestContext, mark: string, temporary: string): Demo {
   const npm = spawn('npm', ['run', 'demo'], {
     cwd: ROOT,
-    env: { ...process.env, [MARK]: mark },
+    env: { ...process.env, [MARK]: mark, TMPDIR: temporary },
     // A process group of its own, as a shell gives to a job.
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -73,19 +75,16 @@ function processesOf(mark: string): string[] {
   return found;
 }
 
-function workFolders(): string[] {
-  return readdirSync(tmpdir()).filter((name) => name.startsWith('colo-'));
-}
-
 for (const { what, after, signal, toGroup, code } of [
   { what: 'Ctrl-C while the pair runs', after: 'Three clients', signal: 'SIGINT', toGroup: true, code: 130 },
   { what: 'Ctrl-C while the guest boots', after: 'Boot and', signal: 'SIGINT', toGroup: true, code: 130 },
   { what: 'SIGTERM to npm alone', after: 'Three clients', signal: 'SIGTERM', toGroup: false, code: 143 },
 ] as const) {
   test(`${what} ends the demo and leaves nothing`, { timeout: 120_000 }, async (t) => {
-    const before = workFolders();
+    const temporary = mkdtempSync(join(tmpdir(), 'i-'));
+    t.after(() => rmSync(temporary, { recursive: true }));
     const mark = `${process.pid}-${after}-${signal}`;
-    const demo = startDemo(t, mark);
+    const demo = startDemo(t, mark, temporary);
     await untilPrinted(demo, after);
     assert.ok(processesOf(mark).length > 2, 'the search below finds the demo’s processes');
 
@@ -99,7 +98,6 @@ for (const { what, after, signal, toGroup, code } of [
     t.diagnostic(`npm after ${Math.round(npmMs)} ms, all after ${Math.round(performance.now() - sentMs)} ms`);
     assert.deepEqual(processesOf(mark), [], `still there after ${END_MS_MAX} ms:\n${demo.printed()}`);
     assert.equal(status, code, demo.printed());
-    const left = workFolders().filter((name) => !before.includes(name));
-    assert.deepEqual(left, []);
+    assert.deepEqual(readdirSync(temporary), []);
   });
 }
