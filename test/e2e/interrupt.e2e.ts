@@ -98,6 +98,8 @@ for (const { what, after, signal, toGroup, code } of [
     t.diagnostic(`npm after ${Math.round(npmMs)} ms, all after ${Math.round(performance.now() - sentMs)} ms`);
     assert.deepEqual(processesOf(mark), [], `still there after ${END_MS_MAX} ms:\n${demo.printed()}`);
     assert.equal(status, code, demo.printed());
-    assert.deepEqual(readdirSync(temporary), []);
+    // npm and Node have a cache there.
+    const left = readdirSync(temporary).filter((name) => name.startsWith('colo-'));
+    assert.deepEqual(left, []);
   });
 }
