@@ -3,8 +3,8 @@
  * option that the code does not know (wire/tcp.ts).
  *
  * Goal: such an option leaves only if the SVM has sent the same, because a client that has it could not go on with an SVM
- * that chose another. Two VMs choose their keys and nonces at random, so a SYN with one diverges; from the checkpoint on both
- * have the same, and what follows from them is the same.
+ * that chose another. Where two VMs draw different keys and nonces a SYN with one diverges; from the checkpoint on both have
+ * the same, and what follows from them is the same.
  *
  *   PVM segment                 is compared with
  *   SYN                         the SVM's SYN: what both settle and bind (OPTIONS)
