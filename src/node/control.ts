@@ -8,6 +8,14 @@ import type { Scope } from './scope.ts';
 import { phaseOf } from './status-view.ts';
 
 const FAILOVER_MS_MAX = 10_000;
+/** In these states a node cannot become alone or protected any more: the other node has won, or the VM was lost. */
+const LOST: ReadonlySet<Pair['state']['name']> = new Set([
+  'fenced',
+  'candidate',
+  'copying',
+  'starting',
+  'returning',
+]);
 /** A first copy of a large VM takes minutes. */
 const PROTECT_MS_MAX = 600_000;
 
@@ -43,7 +51,7 @@ export class Control {
 
   /**
    * Ends the pair: a primary continues alone, a secondary is promoted. Resolves when this node is alone.
-   * Rejects with COLO_NOT_PROTECTED, COLO_TIMEOUT or COLO_NODE_STOPPED.
+   * Rejects with COLO_NOT_PROTECTED, COLO_NODE_FENCED, COLO_TIMEOUT or COLO_NODE_STOPPED.
    */
   async failover(): Promise<void> {
     if (this.state !== 'primary' && this.state !== 'secondary')
@@ -54,7 +62,7 @@ export class Control {
 
   /**
    * Copies the VM to the candidate. Resolves when the pair is protected.
-   * Rejects with COLO_NO_CANDIDATE, COLO_NOT_PRIMARY, COLO_TIMEOUT or COLO_NODE_STOPPED.
+   * Rejects with COLO_NO_CANDIDATE, COLO_NOT_PRIMARY, COLO_NODE_FENCED, COLO_TIMEOUT or COLO_NODE_STOPPED.
    */
   async protect(): Promise<void> {
     const { state } = this.node.pair;
@@ -79,7 +87,12 @@ export class Control {
     return new ColoError(code, `this node is ${phaseOf(this.node.pair)}: ${why}`);
   }
 
-  /** Resolves when `isMet`; rejects when the node stops, or after `msMax`. */
+  private lost(what: string): ColoError {
+    const text = `this node is ${phaseOf(this.node.pair)} now, so ${what} cannot be done here: ask the other node`;
+    return new ColoError('COLO_NODE_FENCED', text);
+  }
+
+  /** Resolves when `isMet`; rejects when the node stops or has lost, or after `msMax`. */
   private reach(isMet: () => boolean, msMax: number, what: string): Promise<void> {
     const { scope, timers } = this.node;
     return new Promise((resolve, reject) => {
@@ -93,6 +106,7 @@ export class Control {
         if (isMet()) finish(null);
         else if (scope.isOver)
           finish(new ColoError('COLO_NODE_STOPPED', `the node stopped before ${what} was done`));
+        else if (LOST.has(this.state)) finish(this.lost(what));
       };
       const cancel = timers.after(msMax, () =>
         finish(

@@ -16,6 +16,13 @@ const primary: PairState = { name: 'primary', peer: 'b' };
 const secondary: PairState = { name: 'secondary' };
 const promoting: PairState = { name: 'promoting' };
 const fenced: PairState = { name: 'fenced', why: '' };
+const claiming: PairState = {
+  name: 'claiming',
+  purpose: 'protect',
+  peer: null,
+  cause: '',
+  linkLost: false,
+};
 
 /** A node in `state`; the test changes its state and lets its timers fire. */
 function controlled(state: PairState) {
@@ -77,7 +84,7 @@ test('checkpoint asks the session of a protected primary', async () => {
 });
 
 for (const [request, from, through, reached] of [
-  ['failover', primary, fenced, alone],
+  ['failover', primary, claiming, alone],
   ['failover', secondary, promoting, syncing],
   ['protect', withCandidate, syncing, primary],
   ['protect', syncing, promoting, primary],
@@ -125,5 +132,20 @@ for (const [request, state, ms] of [
     scope.end();
     await rejected;
     assert.deepEqual(timers, []);
+  });
+}
+
+for (const [request, state] of [
+  ['failover', primary],
+  ['failover', secondary],
+  ['protect', withCandidate],
+] as const) {
+  test(`a ${request} of a node that is ${state.name} rejects at once when the other node wins`, async () => {
+    const { control, enter, timers } = controlled(state);
+    const asked = assert.rejects(control[request](), { code: 'COLO_NODE_FENCED' });
+    await settled();
+    enter(fenced);
+    await asked;
+    assert.equal(timers.length, 0);
   });
 }
