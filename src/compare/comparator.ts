@@ -99,6 +99,11 @@ export class Comparator {
     this.tcp.taught = taught;
   }
 
+  /** As `TcpRule.pairOpenings`: SYNs of different ports may be counterparts, and nobody teaches the secondary the PVM's. */
+  pairOpenings(): void {
+    this.tcp.pairOpenings();
+  }
+
   /** Held TCP segments examined in searches. */
   get visits(): number {
     return this.tcp.queue.visits;

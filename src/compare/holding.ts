@@ -13,7 +13,7 @@
  */
 
 import { invariant } from '../error.ts';
-import { FLOW_KEY_WORDS, writeOutputKey } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, haveOneDestination, writeOutputKey } from '../flow/key.ts';
 import { FlowTable } from '../flow/table.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import type { Limits } from '../limits.ts';
@@ -103,6 +103,7 @@ export class Holding {
   /** the holding's own cursor; a rule that tracks more has one, too */
   private readonly flow: HeldFlow;
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
+  private readonly otherKey = new Int32Array(FLOW_KEY_WORDS);
   private evictAt = 0 as FlowId;
   /** a PVM frame is held without a flow */
   private flowless = false;
@@ -415,6 +416,13 @@ export class Holding {
     writeOutputKey(bytes, packet, this.key);
     const guess = likely.oldest === NO_FRAME ? NO_FLOW : (this.frames.words[likely.oldest + FLOW] as FlowId);
     return this.table.findNear(this.key, guess);
+  }
+
+  /** Returns true if two flows differ in nothing but the VM's port. */
+  haveOneDestination(id: FlowId, other: FlowId): boolean {
+    this.table.readKey(id, this.key);
+    this.table.readKey(other, this.otherKey);
+    return haveOneDestination(this.key, this.otherKey);
   }
 
   private newFlow(rule: RuleNumber, nowMs: Instant): FlowId {

@@ -146,6 +146,8 @@ export class ComparePath {
     this.ahead = new RetainedFrames(this.slabs);
     this.early = new RetainedFrames(this.slabs);
     this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing, this.limits);
+    // The PVM's port of a connection that the guest opens becomes known to `colo rewrite` by the reply to its SYN.
+    this.comparator.pairOpenings();
     this.turn = new Turn(this.comparator, this.slabs, this.limits.turnFramesMax);
     const port = (name: string, slabUser: SlabUser) =>
       new FramePort(name, this.slabs, framing, 0, { kind: 'always', slabUser });

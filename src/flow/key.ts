@@ -101,6 +101,12 @@ export function setLocalPort(key: Int32Array, port: number): void {
   key[PORTS_WORD] = (port << 16) | remotePort(key);
 }
 
+/** Returns true if two keys differ in nothing but the VM's port. */
+export function haveOneDestination(key: Int32Array, other: Int32Array): boolean {
+  for (let word = 0; word < PORTS_WORD; word++) if (key[word] !== other[word]) return false;
+  return remotePort(key) === remotePort(other);
+}
+
 /** Returns true if two TCP segments that a VM sent belong to one flow: if their keys would be equal. */
 export function ofOneFlow(
   bytes: Uint8Array,

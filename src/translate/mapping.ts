@@ -92,6 +92,11 @@ export class Mapping {
     segment.rewrite(bytes, -seqDelta | 0, -tsDelta | 0, vm === client ? NONE : names.port[vm]);
   }
 
+  /** Returns the segment that the frame at hand quotes, or null. It is void as soon as another frame is handled. */
+  quotedSegment(bytes: Uint8Array): Segment | null {
+    return this.quote.parseQuote(bytes) ? this.quote : null;
+  }
+
   /** Rewrites the segment that a frame of the VM quotes; does nothing if it quotes none. */
   quoteToClient(bytes: Uint8Array): void {
     const { quote } = this;

@@ -10,7 +10,8 @@
  * - The PVM's SYN, as a lesson of the primary (`teach`). The primary releases that SYN only when the SVM's SYN has come back
  *   with the PVM's number (`Comparator.taught`), so no client replies to a number that is not known here.
  * - Without lessons (drop-in, recordings), the client's first ACK, which acknowledges exactly PVM ISN + 1 and echoes the PVM's
- *   TSval. If the guest opened the connection, that is the client's SYN-ACK.
+ *   TSval. If the guest opened the connection, that is the client's SYN-ACK, or the RST by which it refuses; or it is an ICMP
+ *   error that quotes the SYN.
  * A repeated SYN has a later TSval. The first SYN of each VM counts, because both VMs sent it at the same point.
  *
  * Pairing SYNs: SYNs of the same ports pair. Otherwise, for connections that the guest opened, the oldest unpaired SYN of the
@@ -33,11 +34,14 @@
  *   opening SYN, other VM has unpaired SYNs
  *     to the destination                       unknown            pair with the first of them
  *   any other SYN                              unknown            unpaired
- *   client's first ACK, client's SYN-ACK       SVM unpaired,      record the PVM's ISN (ack - 1), pair with this name
+ *   client's first ACK, reply to a SYN         SVM unpaired,      record the PVM's ISN (ack - 1), pair with this name
  *                                              PVM unknown
- *   client's SYN-ACK, SVM has unpaired SYNs    PVM unknown        without lessons: record the PVM's ISN, pair with the first of
+ *   reply to a SYN, SVM has unpaired SYNs      PVM unknown        without lessons: record the PVM's ISN, pair with the first of
  *     to the destination                                          them
  *   commit (`clear`)                           any                forget every name
+ *
+ * A reply to a SYN is a SYN-ACK; an RST with ACK and the number 0, which no other segment gets (RFC 9293 section 3.5.2); or an
+ * error about it, from which the ISN is taken.
  *
  * A lesson that pairs a SYN which the SVM has already sent under its own number or port reports `syn-moved`: the primary would
  * not recognise that SYN as the counterpart, so the caller corrects it (`correctSyn`) and sends it again.
@@ -64,6 +68,7 @@ import { seqBefore } from '../flow/sequence.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { NONE, type Seq } from '../units.ts';
 import { readI32 } from '../wire/bytes.ts';
+import type { PacketView } from '../wire/packet.ts';
 import { isSigned, opensConnection, TCP, TCP_ACK, TCP_RST, TCP_SYN, TCP_TIMESTAMPS } from '../wire/tcp.ts';
 import type { ConnectionNames } from './connection-names.ts';
 import { Mapping } from './mapping.ts';
@@ -143,6 +148,7 @@ export class SvmTranslator {
     const { mapping } = this;
     if (this.names.size === 0) return;
     if (!mapping.segment.parse(bytes, at, length, SENDER.client)) {
+      if (this.portsFrom === 'clients') this.learnFromQuote(bytes);
       mapping.quoteToVm(bytes);
       return;
     }
@@ -323,35 +329,58 @@ export class SvmTranslator {
   /** Learns from a client's segment with ACK, to the name `found` or NONE. Returns the name that the segment is to. */
   private learnFromAck(bytes: Uint8Array, found: number): number {
     if (found !== NONE && this.pvm.state(found) !== SYN.unknown) return found;
-    const { segment, key } = this.mapping;
+    const { segment } = this.mapping;
     const { view } = segment;
-    if ((view.tcpFlags & TCP_RST) !== 0) return found;
-    const isSynAck = (view.tcpFlags & TCP_SYN) !== 0;
+    const isn = ((view.ack - 1) | 0) as Seq;
+    const option = segment.timestamps(bytes);
+    const ts = option === NONE ? null : readI32(bytes, option + TCP_TIMESTAMPS.echo);
+    if (this.repliesToSyn(view)) return this.learnPvmOpening(found, isn, ts);
+    // Only the first segment gives the ISN: later ones acknowledge more.
+    const isFirst = (view.tcpFlags & (TCP_SYN | TCP_RST)) === 0 && this.svm.isUnpaired(found);
+    if (isFirst && this.opened[found] === 0 && ((view.seq - 1) | 0) === this.clientIsn[found])
+      this.learnPvm(found, found, isn, ts);
+    return found;
+  }
+
+  /** Returns true for a client's SYN-ACK, and, without lessons, for the RST by which it refuses a connection. */
+  private repliesToSyn({ tcpFlags, seq }: PacketView): boolean {
+    if ((tcpFlags & TCP_RST) !== 0) return this.portsFrom === 'clients' && seq === 0;
+    return (tcpFlags & TCP_SYN) !== 0;
+  }
+
+  /** Learns from an ICMP error about the PVM's opening SYN, which ends the connection of both VMs. */
+  private learnFromQuote(bytes: Uint8Array): void {
+    const quote = this.mapping.quotedSegment(bytes);
+    if (quote === null) return;
+    const { l4, end } = quote.view;
+    if (l4 + TCP.flags >= end || !opensConnection(bytes[l4 + TCP.flags])) return;
+    const found = this.mapping.find(bytes, quote);
+    if (found !== NONE && this.pvm.state(found) !== SYN.unknown) return;
+    this.learnPvmOpening(found, readI32(bytes, l4 + TCP.seq) as Seq, null);
+  }
+
+  /**
+   * A client replies to the PVM's opening SYN with this number, of which nothing was known; `found` is the name of the key, or
+   * NONE. Pairs it if the SVM has a counterpart. Returns the name that the reply is to.
+   */
+  private learnPvmOpening(found: number, isn: Seq, ts: number | null): number {
+    const { key } = this.mapping;
     if (this.svm.isUnpaired(found)) {
-      // Only the first segment gives the ISN: later ones acknowledge more.
-      const follows = !isSynAck && ((view.seq - 1) | 0) === this.clientIsn[found];
-      if (this.opened[found] !== 0 ? isSynAck : follows) this.learnPvmFromClient(bytes, found, found);
+      if (this.opened[found] !== 0) this.learnPvm(found, found, isn, ts);
       return found;
     }
-    if (!isSynAck || this.portsFrom === 'lessons') return found;
+    if (this.portsFrom === 'lessons') return found;
     const vm = this.unpaired.first(key);
-    if (!this.svm.isUnpaired(vm) || this.history.has(key[PORTS_WORD], this.acknowledgedIsn)) return found;
+    if (!this.svm.isUnpaired(vm) || this.history.has(key[PORTS_WORD], isn)) return found;
     const name = found === NONE ? this.insert() : found;
-    if (name !== NONE) this.learnPvmFromClient(bytes, vm, name);
+    if (name !== NONE) this.learnPvm(vm, name, isn, ts);
     return name;
   }
 
-  /** Records the PVM's SYN by `client`, to which the segment replies, and pairs it with the SVM's by `vm`. */
-  private learnPvmFromClient(bytes: Uint8Array, vm: number, client: number): void {
-    const option = this.mapping.segment.timestamps(bytes);
-    const ts = option === NONE ? null : readI32(bytes, option + TCP_TIMESTAMPS.echo);
-    this.pvm.record(client, this.acknowledgedIsn, ts);
+  /** Records the PVM's SYN by `client`, and pairs it with the SVM's by `vm`. */
+  private learnPvm(vm: number, client: number, isn: Seq, ts: number | null): void {
+    this.pvm.record(client, isn, ts);
     this.pair(vm, client);
-  }
-
-  /** The ISN that the segment acknowledges, if it replies to a SYN. */
-  private get acknowledgedIsn(): Seq {
-    return ((this.mapping.segment.view.ack - 1) | 0) as Seq;
   }
 
   /** Remembers the PVM's SYN, which is in the segment, past a commit if it opens a connection. */

@@ -88,8 +88,8 @@ export const COMPARE: readonly Break[] = [
   },
   {
     file: 'src/compare/rules/tcp.ts',
-    find: '    if (flow.svmSyns === 0) return VERDICT.waitForBytes;\n',
-    put: '',
+    find: '    if (flow.svmSyns === 0) {\n',
+    put: '    if (flow.svmSyns < 0) {\n',
     message: 'a SYN was looked for that the SVM has not sent',
     test: 'test/compare/tcp-connection.test.ts',
   },

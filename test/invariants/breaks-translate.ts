@@ -67,7 +67,7 @@ export const TRANSLATE: readonly Break[] = [
   },
   {
     file: 'src/translate/svm-translator.ts',
-    find: '    this.pvm.record(client, this.acknowledgedIsn, ts);\n',
+    find: '    this.pvm.record(client, isn, ts);\n',
     put: '',
     message: 'two SYNs were paired, and one is not unpaired',
     test: 'test/translate/svm-translator.test.ts',

@@ -314,3 +314,72 @@ test('a commit forgets an unpaired SYN', () => {
   const svm = { isn: 2, ts: 2, port: 7 };
   becomes(sidesOf(translator).output, vmSyn(place, svm), vmSyn(place, svm));
 });
+
+const refusal = (vm: Numbers, seq = 0) =>
+  fromClient({ ...place, clientIsn: seq }, vm, { clientAt: 0, vmAt: 1, time: 0, flags: RST | ACK });
+
+test('without lessons a refused connection is refused in the SVM too, from whichever port it opened it', () => {
+  for (const port of [1001, 1002]) {
+    for (const opens of [1, 3]) {
+      const translator = new SvmTranslator(1);
+      const sides = sidesOf(translator);
+      const svms = [0, 1, 2].map((i) => ({ isn: 7000 + i, ts: 70 + i, port: port + 2 * i }));
+      const pvms = [0, 1, 2].map((i) => ({ isn: 5000 + i, ts: 50 + i, port: 1001 + 2 * i }));
+      for (const svm of svms.slice(0, opens)) becomes(sides.output, vmSyn(place, svm), vmSyn(place, svm));
+      for (const [i, pvm] of pvms.slice(0, opens).entries())
+        becomes(sides.input, refusal(pvm), refusal(svms[i]));
+      becomes(sides.input, refusal(pvms[0]), refusal(svms[0]), 'and once more');
+    }
+  }
+});
+
+test('an RST that refuses no connection pairs nothing', () => {
+  const pvm = { isn: 5, ts: 50, port: 1001 };
+  for (const [frame, portsFrom] of [
+    [refusal(pvm, 9), 'clients'],
+    [refusal(pvm), 'lessons'],
+    [fromClient(place, pvm, { clientAt: 0, vmAt: 1, time: 0, flags: RST }), 'clients'],
+  ] as const) {
+    const translator = new SvmTranslator(1);
+    translator.portsFrom = portsFrom;
+    const svm = { isn: 6, ts: 60, port: 1002 };
+    becomes(sidesOf(translator).output, vmSyn(place, svm), vmSyn(place, svm));
+    becomes(sidesOf(translator).input, frame, frame);
+    becomes(sidesOf(translator).output, vmSyn(place, svm), vmSyn(place, svm), 'still unpaired');
+  }
+});
+
+test('without lessons an error about the PVM’s SYN reaches the SVM as one about its own', () => {
+  for (const version of [4, 6] as const) {
+    const c = { ...place, version };
+    for (const port of [1001, 1002]) {
+      const translator = new SvmTranslator(1);
+      const sides = sidesOf(translator);
+      const pvm = { isn: 5, ts: 50, port: 1001 };
+      const svm = { isn: 6, ts: 50, port };
+      const about = (vm: Numbers, tcpBytes?: number) =>
+        quoting(vmSyn(c, vm), false, { version, ...(tcpBytes === undefined ? {} : { tcpBytes }) });
+      becomes(sides.output, vmSyn(c, svm), vmSyn(c, svm));
+      becomes(sides.input, about(pvm, 8), about(pvm, 8), 'which kind of segment it was is not known');
+      becomes(sides.input, about(pvm), about(svm));
+      becomes(sides.input, about(pvm, 8), about(svm, 8));
+      becomes(sides.output, vmSyn(c, svm), vmSyn(c, pvm));
+    }
+  }
+});
+
+test('an error about another segment of the PVM, or one with lessons, pairs nothing', () => {
+  const pvm = { isn: 5, ts: 50, port: 1001 };
+  const svm = { isn: 6, ts: 50, port: 1002 };
+  const data = fromVm(place, pvm, { clientAt: 1, vmAt: 1, time: 0 });
+  for (const [quoted, portsFrom] of [
+    [data, 'clients'],
+    [vmSyn(place, pvm), 'lessons'],
+  ] as const) {
+    const translator = new SvmTranslator(1);
+    translator.portsFrom = portsFrom;
+    becomes(sidesOf(translator).output, vmSyn(place, svm), vmSyn(place, svm));
+    const error = quoting(quoted, false, { version: 4 });
+    becomes(sidesOf(translator).input, error, error);
+  }
+});

@@ -50,6 +50,7 @@ const FIRST = FLOW_RULE_WORDS_FAR;
 const ISN = FLOW_RULE_WORDS_FAR + 1;
 const SVM_ISN = FLOW_RULE_WORDS_FAR + 2;
 const SVM_BINDING = FLOW_RULE_WORDS_FAR + 3;
+const LENT_ISN = FLOW_RULE_WORDS_FAR + 4;
 
 /* The bits of the row. */
 const POSITIONED = FLOW_RULE_BITS;
@@ -58,6 +59,7 @@ const SVM_ACK_KNOWN = FLOW_RULE_BITS << 2;
 const RELEASED_ACK_KNOWN = FLOW_RULE_BITS << 3;
 const FIN_RELEASED = FLOW_RULE_BITS << 4;
 const SVM_URGENT_KNOWN = FLOW_RULE_BITS << 5;
+const SYN_LENT = FLOW_RULE_BITS << 6;
 
 /** In place of the index of an SVM frame where there is none. */
 export const NO_INDEX = -1;
@@ -192,6 +194,26 @@ export class HeldTcpFlow extends HeldFlow {
   /** The SVM has sent a segment without sequence numbers; `digest` is 0 if it binds the client to nothing. */
   noteSvmBinding(digest: number): void {
     if (digest !== 0) this.svmBinding = digest;
+  }
+
+  /** The SVM's latest SYN here is the counterpart of a PVM SYN in another flow (openings.ts). */
+  get synLent(): boolean {
+    return this.has(SYN_LENT);
+  }
+
+  lend(isn: Seq): void {
+    this.put(SYN_LENT, true);
+    this.words[this.row + LENT_ISN] = isn;
+  }
+
+  /** The two VMs are equal: the SVM repeats no SYN of its own. */
+  endLending(): void {
+    this.put(SYN_LENT, false);
+  }
+
+  /** Returns true if a SYN with this number is the one that is lent. */
+  isLent(isn: Seq): boolean {
+    return this.synLent && this.words[this.row + LENT_ISN] === isn;
   }
 
   /** How many SYNs are among the SVM's queued frames, and how many RSTs before the first of them. */

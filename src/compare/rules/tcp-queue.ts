@@ -105,6 +105,19 @@ export class TcpQueue {
     flow.svmSyns--;
   }
 
+  /** Confirms and drops the SYN at the head, and repetitions that follow it. */
+  dropSyn(): void {
+    const { flow } = this;
+    const { words } = this.holding.frames;
+    const seq = words[flow.secondary.head + SEQ];
+    do this.dropHead();
+    while (
+      flow.secondary.head !== NO_FRAME &&
+      isSyn(words[flow.secondary.head + FLAGS]) &&
+      words[flow.secondary.head + SEQ] === seq
+    );
+  }
+
   /** A connection begins: the ACKs and RSTs that follow its SYN in the queue count from now on. */
   adopt(): void {
     const { flow } = this;
@@ -167,7 +180,7 @@ function isSyn(flags: number): boolean {
   return (flags & (TCP_SYN | TCP_RST)) === TCP_SYN;
 }
 
-/** Returns true if this is the number of the SVM's SYN that began the connection. */
+/** Returns true if this is the number of the SVM's SYN that began the connection, or one of another flow. */
 export function isRepeatedSyn(flow: HeldTcpFlow, isn: Seq): boolean {
-  return flow.synAgreed && (isn === flow.svmIsn || isn === flow.isn);
+  return (flow.synAgreed && (isn === flow.svmIsn || isn === flow.isn)) || flow.isLent(isn);
 }

@@ -39,6 +39,7 @@ import { readU16 } from '../../wire/bytes.ts';
 import type { PacketView } from '../../wire/packet.ts';
 import {
   isSigned,
+  opensConnection,
   settledOptions,
   TCP,
   TCP_ACK,
@@ -56,6 +57,7 @@ import type { Rule } from '../rule.ts';
 import { type DivergenceReason, VERDICT, type Verdict } from '../verdict.ts';
 import { bindAlike, bindingOf } from './binding.ts';
 import { LockstepLane, TAKEN } from './lockstep.ts';
+import { Openings } from './openings.ts';
 import { noteReleasedAck, releaseAck, settleAck, settlePendingAck, settleSegment } from './tcp-acks.ts';
 import { ACK, BINDING, HeldTcpFlow, NO_INDEX, OPTIONS, SEQ, SEQ_END, SIGNED } from './tcp-flow.ts';
 import { isRepeatedSyn, TcpQueue } from './tcp-queue.ts';
@@ -74,6 +76,8 @@ export class TcpRule implements Rule {
    * against one with that number, which proves that the secondary could continue the connection (rule 1).
    */
   taught = false;
+  /** Without that: pairs SYNs of different ports (openings.ts). */
+  private openings: Openings | null = null;
   readonly queue: TcpQueue;
   private readonly holding: Holding;
   private readonly limits: Limits;
@@ -160,6 +164,15 @@ export class TcpRule implements Rule {
       }
     }
     if (flow.primary.head !== NO_FRAME) this.advanceHead();
+    if (this.openings !== null && opensConnection(packet.tcpFlags)) {
+      const waiting = this.openings.flowWaitingFor(flowId);
+      if (waiting !== NO_FLOW) this.advance(waiting);
+    }
+  }
+
+  /** Pairs SYNs of different ports from now on. */
+  pairOpenings(): void {
+    this.openings = new Openings(this.holding, this.flow, this.queue);
   }
 
   advance(id: FlowId): void {
@@ -196,6 +209,7 @@ export class TcpRule implements Rule {
     flow.svmAck = flow.releasedAck;
     flow.svmUrgentKnown = false;
     flow.svmBinding = 0;
+    flow.endLending();
     flow.svmSyns = 0;
     flow.svmResets = 0;
     flow.cursor = NO_FRAME;
@@ -209,10 +223,14 @@ export class TcpRule implements Rule {
     return flow.synAgreed && flow.released === seqAdd(flow.isn, 1);
   }
 
-  /** An RST has ended it, or it has not begun; or its FIN was released and nothing followed for `flowClosedMsMax`. */
+  /**
+   * An RST has ended it, or it has not begun; or its FIN was released, or its SYN lent, and nothing followed for
+   * `flowClosedMsMax`.
+   */
   isOver(id: FlowId, idleMs: number): boolean {
     const flow = this.flow.moveTo(id);
-    return !flow.positioned || (flow.finReleased && idleMs >= this.limits.flowClosedMsMax);
+    const isLong = idleMs >= this.limits.flowClosedMsMax;
+    return flow.positioned ? flow.finReleased && isLong : !flow.synLent || isLong;
   }
 
   owesConfirm(id: FlowId): boolean {
@@ -313,7 +331,12 @@ export class TcpRule implements Rule {
     const isn = seqAdd(words[id + SEQ] as Seq, -1);
     if (flow.synAgreed && isn === flow.isn) return VERDICT.match;
     if ((words[id + FLAGS] & SIGNED) !== 0) return this.differs('diverged-signed', NO_FRAME);
-    if (flow.svmSyns === 0) return VERDICT.waitForBytes;
+    if (flow.svmSyns === 0) {
+      if (this.openings?.takeCounterpart(id) !== true) return VERDICT.waitForBytes;
+      this.beginConnection(isn);
+      flow.svmIsn = isn;
+      return VERDICT.match;
+    }
     // A new connection. What the SVM sent before its own SYN belongs to an older one on the same ports.
     queue.dropToSyn();
     if (this.taught && !queue.dropToSynWithSeq(words[id + SEQ] as Seq)) return VERDICT.waitForBytes;
