@@ -56,6 +56,8 @@ export class PrimaryBarrier {
   private running = false;
   /** grows with every phase reached */
   private progress = 0;
+  /** frames that had matched at the last commit */
+  private matchedBefore = 0;
   /** the secondary's VM had not read all of its input in time */
   private undrained = 0;
 
@@ -73,6 +75,7 @@ export class PrimaryBarrier {
     this.requestCheckpoint = options.requestCheckpoint;
     this.clock = options.clock;
     this.timers = options.timers;
+    this.matchedBefore = options.path.comparator.counters.matched;
   }
 
   get isRunning(): boolean {
@@ -150,6 +153,7 @@ export class PrimaryBarrier {
     path.readRest();
     await until(clock, this.timers, EXHAUST_MS_MAX, () => this.aborted !== null || path.outputExhausted);
     if (this.aborted !== null) throw this.aborted;
+    const matchedFrames = this.matchedSinceLast();
     const releasedFrames = path.commit(this.link);
     onCommit();
     relay.pass('received');
@@ -167,6 +171,7 @@ export class PrimaryBarrier {
       ...(inexact > 0 ? { inexact } : {}),
       stateBytes: relay.stateBytes - stateBytes,
       releasedFrames,
+      matchedFrames,
       atMs: clock.wall(),
     };
   }
@@ -212,6 +217,13 @@ export class PrimaryBarrier {
     };
     watch();
     return () => cancel();
+  }
+
+  private matchedSinceLast(): number {
+    const { matched } = this.path.comparator.counters;
+    const since = matched - this.matchedBefore;
+    this.matchedBefore = matched;
+    return since;
   }
 
   private step(step: Step): Promise<void> {

@@ -35,6 +35,8 @@ export type CheckpointReport = {
   stateBytes: number;
   /** primary frames that the commit released without a counterpart */
   releasedFrames: number;
+  /** primary frames that matched in the epoch that the commit ended */
+  matchedFrames: number;
   atMs: number;
 };
 

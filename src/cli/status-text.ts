@@ -74,7 +74,8 @@ function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {
 function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
   if (secondary === null) return [];
   const { match, commit, repeat, harmless } = traffic.releasedBy;
-  const { matchedSinceCheckpoint, unmatchedEpochs, unmatched, unmatchedFrames, lagMs } = secondary;
+  const { matchedSinceCheckpoint, unmatchedEpochs, unmatched, unmatchedFrames, lagMs, linkWaitingBytes } =
+    secondary;
   const rows: Row[] = [
     [
       'matched',
@@ -92,7 +93,12 @@ function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
       unmatchedFrames === 0 ? 'it sent NOTHING' : `it sent ${formatCount(unmatchedFrames)} frames`,
     ]);
   else if (p50 !== null && p99 !== null)
-    rows.push(['secondary', `${lagText(p50)} median`, `${lagText(p99)} p99`]);
+    rows.push([
+      'secondary',
+      `${lagText(p50)} median`,
+      `${lagText(p99)} p99`,
+      linkWaitingBytes === 0 ? null : `${formatBytes(linkWaitingBytes)} wait for the link`,
+    ]);
   return rows;
 }
 
@@ -119,9 +125,14 @@ function outputRows({ held, flows, divergences }: NodeStatus, nowMs: Instant): R
   return rows;
 }
 
-function trafficRows({ traffic }: NodeStatus): Row[] {
+function trafficRows({ traffic, vm }: NodeStatus): Row[] {
   return [
-    ['in', `${formatCount(traffic.inputFrames)} frames`, formatBytes(traffic.inputBytes)],
+    [
+      'in',
+      `${formatCount(traffic.inputFrames)} frames`,
+      formatBytes(traffic.inputBytes),
+      vm.inputWaitingBytes === 0 ? null : `${formatBytes(vm.inputWaitingBytes)} not taken by the VM`,
+    ],
     ['out', `${formatCount(traffic.releasedFrames)} frames`, formatBytes(traffic.releasedBytes)],
     ['from peer', `${formatCount(traffic.peerFrames)} frames`],
     [

@@ -188,6 +188,7 @@ test('each phase of a checkpoint is delayed until it is safe, in order', async (
   assert.equal(report.reason, 'interval');
   assert.equal(report.epoch, 2);
   assert.equal(report.releasedFrames, 2);
+  assert.equal(report.matchedFrames, 0);
   assert.ok(report.drainMs > 0 && report.pauseMs > 0 && report.totalMs >= report.drainMs + report.pauseMs);
   assert.equal(report.inexact, undefined);
   assert.equal(all.barrier.isRunning, false);
@@ -406,4 +407,26 @@ test('last output of the SVM that cannot be read ends the checkpoint: the next e
   await all.pass(1200);
   assert.equal(all.received(all.pvmQemu), '', 'REPLY is not passed on');
   assert.match(all.log.at(-1) ?? '', /could not be read/);
+});
+
+test('a report counts what matched in the epoch that its commit ended', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  const checkpoint = async () => {
+    const run = all.barrier.run('interval', () => {});
+    all.pvmQemu.write(u32(1), () => {});
+    for (const message of [2, 5, 6]) {
+      await all.pass();
+      all.svmQemu.write(u32(message), () => {});
+    }
+    await all.pass();
+    return await run;
+  };
+  await checkpoint();
+  all.paths.pvm.send('both', 'both too', 'only one');
+  all.paths.svm.send('both', 'both too');
+  await all.pass();
+  const { matchedFrames, releasedFrames } = await checkpoint();
+  assert.deepEqual([matchedFrames, releasedFrames], [2, 1]);
+  assert.equal((await checkpoint()).matchedFrames, 0);
 });

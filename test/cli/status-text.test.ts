@@ -21,13 +21,13 @@ checkpoints  41, pause 5.5 ms median, 9.8 ms p99
   first copy 8.1 s ago in 2.5 s, pause 565 ms, clients stood 640 ms
 matched      1 900 frames, by checkpoint 40, needed no match 50
              31 since the last checkpoint
-secondary    late 0.5 ms median, ahead 1.5 ms p99
+secondary    late 0.5 ms median, ahead 1.5 ms p99, 100 B wait for the link
 held         3 frames, 4 KiB, oldest 2.5 ms
 flows        12 tcp, 4 other, 11 translated
 divergences  2, last 2.4 s ago
              tcp 192.0.2.1:80 > 192.0.2.9:5000
              bytes at 1234
-in           1 000 frames, 97.7 KiB
+in           1 000 frames, 97.7 KiB, 12 B not taken by the VM
 out          2 000 frames, 2.4 MiB
 from peer    2 001 frames
 trouble      1 malformed, 0 dropped`,

@@ -11,6 +11,7 @@ const report = (epoch: number, reason: CheckpointReason, pauseMs: number): Check
   drainMs: 1,
   stateBytes: 1000,
   releasedFrames: 0,
+  matchedFrames: 5,
   atMs: 1_000_000 + epoch,
 });
 

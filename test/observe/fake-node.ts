@@ -16,6 +16,7 @@ export const REPORT: CheckpointReport = {
   pauseMs: 5.5,
   stateBytes: 1_500_000,
   releasedFrames: 7,
+  matchedFrames: 5,
   atMs: Date.UTC(2030, 0, 2, 3, 4, 5, 678),
 };
 
