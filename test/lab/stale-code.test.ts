@@ -81,12 +81,18 @@ test('the plugin is for QEMU 11.1 on x86-64 only', () => {
   assert.ok(!isPluginFor('11.1.3', 'arm64'));
 });
 
-test('the guest that changes its own code has 59 bytes, and a jump for the reset', () => {
-  const rom = selfWritingRom();
-  assert.equal(rom.length, 1 << 16);
-  assert.equal(rom.filter((byte) => byte !== 0).length <= 59, true);
-  assert.equal(rom.readUInt8(0xfff0), 0xea);
-});
+for (const [processors, bytes] of [
+  [1, 54],
+  [2, 131],
+] as const) {
+  test(`the guest for ${processors} processor has ${bytes} bytes and a jump for the reset`, () => {
+    const rom = selfWritingRom(processors);
+    assert.equal(rom.length, 1 << 16);
+    assert.ok(rom.subarray(bytes, 0x200).every((byte) => byte === 0));
+    assert.notEqual(rom[bytes - 1], 0);
+    assert.deepEqual([...rom.subarray(0xfff0, 0xfff5)], [0xea, 0, 0, 0, 0xf0]);
+  });
+}
 
 test('every VM of the lab gets the remedy, and a kernel that does not patch itself on a busy host', () => {
   const install = { command: ['qemu'], env: {}, version: '11.1.3', accel: 'tcg' } as const;
