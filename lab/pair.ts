@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { ColoError } from '../src/error.ts';
 import type { NodeEvent, NodeStatus } from '../src/observe/status.ts';
 import { startChild, stopChild } from './process.ts';
+import type { QemuInstall } from './qemu.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const POLL_MS = 10;
@@ -23,7 +24,7 @@ export type PairOptions = {
   directory: string;
   /** one uplink socket per node */
   uplinks: Readonly<Record<string, string>>;
-  qemu: { command: readonly string[]; env: Readonly<Record<string, string>> };
+  qemu: Pick<QemuInstall, 'command' | 'env' | 'remedy'>;
   vmArgs: readonly string[];
   mac: string;
   addresses: readonly string[];
@@ -198,8 +199,14 @@ export class LabPair {
     this.nodes = nodes;
   }
 
-  /** Writes the configurations; starts nothing. */
+  /** Writes the configurations; starts nothing. Throws COLO_LAB for a VM that would execute stale code (stale-code/). */
   static async prepare(options: PairOptions): Promise<LabPair> {
+    const { remedy } = options.qemu;
+    if (!remedy.every((arg) => options.vmArgs.includes(arg)))
+      throw new ColoError(
+        'COLO_LAB',
+        `a pair under TCG without its remedy: add ${remedy.join(' ')} to vmArgs`,
+      );
     const names = Object.keys(options.uplinks);
     const ports = new Map<string, number>();
     for (const name of names) ports.set(name, await freePort());

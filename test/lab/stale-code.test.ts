@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import koffi from 'koffi';
+import { LabPair } from '../../lab/pair.ts';
 import { selfWritingRom } from '../../lab/stale-code/guest.ts';
 import { stalePlugin } from '../../lab/stale-code/plugin.ts';
 import { isPluginFor } from '../../lab/stale-code/remedy.ts';
@@ -103,4 +104,11 @@ test('every VM of the lab gets the remedy, and a kernel that does not patch itse
   );
   assert.ok(args.join(' ').includes('-plugin file=x'));
   assert.match(args.join(' '), /tsc=nowatchdog/);
+});
+
+test('a pair without the remedy is refused', async () => {
+  const qemu = { command: ['qemu'], env: {}, remedy: ['-plugin', 'file=x'] };
+  const options = { directory: folder, uplinks: {}, qemu, mac: '', addresses: [] };
+  await assert.rejects(LabPair.prepare({ ...options, vmArgs: ['-m', '256'] }), { code: 'COLO_LAB' });
+  await LabPair.prepare({ ...options, vmArgs: ['-m', '256', ...qemu.remedy] });
 });
