@@ -53,6 +53,11 @@ export class FakeQemu {
     };
   };
 
+  /** How many commands wait for `reply`. */
+  get waitingReplies(): number {
+    return this.waiting.length;
+  }
+
   /** Emits several events in a row, as if they were in one read. */
   async emitAll(...events: string[]): Promise<void> {
     for (const event of events) this.onEvent({ event, data: {}, timestampUs: 0 });

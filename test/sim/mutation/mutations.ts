@@ -4,7 +4,7 @@
  * contains one.
  *
  * `find` must stand in the file exactly once (mutations.test.ts). Some world with a seed from 1 to `seedsMax` must break
- * a rule.
+ * a rule; drop-in, of which no world knows, has tests that must fail in place of worlds (`test`).
  */
 
 import type { Patch } from './patch.ts';
@@ -13,8 +13,13 @@ export type Mutation = Patch & {
   readonly name: string;
   /** The bug as a client or an operator would meet it. */
   readonly about: string;
-  readonly seedsMax: number;
-};
+} & ({ readonly seedsMax: number } | { readonly test: string });
+
+/** Pauses the reading of the PVM's stream, below the port that asserts that nobody does. */
+const PAUSE_IF = `    this.primaryRoom = hasPrimarySlabs ? primaryRoom : 0;
+    const { stream } = this.primaryIn as unknown as { stream: { pause(): void; resume(): void } | null };
+    if (FULL) stream?.pause();
+    else stream?.resume();`;
 
 export const MUTATIONS: readonly Mutation[] = [
   {
@@ -360,5 +365,37 @@ export const MUTATIONS: readonly Mutation[] = [
     find: '      this.inRow++;\n',
     put: '',
     seedsMax: 200,
+  },
+  {
+    name: 'not-read-while-asking',
+    about: "QEMU's one thread waits for colo compare to read, which waits for that thread to reply",
+    file: 'src/dropin/compare-path.ts',
+    find: '    this.primaryRoom = hasPrimarySlabs ? primaryRoom : 0;',
+    put: PAUSE_IF.replace('FULL', 'this.isAsking'),
+    test: 'test/dropin/one-thread.test.ts',
+  },
+  {
+    name: 'not-read-while-unread',
+    about: "QEMU's one thread waits for colo compare to read, which waits for that thread to read --out",
+    file: 'src/dropin/compare-path.ts',
+    find: '    this.primaryRoom = hasPrimarySlabs ? primaryRoom : 0;',
+    put: PAUSE_IF.replace('FULL', 'this.out.queuedBytes >= limits.unsentBytesMax'),
+    test: 'test/dropin/one-thread.test.ts',
+  },
+  {
+    name: 'not-read-while-full',
+    about: "QEMU's one thread waits for colo compare to read, which waits for a checkpoint of that QEMU",
+    file: 'src/dropin/compare-path.ts',
+    find: '    this.primaryRoom = hasPrimarySlabs ? primaryRoom : 0;',
+    put: PAUSE_IF.replace('FULL', 'primaryRoom <= 0'),
+    test: 'test/dropin/one-thread.test.ts',
+  },
+  {
+    name: 'rewrite-not-read-while-stopped',
+    about: "the SVM's QEMU waits for colo rewrite to read, which waits for it to reply",
+    file: 'src/dropin/rewrite-path.ts',
+    find: '    this.hasOutputSlabs = slabs.inUseOf(SVM) < slabsMax;',
+    put: "    this.hasOutputSlabs = true;\n    const { stream } = this.guestOut as unknown as { stream: { pause(): void; resume(): void } | null };\n    if (this.svm === 'drained') stream?.pause();\n    else stream?.resume();",
+    test: 'test/dropin/one-thread.test.ts',
   },
 ];

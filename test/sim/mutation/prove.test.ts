@@ -20,3 +20,11 @@ for (const [name, rule] of QUICK) {
     assert.equal(found?.rule, rule);
   });
 }
+
+test('not-read-while-asking is found by its test', async () => {
+  const mutation = MUTATIONS.find((one) => one.name === 'not-read-while-asking');
+  assert.ok(mutation !== undefined);
+  const { found, failure } = await prove(mutation);
+  assert.equal(failure, null);
+  assert.equal(found?.rule, 'test');
+});

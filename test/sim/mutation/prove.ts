@@ -1,10 +1,12 @@
 /**
  * `npm run sim -- --mutations [NAME ...]`: proves the rules. Each mutation (mutations.ts) must break a rule within its
- * number of seeds. A child process runs each of them, as many at a time as there are processors.
+ * number of seeds, or fail its test. A child process runs each of them, as many at a time as there are processors.
  */
 import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { ROOT } from '../../docs/tables.ts';
 import { MUTATIONS, type Mutation } from './mutations.ts';
 import { patched } from './patch.ts';
 
@@ -14,7 +16,8 @@ type Found = { seeds: number; rule: string; text: string };
 export type Outcome = {
   name: string;
   about: string;
-  seedsMax: number;
+  /** where it must be found: the number of seeds, or the test's file */
+  within: string;
   found: Found | null;
   failure: string | null;
 };
@@ -46,37 +49,45 @@ export async function proveCheckers(names: readonly string[], json: boolean): Pr
   return missed.length === 0 ? 0 : 1;
 }
 
-function line({ name, found, failure, seedsMax }: Outcome): string {
+function line({ name, found, failure, within }: Outcome): string {
   if (found !== null)
-    return `${name.padEnd(32)} ${String(found.seeds).padStart(5)} of ${seedsMax}  ${found.rule}: ${found.text.split('\n')[0].slice(0, 90)}`;
-  return `${name.padEnd(32)} NOT FOUND in ${seedsMax} seeds${failure === null ? '' : `: ${failure}`}`;
+    return `${name.padEnd(32)} ${String(found.seeds).padStart(5)} of ${within}  ${found.rule}: ${found.text.split('\n')[0].slice(0, 90)}`;
+  return `${name.padEnd(32)} NOT FOUND in ${within}${failure === null ? '' : `: ${failure}`}`;
 }
 
-export function prove(mutation: Mutation): Promise<Outcome> {
-  const { name, about, seedsMax } = mutation;
+export async function prove(mutation: Mutation): Promise<Outcome> {
+  const { name, about } = mutation;
+  const within = 'test' in mutation ? mutation.test : `${mutation.seedsMax} seeds`;
+  const outcome = { name, about, within };
+  if ('test' in mutation) {
+    const { code, out } = await runPatched(mutation, ['--test-reporter=tap', join(ROOT, mutation.test)]);
+    const failed = /^not ok \d+ - (.*)$/m.exec(out);
+    if (code === 0 || failed === null) return { ...outcome, found: null, failure: null };
+    return { ...outcome, found: { seeds: 1, rule: 'test', text: failed[1] }, failure: null };
+  }
+  const { code, out, err } = await runPatched(mutation, [RUN, String(mutation.seedsMax)]);
+  if (code !== 0) {
+    const failure = err.trim().split('\n').at(-1) ?? `exit ${code}`;
+    return { ...outcome, found: null, failure };
+  }
+  const last = out.trim().split('\n').at(-1) ?? '';
+  return { ...outcome, found: JSON.parse(last) as Found | null, failure: null };
+}
+
+type Ran = { code: number | null; out: string; err: string };
+
+function runPatched(mutation: Mutation, words: readonly string[]): Promise<Ran> {
   return new Promise((resolve) => {
-    const { args, env } = patched(mutation, [RUN, String(seedsMax)]);
-    const child = spawn(process.execPath, args, { env });
-    let out = '';
-    let err = '';
+    const { args, env } = patched(mutation, words);
+    // Under a test runner Node would report in that one's own format.
+    const child = spawn(process.execPath, args, { env: { ...env, NODE_TEST_CONTEXT: undefined } });
+    const ran: Ran = { code: null, out: '', err: '' };
     child.stdout.on('data', (bytes) => {
-      out += bytes;
+      ran.out += bytes;
     });
     child.stderr.on('data', (bytes) => {
-      err += bytes;
+      ran.err += bytes;
     });
-    child.on('close', (code) => {
-      const last = out.trim().split('\n').at(-1) ?? '';
-      if (code === 0)
-        resolve({ name, about, seedsMax, found: JSON.parse(last) as Found | null, failure: null });
-      else
-        resolve({
-          name,
-          about,
-          seedsMax,
-          found: null,
-          failure: err.trim().split('\n').at(-1) ?? `exit ${code}`,
-        });
-    });
+    child.on('close', (code) => resolve({ ...ran, code }));
   });
 }
