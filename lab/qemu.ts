@@ -52,7 +52,7 @@ async function systemQemu(): Promise<Found | null> {
   if (path === null) return null;
   const found: Found = { command: [path], env: {}, version: '', imageCommand: ['qemu-img'] };
   const version = await versionOf(found);
-  // COLO_QEMU is used whatever its version, for tests with old ones.
+  // COLO_QEMU is used whatever its version; a pair of it must be exact (stale-code/remedy.ts).
   return chosen || isNewEnough(version) ? { ...found, version } : null;
 }
 

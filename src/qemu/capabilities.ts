@@ -80,7 +80,9 @@ export function hasStaleCode(version: VersionNumber, accel: 'kvm' | 'tcg'): bool
 export function emulationNote(version: VersionNumber): string {
   const note = 'QEMU emulates the processor, which is slow and for trying out only';
   if (!hasStaleCode(version, 'tcg')) return note;
-  return `${note}: a secondary of this QEMU may execute code that its memory does not hold (docs/qemu.md, "Under TCG")`;
+  const fault =
+    "without the lab's plugin, a secondary of this QEMU may execute code that its memory does not hold";
+  return `${note}; ${fault} (docs/qemu.md, "Under TCG")`;
 }
 
 /** Returns how to use this QEMU; throws a ColoError if COLO cannot work with it. */
