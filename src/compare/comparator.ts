@@ -2,9 +2,9 @@
  * The comparator: holds what the PVM sends until the SVM has sent the same.
  *
  * Goal: rule 1 (output commit). PVM frames arrive from the VM port, SVM frames from the link, both in one sequence space. A
- * PVM frame leaves through `sink.release` on a match, or at a commit, or at once if its kind is harmless (classes.ts). An
- * SVM frame leaves nothing behind but a `confirm` of its index, once the client has what it carries: the secondary then need
- * not retain it for a failover.
+ * PVM frame leaves through `sink.release` on a match, or at a commit, or at once if its kind is harmless (classes.ts); so does
+ * what the SVM asks of its neighbours, if the PVM does not (questions.ts). Any other SVM frame leaves nothing behind but a
+ * `confirm` of its index, once the client has what it carries: the secondary then need not retain it for a failover.
  *
  * This file parses frames and hands each to the rule of its flow (rules/table.ts). What is held, its limits and its waits
  * are the holding's (holding.ts). TCP segments go to their rule first and directly: nearly all of them take its lock-step lane.
@@ -24,6 +24,7 @@ import { isGso } from '../wire/virtio-net.ts';
 import { COMPARE_AS, compareAs, RULE, ruleOf } from './classes.ts';
 import { type ArrivalList, type HeldFrames, NO_FLOW, NO_FRAME } from './held-frames.ts';
 import { type ComparatorSink, Holding, type Overdue, type Pressure, type WaitLimits } from './holding.ts';
+import { Questions } from './questions.ts';
 import type { Rule } from './rule.ts';
 import { isPlainData, type LockstepLane } from './rules/lockstep.ts';
 import { Reassembly } from './rules/reassembly.ts';
@@ -48,6 +49,7 @@ export class Comparator {
   private readonly rules: readonly Rule[];
   private readonly tcp: TcpRule;
   private readonly reassembly: Reassembly;
+  private readonly questions: Questions;
   /** TCP's cursor and lane, of which each pair of frames asks */
   private readonly flow: HeldTcpFlow;
   private readonly lane: LockstepLane | null;
@@ -77,6 +79,10 @@ export class Comparator {
     this.flow = tcp.flow;
     this.lane = tcp.lane;
     this.reassembly = new Reassembly(holding, rules, hashSeed, limits);
+    this.questions = new Questions(slabs, {
+      release: (slab, at, length) => this.releaseHarmless(slab, at, length),
+      confirm: (index) => sink.confirm(index),
+    });
     this.frames = holding.frames;
     this.primary = holding.primary;
     this.secondary = holding.secondary;
@@ -122,8 +128,8 @@ export class Comparator {
     }
     const as = compareAs(view);
     if (as === COMPARE_AS.harmless) {
-      this.counters.harmless++;
-      this.sink.release(slab, at, length, 'harmless');
+      this.questions.noteAsked(view, slab, nowMs);
+      this.releaseHarmless(slab, at, length);
     } else if (as === COMPARE_AS.pieces) this.reassembly.primaryFragment(view, slab, at, length, nowMs);
     else this.rules[ruleOf(view)].primaryFrame(view, slab, at, length, nowMs);
   }
@@ -136,7 +142,8 @@ export class Comparator {
       return;
     }
     const as = compareAs(view);
-    if (view.kind === PACKET.malformed || as === COMPARE_AS.harmless) this.sink.confirm(index);
+    if (view.kind === PACKET.malformed) this.sink.confirm(index);
+    else if (as === COMPARE_AS.harmless) this.questions.ask(view, slab, at, length, index, nowMs);
     else if (as === COMPARE_AS.pieces)
       this.reassembly.secondaryFragment(view, slab, at, length, index, nowMs);
     else this.rules[ruleOf(view)].secondaryFrame(view, slab, at, length, index, nowMs);
@@ -176,10 +183,21 @@ export class Comparator {
     return STEP.bothDone;
   }
 
+  /** Releases what the SVM has asked of its neighbours and the PVM has not (questions.ts). Returns how many frames. */
+  releaseQuestions(nowMs: Instant): number {
+    return this.questions.release(nowMs);
+  }
+
+  /** How many of the SVM's questions wait. */
+  get questionsWaiting(): number {
+    return this.questions.size;
+  }
+
   /** The SVM now equals the PVM: releases everything held, in order of arrival. Returns how many frames. */
   commit(): number {
     const released = this.holding.commit();
     this.reassembly.clear();
+    this.questions.clear();
     return released;
   }
 
@@ -192,6 +210,7 @@ export class Comparator {
   discard(): void {
     this.holding.discard();
     this.reassembly.clear();
+    this.questions.clear();
   }
 
   /**
@@ -232,6 +251,11 @@ export class Comparator {
   /** Returns true if no more PVM output should be read before a checkpoint; `read` frames of it are yet to be handed in. */
   isFull(read: number): boolean {
     return this.holding.fullness(read) !== null || this.reassembly.isFull;
+  }
+
+  private releaseHarmless(slab: SlabId, at: number, length: number): void {
+    this.counters.harmless++;
+    this.sink.release(slab, at, length, 'harmless');
   }
 
   /** A virtio-net header is neither part of the packet nor compared: only the driver beside the VM reads it. */

@@ -301,6 +301,10 @@ export class PrimaryPath {
     if (this.maySpeak()) this.uplink.writeOwn(frame);
   }
 
+  releaseQuestions(nowMs: Instant): void {
+    if (this.secondary !== null && this.comparator.releaseQuestions(nowMs) > 0) this.onOutputEnd();
+  }
+
   overdue(nowMs: Instant, limits: WaitLimits): Overdue {
     if (this.secondary === null) return null;
     const overdue = this.comparator.overdue(nowMs, limits);

@@ -210,6 +210,10 @@ export class ComparePath {
     return released;
   }
 
+  releaseQuestions(nowMs: Instant): void {
+    if (this.isComparing && this.comparator.releaseQuestions(nowMs) > 0) this.batchEnd();
+  }
+
   overdue(nowMs: Instant, limits: WaitLimits): Overdue {
     return this.isComparing ? this.comparator.overdue(nowMs, limits) : null;
   }

@@ -15,6 +15,7 @@ class Rig {
   });
   readonly started: string[] = [];
   readonly asked: number[] = [];
+  readonly questionsAt: number[] = [];
   overdue: Overdue = null;
   pressure: Pressure = null;
   idle = false;
@@ -22,7 +23,11 @@ class Rig {
   onStart = (): void => {};
   readonly policyClock = new PolicyClock({
     policy: this.policy,
-    output: { overdue: () => this.overdue, pressure: () => this.pressure },
+    output: {
+      releaseQuestions: (nowMs) => this.questionsAt.push(nowMs),
+      overdue: () => this.overdue,
+      pressure: () => this.pressure,
+    },
     isIdle: () => this.idle,
     mayStart: (nowMs) => {
       this.asked.push(nowMs);
@@ -47,6 +52,14 @@ test('the policy is asked at once and every 2 ms, or every 20 ms while no output
   rig.idle = true;
   await rig.time.pass(42);
   assert.deepEqual(rig.asked, [8, 28, 48]);
+});
+
+test('questions of the SVM are released while no checkpoint may start, too', async () => {
+  const rig = new Rig();
+  rig.may = false;
+  rig.policyClock.run();
+  await rig.time.pass(4);
+  assert.deepEqual(rig.questionsAt, [0, 2, 4]);
 });
 
 test('a checkpoint starts for the policy’s reason once mayStart allows it', async () => {

@@ -498,3 +498,20 @@ test('a checkpoint is asked for before memory is short for PVM frames', () => {
   assert.equal(rig.path.drops.primary.frames, 0);
   rig.close();
 });
+
+test('what the SVM asks of its neighbours leaves through the output, if the PVM does not ask', () => {
+  const request = arpFrame({ sourceMac: '52:54:00:12:34:56' });
+  const rig = new Rig();
+  assert.deepEqual(rig.svm(request), []);
+  rig.path.releaseQuestions(49 as Instant);
+  assert.deepEqual(rig.received(), []);
+  rig.path.releaseQuestions(50 as Instant);
+  rig.pump();
+  assert.deepEqual(rig.received(), [request]);
+  rig.svm(request);
+  rig.path.goAlone();
+  rig.path.releaseQuestions(500 as Instant);
+  rig.pump();
+  assert.deepEqual(rig.received(), []);
+  rig.close();
+});
