@@ -5,6 +5,8 @@ import { ColoError } from '../../src/error.ts';
 import { type Hello, MESSAGE } from '../../src/link/link-protocol.ts';
 import { AsPrimary } from '../../src/node/as-primary.ts';
 import type { PrimarySessionEvents } from '../../src/node/primary-session.ts';
+import { statusOf } from '../../src/node/status.ts';
+import { newPair } from '../../src/pair/machine.ts';
 import { settled } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { REPORT } from '../observe/fake-node.ts';
@@ -123,7 +125,7 @@ test('a VM that does not leave COLO is dispatched as vmFailed', async () => {
 });
 
 test('a secondary that sends nothing is reported after N checkpoints that released output, and its end with the pair', async () => {
-  const { primary, paths, emitted, link } = await withSession();
+  const { primary, parts, time, paths, emitted, link } = await withSession();
   const { path, session } = primary;
   assert.ok(session !== null);
   const onCheckpoint = (session as unknown as { events: PrimarySessionEvents }).events;
@@ -142,6 +144,16 @@ test('a secondary that sends nothing is reported after N checkpoints that releas
   assert.equal(isUnmatched(), true);
   commit(3);
   assert.equal(emitted.filter((type) => type === 'compare.unmatched').length, 1);
+  path.comparator.counters.matched += 2;
+  path.counters.peerFrames += 7;
+  assert.deepEqual(statusOf(parts, newPair('a', true), primary, time.now()).secondary, {
+    matchedSinceCheckpoint: 2,
+    unmatchedEpochs: EPOCHS_UNMATCHED_MAX + 1,
+    unmatched: true,
+    unmatchedFrames: 7,
+    lagMs: { p50: null, p99: null },
+    linkWaitingBytes: 0,
+  });
   link.close();
   paths.settle();
   assert.deepEqual(emitted.slice(-2), ['compare.unmatched-over', 'link.lost']);
