@@ -138,8 +138,18 @@ function machineArguments(args: readonly string[]): string[] {
       const type = /(?:^|,)type=([^,]+)/.exec(value)?.[1] ?? /^[^,=]+(?=,|$)/.exec(value)?.[0];
       return type === undefined ? [] : ['-machine', type];
     }
-    return name === 'device' && /^[\w-]*(port|bridge|pxb|switch)/.test(value) ? [arg, value] : [];
+    return name === 'device' && isBus(driverOf(value)) ? [arg, value] : [];
   });
+}
+
+/** The device's name: the first word, or "driver" where the device is given in JSON. */
+function driverOf(value: string): string {
+  return /^[^,{]+/.exec(value)?.[0] ?? /"driver"\s*:\s*"([^"]+)"/.exec(value)?.[1] ?? '';
+}
+
+/** Root ports, bridges, expanders and switches of PCI, and controllers of USB. */
+function isBus(driver: string): boolean {
+  return /port|bridge|pxb|upstream|downstream|ioh3420|[xeuo]hci|usb-hub/.test(driver);
 }
 
 function runQemu(config: NodeConfig, args: string[], input = ''): { stdout: string; problem: string | null } {

@@ -71,6 +71,11 @@ export function frameBytesMinOf({ device = DEFAULT_NIC }: Pick<NicOptions, 'devi
   return isVirtio(device) ? 0 : ETHERNET_FRAME_BYTES_MIN;
 }
 
+/** Devices of PCI have an option ROM; those of virtio-mmio, CCW, ISA and USB have no such property. */
+function hasRom(device: string): boolean {
+  return !/(-device|-ccw|_isa)$|^usb-/.test(device);
+}
+
 function isVirtio(device: string): boolean {
   return device.startsWith('virtio-net');
 }
@@ -83,7 +88,8 @@ export function nicArguments(nic: NicOptions, vmPort: string): string[] {
 
 function nicDevice(nic: NicOptions): string {
   const device = nic.device ?? DEFAULT_NIC;
-  const parts = [device, 'netdev=colo0', `mac=${nic.mac}`, 'romfile='];
+  const parts = [device, 'netdev=colo0', `mac=${nic.mac}`];
+  if (hasRom(device)) parts.push('romfile=');
   if (isVirtio(device)) parts.push('guest_announce=off');
   // QEMU uses the last of two values for one property.
   if (nic.options) parts.push(nic.options);

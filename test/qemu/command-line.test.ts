@@ -44,6 +44,15 @@ test('a NIC that is not virtio has no guest_announce, and the options of the use
   assert.equal(after(argv, '-device'), 'e1000,netdev=colo0,mac=52:54:00:12:34:56,romfile=,romfile=x.rom');
 });
 
+test('a NIC that is on no PCI bus has no option ROM', () => {
+  const line = (device: string) =>
+    after(buildCommandLine(options({ nic: { device, mac: '52:54:00:12:34:56' } })), '-device');
+  const own = 'netdev=colo0,mac=52:54:00:12:34:56';
+  assert.equal(line('virtio-net-device'), `virtio-net-device,${own},guest_announce=off`);
+  assert.equal(line('usb-net'), `usb-net,${own}`);
+  assert.equal(line('rtl8139'), `rtl8139,${own},romfile=`);
+});
+
 test('frames have a minimum size for every NIC but virtio', () => {
   assert.equal(frameBytesMinOf({}), 0);
   for (const device of ['virtio-net-pci', 'virtio-net-device', 'virtio-net-pci-non-transitional'])
