@@ -163,7 +163,11 @@ export class ComparePath {
     this.secondaryIn.seat({ handler: new FromSecondary(this) });
     // The consumer of `out` is expected to send nothing; frames from it are dropped.
     const nothing = { frame: () => {}, batchEnd: () => {} };
-    this.out.seat({ handler: nothing, written: () => this.measureRoom() });
+    this.out.seat({
+      handler: nothing,
+      written: () => this.measureRoom(),
+      unsent: (frames, bytes) => this.notReleased(frames, bytes),
+    });
     this.measureRoom();
   }
 
@@ -319,6 +323,13 @@ export class ComparePath {
     this.counters.releasedFrames++;
     this.counters.releasedBytes += length;
     this.out.out.push(slab, at, length);
+  }
+
+  /** `out` ended before the kernel had taken these frames. */
+  private notReleased(frames: number, bytes: number): void {
+    this.counters.releasedFrames -= frames;
+    this.counters.releasedBytes -= bytes;
+    this.counters.droppedFrames += frames;
   }
 
   /** Compares every frame that was read and not set aside. */

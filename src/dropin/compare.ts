@@ -21,7 +21,7 @@ import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts'
 import { ComparePath } from './compare-path.ts';
 import type { CompareReport, DropInEvents, EmitDropIn } from './events.ts';
 import { StandingWatch } from './standing.ts';
-import { StreamKeeper } from './stream-keeper.ts';
+import { drained, StreamKeeper } from './stream-keeper.ts';
 import { readsFrames, WRITES } from './waiting-room.ts';
 
 export type CompareOptions = {
@@ -32,9 +32,6 @@ export type CompareOptions = {
 };
 
 const ASK_AGAIN_MS = 1000;
-/** How long `stop` waits for a consumer that does not read. */
-const DRAIN_MS_MAX = 1000;
-const DRAIN_POLL_MS = 2;
 const BROKEN =
   'COLO ended by an error: what differs stays held until x-colo-lost-heartbeat makes one of the two VMs the only one';
 const UNANSWERED =
@@ -116,6 +113,7 @@ export class DropInCompare {
       down: (place: string, cause: string) => this.emit('stream.down', { place, cause }),
       refused: (place: string, cause: string, count: number) =>
         this.emit('stream.refused', { place, cause, count }),
+      cut: (place: string, message: string) => this.emit('stream.cut', { place, message }),
     };
     const { primaryIn, secondaryIn, out } = endpoints;
     const reads = readsFrames(endpoints.framing);
@@ -154,14 +152,16 @@ export class DropInCompare {
     this.policyClock.run();
   }
 
-  /** Releases what is held, as QEMU does when the object is deleted, and closes. Resolves with the last report. */
+  /**
+   * Releases what is held, as QEMU does when the object is deleted, and closes at a frame boundary. Resolves with the last
+   * report: what the consumer has not made room for by then counts as dropped.
+   */
   async stop(): Promise<CompareReport> {
     this.policyClock.stop();
     this.path.goAlone();
-    const report = this.report();
-    await this.drained();
+    await drained([this.path.out], { clock: this.clock, timers: this.timers });
     await this.close();
-    return report;
+    return this.report();
   }
 
   private async close(): Promise<void> {
@@ -290,12 +290,5 @@ export class DropInCompare {
     if (!reason.startsWith('wait')) return null;
     const key = this.path.comparator.overdueFlow();
     return key === null ? null : describeFlowKey(key);
-  }
-
-  private async drained(): Promise<void> {
-    const untilMs = this.clock.now() + DRAIN_MS_MAX;
-    while (this.path.out.queuedBytes > 0 && this.clock.now() < untilMs) {
-      await new Promise<void>((resolve) => this.timers.after(DRAIN_POLL_MS, resolve));
-    }
   }
 }

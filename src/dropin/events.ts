@@ -66,6 +66,7 @@ export type DropInEvents = {
   'stream.up': { place: string };
   'stream.down': { place: string; cause: string };
   'stream.refused': { place: string; cause: string; count: number };
+  'stream.cut': { place: string; message: string };
   'frames.dropping': { place: string };
   'frames.dropped': { place: string; frames: number };
   'qmp.up': Nothing;

@@ -73,6 +73,7 @@ export class NotifySource implements CheckpointSource {
           this.onDown();
         },
         refused: (place, cause, count) => events.note('stream.refused', { place, cause, count }),
+        cut: (place, message) => events.note('stream.cut', { place, message }),
       },
     });
   }

@@ -61,6 +61,14 @@ export class PrefacedStream implements KernelStream {
     return this.preface.length + this.inner.unreadBytes();
   }
 
+  acceptedBytes(): number {
+    return this.inner.acceptedBytes();
+  }
+
+  sendLast(bytes: Uint8Array): number {
+    return this.inner.sendLast(bytes);
+  }
+
   unsentBytes(): number {
     return this.inner.unsentBytes();
   }

@@ -139,8 +139,15 @@ export class RewritePath {
     const written = () => this.measureRoom();
     // No frame is expected from the ports that this path writes to: one that comes is read and dropped.
     const nothing = { frame: () => {}, batchEnd: () => {} };
-    this.guestIn.seat({ handler: nothing, written });
-    this.out.seat({ handler: nothing, written });
+    const { counters } = this;
+    const unsentInput = (frames: number) => {
+      counters.droppedInput += frames;
+    };
+    const unsentOutput = (frames: number) => {
+      counters.droppedOutput += frames;
+    };
+    this.guestIn.seat({ handler: nothing, written, unsent: unsentInput });
+    this.out.seat({ handler: nothing, written, unsent: unsentOutput });
     this.in.seat({ handler: input });
     this.guestOut.seat({ handler: output });
     this.measureRoom();

@@ -9,7 +9,7 @@ import type { Surroundings } from '../io/surroundings.ts';
 import type { EmitDropIn, RewriteReport } from './events.ts';
 import type { ConnectQmp } from './qmp-keeper.ts';
 import { RewritePath } from './rewrite-path.ts';
-import { StreamKeeper } from './stream-keeper.ts';
+import { drained, StreamKeeper } from './stream-keeper.ts';
 import { SvmWatch } from './svm-watch.ts';
 import { readsFrames, WRITES } from './waiting-room.ts';
 
@@ -27,6 +27,7 @@ export class DropInRewrite {
   private readonly emit: EmitDropIn;
   private readonly keepers: StreamKeeper[];
   private readonly watch: SvmWatch | null;
+  private readonly surroundings: Surroundings;
   private checkpoints = 0;
 
   constructor(options: {
@@ -39,6 +40,7 @@ export class DropInRewrite {
   }) {
     const { endpoints, framing, hashSeed, surroundings, emit } = options;
     this.emit = emit;
+    this.surroundings = surroundings;
     this.path = new RewritePath({
       framing,
       phase: endpoints.qmp === null ? 'following' : 'waiting',
@@ -55,6 +57,7 @@ export class DropInRewrite {
       down: (place: string, cause: string) => emit('stream.down', { place, cause }),
       refused: (place: string, cause: string, count: number) =>
         emit('stream.refused', { place, cause, count }),
+      cut: (place: string, message: string) => emit('stream.cut', { place, message }),
     };
     const reads = readsFrames(framing);
     // The ports that frames leave through are connected before those that frames come in through.
@@ -90,9 +93,9 @@ export class DropInRewrite {
   }
 
   async stop(): Promise<RewriteReport> {
-    const report = this.report();
+    await drained([this.path.guestIn, this.path.out], this.surroundings);
     await this.close();
-    return report;
+    return this.report();
   }
 
   private async close(): Promise<void> {

@@ -10,6 +10,8 @@
 import { type Endpoint, formatEndpoint } from '../endpoint.ts';
 import { invariant, messageOf } from '../error.ts';
 import type { KernelStream } from '../io/byte-stream.ts';
+import { sleep } from '../io/clock.ts';
+import type { StreamEnd } from '../io/frame-port.ts';
 import { Outage, redial } from '../io/redial.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
 import type { Surroundings } from '../io/surroundings.ts';
@@ -19,7 +21,10 @@ import { type Admission, WaitingRoom } from './waiting-room.ts';
 export type StreamPlace = {
   attach(stream: KernelStream): void;
   onClosed: (cause: Error | null) => void;
-  close(): void;
+  /** Closes the stream at a frame boundary. */
+  closeWhole(): void;
+  /** Where the stream before ended. */
+  readonly lastEnd: StreamEnd;
 };
 
 export type KeeperEvents = {
@@ -28,10 +33,26 @@ export type KeeperEvents = {
   down(place: string, cause: string): void;
   /** Newcomers were not admitted: `count` since the start, the last one because of `cause`. */
   refused(place: string, cause: string, count: number): void;
+  /** The stream to a place's peer ended within a frame, or may have. */
+  cut(place: string, message: string): void;
 };
 
 const RETRY_MS = 100;
 const REFUSED_EVERY_MS = 10_000;
+
+/** How long a process that stops waits for a peer that does not read. */
+const DRAIN_MS_MAX = 1000;
+const DRAIN_POLL_MS = 2;
+
+/** Resolves when the kernel has taken what was written to the places, or after DRAIN_MS_MAX. */
+export async function drained(
+  places: readonly { readonly queuedBytes: number }[],
+  { clock, timers }: Pick<Surroundings, 'clock' | 'timers'>,
+): Promise<void> {
+  const untilMs = clock.now() + DRAIN_MS_MAX;
+  while (places.some((place) => place.queuedBytes > 0) && clock.now() < untilMs)
+    await sleep(timers, DRAIN_POLL_MS);
+}
 
 export class StreamKeeper {
   private readonly name: string;
@@ -81,7 +102,9 @@ export class StreamKeeper {
     this.closing.abort();
     await this.listener?.close();
     this.room.close();
-    this.place.close();
+    const { attached } = this;
+    this.place.closeWhole();
+    if (attached) this.noteCut();
   }
 
   private accept(stream: KernelStream): void {
@@ -96,8 +119,9 @@ export class StreamKeeper {
     }
     if (this.attached) {
       this.attached = false;
-      this.place.close();
+      this.place.closeWhole();
       this.outage.down(this.explain('a newer peer took its place'));
+      this.noteCut();
     }
     this.attached = true;
     this.outage.up();
@@ -128,9 +152,21 @@ export class StreamKeeper {
     this.attached = false;
     if (this.closing.signal.aborted) return;
     this.outage.down(this.explain(cause === null ? 'the peer closed it' : messageOf(cause)));
+    this.noteCut();
     // A peer that closes every connection at once must not cause a busy loop.
     if (this.endpoint.mode === 'connect') void this.dial(RETRY_MS);
     else this.room.vacant();
+  }
+
+  /** What is sent next to the same peer is lost in the rest of that frame. */
+  private noteCut(): void {
+    const { lastEnd } = this.place;
+    if (lastEnd === 'whole') return;
+    const how = lastEnd === 'cut' ? 'ended' : 'may have ended';
+    this.events.cut(
+      this.name,
+      `what was sent here ${how} within a frame: if the same QEMU goes on, make the object that reads it anew (docs/drop-in.md)`,
+    );
   }
 
   private noteRefused(cause: string): void {

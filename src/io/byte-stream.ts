@@ -35,6 +35,13 @@ export interface ByteStream {
 export interface KernelStream extends ByteStream {
   /** Returns how many bytes lie in the kernel that this end has not read. */
   unreadBytes(): number;
+  /** Returns how many of the written bytes the kernel has taken. */
+  acceptedBytes(): number;
+  /**
+   * Gives the kernel `bytes` in place of everything that waits here, also if its buffer is full; returns how many it took.
+   * Nothing but `close` may follow.
+   */
+  sendLast(bytes: Uint8Array): number;
   /** Returns 0 exactly if the peer has read every byte that this end wrote. */
   unsentBytes(): number;
   /**

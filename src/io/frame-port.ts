@@ -11,11 +11,12 @@
  */
 
 import { ColoError, invariant } from '../error.ts';
-import { FrameReader, type Framing } from '../frames/frame-reader.ts';
+import { FrameReader, type Framing, prefixBytesOf } from '../frames/frame-reader.ts';
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool, SlabUser } from '../frames/slabs.ts';
 import { LIMITS } from '../limits.ts';
 import type { KernelStream } from './byte-stream.ts';
+import { InFlight } from './in-flight.ts';
 import { type PortUser, Seat } from './seat.ts';
 
 /** Whether a port may pause reading. One that may not counts its slabs as those of `slabUser`. */
@@ -28,6 +29,12 @@ const PAUSABLE: Reading = { kind: 'pausable' };
 /** Slabs that a reader takes when none of its frames may be retained: the one that it fills, and the next. */
 export const SLABS_PER_READER = 3;
 
+/**
+ * Where what was written to a stream ended: at a frame boundary, within a frame, or, if the peer ended the stream, maybe within
+ * one.
+ */
+export type StreamEnd = 'whole' | 'cut' | 'unknown';
+
 const NOBODY: PortUser = { handler: { frame() {}, batchEnd() {} } };
 
 export class FramePort {
@@ -36,10 +43,15 @@ export class FramePort {
   readonly out: RunQueue;
   /** Frames that were to leave while no stream was attached. */
   droppedFrames = 0;
+  /** Of the stream before. */
+  lastEnd: StreamEnd = 'whole';
   private readonly slabs: SlabPool;
   private readonly reading: Reading;
   private readonly reader: FrameReader;
   private stream: KernelStream | null = null;
+  /** What was written to that stream. */
+  private inFlight: InFlight;
+  private readonly prefixBytes: number;
   private pauses = 0;
   private seated: Seat | null = null;
   private user: PortUser = NOBODY;
@@ -55,6 +67,8 @@ export class FramePort {
     this.name = name;
     this.slabs = slabs;
     this.reading = reading;
+    this.prefixBytes = prefixBytesOf(framing);
+    this.inFlight = new InFlight(this.prefixBytes);
     this.out = new RunQueue(slabs, slabs.slabBytes, framing, frameBytesMin);
     const slabUser = reading.kind === 'always' ? reading.slabUser : 0;
     this.reader = new FrameReader(slabs, LIMITS.frameBytesMax, NOBODY.handler, framing, slabUser);
@@ -81,6 +95,8 @@ export class FramePort {
   attach(stream: KernelStream): void {
     invariant(this.stream === null, `${this.name} already has a stream`);
     this.stream = stream;
+    this.inFlight = new InFlight(this.prefixBytes);
+    this.lastEnd = 'whole';
     stream.start({
       buffer: () => this.nextBuffer(),
       read: (bytes) => this.onRead(bytes),
@@ -101,10 +117,14 @@ export class FramePort {
       this.drop();
       return;
     }
+    const { inFlight } = this;
     stream.cork();
     this.out.drain((slab, start, end) => {
-      stream.write(this.slabs.buffer(slab).subarray(start, end), (taken) => {
-        if (!taken) this.user.lost?.();
+      const piece = this.slabs.buffer(slab).subarray(start, end);
+      inFlight.push(piece);
+      stream.write(piece, (taken) => {
+        if (taken) inFlight.done();
+        else this.user.lost?.();
         this.slabs.unref(slab);
         this.user.written?.();
       });
@@ -114,7 +134,12 @@ export class FramePort {
 
   /** Writes bytes that lie in no slab: a frame that the node itself made, its prefix included. */
   writeOwn(bytes: Uint8Array): void {
-    this.stream?.write(bytes, () => {});
+    const { stream, inFlight } = this;
+    if (stream === null) return;
+    inFlight.push(bytes);
+    stream.write(bytes, (taken) => {
+      if (taken) inFlight.done();
+    });
   }
 
   /** True when the other end has read every byte that was ever written. */
@@ -154,6 +179,21 @@ export class FramePort {
     this.finish(stream, null);
   }
 
+  /**
+   * Closes the stream at a frame boundary: a peer that outlives this process would take the next stream's bytes for the rest
+   * of a frame. Everything after that frame is dropped (`unsent`). `lastEnd` is `cut` if the kernel has no room for the rest.
+   */
+  closeWhole(): void {
+    const { stream } = this;
+    if (stream === null) return;
+    this.flush();
+    const { frames, bytes, cut } = this.inFlight.unsent(stream.acceptedBytes());
+    const isWhole = cut === null || stream.sendLast(cut.rest) === cut.rest.length;
+    if (isWhole) this.endWrites(frames, bytes, 'whole');
+    else this.endWrites(frames + 1, bytes + cut.bytes, 'cut');
+    this.close();
+  }
+
   private nextBuffer(): Uint8Array | null {
     const buffer = this.reader.buffer();
     if (buffer === null) {
@@ -187,10 +227,20 @@ export class FramePort {
   private finish(stream: KernelStream, cause: Error | null): void {
     if (this.stream !== stream) return;
     this.stream = null;
+    if (!this.inFlight.isEmpty) {
+      const { frames, bytes, cut } = this.inFlight.unsent(stream.acceptedBytes());
+      this.endWrites(frames + (cut === null ? 0 : 1), bytes + (cut?.bytes ?? 0), 'unknown');
+    } else if (cause !== null && !this.inFlight.isUnused) this.lastEnd = 'unknown';
     this.reader.close();
     this.drop();
     this.user.written?.();
     this.onClosed(cause);
+  }
+
+  private endWrites(frames: number, bytes: number, end: StreamEnd): void {
+    this.inFlight = new InFlight(this.prefixBytes);
+    this.lastEnd = end;
+    if (frames > 0) this.user.unsent?.(frames, bytes);
   }
 
   private drop(): void {

@@ -15,6 +15,8 @@ export type PortUser = {
   written?(): void;
   /** Frames that were to leave never will. `written` follows. */
   lost?(): void;
+  /** So many frames, with so many bytes, were written and never will leave: the stream ended before the kernel took them. */
+  unsent?(frames: number, bytes: number): void;
 };
 
 /** The port, as a seat calls it. */

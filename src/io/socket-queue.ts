@@ -58,3 +58,69 @@ export function tcpInfo(fd: number): { silentMs: number; unanswered: number } | 
     unanswered: Math.max(info[RETRANSMITS_AT], info[PROBES_AT]),
   };
 }
+
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+/** Needs CAP_NET_ADMIN, and knows no limit (net.core.wmem_max). */
+const SO_SNDBUFFORCE = 32;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MORE_ROOM_BYTES = 512 * 1024;
+const TCP_NOTSENT_LOWAT = 25;
+/** More than one write, so that a fast peer never waits for the next one. */
+const NOT_SENT_BYTES_MAX = 256 * 1024;
+const NO_LIMIT = 0x7fff_ffff;
+
+const getNumber = koffi
+  .load(null)
+  .func('int getsockopt(int fd, int level, int name, _Out_ int *value, _Inout_ uint32_t *length)');
+const setNumber = koffi
+  .load(null)
+  .func('int setsockopt(int fd, int level, int name, const int *value, uint32_t length)');
+const send = koffi.load(null).func('intptr_t send(int fd, const uint8_t *bytes, size_t length, int flags)');
+const NUMBER_BYTES = 4;
+
+/**
+ * A TCP socket's buffer grows to megabytes, and then only root may enlarge it further. With a limit for bytes that were not
+ * sent yet, a socket whose peer does not read keeps the rest of that buffer for `sendInKernel`.
+ */
+export function reserveInKernel(fd: number): void {
+  limitNotSent(fd, NOT_SENT_BYTES_MAX);
+}
+
+function limitNotSent(fd: number, bytes: number): void {
+  value[0] = bytes;
+  setNumber(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, NUMBER_BYTES);
+}
+
+/** Writes at once, with more room than the socket's buffer has; returns how many bytes the kernel took. */
+export function sendInKernel(fd: number, bytes: Uint8Array): number {
+  if (fd < 0) return 0;
+  limitNotSent(fd, NO_LIMIT);
+  makeRoom(fd);
+  let sent = 0;
+  while (sent < bytes.length) {
+    const took = Number(send(fd, bytes.subarray(sent), bytes.length - sent, MSG_DONTWAIT | MSG_NOSIGNAL));
+    if (took <= 0) break;
+    sent += took;
+  }
+  return sent;
+}
+
+/** The kernel doubles what it is given. It may not make the buffer of a TCP socket, which grows by itself, smaller. */
+function makeRoom(fd: number): void {
+  const before = sendBufferBytes(fd);
+  for (const name of [SO_SNDBUFFORCE, SO_SNDBUF]) {
+    value[0] = Math.ceil((before + MORE_ROOM_BYTES) / 2);
+    setNumber(fd, SOL_SOCKET, name, value, NUMBER_BYTES);
+    const after = sendBufferBytes(fd);
+    if (after > before) return;
+    value[0] = Math.ceil(before / 2);
+    if (after < before) setNumber(fd, SOL_SOCKET, name, value, NUMBER_BYTES);
+  }
+}
+
+function sendBufferBytes(fd: number): number {
+  infoLength[0] = NUMBER_BYTES;
+  return getNumber(fd, SOL_SOCKET, SO_SNDBUF, value, infoLength) === 0 ? value[0] : 0;
+}

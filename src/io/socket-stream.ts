@@ -14,10 +14,22 @@ import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { KernelStream, StreamSink } from './byte-stream.ts';
 import { watchHost } from './host-watch.ts';
-import { refuseInKernel, unreadInKernel, unsentInKernel } from './socket-queue.ts';
+import {
+  refuseInKernel,
+  reserveInKernel,
+  sendInKernel,
+  unreadInKernel,
+  unsentInKernel,
+} from './socket-queue.ts';
 import { removeStaleSocket } from './unix-socket.ts';
 
-type Handle = { fd: number; useUserBuffer(buffer: Uint8Array): void };
+type Handle = {
+  fd: number;
+  /** Of all writes, with what is still to be taken. */
+  bytesWritten: number;
+  writeQueueSize: number;
+  useUserBuffer(buffer: Uint8Array): void;
+};
 type WithHandle = { _handle: Handle | null };
 
 const CONNECT_MS_MAX = 5000;
@@ -30,6 +42,8 @@ class SocketStream implements KernelStream {
   private view: Uint8Array = NOTHING;
   private failure: Error | null = null;
   private ended = false;
+  /** When `acceptedBytes` last looked. */
+  private accepted = 0;
 
   constructor(open: (onread: net.OnReadOpts) => net.Socket) {
     this.socket = open({
@@ -46,6 +60,13 @@ class SocketStream implements KernelStream {
 
   get raw(): net.Socket {
     return this.socket;
+  }
+
+  /** Called once it has a connection. */
+  opened(endpoint: Endpoint): void {
+    if (endpoint.kind !== 'tcp') return;
+    watchHost(this.socket, endpoint);
+    reserveInKernel(this.fd());
   }
 
   start(sink: StreamSink): void {
@@ -91,6 +112,16 @@ class SocketStream implements KernelStream {
 
   unsentBytes(): number {
     return this.socket.writableLength + unsentInKernel(this.fd());
+  }
+
+  acceptedBytes(): number {
+    const handle = this.handle();
+    if (handle !== null) this.accepted = handle.bytesWritten - handle.writeQueueSize;
+    return this.accepted;
+  }
+
+  sendLast(bytes: Uint8Array): number {
+    return sendInKernel(this.fd(), bytes);
   }
 
   queuedBytes(): number {
@@ -159,7 +190,7 @@ export function connectStream(endpoint: Endpoint): Promise<KernelStream> {
     stream.raw.once('error', failed);
     stream.raw.once('connect', () => {
       clearTimeout(timer);
-      watchHost(stream.raw, endpoint);
+      stream.opened(endpoint);
       stream.raw.off('error', failed);
       resolve(stream);
     });
@@ -179,7 +210,7 @@ export async function listenStream(
     const stream = new SocketStream(
       (onread) => new net.Socket({ handle, onread } as net.SocketConstructorOpts),
     );
-    watchHost(stream.raw, endpoint);
+    stream.opened(endpoint);
     accept(stream);
   });
   try {

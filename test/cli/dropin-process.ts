@@ -105,6 +105,17 @@ export class Peer {
     return prefixBytes === 4 ? unframed(frame)[0] : frame.subarray(4);
   }
 
+  /** Resolves with every whole frame that is left, and the bytes after the last one, when the stream has ended. */
+  async rest(): Promise<{ frames: Buffer[]; cutBytes: number }> {
+    this.socket.resume();
+    if (!this.socket.readableEnded && !this.socket.destroyed)
+      await new Promise((resolve) => this.socket.once('close', resolve));
+    const frames: Buffer[] = [];
+    while (this.bytes.length >= 4 && this.bytes.length >= 4 + this.bytes.readUInt32BE(0))
+      frames.push(await this.next());
+    return { frames, cutBytes: this.bytes.length };
+  }
+
   get unread(): number {
     return this.bytes.length;
   }

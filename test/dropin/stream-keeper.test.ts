@@ -17,6 +17,7 @@ import { tempFolder } from '../temp-folder.ts';
 /** A place that collects the streams that are attached to it. */
 class Place implements StreamPlace {
   onClosed: (cause: Error | null) => void = () => {};
+  readonly lastEnd = 'whole';
   readonly streams: KernelStream[] = [];
   /** What was read of each. */
   readonly read: Buffer[] = [];
@@ -38,7 +39,7 @@ class Place implements StreamPlace {
     });
   }
 
-  close(): void {
+  closeWhole(): void {
     this.current?.close();
     if (this.current !== null) this.end(null);
   }
@@ -55,6 +56,7 @@ function kept(t: TestContext, text: string, admission = readsFrames('plain')) {
   const events = {
     up: () => notified.push('up'),
     down: (_: string, cause: string) => notified.push(cause),
+    cut: () => {},
     refused: (_: string, cause: string, count: number) => notified.push(`refused ${count} ${cause}`),
   };
   const endpoint = parseEndpoint(text);

@@ -13,6 +13,11 @@ export class FakeStream implements KernelStream {
   paused = true;
   corks = 0;
   writes = 0;
+  /** While stalled, the kernel still takes so many bytes. */
+  stalledRoom = 0;
+  /** The kernel takes no more, whatever room is made. */
+  isFull = false;
+  private accepted = 0;
   /** the peer's writes fail */
   refusing = false;
   private endNotified = false;
@@ -39,6 +44,17 @@ export class FakeStream implements KernelStream {
     }
     this.waiting.push({ bytes, done });
     if (!this.stalled) this.unstall();
+    else this.takePart();
+  }
+
+  /** The kernel's buffer has room for a part of the first write that waits. */
+  private takePart(): void {
+    const [first] = this.waiting;
+    const part = Math.min(this.stalledRoom, first.bytes.length - 1);
+    if (part <= 0) return;
+    this.stalledRoom -= part;
+    this.take(first.bytes.subarray(0, part));
+    first.bytes = first.bytes.subarray(part);
   }
 
   /** From now on the kernel takes writes, those first that wait. */
@@ -47,8 +63,7 @@ export class FakeStream implements KernelStream {
     const { waiting } = this;
     this.waiting = [];
     for (const { bytes, done } of waiting) {
-      const { peer } = this;
-      if (peer?.open && !peer.refusing) peer.inbox = Buffer.concat([peer.inbox, bytes]);
+      this.take(bytes);
       done(true);
     }
   }
@@ -63,6 +78,22 @@ export class FakeStream implements KernelStream {
 
   unreadBytes(): number {
     return this.inbox.length;
+  }
+
+  acceptedBytes(): number {
+    return this.accepted;
+  }
+
+  sendLast(bytes: Uint8Array): number {
+    if (this.isFull) return 0;
+    this.take(bytes);
+    return bytes.length;
+  }
+
+  private take(bytes: Uint8Array): void {
+    const { peer } = this;
+    this.accepted += bytes.length;
+    if (peer?.open && !peer.refusing) peer.inbox = Buffer.concat([peer.inbox, bytes]);
   }
 
   unsentBytes(): number {

@@ -71,6 +71,7 @@ export class SimSocket implements KernelStream {
   private waiting: Waiting[] = [];
   private waitingAt = 0;
   private waitingBytes = 0;
+  private writtenBytes = 0;
   /** Written by a process that is stopped in the middle of the write. */
   private midwayBytes = 0;
   /** Taken by the kernel and not yet read by the peer. */
@@ -127,6 +128,7 @@ export class SimSocket implements KernelStream {
   }
 
   write(bytes: Uint8Array, done: (taken: boolean) => void): void {
+    this.writtenBytes += bytes.length;
     if (this.owner.continuesAtMs <= this.loop.nowMs) this.writeNow(bytes, done);
     else {
       this.midwayBytes += bytes.length;
@@ -169,6 +171,14 @@ export class SimSocket implements KernelStream {
 
   unreadBytes(): number {
     return this.inboxBytes;
+  }
+
+  acceptedBytes(): number {
+    return this.writtenBytes - this.queuedBytes();
+  }
+
+  sendLast(): number {
+    return 0;
   }
 
   unsentBytes(): number {
