@@ -5,7 +5,6 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
@@ -19,18 +18,13 @@ import { installQemu } from '../../lab/qemu.ts';
 import { nicArguments, vmArguments } from '../../lab/vm.ts';
 import { unixEndpoint } from '../../src/endpoint.ts';
 import { type JsonObject, QmpClient } from '../../src/qemu/qmp.ts';
-import { ROOT, readDoc } from '../docs/tables.ts';
+import { ROOT } from '../docs/tables.ts';
+import { guideFor } from './guide.ts';
 
 const WAIT_MS_MAX = 30_000;
 const ANSWER_MS_MAX = 10_000;
 const MATCHED_MIN = 20;
 const QUESTIONS_MAX = 50;
-
-/** The guide's blocks, by the word after the language of each fence. */
-function guide(): Map<string, string> {
-  const blocks = readDoc('docs/drop-in.md').matchAll(/^```\w+ ([\w-]+)\n([\s\S]*?)^```$/gm);
-  return new Map([...blocks].map(([, name, text]) => [name, text.replaceAll('\\\n', ' ')]));
-}
 
 type Event = { type: string; [key: string]: unknown };
 
@@ -84,15 +78,6 @@ async function until(what: string, holds: () => boolean | Promise<boolean>): Pro
   }
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  return port;
-}
-
 /** Both hosts on one machine, in one folder, with the processes that the guide has started. */
 type Walk = {
   primary: ChildProcess;
@@ -114,17 +99,7 @@ async function walk(t: TestContext): Promise<Walk> {
   t.after(() => removeWorkFolder(folder));
   const network = await startNetwork({ install, dir: folder, uplinks: 2, ipv6: false });
   t.after(() => network.stop());
-  const ports = { 9003: await freePort(), 9004: await freePort(), 9998: await freePort() };
-  const blocks = guide();
-  const block = (name: string): string => {
-    const text = blocks.get(name);
-    assert.ok(text !== undefined, `the guide has ${name}`);
-    return text
-      .replaceAll('/run/colo/', `${folder}/`)
-      .replaceAll(/192\.0\.2\.[12]/g, '127.0.0.1')
-      .replaceAll(/\b(9003|9004|9998)\b/g, (port) => `${ports[port as unknown as keyof typeof ports]}`);
-  };
-  const words = (name: string): string[] => block(name).trim().split(/\s+/);
+  const { block, words } = await guideFor(folder);
   const qemu = (name: string, uplink: string): ChildProcess => {
     const argv = [...install.command, ...vmArguments(install, image)];
     argv.push('-netdev', `stream,id=hn0,server=off,addr.type=unix,addr.path=${uplink}`);
