@@ -16,6 +16,10 @@ const BENCHES: Readonly<Record<string, { readonly about: string; readonly load: 
     about: "matched output per second: colo compare against QEMU's colo-compare and a bare relay",
     load: async () => (await import('./compare.ts')).compareBench,
   },
+  diff: {
+    about: 'rate and peak of memory of colo diff on two recordings of 1 GB',
+    load: async () => (await import('./diff.ts')).diffBench,
+  },
   loss: {
     about: 'transfers over a lossy network between real Linux stacks: through colo, and without it',
     load: async () => (await import('./loss.ts')).lossBench,

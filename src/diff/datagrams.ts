@@ -36,7 +36,7 @@ const LAG_MS = 20;
 /** The same at the end of the PVM's recording, after which nothing is known. */
 const END_MS = 100;
 /** Datagrams that were sent further apart have nothing to do with each other. */
-const APART_MS_MAX = 2000;
+const APART_MS_MAX = 100;
 
 export type DatagramHost = {
   /** A PVM datagram differs from one of the SVM. */
@@ -228,15 +228,18 @@ export class Datagrams {
 
   /** Two datagrams match: what was sent before them and has no counterpart will not get one. */
   private conclude(flow: FlowRecord, primaryOrdinal: number, secondaryOrdinal: number, nowMs: Instant): void {
+    for (const one of [...flow.unmatched]) {
+      const same = this.find(flow, one.hash);
+      if (same !== undefined) this.settleLate(same, nowMs);
+    }
     if (flow.unmatched.length === 0) return;
     for (const frame of [...flow.retained]) {
       if (frame.ordinal >= secondaryOrdinal) break;
       if (!this.withheld.has(frame)) continue;
       // It may have been captured before one that was sent earlier: the next match decides.
       if (nowMs - frame.sinceMs < LAG_MS) return;
-      const other = flow.unmatched.find(({ ordinal }) => ordinal < primaryOrdinal);
-      if (other === undefined) return;
-      if (!flow.unmatched.some(({ hash }) => hash === frame.hash)) this.differ(other, frame);
+      const other = nearestOf(flow.unmatched, frame);
+      if (other !== undefined && other.ordinal < primaryOrdinal) this.differ(other, frame);
     }
     for (const frame of [...flow.unmatched])
       if (frame.ordinal < primaryOrdinal && nowMs - frame.sinceMs >= 2 * LAG_MS) this.remove(frame);

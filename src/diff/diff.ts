@@ -9,6 +9,7 @@
 import { CaptureFile } from '../capture/capture-file.ts';
 import { CapturedFrame, describeLinkType } from '../capture/captured-frame.ts';
 import { ColoError, invariant } from '../error.ts';
+import type { Limits } from '../limits.ts';
 import { CAPTURE_INTERFACES } from '../observe/pcapng.ts';
 import type { Instant } from '../units.ts';
 import { ASSUMED_CHECKPOINT_MS } from './played-checkpoints.ts';
@@ -33,6 +34,8 @@ export type DiffOptions = {
   mac: string | null;
   findingsMax: number;
   hashSeed: number;
+  /** Of the replay, if they are not the usual ones. */
+  limits?: Limits;
   onProgress: (bytesRead: number, bytesTotal: number) => void;
 };
 
@@ -154,6 +157,7 @@ export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
       hashSeed,
       findingsMax,
       startMs,
+      ...(options.limits === undefined ? {} : { limits: options.limits }),
       knownFromMs: Math.max(primary.recorded.ms, secondary.recorded.ms) + MARGIN_MS,
     });
     const { endMs, primaryEndMs } = await play(primary, secondary, replay, options);

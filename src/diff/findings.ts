@@ -1,10 +1,10 @@
 /** The findings of a replay: describes divergences, waits and gaps, with the bytes around them, up to `findingsMax`. */
-import { seqAtOrBefore, seqDiff } from '../flow/sequence.ts';
+import { seqAtOrBefore, seqBefore, seqDiff } from '../flow/sequence.ts';
 import { TCP_ACK } from '../wire/tcp.ts';
 import { excerptOf, firstPayloadDifference, firstStreamDifference, flagsOf } from './explain.ts';
 import { type FlowRecord, isBareAck, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
-import type { Finding, FoundFrame, GapReport } from './report.ts';
+import type { Finding, FoundFrame, GapReport, Side } from './report.ts';
 import { toMicros } from './wait-histogram.ts';
 
 /** An SVM frame that a PVM frame differs from, and where in both payloads. */
@@ -74,6 +74,22 @@ export class Findings {
     if (waits >= 0) flow.late.splice(waits, 1);
   }
 
+  /**
+   * The SVM had sent what PVM segments waited for, from `from` to `to`, but its recording lacks it: their findings become those
+   * of a gap. Returns how many did.
+   */
+  excuse(flow: FlowRecord, from: number, to: number): number {
+    let excused = 0;
+    for (let i = 0; i < flow.late.length; i++) {
+      const { finding, seqEnd } = flow.late[i];
+      if (!seqBefore(from, seqEnd) || !seqAtOrBefore(seqEnd, to)) continue;
+      finding.reason = 'gap-in-secondary';
+      flow.late.splice(i--, 1);
+      excused++;
+    }
+    return excused;
+  }
+
   /** A segment differs in bytes that came behind a gap. */
   differedInGap(
     primary: StoredFrame,
@@ -98,14 +114,15 @@ export class Findings {
     this.add('held', frame.flow, frame, other ?? null, counterpart);
   }
 
-  /** A gap is over. `only`: a frame of the one recording that has the bytes. */
-  gap(gap: GapReport, only: { side: 'primary' | 'secondary'; frame: StoredFrame } | null): void {
+  /** A gap is over. `only`: the first frame of the one recording that has the bytes, and where it has them. */
+  gap(gap: GapReport, only: { side: Side; frame: StoredFrame; offset: number } | null): void {
     const timeMs = toMicros(gap.timeMs - this.startMs);
     if (this.gaps.length < this.findingsMax) this.gaps.push({ ...gap, timeMs });
     if (only === null) return;
-    const { side, frame } = only;
-    if (side === 'primary') this.add('gap-in-secondary', frame.flow, frame, null, null);
-    else this.add('gap-in-primary', frame.flow, null, frame, null);
+    const { side, frame, offset } = only;
+    const offsets = { primaryOffset: offset, secondaryOffset: offset };
+    if (side === 'primary') this.add('gap-in-secondary', frame.flow, frame, null, offsets);
+    else this.add('gap-in-primary', frame.flow, null, frame, offsets);
   }
 
   /** Notes if an SVM segment is what a PVM segment had waited for too long. */
@@ -156,7 +173,7 @@ export class Findings {
       flow: flow.name,
       timeMs: toMicros(shown.sinceMs - this.startMs),
       earlierInFlow,
-      position: positionOf(shown, primaryOffset),
+      position: positionOf(shown, primary === null ? secondaryOffset : primaryOffset),
       primary: primary === null ? null : this.describe(primary, primaryOffset),
       secondary: secondary === null ? null : this.describe(secondary, secondaryOffset),
       cameAfterMs: null,

@@ -36,6 +36,8 @@ export type StoredFrame = {
   trimmed: number;
   /** `filler`: stands for bytes that a recording does not have. `behind-gap`: some of its bytes are such, and not compared. */
   origin: 'recorded' | 'behind-gap' | 'filler';
+  /** The frame as it was recorded, if bytes in it had to be zeroed. */
+  original: Uint8Array | null;
   /** Its wait was a finding, which cost a checkpoint. */
   blamed: boolean;
   finding: Finding | null;
@@ -70,6 +72,7 @@ export function storedFrame(
     ordinal,
     trimmed: 0,
     origin: 'recorded',
+    original: null,
     blamed: false,
     finding: null,
   };
@@ -110,6 +113,10 @@ export type Gap = {
   /** When it was noticed, and its place in the stream. */
   sinceMs: Instant;
   position: number;
+  /** It has a finding already: the PVM's segment waited for too long before the gap was noticed. */
+  reported: boolean;
+  /** It has been reported, and is kept for what overlaps it. */
+  closed: boolean;
   /** A filler stands for a FIN at its end. */
   hasFin: boolean;
   /** Both recordings have the bytes, and they differ: that is reported once. */
@@ -120,6 +127,8 @@ export type Gap = {
 export type SentFrame = { hash: number; id: number; ms: number };
 
 const LATE_WAITS_MAX = 16;
+const SUMS_MAX = 8;
+const NO_SUMS: number[] = [];
 
 export class FlowRecord {
   /** From 1. */
@@ -173,8 +182,12 @@ export class FlowRecord {
   untrackedSyns = 0;
   /** The SVM's last ACK from before the compared part was handed to the comparator. */
   ackHanded = false;
-  /** The PVM has reset the connection. */
+  /** The PVM has reset the connection; and the number of its RSTs that left at a checkpoint, so that the SVM's come late. */
   primaryReset = false;
+  resetsOwed = 0;
+  /** Sums of the PVM's latest segments, and whether two were the same: a stream that repeats itself. */
+  private sums: number[] = NO_SUMS;
+  repeats = false;
   readonly gaps: Gap[] = [];
 
   /* Datagrams. */
@@ -223,6 +236,15 @@ export class FlowRecord {
     if (!seqBefore(this.knownSeq, seq)) return;
     this.knownAt += seqDiff(seq, this.knownSeq);
     this.knownSeq = seq;
+  }
+
+  /** Notes the sum of a PVM segment's first bytes. */
+  noteSum(sum: number): void {
+    if (this.repeats) return;
+    if (this.sums === NO_SUMS) this.sums = [];
+    this.repeats = this.sums.includes(sum);
+    this.sums.push(sum);
+    if (this.sums.length > SUMS_MAX) this.sums.shift();
   }
 
   placeOf(seq: number): number {

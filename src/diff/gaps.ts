@@ -11,7 +11,8 @@
  *
  * A FIN takes a sequence number as a byte does. If it lies in a gap it is taken out of its segment, and a zero takes its place.
  *
- * Limits: GAPS_MAX gaps of a flow are remembered and FILLS_MAX segments of each side for each.
+ * Limits: a gap is closed OPEN_MS after it was noticed, if both recordings have gone past it; a flow with GAPS_MAX gaps that are
+ * open is abandoned (`isFull`). FILLS_MAX segments of each side are kept for each gap.
  */
 import { seqAtOrBefore, seqBefore, seqDiff, seqMax } from '../flow/sequence.ts';
 import type { Instant } from '../units.ts';
@@ -20,14 +21,16 @@ import type { FrameBytes } from './explain.ts';
 import type { Fill, FlowRecord, Gap, StoredFrame } from './flow-record.ts';
 import type { GapReport, Side } from './report.ts';
 
-const GAPS_MAX = 16;
-const FILLS_MAX = 64;
+/** After both recordings have gone past a gap, its bytes may still come so much later. */
+const OPEN_MS = 1000;
+const GAPS_MAX = 4096;
+const FILLS_MAX = 1024;
 
 export type GapSink = {
   /** Both recordings have bytes in a gap, and they differ. */
   differ(primary: StoredFrame, secondary: StoredFrame, primaryOffset: number, secondaryOffset: number): void;
-  /** A gap is over. `only`: a frame of the one recording that has the bytes, or null if neither has. */
-  close(gap: GapReport, only: { side: Side; frame: StoredFrame } | null): void;
+  /** A gap is over. `only`: the first frame of the one recording that has the bytes, and where it has them; null if neither has. */
+  close(gap: GapReport, only: { side: Side; frame: StoredFrame; offset: number } | null): void;
 };
 
 export class Gaps {
@@ -37,15 +40,30 @@ export class Gaps {
     this.sink = sink;
   }
 
+  isFull(flow: FlowRecord): boolean {
+    return flow.gaps.length >= GAPS_MAX;
+  }
+
   /** A recording of the flow lacks the bytes from `from` to `to`. */
   open(flow: FlowRecord, side: Side, from: number, to: number, sinceMs: Instant): Gap {
     let gap = flow.gaps.find((other) => other.from === from && other.to === to);
     if (gap === undefined) {
-      if (flow.gaps.length === GAPS_MAX) this.close(flow.gaps.shift() as Gap, flow);
+      this.closeOld(flow, sinceMs);
       const position = Math.max(0, flow.placeOf(from));
       const missing = { primary: false, secondary: false };
       const fills = { primary: [], secondary: [] };
-      gap = { from, to, missing, fills, sinceMs, position, hasFin: false, differs: false };
+      gap = {
+        from,
+        to,
+        missing,
+        fills,
+        sinceMs,
+        position,
+        hasFin: false,
+        differs: false,
+        reported: false,
+        closed: false,
+      };
       flow.gaps.push(gap);
     }
     gap.missing[side] = true;
@@ -69,7 +87,8 @@ export class Gaps {
     const to = seqBefore(gap.to, end) ? gap.to : end;
     if (frame.payloadBytes === 0 || !seqBefore(from, to)) return false;
     if (gap.fills[side].length < FILLS_MAX) {
-      const copy = Uint8Array.prototype.slice.call(bytes, at, at + length);
+      frame.original ??= Uint8Array.prototype.slice.call(bytes, at, at + length);
+      const copy = frame.original;
       const payload = frame.payload - at;
       const kept: StoredFrame = { ...frame, bytes: copy, at: 0 };
       this.compare(gap, side, { frame: kept, bytes: { bytes: copy, at: 0, length }, payload });
@@ -81,7 +100,8 @@ export class Gaps {
 
   /** Closes all gaps of the flow. */
   closeAll(flow: FlowRecord): void {
-    for (const gap of flow.gaps.splice(0)) this.close(gap, flow);
+    for (const gap of flow.gaps) this.close(gap, flow);
+    flow.gaps.length = 0;
   }
 
   private compare(gap: Gap, side: Side, fill: Fill): void {
@@ -104,49 +124,90 @@ export class Gaps {
     }
   }
 
-  private close(gap: Gap, flow: FlowRecord): void {
-    const total = seqDiff(gap.to, gap.from);
-    const primary = covered(gap, gap.fills.primary);
-    const secondary = covered(gap, gap.fills.secondary);
-    const both = covered(gap, [...gap.fills.primary, ...gap.fills.secondary]);
-    const report = (bytes: number, inFile: GapReport['in']): GapReport => ({
-      flow: flow.name,
-      timeMs: gap.sinceMs,
-      at: gap.position,
-      bytes,
-      in: inFile,
-    });
-    if (total > both) this.sink.close(report(total - both, 'neither'), null);
-    if (both > secondary)
-      this.sink.close(report(both - secondary, 'primary'), {
-        side: 'primary',
-        frame: gap.fills.primary[0].frame,
-      });
-    if (both > primary)
-      this.sink.close(report(both - primary, 'secondary'), {
-        side: 'secondary',
-        frame: gap.fills.secondary[0].frame,
-      });
+  private closeOld(flow: FlowRecord, nowMs: number): void {
+    for (const gap of flow.gaps) {
+      if (nowMs - gap.sinceMs < OPEN_MS) break;
+      if (!isPast(flow.primaryNext, gap.to) || !isPast(flow.secondaryNext, gap.to)) break;
+      this.close(gap, flow);
+    }
+    while (flow.gaps.length > 0 && flow.gaps[0].closed && nowMs - flow.gaps[0].sinceMs > 2 * OPEN_MS)
+      flow.gaps.shift();
   }
+
+  private close(gap: Gap, flow: FlowRecord): void {
+    if (gap.closed) return;
+    gap.closed = true;
+    // A recording that ends before it may have the bytes.
+    if (!gap.missing.primary && !isPast(flow.primaryNext, gap.to)) return;
+    if (!gap.missing.secondary && !isPast(flow.secondaryNext, gap.to)) return;
+    const there = coverage(gap, flow);
+    const report = (inFile: GapReport['in'], mark: number): void => {
+      const first = there.indexOf(mark);
+      if (first < 0) return;
+      let bytes = 0;
+      for (const one of there) if (one === mark) bytes++;
+      const seq = (gap.from + first) | 0;
+      const isNew = inFile !== 'neither' && gap.fills[inFile].length > 0 && !gap.reported;
+      const only = isNew ? { side: inFile, ...frameWith(gap.fills[inFile], seq) } : null;
+      const about = { flow: flow.name, timeMs: gap.sinceMs, at: gap.position + first, bytes, in: inFile };
+      this.sink.close(about, only);
+    };
+    // What neither has is a gap of both recordings, and is reported once.
+    if (gap.missing.primary) report('neither', 0);
+    report('primary', IN_PRIMARY);
+    report('secondary', IN_SECONDARY);
+  }
+}
+
+function isPast(next: number | null, to: number): boolean {
+  return next !== null && seqAtOrBefore(to, next);
+}
+
+const IN_PRIMARY = 1;
+const IN_SECONDARY = 2;
+
+/** Returns which recordings have each byte of the gap. */
+function coverage(gap: Gap, flow: FlowRecord): Uint8Array {
+  const { from, to, fills } = gap;
+  const there = new Uint8Array(seqDiff(to, from));
+  const span = (begin: number, end: number): [number, number] => [
+    Math.max(0, Math.min(there.length, seqDiff(begin, from))),
+    Math.max(0, Math.min(there.length, seqDiff(end, from))),
+  ];
+  const markFills = (frames: Fill[], bit: number): void => {
+    for (const { frame } of frames) {
+      const [begin, end] = span(frame.seq, (frame.seq + frame.payloadBytes) | 0);
+      for (let i = begin; i < end; i++) there[i] |= bit;
+    }
+  };
+  const mark = (side: Side, bit: number, next: number | null): void => {
+    // A recording that has gone past it had its bytes before the gap was noticed, but for its own gaps.
+    if (!gap.missing[side] && isPast(next, to)) {
+      for (let i = 0; i < there.length; i++) there[i] |= bit;
+      const own = flow.gaps.filter(({ missing }) => missing[side]);
+      for (const other of own) {
+        const [begin, end] = span(other.from, other.to);
+        for (let i = begin; i < end; i++) there[i] &= ~bit;
+      }
+      for (const other of own) markFills(other.fills[side], bit);
+    }
+    markFills(fills[side], bit);
+  };
+  mark('primary', IN_PRIMARY, flow.primaryNext);
+  mark('secondary', IN_SECONDARY, flow.secondaryNext);
+  return there;
+}
+
+/** Returns the frame that has the byte, and where in its payload. */
+function frameWith(fills: Fill[], seq: number): { frame: StoredFrame; offset: number } {
+  const has = ({ frame }: Fill): boolean =>
+    seqAtOrBefore(frame.seq, seq) && seqBefore(seq, (frame.seq + frame.payloadBytes) | 0);
+  const { frame } = fills.find(has) ?? fills[0];
+  return { frame, offset: seqDiff(seq, frame.seq) };
 }
 
 function byteAt({ bytes, payload }: Fill, offset: number): number {
   return bytes.bytes[payload + offset];
-}
-
-/** Returns how many bytes of the gap are in one of the frames. */
-function covered({ from, to }: Gap, fills: Fill[]): number {
-  let at = from;
-  let bytes = 0;
-  for (const { frame } of fills.toSorted((a, b) => seqDiff(a.frame.seq, b.frame.seq))) {
-    const begin = seqMax(at, frame.seq);
-    const frameEnd = (frame.seq + frame.payloadBytes) | 0;
-    const end = seqBefore(to, frameEnd) ? to : frameEnd;
-    if (seqAtOrBefore(end, begin)) continue;
-    bytes += seqDiff(end, begin);
-    at = end;
-  }
-  return bytes;
 }
 
 /** Returns true if the FIN of the segment in `view` lies in a gap of the flow. */

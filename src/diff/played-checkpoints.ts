@@ -11,6 +11,7 @@ import type { Comparator } from '../compare/comparator.ts';
 import { invariant } from '../error.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
 import type { Instant } from '../units.ts';
+import { TCP_RST } from '../wire/tcp.ts';
 import type { Datagrams } from './datagrams.ts';
 import { isAhead, isStale, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
@@ -73,6 +74,12 @@ export class PlayedCheckpoints {
         store.forget(frame);
         continue;
       }
+      if ((frame.flags & TCP_RST) !== 0 && flow.resetsOwed > 0) {
+        // The PVM's RST, which it is the counterpart of, has just left.
+        flow.resetsOwed--;
+        store.forget(frame);
+        continue;
+      }
       const waitedLong = reason === 'wait-secondary' && nowMs - frame.sinceMs >= secondaryMs;
       if (waitedLong && isStale(frame)) store.forget(frame);
       else if (frame === instead || isFull || (waitedLong && isAhead(frame))) this.giveUp(frame, nowMs);
@@ -80,11 +87,17 @@ export class PlayedCheckpoints {
     }
   }
 
+  /** Nothing that the VMs did asked for checkpoints that were taken: that is known only now. */
+  uncount(reason: string, count: number): void {
+    const { byReason } = this;
+    byReason[reason] -= count;
+    if (byReason[reason] === 0) delete byReason[reason];
+  }
+
   /** A checkpoint that was taken had another reason: that is known only now. */
   rename(from: string, to: string): void {
     const { byReason } = this;
-    byReason[from]--;
-    if (byReason[from] === 0) delete byReason[from];
+    this.uncount(from, 1);
     byReason[to] = (byReason[to] ?? 0) + 1;
   }
 

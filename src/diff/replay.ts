@@ -164,6 +164,11 @@ export class Replay {
         describe: (flow, slab, at, length) => this.describe(flow, slab, at, length, 0, 0),
         hand: (side, frame) => this.hand(side, frame),
         abandon: (flow) => this.abandon(flow),
+        excuse: (flow, from, to) => {
+          const excused = found.excuse(flow, from, to);
+          if (excused > 0) this.checkpoints.uncount('wait-primary', excused);
+          return excused > 0;
+        },
         differ: (primary, secondary, primaryOffset, secondaryOffset) => {
           this.countDivergence('diverged-bytes', primary.flow);
           found.differedInGap(primary, secondary, primaryOffset, secondaryOffset);
@@ -249,7 +254,7 @@ export class Replay {
   /** The recordings are over; the PVM's ended at `primaryEndMs`. */
   finish(primaryEndMs: number = this.clock.nowMs): ReplayCounts {
     const { counts, waits, checkpoints, datagrams, store, found } = this;
-    datagrams.finish(this.clock.nowMs, primaryEndMs);
+    datagrams.finish(this.clock.nowMs, Math.min(primaryEndMs, this.clock.nowMs));
     for (const flow of this.placement.known) this.streams.closeGaps(flow);
     const heldFlows = new Set<FlowRecord>();
     for (const frame of store.held.values()) {
@@ -411,6 +416,7 @@ export class Replay {
     const { counts } = this;
     const frame = this.store.heldAt(slab, at);
     if (cause === 'commit' && !frame.flow.tcp) this.datagrams.left(frame);
+    if (cause === 'commit' && (frame.flags & TCP_RST) !== 0) frame.flow.resetsOwed++;
     this.store.release(frame);
     if (frame.origin === 'filler' || this.abandoning) return;
     this.waits.add(this.clock.nowMs - frame.sinceMs);

@@ -12,7 +12,7 @@ import { readI32 } from '../wire/bytes.ts';
 
 const ROWS = 1 << 16;
 const ROW_WORDS = 3;
-const SUMMED_BYTES = 16;
+export const SUMMED_BYTES = 16;
 
 export class SentSegments {
   private readonly words = new Int32Array(ROWS * ROW_WORDS);

@@ -22,7 +22,7 @@ import { finInGap, type GapSink, Gaps } from './gaps.ts';
 import { NEAR_SEQ, type Place, type Placement } from './placement.ts';
 import type { Side } from './report.ts';
 import { clearFin, segmentLike, trimFront } from './segments.ts';
-import { SentSegments, sumOf } from './sent-segments.ts';
+import { SentSegments, SUMMED_BYTES, sumOf } from './sent-segments.ts';
 
 /** One filler is at most so long: it has to fit into an IP packet. */
 const FILLER_BYTES_MAX = 32_768;
@@ -33,6 +33,8 @@ export type StreamHost = GapSink & {
   describe(flow: FlowRecord, slab: SlabId, at: number, length: number): StoredFrame;
   /** Hands a stored segment to the comparator. */
   hand(side: Side, frame: StoredFrame): void;
+  /** The SVM sent these bytes, although its recording lacks them: returns true if a PVM segment that waited for them has a finding. */
+  excuse(flow: FlowRecord, from: number, to: number): boolean;
   /** Releases what is held of the flow, and forgets what is retained of it. */
   abandon(flow: FlowRecord): void;
 };
@@ -68,10 +70,17 @@ export class Streams {
     if ((view.tcpFlags & TCP_SYN) !== 0 && flow.primaryIsn !== view.seq) this.gaps.closeAll(flow);
     const place = this.placement.placePrimary(flow, frame.bytes);
     if (!this.goesOn(flow, place, frame)) return false;
-    if (view.payloadBytes > 0)
+    if (view.payloadBytes > 0) {
       this.sent.add(flow.number, view.seq, sumOf(frame.bytes, view.payload, view.payloadBytes));
+      // A retransmission is no repetition.
+      if (flow.primaryNext === null || seqAtOrBefore(flow.primaryNext, view.seq))
+        flow.noteSum(sumOf(frame.bytes, view.payload, Math.min(view.payloadBytes, SUMMED_BYTES)));
+    }
     if ((view.tcpFlags & TCP_RST) !== 0) flow.primaryReset = true;
-    if ((view.tcpFlags & TCP_SYN) !== 0) flow.primaryReset = false;
+    if ((view.tcpFlags & TCP_SYN) !== 0) {
+      flow.primaryReset = false;
+      flow.resetsOwed = 0;
+    }
     this.take('primary', flow, this.store.place(frame), frame.length);
     return true;
   }
@@ -160,9 +169,18 @@ export class Streams {
       if ((frame.flags & TCP_FIN) !== 0 && finInGap(flow, view))
         instead = this.takeFinOut(side, frame, bytes);
     }
-    const stale = flow.primaryReset && flow.held.size === 0 && !isAhead(frame);
-    if (side === 'primary' || !stale) host.hand(side, frame);
+    if (side === 'primary' || !this.isLate(frame)) host.hand(side, frame);
     if (instead !== null) this.hand(side, flow, instead);
+  }
+
+  /** After a RST of the PVM that has left: returns true for an SVM segment that is no news. */
+  private isLate(frame: StoredFrame): boolean {
+    const { flow, flags } = frame;
+    if (!flow.primaryReset || flow.held.size > 0) return false;
+    if ((flags & TCP_RST) === 0) return !isAhead(frame);
+    if (flow.resetsOwed === 0) return false;
+    flow.resetsOwed--;
+    return true;
   }
 
   /** Returns how many payload bytes of the segment in the view lie before the compared part, if others lie in it. */
@@ -192,7 +210,7 @@ export class Streams {
     if (missing <= 0) return true;
     const others = side === 'primary' ? flow.retained : flow.held;
     const movedOut = [...others].some((frame) => frame.bytes !== null);
-    if (missing > NEAR_SEQ || movedOut) {
+    if (missing > NEAR_SEQ || movedOut || gaps.isFull(flow)) {
       host.abandon(flow);
       this.placement.unplace(flow);
       return false;
@@ -202,6 +220,7 @@ export class Streams {
     const fin = [...others].find((frame) => (frame.flags & TCP_FIN) !== 0 && finIn(frame, next, to));
     const ack = view.ack;
     const gap = gaps.open(flow, side, next, to, host.nowMs);
+    if (side === 'secondary' && host.excuse(flow, next, to)) gap.reported = true;
     for (const frame of others) {
       const there = store.bytesOf(frame);
       if (frame.origin !== 'filler' && gaps.passInto(gap, otherSide(side), frame, there))
@@ -270,7 +289,9 @@ export class Streams {
     if (view.payloadBytes > 0) {
       const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
       const alike = sent.has(flow.number, recorded, sum);
-      if (alike !== sent.has(flow.number, translated, sum)) flow.countsAlike = alike;
+      // In a stream that repeats itself, the same bytes at a place that is near prove nothing.
+      const proves = !flow.repeats || Math.abs(seqDiff(recorded, translated)) > NEAR_SEQ;
+      if (proves && alike !== sent.has(flow.number, translated, sum)) flow.countsAlike = alike;
     }
     if (flow.countsAlike === true) bytes.set(frame.bytes.subarray(frame.at, frame.at + frame.length), at);
   }

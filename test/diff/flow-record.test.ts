@@ -27,6 +27,7 @@ const frame = (flow: FlowRecord, rest: Partial<StoredFrame>): StoredFrame => ({
   ordinal: 0,
   trimmed: 0,
   origin: 'recorded',
+  original: null,
   blamed: false,
   finding: null,
   ...rest,
