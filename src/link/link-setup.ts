@@ -37,6 +37,11 @@ export type LinkHost = {
 
 /** A peer that sends nothing for this long after connecting is not a node. */
 const HELLO_MS_MAX = 2000;
+/**
+ * Accepted channels whose HELLO has not come: each takes a slab, and a node sends it within a round trip. One more closes the
+ * oldest, so that a flood of connections takes neither the slabs nor the listener from a node.
+ */
+export const NAMELESS_MAX = 32;
 
 /** Resolves with the peer's HELLO, if that is its first message; rejects if it is another one, or none comes. */
 function firstHello(channel: LinkChannel, timers: Timers): Promise<Hello> {
@@ -130,10 +135,19 @@ export function listenLink(
   host: LinkHost,
   { transports, timers }: LinkSurroundings = systemSurroundings,
 ): Promise<StreamListener> {
+  /** Oldest first. */
+  const nameless = new Set<LinkChannel>();
   return transports.listen(endpoint, (stream) => {
     const channel = new LinkChannel(stream, slabs);
+    const [oldest] = nameless;
+    if (nameless.size >= NAMELESS_MAX) {
+      nameless.delete(oldest);
+      oldest.close();
+    }
+    nameless.add(channel);
     firstHello(channel, timers).then(
       (hello) => {
+        nameless.delete(channel);
         try {
           admit(host, channel, hello);
         } catch (cause) {
@@ -143,7 +157,10 @@ export function listenLink(
         }
       },
       // There is nobody to notify: the dialler is gone, or it does not speak this protocol.
-      () => channel.close(),
+      () => {
+        nameless.delete(channel);
+        channel.close();
+      },
     );
   });
 }

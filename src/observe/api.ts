@@ -42,6 +42,13 @@ export type ControlServerOptions = {
 const BODY_BYTES_MAX = 64 * 1024;
 /** People and scripts at one node. A client that leaks connections reaches this limit, and does not fill the memory. */
 const CONNECTIONS_MAX = 64;
+/** A connection that has not sent a whole request by then gives up its place: Node's own limit is a minute. */
+const REQUEST_MS_MAX = 5000;
+const SERVER = {
+  headersTimeout: REQUEST_MS_MAX,
+  requestTimeout: REQUEST_MS_MAX,
+  connectionsCheckingInterval: 1000,
+};
 /** A follower that has so much still to read is disconnected; it can come back with after=SEQ. */
 const FOLLOWER_BACKLOG_BYTES_MAX = 1 << 20;
 /** Enough to send a last line to a process on this machine. */
@@ -71,7 +78,7 @@ export async function listenControl(options: ControlServerOptions): Promise<ApiS
   const why = unixPathProblem(socketPath);
   if (why !== null) throw new ColoError('COLO_API_LISTEN', `control socket ${socketPath}: ${why}`);
   const followers = new Set<ServerResponse>();
-  const server = createServer(serve(controlRoutes(options, followers)));
+  const server = createServer(SERVER, serve(controlRoutes(options, followers)));
   server.maxConnections = CONNECTIONS_MAX;
   mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
   const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path: socketPath };
@@ -142,6 +149,7 @@ export async function listenMetrics(
   if (listen.kind !== 'tcp')
     throw new ColoError('COLO_API_LISTEN', `${formatEndpoint(listen)}: metrics need a TCP port`);
   const server = createServer(
+    SERVER,
     serve({
       '/metrics': {
         GET: async (_request, response) => {

@@ -9,7 +9,7 @@ import { ColoError } from '../../src/error.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { IGNORE_LINK, type LinkChannel } from '../../src/link/link-channel.ts';
 import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.ts';
-import { dialLink, dialStream, type LinkHost, listenLink } from '../../src/link/link-setup.ts';
+import { dialLink, dialStream, type LinkHost, listenLink, NAMELESS_MAX } from '../../src/link/link-setup.ts';
 import { framed } from '../io/fake-stream.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'colo-link-'));
@@ -275,4 +275,28 @@ test('a peer that sends nothing for two seconds is closed', async () => {
     mock.timers.reset();
     server.close();
   }
+});
+
+test('connections that send nothing, or half a message, keep no node out and take no more than their share of the slabs', async (t) => {
+  const { listen, connect, path } = place();
+  const accepted: LinkChannel[] = [];
+  const host: LinkHost = {
+    hello: (channel) => ({ ...ANSWER, channel }),
+    admit: { alone() {}, copy() {} },
+    open: { alone: (channel) => accepted.push(channel), copy() {} },
+  };
+  const pool = new SlabPool(256 * 1024, 128);
+  const listener = await listenLink(listen, pool, host);
+  t.after(() => listener.close());
+  const strays = Array.from({ length: 200 }, (_, i) => {
+    const stray = net.connect({ path }, () => i % 2 === 0 && stray.write(Buffer.alloc(5)));
+    stray.on('error', () => {});
+    t.after(() => stray.destroy());
+    return stray;
+  });
+  while (strays.some((stray) => stray.connecting)) await new Promise((resolve) => setTimeout(resolve, 5));
+  const { channel } = await dialLink(connect, slabs(), HELLO);
+  assert.equal(accepted.length, 1);
+  assert.ok(pool.inUse <= NAMELESS_MAX + 1, `${pool.inUse} slabs`);
+  for (const one of [channel, ...accepted]) one.close();
 });

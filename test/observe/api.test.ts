@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseEndpoint } from '../../src/endpoint.ts';
@@ -195,4 +195,30 @@ test('the TCP port serves metrics and nothing else', async () => {
   const again = createServer().listen(server.endpoint.port, '127.0.0.1');
   await new Promise((resolve, reject) => again.on('listening', resolve).on('error', reject));
   again.close();
+});
+
+test('connections that send nothing, or half a request, give up their places within seconds', async (t) => {
+  const metrics = { contentType: 'text/plain', render: async () => 'colo_epoch 42\n' };
+  const server = await listenMetrics(parseEndpoint('tcp-listen:127.0.0.1:0'), metrics);
+  t.after(() => server.close());
+  assert.ok(server.endpoint.kind === 'tcp');
+  const { port } = server.endpoint;
+  const strays = Array.from({ length: 80 }, (_, i) => {
+    const stray = connect({ host: '127.0.0.1', port }, () => i % 2 === 0 && stray.write('GET /metrics HT'));
+    stray.on('error', () => {});
+    t.after(() => stray.destroy());
+    return stray;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const beginMs = performance.now();
+  for (;;) {
+    const text = await fetch(`http://127.0.0.1:${port}/metrics`).then(
+      (response) => response.text(),
+      () => null,
+    );
+    if (text === 'colo_epoch 42\n') break;
+    assert.ok(performance.now() - beginMs < 10_000, 'the port serves nobody');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  assert.ok(strays.some((stray) => stray.destroyed));
 });
