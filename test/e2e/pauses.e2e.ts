@@ -12,9 +12,10 @@ import { Stage } from '../../lab/stage.ts';
 import type { FirstCopyReport } from '../../src/checkpoint/report.ts';
 
 const CHECKPOINTS = 40;
+const LOOKS = 15;
 const ANSWER_MS_MAX = 10_000;
 /** A client's longest wait may have another cause on a busy machine: a slice of the scheduler, a retransmission. */
-const NOISE_MS = 250;
+const NOISE_MS = 500;
 
 /** Sends one byte after the other to the echo service; returns how to stop, and then the longest wait for one. */
 function waiter({ host, port }: Target): () => Promise<number> {
@@ -57,10 +58,14 @@ test('a first copy reports what clients stood, and the sum of pauses is what the
   assert.ok(longestMs <= Math.max(copy.standMs, copy.longestPauseMs) + NOISE_MS, 'a client stood for longer');
 
   const counter = await LineConnection.open(stage.targets.counter, ANSWER_MS_MAX, () => undefined);
+  // A reply may wait for a checkpoint: the quickest of several is nearest to the truth.
   const look = async () => {
-    const { pausedMs } = (await a.status()).vm;
-    const guestMs = Number(await counter.ask('clock', ANSWER_MS_MAX)) / 1e6;
-    return { behindMs: performance.now() - guestMs, pausedMs };
+    let behindMs = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < LOOKS; i++) {
+      const guestMs = Number(await counter.ask('clock', ANSWER_MS_MAX)) / 1e6;
+      behindMs = Math.min(behindMs, performance.now() - guestMs);
+    }
+    return { behindMs, pausedMs: (await a.status()).vm.pausedMs };
   };
   const before = await look();
   for (let i = 0; i < CHECKPOINTS; i++) await a.checkpoint();
