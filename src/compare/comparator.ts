@@ -80,7 +80,10 @@ export class Comparator {
     this.lane = tcp.lane;
     this.reassembly = new Reassembly(holding, rules, hashSeed, limits);
     this.questions = new Questions(slabs, {
-      release: (slab, at, length) => this.releaseHarmless(slab, at, length),
+      release: (slab, at, length) => {
+        this.counters.questions++;
+        this.releaseHarmless(slab, at, length);
+      },
       confirm: (index) => sink.confirm(index),
     });
     this.frames = holding.frames;

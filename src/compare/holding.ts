@@ -80,7 +80,10 @@ export class Holding {
   readonly secondary: ArrivalList = emptyArrivalList();
   readonly counters = {
     malformed: 0,
+    /** released: nobody compares it */
     harmless: 0,
+    /** those of them that the SVM sent (questions.ts) */
+    questions: 0,
     /** released: the SVM has sent the same */
     matched: 0,
     /** released: the client had all of it already */

@@ -160,7 +160,7 @@ export class Audit {
         counters.inputFrames - path.gated.frames - qemu.vm.receivedFrames,
       );
     if (wrong === null && sentAll) {
-      const known = counters.releasedFrames + comparator.primary.frames + comparator.counters.malformed;
+      const known = releasedOfVm(path) + comparator.primary.frames + comparator.counters.malformed;
       wrong = this.same('output of the primary VM', qemu.vm.sentFrames - known);
     }
     if (wrong === null && up !== null && up.peer.unsentBytes() === 0)
@@ -193,7 +193,7 @@ export class Audit {
     if (input !== undefined && delivered - qemu.vm.receivedFrames !== input)
       return `a promotion: ${delivered - qemu.vm.receivedFrames - input} frames of input are not accounted for`;
     const { comparator } = path;
-    const left = path.counters.releasedFrames + comparator.primary.frames + comparator.counters.malformed;
+    const left = releasedOfVm(path) + comparator.primary.frames + comparator.counters.malformed;
     const known = old.outputFrames + old.droppedFrames + left - promotion.sentFrames;
     if (output !== undefined && qemu.vm.sentFrames - known !== output)
       return `a promotion: ${qemu.vm.sentFrames - known - output} frames of output are not accounted for`;
@@ -245,4 +245,9 @@ export class Audit {
       (path.secondary === null || (path.secondary.frames.runs === 0 && path.secondary.queuedBytes === 0))
     );
   }
+}
+
+/** Frames of the node's own VM that were released: the SVM's questions to its neighbours leave, too. */
+function releasedOfVm({ counters, comparator }: Path): number {
+  return counters.releasedFrames - comparator.counters.questions;
 }
