@@ -3,6 +3,9 @@
  *
  * A reader checks `left`, and then reads `bytes` from `at`. `skip` may skip more than has been read: the rest is dropped when
  * it is pushed, so bytes that are skipped need no memory.
+ *
+ * What is pushed is copied into one buffer, which grows to the longest record and what is read at once: a file of any size is
+ * read without garbage. So what was read before a push is void after it.
  */
 import { invariant } from '../error.ts';
 
@@ -34,33 +37,24 @@ export class ByteWindow {
   push(chunk: Uint8Array): void {
     const dropped = Math.min(this.toSkip, chunk.length);
     this.toSkip -= dropped;
-    const { left } = this;
+    const { left, at } = this;
     invariant(dropped === 0 || left === 0, 'bytes after those to be skipped were read before them');
     const more = chunk.length - dropped;
-    if (left === 0) {
-      this.base += this.at + dropped;
-      this.at = 0;
-      this.end = more;
-      this.replace(chunk.subarray(dropped));
-      return;
-    }
-    const joined = new Uint8Array(left + more);
-    joined.set(this.bytes.subarray(this.at, this.end));
-    joined.set(chunk, left);
-    this.base += this.at;
+    const old = this.bytes;
+    if (left + more > old.length) {
+      this.bytes = new Uint8Array(Math.max(left + more, 2 * old.length));
+      this.view = new DataView(this.bytes.buffer);
+      this.bytes.set(old.subarray(at, at + left));
+    } else old.copyWithin(0, at, at + left);
+    this.bytes.set(dropped === 0 ? chunk : chunk.subarray(dropped), left);
+    this.base += at + dropped;
     this.at = 0;
     this.end = left + more;
-    this.replace(joined);
   }
 
   skip(bytes: number): void {
     const now = Math.min(bytes, this.left);
     this.at += now;
     this.toSkip += bytes - now;
-  }
-
-  private replace(bytes: Uint8Array): void {
-    this.bytes = bytes;
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   }
 }

@@ -1,8 +1,11 @@
 /**
  * A capture file on the disk, read once in pieces, since captures are larger than memory. Compressed ones (gzip, as Wireshark
  * and tcpdump -w - | gzip write them) are unpacked.
+ *
+ * A plain file is read into one buffer: buffers of a stream, one for each read, would wait for the garbage collector by the
+ * hundred, and double the memory of `colo diff`.
  */
-import { closeSync, createReadStream, fstatSync, openSync, type ReadStream, readSync } from 'node:fs';
+import { closeSync, createReadStream, fstatSync, openSync, readSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { constants, createGunzip } from 'node:zlib';
 import { ColoError } from '../error.ts';
@@ -16,30 +19,21 @@ export class CaptureFile {
   readonly path: string;
   /** of the file on the disk, compressed or not */
   readonly bytesTotal: number;
-  private readonly raw: ReadStream;
+  private readonly source: Source;
   private readonly reader: CaptureReader;
-  private readonly chunks: AsyncIterator<Uint8Array>;
   private ended = false;
 
   constructor(path: string) {
     this.path = path;
     const { bytes, gzip } = probe(path);
     this.bytesTotal = bytes;
-    this.raw = createReadStream(path, { highWaterMark: READ_BYTES });
-    let stream: Readable = this.raw;
-    if (gzip) {
-      // A capture that was killed has no gzip trailer; Z_SYNC_FLUSH reads it to its end all the same.
-      const gunzip = createGunzip({ chunkSize: READ_BYTES, finishFlush: constants.Z_SYNC_FLUSH });
-      this.raw.on('error', (error) => gunzip.destroy(error));
-      stream = this.raw.pipe(gunzip);
-    }
-    this.chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
+    this.source = gzip ? unpacked(path) : plain(path);
     this.reader = new CaptureReader(path);
   }
 
   /** Bytes read from the disk so far. */
   get bytesRead(): number {
-    return this.raw.bytesRead;
+    return this.source.bytesRead();
   }
 
   get timeless(): number {
@@ -66,22 +60,62 @@ export class CaptureFile {
   /** Reads more of the file. Resolves with false once the end has been reached; `next` may still have frames then. */
   async more(): Promise<boolean> {
     if (this.ended || this.damage !== null) return false;
-    const { value, done } = await this.chunks.next().catch((error: NodeJS.ErrnoException) => {
-      const known = unreadable(this.path, error);
+    let chunk: Uint8Array | null = null;
+    try {
+      chunk = await this.source.next();
+    } catch (error) {
+      const known = unreadable(this.path, error as NodeJS.ErrnoException);
       if (known.code !== 'COLO_PCAP_GARBLED') throw known;
       this.reader.noteDamage(known);
-      return { value: new Uint8Array(0), done: true };
-    });
-    if (done === true) {
+    }
+    if (chunk === null) {
       this.ended = true;
       this.reader.end();
-    } else this.reader.push(value);
+    } else this.reader.push(chunk);
     return true;
   }
 
   close(): void {
-    this.raw.destroy();
+    this.source.close();
   }
+}
+
+/** Where the bytes come from; `next` resolves with null at the end, and what it gave before is void then. */
+type Source = { next(): Promise<Uint8Array | null>; bytesRead(): number; close(): void };
+
+function plain(path: string): Source {
+  let fd: number | null = openSync(path, 'r');
+  const buffer = new Uint8Array(READ_BYTES);
+  let bytesRead = 0;
+  return {
+    async next() {
+      const read = fd === null ? 0 : readSync(fd, buffer, 0, READ_BYTES, null);
+      bytesRead += read;
+      return read === 0 ? null : buffer.subarray(0, read);
+    },
+    bytesRead: () => bytesRead,
+    close() {
+      if (fd !== null) closeSync(fd);
+      fd = null;
+    },
+  };
+}
+
+function unpacked(path: string): Source {
+  const raw = createReadStream(path, { highWaterMark: READ_BYTES });
+  // A capture that was killed has no gzip trailer; Z_SYNC_FLUSH reads it to its end all the same.
+  const gunzip = createGunzip({ chunkSize: READ_BYTES, finishFlush: constants.Z_SYNC_FLUSH });
+  raw.on('error', (error) => gunzip.destroy(error));
+  const stream: Readable = raw.pipe(gunzip);
+  const chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
+  return {
+    async next() {
+      const { value, done } = await chunks.next();
+      return done === true ? null : value;
+    },
+    bytesRead: () => raw.bytesRead,
+    close: () => raw.destroy(),
+  };
 }
 
 function probe(path: string): { bytes: number; gzip: boolean } {

@@ -118,10 +118,10 @@ function findingText(found: Finding, number: number): string[] {
   if (reason === 'wait-primary')
     lines.push(
       cameAfterMs === null
-        ? '    the secondary never sent as much'
+        ? "    the secondary's file does not have as much"
         : `    the secondary sent as much ${formatMs(cameAfterMs)} later`,
     );
-  else if (reason === 'wait-secondary') lines.push('    the primary has not sent as much');
+  else if (reason === 'wait-secondary') lines.push("    the primary's file does not have as much");
   else if (reason === 'held')
     lines.push('    the files end before it is known whether the secondary sends the same');
   else if (reason === 'gap-in-secondary')

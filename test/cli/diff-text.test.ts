@@ -109,6 +109,23 @@ test('a wait is shown with its duration', () => {
     last({ reason: 'wait-primary', cameAfterMs: 35 }),
     '    the secondary sent as much 35 ms later',
   );
-  assert.equal(last({ reason: 'wait-primary' }), '    the secondary never sent as much');
-  assert.equal(last({ reason: 'wait-secondary' }), '    the primary has not sent as much');
+  assert.equal(last({ reason: 'wait-primary' }), "    the secondary's file does not have as much");
+  assert.equal(last({ reason: 'wait-secondary' }), "    the primary's file does not have as much");
+});
+
+test('what a file lacks is said of the file', () => {
+  const gap = { flow: 'tcp a <-> b', timeMs: 4, at: 100, bytes: 1200, in: 'neither' as const };
+  const text = diffText(report({ gaps: [gap, { ...gap, in: 'primary' }] }));
+  assert.deepEqual(text.split('\n').slice(-3), [
+    'gap 0.004000 s, byte 100',
+    '    tcp a <-> b',
+    '    compared on, behind a gap of 1 200 bytes that is in neither file',
+  ]);
+  const last = (reason: string): string | undefined =>
+    diffText(report({ findings: [found({ reason })] }))
+      .split('\n')
+      .at(-1);
+  assert.match(last('held') ?? '', /the files end before it is known/);
+  assert.match(last('gap-in-primary') ?? '', /the primary's file has a gap here/);
+  assert.match(last('gap-in-secondary') ?? '', /the secondary's file has a gap here/);
 });
