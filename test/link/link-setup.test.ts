@@ -285,17 +285,22 @@ test('connections that send nothing, or half a message, keep no node out and tak
     admit: { alone() {}, copy() {} },
     open: { alone: (channel) => accepted.push(channel), copy() {} },
   };
-  const pool = new SlabPool(256 * 1024, 128);
+  const pool = new SlabPool(256 * 1024, 64);
   const listener = await listenLink(listen, pool, host);
   t.after(() => listener.close());
   const strays = Array.from({ length: 200 }, (_, i) => {
-    const stray = net.connect({ path }, () => i % 2 === 0 && stray.write(Buffer.alloc(5)));
+    const stray = net.connect(
+      { path },
+      () => i % 2 === 0 && stray.write(framed(Buffer.alloc(100)).subarray(0, 4)),
+    );
     stray.on('error', () => {});
     t.after(() => stray.destroy());
     return stray;
   });
   while (strays.some((stray) => stray.connecting)) await new Promise((resolve) => setTimeout(resolve, 5));
+  const beginMs = performance.now();
   const { channel } = await dialLink(connect, slabs(), HELLO);
+  assert.ok(performance.now() - beginMs < 1000, 'its HELLO was read only when the others had been given up');
   assert.equal(accepted.length, 1);
   assert.ok(pool.inUse <= NAMELESS_MAX + 1, `${pool.inUse} slabs`);
   for (const one of [channel, ...accepted]) one.close();
