@@ -41,8 +41,10 @@ export const VARIANTS: Readonly<Record<string, Variant>> = {
   },
   'smaller-secondary': {
     ...PLAIN,
-    about: "the secondary VM's receive buffers have 32 KiB",
-    secondary: { tcp_rmem: '4096 32768 32768' },
+    about: "the secondary VM's receive buffers stay at 32 KiB",
+    // Both shift their windows alike: the shift follows from the largest size.
+    all: { tcp_rmem: '4096 131072 6291456' },
+    secondary: { tcp_rmem: '4096 32768 6291456', tcp_moderate_rcvbuf: '0' },
   },
   'tiny-segments': { ...PLAIN, about: 'an MTU of 296', mtu: 296 },
   'no-timestamps': { ...PLAIN, about: 'without timestamps', all: { tcp_timestamps: '0' } },
