@@ -54,13 +54,14 @@ export function otherOf(hosts: Hosts, { side }: SimHost): SimHost {
   return side === 'a' ? hosts.b : hosts.a;
 }
 
-export function newHost(side: Side, die: Die): SimHost {
+/** `waits`: as in `configOf`. */
+export function newHost(side: Side, die: Die, waits: string): SimHost {
   return {
     name: side,
     side,
     up: true,
     unix: new Map(),
-    config: configOf(side, die),
+    config: configOf(side, die, waits),
     arbiterWay: { delayMsMax: die.pick([1, 5, ARBITER_MS_MAX]), cutUntilMs: 0, lossy: 0 },
     life: null,
     vmDied: false,

@@ -6,7 +6,8 @@ import type { Die } from './guest/die.ts';
 /** Parsing takes longer than a short world's whole start. */
 const parsed = new Map<string, NodeConfig>();
 
-export function configOf(side: Side, die: Die): NodeConfig {
+/** `waits`: of a checkpoint's settings, as YAML; empty for the defaults. */
+export function configOf(side: Side, die: Die, waits: string): NodeConfig {
   const other = side === 'a' ? 'b' : 'a';
   const text = `
 node: ${side}
@@ -16,7 +17,7 @@ uplink: "unix:/net/uplink"
 arbiter: { directory: /arbiter }
 vm: { command: [qemu], args: [], mac: "52:54:00:12:34:56", addresses: ["10.0.2.15", "fd00::15"] }
 runDirectory: /run/${side}
-checkpoint: { intervalMsMax: ${die.pick([500, 2000, 5000])} }
+checkpoint: { intervalMsMax: ${die.pick([500, 2000, 5000])}${waits} }
 `;
   let config = parsed.get(text);
   if (config === undefined) {

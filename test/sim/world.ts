@@ -9,10 +9,11 @@
 import { InvariantError } from '../../src/error.ts';
 import { newSlabMemory, type SlabMemory } from '../../src/frames/slabs.ts';
 import { ColoNode } from '../../src/node/node.ts';
+import { type DifferingTcps, drawDifferingTcps } from './differing-tcps.ts';
 import { describeFault, type Fault, planFaults, type Side } from './faults.ts';
 import type { ClientHost } from './guest/client.ts';
 import { Die } from './guest/die.ts';
-import { Guest } from './guest/guest.ts';
+import { Guest, type GuestOptions } from './guest/guest.ts';
 import { GUEST_MAC, type HostSpec, type Mix, makeMix } from './guest/mix.ts';
 import { Injector } from './injector.ts';
 import { Journal, type Violation } from './journal.ts';
@@ -103,6 +104,8 @@ class World {
   private readonly clientQualities: PortQuality[] = [];
   private readonly lossy = new Set<ClientHost>();
   private readonly mix: Mix;
+  /** null: both VMs have the TCP that was drawn for the guest */
+  private readonly differing: DifferingTcps | null;
   private readonly faults: Fault[];
   private readonly injector: Injector;
   private readonly lineage: Lineage;
@@ -120,6 +123,7 @@ class World {
     loop.onThrow = (owner, cause) => journal.thrown(owner, cause);
     // The order in which the die is asked is part of what a seed means.
     this.die = new Die(seed);
+    this.differing = drawDifferingTcps(seed);
     const { die } = this;
     this.sockets = new Sockets(loop, this.newDie());
     this.outside = new Process(loop, 'outside', this.newDie());
@@ -215,6 +219,7 @@ class World {
         ({ side, config, arbiterWay, slow }) =>
           `host ${side}: checkpoints every ${config.checkpoint.intervalMsMax} ms, arbiter within ${arbiterWay.delayMsMax} ms, input read within ${slow.inputMs} ms, output within ${slow.outputMs} ms`,
       ),
+      ...(this.differing === null ? [] : [`differing TCPs: ${JSON.stringify(this.differing)}`]),
       `guest: ${tcp}${mix.guest.dial === undefined ? '' : `, opens a connection every ${mix.guest.dial.everyMs} ms`}`,
       ...this.clients.map(({ clients }, i) => {
         const names = clients.map(({ name }) => name).join(', ');
@@ -263,7 +268,7 @@ class World {
   private addHost(side: Side): SimHost {
     const { die } = this;
     const quality = { delayMs: die.pick([0.05, 0.5]), jitterMs: die.pick([0, 0.1]), loss: 0, duplication: 0 };
-    const host = newHost(side, die);
+    const host = newHost(side, die, this.differing?.waits ?? '');
     const plug = this.network.socketPort(`uplink-${side}`, quality, host.counted);
     host.unix.set('/net/uplink', {
       owner: this.outside,
@@ -291,6 +296,7 @@ class World {
       loss: die.pick([0, 0, 0.01]),
       duplication: die.pick([0, 0, 0.01]),
     };
+    Object.assign(quality, this.differing?.network);
     let host: ClientHost | null = null;
     const send = this.network.plug(`client-${this.clients.length}`, quality, () => host as ClientHost);
     const port = {
@@ -328,7 +334,7 @@ class World {
         slow: host.slow,
         accel: own.chance(0.8) ? 'kvm' : 'tcg',
         makeGuest: (port) => {
-          host.guest = new Guest(port, this.mix.guest);
+          host.guest = new Guest(port, this.guestOptions(host.side));
           return host.guest;
         },
         events: this.qemuEvents(host),
@@ -363,6 +369,11 @@ class World {
       );
       void node.done.then((code) => this.endLife(host, life, `exit ${code}`));
     });
+  }
+
+  private guestOptions(side: Side): GuestOptions {
+    const { guest } = this.mix;
+    return { ...guest, tcp: { ...guest.tcp, ...this.differing?.habits[side] } };
   }
 
   private endLife(host: SimHost, life: Life, how: string): void {

@@ -1,7 +1,6 @@
 /** The congestion window: slow start, congestion avoidance, fast retransmit and recovery (RFC 5681, 6582). */
 import type { Archive } from './state.ts';
 
-const INITIAL_WINDOW_SEGMENTS = 10;
 const DUPLICATES_FOR_LOSS = 3;
 
 export class Congestion {
@@ -20,8 +19,8 @@ export class Congestion {
     this.recoverSeq = a.number(this.recoverSeq);
   }
 
-  begin(mss: number): void {
-    this.window = INITIAL_WINDOW_SEGMENTS * mss;
+  begin(mss: number, segments: number): void {
+    this.window = segments * mss;
   }
 
   /** `ackedBytes` more were acknowledged, up to `una`. Returns true if the next segment is to be retransmitted. */

@@ -47,7 +47,8 @@ export class Reassembly {
       if (skip < 0) break;
       used += 1;
       if (skip >= piece.bytes.length) continue;
-      const length = Math.min(piece.bytes.length - skip, bytesMax - input.length);
+      // A copy may have less room than the VM whose state it has.
+      const length = Math.min(piece.bytes.length - skip, Math.max(bytesMax - input.length, 0));
       input.push(piece.bytes, skip, length);
       end = (end + length) | 0;
     }

@@ -14,6 +14,13 @@ export interface TcpOptions {
   readonly ackEvery: number;
   /** The probability, 0 to 1, that a segment is cut at a random place. */
   readonly splitChance: number;
+  /** The congestion window at the start, and at most, in segments. */
+  readonly initialWindowSegments: number;
+  readonly windowSegmentsMax: number;
+  /** A retransmission has at most so much. */
+  readonly retransmitBytesMax: number;
+  /** Data after a gap is stored, and reported by SACK; else it is dropped, and the peer has to repeat it. */
+  readonly keepsOutOfOrder: boolean;
   readonly rtoMsMin: number;
   readonly rtoMsMax: number;
   /** The connection ends when one segment was retransmitted this often. */
@@ -31,6 +38,10 @@ export const TCP_DEFAULTS: TcpOptions = {
   ackDelayMsMax: 40,
   ackEvery: 2,
   splitChance: 0,
+  initialWindowSegments: 10,
+  windowSegmentsMax: Number.POSITIVE_INFINITY,
+  retransmitBytesMax: Number.POSITIVE_INFINITY,
+  keepsOutOfOrder: true,
   rtoMsMin: 200,
   rtoMsMax: 10_000,
   retriesMax: 15,

@@ -98,7 +98,7 @@ export class TcpReceiver {
     }
     const from = s.payloadAt + skip;
     if (seq !== this.received) {
-      this.pieces.add(seq, s.frame.slice(from, from + length));
+      if (tcp.keepsOutOfOrder) this.pieces.add(seq, s.frame.slice(from, from + length));
       this.ackNow = true;
       return;
     }

@@ -274,6 +274,28 @@ test('two thousand conversations over bad links arrive whole', () => {
   );
 });
 
+/** What a VM of a pair may do differently than its partner. */
+const habits = fc.record({
+  initialWindowSegments: fc.constantFrom(2, 4, 10),
+  windowSegmentsMax: fc.constantFrom(1, 4, Number.POSITIVE_INFINITY),
+  retransmitBytesMax: fc.constantFrom(1, 200, Number.POSITIVE_INFINITY),
+  keepsOutOfOrder: fc.boolean(),
+  rtoMsMin: fc.constantFrom(200, 600),
+});
+
+test('over any link, each side receives all, whatever habits both have', () => {
+  const differing = fc.tuple(conversation, habits, habits).map(([c, ...both]) => ({
+    ...c,
+    plans: c.plans.map((one, i) => ({ ...one, tcp: { ...one.tcp, ...both[i] } })) as [Plan, Plan],
+  }));
+  fc.assert(
+    fc.property(differing, (c) => {
+      converse(c);
+    }),
+    { numRuns: 1000, seed: 1 },
+  );
+});
+
 test('over a good link no segment is old, unknown or a reset', () => {
   const good = conversation.map((c) => ({ ...c, link: { delayMs: 1 } }));
   fc.assert(

@@ -257,7 +257,7 @@ export class TcpConnection {
     this.sack &&= s.sackPermitted;
     this.timestamps &&= s.hasTimestamps;
     if (this.timestamps) this.tsRecent = s.tsVal;
-    this.congestion.begin(this.mss);
+    this.congestion.begin(this.mss, this.host.tcp.initialWindowSegments);
     this.takeWindow(s);
   }
 
@@ -488,7 +488,8 @@ export class TcpConnection {
   private retransmit(): void {
     this.timedAt = NEVER;
     const outstanding = (this.max - this.una) | 0;
-    const length = Math.min(outstanding, this.out.length, this.payloadMax);
+    const bytesMax = Math.min(this.payloadMax, this.host.tcp.retransmitBytesMax);
+    const length = Math.min(outstanding, this.out.length, bytesMax);
     const fin = this.closing && !this.finAcked && length === this.out.length && outstanding > length;
     this.host.counters.retransmits += 1;
     this.emit(fin ? ACK | FIN : ACK, this.una, 0, length);
@@ -505,7 +506,7 @@ export class TcpConnection {
 
   private sendData(): void {
     const { tcp, port } = this.host;
-    const window = Math.min(this.sendWindow, this.congestion.window);
+    const window = Math.min(this.sendWindow, this.congestion.window, tcp.windowSegmentsMax * this.mss);
     for (;;) {
       const sent = (this.next - this.una) | 0;
       const left = this.out.length - sent;
