@@ -11,6 +11,7 @@ export const SIM: readonly Break[] = [
     put: '',
     message: 'held output pinned all slabs without a checkpoint being asked for',
     test: REPLAY,
+    only: 'frames that are retained for long',
   },
   {
     file: 'src/capture/captured-frame.ts',
@@ -39,6 +40,7 @@ export const SIM: readonly Break[] = [
     put: '    this.store.forget(frame);\n',
     message: 'an SVM frame was forgotten twice',
     test: REPLAY,
+    only: 'a primary far ahead',
   },
   {
     file: 'src/diff/replay.ts',
@@ -60,6 +62,7 @@ export const SIM: readonly Break[] = [
     put: "    if (overdue !== 'wait-primary') this.found",
     message: 'a checkpoint was counted without a finding',
     test: REPLAY,
+    only: 'a wait that is over',
   },
   {
     file: 'src/diff/played-clock.ts',
