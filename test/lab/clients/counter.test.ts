@@ -18,7 +18,7 @@ async function count(t: TestContext, reply: Reply, more?: Partial<CounterOptions
 test('a correct counter: every number once, many connections, none broken', async (t) => {
   for (const host of ['127.0.0.1', '::1']) {
     let next = 0;
-    const { client, report } = await count(t, () => String(++next), {}, 300, host);
+    const { client, report } = await count(t, () => String(++next), {}, 1500, host);
     assert.equal(report.ok, true);
     assert.deepEqual([report.findings.count, report.broken.count, report.missing], [0, 0, 0]);
     assert.ok(report.connections > 20 && report.replies === next, `${report.replies} of ${next}`);
