@@ -39,6 +39,8 @@ export const LIMITS = {
   flowQuietMsMin: 1000,
   /** A connection whose FIN has left and that has no frames for this long is over: Linux keeps TIME-WAIT for 60 s. */
   flowClosedMsMax: 60_000,
+  /** Connections whose client is owed an ACK: 256 bytes each, and more than wait for an SVM at one time. */
+  owedAcksMax: 4096,
   /** Datagrams of which a VM has sent some fragments: each fragment takes one of heldFramesMax rows. */
   fragmentedDatagramsMax: 1024,
   /** Fragments of one datagram: 64 KiB are 119 fragments at the least MTU that IPv4 hosts must take (576). */

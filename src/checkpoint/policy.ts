@@ -22,6 +22,11 @@ export type PolicyLimits = {
 
 /** No client waits for it, and the SVM may well be ahead by one or two of the scheduler's time slices. */
 const SECONDARY_WAIT_MS = 2000;
+/**
+ * Clients have been told what both VMs have, and the SVM sends nothing. It may have lost the last segment, which a client repeats
+ * after 200 to 600 ms on most paths.
+ */
+const OWED_WAIT_MS = 1000;
 const SMOOTHING = 1 / 8;
 
 export class CheckpointPolicy {
@@ -38,7 +43,8 @@ export class CheckpointPolicy {
   /** How long output may wait now. */
   get waits(): WaitLimits {
     const dataMs = Math.min(Math.max(this.costMs, this.limits.waitMsMin), this.limits.waitMsMax);
-    return { dataMs, ackMs: Math.max(dataMs, this.limits.ackWaitMsMax), secondaryMs: SECONDARY_WAIT_MS };
+    const ackMs = Math.max(dataMs, this.limits.ackWaitMsMax);
+    return { dataMs, ackMs, owedMs: OWED_WAIT_MS, secondaryMs: SECONDARY_WAIT_MS };
   }
 
   diverged(reason: DivergenceReason): void {

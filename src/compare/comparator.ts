@@ -23,7 +23,7 @@ import { parseQuickTcp } from '../wire/quick-tcp.ts';
 import { isGso } from '../wire/virtio-net.ts';
 import { COMPARE_AS, compareAs, RULE, ruleOf } from './classes.ts';
 import { type ArrivalList, type HeldFrames, NO_FLOW, NO_FRAME } from './held-frames.ts';
-import { type ComparatorSink, Holding, type Overdue, type Pressure, type WaitLimits } from './holding.ts';
+import { Holding } from './holding.ts';
 import { Questions } from './questions.ts';
 import type { Rule } from './rule.ts';
 import { isPlainData, type LockstepLane } from './rules/lockstep.ts';
@@ -31,8 +31,9 @@ import { Reassembly } from './rules/reassembly.ts';
 import { makeRules } from './rules/table.ts';
 import type { TcpRule } from './rules/tcp.ts';
 import type { HeldTcpFlow } from './rules/tcp-flow.ts';
+import type { ComparatorSink, Overdue, Pressure, WaitLimits } from './sink.ts';
 
-export type { ComparatorSink, Overdue, Pressure, WaitLimits } from './holding.ts';
+export type { ComparatorSink, Overdue, Pressure, WaitLimits } from './sink.ts';
 
 /** Result of `pairOff`: which sides' frames the caller must now hand in by themselves, before any later one of their side. */
 export const STEP = { bothDone: 0, primaryAlone: 1, secondaryAlone: 2, bothAlone: 3 } as const;
@@ -100,12 +101,12 @@ export class Comparator {
     return this.holding.flowCountOf(RULE.tcp);
   }
 
-  /** As `TcpRule.taught`: the secondary knows every SYN of the PVM. */
+  /** As `TcpJudge.taught`: the secondary knows every SYN of the PVM. */
   get taught(): boolean {
-    return this.tcp.taught;
+    return this.tcp.judge.taught;
   }
   set taught(taught: boolean) {
-    this.tcp.taught = taught;
+    this.tcp.judge.taught = taught;
   }
 
   /** As `TcpRule.pairOpenings`: SYNs of different ports may be counterparts, and nobody teaches the secondary the PVM's. */
@@ -115,7 +116,28 @@ export class Comparator {
 
   /** Held TCP segments examined in searches. */
   get visits(): number {
-    return this.tcp.queue.visits;
+    return this.tcp.queue.visits + this.tcp.held.visits;
+  }
+
+  /** Connections whose client is owed an ACK. */
+  get owedAcks(): number {
+    return this.tcp.exit.owed.rows;
+  }
+
+  /** Returns for how long the SVM has been silent where a client is owed what it does not acknowledge. */
+  owedMs(nowMs: Instant): number {
+    return this.tcp.exit.owed.oldestMs(nowMs);
+  }
+
+  /** Returns the key of the flow in which the SVM has been silent for longest about an ACK that is owed, or null. */
+  oldestOwedKey(): Int32Array | null {
+    const flow = this.tcp.exit.owed.oldestFlow();
+    return flow === NO_FLOW ? null : this.holding.keyOf(flow);
+  }
+
+  /** Slabs that no frame of a VM is in. */
+  get ownSlabs(): number {
+    return this.tcp.exit.made.ownSlabs;
   }
 
   /** A PVM frame: released now, held, or (only if its lengths contradict each other) dropped and counted. */
@@ -181,8 +203,8 @@ export class Comparator {
     if (this.parse(slab, at, length, primaryView) !== PACKET.tcp || !isPlainData(primaryView))
       return STEP.primaryAlone;
     if (!ofOneFlow(this.slabs.buffer(slab), primaryView, svmBytes, view)) return STEP.primaryAlone;
-    if (!lane.takePair(flow, primaryView, slab, at, length, view, svmSlab, svmIndex)) return STEP.bothAlone;
     flow.lastSeenMs = nowMs;
+    if (!lane.takePair(flow, primaryView, slab, at, length, view, svmSlab, svmIndex)) return STEP.bothAlone;
     return STEP.bothDone;
   }
 
@@ -198,10 +220,12 @@ export class Comparator {
 
   /** The SVM now equals the PVM: releases everything held, in order of arrival. Returns how many frames. */
   commit(): number {
+    const made = this.tcp.exit.commit();
     const released = this.holding.commit();
+    this.tcp.exit.discard();
     this.reassembly.clear();
     this.questions.clear();
-    return released;
+    return made + released;
   }
 
   /** A TCP flow is compared no longer (a recording does not have all of it): its held PVM frames leave, and it is forgotten. */
@@ -212,6 +236,7 @@ export class Comparator {
   /** Drops everything; nothing of it is released. */
   discard(): void {
     this.holding.discard();
+    this.tcp.exit.discard();
     this.reassembly.clear();
     this.questions.clear();
   }
@@ -233,7 +258,9 @@ export class Comparator {
 
   /** Returns which side has held output for longer than `limits`, or null. */
   overdue(nowMs: Instant, limits: WaitLimits): Overdue {
-    return this.holding.overdue(nowMs, limits);
+    const overdue = this.holding.overdue(nowMs, limits);
+    if (overdue === null && this.owedMs(nowMs) >= limits.owedMs) return 'wait-primary';
+    return overdue;
   }
 
   /** Right after `overdue` returned a reason: returns the key of the frame's flow, or null if it has none. */

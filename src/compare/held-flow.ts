@@ -51,6 +51,10 @@ export class HeldFlow {
     this.moveTo(0 as FlowId);
   }
 
+  get id(): FlowId {
+    return (this.row >> ROW_SHIFT) as FlowId;
+  }
+
   moveTo(id: FlowId): this {
     this.row = id << ROW_SHIFT;
     this.primary.at = this.row;
@@ -79,9 +83,13 @@ export class HeldFlow {
     return ((this.words[this.row + STATE] >>> RULE_SHIFT) & RULE_MASK) as RuleNumber;
   }
 
-  /** Arrival time of the last frame, ms modulo 2^32. Use only through `idleMs`. */
+  /** Arrival time of the last frame, ms modulo 2^32. For differences. */
   set lastSeenMs(nowMs: Instant) {
     this.words[this.row + LAST_SEEN] = nowMs;
+  }
+
+  get lastSeenMs(): number {
+    return this.words[this.row + LAST_SEEN];
   }
 
   idleMs(nowMs: Instant): number {

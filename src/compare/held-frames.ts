@@ -31,7 +31,6 @@ export const PAYLOAD_BYTES = 5;
 export const RULE_WORD_0 = 6;
 export const RULE_WORD_1 = 7;
 export const RULE_WORD_2 = 8;
-/** The bits below FRAME_FLAGS are the rule's own, too. */
 export const FLAGS = 9;
 /** Of an SVM frame: its number in the epoch. Of a PVM frame, which has none, this is one more word of the rule. */
 export const INDEX = 10;
@@ -199,6 +198,21 @@ export class HeldFrames {
       queue.bytesAfterHead += this.words[id + LENGTH];
     }
     queue.tail = id;
+  }
+
+  /** Enqueues a frame after `previous`, which is in the queue and not its tail, or before its head if that is NO_FRAME. */
+  enqueueAfter(queue: FrameQueue, previous: FrameId, id: FrameId): void {
+    const { words } = this;
+    queue.framesAfterHead++;
+    if (previous === NO_FRAME) {
+      queue.bytesAfterHead += words[queue.head + LENGTH];
+      words[id + NEXT] = queue.head;
+      queue.head = id;
+      return;
+    }
+    queue.bytesAfterHead += words[id + LENGTH];
+    words[id + NEXT] = words[previous + NEXT];
+    words[previous + NEXT] = id;
   }
 
   /** Takes the head off its queue; the frame itself stays held. */

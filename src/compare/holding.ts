@@ -37,33 +37,9 @@ import {
   WAITS,
   WAITS_FOR,
 } from './held-frames.ts';
-import type { Lesson } from './lesson.ts';
 import type { Rule } from './rule.ts';
+import type { ComparatorSink, Overdue, Pressure, WaitLimits } from './sink.ts';
 import type { DivergenceReason, ReleaseCause } from './verdict.ts';
-
-export type ComparatorSink = {
-  /** A PVM frame may leave. Its slab is referenced until this call returns. */
-  release(slab: SlabId, at: number, length: number, cause: ReleaseCause): void;
-  /** A PVM frame that chooses a value, before it is released: the secondary maps its VM's own value to it. */
-  teach(lesson: Lesson, slab: SlabId, at: number, length: number): void;
-  /** The client has what the SVM frame of this index carries: the secondary need not retain it. */
-  confirm(index: number): void;
-  /**
-   * The VMs diverge in a flow, for the first time since the last commit. `primary` is the held PVM frame (in
-   * `Comparator.frames`), `secondary` the SVM frame that it differs from, or NO_FRAME where no one frame does.
-   */
-  diverged(key: Int32Array, reason: DivergenceReason, primary: FrameId, secondary: FrameId): void;
-};
-
-export type WaitLimits = { dataMs: number; ackMs: number; secondaryMs: number };
-export type Overdue = 'wait-primary' | 'wait-secondary' | null;
-export type Pressure =
-  | 'limit-frames'
-  | 'limit-bytes'
-  | 'limit-flows'
-  | 'limit-share'
-  | 'limit-fragments'
-  | null;
 
 /** Held frames examined for one that is overdue. All of them are older than the first one that is not. */
 const OVERDUE_SCAN_MAX = 256;
@@ -88,6 +64,10 @@ export class Holding {
     matched: 0,
     /** released: the client had all of it already */
     repeated: 0,
+    /** released: made by the comparator */
+    made: 0,
+    /** not released: another frame says it */
+    absorbed: 0,
     /** released by a commit, without a counterpart */
     releasedByCommit: 0,
     /** released because there was nothing to compare with */
@@ -224,6 +204,24 @@ export class Holding {
   releaseUnheld(slab: SlabId, at: number, length: number): void {
     this.counters.matched++;
     this.sink.release(slab, at, length, 'match');
+  }
+
+  /** The same for one that carries nothing that the client lacks. */
+  releaseUnheldRepeated(slab: SlabId, at: number, length: number): void {
+    this.counters.repeated++;
+    this.sink.release(slab, at, length, 'repeat');
+  }
+
+  /** Releases a frame that the comparator has made. */
+  releaseMade(slab: SlabId, at: number, length: number): void {
+    this.counters.made++;
+    this.sink.release(slab, at, length, 'made');
+  }
+
+  /** Drops a PVM frame that was never held and says nothing that another one does not say. */
+  absorb(slab: SlabId, at: number, length: number): void {
+    this.counters.absorbed++;
+    this.sink.absorb(slab, at, length);
   }
 
   /** Releases the head of a queue of PVM frames. */
@@ -428,6 +426,12 @@ export class Holding {
     return haveOneDestination(this.key, this.otherKey);
   }
 
+  /** Returns the key of a flow; it is void after the next call that finds one. */
+  keyOf(id: FlowId): Int32Array {
+    this.table.readKey(id, this.key);
+    return this.key;
+  }
+
   private newFlow(rule: RuleNumber, nowMs: Instant): FlowId {
     // A frame that comes after one without a flow must not overtake it.
     if (this.flowless) return NO_FLOW;
@@ -488,6 +492,7 @@ export class Holding {
     const flow = this.flow.moveTo(id);
     invariant(flow.isEmpty, 'a flow was forgotten while frames of it are held');
     this.flowCounts[flow.rule]--;
+    this.rules[flow.rule].end(id);
     flow.end();
     this.table.remove(id);
   }

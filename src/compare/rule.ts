@@ -15,6 +15,9 @@ export interface Rule {
   /** A flow begins: sets the rule's words in its row, which are 0. */
   begin(flow: FlowId): void;
 
+  /** A flow of which no frame is held is forgotten. */
+  end(flow: FlowId): void;
+
   /** A PVM frame, parsed in `packet`: releases or holds it. */
   primaryFrame(packet: PacketView, slab: SlabId, at: number, length: number, nowMs: Instant): void;
 

@@ -24,6 +24,7 @@ export type DivergenceReason =
 
 /**
  * Why a frame was released: shown in captures and counted. `repeat`: the client has all that it carries, so the SVM need not
- * send it again. Only a `match` shows that the SVM sends what the PVM does.
+ * send it again. Only a `match` shows that the SVM sends what the PVM does. `made`: by the comparator, out of a VM's segment
+ * (rules/tcp-exit.ts).
  */
-export type ReleaseCause = 'match' | 'repeat' | 'harmless' | 'commit' | 'alone';
+export type ReleaseCause = 'match' | 'made' | 'repeat' | 'harmless' | 'commit' | 'alone';

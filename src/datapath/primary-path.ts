@@ -129,6 +129,7 @@ export class PrimaryPath {
     this.early = new RetainedFrames(options.slabs);
     const sink: ComparatorSink = {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),
+      absorb: () => {},
       teach: (lesson, slab, at, length) => this.teach(lesson, slab, at, length),
       confirm: (index) => this.secondary?.pushConfirm(this.epoch, index),
       diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
@@ -165,9 +166,10 @@ export class PrimaryPath {
 
   /** Counts of all causes; their sum is `counters.releasedFrames`. */
   get releasedBy(): ReleasedBy {
-    const { matched, repeated, harmless, releasedByCommit, releasedAlone } = this.comparator.counters;
+    const { matched, made, repeated, harmless, releasedByCommit, releasedAlone } = this.comparator.counters;
     return {
       match: matched,
+      made,
       repeat: repeated,
       harmless,
       commit: releasedByCommit,

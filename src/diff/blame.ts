@@ -1,38 +1,55 @@
 /** A wait was too long: for which frame of the replay, and is a VM to blame? */
 import type { CheckpointPolicy } from '../checkpoint/policy.ts';
+import type { Comparator } from '../compare/comparator.ts';
 import type { Instant } from '../units.ts';
 import { TCP_SYN } from '../wire/tcp.ts';
 import type { Datagrams } from './datagrams.ts';
 import { isAhead, isBareAck, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
+import { OwedSegments } from './owed-segments.ts';
 
 export class Blame {
+  private readonly comparator: Comparator;
   private readonly store: FrameStore;
+  private readonly owed: OwedSegments;
   private readonly policy: CheckpointPolicy;
   private readonly datagrams: Datagrams;
   private readonly knownFromMs: number;
 
   constructor(options: {
+    comparator: Comparator;
     store: FrameStore;
     policy: CheckpointPolicy;
     datagrams: Datagrams;
     /** What lies before may have its counterpart before one of the recordings. */
     knownFromMs: number;
   }) {
+    this.comparator = options.comparator;
     this.store = options.store;
+    this.owed = new OwedSegments(options.comparator, options.store);
     this.policy = options.policy;
     this.datagrams = options.datagrams;
     this.knownFromMs = options.knownFromMs;
   }
 
+  /** The comparator has released or absorbed a PVM frame. */
+  left(frame: StoredFrame): void {
+    this.store.release(frame);
+    if (frame.flow.tcp && this.comparator.owedAcks > 0) this.owed.note(frame);
+  }
+
   /** Returns the PVM frame whose wait is over; behind a gap, one that is recorded. */
   held(nowMs: Instant): StoredFrame | undefined {
-    const { dataMs, ackMs } = this.policy.waits;
+    const { dataMs, ackMs, owedMs } = this.policy.waits;
     const { held } = this.store;
     for (const frame of held.values()) {
       const age = nowMs - frame.sinceMs;
       if (age < dataMs) break;
       if (frame.origin !== 'filler' && (!isBareAck(frame) || age >= ackMs)) return frame;
+    }
+    if (this.comparator.owedMs(nowMs) >= owedMs) {
+      const frame = this.owed.longest();
+      if (frame !== undefined) return frame;
     }
     for (const frame of held.values()) if (frame.origin !== 'filler') return frame;
     return held.values().next().value;

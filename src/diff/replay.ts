@@ -111,6 +111,7 @@ export class Replay {
       slabs,
       {
         release: (slab, at, _length, cause) => this.onRelease(slab, at, cause),
+        absorb: (slab, at) => this.onRelease(slab, at, 'absorbed'),
         teach: (lesson, slab, at, length) =>
           this.translator.teach(lesson, 'current', slabs.buffer(slab), at, length),
         confirm: (index) => this.onConfirm(index),
@@ -143,7 +144,7 @@ export class Replay {
     });
     const translator = translating ? this.translator : null;
     const { datagrams } = this;
-    this.blame = new Blame({ store, policy, datagrams, knownFromMs });
+    this.blame = new Blame({ comparator, store, policy, datagrams, knownFromMs });
     this.checkpoints = new PlayedCheckpoints({ comparator, policy, store, translator, datagrams });
     this.placement = new Placement({
       view,
@@ -413,16 +414,16 @@ export class Replay {
   }
 
   private onRelease(slab: SlabId, at: number, cause: string): void {
-    const { counts } = this;
+    if (cause === 'made') return;
     const frame = this.store.heldAt(slab, at);
     if (cause === 'commit' && !frame.flow.tcp) this.datagrams.left(frame);
     if (cause === 'commit' && (frame.flags & TCP_RST) !== 0) frame.flow.resetsOwed++;
-    this.store.release(frame);
+    this.blame.left(frame);
     if (frame.origin === 'filler' || this.abandoning) return;
     this.waits.add(this.clock.nowMs - frame.sinceMs);
-    if (cause === 'commit') counts.releasedByCheckpoint++;
-    else if (frame.origin === 'behind-gap') counts.inGaps++;
-    else counts.matched++;
+    if (cause === 'commit') this.counts.releasedByCheckpoint++;
+    else if (frame.origin === 'behind-gap') this.counts.inGaps++;
+    else this.counts.matched++;
   }
 
   /** A frame that was given up may still be in the comparator, and is confirmed later. */

@@ -137,6 +137,7 @@ export class ComparePath {
     this.secondarySlabsMax = shared - this.primarySlabsMax;
     const sink = {
       release: (slab: SlabId, at: number, length: number) => this.release(slab, at, length),
+      absorb: () => {},
       teach: () => {},
       confirm: () => {},
       diverged: (key: Int32Array, reason: DivergenceReason) =>

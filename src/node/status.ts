@@ -7,7 +7,15 @@ import type { AsSecondary } from './as-secondary.ts';
 import type { NodeParts } from './parts.ts';
 import { phaseOf, roleOf } from './status-view.ts';
 
-const NOTHING_RELEASED = { match: 0, repeat: 0, harmless: 0, commit: 0, alone: 0, promotion: 0 } as const;
+const NOTHING_RELEASED = {
+  match: 0,
+  made: 0,
+  repeat: 0,
+  harmless: 0,
+  commit: 0,
+  alone: 0,
+  promotion: 0,
+} as const;
 
 export type NodeRole = AsPrimary | AsSecondary;
 

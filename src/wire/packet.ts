@@ -71,6 +71,8 @@ export class PacketView {
   seq = 0 as Seq;
   ack = 0 as Seq;
   tcpFlags = 0;
+  /** as it stands in the header: not scaled */
+  tcpWindow = 0;
   /** TCP and UDP payload; for other packets everything after the IP header */
   payload = 0;
   payloadBytes = 0;
@@ -112,6 +114,7 @@ function parse(bytes: Uint8Array, at: number, length: number, view: PacketView, 
   view.icmpType = 0;
   view.icmpId = 0;
   view.tcpFlags = 0;
+  view.tcpWindow = 0;
   view.etherType = 0;
   if (length < ETHERNET.headerBytes) return PACKET.malformed;
 
@@ -264,6 +267,7 @@ function parseTcp(bytes: Uint8Array, l4: number, view: PacketView): PacketKind {
   view.seq = readI32(bytes, l4 + TCP.seq) as Seq;
   view.ack = readI32(bytes, l4 + TCP.ack) as Seq;
   view.tcpFlags = bytes[l4 + TCP.flags];
+  view.tcpWindow = readU16(bytes, l4 + TCP.window);
   view.payload = l4 + headerBytes;
   view.payloadBytes = view.end - view.payload;
   return PACKET.tcp;

@@ -48,8 +48,8 @@ export function parseQuickTcp(bytes: DataView, at: number, length: number, view:
     view.source4 = 0;
     view.destination4 = 0;
   } else return false;
-  const offsetAndFlags = bytes.getUint16(l4 + 12);
-  const payload = l4 + ((offsetAndFlags >>> 12) << 2);
+  const offsetFlagsWindow = bytes.getInt32(l4 + 12);
+  const payload = l4 + ((offsetFlagsWindow >>> 28) << 2);
   if (end > at + length || payload < l4 + TCP_BYTES || payload > end) return false;
   const ports = bytes.getInt32(l4);
   view.kind = PACKET.tcp;
@@ -65,7 +65,8 @@ export function parseQuickTcp(bytes: DataView, at: number, length: number, view:
   view.icmpId = 0;
   view.seq = bytes.getInt32(l4 + 4) as Seq;
   view.ack = bytes.getInt32(l4 + 8) as Seq;
-  view.tcpFlags = offsetAndFlags & 0xff;
+  view.tcpFlags = (offsetFlagsWindow >>> 16) & 0xff;
+  view.tcpWindow = offsetFlagsWindow & 0xffff;
   view.payload = payload;
   view.payloadBytes = end - payload;
   return true;

@@ -45,6 +45,8 @@ export const TCP_SACK = { edges: 2, edgeBytes: 4 } as const;
 /** MPTCP's data sequence signal (RFC 8684 section 3.3): its subtype, and the bits of its fourth byte. */
 const DATA_SIGNAL = { subtype: 2, flags: 3, bytesMin: 4, ack: 1, longAck: 2, map: 4, dataFin: 16 } as const;
 const NOT_SCALED = 0xff;
+/** RFC 7323 section 2.3 */
+export const WINDOW_SCALE_MAX = 14;
 const USUAL_TIMESTAMPS_AT = 2;
 
 /** Returns true for a SYN without ACK: its sender opens the connection. */
@@ -115,6 +117,13 @@ export function settledOptions(bytes: Uint8Array, at: number, end: number): numb
   const scaled = scale !== NONE && scale + TCP_WINDOW_SCALE.bytes <= end;
   const shift = scaled ? bytes[scale + TCP_WINDOW_SCALE.shift] & 0x0f : NOT_SCALED;
   return (segment << 16) | (shift << 8) | (sack << 1) | stamps;
+}
+
+/** Returns by how many bits the sender of a SYN shifts its windows. `at` and `end` as above. */
+export function windowScaleOf(bytes: Uint8Array, at: number, end: number): number {
+  const scale = findTcpOption(bytes, at, end, TCP_OPTION.windowScale);
+  if (scale === NONE || bytes[scale + TCP_OPTION_LENGTH] !== TCP_WINDOW_SCALE.bytes) return 0;
+  return Math.min(bytes[scale + TCP_WINDOW_SCALE.shift], WINDOW_SCALE_MAX);
 }
 
 /**

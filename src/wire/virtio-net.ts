@@ -7,6 +7,7 @@ import { NONE } from '../units.ts';
 export const VIRTIO_NET = {
   flags: 0,
   gsoType: 1,
+  gsoSize: 4,
   csumStart: 6,
   csumOffset: 8,
   headerBytesMin: 10,
@@ -38,6 +39,13 @@ export function partialChecksumAt(
  */
 export function isGso(bytes: Uint8Array, at: number, headerBytes: number): boolean {
   return headerBytes >= VIRTIO_NET.headerBytesMin && bytes[at + VIRTIO_NET.gsoType] !== 0;
+}
+
+/** The payload of a frame was cut to `payloadBytes`: a frame that is one segment now is not cut any further. */
+export function endGso(bytes: Uint8Array, at: number, headerBytes: number, payloadBytes: number): void {
+  if (!isGso(bytes, at, headerBytes) || payloadBytes > readU16Le(bytes, at + VIRTIO_NET.gsoSize)) return;
+  bytes[at + VIRTIO_NET.gsoType] = 0;
+  bytes.fill(0, at + VIRTIO_NET.gsoSize, at + VIRTIO_NET.gsoSize + 2);
 }
 
 function readU16Le(bytes: Uint8Array, at: number): number {

@@ -54,7 +54,7 @@ test('data waits as long as a checkpoint costs, smoothed and within waitMsMin an
 
 test('an ACK waits longer than data, and SVM output longest', () => {
   const one = policy();
-  assert.deepEqual(one.waits, { dataMs: 10, ackMs: 60, secondaryMs: 2000 });
+  assert.deepEqual(one.waits, { dataMs: 10, ackMs: 60, owedMs: 1000, secondaryMs: 2000 });
   for (let i = 0; i < 100; i++) one.committed(i as Instant, 10_000);
-  assert.deepEqual(one.waits, { dataMs: 100, ackMs: 100, secondaryMs: 2000 });
+  assert.deepEqual(one.waits, { dataMs: 100, ackMs: 100, owedMs: 1000, secondaryMs: 2000 });
 });

@@ -8,15 +8,15 @@ import { Rig, tcp } from './rig.ts';
 const seq = (number: number) => (number | 0) as Seq;
 
 test('an ACK may leave up to what the SVM has acknowledged, over the wrap too', () => {
-  const flow = { svmAckKnown: false, svmAck: 0 as Seq };
+  const flow = { svmAckKnown: false, svmAck: 0 as Seq, svmWindow: 0, windowScale: 0 };
   assert.equal(ackMayLeave(flow, seq(0)), false, 'nothing is known yet');
-  noteSvmAck(flow, seq(0xfffffff0));
+  noteSvmAck(flow, seq(0xfffffff0), 100);
   assert.equal(ackMayLeave(flow, seq(0xfffffff0)), true);
   assert.equal(ackMayLeave(flow, seq(0xfffffff1)), false);
-  noteSvmAck(flow, seq(5));
+  noteSvmAck(flow, seq(5), 100);
   assert.equal(ackMayLeave(flow, seq(5)), true);
   assert.equal(ackMayLeave(flow, seq(6)), false);
-  noteSvmAck(flow, seq(0xfffffff8));
+  noteSvmAck(flow, seq(0xfffffff8), 100);
   assert.equal(ackMayLeave(flow, seq(5)), true, 'an older one takes nothing back');
 });
 
@@ -30,12 +30,17 @@ function opened(): Rig {
 
 const pureAck = (ack: number) => tcp({ seq: 1001, ack });
 
-test('a pure ACK waits for the SVM to acknowledge as much', () => {
+const left = (rig: Rig) => rig.released.splice(0).map(({ bytes }) => bytes);
+
+test('a pure ACK leaves as far as the SVM acknowledges', () => {
   const rig = opened();
-  assert.equal(rig.pvm(pureAck(600)), 0);
-  assert.equal(rig.svm(pureAck(599)), 0);
+  left(rig);
+  assert.equal(rig.pvm(pureAck(600)), 0, 'no news yet');
+  assert.equal(rig.svm(pureAck(599)), 1);
+  assert.deepEqual(left(rig), [pureAck(599)]);
   assert.equal(rig.svm(pureAck(700)), 1);
-  // The ACK of 599 was overtaken; that of 700 acknowledges more than the client was sent.
+  assert.deepEqual(left(rig), [pureAck(600)]);
+  // That of 700 acknowledges more than the client was sent.
   assert.deepEqual(rig.confirmed, [0, 1]);
   assert.equal(rig.pvm(pureAck(650)), 1);
   assert.deepEqual(rig.confirmed, [0, 1]);
@@ -46,12 +51,17 @@ test('a pure ACK waits for the SVM to acknowledge as much', () => {
   rig.assertEmpty();
 });
 
-test('agreed bytes wait for the ACK that their segment carries', () => {
+test('agreed bytes leave with as much of their ACK as the SVM acknowledges; the rest follows', () => {
   const rig = opened();
+  left(rig);
   const segment = (ack: number) => tcp({ seq: 1001, ack, text: 'answer' });
   rig.pvm(segment(600));
-  assert.equal(rig.svm(segment(550)), 0);
-  assert.equal(rig.svm(pureAck(600)), 1);
+  assert.equal(rig.svm(segment(550)), 1);
+  assert.deepEqual(left(rig), [segment(550)]);
+  assert.equal(rig.svm(tcp({ seq: 1007, ack: 600 })), 1);
+  assert.deepEqual(left(rig), [tcp({ seq: 1007, ack: 600 })]);
+  rig.assertConfirmed(3);
+  rig.assertEmpty();
 });
 
 test('an SVM ACK from before a commit is not a proof after it', () => {

@@ -243,7 +243,7 @@ test('a last fragment that ends before an earlier one is a contradiction too', (
 });
 
 test('a datagram that stays incomplete waits no longer than any other output', () => {
-  const waits = { dataMs: 10, ackMs: 50, secondaryMs: 100 };
+  const waits = { dataMs: 10, ackMs: 50, owedMs: 1000, secondaryMs: 100 };
   const rig = new Rig();
   rig.pvm(fragment(datagram(1), HALVES[0]));
   assert.equal(rig.comparator.overdue(9 as Instant, waits), null);

@@ -7,6 +7,7 @@ import { type Framing, prefixBytesOf } from '../../src/frames/frame-reader.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
 import type { FrameId, Instant, SlabId } from '../../src/units.ts';
+import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import {
   ACK,
   CLIENT_ADDRESS,
@@ -24,6 +25,7 @@ export class Rig {
   readonly pool: SlabPool;
   readonly comparator: Comparator;
   readonly released: { bytes: Buffer; cause: string }[] = [];
+  readonly absorbed: Buffer[] = [];
   readonly confirmed: number[] = [];
   readonly syns: Buffer[] = [];
   readonly diverged: string[] = [];
@@ -47,6 +49,7 @@ export class Rig {
       {
         release: (slab, at, length, cause) =>
           this.released.push({ bytes: this.copy(slab, at, length), cause }),
+        absorb: (slab, at, length) => this.absorbed.push(this.copy(slab, at, length)),
         teach: (_lesson, slab, at, length) => this.syns.push(this.copy(slab, at, length)),
         confirm: (index) => this.confirmed.push(index),
         diverged: (key, reason, primary, secondary) => {
@@ -106,7 +109,8 @@ export class Rig {
     assert.equal(this.comparator.secondary.frames, 0, 'SVM frames held');
     assert.equal(this.comparator.primary.bytes, 0);
     assert.equal(this.comparator.secondary.bytes, 0);
-    assert.equal(this.pool.inUse, 0, 'slabs in use');
+    assert.equal(this.comparator.owedAcks, 0, 'owed ACKs');
+    assert.equal(this.pool.inUse, this.comparator.ownSlabs, 'slabs in use');
   }
 
   /** Asserts that every one of `count` SVM frames was confirmed once. */
@@ -178,3 +182,15 @@ export function opened(): Rig {
 }
 
 export const data = (seq: number, text: string, ack = 501, flags = ACK) => tcp({ seq, ack, flags, text });
+
+/** A frame as text, without what the comparator may lower in a TCP segment: ACK, window, options, and a bare ACK's place. */
+export function withoutNumbers(frame: Buffer): string {
+  const view = new PacketView();
+  const masked = Buffer.from(frame);
+  if (parsePacket(frame, 0, frame.length, view) === PACKET.tcp) {
+    masked.fill(0, view.l4 + (view.payloadBytes === 0 ? 4 : 8), view.l4 + 12);
+    masked.fill(0, view.l4 + 14, view.l4 + 18);
+    masked.fill(0, view.l4 + 20, view.payload);
+  }
+  return masked.toString('hex');
+}

@@ -41,7 +41,7 @@ test('what a checkpoint releases is no sample, unless it was overdue: then the S
   pair.pvm.send('without counterpart');
   pair.settle();
   pair.nowMs += 25;
-  const waits = { dataMs: 20, ackMs: 300, secondaryMs: 2000 };
+  const waits = { dataMs: 20, ackMs: 300, owedMs: 1000, secondaryMs: 2000 };
   assert.equal(pair.primary.overdue(pair.nowMs as Instant, waits), 'wait-primary');
   pair.checkpoint();
   assert.deepEqual(pair.primary.lag.quantiles(), { p50: 25, p99: 25 });
@@ -78,7 +78,7 @@ test('released frames are counted by their cause, and the counts add up', () => 
   pair.pvm.send('after the pair');
   pair.settle();
   const by = pair.primary.releasedBy;
-  assert.deepEqual(by, { match: 1, repeat: 0, harmless: 0, commit: 2, alone: 2, promotion: 0 });
+  assert.deepEqual(by, { match: 1, made: 0, repeat: 0, harmless: 0, commit: 2, alone: 2, promotion: 0 });
   const sum = Object.values(by).reduce((all, count) => all + count, 0);
   assert.equal(sum, pair.primary.counters.releasedFrames);
 });

@@ -267,7 +267,7 @@ test('alone, every frame is released at once, and TCP streams are known when COL
   const rig = new Rig({ phase: 'alone' });
   assert.deepEqual(rig.pvm(tcp({ seq: 9, flags: 0x12 }), udp('x')), [tcp({ seq: 9, flags: 0x12 }), udp('x')]);
   rig.svm(udp('dropped'));
-  assert.equal(rig.path.overdue(1e9 as Instant, { dataMs: 0, ackMs: 0, secondaryMs: 0 }), null);
+  assert.equal(rig.path.overdue(1e9 as Instant, { dataMs: 0, ackMs: 0, owedMs: 1000, secondaryMs: 0 }), null);
   assert.equal(rig.path.pressure(), null);
   rig.path.commit();
   assert.equal(rig.path.isComparing, true);

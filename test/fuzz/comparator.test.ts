@@ -55,6 +55,7 @@ class World {
   private readonly begunToLeave = new Set<Whole>();
   private lastLeft: Whole | null = null;
   private lastCommitted = -1;
+  private isCommitting = false;
   private pvmFrames = 0;
   private svmFrames = 0;
   private nowMs = 0;
@@ -62,8 +63,12 @@ class World {
 
   constructor() {
     const sink = {
-      release: (slab: SlabId, _at: number, _length: number, cause: ReleaseCause) =>
-        this.onRelease(slab, cause),
+      release: (slab: SlabId, at: number, length: number, cause: ReleaseCause) => {
+        const bytes = Buffer.from(this.pool.buffer(slab).subarray(at, at + length));
+        if (cause === 'made') this.onMade(bytes);
+        else this.onRelease(slab, cause, bytes);
+      },
+      absorb: (slab: SlabId) => this.left.add((this.inSlab.get(slab) as Known).number),
       teach: () => {},
       confirm: (index: number) => {
         assert.ok(!this.confirmed.has(index), `SVM frame ${index} was confirmed twice`);
@@ -100,7 +105,9 @@ class World {
 
   commit(): void {
     this.lastCommitted = -1;
+    this.isCommitting = true;
     this.comparator.commit();
+    this.isCommitting = false;
     this.rule.checkpoint();
     this.pieces.pvm.clear();
     this.pieces.svm.clear();
@@ -179,15 +186,24 @@ class World {
     this.pool.unref(slab);
     assert.equal(this.held, this.outstanding, 'a PVM frame is held or has left');
     const { primary, secondary } = this.comparator;
-    assert.ok(
-      this.pool.inUse <= primary.frames + secondary.frames + this.comparator.questionsWaiting,
-      'a slab is kept for no held frame',
-    );
+    const { ownSlabs, questionsWaiting } = this.comparator;
+    const slabsMax = primary.frames + secondary.frames + ownSlabs + questionsWaiting;
+    assert.ok(this.pool.inUse <= slabsMax, 'a slab is kept for no held frame');
     assert.ok(secondary.frames <= SMALL.heldSecondaryMax);
   }
 
-  private onRelease(slab: SlabId, cause: ReleaseCause): void {
-    const { number, frame } = this.inSlab.get(slab) as Known;
+  /** The comparator has made a frame: it says no more than any that leaves. */
+  private onMade(bytes: Buffer): void {
+    const said = read(bytes);
+    assert.ok(said?.tcp, `made, and not TCP: ${bytes.toString('hex')}`);
+    if (this.isCommitting) this.rule.committed(said);
+    const why = this.isCommitting ? null : this.rule.leaves(said);
+    assert.ok(why === null, `made, and ${why}: ${bytes.toString('hex')}`);
+  }
+
+  /** `frame`: as it leaves. */
+  private onRelease(slab: SlabId, cause: ReleaseCause, frame: Buffer): void {
+    const { number } = this.inSlab.get(slab) as Known;
     const hex = frame.toString('hex');
     assert.ok(number >= 0, `a frame of the SVM left: ${hex}`);
     assert.ok(!this.left.has(number), `left twice: ${hex}`);
@@ -214,7 +230,9 @@ class World {
     const { flow } = whole?.said ?? said;
     // The place of a datagram in fragments is where it became complete.
     const place = whole === undefined ? number : Math.max(...whole.numbers);
-    assert.ok((this.lastOf.get(flow) ?? -1) < place, `left after a later one of its flow: ${hex}`);
+    // A stream's segments have their order by their place in it.
+    const inOrder = said.tcp !== null || (this.lastOf.get(flow) ?? -1) < place;
+    assert.ok(inOrder, `left after a later one of its flow: ${hex}`);
     this.lastOf.set(flow, place);
     if (cause === 'commit') return;
     const why = this.rule.leaves(whole?.said ?? said);

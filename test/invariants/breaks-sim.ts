@@ -43,7 +43,7 @@ export const SIM: readonly Break[] = [
     only: 'a primary far ahead',
   },
   {
-    file: 'src/diff/replay.ts',
+    file: 'src/diff/blame.ts',
     find: '    this.store.release(frame);\n',
     put: '',
     message: 'the replay holds other PVM frames than the comparator',
@@ -51,8 +51,8 @@ export const SIM: readonly Break[] = [
   },
   {
     file: 'src/diff/replay.ts',
-    find: '    this.store.release(frame);\n',
-    put: "    if (cause !== 'commit') this.store.release(frame);\n",
+    find: '    this.blame.left(frame);\n',
+    put: "    if (cause !== 'commit') this.blame.left(frame);\n",
     message: 'a commit left PVM frames in the replay',
     test: REPLAY,
   },

@@ -75,6 +75,7 @@ test('a TCP segment, byte by byte', () => {
       seq: -16,
       ack: 0x80000001 | 0,
       tcpFlags: 0x12,
+      tcpWindow: 512,
       payload: 58,
       payloadBytes: 0,
     },

@@ -52,6 +52,8 @@ export class DatagramRule implements Rule {
 
   begin(): void {}
 
+  end(): void {}
+
   primaryFrame(packet: PacketView, slab: SlabId, at: number, length: number, nowMs: Instant): void {
     const { holding } = this;
     const flowId = holding.flowOf(packet, slab, this.number, holding.secondary, nowMs);

@@ -25,10 +25,22 @@ import type { FrameId, Seq, SlabId } from '../../units.ts';
 import type { PacketView } from '../../wire/packet.ts';
 import { TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../../wire/tcp.ts';
 import { ackMayLeave, noteSvmAck } from '../ack-rule.ts';
-import { FLAGS, INDEX, NEXT, NO_FRAME, PAYLOAD_BYTES, WAITS, WAITS_FOR } from '../held-frames.ts';
+import {
+  AT,
+  FLAGS,
+  INDEX,
+  LENGTH,
+  NEXT,
+  NO_FRAME,
+  PAYLOAD_BYTES,
+  SLAB,
+  WAITS,
+  WAITS_FOR,
+} from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
 import { releaseAck, settleAck } from './tcp-acks.ts';
-import { ACK, BINDING, type HeldTcpFlow, SEQ, SEQ_END } from './tcp-flow.ts';
+import type { TcpExit } from './tcp-exit.ts';
+import { ACK, BINDING, type HeldTcpFlow, SEQ, SEQ_END, WINDOW_SHIFT } from './tcp-flow.ts';
 
 const PLAIN_DATA_MASK = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG | TCP_ACK | BINDING;
 /** A header with timestamps and no other option. */
@@ -57,8 +69,11 @@ export function isPlainData(packet: PacketView): boolean {
 export class LockstepLane {
   private readonly holding: Holding;
 
-  constructor(holding: Holding) {
+  private readonly exit: TcpExit;
+
+  constructor(holding: Holding, exit: TcpExit) {
     this.holding = holding;
+    this.exit = exit;
   }
 
   /** A PVM segment, where none of its flow is held. Unless it is not taken, it is released. */
@@ -69,7 +84,7 @@ export class LockstepLane {
       return TAKEN.no;
     const ack = packet.ack as Seq;
     if (!ackMayLeave(flow, ack)) return TAKEN.no;
-    this.advanceTo(flow, packet, ack);
+    this.advanceTo(flow, packet, slab, at, length, ack, packet.tcpWindow);
     holding.releaseUnheld(slab, at, length);
     const { words } = holding.frames;
     const index = words[other + INDEX];
@@ -93,9 +108,17 @@ export class LockstepLane {
     const ack = words[other + ACK] as Seq;
     const svmAck = packet.ack as Seq;
     // As on the general way: the SVM's ACK counts even where the pair has to wait for a later one.
-    noteSvmAck(flow, svmAck);
+    noteSvmAck(flow, svmAck, packet.tcpWindow);
     if (!ackMayLeave(flow, ack)) return TAKEN.no;
-    this.advanceTo(flow, packet, ack);
+    this.advanceTo(
+      flow,
+      packet,
+      words[other + SLAB] as SlabId,
+      words[other + AT],
+      words[other + LENGTH],
+      ack,
+      words[other + FLAGS] >>> WINDOW_SHIFT,
+    );
     const next = words[other + NEXT] as FrameId;
     holding.releaseHead(flow.primary);
     settleAck(holding, flow, index, svmAck);
@@ -123,9 +146,9 @@ export class LockstepLane {
       return false;
     if (!holding.slabs.same(slab, primary.payload, svmSlab, payload, payloadBytes)) return false;
     const svmAck = secondary.ack as Seq;
-    noteSvmAck(flow, svmAck);
+    noteSvmAck(flow, svmAck, secondary.tcpWindow);
     if (!ackMayLeave(flow, primary.ack as Seq)) return false;
-    this.advanceTo(flow, secondary, primary.ack as Seq);
+    this.advanceTo(flow, primary, slab, at, length, primary.ack as Seq, primary.tcpWindow);
     holding.releaseUnheld(slab, at, length);
     settleAck(holding, flow, svmIndex, svmAck);
     return true;
@@ -144,11 +167,23 @@ export class LockstepLane {
     );
   }
 
-  /** Both VMs have sent the bytes of the segment, and the client gets them now, with this ACK. */
-  private advanceTo(flow: HeldTcpFlow, packet: PacketView, ack: Seq): void {
+  /**
+   * Both VMs have sent the bytes that `packet` has, and the client gets them now in the PVM's segment, which has this ACK and this
+   * window. A larger window than the SVM's is lowered in it.
+   */
+  private advanceTo(
+    flow: HeldTcpFlow,
+    packet: PacketView,
+    slab: SlabId,
+    at: number,
+    length: number,
+    ack: Seq,
+    window: number,
+  ): void {
     const end = seqAdd(packet.seq as Seq, packet.payloadBytes);
     flow.verified = end;
     flow.released = end;
-    releaseAck(this.holding, flow, ack);
+    if (window <= flow.svmWindow) releaseAck(this.holding, flow, ack, window);
+    else this.exit.tell(slab, at, length, ack, window);
   }
 }

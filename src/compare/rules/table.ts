@@ -16,7 +16,7 @@ export function makeRules(
   holding: Holding,
   { framing, limits, lane }: RuleOptions,
 ): { rules: readonly Rule[]; tcp: TcpRule } {
-  const tcp = new TcpRule(holding, limits, lane);
+  const tcp = new TcpRule(holding, framing, limits, lane);
   const rules: Rule[] = [];
   rules[RULE.datagram] = new DatagramRule(holding, framing);
   rules[RULE.tcp] = tcp;

@@ -1,29 +1,30 @@
 /**
- * When is an SVM segment confirmed? When the client has its bytes and its ACK.
+ * When is an SVM segment confirmed? When the client has its bytes and its ACK, from whichever frame.
  *
  * The bytes are the client's once PVM segments with them are released. The ACK may come later, since the SVM often
  * acknowledges before the PVM. ACKs are cumulative, so of all SVM segments whose ACK no released segment carries yet only
  * the latest is tracked, by its index: `pendingAckIndex`. The others are confirmed.
  */
-import { seqAtOrBefore, seqMax } from '../../flow/sequence.ts';
+import { invariant } from '../../error.ts';
+import { seqAtOrBefore, seqBefore } from '../../flow/sequence.ts';
 import type { Seq } from '../../units.ts';
 import { TCP_ACK } from '../../wire/tcp.ts';
 import type { Holding } from '../holding.ts';
 import { type HeldTcpFlow, NO_INDEX } from './tcp-flow.ts';
 
-/** A PVM segment with this ACK is released. */
-export function releaseAck(holding: Holding, flow: HeldTcpFlow, ack: Seq): void {
-  noteReleasedAck(flow, ack);
+/** The client is told this ACK, with this window. */
+export function releaseAck(holding: Holding, flow: HeldTcpFlow, ack: Seq, window: number): void {
+  invariant(seqAtOrBefore(ack, flow.svmAck), 'an ACK was released that the SVM has not sent');
+  noteReleasedAck(flow, ack, window);
   if (seqAtOrBefore(flow.pendingAck, flow.releasedAck)) settlePendingAck(holding, flow);
 }
 
 /** The same where no SVM segment is tracked: at a commit, or alone. */
-export function noteReleasedAck(flow: HeldTcpFlow, ack: Seq): void {
-  if (flow.releasedAckKnown) flow.releasedAck = seqMax(flow.releasedAck, ack);
-  else {
-    flow.releasedAck = ack;
-    flow.releasedAckKnown = true;
-  }
+export function noteReleasedAck(flow: HeldTcpFlow, ack: Seq, window: number): void {
+  if (!flow.releasedAckKnown) flow.releasedAckKnown = true;
+  else if (seqBefore(ack, flow.releasedAck)) return;
+  flow.releasedAck = ack;
+  flow.releasedWindow = window;
 }
 
 /** Confirms the SVM segment whose ACK was tracked, if there is one. */

@@ -11,7 +11,7 @@
  */
 import { seqAtOrBefore } from '../../flow/sequence.ts';
 import type { FrameId, Seq } from '../../units.ts';
-import { TCP_ACK, TCP_RST, TCP_SYN } from '../../wire/tcp.ts';
+import { TCP_ACK, TCP_RST, TCP_SYN, WINDOW_SCALE_MAX } from '../../wire/tcp.ts';
 import {
   DIVERGED,
   FLOW_RULE_BITS,
@@ -34,6 +34,8 @@ export const OPTIONS = RULE_WORD_3;
 export const SIGNED = 0x100;
 /** In FLAGS: a segment without SYN whose options bind its peer to this VM. */
 export const BINDING = 0x800;
+/** In FLAGS: the window as it stands in the header, from this bit on. */
+export const WINDOW_SHIFT = 12;
 
 /* The words of the row. Nearly every frame uses those of the first line. */
 const VERIFIED = FLOW_RULE_WORDS;
@@ -44,13 +46,19 @@ const PENDING_ACK_INDEX = FLOW_RULE_WORDS + 4;
 const PENDING_ACK = FLOW_RULE_WORDS + 5;
 const CURSOR = FLOW_RULE_WORDS + 6;
 const SVM_SYNS = FLOW_RULE_WORDS + 7;
-const SVM_RESETS = FLOW_RULE_WORDS + 8;
-const SVM_URGENT = FLOW_RULE_WORDS + 9;
+const SVM_WINDOW = FLOW_RULE_WORDS + 8;
+const RELEASED_WINDOW = FLOW_RULE_WORDS + 9;
 const FIRST = FLOW_RULE_WORDS_FAR;
 const ISN = FLOW_RULE_WORDS_FAR + 1;
 const SVM_ISN = FLOW_RULE_WORDS_FAR + 2;
 const SVM_BINDING = FLOW_RULE_WORDS_FAR + 3;
 const LENT_ISN = FLOW_RULE_WORDS_FAR + 4;
+const SVM_RESETS = FLOW_RULE_WORDS_FAR + 9;
+const SVM_URGENT = FLOW_RULE_WORDS_FAR + 10;
+const WINDOW_SCALE = FLOW_RULE_WORDS_FAR + 5;
+const OWED = FLOW_RULE_WORDS_FAR + 6;
+const LATEST_TIME = FLOW_RULE_WORDS_FAR + 7;
+const SPECIAL_HELD = FLOW_RULE_WORDS_FAR + 8;
 
 /* The bits of the row. */
 const POSITIONED = FLOW_RULE_BITS;
@@ -59,7 +67,11 @@ const SVM_ACK_KNOWN = FLOW_RULE_BITS << 2;
 const RELEASED_ACK_KNOWN = FLOW_RULE_BITS << 3;
 const FIN_RELEASED = FLOW_RULE_BITS << 4;
 const SVM_URGENT_KNOWN = FLOW_RULE_BITS << 5;
-const SYN_LENT = FLOW_RULE_BITS << 6;
+const SYN_LENT = FLOW_RULE_BITS << 8;
+const OUT_OF_STEP = FLOW_RULE_BITS << 6;
+const LATEST_TIME_KNOWN = FLOW_RULE_BITS << 7;
+
+const USUAL_MASK = POSITIONED | DIVERGED | SVM_URGENT_KNOWN | OUT_OF_STEP;
 
 /** In place of the index of an SVM frame where there is none. */
 export const NO_INDEX = -1;
@@ -133,7 +145,22 @@ export class HeldTcpFlow extends HeldFlow {
     this.words[this.row + SVM_ACK] = ack;
   }
 
-  /** The latest ACK that a released PVM segment carried. */
+  /** What the latest of those ACKs said of the SVM's window, as it stands in the header. */
+  get svmWindow(): number {
+    return this.words[this.row + SVM_WINDOW];
+  }
+  set svmWindow(window: number) {
+    this.words[this.row + SVM_WINDOW] = window;
+  }
+  /** By how many bits windows are shifted, which is the same for both VMs; where it is not known, the most that it can be. */
+  get windowScale(): number {
+    return this.words[this.row + WINDOW_SCALE];
+  }
+  set windowScale(shift: number) {
+    this.words[this.row + WINDOW_SCALE] = shift;
+  }
+
+  /** The latest ACK that a released PVM segment carried, and the window with it. */
   get releasedAckKnown(): boolean {
     return this.has(RELEASED_ACK_KNOWN);
   }
@@ -145,6 +172,52 @@ export class HeldTcpFlow extends HeldFlow {
   }
   set releasedAck(ack: Seq) {
     this.words[this.row + RELEASED_ACK] = ack;
+  }
+
+  get releasedWindow(): number {
+    return this.words[this.row + RELEASED_WINDOW];
+  }
+  set releasedWindow(window: number) {
+    this.words[this.row + RELEASED_WINDOW] = window;
+  }
+
+  /** The row of the ACK that the client is owed (owed-acks.ts), or NONE. */
+  get owed(): number {
+    return this.words[this.row + OWED];
+  }
+  set owed(row: number) {
+    this.words[this.row + OWED] = row;
+  }
+
+  /**
+   * The client is owed an ACK, or a segment left ahead of others that are held. Meanwhile `latestTime` is the latest time (TSval)
+   * that has left: a client drops a segment with an earlier one (PAWS, RFC 7323 section 5).
+   */
+  get outOfStep(): boolean {
+    return this.has(OUT_OF_STEP);
+  }
+  set outOfStep(value: boolean) {
+    this.put(OUT_OF_STEP, value);
+  }
+  get latestTimeKnown(): boolean {
+    return this.has(LATEST_TIME_KNOWN);
+  }
+  set latestTimeKnown(value: boolean) {
+    this.put(LATEST_TIME_KNOWN, value);
+  }
+  get latestTime(): number {
+    return this.words[this.row + LATEST_TIME];
+  }
+  set latestTime(time: number) {
+    this.words[this.row + LATEST_TIME] = time;
+  }
+
+  /** How many held PVM segments are SYNs, RSTs or urgent: no segment may leave ahead of them. */
+  get specialHeld(): number {
+    return this.words[this.row + SPECIAL_HELD];
+  }
+  set specialHeld(count: number) {
+    this.words[this.row + SPECIAL_HELD] = count;
   }
 
   /** Index of the SVM frame that carries the latest ACK which no released frame carries yet, or NO_INDEX. */
@@ -238,10 +311,10 @@ export class HeldTcpFlow extends HeldFlow {
     this.words[this.row + CURSOR] = id;
   }
 
-  /** True if the client has all that both VMs have sent, `seq` comes next, and nothing is urgent or diverged. */
+  /** True if the client has all that both VMs have sent, `seq` comes next, and nothing is urgent, out of step or diverged. */
   isReleasedUpTo(seq: Seq): boolean {
     const { words, row } = this;
-    if ((words[row + STATE] & (POSITIONED | DIVERGED | SVM_URGENT_KNOWN)) !== POSITIONED) return false;
+    if ((words[row + STATE] & USUAL_MASK) !== POSITIONED) return false;
     return words[row + VERIFIED] === seq && words[row + RELEASED] === seq;
   }
 
@@ -274,5 +347,6 @@ export class HeldTcpFlow extends HeldFlow {
     this.finReleased = false;
     this.svmUrgentKnown = false;
     this.svmBinding = 0;
+    this.windowScale = WINDOW_SCALE_MAX;
   }
 }

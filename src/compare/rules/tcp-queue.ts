@@ -15,7 +15,7 @@ import { noteSvmAck } from '../ack-rule.ts';
 import { FLAGS, INDEX, NEXT, NO_FRAME } from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
 import { settleSegment } from './tcp-acks.ts';
-import { ACK, type HeldTcpFlow, SEQ, SEQ_END } from './tcp-flow.ts';
+import { ACK, type HeldTcpFlow, SEQ, SEQ_END, WINDOW_SHIFT } from './tcp-flow.ts';
 
 /** More frames than a VM sends out of order; in order, the first look finds the frame. */
 const SCAN_MAX = 64;
@@ -125,7 +125,10 @@ export class TcpQueue {
     while (flow.secondary.head !== NO_FRAME) {
       const head = flow.secondary.head;
       if (!isSyn(words[head + FLAGS]) || !isRepeatedSyn(flow, seqAdd(words[head + SEQ] as Seq, -1))) break;
-      if ((words[head + FLAGS] & TCP_ACK) !== 0) noteSvmAck(flow, words[head + ACK] as Seq);
+      if ((words[head + FLAGS] & TCP_ACK) !== 0) {
+        const window = words[head + FLAGS] >>> WINDOW_SHIFT;
+        noteSvmAck(flow, words[head + ACK] as Seq, window >>> flow.windowScale);
+      }
       this.dropHead();
     }
     flow.svmResets = 0;
@@ -133,7 +136,8 @@ export class TcpQueue {
     for (; id !== NO_FRAME && !isSyn(words[id + FLAGS]); id = words[id + NEXT] as FrameId) {
       this.visits++;
       if ((words[id + FLAGS] & TCP_RST) !== 0) flow.svmResets++;
-      else if ((words[id + FLAGS] & TCP_ACK) !== 0) noteSvmAck(flow, words[id + ACK] as Seq);
+      else if ((words[id + FLAGS] & TCP_ACK) !== 0)
+        noteSvmAck(flow, words[id + ACK] as Seq, words[id + FLAGS] >>> WINDOW_SHIFT);
     }
   }
 

@@ -24,17 +24,10 @@
  */
 
 import { invariant } from '../../error.ts';
-import {
-  SEQ_WINDOW_MAX,
-  seqAdd,
-  seqAtOrBefore,
-  seqBefore,
-  seqDiff,
-  seqMax,
-  seqWithinWindowBefore,
-} from '../../flow/sequence.ts';
+import { seqAdd, seqAtOrBefore, seqBefore, seqMax } from '../../flow/sequence.ts';
+import type { Framing } from '../../frames/frame-reader.ts';
 import type { Limits } from '../../limits.ts';
-import type { FlowId, FrameId, Instant, Seq, SlabId } from '../../units.ts';
+import { type FlowId, type FrameId, type Instant, NONE, type Seq, type SlabId } from '../../units.ts';
 import { readU16 } from '../../wire/bytes.ts';
 import type { PacketView } from '../../wire/packet.ts';
 import {
@@ -47,56 +40,80 @@ import {
   TCP_RST,
   TCP_SYN,
   TCP_URG,
+  WINDOW_SCALE_MAX,
+  windowScaleOf,
 } from '../../wire/tcp.ts';
-import { ackMayLeave, noteSvmAck } from '../ack-rule.ts';
+import { lesserAck, noteSvmAck } from '../ack-rule.ts';
 import { RULE } from '../classes.ts';
-import { FLAGS, FLOW, INDEX, NO_FLOW, NO_FRAME, PAYLOAD, PAYLOAD_BYTES, WAITS } from '../held-frames.ts';
+import {
+  AT,
+  FLAGS,
+  FLOW,
+  LENGTH,
+  NO_FLOW,
+  NO_FRAME,
+  PAYLOAD,
+  PAYLOAD_BYTES,
+  SLAB,
+  WAITS,
+} from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
 import { LESSON } from '../lesson.ts';
 import type { Rule } from '../rule.ts';
-import { type DivergenceReason, VERDICT, type Verdict } from '../verdict.ts';
-import { bindAlike, bindingOf } from './binding.ts';
+import { VERDICT, type Verdict } from '../verdict.ts';
+import { bindingOf } from './binding.ts';
 import { LockstepLane, TAKEN } from './lockstep.ts';
 import { Openings } from './openings.ts';
 import { noteReleasedAck, releaseAck, settleAck, settlePendingAck, settleSegment } from './tcp-acks.ts';
-import { ACK, BINDING, HeldTcpFlow, NO_INDEX, OPTIONS, SEQ, SEQ_END, SIGNED } from './tcp-flow.ts';
+import { isBareAck, TcpExit } from './tcp-exit.ts';
+import {
+  ACK,
+  BINDING,
+  HeldTcpFlow,
+  NO_INDEX,
+  OPTIONS,
+  SEQ,
+  SEQ_END,
+  SIGNED,
+  WINDOW_SHIFT,
+} from './tcp-flow.ts';
+import { SPECIAL, TcpHeld } from './tcp-held.ts';
+import { TcpJudge, URGENT_END } from './tcp-judge.ts';
 import { isRepeatedSyn, TcpQueue } from './tcp-queue.ts';
-
-/** Flags that need more than a byte comparison. */
-const SPECIAL = TCP_SYN | TCP_RST | TCP_URG;
-/** In a PVM segment, which has no index: where its urgent data ends. */
-const URGENT_END = INDEX;
 
 export class TcpRule implements Rule {
   /** This rule's cursor; each method that takes a flow or a packet moves it. */
   readonly flow: HeldTcpFlow;
   readonly lane: LockstepLane | null;
-  /**
-   * The secondary knows every SYN of the PVM and sends its VM's own in the PVM's number. A SYN of the PVM then leaves only
-   * against one with that number, which proves that the secondary could continue the connection (rule 1).
-   */
-  taught = false;
-  /** Without that: pairs SYNs of different ports (openings.ts). */
-  private openings: Openings | null = null;
   readonly queue: TcpQueue;
+  readonly held: TcpHeld;
+  readonly exit: TcpExit;
+  readonly judge: TcpJudge;
   private readonly holding: Holding;
   private readonly limits: Limits;
-  /* Of the last verdict `diverged`. */
-  private reason: DivergenceReason = 'diverged-bytes';
-  private different = NO_FRAME;
 
-  constructor(holding: Holding, limits: Limits, lane: 'lane' | 'no-lane') {
+  constructor(holding: Holding, framing: Framing, limits: Limits, lane: 'lane' | 'no-lane') {
     this.holding = holding;
     this.limits = limits;
     this.flow = new HeldTcpFlow(holding.flowWords);
     this.queue = new TcpQueue(holding, this.flow);
-    this.lane = lane === 'lane' ? new LockstepLane(holding) : null;
+    this.held = new TcpHeld(holding, this.flow);
+    this.exit = new TcpExit(holding, this.flow, framing, limits);
+    this.judge = new TcpJudge(holding, { flow: this.flow, queue: this.queue, exit: this.exit, rule: this });
+    this.lane = lane === 'lane' ? new LockstepLane(holding, this.exit) : null;
   }
 
   begin(id: FlowId): void {
     const flow = this.flow.moveTo(id);
     flow.pendingAckIndex = NO_INDEX;
     flow.cursor = NO_FRAME;
+    flow.owed = NONE;
+    flow.windowScale = WINDOW_SCALE_MAX;
+  }
+
+  end(id: FlowId): void {
+    this.flow.moveTo(id);
+    this.exit.forgetOwed();
   }
 
   primaryFrame(packet: PacketView, slab: SlabId, at: number, length: number, nowMs: Instant): void {
@@ -108,23 +125,23 @@ export class TcpRule implements Rule {
       return;
     }
     const flow = this.flow.moveTo(flowId);
-    const first = flow.primary.head === NO_FRAME;
-    if (first && lane !== null) {
+    if (lane !== null && flow.primary.head === NO_FRAME) {
       const taken = lane.takePrimary(flow, packet, slab, at, length);
       if (taken === TAKEN.more) this.queue.dropReleased();
       if (taken !== TAKEN.no) return;
     }
-    const id = holding.hold(slab, at, length, nowMs);
     const bytes = holding.slabs.buffer(slab);
+    if (isBareAck(packet, bytes) && this.exit.takeAck(packet, slab, at, length)) return;
+    const id = holding.hold(slab, at, length, nowMs);
     this.describe(id, flowId, packet, bytes);
     if ((packet.tcpFlags & SPECIAL) !== 0) {
       if ((packet.tcpFlags & TCP_URG) !== 0) holding.frames.words[id + URGENT_END] = urgentEnd(bytes, packet);
       if ((packet.tcpFlags & TCP_SYN) !== 0) this.describeSyn(id, packet, bytes);
     }
-    holding.frames.enqueue(flow.primary, id);
     // After another held segment it can only leave when that one has left.
-    if (first) this.advanceHead();
-    else holding.noteShare(flow.primary);
+    const isHead = this.held.enqueue(id);
+    if (isHead) this.advanceHead();
+    if (!isHead || flow.primary.head === id) this.leavePart(id, flow.released);
   }
 
   secondaryFrame(
@@ -148,6 +165,7 @@ export class TcpRule implements Rule {
       if (taken !== TAKEN.no) return;
     }
     const special = (packet.tcpFlags & SPECIAL) !== 0;
+    const repeats = this.repeatsVerified(packet);
     const bytes = holding.slabs.buffer(slab);
     if (special && (packet.tcpFlags & TCP_URG) !== 0) {
       flow.svmUrgent = urgentEnd(bytes, packet);
@@ -163,16 +181,22 @@ export class TcpRule implements Rule {
         this.queue.noteQueued(packet.tcpFlags);
       }
     }
-    if (flow.primary.head !== NO_FRAME) this.advanceHead();
-    if (this.openings !== null && opensConnection(packet.tcpFlags)) {
-      const waiting = this.openings.flowWaitingFor(flowId);
+    if (flow.primary.head !== NO_FRAME) {
+      this.advanceHead();
+      // The SVM waits for the client to acknowledge what the client can only have from the PVM.
+      if (repeats && flow.primary.head !== NO_FRAME) this.leavePart(flow.primary.head, flow.verified);
+    }
+    if (flow.owed !== NONE && !special && !flow.diverged) this.exit.settleOwed(packet, slab, at, length);
+    const { openings } = this.judge;
+    if (openings !== null && opensConnection(packet.tcpFlags)) {
+      const waiting = openings.flowWaitingFor(flowId);
       if (waiting !== NO_FLOW) this.advance(waiting);
     }
   }
 
   /** Pairs SYNs of different ports from now on. */
   pairOpenings(): void {
-    this.openings = new Openings(this.holding, this.flow, this.queue);
+    this.judge.openings = new Openings(this.holding, this.flow, this.queue);
   }
 
   advance(id: FlowId): void {
@@ -186,17 +210,27 @@ export class TcpRule implements Rule {
     if (id === NO_FLOW) return;
     this.flow.moveTo(id);
     const end = seqAdd(packet.seq as Seq, packet.seqLength);
-    this.noteUncompared(packet.tcpFlags, dataSeq(packet), end, packet.ack as Seq);
+    const isSyn = (packet.tcpFlags & TCP_SYN) !== 0;
+    const scale = isSyn ? scaleOf(packet, holding.slabs.buffer(slab)) : 0;
+    this.noteUncompared(
+      packet.tcpFlags | (packet.tcpWindow << WINDOW_SHIFT),
+      dataSeq(packet),
+      end,
+      packet.ack as Seq,
+      scale,
+    );
   }
 
   noteCommitted(flow: FlowId, id: FrameId): void {
     const { words } = this.holding.frames;
-    this.flow.moveTo(flow);
+    if (this.flow.moveTo(flow).outOfStep) this.exit.raiseTime(id);
+    const isSyn = (words[id + FLAGS] & TCP_SYN) !== 0;
     this.noteUncompared(
       words[id + FLAGS],
       words[id + SEQ] as Seq,
       words[id + SEQ_END] as Seq,
       words[id + ACK] as Seq,
+      isSyn ? this.exit.scaleOf(id) : 0,
     );
   }
 
@@ -207,12 +241,15 @@ export class TcpRule implements Rule {
     flow.svmIsn = flow.isn;
     flow.svmAckKnown = flow.releasedAckKnown;
     flow.svmAck = flow.releasedAck;
+    flow.svmWindow = flow.releasedWindow;
     flow.svmUrgentKnown = false;
     flow.svmBinding = 0;
     flow.endLending();
     flow.svmSyns = 0;
     flow.svmResets = 0;
     flow.cursor = NO_FRAME;
+    flow.outOfStep = false;
+    flow.latestTimeKnown = false;
     return !flow.positioned;
   }
 
@@ -247,7 +284,7 @@ export class TcpRule implements Rule {
     words[id + FLOW] = flow;
     words[id + PAYLOAD] = packet.payload;
     words[id + PAYLOAD_BYTES] = packet.payloadBytes;
-    words[id + FLAGS] = packet.tcpFlags;
+    words[id + FLAGS] = packet.tcpFlags | (packet.tcpWindow << WINDOW_SHIFT);
     words[id + SEQ] = packet.seq;
     words[id + SEQ_END] = (packet.seq + packet.seqLength) | 0;
     words[id + ACK] = packet.ack;
@@ -274,146 +311,46 @@ export class TcpRule implements Rule {
         words[id + FLAGS],
         words[id + SEQ],
         words[id + SEQ_END],
-        words[id + ACK],
+        // It leaves with no more than that.
+        flow.svmAckKnown ? lesserAck(flow, words[id + ACK] as Seq) : words[id + ACK],
       );
-      const verdict = this.judge(id);
+      const verdict = this.judge.judge(id);
       if (verdict !== VERDICT.match) {
         this.keepHeld(id, verdict);
         return;
       }
       this.noteReleased(id);
+      if ((words[id + FLAGS] & SPECIAL) !== 0) flow.specialHeld--;
       if (repeats) holding.releaseRepeated(flow.primary);
       else holding.releaseHead(flow.primary);
     }
+    this.exit.endOutOfStep();
+  }
+
+  /** A segment waits: if it begins with bytes that both VMs have sent, lets those before `end` out by themselves. */
+  private leavePart(id: FrameId, end: Seq): void {
+    const { flow } = this;
+    const { words } = this.holding.frames;
+    const seq = words[id + SEQ] as Seq;
+    if (!flow.positioned || !seqBefore(seq, end) || !seqBefore(end, words[id + SEQ_END] as Seq)) return;
+    if ((words[id + FLAGS] & (SPECIAL | TCP_ACK)) !== TCP_ACK || flow.diverged || flow.svmUrgentKnown) return;
+    if (this.judge.reachesIntoUnknown(seq, words[id + SEQ_END] as Seq)) return;
+    this.exit.leavePart(id, end);
+    this.queue.dropReleased();
+  }
+
+  /** Returns true if an SVM segment says what it has said before, and the client does not have all of it. */
+  private repeatsVerified(packet: PacketView): boolean {
+    const { flow } = this;
+    const end = seqAdd(packet.seq as Seq, packet.seqLength);
+    if (!flow.positioned || packet.payloadBytes === 0 || flow.verified === flow.released) return false;
+    return seqAtOrBefore(end, flow.verified) && seqBefore(flow.released, end);
   }
 
   private keepHeld(id: FrameId, verdict: Verdict): void {
-    const { holding } = this;
-    if (verdict === VERDICT.diverged) holding.diverge(this.flow, this.reason, id, this.different);
+    const { holding, judge } = this;
+    if (verdict === VERDICT.diverged) holding.diverge(this.flow, judge.reason, id, judge.different);
     else holding.frames.words[id + WAITS] = verdict;
-  }
-
-  private judge(id: FrameId): Verdict {
-    const { flow } = this;
-    const { words } = this.holding.frames;
-    const flags = words[id + FLAGS];
-    if ((flags & TCP_RST) !== 0) return flow.svmResets === 0 ? VERDICT.waitForBytes : VERDICT.match;
-    const seq = words[id + SEQ] as Seq;
-    if ((flags & TCP_SYN) !== 0) {
-      const verdict = this.judgeSyn(id);
-      if (verdict !== VERDICT.match) return verdict;
-    } else if (!flow.positioned) flow.positionAt(seq);
-    else if (seq !== flow.verified && this.reachesIntoUnknown(seq, words[id + SEQ_END] as Seq))
-      return VERDICT.waitForBytes;
-
-    const verdict = this.verify(id);
-    if (verdict !== VERDICT.match) return verdict;
-    // A segment with sequence numbers was compared in `verify`, or repeats what the client has.
-    if ((flags & BINDING) !== 0 && seq === words[id + SEQ_END] && flow.svmBinding !== words[id + OPTIONS])
-      return VERDICT.waitForBytes;
-    if ((flags & TCP_URG) !== 0 || flow.svmUrgentKnown) {
-      const urgent = this.judgeUrgent(id);
-      if (urgent !== VERDICT.match) return urgent;
-    }
-    if ((flags & TCP_ACK) !== 0 && !ackMayLeave(flow, words[id + ACK] as Seq)) return VERDICT.waitForAck;
-    return VERDICT.match;
-  }
-
-  private differs(reason: DivergenceReason, other: FrameId): Verdict {
-    this.reason = reason;
-    this.different = other;
-    return VERDICT.diverged;
-  }
-
-  private judgeSyn(id: FrameId): Verdict {
-    const { flow, queue } = this;
-    const { words } = this.holding.frames;
-    const isn = seqAdd(words[id + SEQ] as Seq, -1);
-    if (flow.synAgreed && isn === flow.isn) return VERDICT.match;
-    if ((words[id + FLAGS] & SIGNED) !== 0) return this.differs('diverged-signed', NO_FRAME);
-    if (flow.svmSyns === 0) {
-      if (this.openings?.takeCounterpart(id) !== true) return VERDICT.waitForBytes;
-      this.beginConnection(isn);
-      flow.svmIsn = isn;
-      return VERDICT.match;
-    }
-    // A new connection. What the SVM sent before its own SYN belongs to an older one on the same ports.
-    queue.dropToSyn();
-    if (this.taught && !queue.dropToSynWithSeq(words[id + SEQ] as Seq)) return VERDICT.waitForBytes;
-    const syn = flow.secondary.head;
-    const ackDiffers = ((words[syn + FLAGS] ^ words[id + FLAGS]) & TCP_ACK) !== 0;
-    if (ackDiffers || words[syn + OPTIONS] !== words[id + OPTIONS])
-      return this.differs('diverged-flags', syn);
-    this.beginConnection(isn);
-    flow.svmIsn = seqAdd(words[syn + SEQ] as Seq, -1);
-    if ((words[syn + FLAGS] & TCP_ACK) !== 0) noteSvmAck(flow, words[syn + ACK] as Seq);
-    queue.takeSyn();
-    queue.adopt();
-    return VERDICT.match;
-  }
-
-  private beginConnection(isn: Seq): void {
-    const { flow } = this;
-    flow.forgetConnection();
-    flow.synAgreed = true;
-    flow.isn = isn;
-    flow.positionAt(seqAdd(isn, 1));
-  }
-
-  /**
-   * Returns true if a segment has bytes before `first`: it repeats bytes that were never seen to leave, so it is not known to
-   * be a retransmission. Moves `first` along, to at most a window before `released`: the order of numbers further apart is unknown.
-   */
-  private reachesIntoUnknown(seq: Seq, seqEnd: Seq): boolean {
-    const { flow } = this;
-    if (seq === seqEnd) return false;
-    if (!seqWithinWindowBefore(flow.first, flow.released))
-      flow.first = seqAdd(flow.released, -SEQ_WINDOW_MAX);
-    return seqBefore(seq, flow.first);
-  }
-
-  /** Moves `verified` through the PVM segment as far as the SVM's segments reach. */
-  private verify(id: FrameId): Verdict {
-    const { flow } = this;
-    const { words } = this.holding.frames;
-    const seq = words[id + SEQ] as Seq;
-    const end = words[id + SEQ_END] as Seq;
-    while (seqBefore(flow.verified, end)) {
-      if (seqBefore(flow.verified, seq)) return VERDICT.waitForBytes;
-      const other = this.queue.covering(flow.verified);
-      if (other === NO_FRAME) return VERDICT.waitForBytes;
-      if (!bindAlike(words, id, other)) return this.differs('diverged-flags', other);
-      const skip = seqDiff(flow.verified, seq);
-      const otherSkip = seqDiff(flow.verified, words[other + SEQ] as Seq);
-      const left = words[id + PAYLOAD_BYTES] - skip;
-      const otherLeft = words[other + PAYLOAD_BYTES] - otherSkip;
-      if (left === 0 || otherLeft === 0) {
-        // One side's FIN is here. Both must have it at the same place.
-        if (left !== 0 || otherLeft !== 0) return this.differs('diverged-flags', other);
-        flow.verified = seqAdd(flow.verified, 1);
-        continue;
-      }
-      const bytes = Math.min(left, otherLeft);
-      if (!this.equal(id, skip, other, otherSkip, bytes)) return this.differs('diverged-bytes', other);
-      flow.verified = seqAdd(flow.verified, bytes);
-    }
-    return VERDICT.match;
-  }
-
-  /** Urgent data that the client does not have yet has to end at the same place in both VMs. */
-  private judgeUrgent(id: FrameId): Verdict {
-    const { flow } = this;
-    const { words } = this.holding.frames;
-    if ((words[id + FLAGS] & TCP_URG) !== 0) {
-      const urgent = words[id + URGENT_END] as Seq;
-      if (seqAtOrBefore(urgent, flow.released)) return VERDICT.match;
-      return flow.svmUrgentKnown && flow.svmUrgent === urgent ? VERDICT.match : VERDICT.waitForBytes;
-    }
-    const urgent = flow.svmUrgent;
-    const within =
-      seqBefore(words[id + SEQ] as Seq, urgent) && seqAtOrBefore(urgent, words[id + SEQ_END] as Seq);
-    if (within && seqBefore(flow.released, urgent)) return this.differs('diverged-flags', NO_FRAME);
-    return VERDICT.match;
   }
 
   /** A PVM segment with the verdict `match` leaves: records what the client has now. */
@@ -422,7 +359,7 @@ export class TcpRule implements Rule {
     const { words } = holding.frames;
     const flags = words[id + FLAGS];
     if ((flags & TCP_RST) !== 0) {
-      flow.forgetConnection();
+      this.judge.forgetConnection();
       queue.dropReset();
       settlePendingAck(holding, flow);
       return;
@@ -433,28 +370,42 @@ export class TcpRule implements Rule {
       'TCP bytes were released that the SVM has not sent',
     );
     if ((flags & TCP_FIN) !== 0) flow.finReleased = true;
-    if ((flags & TCP_ACK) !== 0) releaseAck(holding, flow, words[id + ACK] as Seq);
+    if ((flags & TCP_ACK) !== 0) this.tellAck(id);
     queue.dropReleased();
   }
 
-  /** A PVM segment leaves without a counterpart, at a commit or alone: PVM and SVM are equal after it. `seq` as in SEQ. */
-  private noteUncompared(flags: number, seq: Seq, seqEnd: Seq, ack: Seq): void {
+  private tellAck(id: FrameId): void {
+    const { holding, flow } = this;
+    const { words } = holding.frames;
+    const ack = words[id + ACK] as Seq;
+    const window = words[id + FLAGS] >>> WINDOW_SHIFT;
+    if ((words[id + FLAGS] & TCP_SYN) !== 0) releaseAck(holding, flow, ack, window >>> flow.windowScale);
+    else this.exit.tell(words[id + SLAB] as SlabId, words[id + AT], words[id + LENGTH], ack, window);
+  }
+
+  /**
+   * A PVM segment leaves without a counterpart, at a commit or alone: PVM and SVM are equal after it. The arguments are as in its
+   * columns; `windowScale` is that of a SYN.
+   */
+  private noteUncompared(flags: number, seq: Seq, seqEnd: Seq, ack: Seq, windowScale: number): void {
     const { flow } = this;
     if ((flags & TCP_RST) !== 0) {
-      flow.forgetConnection();
+      this.judge.forgetConnection();
       return;
     }
+    let window = flags >>> WINDOW_SHIFT;
     if ((flags & TCP_SYN) !== 0) {
       const isn = seqAdd(seq, -1);
-      if (!(flow.synAgreed && flow.isn === isn)) this.beginConnection(isn);
+      if (!(flow.synAgreed && flow.isn === isn)) this.judge.beginConnection(isn, windowScale);
+      window >>>= flow.windowScale;
       flow.svmIsn = isn;
     } else if (!flow.positioned) flow.positionAt(seq);
     // After a gap, or before all that is known: nothing before this segment is known.
-    else if (seqBefore(flow.released, seq) || this.reachesIntoUnknown(seq, seqEnd)) flow.first = seq;
+    else if (seqBefore(flow.released, seq) || this.judge.reachesIntoUnknown(seq, seqEnd)) flow.first = seq;
     flow.verified = seqMax(flow.verified, seqEnd);
     flow.released = seqMax(flow.released, seqEnd);
     if ((flags & TCP_FIN) !== 0) flow.finReleased = true;
-    if ((flags & TCP_ACK) !== 0) noteReleasedAck(flow, ack);
+    if ((flags & TCP_ACK) !== 0) noteReleasedAck(flow, ack, window);
   }
 
   /** Records what an SVM segment acknowledges, and settles it if it has nothing else to say; returns true if it must be queued. */
@@ -467,13 +418,13 @@ export class TcpRule implements Rule {
     if ((flags & TCP_SYN) !== 0) {
       if (!isRepeatedSyn(flow, seq) || flow.svmSyns > 0) return true;
       // In a simultaneous open the SYN is repeated with an ACK.
-      if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, ack);
+      if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, ack, packet.tcpWindow >>> flow.windowScale);
       settleSegment(holding, flow, index, flags, ack);
       return false;
     }
     // After a SYN that the PVM has not sent yet, it belongs to the connection to come.
     if (flow.svmSyns > 0) return true;
-    if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, ack);
+    if ((flags & TCP_ACK) !== 0) noteSvmAck(flow, ack, packet.tcpWindow);
     const seqEnd = seqAdd(seq, packet.seqLength);
     if (seq === seqEnd) {
       settleAck(holding, flow, index, ack);
@@ -490,6 +441,11 @@ export class TcpRule implements Rule {
 /** Returns where a segment's data is in the stream: after its SYN. */
 function dataSeq(packet: PacketView): Seq {
   return seqAdd(packet.seq as Seq, (packet.tcpFlags & TCP_SYN) === 0 ? 0 : 1);
+}
+
+/** By how many bits the sender of a SYN shifts its windows. */
+function scaleOf(packet: PacketView, bytes: Uint8Array): number {
+  return windowScaleOf(bytes, packet.l4 + TCP.headerBytesMin, packet.payload);
 }
 
 function urgentEnd(bytes: Uint8Array, packet: PacketView): Seq {

@@ -141,7 +141,7 @@ export const DEVIATIONS: Record<string, Deviation> = {
       CHECKPOINT,
     ],
     qemu: ['pvm A', 'svm A: A leaves', 'svm ack', 'checkpoint'],
-    ours: ['pvm A', 'svm A', 'svm ack: A leaves', 'checkpoint'],
+    ours: ['pvm A', 'svm A: A lowered leaves', 'svm ack: an ACK of 50 leaves', 'checkpoint'],
   },
   'pure-ack-not-covered': {
     script: (v) => [
@@ -152,7 +152,14 @@ export const DEVIATIONS: Record<string, Deviation> = {
       CHECKPOINT,
     ],
     qemu: ['pvm A', 'svm A: A leaves', 'pvm ack', 'svm old: ack leaves', 'svm ack', 'checkpoint'],
-    ours: ['pvm A', 'svm A: A leaves', 'pvm ack', 'svm old', 'svm ack: ack leaves', 'checkpoint'],
+    ours: [
+      'pvm A',
+      'svm A: A leaves',
+      'pvm ack',
+      'svm old: an ACK of 1 leaves',
+      'svm ack: ack leaves',
+      'checkpoint',
+    ],
   },
   'late-ack-asks': {
     script: (v) => [
@@ -162,7 +169,41 @@ export const DEVIATIONS: Record<string, Deviation> = {
       CHECKPOINT,
     ],
     qemu: ['pvm A', 'svm A: asks', 'svm ack: A leaves', 'checkpoint'],
-    ours: ['pvm A', 'svm A', 'svm ack: A leaves', 'checkpoint'],
+    ours: ['pvm A', 'svm A: A lowered leaves', 'svm ack: an ACK of 50 leaves', 'checkpoint'],
+  },
+  'more-is-lowered': {
+    script: (v) => [
+      ...both('A', v.tcp({ seq: 100, ack: 1, text: 'hello' })),
+      pvm('B', v.tcp({ seq: 105, ack: 1, text: 'world' })),
+      pvm('ack', v.tcp({ seq: 110, ack: 1 })),
+      pvm('again', v.tcp({ seq: 100, ack: 1, text: 'hello' })),
+      svm('BC', v.tcp({ seq: 105, ack: 1, text: 'world...' })),
+      pvm('C', v.tcp({ seq: 110, ack: 50, text: '...' })),
+      svm('C', v.tcp({ seq: 113, ack: 50 })),
+      CHECKPOINT,
+    ],
+    qemu: [
+      'pvm A',
+      'svm A: A leaves',
+      'pvm B',
+      'pvm ack',
+      'pvm again',
+      'svm BC: again B ack leave',
+      'pvm C: asks',
+      'svm C: C leaves',
+      'checkpoint',
+    ],
+    ours: [
+      'pvm A',
+      'svm A: A leaves',
+      'pvm B',
+      'pvm ack: an ACK of 1 leaves',
+      'pvm again: again leaves',
+      'svm BC: B leaves',
+      'pvm C: C lowered leaves',
+      'svm C: an ACK of 50 leaves',
+      'checkpoint',
+    ],
   },
   'overlap-misaligned': {
     script: (v) => [
@@ -221,7 +262,14 @@ export const DEVIATIONS: Record<string, Deviation> = {
       CHECKPOINT,
     ],
     qemu: ['pvm A', 'svm A: A leaves', 'pvm B', 'svm BC: B leaves', 'svm ack', 'checkpoint'],
-    ours: ['pvm A', 'svm A: A leaves', 'pvm B', 'svm BC', 'svm ack: B leaves', 'checkpoint'],
+    ours: [
+      'pvm A',
+      'svm A: A leaves',
+      'pvm B',
+      'svm BC: B lowered leaves',
+      'svm ack: an ACK of 16 leaves',
+      'checkpoint',
+    ],
   },
   'ports-reused-uncompared': {
     script: (v) => [

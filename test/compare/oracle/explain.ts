@@ -66,10 +66,17 @@ function explainFlush(
     traffic.slice(0, step).flatMap((said) => ('name' in said ? [[said.name, said] as const] : [])),
   );
   const reasons = new Set<string>();
-  const flows = new Set([...q.left, ...o.left].map((name) => flowOf.get(name)?.flow ?? ''));
+  // Of several ACKs that wait, the last says all; ours keeps only that.
+  const says = (name: string) => {
+    const tcp = flowOf.get(name)?.tcp;
+    return tcp === undefined ? !name.startsWith('an ACK of') : tcp.text !== '' || tcp.flags !== ACK;
+  };
+  const [all, mineAll] = [q.left.filter(says), o.left.filter(says)];
+  if (all.join() === mineAll.join()) return ['more-is-lowered'];
+  const flows = new Set([...all, ...mineAll].map((name) => flowOf.get(name)?.flow ?? ''));
   for (const flow of flows) {
     const of = (names: readonly string[]) => names.filter((name) => flowOf.get(name)?.flow === flow);
-    const [left, mine] = [of(q.left), of(o.left)];
+    const [left, mine] = [of(all), of(mineAll)];
     if (left.join() === mine.join() || parted.has(flow)) continue;
     const same = [...left].sort().join() === [...mine].sort().join();
     const tcp = flow.startsWith('tcp');
@@ -188,6 +195,7 @@ const TCP: Record<string, (facts: TcpFacts) => boolean> = {
   'reset-forgets': (facts) =>
     SIDES.every((side) => bySide(facts.seen, side).some(isReset)) &&
     (qemuAlone(facts) || early(facts).some((said) => tcpOf(said).text !== '')),
+  'more-is-lowered': ({ o }) => o.left.some((name) => / lowered$|^part of |^an ACK of /.test(name)),
   'tcp-by-sequence': (facts) => early(facts).some((said) => overtakes(facts, said)) || onlyOrdered(facts),
 };
 

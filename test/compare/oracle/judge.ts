@@ -324,7 +324,10 @@ class FramedSocket {
     let timer: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve, reject) => {
       this.wake = resolve;
-      timer = setTimeout(() => reject(new Error('the comparator does not answer')), ANSWER_MS_MAX);
+      timer = setTimeout(
+        () => reject(new Error(`${this.path}: the comparator does not answer`)),
+        ANSWER_MS_MAX,
+      );
     });
     clearTimeout(timer);
   }

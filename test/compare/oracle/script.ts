@@ -4,12 +4,15 @@
  * Frames have names, and the record of what a comparator did uses them, a line per step: `pvm A`, `svm A: A leaves`,
  * `svm C: asks`, `checkpoint: B leaves`.
  */
+
+import { PACKET, PacketView, parsePacket } from '../../../src/wire/packet.ts';
 import {
   CLIENT_MAC,
   ethernet,
   icmpFrame,
   ipv4,
   ipv6,
+  SYN,
   type TcpSegment,
   tcpFrame,
   type UdpDatagram,
@@ -152,13 +155,42 @@ export async function play(judge: Judge, script: Script): Promise<Effect[]> {
     if (step.who === 'pvm') judge.pvm(step.frame);
     else if (step.who === 'svm') judge.svm(step.frame);
     const { released, asked } = step.who === 'checkpoint' ? await judge.checkpoint() : await judge.settle();
-    const left = released.map((bytes) => {
-      const at = inside.findIndex(({ frame }) => frame.equals(bytes));
-      return at < 0 ? `?${bytes.toString('hex')}` : inside.splice(at, 1)[0].name;
-    });
+    const left = released.map((bytes) => nameOf(bytes, inside));
     effects.push({ left, asked });
   }
   return effects;
+}
+
+/**
+ * Returns the name of a frame that left, and takes it from those that are inside: `A`; `A lowered`, if it left with other numbers;
+ * `part of A`; `an ACK of 50`, which no VM sent in that form.
+ */
+function nameOf(bytes: Buffer, inside: { name: string; frame: Buffer }[]): string {
+  const at = inside.findIndex(({ frame }) => frame.equals(bytes));
+  if (at >= 0) return inside.splice(at, 1)[0].name;
+  const view = new PacketView();
+  if (parsePacket(bytes, 0, bytes.length, view) !== PACKET.tcp) return `?${bytes.toString('hex')}`;
+  if (view.payloadBytes === 0 && (view.tcpFlags & SYN) === 0) return `an ACK of ${view.ack >>> 0}`;
+  const lowered = inside.findIndex(({ frame }) => withSameNumbers(frame, bytes, view.l4).equals(bytes));
+  if (lowered >= 0) return `${inside.splice(lowered, 1)[0].name} lowered`;
+  const payload = bytes.subarray(view.payload);
+  const whole = inside.find(({ frame }) => {
+    const begins = frame.subarray(view.l4, view.l4 + 8).equals(bytes.subarray(view.l4, view.l4 + 8));
+    return begins && frame.subarray(view.payload).indexOf(payload) === 0;
+  });
+  return whole === undefined ? `?${bytes.toString('hex')}` : `part of ${whole.name}`;
+}
+
+/** Returns `frame` with the numbers, window and checksum of the segment in `bytes`. */
+function withSameNumbers(frame: Buffer, bytes: Buffer, l4: number): Buffer {
+  if (frame.length !== bytes.length) return frame;
+  const same = Buffer.from(frame);
+  for (const [from, to] of [
+    [4, 12],
+    [14, 18],
+  ])
+    bytes.copy(same, l4 + from, l4 + from, l4 + to);
+  return same;
 }
 
 /** Returns the script and its result as text. */

@@ -5,7 +5,7 @@ import type { Instant } from '../../../src/units.ts';
 import { ACK, FIN, padded, SYN, timestamps } from '../../frames.ts';
 import { Rig, tcp } from '../rig.ts';
 
-const WAITS = { dataMs: 10, ackMs: 50, secondaryMs: 100 };
+const WAITS = { dataMs: 10, ackMs: 50, owedMs: 1000, secondaryMs: 100 };
 const bytes = (count: number, value: number): number[] => Array<number>(count).fill(value);
 
 /** MPTCP's options (RFC 8684 section 3): kind, length, subtype and flags, and the rest. */

@@ -11,7 +11,7 @@ import { Rig, tcp } from '../rig.ts';
 
 /** So that making one costs little. */
 const SMALL = { heldFramesMax: 512, flowsMax: 64 };
-const WAITS = { dataMs: 10, ackMs: 50, secondaryMs: 100 };
+const WAITS = { dataMs: 10, ackMs: 50, owedMs: 1000, secondaryMs: 100 };
 /** Two VMs in lock-step: one segmentation, nothing lost. */
 const IN_STEP: Theme = { ...PLAIN, segmentation: false, acks: true, pureAcks: true, flowsMax: 3 };
 

@@ -5,7 +5,7 @@ import type { Instant } from '../../../src/units.ts';
 import { ACK, RST, SYN } from '../../frames.ts';
 import { Rig, tcp } from '../rig.ts';
 
-const WAITS = { dataMs: 10, ackMs: 50, secondaryMs: 100 };
+const WAITS = { dataMs: 10, ackMs: 50, owedMs: 1000, secondaryMs: 100 };
 const MSS = [2, 4, 5, 180];
 
 function newRig(): Rig {

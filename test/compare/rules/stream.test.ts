@@ -50,6 +50,8 @@ class StreamRule implements Rule {
 
   begin(): void {}
 
+  end(): void {}
+
   primaryFrame(packet: PacketView, slab: SlabId, at: number, length: number, nowMs: Instant): void {
     const { holding } = this;
     const flow = holding.flowOf(packet, slab, STREAM, holding.secondary, nowMs);
@@ -150,6 +152,7 @@ class StreamRig {
             .slice(-1),
         );
       },
+      absorb: () => {},
       teach: () => {},
       confirm: (index: number) => this.confirmed.push(index),
       diverged: (_key: Int32Array, reason: string) => this.diverged.push(reason),

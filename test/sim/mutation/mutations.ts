@@ -39,6 +39,23 @@ export const MUTATIONS: readonly Mutation[] = [
     seedsMax: 20,
   },
   {
+    name: 'ack-not-lowered',
+    about:
+      'output whose ACK is ahead of the secondary’s waits for it, which may need what the client sends only if it hears it',
+    file: 'src/compare/ack-rule.ts',
+    find: 'return flow.svmAckKnown && seqWithinWindowBefore(flow.svmAck, ack);',
+    put: 'return flow.svmAckKnown && ack === flow.svmAck;',
+    seedsMax: 200,
+  },
+  {
+    name: 'retransmission-waits',
+    about: 'a retransmission waits behind newer data, which wait for the client to acknowledge what it lacks',
+    file: 'src/compare/rules/tcp-held.ts',
+    find: 'return seqBefore(words[id + SEQ_END] as Seq, words[other + SEQ_END] as Seq);',
+    put: 'return seqBefore(words[id + SEQ_END] as Seq, words[id + SEQ_END] as Seq) && other >= 0;',
+    seedsMax: 200,
+  },
+  {
     name: 'bytes-not-compared',
     about: 'different bytes count as the same',
     file: 'src/frames/slabs.ts',

@@ -247,7 +247,11 @@ export class Audit {
   }
 }
 
-/** Frames of the node's own VM that were released: the SVM's questions to its neighbours leave, too. */
+/**
+ * Frames of the node's own VM that were released or absorbed. The SVM's questions to its neighbours leave, too, and frames that
+ * the comparator has made.
+ */
 function releasedOfVm({ counters, comparator }: Path): number {
-  return counters.releasedFrames - comparator.counters.questions;
+  const { questions, made, absorbed } = comparator.counters;
+  return counters.releasedFrames - questions - made + absorbed;
 }
