@@ -2,7 +2,8 @@
  * TCP's rule: compare by byte stream.
  *
  * Goal: a PVM segment leaves when the SVM has produced the same bytes at the same place of the stream, whatever
- * the segmentation on either side; when its ACK is covered (ack-rule.ts); and when SYN, FIN, RST and urgent data match.
+ * the segmentation on either side; with the lesser of both VMs' ACKs and windows (ack-rule.ts, tcp-exit.ts); and when SYN, FIN,
+ * RST and urgent data match (tcp-judge.ts).
  *
  * Tracked per flow (tcp-flow.ts), in the client's sequence space: `verified`, `released`, `first`, `svmAck`. A FIN takes one
  * sequence number after the last byte and is compared like one; data on a SYN is compared like any other. SVM segments
@@ -17,8 +18,8 @@
  * Trusted: a VM's TCP retransmits what it sent before. Released bytes are not retained, so a retransmission of them is not
  * compared again.
  *
- * PVM segments of one flow leave in order. A segment whose place in the stream cannot be reached waits, and a wait that
- * exceeds its limit ends in a checkpoint, as does everything that this file does not understand.
+ * Held PVM segments of one flow leave in order of their place in the stream (tcp-held.ts). A segment whose place cannot be reached
+ * waits, and a wait that exceeds its limit ends in a checkpoint, as does everything that this file does not understand.
  *
  * Segments that pair off one to one take the lock-step lane (lockstep.ts) instead.
  */
