@@ -45,7 +45,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/compare/ack-rule.ts',
     find: 'return flow.svmAckKnown && seqWithinWindowBefore(flow.svmAck, ack);',
     put: 'return flow.svmAckKnown && ack === flow.svmAck;',
-    seedsMax: 200,
+    test: 'test/compare/lesser-acks.test.ts',
   },
   {
     name: 'retransmission-waits',
@@ -53,7 +53,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/compare/rules/tcp-held.ts',
     find: 'return seqBefore(words[id + SEQ_END] as Seq, words[other + SEQ_END] as Seq);',
     put: 'return seqBefore(words[id + SEQ_END] as Seq, words[id + SEQ_END] as Seq) && other >= 0;',
-    seedsMax: 200,
+    test: 'test/compare/overtaking.test.ts',
   },
   {
     name: 'bytes-not-compared',
