@@ -119,7 +119,7 @@ class Side {
 }
 
 /** Keeps asking a monitor; `slowestMs` is how long its slowest reply took, or takes. */
-class Poll {
+export class Poll {
   private slowest = 0;
   private since = performance.now();
   private isOver = false;

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
@@ -19,6 +20,7 @@ import { nicArguments, vmArguments } from '../../lab/vm.ts';
 import { unixEndpoint } from '../../src/endpoint.ts';
 import { type JsonObject, QmpClient } from '../../src/qemu/qmp.ts';
 import { ROOT } from '../docs/tables.ts';
+import { Poll } from './flood.ts';
 import { guideFor } from './guide.ts';
 
 const WAIT_MS_MAX = 30_000;
@@ -89,6 +91,8 @@ type Walk = {
   /** Runs a block of QMP commands. */
   execute(qmp: QmpClient, block: string): Promise<void>;
   open(): Promise<LineConnection>;
+  /** Where the guest's echo is. */
+  echo: { host: string; port: number };
 };
 
 /** Follows the guide up to a pair in COLO whose guest replies. */
@@ -159,7 +163,8 @@ async function walk(t: TestContext): Promise<Walk> {
 
   const open = (): Promise<LineConnection> =>
     LineConnection.open(target, ANSWER_MS_MAX, (line) => assert.fail(`not requested: ${line}`));
-  return { primary, secondary, primaryQmp, secondaryQmp, compare, rewrite, execute, open };
+  const echo = { host: target.host, port: network.forwards.v4.echo };
+  return { primary, secondary, primaryQmp, secondaryQmp, compare, rewrite, execute, open, echo };
 }
 
 async function migration(qmp: QmpClient): Promise<string | undefined> {
@@ -184,6 +189,9 @@ async function ends(command: Command): Promise<Event> {
 }
 
 const TEST_MS_MAX = { timeout: 120_000 };
+const FLOOD_PARTS = 5;
+const FLOOD_PART_BYTES = 1 << 20;
+const REPLY_MS_MAX = 1000;
 
 test(
   'output is compared, may differ, and continues within its streams when the primary dies',
@@ -269,5 +277,36 @@ test(
     assert.equal(await answer, '11');
     await asks(client, 10, 11);
     assert.equal((await ends(compare)).type, 'compare.stopped');
+  },
+);
+
+test(
+  'both QEMUs reply within a second throughout a flood in both directions, across checkpoints',
+  TEST_MS_MAX,
+  async (t) => {
+    const { primaryQmp, secondaryQmp, compare, rewrite, echo } = await walk(t);
+    const polls = [primaryQmp, secondaryQmp].map((qmp) => new Poll(qmp));
+    t.after(() => {
+      for (const poll of polls) poll.end();
+    });
+    const client = connect(echo);
+    t.after(() => client.destroy());
+    let echoed = 0;
+    client.on('data', ({ length }) => {
+      echoed += length;
+    });
+    for (let part = 1; part <= FLOOD_PARTS; part++) {
+      client.write(Buffer.alloc(FLOOD_PART_BYTES, part));
+      await sleep(100);
+      await primaryQmp.execute('migrate-set-parameters', { 'x-checkpoint-delay': 60_000 });
+      await until(`part ${part}`, () => echoed === part * FLOOD_PART_BYTES);
+    }
+    const slowest = polls.map((poll) => poll.slowestMs.toFixed(0));
+    t.diagnostic(
+      `slowest reply ${slowest.join(' and ')} ms, ${compare.count('checkpoint.committed')} checkpoints`,
+    );
+    t.diagnostic(JSON.stringify([await compare.report(), await rewrite.report()]));
+    for (const poll of polls) assert.ok(poll.slowestMs < REPLY_MS_MAX);
+    assert.ok(compare.count('checkpoint.committed') >= FLOOD_PARTS);
   },
 );
