@@ -238,6 +238,7 @@ export class Datagrams {
       if (!this.withheld.has(frame)) continue;
       // It may have been captured before one that was sent earlier: the next match decides.
       if (nowMs - frame.sinceMs < LAG_MS) return;
+      if (this.settleLate(frame, nowMs)) continue;
       const other = nearestOf(flow.unmatched, frame);
       if (other !== undefined && other.ordinal < primaryOrdinal) this.differ(other, frame);
     }

@@ -292,6 +292,23 @@ test('a SYN that one recording lacks leaves the rest comparable', async () => {
   assert.deepEqual(reasons(differs), ['diverged-bytes']);
 });
 
+test('a datagram near the beginning that matched late is not compared with a later one', async () => {
+  // The primary is ahead: its first datagrams come before the flow is placed.
+  const answers = ['a.0', 'a.1', 'a.2', 'b.0', 'c.0', 'd.0'];
+  const times = [50, 51, 52, 120, 200, 260];
+  const recording = (lagMs: number, without: string, before: Record[]): Record[] => [
+    ...before,
+    ...answers.map((text, i) => at(times[i] + lagMs, answer(text))).filter((_, i) => answers[i] !== without),
+    at(300, question('z')),
+    ...ends(9000),
+  ];
+  const early = [at(-100, question('x')), at(-90, answer('before'))];
+  const report = await compare(recording(0, '', []), recording(8, 'b.0', early), {
+    mac: '52:54:00:12:34:56',
+  });
+  assert.deepEqual(report.findings.map(frames), [['wait-primary', 4, null]]);
+});
+
 function changed(frame: Uint8Array, change: number): Buffer {
   const bytes = Buffer.from(frame);
   bytes[bytes.length - 1] ^= change;
