@@ -151,6 +151,19 @@ test('the window of a SYN is the lesser too, and is not shifted', () => {
   );
 });
 
+test('a repeated SYN leaves with no more room than the SVM has', () => {
+  const rig = new Rig();
+  const synAck = (window: number) =>
+    tcp({ flags: SYN | ACK, seq: 1000, ack: CLIENT, window, options: SCALE });
+  rig.pvm(synAck(60_000));
+  rig.svm(synAck(12_800));
+  rig.pvm(synAck(60_000));
+  assert.deepEqual(
+    left(rig).map(({ window }) => window),
+    [12_800, 12_800],
+  );
+});
+
 test('data that pair off leave with the lesser window', () => {
   for (const pvmFirst of [true, false]) {
     const rig = opened();

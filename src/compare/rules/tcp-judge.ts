@@ -99,7 +99,10 @@ export class TcpJudge {
     const { flow, queue } = this;
     const { words } = this.holding.frames;
     const isn = seqAdd(words[id + SEQ] as Seq, -1);
-    if (flow.synAgreed && isn === flow.isn) return VERDICT.match;
+    if (flow.synAgreed && isn === flow.isn) {
+      this.lowerRepeatedSyn(id);
+      return VERDICT.match;
+    }
     if ((words[id + FLAGS] & SIGNED) !== 0) return this.differs('diverged-signed', NO_FRAME);
     if (flow.svmSyns === 0) {
       if (this.openings?.takeCounterpart(id) !== true) return VERDICT.waitForBytes;
@@ -123,6 +126,15 @@ export class TcpJudge {
     queue.takeSyn();
     queue.adopt();
     return VERDICT.match;
+  }
+
+  /** A SYN that has left before: like the first one, with no more room than the SVM has. */
+  private lowerRepeatedSyn(id: FrameId): void {
+    const { flow } = this;
+    const { words } = this.holding.frames;
+    if ((words[id + FLAGS] & TCP_ACK) === 0 || !flow.svmAckKnown) return;
+    const room = (flow.svmWindow << flow.windowScale) + seqDiff(flow.svmAck, words[id + ACK] as Seq);
+    if (room < words[id + FLAGS] >>> WINDOW_SHIFT) this.exit.lowerSynWindow(id, Math.max(room, 0));
   }
 
   beginConnection(isn: Seq, windowScale: number): void {
