@@ -20,6 +20,7 @@ import { Journal, type Violation } from './journal.ts';
 import { Loop, Process } from './loop.ts';
 import { Network, type PortQuality } from './network.ts';
 import { Audit } from './rules/audit.ts';
+import { BothSent } from './rules/both-sent.ts';
 import { Lineage } from './rules/lineage.ts';
 import { Progress } from './rules/progress.ts';
 import { SameInput } from './rules/same-input.ts';
@@ -113,6 +114,7 @@ class World {
   private readonly uplinkWrites: UplinkWrites;
   private readonly progress: Progress;
   private readonly uselessSecondary: UselessSecondary;
+  private readonly bothSent: BothSent;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -164,6 +166,7 @@ class World {
     this.uplinkWrites = new UplinkWrites(scene, this.sameInput);
     this.uselessSecondary = new UselessSecondary(scene);
     this.progress = new Progress(scene, this.lineage, clients, this.lossy);
+    this.bothSent = new BothSent(scene, this.sameInput, this.progress, this.uplinkWrites.outputCommit);
     record.onChange = (changed, by) => {
       journal.trace('arbiter', `${JSON.stringify(changed)} by ${by}`);
       journal.count('generations');
@@ -244,6 +247,7 @@ class World {
       if (!life.process.isMidway) this.uselessSecondary.check(host, life);
     }
     this.progress.checkStarved();
+    this.bothSent.check();
   }
 
   /* Wiring. */
@@ -414,5 +418,6 @@ class World {
     this.journal.trace(qemu.name, `phase ${phase}`);
     if (phase === 'received') this.sameInput.stateReceived(host, qemu);
     this.injector.reached(host, phase);
+    this.bothSent.reached(phase);
   }
 }

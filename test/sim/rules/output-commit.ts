@@ -29,7 +29,16 @@ const RST = 4;
 const ACK = 16;
 
 /** `content`: the bytes since the last commit, which begin at `from`. The other VM may have sent different ones. */
-type Stream = { isn: number; end: number; ack: number; from: number; content: Uint8Array; length: number };
+type Stream = {
+  isn: number;
+  end: number;
+  ack: number;
+  /** The right edge of the window that the VM has promised. */
+  edge: number;
+  from: number;
+  content: Uint8Array;
+  length: number;
+};
 
 /** The fields of the frame that was read last. */
 const fields = {
@@ -41,6 +50,7 @@ const fields = {
   payloadAt: 0,
   payloadEnd: 0,
   ack: 0,
+  window: 0,
   hash: 0,
 };
 
@@ -69,6 +79,7 @@ function read(bytes: Uint8Array, at: number, end: number): void {
     fields.flags = bytes[transport + 13];
     fields.seq = get32(bytes, transport + 4);
     fields.ack = get32(bytes, transport + 8);
+    fields.window = get16(bytes, transport + 14);
     const ends = (fields.flags & SYN ? 1 : 0) + (fields.flags & FIN ? 1 : 0);
     fields.payloadAt = transport + header;
     fields.payloadEnd = last;
@@ -89,10 +100,18 @@ function read(bytes: Uint8Array, at: number, end: number): void {
 
 type Snapshot = { streams: Map<number, Stream>; datagrams: Map<number, number>; count: number };
 
+/** How far a VM has come with a connection. */
+export type Place = {
+  readonly isn: number;
+  readonly end: number;
+  readonly ack: number;
+  readonly edge: number;
+};
+
 const NO_CONTENT = new Uint8Array(0);
 
-function newStream(isn: number, end: number, ack: number): Stream {
-  return { isn, end, ack, from: end, content: NO_CONTENT, length: 0 };
+function newStream({ isn, end, ack, edge }: Place): Stream {
+  return { isn, end, ack, edge, from: end, content: NO_CONTENT, length: 0 };
 }
 
 /** Adds the new bytes of the frame that was just read. */
@@ -120,6 +139,12 @@ function hasSameBytes(stream: Stream, bytes: Uint8Array, place: number): boolean
   return true;
 }
 
+/** The primary's VM may have sent the last bytes of its partner within a longer segment, which leaves whole. */
+const SEGMENT_BYTES_MAX = 1460;
+
+/** No two places of one connection are further apart. */
+const NEAR_BYTES = 1 << 20;
+
 export type Sent = { ends: { flow: number; isn: number; place: number }[]; datagrams: number[] };
 
 /** The output of one VM, and the output that came with the state it loaded. */
@@ -128,6 +153,8 @@ export class SentOutput {
   /** By hash: how many datagrams were sent before it. */
   private datagrams = new Map<number, number>();
   private count = 0;
+  /** Flows that have said something new; the rule that looks at them empties it. */
+  readonly moved = new Set<number>();
   private given: Snapshot | null = null;
   /** Nobody compares with what a primary fields. */
   private notesContent = false;
@@ -141,29 +168,37 @@ export class SentOutput {
     if (fields.kind !== 'tcp' || (fields.flags & RST) !== 0) return;
     const { flow, flags, seq, ack } = fields;
     const end = (seq + fields.bytes) | 0;
+    const edge = (ack + fields.window) | 0;
     const stream = this.streams.get(flow);
-    if ((flags & SYN) !== 0 && stream?.isn !== seq) this.streams.set(flow, newStream(seq, end, ack));
-    else if (stream !== undefined) {
-      if (((end - stream.end) | 0) > 0) {
-        if (this.notesContent) addContent(stream, frame);
-        stream.end = end;
-      }
-      if ((flags & ACK) !== 0 && ((ack - stream.ack) | 0) > 0) stream.ack = ack;
+    if ((flags & SYN) !== 0 && stream?.isn !== seq) {
+      this.streams.set(flow, newStream({ isn: seq, end, ack, edge }));
+      return;
     }
+    if (stream === undefined) return;
+    if (((end - stream.end) | 0) > 0) {
+      if (this.notesContent) addContent(stream, frame);
+      stream.end = end;
+      this.moved.add(flow);
+    }
+    if ((flags & ACK) === 0) return;
+    if (((edge - stream.edge) | 0) > 0) stream.edge = edge;
+    if (((ack - stream.ack) | 0) <= 0) return;
+    stream.ack = ack;
+    this.moved.add(flow);
   }
 
   /** Its state is copied now. */
   snapshot(): Snapshot {
     this.notesContent = false;
     const streams = new Map<number, Stream>();
-    for (const [flow, { isn, end, ack }] of this.streams) streams.set(flow, newStream(isn, end, ack));
+    for (const [flow, stream] of this.streams) streams.set(flow, newStream(stream));
     return { streams, datagrams: this.datagrams, count: this.count };
   }
 
   /** It has another VM's whole state, which replaces its own output. */
   become(state: Snapshot): void {
     this.streams = new Map();
-    for (const [flow, { isn, end, ack }] of state.streams) this.streams.set(flow, newStream(isn, end, ack));
+    for (const [flow, stream] of state.streams) this.streams.set(flow, newStream(stream));
     this.notesContent = true;
     this.datagrams = new Map();
     this.count = 0;
@@ -194,6 +229,7 @@ export class OutputCommit {
   /** The initial sequence number of each; null if the guest opened it. */
   private readonly isns = new Map<number, number | null>();
   private readonly releasedTo = new Map<number, number>();
+  private readonly releasedAck = new Map<number, number>();
   private readonly datagrams = new Set<number>();
 
   /** Judges a frame that is written to an uplink. `partner`: the output of the VM that must have sent it; null if none. */
@@ -209,12 +245,17 @@ export class OutputCommit {
     if ((flags & RST) !== 0) return null;
     if ((flags & SYN) !== 0) {
       const first = (flags & ACK) !== 0 ? seq : null;
-      if (this.isns.get(flow) !== first) this.releasedTo.set(flow, 0);
+      if (this.isns.get(flow) !== first) {
+        this.releasedTo.set(flow, 0);
+        this.releasedAck.set(flow, ack);
+      }
       this.isns.set(flow, first);
     }
     const isn = this.isns.get(flow);
     if (isn === null || isn === undefined) return null;
     this.releasedTo.set(flow, Math.max(this.releasedTo.get(flow) ?? 0, (seq + fields.bytes - isn) | 0));
+    if ((flags & ACK) !== 0 && ((ack - (this.releasedAck.get(flow) ?? ack)) | 0) >= 0)
+      this.releasedAck.set(flow, ack);
     if (partner === null) return null;
     const stream = partner.stream(flow);
     if (stream === undefined) return 'a segment was released of a connection that its VM does not know';
@@ -224,8 +265,45 @@ export class OutputCommit {
     if ((flags & SYN) === 0 && !hasSameBytes(stream, bytes, (seq - isn) | 0))
       return 'a stream was released with other bytes than its VM has sent';
     const ahead = (ack - stream.ack) | 0;
-    if ((flags & ACK) !== 0 && ahead > 0) return `an ACK was released that is ${ahead} ahead of its VM`;
-    return null;
+    if ((flags & ACK) === 0) return null;
+    if (ahead > 0) return `an ACK was released that is ${ahead} ahead of its VM`;
+    const beyond = (ack + fields.window - stream.edge) | 0;
+    return beyond > 0 ? `a window was released that ends ${beyond} beyond its VM's` : null;
+  }
+
+  /**
+   * Both VMs have come that far with a connection. Returns what of it clients were not sent. The numbers of two connections on
+   * the same ports are far apart.
+   */
+  unsaid(flow: number, primary: Place, secondary: Place): string | null {
+    const isn = this.isns.get(flow);
+    const releasedAck = this.releasedAck.get(flow);
+    if (isn === null || isn === undefined || releasedAck === undefined) return null;
+    const ack = ((primary.ack - secondary.ack) | 0) < 0 ? primary.ack : secondary.ack;
+    const unacknowledged = (ack - releasedAck) | 0;
+    if (Math.abs((primary.ack - secondary.ack) | 0) > NEAR_BYTES || Math.abs(unacknowledged) > NEAR_BYTES)
+      return null;
+    const place = Math.min((primary.end - primary.isn) | 0, (secondary.end - secondary.isn) | 0);
+    const isBehind = ((secondary.end - secondary.isn) | 0) < ((primary.end - primary.isn) | 0);
+    const unsent = place - (this.releasedTo.get(flow) ?? 0) - (isBehind ? SEGMENT_BYTES_MAX : 0);
+    if (unsent > 0) return `both VMs have sent ${unsent} bytes that clients were not sent`;
+    return unacknowledged > 0
+      ? `both VMs have acknowledged ${unacknowledged} bytes, and clients were not told`
+      : null;
+  }
+
+  /** Returns what is wrong with holding a frame of a VM: that clients were sent all its bytes before. `sent`: of that VM. */
+  repetition(frame: Uint8Array, at: number, end: number, sent: SentOutput): string | null {
+    read(frame, at, end);
+    if (fields.kind !== 'tcp' || (fields.flags & (SYN | RST)) !== 0 || fields.bytes === 0) return null;
+    const { flow } = fields;
+    const stream = sent.stream(flow);
+    const isn = this.isns.get(flow);
+    if (isn === null || isn === undefined || stream === undefined) return null;
+    if (Math.abs((fields.ack - (this.releasedAck.get(flow) ?? 0)) | 0) > NEAR_BYTES) return null;
+    const place = (fields.seq + fields.bytes - stream.isn) | 0;
+    if (place > (this.releasedTo.get(flow) ?? 0)) return null;
+    return `a retransmission of bytes up to ${place}, which clients were sent before, is held`;
   }
 
   /**

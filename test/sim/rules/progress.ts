@@ -94,13 +94,13 @@ export class Progress {
   }
 
   /** Neither host has had a fault for `ms`. */
-  private isCalm(ms: number): boolean {
+  isCalm(ms: number): boolean {
     const { hosts, loop } = this.scene;
     const sinceMs = loop.nowMs - ms;
     return hosts.a.faultUntilMs < sinceMs && hosts.b.faultUntilMs < sinceMs;
   }
 
-  private get isProtected(): boolean {
+  get isProtected(): boolean {
     const { hosts, record } = this.scene;
     const phases = Object.values(hosts).map((host) => host.life?.node.status().phase);
     return record.stored.record?.state === 'pair' && phases.every((phase) => phase === 'protected');

@@ -22,7 +22,7 @@ const RELEASED_AFTER_MS = 100;
 export class UplinkWrites {
   private readonly scene: Scene;
   private readonly sameInput: SameInput;
-  private readonly outputCommit = new OutputCommit();
+  readonly outputCommit = new OutputCommit();
 
   constructor(scene: Scene, sameInput: SameInput) {
     this.scene = scene;
