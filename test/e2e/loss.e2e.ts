@@ -28,7 +28,7 @@ function transfers(...args: string[]): Row[] | string {
 }
 
 for (const [about, ...args] of [
-  ['with 3 % loss', '--loss', '3', '--runs', '2'],
+  ['with 3 % loss', '--loss', '3', '--runs', '1'],
   ['over IPv6, with 5 % loss', '--loss', '5', '--runs', '1', '--variants', 'ipv6', '--megabytes', '0.5'],
   [
     'into a smaller receive buffer of the secondary VM',
