@@ -204,7 +204,11 @@ class World {
       left,
       virtualMs: loop.nowMs,
       steps: loop.steps,
-      stats: { ...journal.stats, ...this.network.counters },
+      stats: {
+        ...journal.stats,
+        ...this.network.counters,
+        'ACKs told late': this.uplinkWrites.outputCommit.lateAcks,
+      },
     };
   }
 
