@@ -39,17 +39,11 @@ export class Load {
   private readonly out: net.Socket;
   private onReceived = (): void => {};
   private going = false;
-  private failure: Error | null = null;
 
   private constructor(shape: Shape, batchPairsMax: number, sockets: [net.Socket, net.Socket, net.Socket]) {
     this.shape = shape;
     this.traffic = new Traffic(shape, BATCHES, batchPairsMax);
     [this.primary, this.secondary, this.out] = sockets;
-    for (const socket of sockets) {
-      socket.on('error', (cause) => {
-        this.failure = cause;
-      });
-    }
   }
 
   static async open(shape: Shape, sockets: Sockets, batchPairsMax = Number.POSITIVE_INFINITY): Promise<Load> {
@@ -149,7 +143,8 @@ export class Load {
       this.receivedBytes < 0.99 * this.sentPairs * this.traffic.wireBytes;
       quietMs += 10
     ) {
-      if (this.failure !== null) throw new ColoError('COLO_BENCH_PEER', this.failure.message);
+      const { errored } = [this.primary, this.secondary, this.out].find((one) => one.errored !== null) ?? {};
+      if (errored) throw new ColoError('COLO_BENCH_PEER', errored.message);
       if (this.receivedBytes !== last) quietMs = 0;
       last = this.receivedBytes;
       if (quietMs > STALL_MS_MAX) {
@@ -197,10 +192,8 @@ export class Load {
 function connect(options: net.NetConnectOpts): Promise<net.Socket> {
   return new Promise((resolve, reject) => {
     const socket = net.connect(options);
-    socket.once('error', reject);
-    socket.once('connect', () => {
-      socket.off('error', reject);
-      resolve(socket);
-    });
+    // An error that comes later stays in `errored`.
+    socket.on('error', reject);
+    socket.once('connect', () => resolve(socket));
   });
 }
