@@ -73,13 +73,13 @@ function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {
 
 function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
   if (secondary === null) return [];
-  const { match, commit, repeat, harmless } = traffic.releasedBy;
+  const { match, made, commit, repeat, harmless } = traffic.releasedBy;
   const { matchedSinceCheckpoint, unmatchedEpochs, unmatched, unmatchedFrames, lagMs, linkWaitingBytes } =
     secondary;
   const rows: Row[] = [
     [
       'matched',
-      `${formatCount(match)} frames`,
+      `${formatCount(match + made)} frames`,
       `by checkpoint ${formatCount(commit)}`,
       `needed no match ${formatCount(repeat + harmless)}`,
     ],

@@ -191,18 +191,19 @@ export class Comparator {
     const { view, primaryView, holding } = this;
     const { flow, lane } = this;
     if (lane === null) return STEP.bothAlone;
-    if (this.parse(svmSlab, svmAt, svmLength, view) !== PACKET.tcp || !isPlainData(view))
-      return STEP.secondaryAlone;
     const svmBytes = this.slabs.buffer(svmSlab);
+    if (this.parse(svmSlab, svmAt, svmLength, view) !== PACKET.tcp || !isPlainData(view, svmBytes))
+      return STEP.secondaryAlone;
     const flowId = holding.knownFlowOf(svmBytes, view, holding.primary);
     if (flowId === NO_FLOW) return STEP.bothAlone;
     flow.moveTo(flowId);
     // One side is ahead: the other continues alone until it has caught up.
     if (flow.primary.head !== NO_FRAME) return STEP.secondaryAlone;
     if (flow.secondary.head !== NO_FRAME) return STEP.primaryAlone;
-    if (this.parse(slab, at, length, primaryView) !== PACKET.tcp || !isPlainData(primaryView))
+    const bytes = this.slabs.buffer(slab);
+    if (this.parse(slab, at, length, primaryView) !== PACKET.tcp || !isPlainData(primaryView, bytes))
       return STEP.primaryAlone;
-    if (!ofOneFlow(this.slabs.buffer(slab), primaryView, svmBytes, view)) return STEP.primaryAlone;
+    if (!ofOneFlow(bytes, primaryView, svmBytes, view)) return STEP.primaryAlone;
     flow.lastSeenMs = nowMs;
     if (!lane.takePair(flow, primaryView, slab, at, length, view, svmSlab, svmIndex)) return STEP.bothAlone;
     return STEP.bothDone;

@@ -24,14 +24,19 @@ import { BINDING, OPTIONS, SEQ, SEQ_END } from './tcp-flow.ts';
 
 /** Timestamps and their padding, as nearly every segment has them (RFC 7323 appendix A): NOP, NOP, kind and length. */
 const USUAL_OPTIONS = 0x0101080a;
-const USUAL_OPTIONS_BYTES = 12;
+export const USUAL_OPTIONS_BYTES = 12;
+
+/** Of a header with USUAL_OPTIONS_BYTES of options: returns true if they are timestamps. */
+export function isStamped(bytes: Uint8Array, packet: PacketView): boolean {
+  return readI32(bytes, packet.l4 + TCP.headerBytesMin) === USUAL_OPTIONS;
+}
 
 /** Returns the digest of a segment's options that bind, or 0. */
 export function bindingOf(bytes: Uint8Array, packet: PacketView): number {
   const at = packet.l4 + TCP.headerBytesMin;
   const length = packet.payload - at;
   if (length === 0) return 0;
-  if (length === USUAL_OPTIONS_BYTES && readI32(bytes, at) === USUAL_OPTIONS) return 0;
+  if (length === USUAL_OPTIONS_BYTES && isStamped(bytes, packet)) return 0;
   return bindingOptions(bytes, at, packet.payload);
 }
 

@@ -14,7 +14,8 @@
  *     arrives       arrives       takePair
  *
  * All three ask the same: is this the next byte of both streams (`isReleasedUpTo`), are the bytes the same, may the ACK leave
- * (ack-rule.ts)? And all three end alike (`advanceTo`, the release, `settleAck`).
+ * (ack-rule.ts)? And all three end alike (`advanceTo`, the release, `settleAck`). Most pairs acknowledge nothing new (`isTold`): then
+ * there is no ACK to note, to release or to settle.
  *
  * The caller positions the flow and hands it in: V8 then knows that it is one object, and reads its row number once.
  *
@@ -38,13 +39,13 @@ import {
   WAITS_FOR,
 } from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
+import { isStamped, USUAL_OPTIONS_BYTES } from './binding.ts';
 import { releaseAck, settleAck } from './tcp-acks.ts';
 import type { TcpExit } from './tcp-exit.ts';
 import { ACK, BINDING, type HeldTcpFlow, SEQ, SEQ_END, WINDOW_SHIFT } from './tcp-flow.ts';
 
 const PLAIN_DATA_MASK = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG | TCP_ACK | BINDING;
-/** A header with timestamps and no other option. */
-const STAMPED_HEADER_BYTES = TCP.headerBytesMin + 12;
+const STAMPED_HEADER_BYTES = TCP.headerBytesMin + USUAL_OPTIONS_BYTES;
 
 /**
  * Result of `takePrimary` and `takeSecondary`. `more`: the other side's next segment has no bytes after those that are released
@@ -54,21 +55,19 @@ export const TAKEN = { no: 0, yes: 1, more: 2 } as const;
 export type Taken = (typeof TAKEN)[keyof typeof TAKEN];
 
 /**
- * Returns true for a segment that has data and an ACK, and nothing else that would have to be compared: no option but
- * timestamps, as its length shows. Those that would (binding.ts) do not come in these lengths with data.
+ * Returns true for a segment that has data and an ACK, and nothing else that would have to be compared: no option but timestamps
+ * (binding.ts). `bytes` has the segment.
  */
-export function isPlainData(packet: PacketView): boolean {
+export function isPlainData(packet: PacketView, bytes: Uint8Array): boolean {
+  if (packet.payloadBytes <= 0 || (packet.tcpFlags & PLAIN_DATA_MASK) !== TCP_ACK) return false;
   const headerBytes = packet.payload - packet.l4;
   return (
-    packet.payloadBytes > 0 &&
-    (packet.tcpFlags & PLAIN_DATA_MASK) === TCP_ACK &&
-    (headerBytes === STAMPED_HEADER_BYTES || headerBytes === TCP.headerBytesMin)
+    headerBytes === TCP.headerBytesMin || (headerBytes === STAMPED_HEADER_BYTES && isStamped(bytes, packet))
   );
 }
 
 export class LockstepLane {
   private readonly holding: Holding;
-
   private readonly exit: TcpExit;
 
   constructor(holding: Holding, exit: TcpExit) {
@@ -80,11 +79,13 @@ export class LockstepLane {
   takePrimary(flow: HeldTcpFlow, packet: PacketView, slab: SlabId, at: number, length: number): Taken {
     const { holding } = this;
     const other = flow.secondary.head;
-    if (other === NO_FRAME || !isPlainData(packet) || !this.isCounterpart(flow, packet, slab, other))
-      return TAKEN.no;
+    if (other === NO_FRAME || !isPlainData(packet, holding.slabs.buffer(slab))) return TAKEN.no;
+    if (!this.isCounterpart(flow, packet, slab, other)) return TAKEN.no;
     const ack = packet.ack as Seq;
     if (!ackMayLeave(flow, ack)) return TAKEN.no;
-    this.advanceTo(flow, packet, slab, at, length, ack, packet.tcpWindow);
+    flow.advanceTo(seqAdd(packet.seq as Seq, packet.payloadBytes));
+    if (packet.tcpWindow <= flow.svmWindow) releaseAck(holding, flow, ack, packet.tcpWindow);
+    else this.exit.tell(slab, at, length, ack, packet.tcpWindow);
     holding.releaseUnheld(slab, at, length);
     const { words } = holding.frames;
     const index = words[other + INDEX];
@@ -102,23 +103,18 @@ export class LockstepLane {
   takeSecondary(flow: HeldTcpFlow, packet: PacketView, slab: SlabId, index: number): Taken {
     const { holding } = this;
     const other = flow.primary.head;
-    if (other === NO_FRAME || !isPlainData(packet) || !this.isCounterpart(flow, packet, slab, other))
-      return TAKEN.no;
+    if (other === NO_FRAME || !isPlainData(packet, holding.slabs.buffer(slab))) return TAKEN.no;
+    if (!this.isCounterpart(flow, packet, slab, other)) return TAKEN.no;
     const { words } = holding.frames;
     const ack = words[other + ACK] as Seq;
     const svmAck = packet.ack as Seq;
     // As on the general way: the SVM's ACK counts even where the pair has to wait for a later one.
     noteSvmAck(flow, svmAck, packet.tcpWindow);
     if (!ackMayLeave(flow, ack)) return TAKEN.no;
-    this.advanceTo(
-      flow,
-      packet,
-      words[other + SLAB] as SlabId,
-      words[other + AT],
-      words[other + LENGTH],
-      ack,
-      words[other + FLAGS] >>> WINDOW_SHIFT,
-    );
+    const window = words[other + FLAGS] >>> WINDOW_SHIFT;
+    flow.advanceTo(seqAdd(packet.seq as Seq, packet.payloadBytes));
+    if (window <= flow.svmWindow) releaseAck(holding, flow, ack, window);
+    else this.exit.tell(words[other + SLAB] as SlabId, words[other + AT], words[other + LENGTH], ack, window);
     const next = words[other + NEXT] as FrameId;
     holding.releaseHead(flow.primary);
     settleAck(holding, flow, index, svmAck);
@@ -146,9 +142,21 @@ export class LockstepLane {
       return false;
     if (!holding.slabs.same(slab, primary.payload, svmSlab, payload, payloadBytes)) return false;
     const svmAck = secondary.ack as Seq;
+    if (
+      primary.ack === svmAck &&
+      primary.tcpWindow === secondary.tcpWindow &&
+      flow.isTold(svmAck, secondary.tcpWindow)
+    ) {
+      flow.advanceTo(seqAdd(seq as Seq, payloadBytes));
+      holding.releaseUnheld(slab, at, length);
+      holding.sink.confirm(svmIndex);
+      return true;
+    }
     noteSvmAck(flow, svmAck, secondary.tcpWindow);
     if (!ackMayLeave(flow, primary.ack as Seq)) return false;
-    this.advanceTo(flow, primary, slab, at, length, primary.ack as Seq, primary.tcpWindow);
+    flow.advanceTo(seqAdd(seq as Seq, payloadBytes));
+    if (primary.tcpWindow <= flow.svmWindow) releaseAck(holding, flow, primary.ack as Seq, primary.tcpWindow);
+    else this.exit.tell(slab, at, length, primary.ack as Seq, primary.tcpWindow);
     holding.releaseUnheld(slab, at, length);
     settleAck(holding, flow, svmIndex, svmAck);
     return true;
@@ -165,25 +173,5 @@ export class LockstepLane {
       (words[other + FLAGS] & PLAIN_DATA_MASK) === TCP_ACK &&
       holding.sameAsHeld(other, slab, packet.payload, packet.payloadBytes)
     );
-  }
-
-  /**
-   * Both VMs have sent the bytes that `packet` has, and the client gets them now in the PVM's segment, which has this ACK and this
-   * window. A larger window than the SVM's is lowered in it.
-   */
-  private advanceTo(
-    flow: HeldTcpFlow,
-    packet: PacketView,
-    slab: SlabId,
-    at: number,
-    length: number,
-    ack: Seq,
-    window: number,
-  ): void {
-    const end = seqAdd(packet.seq as Seq, packet.payloadBytes);
-    flow.verified = end;
-    flow.released = end;
-    if (window <= flow.svmWindow) releaseAck(this.holding, flow, ack, window);
-    else this.exit.tell(slab, at, length, ack, window);
   }
 }

@@ -71,6 +71,7 @@ const SYN_LENT = FLOW_RULE_BITS << 8;
 const OUT_OF_STEP = FLOW_RULE_BITS << 6;
 const LATEST_TIME_KNOWN = FLOW_RULE_BITS << 7;
 
+const ACKS_KNOWN = SVM_ACK_KNOWN | RELEASED_ACK_KNOWN;
 const USUAL_MASK = POSITIONED | DIVERGED | SVM_URGENT_KNOWN | OUT_OF_STEP;
 
 /** In place of the index of an SVM frame where there is none. */
@@ -316,6 +317,24 @@ export class HeldTcpFlow extends HeldFlow {
     const { words, row } = this;
     if ((words[row + STATE] & USUAL_MASK) !== POSITIONED) return false;
     return words[row + VERIFIED] === seq && words[row + RELEASED] === seq;
+  }
+
+  /** Returns true if this ACK and window are the latest of the SVM, and the client has been told them. */
+  isTold(ack: Seq, window: number): boolean {
+    const { words, row } = this;
+    return (
+      (words[row + STATE] & ACKS_KNOWN) === ACKS_KNOWN &&
+      words[row + SVM_ACK] === ack &&
+      words[row + RELEASED_ACK] === ack &&
+      words[row + SVM_WINDOW] === window &&
+      words[row + RELEASED_WINDOW] === window
+    );
+  }
+
+  /** Both VMs have sent the bytes up to `end`, and the client gets them. */
+  advanceTo(end: Seq): void {
+    this.words[this.row + VERIFIED] = end;
+    this.words[this.row + RELEASED] = end;
   }
 
   /**

@@ -1,6 +1,7 @@
 /** Options by which a VM binds its peer to what it chose: a PVM segment with one leaves only for an SVM's with the same. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { STEP } from '../../../src/compare/comparator.ts';
 import type { Instant } from '../../../src/units.ts';
 import { ACK, FIN, padded, SYN, timestamps } from '../../frames.ts';
 import { Rig, tcp } from '../rig.ts';
@@ -123,6 +124,33 @@ test('data leave with the same mapping, whatever they acknowledge of the other d
       assert.equal(rig.pvm(mapped(signal(1, 9, long), 'hello', flags)), 1, 'a retransmission');
       rig.assertEmpty();
     }
+  }
+});
+
+test('data do not leave with another option that is as long as timestamps', () => {
+  const data = (value: number) =>
+    tcp({ seq: 1001, ack: 501, options: [200, 12, ...bytes(10, value)], text: 'hello' });
+  for (const first of ['pvm', 'svm', 'both'] as const) {
+    const rig = multipath();
+    if (first === 'both') {
+      const [pvm, svm] = [data(1), data(2)];
+      const step = rig.comparator.pairOff(
+        rig.place(pvm),
+        rig.prefixBytes,
+        pvm.length,
+        rig.place(svm),
+        rig.prefixBytes,
+        svm.length,
+        1,
+        0 as Instant,
+      );
+      assert.notEqual(step, STEP.bothDone);
+    }
+    if (first !== 'svm') rig.pvm(data(1));
+    rig.svm(data(2));
+    if (first === 'svm') rig.pvm(data(1));
+    assert.deepEqual(rig.released, [], first);
+    assert.equal(rig.diverged.length, 1);
   }
 });
 
