@@ -14,8 +14,8 @@ import type { CheckpointReason } from './report.ts';
 
 /** The output that the policy decides about. */
 export type WatchedOutput = {
-  /** Releases what the SVM has asked of its neighbours and the PVM has not. */
-  releaseQuestions(nowMs: Instant): void;
+  /** Releases what waits for a time, and for nothing else. */
+  releaseDue(nowMs: Instant): void;
   overdue(nowMs: Instant, limits: WaitLimits): Overdue;
   pressure(): Pressure;
 };
@@ -82,7 +82,7 @@ export class PolicyClock {
   private consider(): void {
     if (this.stopped) return;
     const nowMs = this.clock.now();
-    this.output.releaseQuestions(nowMs);
+    this.output.releaseDue(nowMs);
     if (!this.mayStart(nowMs)) return;
     const overdue = this.output.overdue(nowMs, this.policy.waits);
     const reason = this.policy.due(nowMs, overdue, this.output.pressure());

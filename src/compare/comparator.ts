@@ -10,7 +10,8 @@
  * are the holding's (holding.ts). TCP segments go to their rule first and directly: nearly all of them take its lock-step lane.
  *
  * Events: a frame of either side, or one of each (`pairOff`); `commit` (a checkpoint has made both VMs equal: release all held
- * frames in order of arrival, forget the SVM's); `overdue` (asked by the owner of the clock: has a frame waited too long?).
+ * frames in order of arrival, forget the SVM's); `releaseDue` and `overdue` (asked by the owner of the clock: what leaves because it has
+ * waited long enough, and has a frame waited too long?).
  */
 
 import { ofOneFlow } from '../flow/key.ts';
@@ -209,9 +210,12 @@ export class Comparator {
     return STEP.bothDone;
   }
 
-  /** Releases what the SVM has asked of its neighbours and the PVM has not (questions.ts). Returns how many frames. */
-  releaseQuestions(nowMs: Instant): number {
-    return this.questions.release(nowMs);
+  /**
+   * Releases what waits for a time, and for nothing else: what the SVM has asked of its neighbours and the PVM has not
+   * (questions.ts), and ACKs of segments that wait (rules/tcp-exit.ts). Returns how many frames.
+   */
+  releaseDue(nowMs: Instant): number {
+    return this.questions.release(nowMs) + this.tcp.exit.releaseHeldAcks(nowMs);
   }
 
   /** How many of the SVM's questions wait. */

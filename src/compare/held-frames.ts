@@ -181,6 +181,10 @@ export class HeldFrames {
     return this.words[id + INDEX];
   }
 
+  olderThan(id: FrameId): FrameId {
+    return this.words[id + OLDER] as FrameId;
+  }
+
   newerThan(id: FrameId): FrameId {
     return this.words[id + NEWER] as FrameId;
   }

@@ -303,8 +303,8 @@ export class PrimaryPath {
     if (this.maySpeak()) this.uplink.writeOwn(frame);
   }
 
-  releaseQuestions(nowMs: Instant): void {
-    if (this.secondary !== null && this.comparator.releaseQuestions(nowMs) > 0) this.onOutputEnd();
+  releaseDue(nowMs: Instant): void {
+    if (this.secondary !== null && this.comparator.releaseDue(nowMs) > 0) this.onOutputEnd();
   }
 
   overdue(nowMs: Instant, limits: WaitLimits): Overdue {

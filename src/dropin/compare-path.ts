@@ -215,8 +215,8 @@ export class ComparePath {
     return released;
   }
 
-  releaseQuestions(nowMs: Instant): void {
-    if (this.isComparing && this.comparator.releaseQuestions(nowMs) > 0) this.batchEnd();
+  releaseDue(nowMs: Instant): void {
+    if (this.isComparing && this.comparator.releaseDue(nowMs) > 0) this.batchEnd();
   }
 
   overdue(nowMs: Instant, limits: WaitLimits): Overdue {

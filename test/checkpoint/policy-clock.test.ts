@@ -24,7 +24,7 @@ class Rig {
   readonly policyClock = new PolicyClock({
     policy: this.policy,
     output: {
-      releaseQuestions: (nowMs) => this.questionsAt.push(nowMs),
+      releaseDue: (nowMs) => this.questionsAt.push(nowMs),
       overdue: () => this.overdue,
       pressure: () => this.pressure,
     },

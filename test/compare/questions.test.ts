@@ -49,7 +49,7 @@ function icmpv6(type: number, about = 'fd00::2', link: LinkLayer & { source?: st
 /** Lets time pass, and returns how many frames of the SVM left. */
 function after(rig: Rig, ms: number): number {
   rig.nowMs += ms;
-  return rig.comparator.releaseQuestions(rig.nowMs as Instant);
+  return rig.comparator.releaseDue(rig.nowMs as Instant);
 }
 
 const QUESTIONS: [string, Buffer][] = [

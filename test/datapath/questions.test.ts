@@ -29,7 +29,7 @@ test('an SVM that has forgotten its client asks for it, and its answer matches w
   assert.deepEqual(pair.client.receivedFrames(), [], 'the SVM cannot answer yet');
   assert.equal(pair.secondary.retainedFrames, 1);
   pair.nowMs += 50;
-  pair.primary.releaseQuestions(pair.clock.now());
+  pair.primary.releaseDue(pair.clock.now());
   pair.settle();
   assert.deepEqual(pair.client.receivedFrames(), [arp(1)], 'its question leaves by the primary’s uplink');
   assert.deepEqual(pair.secondaryNetwork.receivedFrames(), [], 'and by no other');
@@ -53,7 +53,7 @@ test('a primary that may not speak releases no question', () => {
   pair.settle();
   pair.nowMs += 50;
   pair.voice.fence();
-  pair.primary.releaseQuestions(pair.clock.now());
+  pair.primary.releaseDue(pair.clock.now());
   pair.settle();
   assert.deepEqual(pair.client.receivedFrames(), []);
   pair.primary.fence();

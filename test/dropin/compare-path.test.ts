@@ -503,14 +503,14 @@ test('what the SVM asks of its neighbours leaves through the output, if the PVM 
   const request = arpFrame({ sourceMac: '52:54:00:12:34:56' });
   const rig = new Rig();
   assert.deepEqual(rig.svm(request), []);
-  rig.path.releaseQuestions(49 as Instant);
+  rig.path.releaseDue(49 as Instant);
   assert.deepEqual(rig.received(), []);
-  rig.path.releaseQuestions(50 as Instant);
+  rig.path.releaseDue(50 as Instant);
   rig.pump();
   assert.deepEqual(rig.received(), [request]);
   rig.svm(request);
   rig.path.goAlone();
-  rig.path.releaseQuestions(500 as Instant);
+  rig.path.releaseDue(500 as Instant);
   rig.pump();
   assert.deepEqual(rig.received(), []);
   rig.close();

@@ -9,7 +9,9 @@
  *   from it with its SACK blocks, so that the client repeats what the SVM lacks.
  * - A bare ACK does not wait for data before it: its sequence number is lowered to what the client has. One that is owed and
  *   would tell nothing now is absorbed, because the client would take it for a sign of loss.
- * - Of a segment that waits, the part that both VMs have sent leaves by itself where the client may be in need of it (`leavePart`).
+ * - Of a segment that waits, the part that both VMs have sent leaves by itself where the client may be in need of it (`leavePart`), and
+ *   its ACK does so HELD_ACK_MS later (`releaseHeldAcks`): both VMs may have acknowledged what the client, which is told by nobody else,
+ *   repeats until it gives up.
  *
  * What leaves ahead of an earlier segment is later by the VM's clock, and the client would then drop the earlier one (PAWS): so its time
  * is raised to the latest that has left (`keepTime`).
@@ -20,7 +22,7 @@ import { invariant } from '../../error.ts';
 import { seqAtOrBefore, seqBefore, seqDiff, seqWithinWindowBefore } from '../../flow/sequence.ts';
 import { type Framing, vnetBytes } from '../../frames/frame-reader.ts';
 import type { Limits } from '../../limits.ts';
-import { type FrameId, NONE, type Seq, type SlabId } from '../../units.ts';
+import { type FlowId, type FrameId, type Instant, NONE, type Seq, type SlabId } from '../../units.ts';
 import type { PacketView } from '../../wire/packet.ts';
 import {
   TCP,
@@ -35,13 +37,19 @@ import {
 import type { ParsedFrame } from '../../wire/tcp-cut.ts';
 import { TcpEdit } from '../../wire/tcp-edit.ts';
 import { ackMayLeave, lesserAck, lesserWindow, mayBeLowered } from '../ack-rule.ts';
-import { AT, FLAGS, LENGTH, NO_FRAME, SLAB } from '../held-frames.ts';
+import { RULE } from '../classes.ts';
+import { AT, FLAGS, FLOW, LENGTH, NO_FLOW, NO_FRAME, SLAB } from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
 import { bindingOf } from './binding.ts';
 import { MadeFrames } from './made-frames.ts';
 import { OwedAcks } from './owed-acks.ts';
 import { noteReleasedAck, releaseAck } from './tcp-acks.ts';
 import { ACK, type HeldTcpFlow, SEQ, WINDOW_SHIFT } from './tcp-flow.ts';
+
+/** No longer than a receiver delays an ACK, so that the sender does not repeat what was received (RFC 9293 section 3.8.6.3). */
+const HELD_ACK_MS = 20;
+/** How often held segments are looked through. */
+const HELD_ACK_LOOK_MS = 10;
 
 const NOT_PLAIN = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG;
 
@@ -61,6 +69,7 @@ export class TcpExit {
   private readonly edit = new TcpEdit();
   /** the frame that `edit` has parsed last, unless it was made */
   private readonly source: ParsedFrame;
+  private nextLookMs = 0;
 
   constructor(holding: Holding, flow: HeldTcpFlow, framing: Framing, limits: Limits) {
     this.holding = holding;
@@ -152,7 +161,12 @@ export class TcpExit {
     }
     owed.unlist(row);
     const times = owed.takeRepeats(row) + (isNews ? 1 : 0);
-    for (let i = 0; i < times; i++) this.releaseOwed(row, told, toldWindow);
+    for (let i = 0; i < times; i++) {
+      if (this.releaseOwed(row, told, toldWindow)) continue;
+      // No memory: it is still owed.
+      owed.list(row, flow.lastSeenMs);
+      return;
+    }
     if (isNarrow(toldWindow, window)) return;
     this.forgetOwed();
     this.endOutOfStep();
@@ -189,22 +203,57 @@ export class TcpExit {
 
   /** Lets out the beginning of a held PVM segment, up to `end`, in a frame of its own: both VMs have sent it. */
   leavePart(id: FrameId, end: Seq): void {
-    const { flow, holding } = this;
+    const { flow } = this;
+    const seq = this.holding.frames.words[id + SEQ] as Seq;
+    if (!this.leaveCut(id, seq, seqDiff(end, seq))) return;
+    flow.released = seqBefore(flow.released, end) ? end : flow.released;
+  }
+
+  /** Lets out the ACKs of PVM segments that have been held for long, each in a frame of its own. Returns how many. */
+  releaseHeldAcks(nowMs: Instant): number {
+    const { frames, primary } = this.holding;
+    const longAgoMs = nowMs - HELD_ACK_MS;
+    if (primary.oldest === NO_FRAME || frames.since(primary.oldest) > longAgoMs) return 0;
+    if (nowMs < this.nextLookMs) return 0;
+    this.nextLookMs = nowMs + HELD_ACK_LOOK_MS;
+    let released = 0;
+    // From the newest on: that of a connection has its latest ACK.
+    for (let id = primary.newest; id !== NO_FRAME; id = frames.olderThan(id))
+      if (frames.since(id) <= longAgoMs && this.leaveAck(id)) released++;
+    return released;
+  }
+
+  private leaveAck(id: FrameId): boolean {
+    const { words } = this.holding.frames;
+    if (words[id + FLOW] === NO_FLOW || (words[id + FLAGS] & TCP_ACK) === 0) return false;
+    const flow = this.flow.moveTo(words[id + FLOW] as FlowId);
+    if (flow.rule !== RULE.tcp || !flow.positioned || flow.diverged || flow.specialHeld > 0) return false;
+    const ack = words[id + ACK] as Seq;
+    if (!ackMayLeave(flow, ack) && !mayBeLowered(flow, ack)) return false;
+    const told = lesserAck(flow, ack);
+    if (flow.releasedAckKnown && seqBefore(told, flow.releasedAck)) return false;
+    if (!this.isNews(told, lesserWindow(flow, ack, words[id + FLAGS] >>> WINDOW_SHIFT))) return false;
+    return this.leaveCut(id, flow.released, 0);
+  }
+
+  /** Lets out the first bytes of a held PVM segment, or none, with its ACK as far as both VMs have it. */
+  private leaveCut(id: FrameId, seq: Seq, payloadBytes: number): boolean {
+    const { flow, holding, edit, made } = this;
     const { words } = holding.frames;
     const [slab, at, length] = [words[id + SLAB] as SlabId, words[id + AT], words[id + LENGTH]];
     const ack = words[id + ACK] as Seq;
-    if (!this.mayLeave(slab, at, length, ack) || !this.begin(slab, at, length)) return;
-    if (bindingOf(this.source.bytes, this.edit.view) !== 0) return;
-    if (!this.made.cut(this.source, seqDiff(end, words[id + SEQ] as Seq))) return;
+    if (!this.mayLeave(slab, at, length, ack) || !this.begin(slab, at, length)) return false;
+    if (bindingOf(this.source.bytes, edit.view) !== 0 || !made.cut(this.source, payloadBytes)) return false;
     const told = lesserAck(flow, ack);
     const toldWindow = lesserWindow(flow, ack, words[id + FLAGS] >>> WINDOW_SHIFT);
     flow.outOfStep = true;
     this.owe(told, toldWindow);
-    if (!this.beginMade()) return;
+    if (!this.beginMade()) return false;
+    if (seq !== edit.view.seq) edit.setSeq(seq);
     this.lower(told, toldWindow);
-    flow.released = seqBefore(flow.released, end) ? end : flow.released;
     releaseAck(holding, flow, told, toldWindow);
-    holding.releaseMade(this.made.slab, this.made.at, this.made.length);
+    holding.releaseMade(made.slab, made.at, made.length);
+    return true;
   }
 
   /** Returns by how many bits the sender of a held SYN shifts its windows. */
@@ -353,15 +402,16 @@ export class TcpExit {
     holding.releaseMade(made.slab, made.at, made.length);
   }
 
-  private releaseOwed(row: number, ack: Seq, window: number): void {
+  private releaseOwed(row: number, ack: Seq, window: number): boolean {
     const { flow, edit, holding, made } = this;
-    if (!this.makeOwed(row)) return;
+    if (!this.makeOwed(row)) return false;
     edit.setSeq(flow.released);
     if (window !== edit.view.tcpWindow) edit.setWindow(window);
     this.keepTime();
     edit.end();
     releaseAck(holding, flow, ack, window);
     holding.releaseMade(made.slab, made.at, made.length);
+    return true;
   }
 
   /** Makes a frame of an owed ACK, whole. */

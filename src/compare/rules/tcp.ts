@@ -187,7 +187,8 @@ export class TcpRule implements Rule {
       // The SVM waits for the client to acknowledge what the client can only have from the PVM.
       if (repeats && flow.primary.head !== NO_FRAME) this.leavePart(flow.primary.head, flow.verified);
     }
-    if (flow.owed !== NONE && !special && !flow.diverged) this.exit.settleOwed(packet, slab, at, length);
+    if (flow.owed !== NONE && (packet.tcpFlags & (TCP_SYN | TCP_RST)) === 0 && !flow.diverged)
+      this.exit.settleOwed(packet, slab, at, length);
     const { openings } = this.judge;
     if (openings !== null && opensConnection(packet.tcpFlags)) {
       const waiting = openings.flowWaitingFor(flowId);
