@@ -207,7 +207,6 @@ class World {
       stats: {
         ...journal.stats,
         ...this.network.counters,
-        'ACKs told late': this.uplinkWrites.outputCommit.lateAcks,
       },
     };
   }

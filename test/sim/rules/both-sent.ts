@@ -3,7 +3,7 @@
  * without a checkpoint. It holds whatever their network loses, and however the TCPs of the two VMs differ.
  *
  * Two parts, both looked at every CHECK_MS of the world:
- * - The end of a stream that both VMs had reached two looks ago has left by now. An ACK that has not is only counted.
+ * - The end of a stream and the ACK that both VMs had reached two looks ago have left by now.
  * - A segment whose bytes clients were all sent before is a retransmission, and is not held for longer than HELD_MS_MAX.
  *
  * Not judged: a checkpoint and the time just after it, in which output waits for the commit.
