@@ -26,7 +26,7 @@ export const EPOCHS_UNMATCHED_MAX = 16;
 export type MatchTotals = {
   /** PVM frames that the SVM's output released */
   readonly matched: number;
-  /** PVM frames that commits released */
+  /** frames that commits released: only the PVM has said what they say */
   readonly releasedByCommit: number;
   /** frames of the SVM */
   readonly secondaryFrames: number;

@@ -218,6 +218,11 @@ export class Comparator {
     return this.questions.release(nowMs) + this.tcp.exit.releaseHeldAcks(nowMs);
   }
 
+  /** How many frames left by a commit, without a counterpart: the PVM's, and ACKs that were owed. */
+  get releasedWithoutMatch(): number {
+    return this.counters.releasedByCommit + this.counters.madeByCommit;
+  }
+
   /** How many of the SVM's questions wait. */
   get questionsWaiting(): number {
     return this.questions.size;

@@ -66,6 +66,8 @@ export class Holding {
     repeated: 0,
     /** released: made by the comparator */
     made: 0,
+    /** those of them that a commit released */
+    madeByCommit: 0,
     /** not released: another frame says it */
     absorbed: 0,
     /** released by a commit, without a counterpart */
@@ -216,6 +218,12 @@ export class Holding {
   releaseMade(slab: SlabId, at: number, length: number): void {
     this.counters.made++;
     this.sink.release(slab, at, length, 'made');
+  }
+
+  /** The same at a commit: the PVM alone has said it. */
+  releaseMadeByCommit(slab: SlabId, at: number, length: number): void {
+    this.counters.madeByCommit++;
+    this.releaseMade(slab, at, length);
   }
 
   /** Drops a PVM frame that was never held and says nothing that another one does not say. */

@@ -211,7 +211,9 @@ export class DropInCompare {
     const tookMs = this.askedMs === null ? null : Number((nowMs - this.askedMs).toFixed(1));
     this.askedMs = null;
     this.emit('checkpoint.committed', { released, tookMs });
-    const { matched, releasedByCommit } = this.path.comparator.counters;
+    const { comparator } = this.path;
+    const { matched } = comparator.counters;
+    const releasedByCommit = comparator.releasedWithoutMatch;
     const { secondaryFrames } = this.path.counters;
     this.matches.committed({ matched, releasedByCommit, secondaryFrames }, nowMs);
   }

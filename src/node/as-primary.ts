@@ -302,7 +302,9 @@ export class AsPrimary {
 
   /** A checkpoint has committed: did anything of the epoch that is over match? */
   private noteMatches(): void {
-    const { matched, releasedByCommit } = this.path.comparator.counters;
+    const { comparator } = this.path;
+    const { matched } = comparator.counters;
+    const releasedByCommit = comparator.releasedWithoutMatch;
     const totals = { matched, releasedByCommit, secondaryFrames: this.path.counters.peerFrames };
     this.watch.committed(totals, this.parts.surroundings.clock.now());
   }

@@ -103,8 +103,10 @@ test('a checkpoint tells the client what it is owed', () => {
   const rig = opened();
   rig.pvm(ack(700));
   rig.svm(ack(600));
+  assert.equal(rig.comparator.releasedWithoutMatch, 0);
   assert.equal(rig.commit(), 1);
   assert.deepEqual(left(rig), [told(600, 1000, 'made'), told(700, 1000, 'made')]);
+  assert.equal(rig.comparator.releasedWithoutMatch, 1, 'only the PVM has said it');
   rig.assertEmpty();
   rig.pvm(ack(700));
   assert.deepEqual(left(rig), [told(700, 1000, 'repeat')], 'the SVM is a copy now');
