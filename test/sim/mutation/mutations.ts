@@ -45,7 +45,25 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/compare/ack-rule.ts',
     find: 'return flow.svmAckKnown && seqWithinWindowBefore(flow.svmAck, ack);',
     put: 'return flow.svmAckKnown && ack === flow.svmAck;',
-    test: 'test/compare/lesser-acks.test.ts',
+    seedsMax: 100,
+  },
+  {
+    name: 'window-not-lowered',
+    about:
+      'a client is told the window of the primary’s VM where that of the secondary’s is smaller, which drops what it sends',
+    file: 'src/compare/ack-rule.ts',
+    find: 'return Math.min(window, flow.svmWindow + (-ahead >>> scale));',
+    put: 'return window;',
+    seedsMax: 40,
+  },
+  {
+    name: 'held-ack-waits',
+    about:
+      'a client is not told what both VMs have acknowledged, because the segment that says it waits for bytes',
+    file: 'src/compare/rules/tcp-exit.ts',
+    find: 'if (frames.since(id) <= longAgoMs && this.leaveAck(id)) released++;',
+    put: 'if (frames.since(id) === longAgoMs - 1e9 && this.leaveAck(id)) released++;',
+    seedsMax: 900,
   },
   {
     name: 'retransmission-waits',
@@ -53,7 +71,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/compare/rules/tcp-held.ts',
     find: 'return seqBefore(words[id + SEQ_END] as Seq, words[other + SEQ_END] as Seq);',
     put: 'return seqBefore(words[id + SEQ_END] as Seq, words[id + SEQ_END] as Seq) && other >= 0;',
-    test: 'test/compare/overtaking.test.ts',
+    seedsMax: 500,
   },
   {
     name: 'bytes-not-compared',
