@@ -64,9 +64,8 @@ export class Holding {
     matched: 0,
     /** released: the client had all of it already */
     repeated: 0,
-    /** released: made by the comparator */
+    /** released: made by the comparator; and of those, ACKs that the PVM alone has said, at a commit */
     made: 0,
-    /** those of them that a commit released */
     madeByCommit: 0,
     /** not released: another frame says it */
     absorbed: 0,
@@ -218,12 +217,6 @@ export class Holding {
   releaseMade(slab: SlabId, at: number, length: number): void {
     this.counters.made++;
     this.sink.release(slab, at, length, 'made');
-  }
-
-  /** The same at a commit: the PVM alone has said it. */
-  releaseMadeByCommit(slab: SlabId, at: number, length: number): void {
-    this.counters.madeByCommit++;
-    this.releaseMade(slab, at, length);
   }
 
   /** Drops a PVM frame that was never held and says nothing that another one does not say. */

@@ -185,7 +185,8 @@ export class TcpExit {
         this.keepTime();
         this.edit.end();
         noteReleasedAck(flow, ack, window);
-        this.holding.releaseMadeByCommit(this.made.slab, this.made.at, this.made.length);
+        this.holding.counters.madeByCommit++;
+        this.holding.releaseMade(this.made.slab, this.made.at, this.made.length);
         released++;
       }
       this.forgetOwed();
