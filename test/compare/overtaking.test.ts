@@ -1,7 +1,7 @@
 /** A PVM segment leaves as soon as it may, whatever is held before it (src/compare/rules/tcp-held.ts, tcp-exit.ts). */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ACK, FIN, padded, RST, timestamps, URG } from '../frames.ts';
+import { ACK, FIN, padded, RST, SYN, timestamps, URG } from '../frames.ts';
 import { data, opened, Rig, tcp } from './rig.ts';
 
 const A = 'a'.repeat(100);
@@ -111,6 +111,45 @@ for (const [name, frame] of [
     rig.assertEmpty();
   });
 }
+
+test('behind a SYN, bytes at a place that the client has may be of the next connection: they wait, with no part ahead', () => {
+  const rig = opened();
+  rig.pvm(data(1001, A));
+  rig.svm(data(1001, A));
+  rig.pvm(tcp({ seq: 1040, ack: 9000, flags: SYN | ACK }));
+  assert.equal(
+    rig.pvm(tcp({ seq: 1041, ack: 9000, text: 'of a connection that the SVM does not know'.repeat(2) })),
+    0,
+  );
+  rig.commit();
+  rig.assertEmpty();
+});
+
+test('a keep-alive with a byte leaves, and what follows does, before and after the first data', () => {
+  const rig = opened();
+  assert.equal(rig.pvm(data(1000, '?')), 1);
+  rig.pvm(data(1001, A));
+  assert.equal(rig.svm(data(1001, A)), 1);
+  assert.equal(rig.pvm(data(1100, '?')), 1);
+  rig.assertEmpty();
+});
+
+test('the next connection has its own time, though segments of the last one were passed', () => {
+  const stamped = (fields: object, time: number) =>
+    tcp({ ack: 501, ...fields, options: padded(timestamps(time, 5)) });
+  const rig = opened();
+  for (const side of ['pvm', 'svm'] as const) rig[side](stamped({ seq: 1001, text: A }, 5000));
+  rig.pvm(stamped({ seq: 1101, text: B }, 5001));
+  rig.pvm(stamped({ seq: 1001, text: A }, 5200));
+  rig.pvm(stamped({ seq: 70_000, flags: SYN | ACK }, 100));
+  rig.pvm(stamped({ seq: 70_001, text: A }, 110));
+  left(rig);
+  rig.commit();
+  assert.deepEqual(
+    left(rig).map((bytes) => bytes.readUInt32BE(56)),
+    [5200, 100, 110],
+  );
+});
 
 test('nothing leaves of a flow that has diverged', () => {
   const rig = waiting();

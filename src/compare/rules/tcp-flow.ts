@@ -367,5 +367,7 @@ export class HeldTcpFlow extends HeldFlow {
     this.svmUrgentKnown = false;
     this.svmBinding = 0;
     this.windowScale = WINDOW_SCALE_MAX;
+    this.outOfStep = false;
+    this.latestTimeKnown = false;
   }
 }

@@ -144,6 +144,8 @@ export class TcpJudge {
     flow.synAgreed = true;
     flow.isn = isn;
     flow.positionAt(seqAdd(isn, 1));
+    // The SYN's own number has left: a keep-alive with a byte of garbage repeats it (RFC 9293 section 3.8.4).
+    flow.first = isn;
   }
 
   forgetConnection(): void {

@@ -142,7 +142,8 @@ export class TcpRule implements Rule {
     // After another held segment it can only leave when that one has left.
     const isHead = this.held.enqueue(id);
     if (isHead) this.advanceHead();
-    if (!isHead || flow.primary.head === id) this.leavePart(id, flow.released);
+    // Behind a SYN it may be of the next connection, of whose stream nothing is known.
+    if (isHead ? flow.primary.head === id : flow.specialHeld === 0) this.leavePart(id, flow.released);
   }
 
   secondaryFrame(
@@ -225,8 +226,9 @@ export class TcpRule implements Rule {
 
   noteCommitted(flow: FlowId, id: FrameId): void {
     const { words } = this.holding.frames;
-    if (this.flow.moveTo(flow).outOfStep) this.exit.raiseTime(id);
     const isSyn = (words[id + FLAGS] & TCP_SYN) !== 0;
+    // A SYN has the time of its own connection.
+    if (this.flow.moveTo(flow).outOfStep && !isSyn) this.exit.raiseTime(id);
     this.noteUncompared(
       words[id + FLAGS],
       words[id + SEQ] as Seq,
