@@ -1,6 +1,7 @@
 /** The client is told the lesser of both VMs' ACKs and windows (src/compare/ack-rule.ts, rules/tcp-exit.ts). */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Instant } from '../../src/units.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { ACK, internetChecksum, PSH, padded, SYN, sack, timestamps, u16 } from '../frames.ts';
 import { Rig, tcp } from './rig.ts';
@@ -198,6 +199,38 @@ test('a window that stays small is no reason for a checkpoint', () => {
   rig.pvm(ack(600, 400));
   const limits = { dataMs: 10, ackMs: 50, owedMs: 1000, secondaryMs: 100 };
   assert.equal(rig.comparator.overdue(1e9 as never, limits), null);
+});
+
+test('a window that stays closed is one: the client waits for the SVM alone', () => {
+  const limits = { dataMs: 10, ackMs: 50, owedMs: 1000, secondaryMs: 100 };
+  const overdue = (rig: Rig) => rig.comparator.overdue(rig.nowMs as Instant, limits);
+  const rig = opened();
+  rig.svm(ack(600, 0));
+  rig.pvm(ack(600, 400));
+  rig.nowMs = 999;
+  assert.equal(overdue(rig), null);
+  // It replies to the client's probes.
+  for (; overdue(rig) === null && rig.nowMs < 9999; rig.nowMs += 500) rig.svm(ack(600, 0));
+  assert.equal(rig.nowMs, 4999, 'one second after it stopped counting as alive');
+  rig.svm(ack(600, 10));
+  assert.equal(overdue(rig), null);
+  rig.pvm(ack(600, 0));
+  rig.assertEmpty();
+});
+
+test('without room to record what is owed, the client is told the window that it would not hear of later', () => {
+  const rig = new Rig(2048, 64, { owedAcksMax: 1 });
+  const to = (destinationPort: number, number: number, window: number) =>
+    tcp({ seq: VM, ack: number, window, destinationPort });
+  rig.pvm(to(1, 700, 100));
+  rig.svm(to(1, 600, 100));
+  left(rig);
+  rig.svm(to(2, 600, 0));
+  rig.pvm(to(2, 600, 400));
+  assert.deepEqual(left(rig), [told(600, 400, 'match')]);
+  rig.svm(to(3, 600, 300));
+  rig.pvm(to(3, 600, 400));
+  assert.deepEqual(left(rig), [told(600, 300, 'match')], 'nothing worth a segment is owed');
 });
 
 test('while the SVM lacks a segment, each of its ACKs reaches the client, with its SACK blocks', () => {

@@ -11,7 +11,8 @@
  * another flow, since the SVM may repeat it until the reply has come.
  *
  *   event                                    SYN of the other VM to that destination   action
- *   PVM SYN, none of the SVM in its flow     waits, settles the same                   release the PVM's, drop the SVM's
+ *   PVM SYN, none of the SVM in its flow     waits, settles the same                   release the PVM's with the lesser
+ *                                                                                      window, drop the SVM's
  *                                            none, or settles something else           wait, as for any counterpart
  *   SVM SYN, none of the PVM in its flow     waits                                     judge the PVM's oldest anew
  *   SVM repeats a lent SYN                   any                                       confirm
@@ -28,7 +29,7 @@ import type { FlowId, FrameId, Seq } from '../../units.ts';
 import { opensConnection, TCP_FIN } from '../../wire/tcp.ts';
 import { FLAGS, FLOW, type FrameQueue, NO_FLOW, NO_FRAME } from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
-import { type HeldTcpFlow, OPTIONS, SEQ, SEQ_END, SIGNED } from './tcp-flow.ts';
+import { type HeldTcpFlow, OPTIONS, SEQ, SEQ_END, SIGNED, WINDOW_SHIFT } from './tcp-flow.ts';
 import type { TcpQueue } from './tcp-queue.ts';
 
 const OPENINGS_MAX = 256;
@@ -41,6 +42,8 @@ export class Openings {
   /** TCP's cursor, which comes back to the flow where it was */
   private readonly flow: HeldTcpFlow;
   private readonly queue: TcpQueue;
+  /** of the SYN that `takeCounterpart` has dropped */
+  window = 0;
   private readonly pvm: Side = { flows: [], seqs: [] };
   private readonly svm: Side = { flows: [], seqs: [] };
 
@@ -60,6 +63,7 @@ export class Openings {
     const isSame = at >= 0 && words[flow.secondary.head + OPTIONS] === words[id + OPTIONS];
     if (isSame) {
       flow.lend(seqAdd(svm.seqs[at] as Seq, -1));
+      this.window = words[flow.secondary.head + FLAGS] >>> WINDOW_SHIFT;
       this.queue.dropSyn();
       remove(svm, at);
     }

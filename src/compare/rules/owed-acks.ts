@@ -6,9 +6,9 @@
  * as soon as the SVM has caught up, or at a commit. Repetitions of it are counted: the client must receive as many (fast
  * retransmit, RFC 5681 section 3.2).
  *
- * Those whose ACK number is owed are in a list, that whose SVM was silent for longest first: `oldestMs`. An SVM that speaks and
- * acknowledges no more for STUCK_MS_MAX counts as silent. An ACK whose window alone is owed waits for nothing that
- * must come.
+ * Those whose ACK number is owed, or any window at all, are in a list, that whose SVM was silent for longest first: `oldestMs`. An SVM
+ * that speaks and acknowledges no more for STUCK_MS_MAX counts as silent. A client that was told of some room, and is owed
+ * more, waits for nothing that must come.
  *
  * Limits: `rowsMax` rows; headers of ROW_BYTES. `write` returns NONE beyond them.
  */

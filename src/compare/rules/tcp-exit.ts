@@ -94,7 +94,7 @@ export class TcpExit {
     let toldWindow = lesserWindow(flow, ack, window);
     if (told !== ack || toldWindow !== window || flow.outOfStep) {
       if (this.begin(slab, at, length)) {
-        this.owe(told, toldWindow);
+        toldWindow = this.owe(told, toldWindow);
         this.lower(told, toldWindow);
       } else {
         invariant(told === ack, 'a segment that cannot be changed left though its ACK is ahead');
@@ -125,9 +125,9 @@ export class TcpExit {
     }
     if (!whole && !this.hasRoom()) return false;
     const told = lesserAck(flow, ack);
-    const toldWindow = lesserWindow(flow, ack, tcpWindow);
+    let toldWindow = lesserWindow(flow, ack, tcpWindow);
     const isNews = whole || this.isNews(told, toldWindow);
-    this.owe(told, toldWindow);
+    toldWindow = this.owe(told, toldWindow);
     if (!isNews) {
       holding.absorb(slab, at, length);
       return true;
@@ -159,7 +159,9 @@ export class TcpExit {
       this.releaseSvmAck(slab, at, length, ack, toldWindow);
       return;
     }
-    owed.unlist(row);
+    if (!isClosed(toldWindow, window)) owed.unlist(row);
+    else if (isNews) owed.list(row, flow.lastSeenMs);
+    else owed.noteAlive(row, flow.lastSeenMs);
     const times = owed.takeRepeats(row) + (isNews ? 1 : 0);
     for (let i = 0; i < times; i++) {
       if (this.releaseOwed(row, told, toldWindow)) continue;
@@ -246,9 +248,8 @@ export class TcpExit {
     if (!this.mayLeave(slab, at, length, ack) || !this.begin(slab, at, length)) return false;
     if (bindingOf(this.source.bytes, edit.view) !== 0 || !made.cut(this.source, payloadBytes)) return false;
     const told = lesserAck(flow, ack);
-    const toldWindow = lesserWindow(flow, ack, words[id + FLAGS] >>> WINDOW_SHIFT);
     flow.outOfStep = true;
-    this.owe(told, toldWindow);
+    const toldWindow = this.owe(told, lesserWindow(flow, ack, words[id + FLAGS] >>> WINDOW_SHIFT));
     if (!this.beginMade()) return false;
     if (seq !== edit.view.seq) edit.setSeq(seq);
     this.lower(told, toldWindow);
@@ -329,26 +330,30 @@ export class TcpExit {
     return this.owed.hasRoom(this.flow.owed, this.edit.view.payload - this.source.at);
   }
 
-  /** Records what the segment at hand says more than the client is told. */
-  private owe(told: Seq, toldWindow: number): void {
+  /**
+   * Records what the segment at hand says more than the client is told. Returns the window to tell: its own, if a client that is told
+   * less would never hear more. What the SVM then drops is acknowledged no earlier than by the SVM.
+   */
+  private owe(told: Seq, toldWindow: number): number {
     const { flow, owed, source } = this;
     const { view } = source;
     const { ack, tcpWindow } = view as { ack: Seq; tcpWindow: number };
     const isLowered = told !== ack;
     const row = flow.owed;
-    if (row !== NONE && seqBefore(ack, owed.ackOf(row))) return;
+    if (row !== NONE && seqBefore(ack, owed.ackOf(row))) return toldWindow;
     if (!isLowered && !isNarrow(toldWindow, tcpWindow)) {
       this.forgetOwed();
-      return;
+      return toldWindow;
     }
     const repeats = row !== NONE && ack === owed.ackOf(row) && tcpWindow === owed.windowOf(row);
-    if (repeats && !(isLowered && isBareAck(view, source.bytes))) return;
-    if (!this.hasRoom()) return;
+    if (repeats && !(isLowered && isBareAck(view, source.bytes))) return toldWindow;
+    if (!this.hasRoom()) return isLowered ? toldWindow : tcpWindow;
     flow.outOfStep = true;
     flow.owed = owed.write(row, flow.id, source, repeats ? 'repeated' : 'new');
     this.noteTime();
-    if (!isLowered) owed.unlist(flow.owed);
+    if (!isLowered && !isClosed(toldWindow, tcpWindow)) owed.unlist(flow.owed);
     else if (!owed.isListed(flow.owed)) owed.list(flow.owed, flow.lastSeenMs);
+    return toldWindow;
   }
 
   /** Lowers the segment at hand in place. */
@@ -424,6 +429,11 @@ export class TcpExit {
     if (!edit.begin(owed.bytes, source.at, owed.lengthOf(row), source.headerBytes)) return false;
     return this.made.cut(source, 0) && this.beginMade();
   }
+}
+
+/** Returns true if the client may send nothing, though one VM has room. */
+function isClosed(window: number, wanted: number): boolean {
+  return window === 0 && wanted > 0;
 }
 
 /** Returns true if a window is so much smaller than another that the difference is worth a segment of its own. */

@@ -105,7 +105,9 @@ export class TcpJudge {
     }
     if ((words[id + FLAGS] & SIGNED) !== 0) return this.differs('diverged-signed', NO_FRAME);
     if (flow.svmSyns === 0) {
-      if (this.openings?.takeCounterpart(id) !== true) return VERDICT.waitForBytes;
+      const { openings } = this;
+      if (openings === null || !openings.takeCounterpart(id)) return VERDICT.waitForBytes;
+      this.lowerWindow(id, openings.window);
       this.beginConnection(isn, this.exit.scaleOf(id));
       flow.svmIsn = isn;
       return VERDICT.match;
@@ -122,7 +124,7 @@ export class TcpJudge {
     const window = words[syn + FLAGS] >>> WINDOW_SHIFT;
     if ((words[syn + FLAGS] & TCP_ACK) !== 0)
       noteSvmAck(flow, words[syn + ACK] as Seq, window >>> flow.windowScale);
-    if (window < words[id + FLAGS] >>> WINDOW_SHIFT) this.exit.lowerSynWindow(id, window);
+    this.lowerWindow(id, window);
     queue.takeSyn();
     queue.adopt();
     return VERDICT.match;
@@ -134,7 +136,11 @@ export class TcpJudge {
     const { words } = this.holding.frames;
     if ((words[id + FLAGS] & TCP_ACK) === 0 || !flow.svmAckKnown) return;
     const room = (flow.svmWindow << flow.windowScale) + seqDiff(flow.svmAck, words[id + ACK] as Seq);
-    if (room < words[id + FLAGS] >>> WINDOW_SHIFT) this.exit.lowerSynWindow(id, Math.max(room, 0));
+    this.lowerWindow(id, Math.max(room, 0));
+  }
+
+  private lowerWindow(id: FrameId, window: number): void {
+    if (window < this.holding.frames.words[id + FLAGS] >>> WINDOW_SHIFT) this.exit.lowerSynWindow(id, window);
   }
 
   beginConnection(isn: Seq, windowScale: number): void {

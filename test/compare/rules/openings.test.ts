@@ -39,6 +39,20 @@ test('a SYN leaves for one from another port, whichever VM is first', () => {
   assertSettled(second, 1);
 });
 
+test('the SYN leaves with the smaller window of the two', () => {
+  const opening = (port: number, window: number) =>
+    tcp({ flags: SYN, seq: port, sourcePort: port, destinationPort: 443, window, options: MSS });
+  for (const [pvm, svm] of [
+    [60_000, 20_000],
+    [20_000, 60_000],
+  ] as const) {
+    const rig = newRig();
+    rig.pvm(opening(40000, pvm));
+    assert.equal(rig.svm(opening(40001, svm)), 1);
+    assert.deepEqual(rig.released[0].bytes, opening(40000, 20_000));
+  }
+});
+
 test('the connection continues in the PVM’s flow, where the SVM’s segments come after the reply', () => {
   const rig = newRig();
   rig.pvm(syn(40000, { seq: 1000 }));
