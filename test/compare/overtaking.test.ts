@@ -112,6 +112,25 @@ for (const [name, frame] of [
   });
 }
 
+test('a part from the middle of a held segment waits behind it, and holds up nothing', () => {
+  for (const [seq, text] of [
+    [1021, B.slice(0, 30)],
+    [1201, 'c'.repeat(20)],
+  ] as const) {
+    const rig = opened();
+    left(rig);
+    rig.pvm(data(1001, B));
+    rig.pvm(data(1101, B));
+    rig.pvm(data(1201, 'c'.repeat(100)));
+    rig.pvm(data(seq, text));
+    rig.pvm(data(1121, B.slice(0, 30)));
+    rig.svm(data(1001, B + B));
+    assert.deepEqual(left(rig).at(-1), data(1121, B.slice(0, 30)), 'before the segment that waits for more');
+    rig.svm(data(1201, 'c'.repeat(100)));
+    rig.assertEmpty();
+  }
+});
+
 test('behind a SYN, bytes at a place that the client has may be of the next connection: they wait, with no part ahead', () => {
   const rig = opened();
   rig.pvm(data(1001, A));

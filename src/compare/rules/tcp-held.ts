@@ -2,13 +2,13 @@
  * The PVM's held segments of one connection, in order of where they end in the stream: a segment can leave when both VMs have sent
  * all before its end.
  *
- * A segment is enqueued before those that end later, whenever it comes: a retransmission, or what was overtaken on its way, must
+ * A segment is enqueued before those that end later, unless what precedes it in the stream is theirs, whenever it comes: a retransmission, or what was overtaken on its way, must
  * not wait for what comes after it in the stream. SYN, RST and urgent data have their place by time: nothing passes them.
  *
  * Limits: a search for a place gives up after SCAN_MAX segments, and the segment is then the last. A TCP that sends in order never
  * has one searched for.
  */
-import { seqBefore } from '../../flow/sequence.ts';
+import { seqAtOrBefore, seqBefore } from '../../flow/sequence.ts';
 import type { FrameId, Seq } from '../../units.ts';
 import { TCP_RST, TCP_SYN, TCP_URG } from '../../wire/tcp.ts';
 import { FLAGS, NEXT, NO_FRAME } from '../held-frames.ts';
@@ -74,8 +74,12 @@ export class TcpHeld {
     return previous;
   }
 
+  /** Whether it ends before another, and can leave before it: a part out of the other's middle cannot. */
   private isBefore(id: FrameId, other: FrameId): boolean {
+    const { flow } = this;
     const { words } = this.holding.frames;
-    return seqBefore(words[id + SEQ_END] as Seq, words[other + SEQ_END] as Seq);
+    if (!seqBefore(words[id + SEQ_END] as Seq, words[other + SEQ_END] as Seq)) return false;
+    const seq = words[id + SEQ] as Seq;
+    return seqAtOrBefore(seq, flow.released) || seqAtOrBefore(seq, words[other + SEQ] as Seq);
   }
 }

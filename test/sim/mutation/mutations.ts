@@ -69,8 +69,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'retransmission-waits',
     about: 'a retransmission waits behind newer data, which wait for the client to acknowledge what it lacks',
     file: 'src/compare/rules/tcp-held.ts',
-    find: 'return seqBefore(words[id + SEQ_END] as Seq, words[other + SEQ_END] as Seq);',
-    put: 'return seqBefore(words[id + SEQ_END] as Seq, words[id + SEQ_END] as Seq) && other >= 0;',
+    find: 'if (!seqBefore(words[id + SEQ_END] as Seq, words[other + SEQ_END] as Seq)) return false;',
+    put: 'if (words[other + SEQ_END] !== 0 || words[id + SEQ_END] !== 0) return false;',
     seedsMax: 500,
   },
   {
