@@ -48,7 +48,7 @@ export class Judge {
 
   /** QEMU's object, standalone: no VM, and no timeout that could ask for a checkpoint. */
   static async qemu(name: string, program: Program, options = ''): Promise<Judge> {
-    return Judge.process(name, program.env, (paths) => [
+    const judge = await Judge.process(name, program.env, (paths) => [
       ...program.command,
       ...['-M', 'none', '-display', 'none', '-nodefaults', '-monitor', 'none'],
       ...['-chardev', `socket,id=pri,path=${paths.primary},server=on,wait=off`],
@@ -59,6 +59,9 @@ export class Judge {
       '-object',
       `colo-compare,id=c,primary_in=pri,secondary_in=sec,outdev=out,notify_dev=nd,iothread=io,compare_timeout=1000000${options}`,
     ]);
+    // QEMU drops what it releases while nobody is connected to `out`.
+    await judge.drainNotify();
+    return judge;
   }
 
   /** The command itself, with its own clock. */
@@ -240,6 +243,7 @@ function numberBytes(number: number): Buffer {
   return bytes;
 }
 
+/** A connection stands before the program has accepted it. `notify` is the last: once it replies, the program has accepted all. */
 async function connectAll(paths: Paths, complaint = () => ''): Promise<FramedSocket[]> {
   const sockets: FramedSocket[] = [];
   for (const path of [paths.primary, paths.secondary, paths.out, paths.notify]) {
