@@ -4,9 +4,9 @@ import type { CompareReport, EmitDropIn, RewriteReport } from '../dropin/events.
 import { type Endpoint, formatEndpoint, parseEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { Framing } from '../frames/frame-reader.ts';
+import type { NodeEvent } from '../observe/status.ts';
 import { QmpClient } from '../qemu/qmp.ts';
-import { eventText } from './event-text.ts';
-import { print, printJson } from './output.ts';
+import { EventPrinter } from './event-printer.ts';
 
 export const DROPIN_HELP = `
 Endpoints: unix:PATH, tcp:HOST:PORT (connect), unix-listen:PATH, tcp-listen:HOST:PORT (accept).
@@ -71,7 +71,9 @@ export async function runDropIn(
     warn?: (emit: EmitDropIn) => void;
   },
 ): Promise<void> {
-  const emit = eventPrinter(name, options.json === true ? 'json' : 'text');
+  const printer = new EventPrinter(process.stdout, options.json === true ? 'json' : 'text');
+  const numbered = numberedEvents(name);
+  const emit: EmitDropIn = (type, details) => printer.print(numbered(type, details));
   const dropIn = options.build(emit);
   options.warn?.(emit);
   const { promise: stopping, resolve: stop } = Promise.withResolvers<void>();
@@ -82,15 +84,11 @@ export async function runDropIn(
   await dropIn.start();
   emit(`${name}.started`, {});
   await stopping;
-  emit(`${name}.stopped`, await dropIn.stop());
+  await printer.end(numbered(`${name}.stopped`, await dropIn.stop()));
 }
 
-/** Prints events as a node's log does, numbered from 1. */
-function eventPrinter(node: string, format: 'json' | 'text'): EmitDropIn {
+/** Makes events as a node's log does, numbered from 1. */
+function numberedEvents(node: string): (type: string, details: object) => NodeEvent {
   let seq = 0;
-  return (type, details) => {
-    const event = { seq: ++seq, at: new Date().toISOString(), node, type, ...details };
-    if (format === 'json') printJson(event);
-    else print(eventText(event));
-  };
+  return (type, details) => ({ seq: ++seq, at: new Date().toISOString(), node, type, ...details });
 }

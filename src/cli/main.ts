@@ -21,3 +21,5 @@ for (const stream of [process.stdout, process.stderr]) {
   });
 }
 process.exitCode = await runCli(process.argv.slice(2));
+// What nobody has read by now (event-printer.ts) would keep the process alive.
+if (carriesTraffic && process.stdout.writableLength > 0) process.exit();

@@ -3,8 +3,8 @@ import { Command } from 'commander';
 import { loadNodeConfig, type NodeConfig, nodeConfigJsonSchema } from '../config/node-config.ts';
 import { ColoError } from '../error.ts';
 import type { NodeControl, NodeEvent } from '../observe/status.ts';
-import { eventText } from './event-text.ts';
-import { print, printJson } from './output.ts';
+import { EventPrinter } from './event-printer.ts';
+import { print } from './output.ts';
 
 export type NodeHooks = { onEvent?: (event: NodeEvent) => void };
 export type StartNode = (
@@ -28,8 +28,10 @@ export function nodeCommand(load: () => Promise<StartNode> = loadStartNode): Com
       }
       if (options.config === undefined) throw new ColoError('COLO_USAGE', 'which node? give -c FILE.yaml');
       const config = loadNodeConfig(options.config);
-      const onEvent = options.json === true ? printJson : (event: NodeEvent) => print(eventText(event));
+      const printer = new EventPrinter(process.stdout, options.json === true ? 'json' : 'text');
+      const onEvent = (event: NodeEvent): void => printer.print(event);
       process.exitCode = await superviseNode(await load(), config, { onEvent }, process);
+      await printer.end();
     });
 }
 

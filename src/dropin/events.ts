@@ -73,6 +73,7 @@ export type DropInEvents = {
   'qmp.down': { cause: string };
   'qmp.refused': { message: string };
   'colo.exit': { mode: string; reason: string };
+  'events.unprinted': { events: number };
 };
 
 export type EmitDropIn = <Type extends keyof DropInEvents>(type: Type, details: DropInEvents[Type]) => void;

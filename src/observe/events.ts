@@ -62,6 +62,8 @@ export type LogEvents = {
   'events.unwritten': { message: string };
   'events.resumed': { unwritten: number };
   'events.listener-failed': { message: string };
+  /** printed, not logged: cli/event-printer.ts */
+  'events.unprinted': { events: number };
 };
 
 export type EventDetails = Readonly<Record<string, unknown>>;

@@ -1,0 +1,99 @@
+/** A standard output that nobody reads: a pager that waits, a log shipper that hangs, a terminal after Ctrl+S. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { udp } from '../compare/rig.ts';
+import { tempFolder } from '../temp-folder.ts';
+import { startColo } from './colo.ts';
+import { Peer } from './dropin-process.ts';
+
+const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
+
+function lineOf(path: string): string[] {
+  const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
+  return ['compare', ...places, '--out', `unix-listen:${path}/out`, '--json'];
+}
+
+async function peersOf(t: TestContext, path: string): Promise<Peer[]> {
+  return Promise.all(
+    ['pri', 'sec', 'out'].map((name) => Peer.connectWhenThere(t, { path: join(path, name) })),
+  );
+}
+
+async function matches([primary, secondary, out]: readonly Peer[], text: string): Promise<void> {
+  primary.send(udp(text));
+  secondary.send(udp(text));
+  assert.deepEqual(await out.next(), udp(text));
+}
+
+const REPORTS = 20_000;
+
+/** Makes it print some 7 MiB. */
+async function makePrint(child: ChildProcess): Promise<void> {
+  for (let i = 0; i < REPORTS; i++) {
+    child.kill('SIGUSR2');
+    // Signals that are pending together arrive as one.
+    if (i % 4 === 0) await sleep(0);
+  }
+}
+
+test('events that nobody reads take no more than a bounded memory, and are counted', async (t) => {
+  const path = tempFolder(t);
+  const child = startColo(lineOf(path));
+  t.after(() => child.kill('SIGKILL'));
+  const peers = await peersOf(t, path);
+  await makePrint(child);
+  await matches(peers, 'unread');
+  const events: { type: string; seq: number; events?: number }[] = [];
+  createInterface(child.stdout).on('line', (line) => {
+    events.push(JSON.parse(line));
+    child.emit('event');
+  });
+  while (events.at(-1)?.type !== 'events.unprinted') await once(child, 'event');
+  const [lost] = events.filter(({ type }) => type === 'events.unprinted');
+  const printed = events.length - 1;
+  assert.ok(Buffer.byteLength(JSON.stringify(events)) < 2 * 1024 * 1024, 'no more than the bound was kept');
+  assert.equal(printed + lost.events!, lost.seq, 'each event was printed, or counted');
+  const end = once(child, 'close');
+  child.kill('SIGTERM');
+  assert.deepEqual(await end, [0, null]);
+  assert.equal(events.at(-1)?.type, 'compare.stopped');
+});
+
+test('a process whose output nobody reads ends when it is told to', async (t) => {
+  const path = tempFolder(t);
+  const child = startColo(lineOf(path));
+  t.after(() => child.kill('SIGKILL'));
+  await peersOf(t, path);
+  await makePrint(child);
+  const end = once(child, 'exit');
+  child.kill('SIGTERM');
+  assert.deepEqual(await Promise.race([end, sleep(5000, 'it still runs')]), [0, null]);
+});
+
+test('a terminal that is stopped (Ctrl+S) does not stop the traffic', async (t) => {
+  const path = tempFolder(t);
+  const pidFile = join(path, 'pid');
+  const line = [process.execPath, MAIN, ...lineOf(path)].join(' ');
+  // script(1) opens a pseudo terminal for the command; once it is stopped, nobody reads that.
+  const terminal = spawn('script', ['-qec', `echo $$ >${pidFile}; exec ${line}`, '/dev/null'], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  t.after(() => terminal.kill('SIGKILL'));
+  terminal.stdout.resume();
+  const peers = await peersOf(t, path);
+  const pid = Number(readFileSync(pidFile, 'utf8'));
+  terminal.kill('SIGSTOP');
+  for (let i = 0; i < 1000; i++) {
+    process.kill(pid, 'SIGUSR2');
+    await sleep(1);
+  }
+  const passed = await Promise.race([matches(peers, 'unread').then(() => true), sleep(3000, false)]);
+  terminal.kill('SIGCONT');
+  assert.ok(passed, 'no frame passed while the terminal was stopped');
+});
