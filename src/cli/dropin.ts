@@ -17,8 +17,8 @@ export const REPORT_SIGNAL = 'SIGUSR2';
 
 const QMP_DEADLINE_MS = 5000;
 
-export const connectQmp = (endpoint: Endpoint): Promise<QmpClient> =>
-  QmpClient.connect({ endpoint, deadlineMs: QMP_DEADLINE_MS });
+export const connectQmp = (endpoint: Endpoint, signal: AbortSignal): Promise<QmpClient> =>
+  QmpClient.connect({ endpoint, deadlineMs: QMP_DEADLINE_MS, signal });
 
 /** Throws COLO_USAGE if two places have one endpoint: they would take each other's frames, or wait for each other. */
 export function requireDistinct(places: Readonly<Record<string, Endpoint | undefined>>): void {

@@ -2,7 +2,7 @@
  * Keeps a connection to a QEMU's QMP: dials until it is there, and again when it is lost.
  *
  * A QEMU that is stopped or hangs keeps its connections and sends nothing. So it is asked for its state every
- * HEARTBEAT_MS; without a reply in REPLY_MS_MAX the connection counts as lost.
+ * HEARTBEAT_MS; without a reply in HEARTBEAT_REPLY_MS_MAX the connection counts as lost.
  */
 import type { Endpoint } from '../endpoint.ts';
 import { invariant, messageOf } from '../error.ts';
@@ -18,12 +18,15 @@ export type QmpConnection = Qmp & {
   close(): void;
 };
 
-export type ConnectQmp = (endpoint: Endpoint) => Promise<QmpConnection>;
+/** `signal` gives the attempt up. */
+export type ConnectQmp = (endpoint: Endpoint, signal: AbortSignal) => Promise<QmpConnection>;
 
 export type QmpKeeperEvents = {
   /** Called for a new connection, before any of its events. A rejection closes it. */
   up(qmp: QmpConnection): Promise<void>;
   event(qmp: QmpConnection, name: string, data: JsonObject): Promise<void>;
+  /** Queries what the user has to know; called every HEARTBEAT_MS. A rejection closes the connection. */
+  beat(qmp: QmpConnection): Promise<void>;
   /** The connection is lost, or an attempt failed: replies that were awaited will not come. */
   down(): void;
   note: EmitDropIn;
@@ -31,7 +34,8 @@ export type QmpKeeperEvents = {
 
 const RETRY_MS = 500;
 const HEARTBEAT_MS = 5000;
-const REPLY_MS_MAX = 5000;
+/** How long QEMU may take for the reply to a heartbeat. */
+export const HEARTBEAT_REPLY_MS_MAX = 5000;
 
 export class QmpKeeper {
   private readonly endpoint: Endpoint;
@@ -96,7 +100,7 @@ export class QmpKeeper {
 
   private async attempt(): Promise<QmpConnection> {
     try {
-      return await this.connect(this.endpoint);
+      return await this.connect(this.endpoint, this.closing.signal);
     } catch (cause) {
       if (!this.isClosing) this.events.down();
       throw cause;
@@ -123,7 +127,7 @@ export class QmpKeeper {
 
   private beatLater(qmp: QmpConnection): void {
     this.cancelHeartbeat = this.timers.after(HEARTBEAT_MS, () => {
-      qmp.execute('query-status', undefined, { timeoutMs: REPLY_MS_MAX }).then(
+      this.events.beat(qmp).then(
         () => {
           if (this.current === qmp) this.beatLater(qmp);
         },

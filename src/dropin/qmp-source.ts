@@ -9,13 +9,14 @@
  * mode stays `primary`, and it takes no checkpoint any more. After that command the mode is `none`.
  *
  * Failure: without a connection nothing can be asked for, and output stays held; the next connection queries where QEMU is.
- * A query that gets no reply ends the connection, so that it is repeated until it gets one.
+ * A query that gets no reply, or an impossible one, ends the connection, so that it is repeated until it gets one.
  */
 import type { Endpoint } from '../endpoint.ts';
+import { ColoError } from '../error.ts';
 import type { Timers } from '../io/clock.ts';
 import { isObject, type JsonObject, type Qmp } from '../qemu/qmp.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
-import { type ConnectQmp, type QmpConnection, QmpKeeper } from './qmp-keeper.ts';
+import { type ConnectQmp, HEARTBEAT_REPLY_MS_MAX, type QmpConnection, QmpKeeper } from './qmp-keeper.ts';
 import { coloMode, VmRunState } from './vm-run-state.ts';
 
 /** Run states of a primary that was stopped by a checkpoint or the first copy, or whose reply came too late. */
@@ -29,10 +30,8 @@ export class QmpSource implements CheckpointSource {
   constructor(endpoint: Endpoint, connect: ConnectQmp, timers: Timers, events: CheckpointEvents) {
     this.events = events;
     this.keeper = new QmpKeeper(endpoint, connect, timers, {
-      up: async (qmp) => {
-        if (await isPrimary(qmp)) events.primary();
-        else events.alone();
-      },
+      up: (qmp) => this.queryMode(qmp),
+      beat: (qmp) => this.queryMode(qmp),
       event: async (qmp, name, data) => {
         if (name === 'STOP') this.onStop(qmp);
         else if (name === 'RESUME') await this.onResume(qmp);
@@ -57,6 +56,14 @@ export class QmpSource implements CheckpointSource {
 
   async close(): Promise<void> {
     this.keeper.close();
+  }
+
+  /** Also between events: a pair that nobody saw begin would leave uncompared, and one that nobody saw end would be held. */
+  private async queryMode(qmp: Qmp): Promise<void> {
+    const mode = await coloMode(qmp, { timeoutMs: HEARTBEAT_REPLY_MS_MAX });
+    if (mode === 'primary') this.events.primary();
+    else if (mode === 'none') this.events.alone();
+    else throw new ColoError('COLO_QEMU_STATE', `this is not the primary's QEMU: its COLO mode is ${mode}`);
   }
 
   private onStop(qmp: Qmp): void {

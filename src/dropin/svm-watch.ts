@@ -14,7 +14,7 @@ import type { Endpoint } from '../endpoint.ts';
 import type { Timers } from '../io/clock.ts';
 import type { Qmp } from '../qemu/qmp.ts';
 import type { EmitDropIn } from './events.ts';
-import { type ConnectQmp, QmpKeeper } from './qmp-keeper.ts';
+import { type ConnectQmp, HEARTBEAT_REPLY_MS_MAX, QmpKeeper } from './qmp-keeper.ts';
 import { coloMode, runStatus, VmRunState } from './vm-run-state.ts';
 
 export type SvmEvents = {
@@ -46,6 +46,7 @@ export class SvmWatch {
         else if (name === 'COLO_EXIT')
           events.note('colo.exit', { mode: String(data.mode), reason: String(data.reason) });
       },
+      beat: async (qmp) => void (await runStatus(qmp, { timeoutMs: HEARTBEAT_REPLY_MS_MAX })),
       down: () => events.unchanged(),
       note: events.note,
     });

@@ -5,7 +5,7 @@
  * queried at STOP: `colo` or `finish-migrate` is a checkpoint, `paused` an operator. Failure: a reply that comes after
  * RESUME is `running`, and a refusal counts as `unknown`.
  */
-import { isObject, type Qmp } from '../qemu/qmp.ts';
+import { type ExecuteOptions, isObject, type Qmp } from '../qemu/qmp.ts';
 
 export class VmRunState {
   /** Number of stops and resumes so far. If it has changed, a reply that was awaited is out of date. */
@@ -27,13 +27,13 @@ export class VmRunState {
 }
 
 /** Resolves with QEMU's RunState, or 'unknown'. */
-export async function runStatus(qmp: Qmp): Promise<string> {
-  const reply = await qmp.execute('query-status');
+export async function runStatus(qmp: Qmp, options?: ExecuteOptions): Promise<string> {
+  const reply = await qmp.execute('query-status', undefined, options);
   return isObject(reply) && typeof reply.status === 'string' ? reply.status : 'unknown';
 }
 
 /** Resolves with QEMU's COLOMode, or 'unknown'. */
-export async function coloMode(qmp: Qmp): Promise<string> {
-  const reply = await qmp.execute('query-colo-status');
+export async function coloMode(qmp: Qmp, options?: ExecuteOptions): Promise<string> {
+  const reply = await qmp.execute('query-colo-status', undefined, options);
   return isObject(reply) && typeof reply.mode === 'string' ? reply.mode : 'unknown';
 }

@@ -17,6 +17,7 @@ function kept(qemu: FakeQemu, up: () => Promise<void> = async () => {}) {
       notified.push(name);
       if (name === 'BAD') throw new Error('not now');
     },
+    beat: async () => {},
     down: () => notified.push('down'),
     note: (type, details) => notified.push(`${type} ${Object.values(details).join()}`.trim()),
   });
