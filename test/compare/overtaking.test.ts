@@ -153,6 +153,15 @@ test('a keep-alive with a byte leaves, and what follows does, before and after t
   rig.assertEmpty();
 });
 
+test('a connection of which a keep-alive was seen first goes on with the number after it', () => {
+  const rig = new Rig();
+  for (const side of ['svm', 'pvm'] as const) rig[side](data(1000, ''));
+  rig.pvm(data(1001, A));
+  rig.svm(data(1001, A));
+  assert.deepEqual(left(rig), [data(1000, ''), data(1001, A)]);
+  rig.assertEmpty();
+});
+
 test('the next connection has its own time, though segments of the last one were passed', () => {
   const stamped = (fields: object, time: number) =>
     tcp({ ack: 501, ...fields, options: padded(timestamps(time, 5)) });

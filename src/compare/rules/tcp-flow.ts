@@ -357,6 +357,16 @@ export class HeldTcpFlow extends HeldFlow {
     this.released = seq;
   }
 
+  /**
+   * Returns true if all that is known of the connection is a bare ACK that may have been a keep-alive, which has the number before the
+   * next one (RFC 9293 section 3.8.4).
+   */
+  beganWithKeepAliveBefore(seq: Seq): boolean {
+    const { first } = this;
+    if (seq !== ((first + 1) | 0) || this.synAgreed) return false;
+    return this.released === first && this.verified === first;
+  }
+
   /** Forgets the connection; the queues and the counts of what is in them stay. */
   forgetConnection(): void {
     this.synAgreed = false;

@@ -66,6 +66,7 @@ export class TcpJudge {
       const verdict = this.judgeSyn(id);
       if (verdict !== VERDICT.match) return verdict;
     } else if (!flow.positioned) flow.positionAt(seq);
+    else if (flow.beganWithKeepAliveBefore(seq)) flow.positionAt(seq);
     else if (seq !== flow.verified && this.reachesIntoUnknown(seq, words[id + SEQ_END] as Seq))
       return VERDICT.waitForBytes;
 
