@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # Linux TCP, TCP_USER_TIMEOUT (seen on 6.18.44; Node 26.10.0 and koffi 3.3.4 make the calls)
 #
-# Most would expect: TCP_USER_TIMEOUT (tcp(7), RFC 5482) ends a connection whose peer no longer acknowledges: "the maximum amount of
-# time that transmitted data may remain unacknowledged". A peer that is alive and merely does not read for a while
-# acknowledges everything that was transmitted, and each probe of its closed window, so its connection stays: RFC 1122 (4.2.2.17)
-# asks for that.
+# Most would expect: TCP_USER_TIMEOUT (RFC 5482) ends a connection whose peer no longer acknowledges what it was sent. A peer that is
+# alive and merely does not read for a while acknowledges all of that, and each probe of its closed window, so its connection
+# stays: RFC 1122 (4.2.2.17) asks for that.
 #
-# Behaviour: since Linux 5.11 the time also runs while the window is closed ("or buffered data may remain untransmitted", says
-# tcp(7) today), and answered probes do not reset it. A process that is stopped in a debugger, or blocked for longer than the timeout
+# Behaviour: since Linux 5.11 the time also runs while the window is closed (newer pages of tcp(7) name data that wait for it),
+# and answered probes do not reset it. A process that is stopped in a debugger, or blocked for longer than the timeout
 # with data waiting for it, loses its connection (ETIMEDOUT at the sender), though its kernel replies throughout. So the
 # option cannot tell a host that has lost its power from one whose program is slow: for that look at TCP_INFO (tcpi_last_ack_recv
 # together with tcpi_retransmits and tcpi_probes).

@@ -71,11 +71,6 @@ export class TcpEdit {
     this.set32(at, time);
   }
 
-  /** Returns true if the segment reports data that arrived after `ack`, or twice. */
-  get hasSack(): boolean {
-    return findTcpOption(this.bytes, this.options, this.view.payload, TCP_OPTION.sack) !== NONE;
-  }
-
   /** Returns true if a SACK block ends after `ack`. */
   sackEndsAfter(ack: Seq): boolean {
     const sack = findTcpOption(this.bytes, this.options, this.view.payload, TCP_OPTION.sack);
