@@ -262,7 +262,7 @@ function findVm(
     'COLO_DIFF_MAC',
     candidates.length === 0
       ? "no address sends in both captures, so which frames are the VM's? give --mac, if they belong together"
-      : `which is the VM? ${candidates.map(macText).slice(0, 8).join(', ')} send in both captures; give --mac`,
+      : `which is the VM? ${candidates.map(macText).slice(0, 8).join(', ')}; give --mac`,
   );
 }
 

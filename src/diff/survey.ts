@@ -88,7 +88,11 @@ export function guessVm(primary: Survey, secondary: Survey): VmGuess {
   const both = [...primary.senders.keys()].filter(
     (mac) => primary.senders.get(mac)!.sent > 0 && (secondary.senders.get(mac)?.sent ?? 0) > 0,
   );
-  if (both.length === 1) return { mac: both[0], how: 'the only one that sends in both files' };
+  if (both.length === 1) {
+    const silent = silentServer(both[0], primary, secondary) ?? silentServer(both[0], secondary, primary);
+    if (silent !== null) return { mac: null, candidates: [both[0], silent] };
+    return { mac: both[0], how: 'the only one that sends in both files' };
+  }
   const inAll = both.filter((mac) => isInAll(primary, mac) && isInAll(secondary, mac));
   if (inAll.length === 1) return { mac: inAll[0], how: 'the only one in all unicast frames' };
   const rest = inAll.length > 0 ? inAll : both;
@@ -100,6 +104,20 @@ export function guessVm(primary: Survey, secondary: Survey): VmGuess {
   const qemus = rest.filter((mac) => Math.floor(mac / TWO_POW_24) === QEMU_PREFIX);
   if (qemus.length === 1) return { mac: qemus[0], how: "the only one with QEMU's prefix" };
   return { mac: null, candidates: rest };
+}
+
+/**
+ * Returns the address that answers connections of `common` in `file` and sends nothing in `other`: a VM that is dead there
+ * would otherwise make its client the only one that sends in both.
+ */
+function silentServer(common: MacNumber, file: Survey, other: Survey): MacNumber | null {
+  if ((file.senders.get(common)?.synAcks ?? 0) > 0 || (other.senders.get(common)?.synAcks ?? 0) > 0)
+    return null;
+  for (const [mac, { sent, synAcks }] of file.senders) {
+    const isSilent = sent > 0 && (other.senders.get(mac)?.sent ?? 0) === 0;
+    if (isSilent && synAcks > 0 && isInAll(file, mac)) return mac;
+  }
+  return null;
 }
 
 export type ClockGuess = { secondaryAheadMs: number; how: string };

@@ -122,7 +122,7 @@ test("the VM's address is given, or found, or asked for", async () => {
   }));
   await assert.rejects(compare(strangers, strangers), {
     code: 'COLO_DIFF_MAC',
-    message: /which is the VM\? 02:00:00:00:00:01, 02:00:00:00:00:02 send in both captures; give --mac/,
+    message: /which is the VM\? 02:00:00:00:00:01, 02:00:00:00:00:02; give --mac/,
   });
   await assert.rejects(compare([one[0]], [one[1]]), {
     code: 'COLO_DIFF_MAC',

@@ -48,6 +48,18 @@ test("the VM is found by its frames, its SYN-ACKs, or QEMU's prefix", () => {
   assert.deepEqual(guess([]), []);
 });
 
+test('a VM that sends nothing in one of the files does not make its client the VM', () => {
+  const syn = tcpFrame({ sourceMac: CLIENT_MAC, destinationMac: VM_MAC, flags: SYN });
+  const synAck = tcpFrame({ sourceMac: VM_MAC, destinationMac: CLIENT_MAC, flags: SYN | ACK });
+  const alive = surveyOf([
+    [0, syn],
+    [1, synAck],
+  ]);
+  const dead = surveyOf([[0, syn]]);
+  for (const found of [guessVm(alive, dead), guessVm(dead, alive)])
+    assert.deepEqual(found.mac === null ? found.candidates.map(macText) : found, [CLIENT_MAC, VM_MAC]);
+});
+
 test('a stray frame does not hide the VM', () => {
   const frames = Array.from({ length: 200 }, (_, i) =>
     to(VM_MAC, i % 2 === 0 ? CLIENT_MAC : GATEWAY, `${i}`),
