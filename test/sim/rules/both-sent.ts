@@ -6,11 +6,13 @@
  * - The end of a stream and the ACK that both VMs had reached two looks ago have left by now.
  * - A segment whose bytes clients were all sent before is a retransmission, and is not held for longer than HELD_MS_MAX.
  *
- * Not judged: a checkpoint and the time just after it, in which output waits for the commit.
+ * Not judged: a checkpoint and the time just after it, in which output waits for the commit; a node whose flow table is full, which
+ * has forgotten what clients were sent.
  */
 import { LENGTH, NO_FRAME } from '../../../src/compare/held-frames.ts';
 import type { SimHost } from '../sim-host.ts';
 import type { Phase, SimQemu } from '../sim-qemu.ts';
+import { WORLD_LIMITS } from '../world-limits.ts';
 import type { OutputCommit, Place, SentOutput } from './output-commit.ts';
 import type { Progress } from './progress.ts';
 import type { SameInput } from './same-input.ts';
@@ -89,7 +91,8 @@ export class BothSent {
     const inside = life?.node.inspect();
     if (life == null || inside?.role?.kind !== 'primary') return;
     const { slabs } = inside.parts;
-    const { frames, primary } = inside.role.path.comparator;
+    const { frames, primary, flowCount } = inside.role.path.comparator;
+    if (flowCount >= WORLD_LIMITS.flowsMax) return;
     const { words } = frames;
     const longAgoMs = life.process.now() - HELD_MS_MAX;
     for (
