@@ -37,6 +37,11 @@ export const TCP_STATE = {
 } as const;
 export type TcpState = (typeof TCP_STATE)[keyof typeof TCP_STATE];
 
+/** Both ends have sent all and closed: an RST only ends the connection (RFC 9293 section 3.10.7.4), it breaks nothing. */
+function hasBothFins(state: TcpState): boolean {
+  return state === TCP_STATE.closing || state === TCP_STATE.lastAck || state === TCP_STATE.timeWait;
+}
+
 /** What a connection needs of its stack. */
 export interface TcpHost {
   readonly port: MachinePort;
@@ -279,8 +284,7 @@ export class TcpConnection {
       if (((s.seq - this.receiver.lastAck) | 0) <= 0) this.tsRecent = s.tsVal;
     }
     if (rst) {
-      if (s.seq === this.receiver.received)
-        this.end(this.state === TCP_STATE.timeWait ? '' : 'reset by the peer');
+      if (s.seq === this.receiver.received) this.end(hasBothFins(this.state) ? '' : 'reset by the peer');
       else if (this.receiver.inWindow(s)) this.challenge(s);
       return;
     }
