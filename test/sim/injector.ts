@@ -364,10 +364,9 @@ export class Injector {
     const primary = this.scene.hosts[record.primary as Side];
     const secondary = otherOf(this.scene.hosts, primary);
     const back = this.scene.sockets.route(secondary.name, primary.name);
-    const { delayMs } = back;
-    back.delayMs += lateMs;
+    back.lateMs += lateMs;
     this.scene.loop.after(HALF_RESET_AFTER_MS, null, () => {
-      back.delayMs = delayMs;
+      back.lateMs -= lateMs;
       const untilMs = this.scene.loop.nowMs + ms;
       this.markFault(primary, ms);
       this.markFault(secondary, ms);

@@ -16,6 +16,8 @@ import type { Loop, Process } from './loop.ts';
 /** The way between two sockets, in one direction. */
 export type Route = {
   delayMs: number;
+  /** In addition, for a while: the sum of what the faults that act now have added. */
+  lateMs: number;
   jitterMs: number;
   /** No byte passes until then; bytes that wait arrive when they are retransmitted. */
   cutUntilMs: number;
@@ -26,7 +28,7 @@ export type Route = {
 };
 
 export function newRoute(delayMs: number, jitterMs: number): Route {
-  return { delayMs, jitterMs, cutUntilMs: 0, rate: Number.POSITIVE_INFINITY, busyUntilMs: 0 };
+  return { delayMs, lateMs: 0, jitterMs, cutUntilMs: 0, rate: Number.POSITIVE_INFINITY, busyUntilMs: 0 };
 }
 
 export type Host = {
@@ -302,7 +304,7 @@ export class SimSocket implements KernelStream {
     const { route, loop, die, flights } = this;
     const startMs = Math.max(loop.nowMs, route.busyUntilMs);
     const jitterMs = die.next() * route.jitterMs;
-    this.lastArrivalMs = Math.max(this.lastArrivalMs, startMs + route.delayMs + jitterMs);
+    this.lastArrivalMs = Math.max(this.lastArrivalMs, startMs + (route.delayMs + route.lateMs) + jitterMs);
     flights.push({ sentMs: loop.nowMs, atMs: this.lastArrivalMs, bytes });
     if (flights.length === 1) loop.at(this.lastArrivalMs, null, this.land);
   }

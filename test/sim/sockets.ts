@@ -98,7 +98,8 @@ export class Sockets {
             syn(nth + 1);
             return;
           }
-          this.loop.after(there.delayMs + back.delayMs, owner, () => {
+          const delayMs = there.delayMs + there.lateMs + back.delayMs + back.lateMs;
+          this.loop.after(delayMs, owner, () => {
             const listener = this.tcp.get(`${endpoint.host}:${endpoint.port}`);
             if (listener !== undefined && !listener.host.up) syn(nth + 1);
             else if (listener === undefined || !listener.owner.alive) fail('ECONNREFUSED');

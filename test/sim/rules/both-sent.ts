@@ -7,7 +7,8 @@
  * - A segment whose bytes clients were all sent before is a retransmission, and is not held for longer than HELD_MS_MAX.
  *
  * Not judged: a checkpoint and the time just after it, in which output waits for the commit; a node whose flow table is full, which
- * has forgotten what clients were sent.
+ * has forgotten what clients were sent, and which SYNs have matched: a repeated SYN of the SVM then seems to begin a connection
+ * of which the PVM has sent no SYN, and the PVM's segments wait.
  */
 import { LENGTH, NO_FRAME } from '../../../src/compare/held-frames.ts';
 import type { SimHost } from '../sim-host.ts';
@@ -91,8 +92,7 @@ export class BothSent {
     const inside = life?.node.inspect();
     if (life == null || inside?.role?.kind !== 'primary') return;
     const { slabs } = inside.parts;
-    const { frames, primary, flowCount } = inside.role.path.comparator;
-    if (flowCount >= WORLD_LIMITS.flowsMax) return;
+    const { frames, primary } = inside.role.path.comparator;
     const { words } = frames;
     const longAgoMs = life.process.now() - HELD_MS_MAX;
     for (
@@ -110,7 +110,7 @@ export class BothSent {
     if (text !== null) this.scene.journal.violation('both have sent', `${host.side}: ${text}`);
   }
 
-  /** The pair is protected, no fault and no checkpoint was near, and the network has taken all that was released. */
+  /** The pair is protected, no fault and no checkpoint was near, all that was released is out, and no flow is forgotten. */
   private isQuiet(host: SimHost): boolean {
     const { phase, atMs } = this.checkpoint;
     return (
@@ -118,7 +118,14 @@ export class BothSent {
       atMs < this.scene.loop.nowMs - AFTER_CHECKPOINT_MS &&
       this.progress.isCalm(CALM_MS) &&
       this.progress.isProtected &&
-      host.life?.audit.releasedBytes === 0
+      host.life?.audit.releasedBytes === 0 &&
+      !isTableFull(host)
     );
   }
+}
+
+/** A flow has been forgotten for a new one, or the next new one is about to have one forgotten. */
+function isTableFull({ life }: SimHost): boolean {
+  const role = life?.node.inspect()?.role;
+  return role?.kind === 'primary' && role.path.comparator.flowCount >= WORLD_LIMITS.flowsMax;
 }
