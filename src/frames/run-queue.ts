@@ -8,10 +8,11 @@
  */
 
 import { invariant } from '../error.ts';
-import type { SlabId } from '../units.ts';
+import { NONE, type SlabId } from '../units.ts';
 import { writeI32 } from '../wire/bytes.ts';
 import { type Framing, prefixBytesOf } from './frame-reader.ts';
-import { NO_SLAB, type SlabPool } from './slabs.ts';
+import { OwnSlab } from './own-slab.ts';
+import type { SlabPool } from './slabs.ts';
 
 export class RunQueue {
   readonly slabs: SlabPool;
@@ -20,9 +21,7 @@ export class RunQueue {
   private readonly runBytesMax: number;
   private readonly prefixBytes: number;
   private readonly frameBytesMin: number;
-  /** the slab that frames are padded in, and how much of it is used */
-  private padSlab: SlabId = NO_SLAB;
-  private padAt = 0;
+  private readonly padded: OwnSlab;
   private slabIds: SlabId[] = [];
   private starts: number[] = [];
   private ends: number[] = [];
@@ -33,6 +32,7 @@ export class RunQueue {
   constructor(slabs: SlabPool, runBytesMax: number, framing: Framing = 'plain', frameBytesMin = 0) {
     invariant(frameBytesMin === 0 || framing === 'plain', 'frames with a virtio-net header are not padded');
     this.slabs = slabs;
+    this.padded = new OwnSlab(slabs);
     this.frameBytesMin = frameBytesMin;
     this.prefixBytes = prefixBytesOf(framing);
     this.runBytesMax = runBytesMax;
@@ -44,9 +44,9 @@ export class RunQueue {
 
   /** Adds the frame at (slab, at, length), whose prefix lies before it. A run keeps its first frame's `tag`. */
   push(slab: SlabId, at: number, length: number, tag = 0): void {
-    if (length < this.frameBytesMin && this.pad(slab, at, length)) {
-      this.append(this.padSlab, this.padAt - this.frameBytesMin, this.frameBytesMin, tag);
-    } else this.append(slab, at, length, tag);
+    const padded = length < this.frameBytesMin ? this.pad(slab, at, length) : NONE;
+    if (padded === NONE) this.append(slab, at, length, tag);
+    else this.append(this.padded.slab, padded, this.frameBytesMin, tag);
   }
 
   private append(slab: SlabId, at: number, length: number, tag: number): void {
@@ -115,23 +115,19 @@ export class RunQueue {
 
   clear(): void {
     this.drain((slab) => this.slabs.unref(slab));
+    this.padded.clear();
   }
 
-  /** Copies a frame to the end of the slab for padding, and fills it up. Returns false if there is no room. */
-  private pad(slab: SlabId, at: number, length: number): boolean {
-    const { slabs, prefixBytes, frameBytesMin } = this;
-    if (this.padSlab === NO_SLAB || this.padAt + prefixBytes + frameBytesMin > slabs.slabBytes) {
-      if (this.padSlab !== NO_SLAB) slabs.unref(this.padSlab);
-      this.padSlab = slabs.acquire();
-      this.padAt = 0;
-      if (this.padSlab === NO_SLAB) return false;
-    }
-    const bytes = slabs.buffer(this.padSlab);
-    const from = this.padAt + prefixBytes;
-    this.padAt = from + frameBytesMin;
-    writeI32(bytes, from - prefixBytes, frameBytesMin);
-    slabs.buffer(slab).copy(bytes, from, at, at + length);
-    bytes.fill(0, from + length, this.padAt);
-    return true;
+  /** Copies a frame to the slab for padding, and fills it up. Returns its offset there, or NONE if there is no room. */
+  private pad(slab: SlabId, at: number, length: number): number {
+    const { slabs, padded, prefixBytes, frameBytesMin } = this;
+    const start = padded.take(prefixBytes + frameBytesMin);
+    if (start === NONE) return NONE;
+    const bytes = slabs.buffer(padded.slab);
+    const to = start + prefixBytes;
+    writeI32(bytes, start, frameBytesMin);
+    slabs.buffer(slab).copy(bytes, to, at, at + length);
+    bytes.fill(0, to + length, to + frameBytesMin);
+    return to;
   }
 }

@@ -123,6 +123,7 @@ test('a NIC that is not virtio gets no short frame: both VMs the same, silent in
   );
   pair.settle();
   assert.deepEqual(pair.svm.receivedFrames(), [inFull[2]]);
+  pair.assertNoLeak();
 });
 
 test('input that the link brings before the own uplink is not delivered twice', () => {

@@ -139,6 +139,8 @@ test('a short frame is filled up with zeros where a minimum is given; it and its
   assert.deepEqual(drainedBytes(pool, runs), Buffer.concat(all));
   assert.deepEqual(pool.buffer(slab), before);
   assert.equal(pool.inUse, 1, 'the slab for padding');
+  runs.clear();
+  assert.equal(pool.inUse, 0);
 });
 
 test('slabs for padding are used again, and what an earlier frame left there is not sent', () => {

@@ -6,24 +6,29 @@
  *
  * Limits: one slab. `cut` returns false if the pool has none.
  */
-import { type Framing, prefixBytesOf } from '../../frames/frame-reader.ts';
+import { type Framing, LENGTH_PREFIX_BYTES, prefixBytesOf } from '../../frames/frame-reader.ts';
+import { OwnSlab } from '../../frames/own-slab.ts';
 import { NO_SLAB, type SlabPool } from '../../frames/slabs.ts';
-import type { SlabId } from '../../units.ts';
+import { NONE, type SlabId } from '../../units.ts';
 import { writeI32 } from '../../wire/bytes.ts';
 import { cutSegment, type ParsedFrame } from '../../wire/tcp-cut.ts';
 
 export class MadeFrames {
-  /** where the last one is */
-  slab: SlabId = NO_SLAB;
+  /* Where the last one is in `slab`. */
   at = 0;
   length = 0;
   private readonly slabs: SlabPool;
   private readonly prefixBytes: number;
-  private filled = 0;
+  private readonly own: OwnSlab;
 
   constructor(slabs: SlabPool, framing: Framing) {
     this.slabs = slabs;
     this.prefixBytes = prefixBytesOf(framing);
+    this.own = new OwnSlab(slabs);
+  }
+
+  get slab(): SlabId {
+    return this.own.slab;
   }
 
   get ownSlabs(): 0 | 1 {
@@ -33,24 +38,17 @@ export class MadeFrames {
   /** Makes a frame with the first `payloadBytes` of a segment. */
   cut(frame: ParsedFrame, payloadBytes: number): boolean {
     const { slabs, prefixBytes } = this;
-    const bytesMax = prefixBytes + frame.view.payload + payloadBytes - frame.at;
-    if (this.slab === NO_SLAB || this.filled + bytesMax > slabs.slabBytes) {
-      this.clear();
-      this.slab = slabs.acquire();
-      if (this.slab === NO_SLAB || bytesMax > slabs.slabBytes) return false;
-    }
+    const start = this.own.take(prefixBytes + frame.view.payload + payloadBytes - frame.at);
+    if (start === NONE) return false;
     const bytes = slabs.buffer(this.slab);
-    this.at = this.filled + prefixBytes;
+    this.at = start + prefixBytes;
     this.length = cutSegment(frame, payloadBytes, bytes, this.at);
-    writeI32(bytes, this.filled, this.length);
-    if (prefixBytes > 4) writeI32(bytes, this.at - 4, frame.headerBytes);
-    this.filled = this.at + this.length;
+    writeI32(bytes, start, this.length);
+    if (prefixBytes > LENGTH_PREFIX_BYTES) writeI32(bytes, start + LENGTH_PREFIX_BYTES, frame.headerBytes);
     return true;
   }
 
   clear(): void {
-    if (this.slab !== NO_SLAB) this.slabs.unref(this.slab);
-    this.slab = NO_SLAB;
-    this.filled = 0;
+    this.own.clear();
   }
 }
