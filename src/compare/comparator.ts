@@ -132,8 +132,7 @@ export class Comparator {
 
   /** Returns the key of the flow in which the SVM has been silent for longest about an ACK that is owed, or null. */
   oldestOwedKey(): Int32Array | null {
-    const flow = this.tcp.exit.owed.oldestFlow();
-    return flow === NO_FLOW ? null : this.holding.keyOf(flow);
+    return this.holding.keyOf(this.tcp.exit.owed.oldestFlow());
   }
 
   /** Slabs that no frame of a VM is in. */
@@ -268,14 +267,16 @@ export class Comparator {
 
   /** Returns which side has held output for longer than `limits`, or null. */
   overdue(nowMs: Instant, limits: WaitLimits): Overdue {
-    const overdue = this.holding.overdue(nowMs, limits);
-    if (overdue === null && this.owedMs(nowMs) >= limits.owedMs) return 'wait-primary';
-    return overdue;
+    const { holding } = this;
+    const overdue = holding.overdue(nowMs, limits);
+    if (overdue !== null || this.owedMs(nowMs) < limits.owedMs) return overdue;
+    holding.overdueFlow = this.tcp.exit.owed.oldestFlow();
+    return 'wait-primary';
   }
 
-  /** Right after `overdue` returned a reason: returns the key of the frame's flow, or null if it has none. */
+  /** Right after `overdue` returned a reason: returns the key of the flow that waits, or null if the frame has none. */
   overdueFlow(): Int32Array | null {
-    return this.holding.overdueFlow();
+    return this.holding.keyOf(this.holding.overdueFlow);
   }
 
   /** Returns how long the oldest held PVM frame has waited. */

@@ -94,8 +94,8 @@ export class Holding {
   /** an SVM frame found no flow: its PVM counterpart is only released by a commit */
   private svmFlowless = false;
   private shareReached = false;
-  /** the frame of which `overdue` spoke last */
-  private overdueId: FrameId = NO_FRAME;
+  /** flow of the frame for which `overdue` returned a reason last; NO_FLOW if it has none */
+  overdueFlow: FlowId = NO_FLOW;
 
   constructor(slabs: SlabPool, sink: ComparatorSink, hashSeed: number, limits: Limits) {
     this.limits = limits;
@@ -346,21 +346,13 @@ export class Holding {
       const age = nowMs - frames.since(id);
       if (age < limits.dataMs) break;
       if (frames.words[id + WAITS] !== WAITS_FOR.bytes && age < limits.ackMs) continue;
-      this.overdueId = id;
+      this.overdueFlow = frames.words[id + FLOW] as FlowId;
       return 'wait-primary';
     }
     const oldest = this.secondary.oldest;
     if (oldest === NO_FRAME || nowMs - frames.since(oldest) < limits.secondaryMs) return null;
-    this.overdueId = oldest;
+    this.overdueFlow = frames.words[oldest + FLOW] as FlowId;
     return 'wait-secondary';
-  }
-
-  /** Right after `overdue` returned a reason: returns the key of the frame's flow, or null if it has none. */
-  overdueFlow(): Int32Array | null {
-    const flow = this.overdueId === NO_FRAME ? NO_FLOW : (this.frames.words[this.overdueId + FLOW] as FlowId);
-    if (flow === NO_FLOW) return null;
-    this.table.readKey(flow, this.key);
-    return this.key;
   }
 
   /** Returns how long the oldest held PVM frame has waited. */
@@ -427,8 +419,9 @@ export class Holding {
     return haveOneDestination(this.key, this.otherKey);
   }
 
-  /** Returns the key of a flow; it is void after the next call that finds one. */
-  keyOf(id: FlowId): Int32Array {
+  /** Returns the key of a flow, or null for NO_FLOW; it is void after the next call that finds one. */
+  keyOf(id: FlowId): Int32Array | null {
+    if (id === NO_FLOW) return null;
     this.table.readKey(id, this.key);
     return this.key;
   }
