@@ -40,9 +40,8 @@ export function bindingOf(bytes: Uint8Array, packet: PacketView): number {
   return bindingOptions(bytes, at, packet.payload);
 }
 
-/** Returns true if two held segments bind their peer to nothing, or to the same with the same sequence numbers. */
+/** Of two held segments of which at least one binds its peer: returns true if both do, to the same with the same sequence numbers. */
 export function bindAlike(words: Int32Array, id: FrameId, other: FrameId): boolean {
-  if (((words[id + FLAGS] | words[other + FLAGS]) & BINDING) === 0) return true;
   return (
     ((words[id + FLAGS] ^ words[other + FLAGS]) & BINDING) === 0 &&
     words[id + OPTIONS] === words[other + OPTIONS] &&

@@ -90,6 +90,10 @@ export class TcpExit {
   /** A PVM segment leaves, for which `mayLeave` is true: lowers it in place, and records what the client is told. */
   tell(slab: SlabId, at: number, length: number, ack: Seq, window: number): void {
     const { flow } = this;
+    if (window <= flow.svmWindow && !flow.outOfStep && ackMayLeave(flow, ack)) {
+      releaseAck(this.holding, flow, ack, window);
+      return;
+    }
     const told = lesserAck(flow, ack);
     let toldWindow = lesserWindow(flow, ack, window);
     if (told !== ack || toldWindow !== window || flow.outOfStep) {

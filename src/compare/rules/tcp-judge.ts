@@ -66,9 +66,10 @@ export class TcpJudge {
       const verdict = this.judgeSyn(id);
       if (verdict !== VERDICT.match) return verdict;
     } else if (!flow.positioned) flow.positionAt(seq);
-    else if (flow.beganWithKeepAliveBefore(seq)) flow.positionAt(seq);
-    else if (seq !== flow.verified && this.reachesIntoUnknown(seq, words[id + SEQ_END] as Seq))
-      return VERDICT.waitForBytes;
+    else if (seq !== flow.verified) {
+      if (flow.beganWithKeepAliveBefore(seq)) flow.positionAt(seq);
+      else if (this.reachesIntoUnknown(seq, words[id + SEQ_END] as Seq)) return VERDICT.waitForBytes;
+    }
 
     const verdict = this.verify(id);
     if (verdict !== VERDICT.match) return verdict;
@@ -79,14 +80,16 @@ export class TcpJudge {
       const urgent = this.judgeUrgent(id);
       if (urgent !== VERDICT.match) return urgent;
     }
-    return (flags & TCP_ACK) === 0 || this.mayAcknowledge(id) ? VERDICT.match : VERDICT.waitForAck;
+    if ((flags & TCP_ACK) === 0 || ackMayLeave(flow, words[id + ACK] as Seq)) return VERDICT.match;
+    return this.mayBeLowered(id) ? VERDICT.match : VERDICT.waitForAck;
   }
 
-  private mayAcknowledge(id: FrameId): boolean {
+  /** Whether a segment whose ACK is ahead of the SVM's may leave with a lesser one. */
+  private mayBeLowered(id: FrameId): boolean {
     const { words } = this.holding.frames;
-    const ack = words[id + ACK] as Seq;
     // What a SYN acknowledges was settled before the first ACK.
-    if ((words[id + FLAGS] & TCP_SYN) !== 0) return ackMayLeave(this.flow, ack);
+    if ((words[id + FLAGS] & TCP_SYN) !== 0) return false;
+    const ack = words[id + ACK] as Seq;
     return this.exit.mayLeave(words[id + SLAB] as SlabId, words[id + AT], words[id + LENGTH], ack);
   }
 
@@ -182,7 +185,8 @@ export class TcpJudge {
       if (seqBefore(flow.verified, seq)) return VERDICT.waitForBytes;
       const other = this.queue.covering(flow.verified);
       if (other === NO_FRAME) return VERDICT.waitForBytes;
-      if (!bindAlike(words, id, other)) return this.differs('diverged-flags', other);
+      const binds = ((words[id + FLAGS] | words[other + FLAGS]) & BINDING) !== 0;
+      if (binds && !bindAlike(words, id, other)) return this.differs('diverged-flags', other);
       const skip = seqDiff(flow.verified, seq);
       const otherSkip = seqDiff(flow.verified, words[other + SEQ] as Seq);
       const left = words[id + PAYLOAD_BYTES] - skip;

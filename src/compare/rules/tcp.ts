@@ -292,7 +292,8 @@ export class TcpRule implements Rule {
     words[id + SEQ] = packet.seq;
     words[id + SEQ_END] = (packet.seq + packet.seqLength) | 0;
     words[id + ACK] = packet.ack;
-    const binding = bindingOf(bytes, packet);
+    const hasOptions = packet.payload - packet.l4 > TCP.headerBytesMin;
+    const binding = hasOptions ? bindingOf(bytes, packet) : 0;
     words[id + OPTIONS] = binding;
     if (binding !== 0 && (packet.tcpFlags & TCP_SYN) === 0) words[id + FLAGS] |= BINDING;
   }
@@ -311,13 +312,15 @@ export class TcpRule implements Rule {
     const { words } = holding.frames;
     while (flow.primary.head !== NO_FRAME && !flow.diverged) {
       const id = flow.primary.head;
-      const repeats = flow.clientHas(
-        words[id + FLAGS],
-        words[id + SEQ],
-        words[id + SEQ_END],
-        // It leaves with no more than that.
-        flow.svmAckKnown ? lesserAck(flow, words[id + ACK] as Seq) : words[id + ACK],
-      );
+      const repeats =
+        seqAtOrBefore(words[id + SEQ_END] as Seq, flow.released) &&
+        flow.clientHas(
+          words[id + FLAGS],
+          words[id + SEQ],
+          words[id + SEQ_END],
+          // It leaves with no more than that.
+          flow.svmAckKnown ? lesserAck(flow, words[id + ACK] as Seq) : words[id + ACK],
+        );
       const verdict = this.judge.judge(id);
       if (verdict !== VERDICT.match) {
         this.keepHeld(id, verdict);
@@ -328,7 +331,7 @@ export class TcpRule implements Rule {
       if (repeats) holding.releaseRepeated(flow.primary);
       else holding.releaseHead(flow.primary);
     }
-    this.exit.endOutOfStep();
+    if (flow.outOfStep) this.exit.endOutOfStep();
   }
 
   /** A segment waits: if it begins with bytes that both VMs have sent, lets those before `end` out by themselves. */
@@ -346,8 +349,8 @@ export class TcpRule implements Rule {
   /** Returns true if an SVM segment says what it has said before, and the client does not have all of it. */
   private repeatsVerified(packet: PacketView): boolean {
     const { flow } = this;
+    if (flow.verified === flow.released || packet.payloadBytes === 0 || !flow.positioned) return false;
     const end = seqAdd(packet.seq as Seq, packet.seqLength);
-    if (!flow.positioned || packet.payloadBytes === 0 || flow.verified === flow.released) return false;
     return seqAtOrBefore(end, flow.verified) && seqBefore(flow.released, end);
   }
 
