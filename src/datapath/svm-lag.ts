@@ -19,44 +19,38 @@ type Lists = { readonly frames: HeldFrames; readonly primary: ArrivalList; reado
 /** Milliseconds; negative: the SVM is ahead. Null without a sample. */
 export type Lag = { p50: number | null; p99: number | null };
 
+/** Of one VM: the frame that has been held longest, and since when. A row that is used again has another time. */
+type Oldest = { readonly list: ArrivalList; readonly sign: 1 | -1; frame: FrameId; sinceMs: number };
+
 export class SvmLag {
-  private readonly lists: Lists;
+  private readonly frames: HeldFrames;
   private readonly samples = new Float64Array(LAG_SAMPLES);
   private count = 0;
-  private pvmFrame: FrameId = NO_FRAME;
-  private pvmSinceMs = 0;
-  private svmFrame: FrameId = NO_FRAME;
-  private svmSinceMs = 0;
+  private readonly pvm: Oldest;
+  private readonly svm: Oldest;
 
-  constructor(lists: Lists) {
-    this.lists = lists;
+  constructor({ frames, primary, secondary }: Lists) {
+    this.frames = frames;
+    this.pvm = { list: primary, sign: 1, frame: NO_FRAME, sinceMs: 0 };
+    this.svm = { list: secondary, sign: -1, frame: NO_FRAME, sinceMs: 0 };
   }
 
   /** A batch of either VM's frames has been compared. */
   batchEnd(nowMs: Instant): void {
-    const { frames, primary, secondary } = this.lists;
-    if (primary.oldest !== this.pvmFrame) {
-      if (this.pvmFrame !== NO_FRAME) this.add(nowMs - this.pvmSinceMs);
-      this.pvmFrame = primary.oldest;
-      this.pvmSinceMs = primary.oldest === NO_FRAME ? 0 : frames.since(primary.oldest);
-    }
-    if (secondary.oldest !== this.svmFrame) {
-      if (this.svmFrame !== NO_FRAME) this.add(this.svmSinceMs - nowMs);
-      this.svmFrame = secondary.oldest;
-      this.svmSinceMs = secondary.oldest === NO_FRAME ? 0 : frames.since(secondary.oldest);
-    }
+    this.follow(this.pvm, nowMs);
+    this.follow(this.svm, nowMs);
   }
 
   /** The PVM's output is overdue, and a checkpoint is due. */
   overdue(nowMs: Instant): void {
-    const { frames, primary } = this.lists;
-    if (primary.oldest !== NO_FRAME) this.add(nowMs - frames.since(primary.oldest));
+    const { oldest } = this.pvm.list;
+    if (oldest !== NO_FRAME) this.add(nowMs - this.frames.since(oldest));
   }
 
   /** A commit has ended all waits, or the pair is over. */
   forget(): void {
-    this.pvmFrame = NO_FRAME;
-    this.svmFrame = NO_FRAME;
+    this.pvm.frame = NO_FRAME;
+    this.svm.frame = NO_FRAME;
   }
 
   /** Of the last LAG_SAMPLES samples. */
@@ -64,6 +58,15 @@ export class SvmLag {
     const sorted = this.samples.slice(0, Math.min(this.count, LAG_SAMPLES)).sort();
     const at = (q: number) => sorted[Math.ceil(q * sorted.length) - 1] ?? null;
     return { p50: at(0.5), p99: at(0.99) };
+  }
+
+  private follow(one: Oldest, nowMs: Instant): void {
+    const { oldest } = one.list;
+    const sinceMs = oldest === NO_FRAME ? 0 : this.frames.since(oldest);
+    if (oldest === one.frame && sinceMs === one.sinceMs) return;
+    if (one.frame !== NO_FRAME) this.add(one.sign * (nowMs - one.sinceMs));
+    one.frame = oldest;
+    one.sinceMs = sinceMs;
   }
 
   private add(ms: number): void {

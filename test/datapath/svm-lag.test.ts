@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LAG_SAMPLES } from '../../src/datapath/svm-lag.ts';
+import { LAG_SAMPLES, SvmLag } from '../../src/datapath/svm-lag.ts';
 import type { Instant } from '../../src/units.ts';
+import { Rig, udp } from '../compare/rig.ts';
 import { TwoPaths } from './two-paths.ts';
 
 function protectedPair(): TwoPaths {
@@ -61,6 +62,24 @@ test('several frames that wait give one sample for each batch that releases the 
   pair.svm.send('3');
   pair.settle();
   assert.deepEqual(pair.primary.lag.quantiles(), { p50: 3, p99: 11 });
+});
+
+test('a frame in the row of the one that was oldest before is another one, with a wait of its own', () => {
+  const rig = new Rig();
+  const lag = new SvmLag(rig.comparator);
+  const batchEnd = () => lag.batchEnd(rig.nowMs as Instant);
+  rig.pvm(udp('first'));
+  batchEnd();
+  rig.nowMs = 10;
+  rig.svm(udp('first'));
+  rig.svm(udp('in the row of its counterpart', 9));
+  rig.pvm(udp('second'));
+  batchEnd();
+  assert.deepEqual(lag.quantiles(), { p50: 10, p99: 10 });
+  rig.nowMs = 12;
+  rig.svm(udp('second'));
+  batchEnd();
+  assert.deepEqual(lag.quantiles(), { p50: 2, p99: 10 });
 });
 
 test('released frames are counted by their cause, and the counts add up', () => {
