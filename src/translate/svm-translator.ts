@@ -329,17 +329,20 @@ export class SvmTranslator {
   /** Learns from a client's segment with ACK, to the name `found` or NONE. Returns the name that the segment is to. */
   private learnFromAck(bytes: Uint8Array, found: number): number {
     if (found !== NONE && this.pvm.state(found) !== SYN.unknown) return found;
-    const { segment } = this.mapping;
-    const { view } = segment;
+    const { view } = this.mapping.segment;
     const isn = ((view.ack - 1) | 0) as Seq;
-    const option = segment.timestamps(bytes);
-    const ts = option === NONE ? null : readI32(bytes, option + TCP_TIMESTAMPS.echo);
-    if (this.repliesToSyn(view)) return this.learnPvmOpening(found, isn, ts);
+    if (this.repliesToSyn(view)) return this.learnPvmOpening(found, isn, this.echoedTime(bytes));
     // Only the first segment gives the ISN: later ones acknowledge more.
     const isFirst = (view.tcpFlags & (TCP_SYN | TCP_RST)) === 0 && this.svm.isUnpaired(found);
     if (isFirst && this.opened[found] === 0 && ((view.seq - 1) | 0) === this.clientIsn[found])
-      this.learnPvm(found, found, isn, ts);
+      this.learnPvm(found, found, isn, this.echoedTime(bytes));
     return found;
+  }
+
+  /** Returns the VM's time (TSval) that a client's segment echoes, or null. */
+  private echoedTime(bytes: Uint8Array): number | null {
+    const option = this.mapping.segment.timestamps(bytes);
+    return option === NONE ? null : readI32(bytes, option + TCP_TIMESTAMPS.echo);
   }
 
   /** Returns true for a client's SYN-ACK, and, without lessons, for the RST by which it refuses a connection. */
@@ -394,10 +397,8 @@ export class SvmTranslator {
   }
 
   private noteEcho(bytes: Uint8Array, vm: number): void {
-    const { segment } = this.mapping;
-    const option = segment.timestamps(bytes);
-    if (option === NONE) return;
-    const echo = readI32(bytes, option + TCP_TIMESTAMPS.echo);
+    const echo = this.echoedTime(bytes);
+    if (echo === null) return;
     if (this.hasEcho[vm] === 0 || seqBefore(this.echoed[vm], echo)) this.echoed[vm] = echo;
     this.hasEcho[vm] = 1;
   }
