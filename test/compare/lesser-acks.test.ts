@@ -3,7 +3,18 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Instant } from '../../src/units.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
-import { ACK, internetChecksum, PSH, padded, SYN, sack, timestamps, u16 } from '../frames.ts';
+import {
+  ACK,
+  CLIENT_ADDRESS,
+  internetChecksum,
+  PSH,
+  padded,
+  SYN,
+  sack,
+  timestamps,
+  u16,
+  VM_ADDRESS,
+} from '../frames.ts';
 import { Rig, tcp } from './rig.ts';
 
 const VM = 1001;
@@ -62,6 +73,16 @@ test('an upload of which the SVM lacks the end: the client hears what both have'
   const rest = { ...told(2001, 1000, 'made'), seq: VM + 6 };
   assert.deepEqual(left(rig), [rest, rest, rest], 'as often as the PVM has said it');
   rig.assertConfirmed(4);
+  rig.assertEmpty();
+});
+
+test('of many repetitions the client hears enough to know of a loss, and no more', () => {
+  const rig = opened();
+  rig.svm(ack(1501));
+  for (let i = 0; i < 100; i++) rig.pvm(ack(2001));
+  left(rig);
+  rig.svm(ack(2001));
+  assert.equal(left(rig).length, 17);
   rig.assertEmpty();
 });
 
@@ -325,6 +346,24 @@ test('with no room for what is owed, a segment waits until it can leave whole', 
   );
   rig.svm(tcp({ seq: VM + 4, ack: 700, destinationPort: 1 }));
   rig.assertEmpty();
+});
+
+test('a segment whose headers are too long to be kept waits until it can leave whole', () => {
+  for (const [eights, leaves] of [
+    [14, 1],
+    [15, 0],
+  ]) {
+    const rig = new Rig();
+    const options = { type: 60, bytes: [eights - 1, 1, 8 * eights - 4, ...Array(8 * eights - 4).fill(0)] };
+    const addresses = { version: 6 as const, source: VM_ADDRESS[6], destination: CLIENT_ADDRESS[6] };
+    const segment = (number: number, text: string) =>
+      tcp({ ...addresses, seq: VM, ack: number, text, extensions: [options] });
+    rig.pvm(segment(700, 'data'));
+    assert.equal(rig.svm(segment(600, 'data')), leaves, `${54 + 8 * eights + 20} bytes`);
+    rig.svm(tcp({ ...addresses, seq: VM + 4, ack: 700 }));
+    assert.equal(rig.released.length, leaves + 1);
+    rig.assertEmpty();
+  }
 });
 
 test('an ACK that is made has the latest time that has left, as every later one has', () => {

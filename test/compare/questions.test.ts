@@ -154,6 +154,34 @@ test('a guest that looks through its network asks at most twenty times a second'
   rig.assertEmpty();
 });
 
+const TARGETS = Array.from({ length: 65 }, (_, i) => arp({ target: `10.0.3.${i}` }));
+
+test('more questions than 64 do not wait at once: the rest is dropped, and the SVM will repeat it', () => {
+  const rig = new Rig();
+  for (const frame of TARGETS) rig.svm(frame);
+  assert.deepEqual(rig.confirmed, [64]);
+  assert.equal(rig.comparator.questionsWaiting, 64);
+  after(rig, 50);
+  assert.deepEqual(
+    rig.released.map(({ bytes }) => bytes),
+    TARGETS.slice(0, 20),
+  );
+  rig.assertConfirmed(65);
+  rig.assertEmpty();
+});
+
+test('of the PVM’s questions the latest 64 are remembered', () => {
+  for (const [first, leaves] of [
+    [0, 1],
+    [1, 0],
+  ]) {
+    const rig = new Rig();
+    for (const frame of TARGETS) rig.pvm(frame);
+    rig.svm(TARGETS[first]);
+    assert.equal(after(rig, 50), leaves);
+  }
+});
+
 test('a checkpoint drops what the former SVM asked', () => {
   for (const end of ['commit', 'discard'] as const) {
     const rig = new Rig();

@@ -7,6 +7,9 @@ import { cutSegment } from '../../src/wire/tcp-cut.ts';
 import { TcpEdit } from '../../src/wire/tcp-edit.ts';
 import { ACK, FIN, PSH, padded, sack, type Tag, tcpFrame, timestamps } from '../frames.ts';
 
+/** RFC 3168: the receiver of the segment needs to hear ECE in an ACK, too; CWR belongs to data. */
+const ECE = 0x40;
+const CWR = 0x80;
 const AT = 7;
 /** A virtio-net header before the frame: its checksum is complete, or only begun. */
 const HEADER_BYTES = { none: 0, complete: 12, partial: 12 };
@@ -17,7 +20,7 @@ const segment = fc.record({
   seq: fc.nat(),
   ack: fc.nat(),
   window: fc.integer({ min: 0, max: 0xffff }),
-  flags: fc.constantFrom(ACK, ACK | PSH, ACK | FIN),
+  flags: fc.constantFrom(ACK, ACK | PSH, ACK | FIN, ACK | ECE, ACK | ECE | CWR | PSH),
   options: fc.constantFrom([], padded(timestamps(7, 8)), padded([1, ...sack([[5, 9]])])),
   payload: fc.uint8Array({ maxLength: 60 }),
 });
@@ -49,7 +52,7 @@ for (const header of Object.keys(HEADER_BYTES) as (keyof typeof HEADER_BYTES)[])
     fc.assert(
       fc.property(segment, fc.nat(60), (whole, bytesMax) => {
         const payloadBytes = Math.min(bytesMax, whole.payload.length);
-        const flags = payloadBytes === 0 ? ACK : whole.flags & ~FIN;
+        const flags = whole.flags & (payloadBytes === 0 ? ACK | ECE : ~FIN);
         const { bytes, view } = placed(tcpFrame(whole), header);
         const headerBytes = HEADER_BYTES[header];
         const target = Buffer.alloc(300);

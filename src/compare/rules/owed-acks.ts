@@ -10,14 +10,17 @@
  * that speaks and acknowledges no more for STUCK_MS_MAX counts as silent. A client that was told of some room, and is owed
  * more, waits for nothing that must come.
  *
- * Limits: `rowsMax` rows; headers of ROW_BYTES. `write` returns NONE beyond them.
+ * Limits: `rowsMax` rows; headers of ROW_BYTES. A segment beyond them has no room (`hasRoom`), and waits.
  */
 import { invariant } from '../../error.ts';
 import { type FlowId, type Instant, NONE, type Seq } from '../../units.ts';
 import { cutSegment, type ParsedFrame } from '../../wire/tcp-cut.ts';
 import { NO_FLOW } from '../held-frames.ts';
 
-/** A virtio-net header, Ethernet with two tags, IPv4 and TCP with all options: 20 + 22 + 60 + 60, and IPv6 likewise. */
+/**
+ * A virtio-net header, Ethernet with two tags, IPv4 and TCP with all options: 24 + 22 + 60 + 60. With IPv6, 46 bytes are left for
+ * extension headers.
+ */
 const ROW_BYTES = 192;
 /**
  * It may take the SVM several of the client's timeouts, which double from 200 ms on Linux and from one second elsewhere (RFC
