@@ -4,7 +4,8 @@ import { TCP_ACK } from '../wire/tcp.ts';
 import { excerptOf, firstPayloadDifference, firstStreamDifference, flagsOf } from './explain.ts';
 import { type FlowRecord, isBareAck, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
-import type { Finding, FoundFrame, GapReport, Side } from './report.ts';
+import type { InOne } from './gaps.ts';
+import type { Finding, FoundFrame, GapReport } from './report.ts';
 import { toMicros } from './wait-histogram.ts';
 
 /** An SVM frame that a PVM frame differs from, and where in both payloads. */
@@ -114,8 +115,8 @@ export class Findings {
     this.add('held', frame.flow, frame, other ?? null, counterpart);
   }
 
-  /** A gap is over. `only`: the first frame of the one recording that has the bytes, and where it has them. */
-  gap(gap: GapReport, only: { side: Side; frame: StoredFrame; offset: number } | null): void {
+  /** A gap is over. */
+  gap(gap: GapReport, only: InOne | null): void {
     const timeMs = toMicros(gap.timeMs - this.startMs);
     if (this.gaps.length < this.findingsMax) this.gaps.push({ ...gap, timeMs });
     if (only === null) return;

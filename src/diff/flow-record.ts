@@ -4,7 +4,6 @@ import { seqAtOrBefore, seqBefore, seqDiff } from '../flow/sequence.ts';
 import type { Instant, SlabId } from '../units.ts';
 import type { PacketView } from '../wire/packet.ts';
 import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
-import type { FrameBytes } from './explain.ts';
 import { RecentPayloads } from './recent-payloads.ts';
 import type { Finding, Side } from './report.ts';
 import type { StreamFinder } from './stream-finder.ts';
@@ -27,6 +26,7 @@ export type StoredFrame = {
   seqEnd: number;
   ack: number;
   flags: number;
+  /** Where its payload begins, from its own beginning: a frame may be moved. */
   payload: number;
   payloadBytes: number;
   /** A datagram's payload, and its number in the flow, from 1. */
@@ -66,7 +66,7 @@ export function storedFrame(
     seqEnd: (view.seq + view.seqLength) | 0,
     ack: view.ack,
     flags: view.tcpFlags,
-    payload: view.payload,
+    payload: view.payload - at,
     payloadBytes: view.payloadBytes,
     hash,
     ordinal,
@@ -101,14 +101,15 @@ export function isStale(frame: StoredFrame): boolean {
 /** A PVM frame whose wait was over before its counterpart came, which may still come. */
 export type LateWait = { finding: Finding; seqEnd: number; ack: number; hash: number; sinceMs: number };
 
-/** What a recording had at the place of a gap: the frame as it was. */
-export type Fill = { frame: StoredFrame; bytes: FrameBytes; payload: number };
+/** A copy of a frame as it was. */
+export type Fill = StoredFrame & { bytes: Uint8Array };
 
 export type Gap = {
   from: number;
   to: number;
   /** Whose recording lacks the bytes, as far as is known. */
   missing: Record<Side, boolean>;
+  /** What each recording had at its place. */
   fills: Record<Side, Fill[]>;
   /** When it was noticed, and its place in the stream. */
   sinceMs: Instant;

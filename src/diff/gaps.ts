@@ -17,8 +17,8 @@
 import { seqAtOrBefore, seqBefore, seqDiff, seqMax } from '../flow/sequence.ts';
 import type { Instant } from '../units.ts';
 import type { PacketView } from '../wire/packet.ts';
-import type { FrameBytes } from './explain.ts';
 import type { Fill, FlowRecord, Gap, StoredFrame } from './flow-record.ts';
+import type { FrameStore } from './frame-store.ts';
 import type { GapReport, Side } from './report.ts';
 
 /** After both recordings have gone past a gap, its bytes may still come so much later. */
@@ -26,17 +26,22 @@ const OPEN_MS = 1000;
 const GAPS_MAX = 4096;
 const FILLS_MAX = 1024;
 
+/** The first frame of the one recording that has the bytes of a gap, and where in its payload they begin. */
+export type InOne = { side: Side; frame: StoredFrame; offset: number };
+
 export type GapSink = {
   /** Both recordings have bytes in a gap, and they differ. */
   differ(primary: StoredFrame, secondary: StoredFrame, primaryOffset: number, secondaryOffset: number): void;
-  /** A gap is over. `only`: the first frame of the one recording that has the bytes, and where it has them; null if neither has. */
-  close(gap: GapReport, only: { side: Side; frame: StoredFrame; offset: number } | null): void;
+  /** A gap is over. `only`: null if neither recording has the bytes, or they are known already. */
+  close(gap: GapReport, only: InOne | null): void;
 };
 
 export class Gaps {
+  private readonly store: FrameStore;
   private readonly sink: GapSink;
 
-  constructor(sink: GapSink) {
+  constructor(store: FrameStore, sink: GapSink) {
+    this.store = store;
     this.sink = sink;
   }
 
@@ -70,30 +75,25 @@ export class Gaps {
     return gap;
   }
 
-  /**
-   * Takes a segment of the flow, which lies in `frame.bytes` or at `at` in `bytes`: what lies in gaps is kept and zeroed.
-   * Returns true if any of it does.
-   */
-  pass(side: Side, frame: StoredFrame, { bytes, at, length }: FrameBytes): boolean {
+  /** Takes a segment of the flow: what lies in gaps is kept and zeroed. Returns true if any of it does. */
+  pass(side: Side, frame: StoredFrame): boolean {
     let any = false;
-    for (const gap of frame.flow.gaps) any = this.passInto(gap, side, frame, { bytes, at, length }) || any;
+    for (const gap of frame.flow.gaps) any = this.passInto(gap, side, frame) || any;
     return any;
   }
 
   /** The same for one gap. */
-  passInto(gap: Gap, side: Side, frame: StoredFrame, { bytes, at, length }: FrameBytes): boolean {
+  passInto(gap: Gap, side: Side, frame: StoredFrame): boolean {
     const end = (frame.seq + frame.payloadBytes) | 0;
     const from = seqMax(frame.seq, gap.from);
     const to = seqBefore(gap.to, end) ? gap.to : end;
     if (frame.payloadBytes === 0 || !seqBefore(from, to)) return false;
     if (gap.fills[side].length < FILLS_MAX) {
-      frame.original ??= Uint8Array.prototype.slice.call(bytes, at, at + length);
-      const copy = frame.original;
-      const payload = frame.payload - at;
-      const kept: StoredFrame = { ...frame, bytes: copy, at: 0 };
-      this.compare(gap, side, { frame: kept, bytes: { bytes: copy, at: 0, length }, payload });
+      frame.original ??= this.store.copyOf(frame);
+      this.compare(gap, side, { ...frame, bytes: frame.original, at: 0 });
     }
-    const zero = frame.payload + seqDiff(from, frame.seq);
+    const { bytes, at } = this.store.bytesOf(frame);
+    const zero = at + frame.payload + seqDiff(from, frame.seq);
     bytes.fill(0, zero, zero + seqDiff(to, from));
     return true;
   }
@@ -109,16 +109,16 @@ export class Gaps {
     for (const other of gap.fills[side === 'primary' ? 'secondary' : 'primary']) {
       if (gap.differs) return;
       const [mine, theirs] = side === 'primary' ? [fill, other] : [other, fill];
-      const from = [mine.frame.seq, theirs.frame.seq].reduce(seqMax, gap.from);
+      const from = [mine.seq, theirs.seq].reduce(seqMax, gap.from);
       let left = seqDiff(gap.to, from);
-      for (const { frame } of [mine, theirs])
-        left = Math.min(left, seqDiff(frame.seq + frame.payloadBytes, from));
-      const myOffset = seqDiff(from, mine.frame.seq);
-      const theirOffset = seqDiff(from, theirs.frame.seq);
+      for (const { seq, payloadBytes } of [mine, theirs])
+        left = Math.min(left, seqDiff(seq + payloadBytes, from));
+      const myOffset = seqDiff(from, mine.seq);
+      const theirOffset = seqDiff(from, theirs.seq);
       for (let i = 0; i < left; i++) {
         if (byteAt(mine, myOffset + i) === byteAt(theirs, theirOffset + i)) continue;
         gap.differs = true;
-        this.sink.differ(mine.frame, theirs.frame, myOffset + i, theirOffset + i);
+        this.sink.differ(mine, theirs, myOffset + i, theirOffset + i);
         break;
       }
     }
@@ -175,8 +175,8 @@ function coverage(gap: Gap, flow: FlowRecord): Uint8Array {
     Math.max(0, Math.min(there.length, seqDiff(end, from))),
   ];
   const markFills = (frames: Fill[], bit: number): void => {
-    for (const { frame } of frames) {
-      const [begin, end] = span(frame.seq, (frame.seq + frame.payloadBytes) | 0);
+    for (const { seq, payloadBytes } of frames) {
+      const [begin, end] = span(seq, (seq + payloadBytes) | 0);
       for (let i = begin; i < end; i++) there[i] |= bit;
     }
   };
@@ -200,14 +200,14 @@ function coverage(gap: Gap, flow: FlowRecord): Uint8Array {
 
 /** Returns the frame that has the byte, and where in its payload. */
 function frameWith(fills: Fill[], seq: number): { frame: StoredFrame; offset: number } {
-  const has = ({ frame }: Fill): boolean =>
-    seqAtOrBefore(frame.seq, seq) && seqBefore(seq, (frame.seq + frame.payloadBytes) | 0);
-  const { frame } = fills.find(has) ?? fills[0];
+  const has = (fill: Fill): boolean =>
+    seqAtOrBefore(fill.seq, seq) && seqBefore(seq, (fill.seq + fill.payloadBytes) | 0);
+  const frame = fills.find(has) ?? fills[0];
   return { frame, offset: seqDiff(seq, frame.seq) };
 }
 
 function byteAt({ bytes, payload }: Fill, offset: number): number {
-  return bytes.bytes[payload + offset];
+  return bytes[payload + offset];
 }
 
 /** Returns true if the FIN of the segment in `view` lies in a gap of the flow. */

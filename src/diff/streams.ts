@@ -61,7 +61,7 @@ export class Streams {
     this.placement = options.placement;
     this.translator = options.translator;
     this.host = options.host;
-    this.gaps = new Gaps(options.host);
+    this.gaps = new Gaps(options.store, options.host);
   }
 
   /** Takes a PVM segment, which is in the view. Returns false if it is left out. */
@@ -165,7 +165,7 @@ export class Streams {
     frame.trimmed = cut;
     let instead: Uint8Array | null = null;
     if (flow.gaps.length > 0) {
-      if (this.gaps.pass(side, frame, { bytes, at, length })) frame.origin = 'behind-gap';
+      if (this.gaps.pass(side, frame)) frame.origin = 'behind-gap';
       if ((frame.flags & TCP_FIN) !== 0 && finInGap(flow, view))
         instead = this.takeFinOut(side, frame, bytes);
     }
@@ -203,7 +203,7 @@ export class Streams {
    * again afterwards. Returns false if the flow had to be abandoned.
    */
   private fillGap(side: Side, flow: FlowRecord, bytes: Uint8Array, at: number): boolean {
-    const { view, gaps, host, store } = this;
+    const { view, gaps, host } = this;
     const next = side === 'primary' ? flow.primaryNext : flow.secondaryNext;
     if (next === null || (view.tcpFlags & (TCP_SYN | TCP_RST)) !== 0) return true;
     const missing = seqDiff(view.seq, next);
@@ -221,11 +221,9 @@ export class Streams {
     const ack = view.ack;
     const gap = gaps.open(flow, side, next, to, host.nowMs);
     if (side === 'secondary' && host.excuse(flow, next, to)) gap.reported = true;
-    for (const frame of others) {
-      const there = store.bytesOf(frame);
-      if (frame.origin !== 'filler' && gaps.passInto(gap, otherSide(side), frame, there))
+    for (const frame of others)
+      if (frame.origin !== 'filler' && gaps.passInto(gap, otherSide(side), frame))
         frame.origin = 'behind-gap';
-    }
     for (let seq = next; seqBefore(seq, to); ) {
       let payloadBytes = Math.min(seqDiff(to, seq), FILLER_BYTES_MAX);
       const flags = fin !== undefined && finIn(fin, seq, (seq + payloadBytes) | 0) ? TCP_FIN : 0;

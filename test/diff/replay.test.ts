@@ -413,6 +413,33 @@ test('frames that are retained for long are copied out of their slabs, and hande
   assert.deepEqual([counts.checkpoints, counts.matched], [{ 'diverged-bytes': 1 }, 300]);
 });
 
+test('a gap is filled with what was retained for long: the frame may lie at another place than at first', () => {
+  const limits = { ...LIMITS, slabBytes: 4096, slabsMax: 80 };
+  const steps: Step[] = [...opening(), sends('svm', 5, 1, 'missing, and there')];
+  for (let i = 0; i < 100; i++) {
+    const one = { ...c, clientPort: 41000 + i };
+    const text = `${i} `.repeat(1000);
+    const ack = fromVm(one, SVM, { clientAt: 2, vmAt: 1, time: 1 });
+    steps.push(
+      ...opening(PVM, SVM, one).map((step) => ({ ...step, ms: 10 * i + step.ms })),
+      { ms: 10 * i + 4, who: 'svm', frame: ack },
+      datagram('pvm', 10 * i + 5, text),
+      datagram('svm', 10 * i + 6, text),
+      { ms: 1800, who: 'pvm', frame: fromVm(one, PVM, { clientAt: 2, vmAt: 1, time: 1 }) },
+    );
+  }
+  // A checkpoint, after which what is retained is handed in again.
+  steps.push(datagram('pvm', 1500, 'this'), datagram('svm', 1501, 'that'));
+  steps.push(sends('pvm', 1700, 8, ', and there'));
+  steps.push({ ms: 10_000, who: 'client', frame: clientSyn(c, PVM) });
+  const { counts, findings } = play(steps, { limits });
+  assert.deepEqual(
+    findings.map(({ reason }) => reason),
+    ['gap-in-primary', 'diverged-bytes'],
+  );
+  assert.deepEqual([counts.checkpoints, counts.inGaps], [{ 'diverged-bytes': 1 }, 0]);
+});
+
 test("a SYN that the SVM sent from another port than the PVM has the PVM's port after a checkpoint", () => {
   const opens = { ...c, clientOpens: false, clientPort: 443 };
   const { counts, findings } = play([
