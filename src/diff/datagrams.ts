@@ -145,6 +145,7 @@ export class Datagrams {
   }
 
   withhold(frame: StoredFrame): void {
+    this.store.retain(frame);
     this.withheld.add(frame);
   }
 

@@ -28,8 +28,7 @@ export class OwedSegments {
     if (this.comparator.owedAcks === 1) latest.clear();
     const before = latest.get(frame.flow.name);
     if (before !== undefined && seqAtOrBefore(frame.ack, before.ack)) return;
-    const { bytes, at, length } = this.store.bytesOf(frame);
-    frame.bytes = Uint8Array.prototype.slice.call(bytes, at, at + length);
+    frame.bytes = this.store.copyOf(frame);
     latest.set(frame.flow.name, frame);
   }
 

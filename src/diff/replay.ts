@@ -317,7 +317,7 @@ export class Replay {
   }
 
   private primaryDatagram(frame: RecordedFrame, flow: FlowRecord, side: SideCounts): void {
-    const { datagrams, view, clock, store } = this;
+    const { datagrams, view, clock } = this;
     const { nowMs } = clock;
     const hash = this.hashOf(frame.bytes);
     if (datagrams.isCopy(flow, 'primary', frame.bytes, hash, nowMs)) return;
@@ -326,34 +326,34 @@ export class Replay {
     else if (datagrams.primary(flow, hash, nowMs)) this.waits.add(0);
     else {
       const { fragment } = view;
-      const at = store.place(frame);
-      parsePacket(store.slabs.buffer(store.slab), at, frame.length, view);
-      const { primaryDatagrams } = flow;
-      this.hand('primary', this.describe(flow, store.slab, at, frame.length, hash, primaryDatagrams));
+      this.hand('primary', this.placed(frame, flow, hash, flow.primaryDatagrams));
       if (!fragment) datagrams.settle(flow, nowMs);
     }
   }
 
   private secondaryDatagram(frame: RecordedFrame, flow: FlowRecord, side: SideCounts): void {
-    const { datagrams, view, clock, store } = this;
+    const { datagrams, view, clock } = this;
     const { nowMs } = clock;
     const hash = this.hashOf(frame.bytes);
     if (datagrams.isCopy(flow, 'secondary', frame.bytes, hash, nowMs)) return;
     flow.secondaryDatagrams++;
     if (flow.leftOut) side.leftOut++;
     if (flow.leftOut || datagrams.secondary(flow, hash, nowMs)) return;
-    const { fragment } = view;
-    const at = store.place(frame);
-    parsePacket(store.slabs.buffer(store.slab), at, frame.length, view);
-    const { secondaryDatagrams } = flow;
-    const kept = this.describe(flow, store.slab, at, frame.length, hash, secondaryDatagrams);
-    if (fragment) {
+    const kept = this.placed(frame, flow, hash, flow.secondaryDatagrams);
+    if (view.fragment) {
       this.hand('secondary', kept);
       return;
     }
-    store.retain(kept);
     datagrams.withhold(kept);
     datagrams.settle(flow, nowMs);
+  }
+
+  /** Stores a datagram, and describes it. */
+  private placed(frame: RecordedFrame, flow: FlowRecord, hash: number, ordinal: number): StoredFrame {
+    const { store, view } = this;
+    const at = store.place(frame);
+    parsePacket(store.slabs.buffer(store.slab), at, frame.length, view);
+    return this.describe(flow, store.slab, at, frame.length, hash, ordinal);
   }
 
   private hashOf(bytes: Uint8Array): number {
