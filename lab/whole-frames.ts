@@ -1,7 +1,8 @@
-/** Cuts a stream with QEMU's framing (a big-endian length of four bytes, then the frame) after its whole frames. */
+/** QEMU's framing of a stream: a big-endian length of four bytes, then the frame. */
 
 const LENGTH_BYTES = 4;
 
+/** Cuts a stream after its whole frames. */
 export class WholeFrames {
   private readonly pass: (frames: Buffer) => void;
   private rest: Buffer = Buffer.alloc(0);
@@ -21,5 +22,14 @@ export class WholeFrames {
     }
     this.rest = bytes.subarray(end);
     if (end > 0) this.pass(bytes.subarray(0, end));
+  }
+}
+
+/** Calls `take` with each of some whole frames, without its length. */
+export function eachFrame(frames: Buffer, take: (frame: Buffer) => void): void {
+  for (let at = 0; at < frames.length; ) {
+    const end = at + LENGTH_BYTES + frames.readUInt32BE(at);
+    take(frames.subarray(at + LENGTH_BYTES, end));
+    at = end;
   }
 }

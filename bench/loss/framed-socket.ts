@@ -1,5 +1,6 @@
 /** A connection to one of colo's sockets: frames with their lengths before them, as QEMU's chardevs have them. */
 import { connect, type Socket } from 'node:net';
+import { eachFrame, WholeFrames } from '../../lab/whole-frames.ts';
 
 const LENGTH_BYTES = 4;
 
@@ -7,12 +8,12 @@ export class FramedSocket {
   /** For poll(2) only. */
   readonly fd: number;
   private readonly socket: Socket;
-  private rest: Buffer = Buffer.alloc(0);
 
   private constructor(socket: Socket, onFrame: (frame: Uint8Array) => void) {
     this.socket = socket;
     this.fd = (socket as unknown as { _handle: { fd: number } })._handle.fd;
-    socket.on('data', (bytes: Buffer) => this.cut(bytes, onFrame));
+    const cutter = new WholeFrames((frames) => eachFrame(frames, onFrame));
+    socket.on('data', (bytes: Buffer) => cutter.push(bytes));
     // The trial reports a process that ended early.
     socket.on('error', () => socket.destroy());
   }
@@ -37,17 +38,5 @@ export class FramedSocket {
 
   close(): void {
     this.socket.destroy();
-  }
-
-  private cut(bytes: Buffer, onFrame: (frame: Uint8Array) => void): void {
-    const all = this.rest.length === 0 ? bytes : Buffer.concat([this.rest, bytes]);
-    let at = 0;
-    while (all.length - at >= LENGTH_BYTES) {
-      const end = at + LENGTH_BYTES + all.readUInt32BE(at);
-      if (end > all.length) break;
-      onFrame(all.subarray(at + LENGTH_BYTES, end));
-      at = end;
-    }
-    this.rest = all.subarray(at);
   }
 }

@@ -8,6 +8,7 @@
 import { connect, type Socket } from 'node:net';
 import { foldChecksum, sumWords } from '../../src/wire/checksum.ts';
 import { NIC } from '../vm.ts';
+import { eachFrame, WholeFrames } from '../whole-frames.ts';
 
 const OWN = { mac: '52:54:00:c0:10:99', v4: '10.0.2.99', v6: 'fd00:c010::99' } as const;
 const UDP_PORT = 40_000;
@@ -30,7 +31,6 @@ export class FrameClient {
   private readonly socket: Socket;
   private readonly family: Family;
   private readonly guestUdpPort: number;
-  private pending: Buffer = Buffer.alloc(0);
   private readonly icmpReplied = new Set<number>();
   private readonly udpReplied = new Set<number>();
   private udpCount = 0;
@@ -39,7 +39,8 @@ export class FrameClient {
     this.socket = socket;
     this.family = family;
     this.guestUdpPort = guestUdpPort;
-    socket.on('data', (chunk: Buffer) => this.onData(chunk));
+    const cutter = new WholeFrames((frames) => eachFrame(frames, (frame) => this.onFrame(frame)));
+    socket.on('data', (chunk: Buffer) => cutter.push(chunk));
   }
 
   /** Connects to one of the hub's sockets. `guestUdpPort` is the port of the guest's counted echo. */
@@ -132,16 +133,6 @@ export class FrameClient {
     frame.writeUInt16BE(etherType, 16);
     payload.copy(frame, 18);
     this.socket.write(frame);
-  }
-
-  private onData(chunk: Buffer): void {
-    this.pending = Buffer.concat([this.pending, chunk]);
-    while (this.pending.length >= 4) {
-      const length = this.pending.readUInt32BE(0);
-      if (this.pending.length < 4 + length) return;
-      this.onFrame(this.pending.subarray(4, 4 + length));
-      this.pending = this.pending.subarray(4 + length);
-    }
   }
 
   private onFrame(frame: Buffer): void {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
-import { WholeFrames } from '../../lab/whole-frames.ts';
+import { eachFrame, WholeFrames } from '../../lab/whole-frames.ts';
 
 const HELPER = join(import.meta.dirname, '../../lab/uplink-helper.ts');
 const FRAME_BYTES = 1000;
@@ -88,13 +88,11 @@ test('the hub is read while the node reads nothing; afterwards the node receives
   let frames = 0;
   let bytes = 0;
   const cutter = new WholeFrames((whole) => {
-    for (let at = 0; at < whole.length; at += 4 + whole.readUInt32BE(at)) {
-      const length = whole.readUInt32BE(at);
-      assert.ok(length === FRAME_BYTES || length === 60);
-      const fill = whole[at + 4];
-      assert.ok(whole.subarray(at + 4, at + 4 + length).every((byte) => byte === fill));
+    eachFrame(whole, (one) => {
+      assert.ok(one.length === FRAME_BYTES || one.length === 60);
+      assert.ok(one.every((byte) => byte === one[0]));
       frames += 1;
-    }
+    });
     bytes += whole.length;
   });
   near.on('data', (chunk: Buffer) => cutter.push(chunk)).resume();
@@ -132,13 +130,15 @@ for (const cut of [1, 3, 4, 5, 700, 1003, 1004, 1500]) {
   test(`frames that come in pieces of ${cut} bytes are passed whole`, () => {
     const passed: Buffer[] = [];
     const cutter = new WholeFrames((frames) => passed.push(Buffer.from(frames)));
-    const all = Buffer.concat([frame(1), frame(2, 0), frame(3, 60), frame(4)]);
+    const sent = [frame(1), frame(2, 0), frame(3, 60), frame(4)];
+    const all = Buffer.concat(sent);
     for (let at = 0; at < all.length; at += cut) cutter.push(all.subarray(at, at + cut));
     assert.deepEqual(Buffer.concat(passed), all);
-    for (const frames of passed) {
-      let at = 0;
-      while (at < frames.length) at += 4 + frames.readUInt32BE(at);
-      assert.equal(at, frames.length);
-    }
+    const whole: Buffer[] = [];
+    for (const frames of passed) eachFrame(frames, (one) => whole.push(one));
+    assert.deepEqual(
+      whole,
+      sent.map((one) => one.subarray(4)),
+    );
   });
 }
