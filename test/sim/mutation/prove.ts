@@ -60,18 +60,24 @@ export async function prove(mutation: Mutation): Promise<Outcome> {
   const within = 'test' in mutation ? mutation.test : `${mutation.seedsMax} seeds`;
   const outcome = { name, about, within };
   if ('test' in mutation) {
-    const { code, out } = await runPatched(mutation, ['--test-reporter=tap', join(ROOT, mutation.test)]);
-    const failed = /^not ok \d+ - (.*)$/m.exec(out);
-    if (code === 0 || failed === null) return { ...outcome, found: null, failure: null };
+    const ran = await runPatched(mutation, ['--test-reporter=tap', join(ROOT, mutation.test)]);
+    if (ran.code === 0) return { ...outcome, found: null, failure: null };
+    const failed = /^not ok \d+ - (.*)$/m.exec(ran.out);
+    // It did not get as far as a test.
+    if (failed === null) return { ...outcome, found: null, failure: lastWords(ran) };
     return { ...outcome, found: { seeds: 1, rule: 'test', text: failed[1] }, failure: null };
   }
-  const { code, out, err } = await runPatched(mutation, [RUN, String(mutation.seedsMax)]);
-  if (code !== 0) {
-    const failure = err.trim().split('\n').at(-1) ?? `exit ${code}`;
-    return { ...outcome, found: null, failure };
-  }
-  const last = out.trim().split('\n').at(-1) ?? '';
-  return { ...outcome, found: JSON.parse(last) as Found | null, failure: null };
+  const ran = await runPatched(mutation, [RUN, String(mutation.seedsMax)]);
+  if (ran.code !== 0) return { ...outcome, found: null, failure: lastWords(ran) };
+  return { ...outcome, found: JSON.parse(lastLine(ran.out)) as Found | null, failure: null };
+}
+
+function lastWords({ code, err }: Ran): string {
+  return lastLine(err) || `exit ${code}`;
+}
+
+function lastLine(text: string): string {
+  return text.trim().split('\n').at(-1) ?? '';
 }
 
 type Ran = { code: number | null; out: string; err: string };
