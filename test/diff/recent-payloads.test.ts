@@ -19,8 +19,10 @@ test('the latest 64 payloads are known, for five seconds', () => {
   assert.deepEqual([recent.take(50, 5051), recent.take(51, 5051)], [false, true]);
 });
 
-test('a hash depends on every byte and the length', () => {
-  const of = (text: string): number => hashBytes(Buffer.from(`-${text}`), 1, text.length);
+test('a hash depends on every byte, the length and the seed', () => {
+  const of = (text: string, seed = 0): number => hashBytes(Buffer.from(`-${text}`), 1, text.length, seed);
   assert.equal(of('abc'), of('abc'));
-  assert.equal(new Set([of(''), of('abc'), of('abd'), of('bbc'), of('abcd')]).size, 5);
+  const texts = ['', '\0', '\0\0', 'ab', 'ba', 'abc', 'abd', 'bbc', 'abcd'];
+  const hashes = [...texts.map((text) => of(text)), of('abc', 1)];
+  assert.equal(new Set(hashes).size, hashes.length);
 });
