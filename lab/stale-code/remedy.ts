@@ -15,7 +15,7 @@ import { stalePlugin } from './plugin.ts';
 import { isStale, prove } from './proof.ts';
 
 /** The series whose functions the plugin calls. */
-export const PLUGIN_SERIES = '11.1';
+const PLUGIN_SERIES = '11.1';
 const CHECKPOINTS = 2;
 
 type Install = Program & { readonly version: string };

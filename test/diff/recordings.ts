@@ -1,15 +1,13 @@
 /** Writes recordings of two VMs by the test, and compares them. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after } from 'node:test';
 import { type DiffOptions, diffCaptures } from '../../src/diff/diff.ts';
 import type { DiffReport } from '../../src/diff/report.ts';
 import { pcap, type Record } from '../capture/captures.ts';
 import { CLIENT_ADDRESS, udpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
+import { tempFolder } from '../temp-folder.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'colo-diff-'));
-after(() => rmSync(folder, { recursive: true }));
+const folder = tempFolder();
 let count = 0;
 
 export function written(bytes: Uint8Array, name = `${++count}.pcap`): string {

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import koffi from 'koffi';
 import { LabPair } from '../../lab/pair.ts';
 import { selfWritingRom } from '../../lab/stale-code/guest.ts';
@@ -10,9 +9,9 @@ import { stalePlugin } from '../../lab/stale-code/plugin.ts';
 import { isPluginFor } from '../../lab/stale-code/remedy.ts';
 import { sharedObject } from '../../lab/stale-code/shared-object.ts';
 import { vmArguments } from '../../lab/vm.ts';
+import { tempFolder } from '../temp-folder.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'colo-elf-'));
-after(() => rmSync(folder, { recursive: true, force: true }));
+const folder = tempFolder();
 
 function write(name: string, bytes: Buffer): string {
   const file = join(folder, name);

@@ -204,10 +204,7 @@ class World {
       left,
       virtualMs: loop.nowMs,
       steps: loop.steps,
-      stats: {
-        ...journal.stats,
-        ...this.network.counters,
-      },
+      stats: { ...journal.stats, ...this.network.counters },
     };
   }
 

@@ -7,20 +7,23 @@ import type { Dice } from '../../dice.ts';
 export type Message = { ms: number; from: 'client' | 'vm'; bytes: Buffer };
 export type Ask = { ms: number; question: Buffer; answers: Buffer[] };
 
-export type Talk = { version: 4 | 6; vlan: number | null; port: number } & (
-  | {
-      kind: 'tcp';
-      openMs: number;
-      messages: Message[];
-      end: 'open' | 'client-fin' | 'vm-fin' | 'reset';
-      endMs: number;
-      clientIsn: number;
-      stamped: boolean;
-      /** `unique`: the VM's bytes tell their place; `alike`: its replies are all the same. */
-      content: 'unique' | 'alike';
-    }
-  | { kind: 'udp' | 'echo'; asks: Ask[] }
-);
+type Where = { version: 4 | 6; vlan: number | null; port: number };
+
+export type Talk = Where &
+  (
+    | {
+        kind: 'tcp';
+        openMs: number;
+        messages: Message[];
+        end: 'open' | 'client-fin' | 'vm-fin' | 'reset';
+        endMs: number;
+        clientIsn: number;
+        stamped: boolean;
+        /** `unique`: the VM's bytes tell their place; `alike`: its replies are all the same. */
+        content: 'unique' | 'alike';
+      }
+    | { kind: 'udp' | 'echo'; asks: Ask[] }
+  );
 export type TcpTalk = Extract<Talk, { kind: 'tcp' }>;
 export type AskTalk = Extract<Talk, { kind: 'udp' | 'echo' }>;
 
@@ -28,7 +31,7 @@ export const END_MS = 9000;
 
 export function conversation(dice: Dice): Talk[] {
   const talks: Talk[] = [];
-  const common = (): { version: 4 | 6; vlan: number | null; port: number } => ({
+  const common = (): Where => ({
     version: dice.chance(4) ? 6 : 4,
     vlan: dice.chance(6) ? 100 + dice.roll(3) : null,
     port: 40_000 + talks.length * 7 + dice.roll(7),
@@ -39,7 +42,7 @@ export function conversation(dice: Dice): Talk[] {
   return talks;
 }
 
-function tcpTalk(dice: Dice, common: { version: 4 | 6; vlan: number | null; port: number }): TcpTalk {
+function tcpTalk(dice: Dice, common: Where): TcpTalk {
   const content = dice.chance(4) ? 'alike' : 'unique';
   const openMs = dice.chance(2) ? dice.roll(40) : dice.roll(5000);
   const alike = dice.bytes(20 + dice.roll(200));
@@ -71,11 +74,7 @@ function tcpTalk(dice: Dice, common: { version: 4 | 6; vlan: number | null; port
   };
 }
 
-function askTalk(
-  dice: Dice,
-  kind: 'udp' | 'echo',
-  common: { version: 4 | 6; vlan: number | null; port: number },
-): AskTalk {
+function askTalk(dice: Dice, kind: 'udp' | 'echo', common: Where): AskTalk {
   const asks: Ask[] = [];
   const pace = 30 + dice.roll(150);
   for (let ms = dice.roll(3000); ms < END_MS - 200; ms += pace + dice.roll(30)) {

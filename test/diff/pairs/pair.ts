@@ -209,8 +209,7 @@ function check(
   const differs = difference === null ? null : nameOf(talks[difference.talk]);
   for (const finding of findings) {
     if (finding.flow === differs) continue;
-    const excuse = excuseFor(finding, talks, primary, secondary);
-    if (excuse === null) return `a false finding: ${brief(finding)}`;
+    if (!isExcused(finding, talks, primary, secondary)) return `a false finding: ${brief(finding)}`;
   }
   if (difference === null) return null;
   // It cannot be known if one of the recordings lost it, or what the flow has around it.
@@ -220,7 +219,7 @@ function check(
   );
   if (lostIt) return null;
   const others = findings.filter(
-    (finding) => finding.flow === differs && excuseFor(finding, talks, primary, secondary) === null,
+    (finding) => finding.flow === differs && !isExcused(finding, talks, primary, secondary),
   );
   if (found.length === 0) return `missed; ${others.map(brief).join(' | ')}`;
   const [first] = found;
@@ -238,15 +237,15 @@ function check(
   return null;
 }
 
-/** Why a finding that is no difference of the VMs may be there; null if it may not. */
-function excuseFor(
+/** Returns true for a finding that is no difference of the VMs, and may be there. */
+function isExcused(
   { reason, flow, primary: mine, secondary: theirs }: Finding,
   talks: Talk[],
   primary: Recording,
   secondary: Recording,
-): string | null {
+): boolean {
   // The files end before it is known.
-  if (reason === 'held') return 'the end';
+  if (reason === 'held') return true;
   const lostIn = (recording: Recording): boolean =>
     recording.lost.some(({ talk }) => nameOf(talks[talk]) === flow);
   const isLost = (recording: Recording, frame: Sent): boolean =>
@@ -261,25 +260,25 @@ function excuseFor(
             frame.place.from < place.to),
     );
   if (reason === 'gap-in-secondary' && mine !== null)
-    return isLost(secondary, primary.frames[mine.frame - 1]) ? 'lost' : null;
+    return isLost(secondary, primary.frames[mine.frame - 1]);
   if (reason === 'gap-in-primary' && theirs !== null)
-    return isLost(primary, secondary.frames[theirs.frame - 1]) ? 'lost' : null;
+    return isLost(primary, secondary.frames[theirs.frame - 1]);
   // Each recording lost one of two datagrams that were sent at once: they look like one that differs.
   if (reason.startsWith('diverged') && mine !== null && theirs !== null) {
     const frames = [primary.frames[mine.frame - 1], secondary.frames[theirs.frame - 1]];
     const lost = isLost(secondary, frames[0]) && isLost(primary, frames[1]);
-    return lost && frames[0].answer !== null ? 'lost' : null;
+    return lost && frames[0].answer !== null;
   }
   if (reason === 'wait-primary' && mine !== null) {
     const frame = primary.frames[mine.frame - 1];
     // The last bytes that a recording has of a stream, or a datagram: nothing shows that it was sent.
-    return isLost(secondary, frame) || (frame.answer === null && lostIn(secondary)) ? 'lost' : null;
+    return isLost(secondary, frame) || (frame.answer === null && lostIn(secondary));
   }
   if (reason === 'wait-secondary' && theirs !== null) {
     const frame = secondary.frames[theirs.frame - 1];
-    return isLost(primary, frame) || (frame.answer === null && lostIn(primary)) ? 'lost' : null;
+    return isLost(primary, frame) || (frame.answer === null && lostIn(primary));
   }
-  return null;
+  return false;
 }
 
 function brief({ reason, flow, timeMs, position, primary, secondary }: Finding): string {

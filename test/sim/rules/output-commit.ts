@@ -156,7 +156,7 @@ export class SentOutput {
   /** Flows that have said something new; the rule that looks at them empties it. */
   readonly moved = new Set<number>();
   private given: Snapshot | null = null;
-  /** Nobody compares with what a primary fields. */
+  /** Nobody compares with what a primary sends. */
   private notesContent = false;
 
   add(frame: Uint8Array): void {
