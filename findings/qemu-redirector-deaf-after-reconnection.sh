@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QEMU 7.2.22 (Debian 12's qemu-system-x86), filter-redirector with an indev whose chardev is a listening socket
+# QEMU 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3, bookworm), filter-redirector with an indev whose chardev is a listening socket
 #
 # Most would expect: a chardev with server=on takes one peer after another, so a program at a redirector's indev can be restarted, and
 # QEMU takes up its frames again. At a redirector's outdev that is so.
@@ -47,7 +47,7 @@ done
 exec \$loader --library-path $libraries root/usr/bin/qemu-system-x86_64 -L root/usr/share/qemu -L root/usr/share/seabios "\$@"
 QEMU
 chmod +x qemu
-fetch bookworm qemu-system-x86
+fetch bookworm qemu-system-x86=1:7.2+dfsg-7+deb12u18+b3
 
 cat > indev.mjs <<'NODE'
 import { spawn } from 'node:child_process';
