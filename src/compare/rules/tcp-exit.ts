@@ -19,7 +19,7 @@
  * SACK blocks are left out of a lowered segment. They would report data that the SVM lacks.
  */
 import { invariant } from '../../error.ts';
-import { seqAtOrBefore, seqBefore, seqDiff, seqWithinWindowBefore } from '../../flow/sequence.ts';
+import { seqAtOrBefore, seqBefore, seqDiff, seqMax, seqWithinWindowBefore } from '../../flow/sequence.ts';
 import { type Framing, vnetBytes } from '../../frames/frame-reader.ts';
 import type { Limits } from '../../limits.ts';
 import { type FlowId, type FrameId, type Instant, NONE, type Seq, type SlabId } from '../../units.ts';
@@ -213,7 +213,7 @@ export class TcpExit {
     const { flow } = this;
     const seq = this.holding.frames.words[id + SEQ] as Seq;
     if (!this.leaveCut(id, seq, seqDiff(end, seq))) return;
-    flow.released = seqBefore(flow.released, end) ? end : flow.released;
+    flow.released = seqMax(flow.released, end);
   }
 
   /** Lets out the ACKs of PVM segments that have been held for long, each in a frame of its own. Returns how many. */

@@ -2,8 +2,9 @@
  * The PVM's held segments of one connection, in order of where they end in the stream: a segment can leave when both VMs have sent
  * all before its end.
  *
- * A segment is enqueued before those that end later, unless what precedes it in the stream is theirs, whenever it comes: a retransmission, or what was overtaken on its way, must
- * not wait for what comes after it in the stream. SYN, RST and urgent data have their place by time: nothing passes them.
+ * A segment is enqueued before those that end later, whenever it comes, unless what precedes it in the stream is theirs: a
+ * retransmission, or what was overtaken on its way, must not wait for what comes after it in the stream. SYN, RST and urgent data
+ * have their place by time: nothing passes them.
  *
  * Limits: a search for a place gives up after SCAN_MAX segments, and the segment is then the last. A TCP that sends in order never
  * has one searched for.
