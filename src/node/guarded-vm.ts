@@ -29,6 +29,7 @@ const EXIT_STATUS_MS = 500;
 const NOT_DEATH: ReadonlySet<string> = new Set([
   'COLO_QMP_REFUSED',
   'COLO_QEMU_TOO_OLD',
+  'COLO_QEMU_BROKEN',
   'COLO_QEMU_TCG_TOO_OLD',
   'COLO_QEMU_NO_COLO',
 ]);

@@ -3,6 +3,7 @@ import { ColoError } from '../../src/error.ts';
 import { COMMANDS_NEEDED } from '../../src/qemu/capabilities.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../../src/qemu/launcher.ts';
 import type { QemuExit } from '../../src/qemu/process.ts';
+import type { QmpVersion } from '../../src/qemu/qmp.ts';
 import { type FakeStream, fakePair } from '../io/fake-stream.ts';
 
 const REPLIES: Record<string, unknown> = {
@@ -21,10 +22,12 @@ export class FakeQemu implements RunningQemu {
   private readonly exit: (exit: QemuExit) => void;
   private readonly qmpListeners = new Set<() => void>();
 
+  private readonly version: QmpVersion;
   private readonly kvm: { readonly enabled: boolean };
 
-  constructor(kvm: { readonly enabled: boolean }) {
+  constructor(version: QmpVersion, kvm: { readonly enabled: boolean }) {
     const { promise, resolve } = Promise.withResolvers<QemuExit>();
+    this.version = version;
     this.kvm = kvm;
     this.exited = promise;
     this.exit = resolve;
@@ -60,7 +63,7 @@ export class FakeQemu implements RunningQemu {
       return (command === 'query-kvm' ? this.kvm : (REPLIES[command] ?? {})) as T;
     };
     return {
-      version: { major: 11, minor: 1, micro: 0, text: '11.1.0' },
+      version: this.version,
       execute,
       executeOob: execute,
       onEvent: () => () => {},
@@ -75,6 +78,8 @@ export class FakeQemu implements RunningQemu {
 
 export class FakeLauncher implements QemuLauncher {
   readonly qemus: FakeQemu[] = [];
+  /** of the next QEMU */
+  version: QmpVersion = { major: 11, minor: 1, micro: 0, text: '11.1.0' };
   /** what the next QEMU replies to query-kvm */
   kvm = { enabled: true };
   /** the nodes' ends of the VM ports */
@@ -89,7 +94,7 @@ export class FakeLauncher implements QemuLauncher {
   readonly probeExitWithParent = async (): Promise<boolean> => true;
 
   readonly start = async (): Promise<RunningQemu> => {
-    const qemu = new FakeQemu(this.kvm);
+    const qemu = new FakeQemu(this.version, this.kvm);
     this.qemus.push(qemu);
     return qemu;
   };

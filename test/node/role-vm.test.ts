@@ -139,3 +139,17 @@ test('a QEMU that refuses a command has said why, and nothing waits for its end'
   launcher.qmpReady = Promise.reject(new ColoError('COLO_QMP_REFUSED', 'QEMU refused it'));
   await assert.rejects(vm.start('boot'), { code: 'COLO_QMP_REFUSED' });
 });
+
+for (const [major, minor, enabled, code] of [
+  [7, 1, true, 'COLO_QEMU_TOO_OLD'],
+  [9, 2, false, 'COLO_QEMU_TCG_TOO_OLD'],
+  [10, 0, true, 'COLO_QEMU_BROKEN'],
+] as const) {
+  test(`a QEMU that is of no use is refused, and nothing waits for its end: ${code}`, async () => {
+    const { launcher, vm } = roleVm();
+    launcher.version = { major, minor, micro: 0, text: `${major}.${minor}.0` };
+    launcher.kvm = { enabled };
+    await assert.rejects(vm.start('boot'), { code });
+    assert.equal(launcher.latest.hasEnded, true);
+  });
+}
