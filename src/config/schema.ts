@@ -6,7 +6,7 @@ import { isIP } from 'node:net';
 import { z } from 'zod';
 import { type Endpoint, type EndpointMode, isLoopback, parseEndpoint } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
-import { argumentProblem, commandProblem, nicOptionsProblem } from '../qemu/user-arguments.ts';
+import { userProblems } from '../qemu/user-arguments.ts';
 
 /** An hour: far above any sensible wait, and far below the 24.8 days at which JavaScript's timers wrap. */
 const DURATION_MS_MAX = 3_600_000;
@@ -114,16 +114,14 @@ const vmShape = z.strictObject({
     .prefault({}),
 });
 
-const qemuArguments = { params: { coloCode: 'COLO_CONFIG_QEMU_ARGS' } };
-const vm = vmShape.superRefine(({ command, args, nic }, context) => {
-  const add = (path: (string | number)[], message: string): void =>
-    context.addIssue({ code: 'custom', ...qemuArguments, path, message });
-  const inArgs = argumentProblem(args, nic.device);
-  if (inArgs !== null) add(['args', inArgs.index], `vm.args holds ${inArgs.text}`);
-  const inCommand = commandProblem(command, nic.device);
-  if (inCommand !== null) add(['command', inCommand.index], `vm.command holds ${inCommand.text}`);
-  const inNic = nicOptionsProblem(nic.options);
-  if (inNic !== null) add(['nic', 'options'], `vm.nic.options holds ${inNic}`);
+const vm = vmShape.superRefine((section, context) => {
+  for (const { path, text } of userProblems(section))
+    context.addIssue({
+      code: 'custom',
+      params: { coloCode: 'COLO_CONFIG_QEMU_ARGS' },
+      path: [...path],
+      message: text,
+    });
 });
 
 const metrics = z

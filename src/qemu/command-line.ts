@@ -16,7 +16,7 @@
 import { unixPathProblem } from '../endpoint.ts';
 import { ColoError, invariant } from '../error.ts';
 import { ETHERNET_FRAME_BYTES_MIN } from '../wire/ethernet.ts';
-import { argumentProblem, commandProblem, nicOptionsProblem, optionName } from './user-arguments.ts';
+import { isVirtioNet, optionName, userProblems } from './user-arguments.ts';
 
 const DEFAULT_NIC = 'virtio-net-pci';
 
@@ -68,16 +68,12 @@ export function buildCommandLine(options: CommandLineOptions): string[] {
  * Ethernet's minimum, so a model of a real card, and its driver, may drop one. virtio-net takes frames of any size.
  */
 export function frameBytesMinOf({ device = DEFAULT_NIC }: Pick<NicOptions, 'device'>): number {
-  return isVirtio(device) ? 0 : ETHERNET_FRAME_BYTES_MIN;
+  return isVirtioNet(device) ? 0 : ETHERNET_FRAME_BYTES_MIN;
 }
 
 /** Devices of PCI have an option ROM; those of virtio-mmio, CCW, ISA and USB have no such property. */
 function hasRom(device: string): boolean {
   return !/(-device|-ccw|_isa)$|^usb-/.test(device);
-}
-
-function isVirtio(device: string): boolean {
-  return device.startsWith('virtio-net');
 }
 
 /** Returns the arguments of the VM's NIC, and of its backend at `vmPort`. */
@@ -90,7 +86,7 @@ function nicDevice(nic: NicOptions): string {
   const device = nic.device ?? DEFAULT_NIC;
   const parts = [device, 'netdev=colo0', `mac=${nic.mac}`];
   if (hasRom(device)) parts.push('romfile=');
-  if (isVirtio(device)) parts.push('guest_announce=off');
+  if (isVirtioNet(device)) parts.push('guest_announce=off');
   // QEMU uses the last of two values for one property.
   if (nic.options) parts.push(nic.options);
   return parts.join(',');
@@ -110,17 +106,7 @@ export function checkUnixPath(path: string): void {
 
 /** Throws COLO_CONFIG_QEMU_ARGS for what user-arguments.ts refuses. */
 function refuseCollisions({ command, args, nic }: CommandLineOptions): void {
-  const device = nic.device ?? DEFAULT_NIC;
-  const inArgs = argumentProblem(args, device);
-  const inCommand = commandProblem(command, device);
-  const inNic = nicOptionsProblem(nic.options ?? '');
-  const text =
-    inArgs !== null
-      ? `vm.args holds ${inArgs.text}`
-      : inCommand !== null
-        ? `vm.command holds ${inCommand.text}`
-        : inNic !== null
-          ? `vm.nic.options holds ${inNic}`
-          : null;
-  if (text !== null) throw new ColoError('COLO_CONFIG_QEMU_ARGS', text);
+  const { device = DEFAULT_NIC, options = '' } = nic;
+  const [problem] = userProblems({ command, args, nic: { device, options } });
+  if (problem !== undefined) throw new ColoError('COLO_CONFIG_QEMU_ARGS', problem.text);
 }

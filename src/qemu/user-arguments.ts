@@ -9,7 +9,16 @@
  */
 
 /** A problem of vm.args or vm.command, at this place in the list. */
-export type ArgumentProblem = { readonly index: number; readonly text: string };
+type ArgumentProblem = { readonly index: number; readonly text: string };
+
+/** What a user gives QEMU, as in the section `vm` of the configuration. */
+export type UserArguments = {
+  readonly command: readonly string[];
+  readonly args: readonly string[];
+  readonly nic: { readonly device: string; readonly options: string };
+};
+/** A problem of the section: `path` is its place there. */
+export type UserProblem = { readonly path: readonly (string | number)[]; readonly text: string };
 
 const NETWORK = "the node adds the VM's only NIC; a second network would bypass it. Remove it, or use vm.nic";
 const QMP = "the node needs QMP to itself. Remove it; use '-monitor' for a console of your own";
@@ -46,6 +55,19 @@ const NIC_PROPERTIES: ReadonlyMap<string, { readonly may?: string; readonly why:
   ],
 ]);
 const OFF: ReadonlySet<string> = new Set(['off', 'no', 'false', 'n']);
+
+/** Returns the first problem of each setting. */
+export function userProblems({ command, args, nic }: UserArguments): UserProblem[] {
+  const problems: UserProblem[] = [];
+  const inArgs = argumentProblem(args, nic.device);
+  if (inArgs !== null) problems.push({ path: ['args', inArgs.index], text: `vm.args holds ${inArgs.text}` });
+  const inCommand = commandProblem(command, nic.device);
+  if (inCommand !== null)
+    problems.push({ path: ['command', inCommand.index], text: `vm.command holds ${inCommand.text}` });
+  const inNic = nicOptionsProblem(nic.options);
+  if (inNic !== null) problems.push({ path: ['nic', 'options'], text: `vm.nic.options holds ${inNic}` });
+  return problems;
+}
 
 /** Returns the first problem of vm.args, or null; `device` is the NIC's. */
 export function argumentProblem(args: readonly string[], device: string): ArgumentProblem | null {
@@ -134,7 +156,7 @@ function splitOptions(options: string): string[] {
     .map((part) => part.replaceAll('\0', ','));
 }
 
-function isVirtioNet(device: string): boolean {
+export function isVirtioNet(device: string): boolean {
   return device.startsWith('virtio-net');
 }
 
