@@ -4,7 +4,7 @@ import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeConfig } from '../config/node-config.ts';
-import { emulationNote, isBrokenSeries } from '../qemu/capabilities.ts';
+import { atLeast, emulationNote, isBrokenSeries, type VersionNumber } from '../qemu/capabilities.ts';
 import { nicArguments } from '../qemu/command-line.ts';
 import { startProblem } from '../qemu/start-problem.ts';
 import { optionName } from '../qemu/user-arguments.ts';
@@ -13,13 +13,13 @@ import { type Check, good, problem } from './check.ts';
 /** QEMU starts in much less than a second; this leaves room for a cold cache on a slow disk. */
 const QEMU_TIMEOUT_MS = 20_000;
 
-type QemuVersion = { text: string; major: number; minor: number };
+type QemuVersion = VersionNumber & { readonly text: string };
 
 export function checkQemu(config: NodeConfig, kvmPath: string): Check[] {
   const [program] = config.vm.command;
   const version = findQemu(config);
   if ('ok' in version) return [version];
-  if (!isAtLeast(version, 7, 2)) {
+  if (!atLeast(version, 7, 2)) {
     const found = `${version.text} is too old: it has no -netdev stream`;
     return [problem('QEMU', found, 'install 11.1 or later; 7.2 or later will do with KVM')];
   }
@@ -52,10 +52,6 @@ function findQemu(config: NodeConfig): QemuVersion | Check {
   return { text: text.slice('version '.length), major: Number(major), minor: Number(minor) };
 }
 
-function isAtLeast(version: QemuVersion, major: number, minor: number): boolean {
-  return version.major > major || (version.major === major && version.minor >= minor);
-}
-
 /** QEMU before 11.1 needs KVM, and so does a VM whose arguments ask for it. Without such arguments QEMU emulates. */
 function checkKvm(config: NodeConfig, version: QemuVersion, kvmPath: string): Check {
   const kvm = kvmProblem(kvmPath);
@@ -64,7 +60,7 @@ function checkKvm(config: NodeConfig, version: QemuVersion, kvmPath: string): Ch
     return problem('KVM', kvm, 'vm.args ask for KVM; make it usable or take it out of vm.args');
   }
   const without = kvm ?? `${kvmPath} is there, but vm.args do not ask for it (-accel kvm)`;
-  if (isAtLeast(version, 11, 1)) return good('KVM', `${without}; ${emulationNote(version)}`);
+  if (atLeast(version, 11, 1)) return good('KVM', `${without}; ${emulationNote(version)}`);
   return problem(
     'KVM',
     without,
@@ -74,10 +70,7 @@ function checkKvm(config: NodeConfig, version: QemuVersion, kvmPath: string): Ch
 
 /** A QEMU that was built without replication does not have the capability. */
 function checkColo(config: NodeConfig): Check {
-  const commands = ['qmp_capabilities', 'query-migrate-capabilities', 'quit'];
-  const input = commands.map((execute) => `${JSON.stringify({ execute })}\n`).join('');
-  const machine = ['-machine', 'none', '-nodefaults', '-display', 'none', '-qmp', 'stdio'];
-  const { stdout, problem: failed } = runQemu(config, machine, input);
+  const { stdout, problem: failed } = runQmp(config, ['-machine', 'none'], ['query-migrate-capabilities']);
   if (failed !== null)
     return problem(
       'COLO in QEMU',
@@ -105,21 +98,9 @@ function checkNic(config: NodeConfig): Check {
   }
   const folder = mkdtempSync(join(tmpdir(), 'colo-doctor-'));
   try {
-    const start = [
-      '-S',
-      '-nodefaults',
-      '-display',
-      'none',
-      '-accel',
-      'kvm',
-      '-accel',
-      'tcg',
-      '-qmp',
-      'stdio',
-    ];
+    const start = ['-S', '-accel', 'kvm', '-accel', 'tcg'];
     const line = nicArguments({ device: nic.device, mac, options: nic.options }, join(folder, 'vm.sock'));
-    const input = ['qmp_capabilities', 'quit'].map((execute) => `${JSON.stringify({ execute })}\n`).join('');
-    const tried = runQemu(config, [...machineArguments(args), ...start, ...line], input);
+    const tried = runQmp(config, [...machineArguments(args), ...start, ...line], []);
     const device = line.at(-1) ?? '';
     if (tried.problem === null) return good('NIC', device);
     const why = tried.problem.split(`${device}: `).at(-1);
@@ -152,7 +133,16 @@ function isBus(driver: string): boolean {
   return /port|bridge|pxb|upstream|downstream|ioh3420|[xeuo]hci|usb-hub/.test(driver);
 }
 
-function runQemu(config: NodeConfig, args: string[], input = ''): { stdout: string; problem: string | null } {
+type Run = { stdout: string; problem: string | null };
+
+/** Starts QEMU without default devices, and ends it when it has executed the QMP commands. */
+function runQmp(config: NodeConfig, args: readonly string[], commands: readonly string[]): Run {
+  const all = ['qmp_capabilities', ...commands, 'quit'];
+  const input = all.map((execute) => `${JSON.stringify({ execute })}\n`).join('');
+  return runQemu(config, [...args, '-nodefaults', '-display', 'none', '-qmp', 'stdio'], input);
+}
+
+function runQemu(config: NodeConfig, args: readonly string[], input = ''): Run {
   const [program, ...first] = config.vm.command;
   const { error, status, signal, stdout, stderr } = spawnSync(program, [...first, ...args], {
     input,

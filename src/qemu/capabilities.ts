@@ -65,6 +65,10 @@ const STALE_CODE_MENDED: readonly [major: number, minor: number] | null = null;
 
 export type VersionNumber = { readonly major: number; readonly minor: number };
 
+export function atLeast(version: VersionNumber, major: number, minor: number): boolean {
+  return version.major > major || (version.major === major && version.minor >= minor);
+}
+
 /** Whether COLO does not work in any QEMU of this series. */
 export function isBrokenSeries({ major, minor }: VersionNumber): boolean {
   return BROKEN_SERIES.some((series) => series[0] === major && series[1] === minor);
@@ -144,8 +148,4 @@ export async function queryFacts(qmp: Qmp): Promise<QemuFacts> {
 
 export async function queryCapabilities(qmp: Qmp): Promise<QemuCapabilities> {
   return decideCapabilities(await queryFacts(qmp));
-}
-
-function atLeast(version: VersionNumber, major: number, minor: number): boolean {
-  return version.major > major || (version.major === major && version.minor >= minor);
 }
