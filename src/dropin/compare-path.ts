@@ -237,7 +237,7 @@ export class ComparePath {
     this.turn.clear();
     this.comparator.discard();
     for (const frames of [this.primaryAside, this.ahead, this.early]) frames.clear();
-    for (const drops of [this.drops.primary, this.drops.secondary, this.drops.out]) drops.close();
+    for (const drops of Object.values(this.drops)) drops.close();
   }
 
   /* For the two inputs' ports. */

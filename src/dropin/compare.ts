@@ -19,9 +19,10 @@ import type { Surroundings } from '../io/surroundings.ts';
 import type { Instant } from '../units.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
 import { ComparePath } from './compare-path.ts';
+import { dropEvents } from './drops.ts';
 import type { CompareReport, DropInEvents, EmitDropIn } from './events.ts';
 import { StandingWatch } from './standing.ts';
-import { drained, StreamKeeper } from './stream-keeper.ts';
+import { drained, keeperEvents, StreamKeeper } from './stream-keeper.ts';
 import { readsFrames, WRITES } from './waiting-room.ts';
 
 export type CompareOptions = {
@@ -94,8 +95,7 @@ export class DropInCompare {
           this.divergedFlow = flow;
           this.policyClock.hurry();
         },
-        dropping: (place) => this.emit('frames.dropping', { place }),
-        dropped: (place, frames) => this.emit('frames.dropped', { place, frames }),
+        ...dropEvents(this.emit),
       },
     });
     this.policyClock = new PolicyClock({
@@ -108,13 +108,7 @@ export class DropInCompare {
       clock,
       timers,
     });
-    const events = {
-      up: (place: string) => this.emit('stream.up', { place }),
-      down: (place: string, cause: string) => this.emit('stream.down', { place, cause }),
-      refused: (place: string, cause: string, count: number) =>
-        this.emit('stream.refused', { place, cause, count }),
-      cut: (place: string, message: string) => this.emit('stream.cut', { place, message }),
-    };
+    const events = keeperEvents(this.emit);
     const { primaryIn, secondaryIn, out } = endpoints;
     const reads = readsFrames(endpoints.framing);
     this.keepers = [

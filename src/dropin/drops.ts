@@ -5,6 +5,7 @@
  * when none was dropped for SPELL_QUIET_MS, or when the place closes.
  */
 import type { Timers } from '../io/clock.ts';
+import type { EmitDropIn } from './events.ts';
 
 export type DropEvents = {
   /** A spell of drops begins at `place`. */
@@ -12,6 +13,14 @@ export type DropEvents = {
   /** It is over; `frames` were dropped in it. */
   dropped(place: string, frames: number): void;
 };
+
+/** Emits both as events of the process. */
+export function dropEvents(emit: EmitDropIn): DropEvents {
+  return {
+    dropping: (place) => emit('frames.dropping', { place }),
+    dropped: (place, frames) => emit('frames.dropped', { place, frames }),
+  };
+}
 
 const SPELL_QUIET_MS = 1000;
 

@@ -24,7 +24,7 @@ import type { Surroundings } from '../io/surroundings.ts';
 import { LIMITS } from '../limits.ts';
 import type { SlabId } from '../units.ts';
 import type { CheckpointEvents, CheckpointSource } from './checkpoint-source.ts';
-import { StreamKeeper } from './stream-keeper.ts';
+import { keeperEvents, StreamKeeper } from './stream-keeper.ts';
 
 const INIT = 'COLO_USERSPACE_PROXY_INIT';
 const INIT_REPLY = 'COLO_COMPARE_GET_XEN_INIT';
@@ -53,6 +53,7 @@ export class NotifySource implements CheckpointSource {
     };
     this.port = new FramePort('notify', this.slabs, framing);
     this.port.seat({ handler });
+    const notes = keeperEvents(events.note);
     this.keeper = new StreamKeeper({
       name: 'notify',
       endpoint,
@@ -64,16 +65,15 @@ export class NotifySource implements CheckpointSource {
       },
       surroundings,
       events: {
+        ...notes,
         up: (place) => {
-          events.note('stream.up', { place });
+          notes.up(place);
           this.onUp();
         },
         down: (place, cause) => {
-          events.note('stream.down', { place, cause });
+          notes.down(place, cause);
           this.onDown();
         },
-        refused: (place, cause, count) => events.note('stream.refused', { place, cause, count }),
-        cut: (place, message) => events.note('stream.cut', { place, message }),
       },
     });
   }

@@ -6,10 +6,11 @@ import type { Endpoint } from '../endpoint.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import type { Surroundings } from '../io/surroundings.ts';
+import { dropEvents } from './drops.ts';
 import type { EmitDropIn, RewriteReport } from './events.ts';
 import type { ConnectQmp } from './qmp-keeper.ts';
 import { RewritePath } from './rewrite-path.ts';
-import { drained, StreamKeeper } from './stream-keeper.ts';
+import { drained, keeperEvents, StreamKeeper } from './stream-keeper.ts';
 import { SvmWatch } from './svm-watch.ts';
 import { readsFrames, WRITES } from './waiting-room.ts';
 
@@ -46,19 +47,10 @@ export class DropInRewrite {
       phase: endpoints.qmp === null ? 'following' : 'waiting',
       hashSeed,
       timers: surroundings.timers,
-      events: {
-        dropping: (place) => emit('frames.dropping', { place }),
-        dropped: (place, frames) => emit('frames.dropped', { place, frames }),
-      },
+      events: dropEvents(emit),
     });
     this.path.translator.onSigned = (key) => emit('translate.signed', { flow: describeFlowKey(key) });
-    const events = {
-      up: (place: string) => emit('stream.up', { place }),
-      down: (place: string, cause: string) => emit('stream.down', { place, cause }),
-      refused: (place: string, cause: string, count: number) =>
-        emit('stream.refused', { place, cause, count }),
-      cut: (place: string, message: string) => emit('stream.cut', { place, message }),
-    };
+    const events = keeperEvents(emit);
     const reads = readsFrames(framing);
     // The ports that frames leave through are connected before those that frames come in through.
     this.keepers = [

@@ -16,6 +16,7 @@ import { Outage, redial } from '../io/redial.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 import type { Instant } from '../units.ts';
+import type { EmitDropIn } from './events.ts';
 import { type Admission, WaitingRoom } from './waiting-room.ts';
 
 export type StreamPlace = {
@@ -36,6 +37,16 @@ export type KeeperEvents = {
   /** The stream to a place's peer ended within a frame, or may have. */
   cut(place: string, message: string): void;
 };
+
+/** Emits them as events of the process. */
+export function keeperEvents(emit: EmitDropIn): KeeperEvents {
+  return {
+    up: (place) => emit('stream.up', { place }),
+    down: (place, cause) => emit('stream.down', { place, cause }),
+    refused: (place, cause, count) => emit('stream.refused', { place, cause, count }),
+    cut: (place, message) => emit('stream.cut', { place, message }),
+  };
+}
 
 const RETRY_MS = 100;
 const REFUSED_EVERY_MS = 10_000;
