@@ -240,10 +240,13 @@ export class DropInCompare {
     this.cancelAskAgain();
     if (this.standing.standing !== 'joining') return;
     const nowMs = this.clock.now();
-    const sinceMs = this.askedMs === null ? ASK_AGAIN_MS : nowMs - this.askedMs;
-    if (sinceMs >= ASK_AGAIN_MS) this.ask('initial', nowMs);
-    const againMs = sinceMs >= ASK_AGAIN_MS ? ASK_AGAIN_MS : ASK_AGAIN_MS - sinceMs;
-    this.cancelAskAgain = this.timers.after(againMs, () => this.askUntilCommitted());
+    if (this.untilNextMs(nowMs) === 0) this.ask('initial', nowMs);
+    this.cancelAskAgain = this.timers.after(this.untilNextMs(nowMs), () => this.askUntilCommitted());
+  }
+
+  /** Returns how long the next request has to wait. */
+  private untilNextMs(nowMs: Instant): number {
+    return this.askedMs === null ? 0 : Math.max(0, this.askedMs + ASK_AGAIN_MS - nowMs);
   }
 
   private noteStanding(standing: 'unknown' | 'joining' | 'broken'): void {
@@ -268,7 +271,7 @@ export class DropInCompare {
 
   private mayAsk(nowMs: Instant): boolean {
     if (!this.path.isComparing || this.standing.standing === 'broken') return false;
-    return this.askedMs === null || nowMs - this.askedMs >= ASK_AGAIN_MS;
+    return this.untilNextMs(nowMs) === 0;
   }
 
   /** Also emits the event if there is no source: it then shows once per ASK_AGAIN_MS that output is held for good. */
