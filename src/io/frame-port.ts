@@ -26,7 +26,7 @@ export type Reading =
 
 const PAUSABLE: Reading = { kind: 'pausable' };
 
-/** Slabs that a reader takes when none of its frames may be retained: the one that it fills, and the next. */
+/** Slabs that a reader takes when none of its frames may be retained: the one that it fills, and the next. One is spare. */
 export const SLABS_PER_READER = 3;
 
 /**

@@ -1,8 +1,9 @@
 /**
- * What the kernel knows of a socket and Node has no call for: how many bytes lie unread in its two queues (FIONREAD and
- * SIOCOUTQ: unix(7), tcp(7)), and whether a TCP peer still acknowledges (TCP_INFO).
+ * What the kernel knows of a socket, or does for it, and Node has no call for: how many bytes lie unread in its two queues
+ * (FIONREAD and SIOCOUTQ: unix(7), tcp(7)), whether a TCP peer still acknowledges (TCP_INFO), and a last write with more room
+ * than the socket's buffer has.
  *
- * The exactness of a checkpoint depends on these two. Input is drained when the VM's end has read everything that was
+ * The exactness of a checkpoint depends on the two queues. Input is drained when the VM's end has read everything that was
  * written; output, when nothing is left to read at this end. koffi makes the system calls:
  * it ships compiled binaries, and one call costs half a microsecond.
  */
@@ -11,10 +12,20 @@ import koffi from 'koffi';
 const FIONREAD = 0x541b;
 const SIOCOUTQ = 0x5411;
 
-const ioctl = koffi.load(null).func('int ioctl(int fd, unsigned long request, _Out_ int *value)');
-const shutdown = koffi.load(null).func('int shutdown(int fd, int how)');
 const SHUT_RD = 0;
+
+const libc = koffi.load(null);
+const ioctl = libc.func('int ioctl(int fd, unsigned long request, _Out_ int *value)');
+const shutdown = libc.func('int shutdown(int fd, int how)');
+const getsockopt = libc.func(
+  'int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)',
+);
+const setsockopt = libc.func(
+  'int setsockopt(int fd, int level, int name, const int *value, uint32_t length)',
+);
+const send = libc.func('intptr_t send(int fd, const uint8_t *bytes, size_t length, int flags)');
 const value = new Int32Array(1);
+const length = new Uint32Array(1);
 
 /** Returns how many bytes this end can read; 0 for a closed socket. */
 export function unreadInKernel(fd: number): number {
@@ -39,20 +50,16 @@ const RETRANSMITS_AT = 2;
 const PROBES_AT = 3;
 const LAST_ACK_RECEIVED_AT = 56;
 
-const getsockopt = koffi
-  .load(null)
-  .func('int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint32_t *length)');
 const info = new Uint8Array(INFO_BYTES);
 const infoView = new DataView(info.buffer);
-const infoLength = new Uint32Array(1);
 
 /**
  * Returns for how long a TCP socket has received no acknowledgement, and how many retransmissions or window probes in a row
  * got none; null for any other socket.
  */
 export function tcpInfo(fd: number): { silentMs: number; unanswered: number } | null {
-  infoLength[0] = INFO_BYTES;
-  if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return null;
+  length[0] = INFO_BYTES;
+  if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, length) !== 0) return null;
   return {
     silentMs: infoView.getUint32(LAST_ACK_RECEIVED_AT, true),
     unanswered: Math.max(info[RETRANSMITS_AT], info[PROBES_AT]),
@@ -71,13 +78,6 @@ const TCP_NOTSENT_LOWAT = 25;
 const NOT_SENT_BYTES_MAX = 256 * 1024;
 const NO_LIMIT = 0x7fff_ffff;
 
-const getNumber = koffi
-  .load(null)
-  .func('int getsockopt(int fd, int level, int name, _Out_ int *value, _Inout_ uint32_t *length)');
-const setNumber = koffi
-  .load(null)
-  .func('int setsockopt(int fd, int level, int name, const int *value, uint32_t length)');
-const send = koffi.load(null).func('intptr_t send(int fd, const uint8_t *bytes, size_t length, int flags)');
 const NUMBER_BYTES = 4;
 
 /**
@@ -90,7 +90,7 @@ export function reserveInKernel(fd: number): void {
 
 function limitNotSent(fd: number, bytes: number): void {
   value[0] = bytes;
-  setNumber(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, NUMBER_BYTES);
+  setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, NUMBER_BYTES);
 }
 
 /** Writes at once, with more room than the socket's buffer has; returns how many bytes the kernel took. */
@@ -112,15 +112,15 @@ function makeRoom(fd: number): void {
   const before = sendBufferBytes(fd);
   for (const name of [SO_SNDBUFFORCE, SO_SNDBUF]) {
     value[0] = Math.ceil((before + MORE_ROOM_BYTES) / 2);
-    setNumber(fd, SOL_SOCKET, name, value, NUMBER_BYTES);
+    setsockopt(fd, SOL_SOCKET, name, value, NUMBER_BYTES);
     const after = sendBufferBytes(fd);
     if (after > before) return;
     value[0] = Math.ceil(before / 2);
-    if (after < before) setNumber(fd, SOL_SOCKET, name, value, NUMBER_BYTES);
+    if (after < before) setsockopt(fd, SOL_SOCKET, name, value, NUMBER_BYTES);
   }
 }
 
 function sendBufferBytes(fd: number): number {
-  infoLength[0] = NUMBER_BYTES;
-  return getNumber(fd, SOL_SOCKET, SO_SNDBUF, value, infoLength) === 0 ? value[0] : 0;
+  length[0] = NUMBER_BYTES;
+  return getsockopt(fd, SOL_SOCKET, SO_SNDBUF, value, length) === 0 ? value[0] : 0;
 }
