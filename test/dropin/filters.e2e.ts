@@ -2,64 +2,20 @@
  * What drop-in.md says of QEMU's own filter-redirector while its chardev has no peer, seen at a QEMU without a machine: two
  * netdevs on a hub, and a redirector at the first of them. About 3 seconds.
  */
-import assert from 'node:assert/strict';
-import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
 import type { Program } from '../../lab/program.ts';
 import { installOldQemu, installQemu } from '../../lab/qemu.ts';
-import { WholeFrames } from '../../lab/whole-frames.ts';
 import { unixEndpoint } from '../../src/endpoint.ts';
 import { QmpClient } from '../../src/qemu/qmp.ts';
+import { FillEnd } from './fill-end.ts';
 
 /** Longer than a frame takes through QEMU on a busy machine. */
 const QUIET_MS = 500;
 
-/** One end of a stream with QEMU's framing; a frame is known by its fill. */
-class End {
-  readonly received: number[] = [];
-  private readonly socket: Socket;
-
-  private constructor(socket: Socket) {
-    this.socket = socket;
-    const cutter = new WholeFrames((frames) => {
-      for (let at = 0; at < frames.length; at += 4 + frames.readUInt32BE(at))
-        this.received.push(frames[at + 4]);
-    });
-    socket.on('data', (chunk: Buffer) => cutter.push(chunk)).on('error', () => undefined);
-  }
-
-  static async open(path: string): Promise<End> {
-    for (let tries = 0; ; tries++) {
-      const socket = connect(path);
-      const connected = await new Promise<boolean>((resolve) => {
-        socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
-      });
-      if (connected) return new End(socket);
-      assert.ok(tries < 500, `nothing listens on ${path}`);
-      await sleep(10);
-    }
-  }
-
-  send(fill: number): void {
-    const frame = Buffer.alloc(64, fill);
-    frame.writeUInt32BE(60);
-    this.socket.write(frame);
-  }
-
-  async expect(...fills: number[]): Promise<void> {
-    for (let i = 0; i < 300 && this.received.length < fills.length; i++) await sleep(10);
-    assert.deepEqual(this.received, fills);
-  }
-
-  close(): void {
-    this.socket.destroy();
-  }
-}
-
-type Bed = { guest: End; lan: End; qmp: QmpClient; place(name: 'out' | 'in'): Promise<End> };
+type Bed = { guest: FillEnd; lan: FillEnd; qmp: QmpClient; place(name: 'out' | 'in'): Promise<FillEnd> };
 
 /** The guest's frames go to the redirector's outdev; what comes in at its indev goes on to the LAN. */
 async function bed(t: TestContext, qemu: Program): Promise<Bed> {
@@ -77,19 +33,11 @@ async function bed(t: TestContext, qemu: Program): Promise<Bed> {
   args.push('-qmp', `unix:${at('qmp')},server=on,wait=off`);
   const env = { ...process.env, ...qemu.env };
   const child = startChild([...qemu.command, ...args], { env, stdio: ['ignore', 'ignore', 'ignore'] });
-  const ends: End[] = [];
   t.after(async () => {
-    for (const end of ends) end.close();
     await stopChild(child);
     removeWorkFolder(folder);
   });
-  const open = async (name: string): Promise<End> => {
-    const end = await End.open(at(name));
-    ends.push(end);
-    // QEMU takes the connection a moment after the kernel did.
-    await sleep(100);
-    return end;
-  };
+  const open = (name: string): Promise<FillEnd> => FillEnd.open(t, at(name));
   const qmp = await QmpClient.connect({ endpoint: unixEndpoint(at('qmp')), deadlineMs: 10_000 });
   t.after(() => qmp.close());
   return { guest: await open('guest'), lan: await open('lan'), qmp, place: open };

@@ -12,7 +12,7 @@
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -24,6 +24,7 @@ import { udp } from '../compare/rig.ts';
 import { ROOT } from '../docs/tables.ts';
 import { udpFrame } from '../frames.ts';
 import { framed } from '../io/fake-stream.ts';
+import { dialQemu } from './fill-end.ts';
 
 export type Flood = {
   readonly slowestReplyMs: number;
@@ -55,27 +56,22 @@ class Ends {
 }
 
 async function dial(path: string, ends: Ends): Promise<Socket> {
-  for (const end = performance.now() + START_MS_MAX; ; await sleep(20)) {
-    const socket = connect(path);
-    const opened = await new Promise<boolean>((resolve) => {
-      socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
-    });
-    if (opened) {
-      ends.add(() => socket.destroy());
-      return socket.on('error', () => {});
-    }
-    assert.ok(performance.now() < end, `nothing listens on ${path}`);
-  }
+  const socket = await dialQemu(path);
+  ends.add(() => socket.destroy());
+  return socket;
 }
 
 /** One QEMU without a machine: `guest` and `lan` are its two sides. */
 class Side {
   readonly qmp: QmpClient;
+  readonly monitor: QmpClient;
+  readonly events: QmpClient;
   readonly guest: Socket;
   readonly lan: Socket;
 
-  private constructor(qmp: QmpClient, guest: Socket, lan: Socket) {
-    [this.qmp, this.guest, this.lan] = [qmp, guest, lan];
+  private constructor(monitors: QmpClient[], guest: Socket, lan: Socket) {
+    [this.qmp, this.monitor, this.events] = monitors;
+    [this.guest, this.lan] = [guest, lan];
   }
 
   static async start(qemu: Program, folder: string, name: string, more: string[], ends: Ends): Promise<Side> {
@@ -108,14 +104,9 @@ class Side {
       ends.add(() => client.close());
       return client;
     };
-    const side = new Side(await open('control'), await dial(at('guest'), ends), await dial(at('lan'), ends));
-    side.monitor = await open('monitor');
-    side.events = await open('events');
-    return side;
+    const monitors = [await open('control'), await open('monitor'), await open('events')];
+    return new Side(monitors, await dial(at('guest'), ends), await dial(at('lan'), ends));
   }
-
-  monitor!: QmpClient;
-  events!: QmpClient;
 }
 
 /** Keeps asking a monitor; `slowestMs` is how long its slowest reply took, or takes. */

@@ -3,7 +3,6 @@
  * filter keeps half a frame when its chardev is closed, and the page's blocks make the object anew, at its place.
  */
 import assert from 'node:assert/strict';
-import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,68 +10,20 @@ import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/p
 import { installOldQemu, installQemu } from '../../lab/qemu.ts';
 import { unixEndpoint } from '../../src/endpoint.ts';
 import { type JsonObject, QmpClient } from '../../src/qemu/qmp.ts';
-import { framed } from '../io/fake-stream.ts';
+import { FillEnd } from './fill-end.ts';
 import { type Guide, guideFor } from './guide.ts';
 
 const QUIET_MS = 400;
 const WAIT_MS_MAX = 10_000;
 
-/** One end of a stream with QEMU's framing; a frame is known by its fill. */
-class End {
-  bytes = Buffer.alloc(0);
-  readonly socket: Socket;
-
-  constructor(socket: Socket) {
-    this.socket = socket;
-    socket.on('data', (chunk: Buffer) => {
-      this.bytes = Buffer.concat([this.bytes, chunk]);
-    });
-    socket.on('error', () => {});
-  }
-
-  static async open(t: TestContext, path: string): Promise<End> {
-    for (const endMs = performance.now() + WAIT_MS_MAX; ; await sleep(10)) {
-      const socket = connect(path);
-      const isOpen = await new Promise<boolean>((resolve) => {
-        socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
-      });
-      if (isOpen) {
-        t.after(() => socket.destroy());
-        // QEMU takes the connection a moment after the kernel did.
-        await sleep(100);
-        return new End(socket);
-      }
-      assert.ok(performance.now() < endMs, `nothing listens on ${path}`);
-    }
-  }
-
-  send(fill: number, bytes = Number.POSITIVE_INFINITY): void {
-    this.socket.write(framed(Buffer.alloc(60, fill)).subarray(0, bytes));
-  }
-
-  /** Returns the fills of the frames that have arrived. */
-  get fills(): number[] {
-    const fills: number[] = [];
-    for (let at = 0; at + 4 < this.bytes.length; at += 4 + this.bytes.readUInt32BE(at))
-      fills.push(this.bytes[at + 4]);
-    return fills;
-  }
-
-  async expect(...fills: number[]): Promise<void> {
-    for (const endMs = performance.now() + WAIT_MS_MAX; this.fills.length < fills.length; await sleep(10))
-      if (performance.now() > endMs) break;
-    assert.deepEqual(this.fills, fills);
-  }
-}
-
 type Bed = {
   version: '7.2' | '11.1';
   guide: Guide;
   /** At the VM's NIC, and at its network. */
-  guest: End;
-  lan: End;
+  guest: FillEnd;
+  lan: FillEnd;
   qmp: QmpClient;
-  place(name: string): Promise<End>;
+  place(name: string): Promise<FillEnd>;
   execute(block: string): Promise<void>;
 };
 
@@ -118,10 +69,10 @@ async function bed(t: TestContext, side: 'primary' | 'secondary', version: '7.2'
   return {
     version,
     guide,
-    guest: await End.open(t, at('nic')),
-    lan: await End.open(t, at('lan')),
+    guest: await FillEnd.open(t, at('nic')),
+    lan: await FillEnd.open(t, at('lan')),
     qmp,
-    place: (name) => End.open(t, at(`${name}.sock`)),
+    place: (name) => FillEnd.open(t, at(`${name}.sock`)),
     async execute(block) {
       for (const line of guide.block(block).trim().split('\n')) {
         const { execute, arguments: args } = JSON.parse(line) as { execute: string; arguments: JsonObject };
@@ -135,7 +86,7 @@ async function bed(t: TestContext, side: 'primary' | 'secondary', version: '7.2'
 async function healed(
   { place, execute, version }: Pick<Bed, 'place' | 'execute' | 'version'>,
   name: string,
-  to: End,
+  to: FillEnd,
   block: string,
 ): Promise<void> {
   const first = await place(name);
@@ -143,7 +94,7 @@ async function healed(
   await to.expect(1);
   first.send(2, 40);
   await sleep(100);
-  first.socket.destroy();
+  first.close();
   await sleep(100);
   const next = await place(name);
   next.send(3);
