@@ -152,7 +152,7 @@ export class FramePort {
     return this.stream === null || this.stream.unreadBytes() === 0;
   }
 
-  /** Bytes that the peer has not read: here, or in the kernel. */
+  /** Bytes that the peer has not read: here, or in the kernel, which counts its own for each write on a unix socket. */
   get waitingBytes(): number {
     return this.out.bytes + (this.stream?.unsentBytes() ?? 0);
   }

@@ -32,7 +32,8 @@ export type NodeStatus = {
   peer: { name: string | null; connected: boolean; lastHeardMs: number | null };
   /**
    * pausedMs: how long the VM was stopped since this node runs it as the primary; a clock in the guest that nothing corrects
-   * is behind by as much. inputWaitingBytes: written to the VM's socket and not taken yet.
+   * is behind by as much. inputWaitingBytes: written to the VM's socket and not taken yet, with what
+   * the kernel needs for each write.
    */
   vm: {
     running: boolean;
