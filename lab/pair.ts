@@ -5,12 +5,12 @@
 import type { ChildProcess } from 'node:child_process';
 import { createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { ColoError } from '../src/error.ts';
 import type { NodeEvent, NodeStatus } from '../src/observe/status.ts';
+import { freePort } from './free-port.ts';
 import { startChild, stopChild } from './process.ts';
 import type { QemuInstall } from './qemu.ts';
 
@@ -246,13 +246,4 @@ export class LabPair {
   async stop(): Promise<void> {
     await Promise.all(Object.values(this.nodes).map((node) => node.stop()));
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new ColoError('COLO_LAB', 'no free TCP port');
-  return address.port;
 }

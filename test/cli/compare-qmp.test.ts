@@ -10,11 +10,8 @@ for (const replies of ['accepts', 'to none', 'to capabilities'] as const) {
     const { colo, monitor, primary, out } = await rig(t, replies);
     const first = await colo.until('compare.unknown');
     assert.equal(first.meanwhile, 'released');
-    assert.equal(
-      colo.of('stream.up').length === 3 && colo.events[0].type,
-      'compare.unknown',
-      'before anything else',
-    );
+    assert.equal(colo.of('stream.up').length, 3);
+    assert.equal(colo.events[0].type, 'compare.unknown', 'before anything else');
     primary.send(udp('uncompared'));
     assert.deepEqual(await out.next(), udp('uncompared'));
     await colo.until('qmp.down');

@@ -4,6 +4,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { freePort } from '../../lab/free-port.ts';
 import { udp } from '../compare/rig.ts';
 import { framed } from '../io/fake-stream.ts';
 import { tempFolder } from '../temp-folder.ts';
@@ -86,11 +87,10 @@ for (const command of ['compare', 'rewrite'] as const) {
     const all = await rig(t, command);
     for (const place of COMMANDS[command].filter((name) => !['out', 'guest-in', 'notify'].includes(name))) {
       for (const bytes of [framed(udp('stray')), framed(udp('stray')).subarray(0, 30)]) {
-        all.peers[place].socket.destroy();
         const ups = all.colo.of('stream.up').length;
         const downs = all.colo.of('stream.down').length;
-        await all.colo.until('stream.down', downs === 0 ? 1 : downs);
-        await sleep(50);
+        all.peers[place].socket.destroy();
+        await all.colo.until('stream.down', downs + 1);
         const stray = await Peer.connect(t, { path: join(all.path, place) });
         await stray.write(bytes);
         await all.colo.until('stream.up', ups + 1);
@@ -98,6 +98,7 @@ for (const command of ['compare', 'rewrite'] as const) {
         all.peers[place] = await Peer.connect(t, { path: join(all.path, place) });
         all.peers[place].send(udp('back'));
         await stray.closed();
+        await all.colo.until('stream.up', ups + 2);
       }
     }
     await all.colo.stop();
@@ -107,7 +108,7 @@ for (const command of ['compare', 'rewrite'] as const) {
 test('a port scan every few milliseconds costs the secondary nothing', async (t) => {
   const path = tempFolder(t);
   const places = ['--primary-in', `unix-listen:${path}/pri`, '--out', `unix-listen:${path}/out`];
-  const port = 20_000 + (process.pid % 20_000);
+  const port = await freePort();
   const colo = new DropInProcess(t, 'compare', ...places, '--secondary-in', `tcp-listen:127.0.0.1:${port}`);
   await colo.until('compare.started');
   const [primary, out] = await Promise.all(

@@ -1,7 +1,6 @@
 /** The blocks of docs/drop-in.md, with this machine's paths, addresses and ports in place of the page's. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { createServer } from 'node:net';
+import { freePort } from '../../lab/free-port.ts';
 import { readDoc } from '../docs/tables.ts';
 
 export type Guide = {
@@ -30,13 +29,4 @@ export async function guideFor(folder: string, version = '11.1'): Promise<Guide>
       .replaceAll(/\b(9003|9004|9998)\b/g, (port) => `${ports[port as unknown as keyof typeof ports]}`);
   };
   return { block, words: (name) => block(name).trim().split(/\s+/) };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  return port;
 }
