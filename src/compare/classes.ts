@@ -5,7 +5,7 @@
  * whole: everything after the Ethernet header (non-IP) or after the IP header. quote: whole, except what two VMs may
  * quote differently of one packet (rules/icmp-error.ts). pieces: reassembled first, then compared as a datagram or whole.
  * harmless: means the same whenever it is sent (idempotent) and changes nothing that a client relies on. So the PVM's is
- * released at once, uncompared, and the SVM's is dropped.
+ * released at once, uncompared, and the SVM's is dropped, unless it is a question that the PVM does not ask (questions.ts).
  *
  * A flow has one rule, so the rule follows from what is in the flow's key: the packet's kind, not its ICMP type.
  */

@@ -36,7 +36,7 @@ export function flowWords(flowsMax: number): Int32Array {
 }
 
 export class HeldFlow {
-  /** held PVM output, in order of arrival */
+  /** held PVM output, in the order in which it leaves: that of arrival, or a stream's (rules/tcp-held.ts) */
   readonly primary: FrameQueue;
   /** SVM output without a counterpart, in order of arrival */
   readonly secondary: FrameQueue;

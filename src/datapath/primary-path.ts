@@ -401,7 +401,7 @@ export class PrimaryPath {
     this.uplinkValve.shutIf(
       this.gated.bytes >= this.limits.gatedBytesMax ||
         this.vm.queuedBytes >= this.limits.unsentBytesMax ||
-        (this.secondary?.queuedBytes ?? 0) >= this.limits.unsentBytesMax,
+        this.unsentToSecondary >= this.limits.unsentBytesMax,
     );
     this.vmValve.shutIf(
       this.reading === 'limited' &&

@@ -85,7 +85,7 @@ test('a promotion sends unconfirmed output and delivers unmirrored input, each o
   pair.settle();
   assert.deepEqual(pair.svm.received(), ['mirrored']);
   pair.primaryLink.close();
-  const { promotion } = promote(pair);
+  const { promotion, path } = promote(pair);
   assert.partialDeepStrictEqual(promotion, { sentFrames: 2, deliveredFrames: 1, lostConnections: 0 });
   pair.settle();
   assert.deepEqual(pair.secondaryNetwork.received(), ['retained 1', 'retained 2']);
@@ -95,6 +95,8 @@ test('a promotion sends unconfirmed output and delivers unmirrored input, each o
   pair.settle();
   assert.deepEqual(pair.svm.received(), ['request']);
   assert.deepEqual(pair.secondaryNetwork.received(), ['reply']);
+  assert.partialDeepStrictEqual(path.releasedBy, { match: 0, alone: 1, promotion: 2 });
+  assert.equal(path.counters.releasedFrames, 3);
   pair.assertNoLeak();
 });
 

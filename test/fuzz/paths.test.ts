@@ -319,6 +319,8 @@ test('a pair of nodes: both VMs receive the same input, and the client each fram
     const { made, absorbed, questions } = pair.primary.comparator.counters;
     const toClient = fromPvm + made - absorbed + questions;
     assert.deepEqual(received, { pvm: fromClient, svm: fromClient, client: toClient });
+    const byCause = Object.values(pair.primary.releasedBy).reduce((sum, count) => sum + count, 0);
+    assert.equal(byCause, pair.primary.counters.releasedFrames, 'each released frame has one cause');
     pair.assertNoLeak();
   });
 });
