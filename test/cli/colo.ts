@@ -1,6 +1,10 @@
 /** The command line as a process. */
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { tempFolder } from '../temp-folder.ts';
 
 const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
 
@@ -8,6 +12,34 @@ export type Result = { code: number | null; out: string; err: string };
 
 export function startColo(args: readonly string[], cwd?: string): ChildProcessWithoutNullStreams {
   return spawn(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, ...args], { cwd });
+}
+
+/**
+ * Starts it in a pseudo terminal, which script(1) opens and reads; resolves when the process has printed that it started. The
+ * process outlives its terminal, so it is killed by itself at the end.
+ */
+export async function startInTerminal(
+  t: TestContext,
+  args: readonly string[],
+): Promise<{ terminal: ChildProcess; pid: number }> {
+  const pidFile = join(tempFolder(t), 'pid');
+  const shell = `echo $$ >${pidFile}; exec ${[process.execPath, MAIN, ...args].join(' ')}`;
+  const terminal = spawn('script', ['-qec', shell, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'] });
+  t.after(() => terminal.kill('SIGKILL'));
+  while (!(await once(terminal.stdout, 'data')).join('').includes('started'));
+  terminal.stdout.resume();
+  const pid = Number(readFileSync(pidFile, 'utf8'));
+  t.after(() => isAlive(pid) && process.kill(pid, 'SIGKILL'));
+  return { terminal, pid };
+}
+
+/** Whether the process runs. One whose parent does not wait for it stays as a zombie, and does not. */
+export function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
 }
 
 /** Runs a command to its end. */

@@ -9,27 +9,26 @@ import { u32 } from '../frames.ts';
 import { framed } from '../io/fake-stream.ts';
 import { tempFolder } from '../temp-folder.ts';
 import { runColo, startColo } from './colo.ts';
-import { DropInProcess, Listener, Peer } from './dropin-process.ts';
+import {
+  type ComparePeers,
+  comparePeers,
+  comparePlaces,
+  DropInProcess,
+  Listener,
+  matches,
+  Peer,
+} from './dropin-process.ts';
 
-type Rig = { colo: DropInProcess; primary: Peer; secondary: Peer; out: Peer; path: string };
+type Rig = ComparePeers & { colo: DropInProcess; path: string };
 
 /** All three places listen, and a peer is connected to each. */
 async function rig(t: TestContext, ...more: string[]): Promise<Rig> {
   const path = tempFolder(t);
-  const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
-  const colo = new DropInProcess(t, 'compare', ...places, '--out', `unix-listen:${path}/out`, ...more);
+  const colo = new DropInProcess(t, 'compare', ...comparePlaces(path), ...more);
   await colo.until('compare.started');
-  const [primary, secondary, out] = await Promise.all(
-    ['pri', 'sec', 'out'].map((name) => Peer.connect(t, { path: join(path, name) })),
-  );
+  const peers = await comparePeers(t, path);
   await colo.until('stream.up', 3);
-  return { colo, primary, secondary, out, path };
-}
-
-async function matches({ primary, secondary, out }: Rig, frame: Buffer): Promise<void> {
-  primary.send(frame);
-  secondary.send(frame);
-  assert.deepEqual(await out.next(), frame);
+  return { colo, path, ...peers };
 }
 
 test('endpoints in all four forms: each is dialled until it accepts, and released frames arrive', async (t) => {
@@ -293,20 +292,13 @@ test('a place that is taken ends the process with exit code 1, and the other pla
 
 test('it continues when its standard output is closed', async (t) => {
   const path = tempFolder(t);
-  const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
-  const child = startColo(['compare', ...places, '--out', `unix-listen:${path}/out`]);
+  const child = startColo(['compare', ...comparePlaces(path)]);
   t.after(() => child.kill('SIGKILL'));
   await once(child.stdout, 'data');
   child.stdout.destroy();
   // Without its output nothing shows when it listens, and a socket's path exists before it accepts.
-  const [out, primary, secondary] = await Promise.all(
-    ['out', 'pri', 'sec'].map((name) => Peer.connectWhenThere(t, { path: join(path, name) })),
-  );
-  for (let i = 0; i < 5; i++) {
-    primary.send(udp(`${i}`));
-    secondary.send(udp(`${i}`));
-    assert.deepEqual(await out.next(), udp(`${i}`));
-  }
+  const peers = await comparePeers(t, path);
+  for (let i = 0; i < 5; i++) await matches(peers, udp(`${i}`));
   child.kill('SIGTERM');
   assert.deepEqual(await once(child, 'exit'), [0, null]);
 });

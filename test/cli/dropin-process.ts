@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type NetConnectOpts, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -132,6 +133,29 @@ export class Peer {
     if (this.socket.destroyed) return;
     await new Promise((resolve) => this.socket.once('close', resolve));
   }
+}
+
+/** Returns the options of a `colo compare` whose three places listen in the folder. */
+export function comparePlaces(path: string): string[] {
+  const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
+  return [...places, '--out', `unix-listen:${path}/out`];
+}
+
+export type ComparePeers = { primary: Peer; secondary: Peer; out: Peer };
+
+/** Dials the three places, as soon as they are there. */
+export async function comparePeers(t: TestContext, path: string): Promise<ComparePeers> {
+  const [primary, secondary, out] = await Promise.all(
+    ['pri', 'sec', 'out'].map((name) => Peer.connectWhenThere(t, { path: join(path, name) })),
+  );
+  return { primary, secondary, out };
+}
+
+/** Both VMs send the frame, and it leaves. */
+export async function matches({ primary, secondary, out }: ComparePeers, frame: Buffer): Promise<void> {
+  primary.send(frame);
+  secondary.send(frame);
+  assert.deepEqual(await out.next(), frame);
 }
 
 /** Accepts on a path or a free port of 127.0.0.1. */

@@ -1,9 +1,8 @@
 /** `colo compare --qmp` with three peers, and a QEMU's monitor that is as mute as a test wants it. */
 import { createServer, type Socket } from 'node:net';
-import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { tempFolder } from '../temp-folder.ts';
-import { DropInProcess, Peer } from './dropin-process.ts';
+import { comparePeers, comparePlaces, DropInProcess } from './dropin-process.ts';
 
 const GREETING = {
   QMP: { version: { qemu: { major: 11, minor: 1, micro: 3 }, package: '' }, capabilities: [] },
@@ -59,16 +58,9 @@ export async function rig(t: TestContext, replies: Monitor['replies'], mode = 'p
   const path = tempFolder(t);
   const monitor = await Monitor.open(t, `${path}/qmp`, replies);
   monitor.mode = mode;
-  const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
-  const colo = new DropInProcess(
-    t,
-    'compare',
-    ...[...places, '--out', `unix-listen:${path}/out`, '--qmp', `unix:${path}/qmp`],
-  );
+  const colo = new DropInProcess(t, 'compare', ...comparePlaces(path), '--qmp', `unix:${path}/qmp`);
   await colo.until('compare.started');
-  const [primary, secondary, out] = await Promise.all(
-    ['pri', 'sec', 'out'].map((name) => Peer.connect(t, { path: join(path, name) })),
-  );
+  const peers = await comparePeers(t, path);
   await colo.until('stream.up', 3);
-  return { colo, monitor, primary, secondary, out };
+  return { colo, monitor, ...peers };
 }

@@ -8,26 +8,15 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { udp } from '../compare/rig.ts';
 import { tempFolder } from '../temp-folder.ts';
-import { startColo } from './colo.ts';
-import { DropInProcess, Peer } from './dropin-process.ts';
+import { isAlive, startColo, startInTerminal } from './colo.ts';
+import { comparePeers, comparePlaces, DropInProcess, matches } from './dropin-process.ts';
 
 const COLO = join(import.meta.dirname, '../../bin/colo');
 
-function placesOf(path: string): string[] {
-  const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
-  return [...places, '--out', `unix-listen:${path}/out`];
-}
-
 /** Asserts that frames pass a `colo compare` whose places are in the folder. */
 async function passes(t: TestContext, path: string): Promise<void> {
-  const [out, primary, secondary] = await Promise.all(
-    ['out', 'pri', 'sec'].map((name) => Peer.connectWhenThere(t, { path: join(path, name) })),
-  );
-  for (let i = 0; i < 3; i++) {
-    primary.send(udp(`${i}`));
-    secondary.send(udp(`${i}`));
-    assert.deepEqual(await out.next(), udp(`${i}`));
-  }
+  const peers = await comparePeers(t, path);
+  for (let i = 0; i < 3; i++) await matches(peers, udp(`${i}`));
 }
 
 /** Returns the TCP ports on which the process listens. */
@@ -41,8 +30,8 @@ function listeningPorts(pid: number): string[] {
 }
 
 for (const [name, start] of [
-  ['main.ts', (path: string) => startColo(['compare', ...placesOf(path)])],
-  ['bin/colo', (path: string) => spawn(COLO, ['compare', ...placesOf(path)])],
+  ['main.ts', (path: string) => startColo(['compare', ...comparePlaces(path)])],
+  ['bin/colo', (path: string) => spawn(COLO, ['compare', ...comparePlaces(path)])],
 ] as const) {
   test(`SIGUSR1 opens no debugger and does not end the process: ${name}`, async (t) => {
     const path = tempFolder(t);
@@ -69,7 +58,7 @@ for (const command of ['compare', 'rewrite']) {
     const path = tempFolder(t);
     const places =
       command === 'compare'
-        ? placesOf(path)
+        ? comparePlaces(path)
         : ['in', 'guest-in', 'guest-out', 'out'].flatMap((name) => [
             `--${name}`,
             `unix-listen:${path}/${name}`,
@@ -85,20 +74,7 @@ for (const command of ['compare', 'rewrite']) {
 
 test('colo compare continues when its terminal is closed', async (t) => {
   const path = tempFolder(t);
-  const line = [
-    process.execPath,
-    join(import.meta.dirname, '../../src/cli/main.ts'),
-    'compare',
-    ...placesOf(path),
-  ];
-  const pidFile = join(path, 'pid');
-  // script(1) opens a pseudo terminal for the command.
-  const shell = `echo $$ >${pidFile}; exec ${line.join(' ')}`;
-  const terminal = spawn('script', ['-qec', shell, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'] });
-  t.after(() => terminal.kill('SIGKILL'));
-  while (!(await once(terminal.stdout, 'data')).join('').includes('started'));
-  const pid = Number(readFileSync(pidFile, 'utf8'));
-  t.after(() => isAlive(pid) && process.kill(pid, 'SIGKILL'));
+  const { terminal, pid } = await startInTerminal(t, ['compare', ...comparePlaces(path)]);
   terminal.kill('SIGKILL');
   await once(terminal, 'exit');
   await passes(t, path);
@@ -109,20 +85,11 @@ test('colo compare continues when its terminal is closed', async (t) => {
 test('colo compare continues when the disk of its log is full', async (t) => {
   const path = tempFolder(t);
   const full = openSync('/dev/full', 'w');
-  const child = spawn(COLO, ['compare', ...placesOf(path)], { stdio: ['ignore', full, full] });
+  const child = spawn(COLO, ['compare', ...comparePlaces(path)], { stdio: ['ignore', full, full] });
   t.after(() => child.kill('SIGKILL'));
   await passes(t, path);
   await ended(child);
 });
-
-function isAlive(pid: number): boolean {
-  try {
-    // A process without a parent that waits for it stays as a zombie.
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  } catch {
-    return false;
-  }
-}
 
 async function ended(child: ChildProcess): Promise<void> {
   const exit = once(child, 'exit');

@@ -1,35 +1,16 @@
 /** A standard output that nobody reads: a pager that waits, a log shipper that hangs, a terminal after Ctrl+S. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { udp } from '../compare/rig.ts';
 import { tempFolder } from '../temp-folder.ts';
-import { startColo } from './colo.ts';
-import { Peer } from './dropin-process.ts';
+import { startColo, startInTerminal } from './colo.ts';
+import { comparePeers, comparePlaces, matches } from './dropin-process.ts';
 
-const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
-
-function lineOf(path: string): string[] {
-  const places = ['--primary-in', `unix-listen:${path}/pri`, '--secondary-in', `unix-listen:${path}/sec`];
-  return ['compare', ...places, '--out', `unix-listen:${path}/out`, '--json'];
-}
-
-async function peersOf(t: TestContext, path: string): Promise<Peer[]> {
-  return Promise.all(
-    ['pri', 'sec', 'out'].map((name) => Peer.connectWhenThere(t, { path: join(path, name) })),
-  );
-}
-
-async function matches([primary, secondary, out]: readonly Peer[], text: string): Promise<void> {
-  primary.send(udp(text));
-  secondary.send(udp(text));
-  assert.deepEqual(await out.next(), udp(text));
-}
+const lineOf = (path: string): string[] => ['compare', ...comparePlaces(path), '--json'];
 
 const REPORTS = 20_000;
 
@@ -46,9 +27,9 @@ test('events that nobody reads take no more than a bounded memory, and are count
   const path = tempFolder(t);
   const child = startColo(lineOf(path));
   t.after(() => child.kill('SIGKILL'));
-  const peers = await peersOf(t, path);
+  const peers = await comparePeers(t, path);
   await makePrint(child);
-  await matches(peers, 'unread');
+  await matches(peers, udp('unread'));
   const events: { type: string; seq: number; events?: number }[] = [];
   createInterface(child.stdout).on('line', (line) => {
     events.push(JSON.parse(line));
@@ -69,7 +50,7 @@ test('a process whose output nobody reads ends when it is told to', async (t) =>
   const path = tempFolder(t);
   const child = startColo(lineOf(path));
   t.after(() => child.kill('SIGKILL'));
-  await peersOf(t, path);
+  await comparePeers(t, path);
   await makePrint(child);
   const end = once(child, 'exit');
   child.kill('SIGTERM');
@@ -78,22 +59,15 @@ test('a process whose output nobody reads ends when it is told to', async (t) =>
 
 test('a terminal that is stopped (Ctrl+S) does not stop the traffic', async (t) => {
   const path = tempFolder(t);
-  const pidFile = join(path, 'pid');
-  const line = [process.execPath, MAIN, ...lineOf(path)].join(' ');
-  // script(1) opens a pseudo terminal for the command; once it is stopped, nobody reads that.
-  const terminal = spawn('script', ['-qec', `echo $$ >${pidFile}; exec ${line}`, '/dev/null'], {
-    stdio: ['pipe', 'pipe', 'ignore'],
-  });
-  t.after(() => terminal.kill('SIGKILL'));
-  terminal.stdout.resume();
-  const peers = await peersOf(t, path);
-  const pid = Number(readFileSync(pidFile, 'utf8'));
+  // Once script(1) is stopped, nobody reads the terminal.
+  const { terminal, pid } = await startInTerminal(t, lineOf(path));
+  const peers = await comparePeers(t, path);
   terminal.kill('SIGSTOP');
   for (let i = 0; i < 1000; i++) {
     process.kill(pid, 'SIGUSR2');
     await sleep(1);
   }
-  const passed = await Promise.race([matches(peers, 'unread').then(() => true), sleep(3000, false)]);
+  const passed = await Promise.race([matches(peers, udp('unread')).then(() => true), sleep(3000, false)]);
   terminal.kill('SIGCONT');
   assert.ok(passed, 'no frame passed while the terminal was stopped');
 });
