@@ -5,19 +5,18 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
 import { installQemu } from '../../lab/qemu.ts';
+import { NEEDS_ROOT } from '../namespaces.ts';
 import { readDoc } from './tables.ts';
 
 const SOCKET = '/run/colo/a-uplink/uplink.sock';
 /** With the tap up from the beginning, a third of the starts fail. */
 const STARTS = 6;
-const NEEDS =
-  process.getuid?.() === 0 && existsSync('/dev/net/tun') ? false : 'network namespaces and taps need root';
 
 /** Returns the blocks of the section. */
 function blocks(): string[] {
@@ -45,7 +44,7 @@ test('the units bring the tap up last, and down before the helper starts again',
   assert.doesNotMatch(page, /master br0 up/);
 });
 
-test("the page's commands make an uplink, whatever the bridge carries", { skip: NEEDS }, async (t) => {
+test("the page's commands make an uplink, whatever the bridge carries", { skip: NEEDS_ROOT }, async (t) => {
   const install = await installQemu();
   const folder = workFolder();
   const space = `colo-uplink-${process.pid}`;
