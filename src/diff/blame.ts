@@ -35,7 +35,7 @@ export class Blame {
   /** The comparator has released or absorbed a PVM frame. */
   left(frame: StoredFrame): void {
     this.store.release(frame);
-    if (frame.flow.tcp && this.comparator.owedAcks > 0) this.owed.note(frame);
+    if (frame.flow.tcp) this.owed.note(frame);
   }
 
   /** Returns the PVM frame whose wait is over; behind a gap, one that is recorded. */

@@ -7,6 +7,7 @@
 import type { Comparator } from '../compare/comparator.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import { seqAtOrBefore } from '../flow/sequence.ts';
+import { TCP_SYN } from '../wire/tcp.ts';
 import type { StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
 
@@ -21,13 +22,16 @@ export class OwedSegments {
     this.store = store;
   }
 
-  /** A segment has left, or was absorbed, while a client is owed an ACK. */
+  /** A segment has left, or was absorbed. */
   note(frame: StoredFrame): void {
     const { latest } = this;
-    // It is the first one since no client was.
-    if (this.comparator.owedAcks === 1) latest.clear();
+    if (this.comparator.owedAcks === 0) {
+      latest.clear();
+      return;
+    }
     const before = latest.get(frame.flow.name);
-    if (before !== undefined && seqAtOrBefore(frame.ack, before.ack)) return;
+    const isSyn = (frame.flags & TCP_SYN) !== 0;
+    if (!isSyn && before !== undefined && seqAtOrBefore(frame.ack, before.ack)) return;
     frame.bytes = this.store.copyOf(frame);
     latest.set(frame.flow.name, frame);
   }

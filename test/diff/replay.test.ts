@@ -248,6 +248,23 @@ test('an ACK that the SVM has not sent waits longer than data', () => {
   );
 });
 
+test('an ACK that the SVM has not sent is found whatever another connection sends meanwhile', () => {
+  const other = { ...c, clientPort: 41000 };
+  const steps: Step[] = [...opening(), ...opening(PVM, SVM, other)];
+  steps.push({ ms: 10, who: 'pvm', frame: fromVm(c, PVM, { clientAt: 6, vmAt: 1, time: 1 }) });
+  for (let i = 0; i < 150; i++) {
+    const line = { clientAt: 1, vmAt: 1 + 5 * i, time: i, payload: Buffer.from('again') };
+    steps.push({ ms: 20 + 10 * i, who: 'pvm', frame: fromVm(other, PVM, line) });
+    steps.push({ ms: 21 + 10 * i, who: 'svm', frame: fromVm(other, SVM, line) });
+  }
+  const { counts, findings } = play(steps);
+  assert.deepEqual(
+    findings.map(({ reason, flow }) => [reason, flow]),
+    [['wait-primary', 'tcp 10.0.2.15:80 <-> 10.0.2.2:40000']],
+  );
+  assert.deepEqual(counts.checkpoints, { 'wait-primary': 1 });
+});
+
 test('an SVM segment that the PVM never sends costs one checkpoint, after two seconds', () => {
   const { counts, findings } = play([
     ...opening(),
