@@ -1,7 +1,13 @@
 /** The findings of a replay: describes divergences, waits and gaps, with the bytes around them, up to `findingsMax`. */
 import { seqAtOrBefore, seqBefore, seqDiff } from '../flow/sequence.ts';
 import { TCP_ACK } from '../wire/tcp.ts';
-import { excerptOf, firstPayloadDifference, firstStreamDifference, flagsOf } from './explain.ts';
+import {
+  type Difference,
+  excerptOf,
+  firstPayloadDifference,
+  firstStreamDifference,
+  flagsOf,
+} from './explain.ts';
 import { type FlowRecord, isBareAck, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
 import type { InOne } from './gaps.ts';
@@ -9,7 +15,7 @@ import type { Finding, FoundFrame, GapReport } from './report.ts';
 import { toMicros } from './wait-histogram.ts';
 
 /** An SVM frame that a PVM frame differs from, and where in both payloads. */
-type Counterpart = { frame: StoredFrame; primaryOffset: number; secondaryOffset: number };
+type Counterpart = Difference & { frame: StoredFrame };
 
 export class Findings {
   readonly list: Finding[] = [];
@@ -159,7 +165,7 @@ export class Findings {
     flow: FlowRecord,
     primary: StoredFrame | null,
     secondary: StoredFrame | null,
-    offsets: { primaryOffset: number; secondaryOffset: number } | null,
+    offsets: Difference | null,
   ): Finding | null {
     this.total++;
     const earlierInFlow = flow.findings++;
@@ -184,7 +190,8 @@ export class Findings {
   }
 
   private describe(frame: StoredFrame, payloadOffset: number): FoundFrame {
-    const bytes = this.store.bytesOf(frame);
+    const { original, length } = frame;
+    const bytes = original === null ? this.store.bytesOf(frame) : { bytes: original, at: 0, length };
     const { offset, hex } = excerptOf(bytes, payloadOffset);
     return {
       frame: frame.number,
@@ -196,7 +203,7 @@ export class Findings {
   }
 }
 
-const NOWHERE = { primaryOffset: 0, secondaryOffset: 0 };
+const NOWHERE: Difference = { primaryOffset: 0, secondaryOffset: 0 };
 
 /** Returns the retained SVM frame at the place of `primary`, or else the first one, bare ACKs left out. */
 function nearest({ flow, seq, seqEnd }: StoredFrame): StoredFrame | undefined {

@@ -88,13 +88,13 @@ export class Gaps {
     const from = seqMax(frame.seq, gap.from);
     const to = seqBefore(gap.to, end) ? gap.to : end;
     if (frame.payloadBytes === 0 || !seqBefore(from, to)) return false;
-    if (gap.fills[side].length < FILLS_MAX) {
-      frame.original ??= this.store.copyOf(frame);
-      this.compare(gap, side, { ...frame, bytes: frame.original, at: 0 });
-    }
+    frame.original ??= this.store.copyOf(frame);
     const { bytes, at } = this.store.bytesOf(frame);
     const zero = at + frame.payload + seqDiff(from, frame.seq);
     bytes.fill(0, zero, zero + seqDiff(to, from));
+    // A difference takes a checkpoint, after which other frames may lie in the slab.
+    if (gap.fills[side].length < FILLS_MAX)
+      this.compare(gap, side, { ...frame, bytes: frame.original, at: 0 });
     return true;
   }
 

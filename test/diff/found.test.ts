@@ -211,6 +211,23 @@ test('a hole in one file is a finding about that file, and costs no checkpoint',
   }
 });
 
+test('a finding behind a hole has the bytes that were recorded', async () => {
+  const both = (vm: Numbers, ...rest: Record[]): Record[] => [
+    ...opening(vm),
+    sends(vm, 3, 0, 100),
+    ...rest,
+    ...ends(500),
+  ];
+  const holed = at(5, changed(sends(SVM, 5, 150, 6).frame, 1));
+  const { findings } = await compare(both(PVM, sends(PVM, 4, 100, 56)), both(SVM, holed));
+  const found = findings.find(({ reason }) => reason === 'diverged-bytes');
+  assert.deepEqual(
+    [found?.position?.at, found?.primary?.hex],
+    [155, content(147, 9).toString('hex')],
+    JSON.stringify(findings),
+  );
+});
+
 test('segments that were captured out of order, or twice, are compared like others', async () => {
   const all = (vm: Numbers): Record[] => [
     ...opening(vm),
