@@ -288,13 +288,7 @@ export class Holding {
         flow.primary.clear();
         this.rules[flow.rule].noteCommitted(flowId, id);
       }
-      this.sink.release(
-        frames.words[id + SLAB] as SlabId,
-        frames.words[id + AT],
-        frames.words[id + LENGTH],
-        'commit',
-      );
-      frames.remove(this.primary, id);
+      this.releaseHeld(id, 'commit');
       released++;
     }
     this.counters.releasedByCommit += released;

@@ -101,8 +101,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'commit-loses-held-output',
     about: 'a checkpoint drops output that it should release',
     file: 'src/compare/holding.ts',
-    find: "this.sink.release(\n        frames.words[id + SLAB] as SlabId,\n        frames.words[id + AT],\n        frames.words[id + LENGTH],\n        'commit',\n      );",
-    put: "if (released % 2 === 1)\n        this.sink.release(\n        frames.words[id + SLAB] as SlabId,\n        frames.words[id + AT],\n        frames.words[id + LENGTH],\n        'commit',\n      );",
+    find: "      this.releaseHeld(id, 'commit');\n",
+    put: "      if (released % 2 === 1) this.releaseHeld(id, 'commit');\n      else frames.remove(this.primary, id);\n",
     seedsMax: 20,
   },
   {
