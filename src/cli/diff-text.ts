@@ -107,7 +107,7 @@ function reasons(counts: Record<string, number>): string {
 }
 
 function findingText(found: Finding, number: number): string[] {
-  const { reason, flow, timeMs, earlierInFlow, position, primary, secondary, cameAfterMs } = found;
+  const { reason, flow, timeMs, earlierInFlow, position, primary, secondary } = found;
   const place = position === null ? '' : `, ${position.unit} ${formatCount(position.at)}`;
   const earlier = earlierInFlow === 0 ? '' : `, after ${formatCount(earlierInFlow)} in this flow`;
   const lines = [
@@ -115,22 +115,31 @@ function findingText(found: Finding, number: number): string[] {
     `    ${flow}`,
     `    ${[frameText('primary', primary), frameText('secondary', secondary)].filter((t) => t !== '').join('; ')}`,
   ];
-  if (reason === 'wait-primary')
-    lines.push(
-      cameAfterMs === null
-        ? "    the secondary's file does not have as much"
-        : `    the secondary sent as much ${formatMs(cameAfterMs)} later`,
-    );
-  else if (reason === 'wait-secondary') lines.push("    the primary's file does not have as much");
-  else if (reason === 'held')
-    lines.push('    the files end before it is known whether the secondary sends the same');
-  else if (reason === 'gap-in-secondary')
-    lines.push("    the secondary's file has a gap here, and goes on behind it");
-  else if (reason === 'gap-in-primary')
-    lines.push("    the primary's file has a gap here, and goes on behind it");
+  const why = whyText(found);
+  if (why !== null) lines.push(`    ${why}`);
   if (!WITHOUT_BYTES.includes(reason))
     lines.push(...dump('primary', primary), ...dump('secondary', secondary));
   return lines;
+}
+
+/** Returns what the reason's name does not say, or null. */
+function whyText({ reason, cameAfterMs }: Finding): string | null {
+  switch (reason) {
+    case 'wait-primary':
+      return cameAfterMs === null
+        ? "the secondary's file does not have as much"
+        : `the secondary sent as much ${formatMs(cameAfterMs)} later`;
+    case 'wait-secondary':
+      return "the primary's file does not have as much";
+    case 'held':
+      return 'the files end before it is known whether the secondary sends the same';
+    case 'gap-in-secondary':
+      return "the secondary's file has a gap here, and goes on behind it";
+    case 'gap-in-primary':
+      return "the primary's file has a gap here, and goes on behind it";
+    default:
+      return null;
+  }
 }
 
 /** The bytes that neither file has: what follows them was compared. */
