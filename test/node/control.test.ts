@@ -16,6 +16,10 @@ const primary: PairState = { name: 'primary', peer: 'b' };
 const secondary: PairState = { name: 'secondary' };
 const promoting: PairState = { name: 'promoting' };
 const fenced: PairState = { name: 'fenced', why: '' };
+const candidate: PairState = { name: 'candidate', linked: false };
+const copying: PairState = { name: 'copying' };
+const starting: PairState = { name: 'starting' };
+const returning: PairState = { name: 'returning' };
 const claiming: PairState = {
   name: 'claiming',
   purpose: 'protect',
@@ -140,12 +144,14 @@ for (const [request, state] of [
   ['failover', secondary],
   ['protect', withCandidate],
 ] as const) {
-  test(`a ${request} of a node that is ${state.name} rejects at once when the other node wins`, async () => {
-    const { control, enter, timers } = controlled(state);
-    const asked = assert.rejects(control[request](), { code: 'COLO_NODE_FENCED' });
-    await settled();
-    enter(fenced);
-    await asked;
-    assert.equal(timers.length, 0);
+  test(`a ${request} of a node that is ${state.name} rejects at once when the other node wins, or the VM is lost`, async () => {
+    for (const lost of [fenced, candidate, copying, starting, returning]) {
+      const { control, enter, timers } = controlled(state);
+      const asked = assert.rejects(control[request](), { code: 'COLO_NODE_FENCED' });
+      await settled();
+      enter(lost);
+      await asked;
+      assert.equal(timers.length, 0, lost.name);
+    }
   });
 }
