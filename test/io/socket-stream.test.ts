@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -265,4 +268,25 @@ test('an endpoint that is in use is refused with its code', async () => {
   );
   await listener.close();
   await (await listenStream(taken, () => {})).close();
+});
+
+test('a host that replies to no attempt is given up after 5 s', async (t) => {
+  const FULL =
+    "require('node:net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })";
+  const child = spawn(process.execPath, ['-e', FULL], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => child.kill('SIGKILL'));
+  const [line] = (await once(child.stdout, 'data')) as [Buffer];
+  const port = Number(line.toString());
+  // The kernel accepts two connections for a process that is stopped, and drops every further attempt.
+  child.kill('SIGSTOP');
+  const early = Array.from({ length: 2 }, () => net.connect({ host: '127.0.0.1', port }));
+  for (const socket of early) t.after(() => socket.destroy());
+  await Promise.all(early.map((socket) => once(socket, 'connect')));
+  const sinceMs = performance.now();
+  await assert.rejects(connectStream({ kind: 'tcp', mode: 'connect', host: '127.0.0.1', port }), {
+    code: 'COLO_ENDPOINT_CONNECT',
+    message: /: no reply in 5 s$/,
+  });
+  const tookMs = performance.now() - sinceMs;
+  assert.ok(tookMs > 4900 && tookMs < 6000, `${tookMs} ms`);
 });
