@@ -38,6 +38,10 @@ class FakeQemu implements Qmp {
     this.stream = false;
   };
   onMigrate = (): void => {};
+  /** what QEMU does before it has stopped the guest */
+  onStop = async (): Promise<void> => {};
+  /** how often it refuses to resume the guest */
+  refusals = 0;
   private readonly listeners: ((event: QmpEvent) => void)[] = [];
 
   onEvent(listener: (event: QmpEvent) => void): () => void {
@@ -54,6 +58,14 @@ class FakeQemu implements Qmp {
     this.mode = 'primary';
     this.say('MIGRATION', { status: 'colo' });
     this.say('RESUME');
+  }
+
+  step(event: string): void {
+    if (event === 'RESUME') this.say(event);
+    else {
+      this.migration = { status: event };
+      this.say('MIGRATION', { status: event });
+    }
   }
 
   async execute<T>(command: string, args?: JsonObject, options?: ExecuteOptions): Promise<T> {
@@ -78,8 +90,14 @@ class FakeQemu implements Qmp {
       this.onLostHeartbeat();
     }
     if (command === 'migrate') this.onMigrate();
-    if (command === 'stop') this.run = 'paused';
-    if (command === 'cont') this.run = 'running';
+    if (command === 'stop') {
+      await this.onStop();
+      this.run = 'paused';
+    }
+    if (command === 'cont') {
+      if (this.refusals-- > 0) throw new QmpRefusedError(command, 'GenericError', 'not finalized yet');
+      this.run = 'running';
+    }
     this.done.push([command, args]);
     return {} as T;
   }
@@ -178,6 +196,75 @@ test('under TCG the second collection waits until everything is sent', async () 
   };
   assert.equal(await downtime({ accel: 'tcg' }), 0);
   assert.equal(await downtime(kvm), 1000);
+});
+
+const firstPassEnds: readonly (readonly [when: string, events: readonly string[], resumes: 0 | 1])[] = [
+  ['COLO begins after that, and resumes it', ['stop', 'colo', 'RESUME'], 0],
+  ['COLO has begun before that', ['colo', 'RESUME', 'stop'], 1],
+  ['COLO was reported before that, and begins after it', ['colo', 'stop', 'RESUME'], 0],
+  ['the migration fails', ['stop', 'failed'], 1],
+];
+for (const [when, events, resumes] of firstPassEnds) {
+  test(`under TCG a guest that never rests is stopped for the end of the first pass: ${when}`, async () => {
+    const { qemu, vm } = make();
+    await vm.startMigration('/run/mig');
+    qemu.migration = { status: 'active' };
+    qemu.done.length = 0;
+    qemu.onStop = async (): Promise<void> => {
+      for (const event of events.slice(0, events.indexOf('stop'))) qemu.step(event);
+      await sleep(5);
+    };
+    for (let pass = 2; pass <= 30; pass++) qemu.say('MIGRATION_PASS', { pass });
+    await sleep(20);
+    for (const event of events.slice(events.indexOf('stop') + 1)) {
+      assert.deepEqual(qemu.verbs, ['stop']);
+      qemu.step(event);
+      await sleep(5);
+    }
+    if (events.includes('RESUME')) await vm.requestCheckpoint();
+    assert.deepEqual(
+      qemu.verbs.filter((verb) => verb !== 'migrate-set-parameters'),
+      resumes === 1 ? ['stop', 'cont'] : ['stop'],
+    );
+  });
+}
+
+test('a guest that is stopped for the end of the first pass runs again before a checkpoint begins', async () => {
+  const { qemu, vm } = make();
+  await vm.startMigration('/run/mig');
+  qemu.done.length = 0;
+  qemu.onStop = async (): Promise<void> => {
+    qemu.inColo();
+    await sleep(20);
+  };
+  qemu.say('MIGRATION_PASS', { pass: 20 });
+  await vm.requestCheckpoint();
+  assert.deepEqual(qemu.verbs, ['stop', 'cont', 'migrate-set-parameters']);
+});
+
+test('a guest that QEMU does not resume yet is resumed a moment later', async () => {
+  const { qemu, vm } = make();
+  await vm.startMigration('/run/mig');
+  qemu.done.length = 0;
+  qemu.refusals = 2;
+  qemu.say('MIGRATION_PASS', { pass: 20 });
+  qemu.migration = { status: 'failed' };
+  await sleep(20);
+  assert.equal(qemu.run, 'running');
+  assert.deepEqual(qemu.verbs, ['stop', 'cont']);
+});
+
+test('with KVM, and in COLO, no pass stops the guest', async () => {
+  const inColo = make();
+  inColo.qemu.inColo();
+  const withKvm = make(kvm);
+  await withKvm.vm.startMigration('/run/mig');
+  for (const { qemu } of [inColo, withKvm]) {
+    qemu.done.length = 0;
+    qemu.say('MIGRATION_PASS', { pass: 20 });
+    await sleep(5);
+    assert.deepEqual(qemu.verbs, []);
+  }
 });
 
 test('a stopped guest is resumed if the migration is refused, fails or hangs', async () => {
