@@ -16,60 +16,90 @@ export class NodeClient {
     this.timeoutMs = timeoutS * 1000;
   }
 
-  /** Resolves with the JSON of the response. Rejects with the node's own error, COLO_NODE_TIMEOUT, _UNREACHABLE or _PROTOCOL. */
+  /**
+   * Resolves with the JSON object of the response. Rejects with the node's own error, COLO_NODE_TIMEOUT, _UNREACHABLE or
+   * _PROTOCOL.
+   */
   async call<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<T> {
-    const response = await this.send(method, path, body);
-    const text = await readAll(response).catch((error: unknown) => {
-      throw this.unreachable(error);
-    });
-    return parseJson(text, this.socketPath) as T;
+    const response = await this.send(method, path, 'whole response', body);
+    return parseObject(await this.readAll(response), this.socketPath) as T;
   }
 
   /** Yields the past events whose number is above `after` or, with 'follow', also the next ones until the node stops. */
   async *events(after: number, until: 'now' | 'follow'): AsyncGenerator<NodeEvent> {
-    const response = await this.send('GET', `/events?after=${after}${until === 'follow' ? '&follow=1' : ''}`);
+    const follows = until === 'follow';
+    const path = `/events?after=${after}${follows ? '&follow=1' : ''}`;
+    const response = await this.send('GET', path, follows ? 'headers' : 'whole response');
     response.setEncoding('utf8');
     let rest = '';
     try {
       for await (const chunk of response as AsyncIterable<string>) {
         const lines = (rest + chunk).split('\n');
         rest = lines.pop() ?? '';
-        for (const line of lines) yield parseJson(line, this.socketPath) as NodeEvent;
+        if (rest.length > RESPONSE_CHARACTERS_MAX) throw notANode(this.socketPath);
+        for (const line of lines) yield parseObject(line, this.socketPath) as NodeEvent;
       }
+      if (rest !== '') throw notANode(this.socketPath);
     } catch (error) {
-      throw error instanceof ColoError ? error : this.unreachable(error);
+      throw this.unreachable(error);
     }
   }
 
-  private async send(method: string, path: string, body?: unknown): Promise<IncomingMessage> {
+  /** `timed` is what has to be there before the timeout: a follower waits for the next event without a limit. */
+  private async send(
+    method: string,
+    path: string,
+    timed: 'headers' | 'whole response',
+    body?: unknown,
+  ): Promise<IncomingMessage> {
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
-      const sent = request({ socketPath: this.socketPath, method, path, agent: false }, resolve);
+      const sent = request({ socketPath: this.socketPath, method, path, agent: false });
+      let received: IncomingMessage | null = null;
       if (this.timeoutMs > 0) {
         const timer = setTimeout(() => {
           const seconds = this.timeoutMs / 1000;
           const text = `the node at ${this.socketPath} did not reply to ${method} ${path} within ${seconds} s`;
-          sent.destroy(
+          (received ?? sent).destroy(
             new ColoError('COLO_NODE_TIMEOUT', `${text}; look at "colo events", or give a longer --timeout`),
           );
         }, this.timeoutMs);
-        // The timeout ends with the headers: a follower waits for the next event without a limit.
-        sent.on('response', () => clearTimeout(timer));
+        sent.on('response', ({ statusCode = 0 }) => {
+          if (timed === 'headers' && statusCode < 300) clearTimeout(timer);
+        });
         sent.on('close', () => clearTimeout(timer));
       }
-      sent.on('error', (error) => reject(error instanceof ColoError ? error : this.unreachable(error)));
+      sent.on('response', (message: IncomingMessage) => {
+        received = message;
+        resolve(message);
+      });
+      sent.on('error', (error) => reject(this.unreachable(error)));
       sent.end(body === undefined ? undefined : JSON.stringify(body));
     });
     if (response.statusCode !== undefined && response.statusCode < 300) return response;
-    const error = parseJson(await readAll(response), this.socketPath) as {
-      code?: unknown;
-      message?: unknown;
-    };
-    if (typeof error.code !== 'string' || !error.code.startsWith('COLO_')) throw notANode(this.socketPath);
-    throw new ColoError(error.code as `COLO_${string}`, String(error.message));
+    const { code, message } = parseObject(await this.readAll(response), this.socketPath);
+    if (typeof code !== 'string' || !code.startsWith('COLO_')) throw notANode(this.socketPath);
+    throw new ColoError(code as `COLO_${string}`, String(message));
+  }
+
+  private async readAll(response: IncomingMessage): Promise<string> {
+    response.setEncoding('utf8');
+    let text = '';
+    try {
+      for await (const chunk of response as AsyncIterable<string>) {
+        text += chunk;
+        if (text.length > RESPONSE_CHARACTERS_MAX) throw notANode(this.socketPath);
+      }
+    } catch (error) {
+      throw this.unreachable(error);
+    }
+    return text;
   }
 
   private unreachable(error: unknown): ColoError {
+    if (error instanceof ColoError) return error;
     const { code, message } = error as NodeJS.ErrnoException;
+    // Node's parser of HTTP.
+    if (code?.startsWith('HPE_')) return notANode(this.socketPath);
     const start = `start it with "colo node -c FILE.yaml"`;
     const text =
       code === 'ENOENT' || code === 'ECONNREFUSED'
@@ -83,22 +113,15 @@ export class NodeClient {
   }
 }
 
-async function readAll(response: IncomingMessage): Promise<string> {
-  response.setEncoding('utf8');
-  let text = '';
-  for await (const chunk of response as AsyncIterable<string>) {
-    text += chunk;
-    if (text.length > RESPONSE_CHARACTERS_MAX) throw new Error('the response is too large');
-  }
-  return text;
-}
-
-function parseJson(text: string, socketPath: string): unknown {
+function parseObject(text: string, socketPath: string): Record<string, unknown> {
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch {
     throw notANode(socketPath);
   }
+  if (typeof value !== 'object' || value === null) throw notANode(socketPath);
+  return value as Record<string, unknown>;
 }
 
 const notANode = (socketPath: string): ColoError =>

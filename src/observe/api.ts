@@ -44,6 +44,8 @@ const BODY_BYTES_MAX = 64 * 1024;
 const CONNECTIONS_MAX = 64;
 /** A connection that has not sent a whole request by then gives up its place: Node's own limit is a minute. */
 const REQUEST_MS_MAX = 5000;
+/** More requests than one on a connection would be answered at once: a client that does not read would fill the memory. */
+const REQUESTS_PER_CONNECTION = 1;
 const SERVER = {
   headersTimeout: REQUEST_MS_MAX,
   requestTimeout: REQUEST_MS_MAX,
@@ -79,7 +81,7 @@ export async function listenControl(options: ControlServerOptions): Promise<ApiS
   if (why !== null) throw new ColoError('COLO_API_LISTEN', `control socket ${socketPath}: ${why}`);
   const followers = new Set<ServerResponse>();
   const server = createServer(SERVER, serve(controlRoutes(options, followers)));
-  server.maxConnections = CONNECTIONS_MAX;
+  limit(server);
   mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
   const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path: socketPath };
   try {
@@ -159,7 +161,7 @@ export async function listenMetrics(
       },
     }),
   );
-  server.maxConnections = CONNECTIONS_MAX;
+  limit(server);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) => reject(listenError(listen, error)));
     server.listen({ host: listen.host, port: listen.port }, resolve);
@@ -172,7 +174,7 @@ export async function listenMetrics(
 function serve(routes: Routes): (request: IncomingMessage, response: ServerResponse) => void {
   return (request, response) => {
     void (async () => {
-      const url = new URL(request.url ?? '/', 'http://colo');
+      const url = urlOf(request);
       const route = Object.hasOwn(routes, url.pathname) ? routes[url.pathname] : undefined;
       if (route === undefined) {
         const known = Object.keys(routes).join(', ');
@@ -195,6 +197,17 @@ function serve(routes: Routes): (request: IncomingMessage, response: ServerRespo
       else sendError(response, error);
     });
   };
+}
+
+function limit(server: Server): void {
+  server.maxConnections = CONNECTIONS_MAX;
+  server.maxRequestsPerSocket = REQUESTS_PER_CONNECTION;
+}
+
+function urlOf(request: IncomingMessage): URL {
+  const url = URL.parse(request.url ?? '/', 'http://colo');
+  if (url === null) throw new HttpError(400, 'COLO_API_REQUEST', 'the request has no path that can be read');
+  return url;
 }
 
 function sendJson(response: ServerResponse, status: number, value: unknown): void {

@@ -222,3 +222,31 @@ test('connections that send nothing, or half a request, give up their places wit
   }
   assert.ok(strays.some((stray) => stray.destroyed));
 });
+
+test('a client that sends many requests at once and reads nothing is answered once', async (t) => {
+  let rendered = 0;
+  const render = async () => {
+    rendered++;
+    return 'colo_epoch 42\n';
+  };
+  const server = await listenMetrics(parseEndpoint('tcp-listen:127.0.0.1:0'), {
+    contentType: 'text/plain',
+    render,
+  });
+  t.after(() => server.close());
+  assert.ok(server.endpoint.kind === 'tcp');
+  const client = connect({ host: '127.0.0.1', port: server.endpoint.port });
+  client.end('GET /metrics HTTP/1.1\r\nHost: colo\r\n\r\n'.repeat(1000));
+  client.resume();
+  await new Promise((resolve) => client.on('close', resolve));
+  assert.equal(rendered, 1);
+});
+
+test('a request whose path cannot be read is an error of the client', async () => {
+  await withServer(fakeNode(), async (socket) => {
+    for (const path of ['//', 'http://[']) {
+      const { status, json } = await call(socket, 'GET', path);
+      assert.deepEqual([status, (json() as { code: string }).code], [400, 'COLO_API_REQUEST']);
+    }
+  });
+});
