@@ -7,6 +7,7 @@ import type { Framing } from '../frames/frame-reader.ts';
 import type { NodeEvent } from '../observe/status.ts';
 import { QmpClient } from '../qemu/qmp.ts';
 import { EventPrinter } from './event-printer.ts';
+import { outliveOutput } from './outliving.ts';
 
 export const DROPIN_HELP = `
 Endpoints: unix:PATH, tcp:HOST:PORT (connect), unix-listen:PATH, tcp-listen:HOST:PORT (accept).
@@ -71,15 +72,20 @@ export async function runDropIn(
     warn?: (emit: EmitDropIn) => void;
   },
 ): Promise<void> {
+  outliveOutput();
   const printer = new EventPrinter(process.stdout, options.json === true ? 'json' : 'text');
   const numbered = numberedEvents(name);
   const emit: EmitDropIn = (type, details) => printer.print(numbered(type, details));
   const dropIn = options.build(emit);
   options.warn?.(emit);
   const { promise: stopping, resolve: stop } = Promise.withResolvers<void>();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop());
-  // The terminal was closed, or a log was rotated: no reason to cut a VM off its network.
-  process.on('SIGHUP', () => {});
+  let isStopping = false;
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.on(signal, () => {
+      if (isStopping) process.exit(1);
+      isStopping = true;
+      stop();
+    });
   process.on(REPORT_SIGNAL, () => emit(`${name}.report`, dropIn.report()));
   await dropIn.start();
   emit(`${name}.started`, {});

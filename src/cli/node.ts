@@ -4,6 +4,7 @@ import { loadNodeConfig, type NodeConfig, nodeConfigJsonSchema } from '../config
 import { ColoError } from '../error.ts';
 import type { NodeControl, NodeEvent } from '../observe/status.ts';
 import { EventPrinter } from './event-printer.ts';
+import { outliveOutput } from './outliving.ts';
 import { print } from './output.ts';
 
 export type NodeHooks = { onEvent?: (event: NodeEvent) => void };
@@ -28,6 +29,7 @@ export function nodeCommand(load: () => Promise<StartNode> = loadStartNode): Com
       }
       if (options.config === undefined) throw new ColoError('COLO_USAGE', 'which node? give -c FILE.yaml');
       const config = loadNodeConfig(options.config);
+      outliveOutput();
       const printer = new EventPrinter(process.stdout, options.json === true ? 'json' : 'text');
       const onEvent = (event: NodeEvent): void => printer.print(event);
       process.exitCode = await superviseNode(await load(), config, { onEvent }, process);

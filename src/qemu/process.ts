@@ -175,6 +175,8 @@ function spawnChild(options: StartOptions, stderr: 'pipe' | 'ignore'): Promise<C
     try {
       child = spawn(program, args, {
         stdio: ['ignore', 'ignore', stderr],
+        // A session of its own: Ctrl-C and the end of a terminal are for this process, which stops QEMU in order, or not at all.
+        detached: true,
         env: { ...process.env, ...options.env },
       });
     } catch (error) {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { openSync, readFileSync } from 'node:fs';
+import { openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -72,6 +72,37 @@ for (const command of ['compare', 'rewrite']) {
   });
 }
 
+test('colo node continues after SIGHUP', async (t) => {
+  const path = tempFolder(t);
+  // This "QEMU" never replies, and the node waits for it.
+  const config = `
+node: a
+pair: web
+link: { listen: "unix-listen:${path}/a", peer: "unix:${path}/b" }
+uplink: unix:${path}/uplink
+arbiter: { directory: ${path}/arbiter }
+vm:
+  command: [sh, -c, 'case "$*" in *-version*) exit 1 ;; esac; exec sleep 60', qemu]
+  args: []
+  mac: 52:54:00:12:34:56
+  addresses: []
+runDirectory: ${path}/run
+`;
+  writeFileSync(join(path, 'a.yaml'), config);
+  const child = startColo(['node', '-c', join(path, 'a.yaml')]);
+  t.after(() => child.kill('SIGKILL'));
+  while (!(await once(child.stdout, 'data')).join('').includes('node.started'));
+  child.stdout.resume();
+  for (let i = 0; i < 3; i++) {
+    child.kill('SIGHUP');
+    await sleep(50);
+  }
+  const exit = once(child, 'exit');
+  child.kill('SIGTERM');
+  const [, signal] = (await exit) as [number | null, string | null];
+  assert.equal(signal, null, 'it was stopped in order');
+});
+
 test('colo compare continues when its terminal is closed', async (t) => {
   const path = tempFolder(t);
   const { terminal, pid } = await startInTerminal(t, ['compare', ...comparePlaces(path)]);
@@ -89,6 +120,40 @@ test('colo compare continues when the disk of its log is full', async (t) => {
   t.after(() => child.kill('SIGKILL'));
   await passes(t, path);
   await ended(child);
+});
+
+for (const [first, second] of [
+  ['SIGINT', 'SIGTERM'],
+  ['SIGTERM', 'SIGINT'],
+  ['SIGTERM', 'SIGTERM'],
+] as const) {
+  test(`${second} after ${first} ends a process that still waits for a reader`, async (t) => {
+    const path = tempFolder(t);
+    const colo = new DropInProcess(t, 'compare', ...comparePlaces(path));
+    const { primary, out } = await comparePeers(t, path);
+    await colo.until('stream.up', 3);
+    out.socket.pause();
+    primary.send(...Array.from({ length: 3000 }, (_, i) => udp(`${i}`.padEnd(1000))));
+    while (((await colo.report()).primaryFrames as number) < 3000);
+    const exit = once(colo.child, 'exit');
+    colo.child.kill(first);
+    await sleep(100);
+    colo.child.kill(second);
+    assert.deepEqual(await exit, [1, null]);
+    assert.deepEqual(colo.of('compare.stopped'), []);
+  });
+}
+
+test('a full disk is an error of a command that only prints, in one line', async () => {
+  for (const args of [['node', '--print-schema'], ['compare', '--help'], ['--help'], ['node', '--help']]) {
+    const child = spawn(COLO, args, { stdio: ['ignore', openSync('/dev/full', 'w'), 'pipe'] });
+    let errors = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      errors += text;
+    });
+    assert.deepEqual(await once(child, 'close'), [1, null]);
+    assert.match(errors, /^COLO_OUTPUT: the output cannot be written: ENOSPC.*\n$/);
+  }
 });
 
 async function ended(child: ChildProcess): Promise<void> {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -78,6 +78,14 @@ test('only the last 4 KiB of stderr are kept', async () => {
   assert.ok(qemu.stderr.length <= 4096 && qemu.stderr.length > 4000);
   assert.match(qemu.stderr, /^line \d+\n/);
   assert.match(qemu.stderr, /line 9998\n$/);
+});
+
+test('the terminal of this process is not that of QEMU', async () => {
+  const qemu = await QemuProcess.start({ argv: script('setInterval(() => {}, 1000)') });
+  const [, , , session] = readFileSync(`/proc/${qemu.pid}/stat`, 'utf8').split(') ')[1].split(' ');
+  assert.equal(Number(session), qemu.pid, 'Ctrl-C and SIGHUP are sent to a session');
+  qemu.kill();
+  await qemu.exited;
 });
 
 test('the given environment is added to that of this process', async () => {
