@@ -15,10 +15,11 @@
  *
  * Captured twice: a frame with the payload and the identification of the one before, within COPY_MS, counts once.
  *
- * Fragments are handed to the comparator as they come: it reassembles them.
+ * Fragments have been put together (reassembly.ts).
  *
  * Limits: UNMATCHED_MAX PVM datagrams without a counterpart are kept to be compared with later ones of the SVM.
  */
+import { COMPARE_AS, compareAs } from '../compare/classes.ts';
 import type { Comparator } from '../compare/comparator.ts';
 import type { Instant } from '../units.ts';
 import { readU16 } from '../wire/bytes.ts';
@@ -107,7 +108,8 @@ export class Datagrams {
   /** Takes a PVM datagram. Returns true if it need not be held. */
   primary(flow: FlowRecord, hash: number, nowMs: Instant): boolean {
     this.placeByTime(flow, nowMs);
-    if (flow.held.size === 0) {
+    // Errors that may be the same still have to be compared.
+    if (flow.held.size === 0 && compareAs(this.view) !== COMPARE_AS.quote) {
       const same = this.find(flow, hash);
       if (same !== undefined) {
         this.drop(same);

@@ -13,7 +13,8 @@ import type { Limits } from '../limits.ts';
 import { CAPTURE_INTERFACES } from '../observe/pcapng.ts';
 import type { Instant } from '../units.ts';
 import { ASSUMED_CHECKPOINT_MS } from './played-checkpoints.ts';
-import { type RecordedFrame, Replay } from './replay.ts';
+import type { RecordedFrame } from './recorded-frame.ts';
+import { Replay } from './replay.ts';
 import type { DiffReport, SideCounts } from './report.ts';
 import { guessClocks, guessVm, type MacNumber, macNumber, macText, Survey, sourceOf } from './survey.ts';
 import { toMicros } from './wait-histogram.ts';
@@ -279,7 +280,9 @@ function refuseSilence({ counts, file }: Side, mac: MacNumber | null): void {
 function warningsOf(primary: Side, secondary: Side, replay: Replay): string[] {
   const warnings: string[] = [];
   const sides = primary.file.path === secondary.file.path ? [primary] : [primary, secondary];
-  for (const { file, counts } of sides) {
+  for (const side of sides) {
+    const { file, counts } = side;
+    const incomplete = replay.incompleteDatagrams(side === primary ? 'primary' : 'secondary');
     if (file.cutAt !== null)
       warnings.push(`${file.path} ends within a record, at byte ${file.cutAt}: what came before counts`);
     if (file.timeless > 0)
@@ -297,6 +300,10 @@ function warningsOf(primary: Side, secondary: Side, replay: Replay): string[] {
     if (counts.cut > 0)
       warnings.push(
         `${file.path} has ${counts.cut} frames that were cut when captured (use tcpdump -s 0): their flows are not compared`,
+      );
+    if (incomplete > 0)
+      warnings.push(
+        `${file.path} does not have all fragments of ${incomplete} datagrams, or they overlap: not compared`,
       );
   }
   if (

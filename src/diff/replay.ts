@@ -36,19 +36,11 @@ import { FrameStore } from './frame-store.ts';
 import { Placement } from './placement.ts';
 import { ASSUMED_CHECKPOINT_MS, PlayedCheckpoints } from './played-checkpoints.ts';
 import { PlayedClock } from './played-clock.ts';
-import { hashBytes } from './recent-payloads.ts';
+import { Reassembly } from './reassembly.ts';
+import { isBeyondIp, parseRecorded, payloadHash, type RecordedFrame } from './recorded-frame.ts';
 import type { Finding, GapReport, ReplayCounts, Side, SideCounts } from './report.ts';
 import { Streams } from './streams.ts';
 import { toMicros, WaitHistogram } from './wait-histogram.ts';
-
-/** A frame of a recording: its bytes, its number in the file, and its time. */
-export type RecordedFrame = FrameBytes & {
-  originalLength: number;
-  number: number;
-  fileMs: number;
-  /** By the clock that both recordings are merged by. */
-  ms: Instant;
-};
 
 const WAITS: PolicyLimits = {
   // Checkpoints at intervals come whatever the VMs send.
@@ -59,9 +51,6 @@ const WAITS: PolicyLimits = {
 };
 /** No translation is forgotten between two checkpoints, so a replay has room for more than a node needs. */
 const REPLAY_LIMITS: Limits = { ...LIMITS, translationsMax: 1 << 18 };
-/** In place of the hash of an ICMP error: what it quotes is compared by the comparator. */
-const QUOTE_HASH = 0x51;
-
 export class Replay {
   private readonly limits: Limits;
   private readonly knownFromMs: number;
@@ -77,6 +66,7 @@ export class Replay {
   private readonly datagrams: Datagrams;
   private readonly found: Findings;
   private readonly blame: Blame;
+  private readonly reassembly = { primary: new Reassembly(), secondary: new Reassembly() };
   private readonly waits = new WaitHistogram();
   /** The frame that a method is about. */
   private current: RecordedFrame | null = null;
@@ -197,6 +187,11 @@ export class Replay {
     return this.translator.size >= this.limits.translationsMax;
   }
 
+  /** Number of datagrams whose fragments are not all in a recording, or contradict each other. */
+  incompleteDatagrams(side: Side): number {
+    return this.reassembly[side].incomplete;
+  }
+
   /** Takes a client's frame, as the VM of that side received it, and may change its bytes. */
   input(side: Side, { bytes, at, length, ms }: RecordedFrame): void {
     this.clock.advanceTo(ms);
@@ -204,7 +199,7 @@ export class Replay {
     if (ms < this.knownFromMs) {
       const kind = parsePacket(bytes, at, length, view);
       if (kind !== PACKET.malformed && kind !== PACKET.tcp) {
-        const hash = hashBytes(bytes, view.payload, view.payloadBytes);
+        const hash = payloadHash(bytes, view);
         this.datagrams.input(this.placement.flowOfInput(bytes), side, hash);
       }
     }
@@ -212,9 +207,10 @@ export class Replay {
   }
 
   /** Takes a frame that the PVM sent. */
-  primary(frame: RecordedFrame, side: SideCounts): void {
-    const flow = this.flowOf('primary', frame, side);
+  primary(recorded: RecordedFrame, side: SideCounts): void {
+    const flow = this.flowOf('primary', recorded, side);
     if (flow === null) return;
+    const frame = this.current ?? recorded;
     if (flow.tcp) {
       if (!this.streams.primary(frame, flow)) side.leftOut++;
     } else this.primaryDatagram(frame, flow, side);
@@ -222,9 +218,10 @@ export class Replay {
   }
 
   /** Takes a frame that the SVM sent. */
-  secondary(frame: RecordedFrame, side: SideCounts): void {
-    const flow = this.flowOf('secondary', frame, side);
+  secondary(recorded: RecordedFrame, side: SideCounts): void {
+    const flow = this.flowOf('secondary', recorded, side);
     if (flow === null) return;
+    const frame = this.current ?? recorded;
     if (flow.tcp) {
       if (!this.streams.secondary(frame, flow)) side.leftOut++;
     } else this.secondaryDatagram(frame, flow, side);
@@ -288,21 +285,29 @@ export class Replay {
     };
   }
 
-  /** Returns the flow of a frame, which is then in the view; or null, and counts the frame, if it is not compared. */
+  /**
+   * Returns the flow of a frame, which is then in the view; or null, and counts the frame, if it is not compared. `current` is
+   * that frame, or the datagram that it was the last fragment of.
+   */
   private flowOf(side: Side, frame: RecordedFrame, counts: SideCounts): FlowRecord | null {
     this.clock.advanceTo(frame.ms);
     this.current = frame;
     const { view } = this;
-    const { bytes, at, length, originalLength } = frame;
+    const { bytes, length, originalLength } = frame;
+    const kind = parseRecorded(frame, view);
+    if (kind !== PACKET.malformed && view.fragment) {
+      const whole = this.reassembly[side].take(frame, view);
+      return whole === null ? null : this.flowOf(side, whole, counts);
+    }
     if (length < originalLength) {
       counts.cut++;
       // Its headers name the flow, which has a hole from here on.
-      if (parsePacket(bytes, at, originalLength, view) !== PACKET.malformed)
-        this.placement.leaveOut(this.placement.flowOf(bytes));
+      if (kind !== PACKET.malformed) this.placement.leaveOut(this.placement.flowOf(bytes));
       return null;
     }
-    if (parsePacket(bytes, at, length, view) === PACKET.malformed) {
+    if (kind === PACKET.malformed || isBeyondIp(view)) {
       counts.malformed++;
+      if (kind !== PACKET.malformed) this.placement.leaveOut(this.placement.flowOf(bytes));
       return null;
     }
     if (compareAs(view) === COMPARE_AS.harmless) {
@@ -317,34 +322,28 @@ export class Replay {
   }
 
   private primaryDatagram(frame: RecordedFrame, flow: FlowRecord, side: SideCounts): void {
-    const { datagrams, view, clock } = this;
+    const { datagrams, clock } = this;
     const { nowMs } = clock;
-    const hash = this.hashOf(frame.bytes);
+    const hash = payloadHash(frame.bytes, this.view);
     if (datagrams.isCopy(flow, 'primary', frame.bytes, hash, nowMs)) return;
     flow.primaryDatagrams++;
     if (flow.leftOut) side.leftOut++;
     else if (datagrams.primary(flow, hash, nowMs)) this.waits.add(0);
     else {
-      const { fragment } = view;
       this.hand('primary', this.placed(frame, flow, hash, flow.primaryDatagrams));
-      if (!fragment) datagrams.settle(flow, nowMs);
+      datagrams.settle(flow, nowMs);
     }
   }
 
   private secondaryDatagram(frame: RecordedFrame, flow: FlowRecord, side: SideCounts): void {
-    const { datagrams, view, clock } = this;
+    const { datagrams, clock } = this;
     const { nowMs } = clock;
-    const hash = this.hashOf(frame.bytes);
+    const hash = payloadHash(frame.bytes, this.view);
     if (datagrams.isCopy(flow, 'secondary', frame.bytes, hash, nowMs)) return;
     flow.secondaryDatagrams++;
     if (flow.leftOut) side.leftOut++;
     if (flow.leftOut || datagrams.secondary(flow, hash, nowMs)) return;
-    const kept = this.placed(frame, flow, hash, flow.secondaryDatagrams);
-    if (view.fragment) {
-      this.hand('secondary', kept);
-      return;
-    }
-    datagrams.withhold(kept);
+    datagrams.withhold(this.placed(frame, flow, hash, flow.secondaryDatagrams));
     datagrams.settle(flow, nowMs);
   }
 
@@ -354,12 +353,6 @@ export class Replay {
     const at = store.place(frame);
     parsePacket(store.slabs.buffer(store.slab), at, frame.length, view);
     return this.describe(flow, store.slab, at, frame.length, hash, ordinal);
-  }
-
-  private hashOf(bytes: Uint8Array): number {
-    const { view } = this;
-    if (compareAs(view) === COMPARE_AS.quote) return QUOTE_HASH ^ view.icmpType;
-    return hashBytes(bytes, view.payload, view.payloadBytes);
   }
 
   private hand(side: Side, frame: StoredFrame): void {
@@ -377,10 +370,14 @@ export class Replay {
 
   private skip(
     side: Side,
-    frame: RecordedFrame,
+    recorded: RecordedFrame,
     learn: (flow: FlowRecord, frame: FrameBytes, hash: number) => void,
   ): void {
     const { view } = this;
+    let frame: RecordedFrame | null = recorded;
+    if (parseRecorded(recorded, view) === PACKET.malformed) return;
+    if (view.fragment) frame = this.reassembly[side].take(recorded, view);
+    if (frame === null || frame.length < frame.originalLength) return;
     const { bytes, at, length } = frame;
     if (parsePacket(bytes, at, length, view) === PACKET.malformed) return;
     if (compareAs(view) === COMPARE_AS.harmless) return;
@@ -388,7 +385,7 @@ export class Replay {
     if (view.kind === PACKET.tcp && !syn) return;
     const flow = this.placement.flowOf(bytes);
     if (syn) this.placement.skipSyn(flow, side);
-    learn(flow, frame, flow.tcp ? 0 : this.hashOf(bytes));
+    learn(flow, frame, flow.tcp ? 0 : payloadHash(bytes, view));
   }
 
   private describe(
