@@ -2,7 +2,7 @@
 import type { CheckpointPolicy } from '../checkpoint/policy.ts';
 import type { Comparator } from '../compare/comparator.ts';
 import type { Instant } from '../units.ts';
-import { TCP_SYN } from '../wire/tcp.ts';
+import { TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import type { Datagrams } from './datagrams.ts';
 import { isAhead, isBareAck, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
@@ -65,9 +65,15 @@ export class Blame {
     return undefined;
   }
 
-  /** Returns true for a SYN near the beginning: the other VM's may lie before its recording. Its connection then counts as begun. */
-  lacksSyn({ flow, flags, sinceMs }: StoredFrame): boolean {
-    if (!flow.tcp || (flags & TCP_SYN) === 0 || sinceMs >= this.knownFromMs) return false;
+  /**
+   * Returns true for a SYN near the beginning, or the reset of a connection that was not compared: the other VM's may lie before
+   * its recording, unless the client's SYN is in both. A SYN's connection then counts as begun.
+   */
+  mayLieBefore({ flow, flags, sinceMs }: StoredFrame): boolean {
+    if (!flow.tcp || sinceMs >= this.knownFromMs) return false;
+    if (flow.primaryClientSyn !== null && flow.primaryClientSyn === flow.secondaryClientSyn) return false;
+    if ((flags & TCP_RST) !== 0) return !flow.placed;
+    if ((flags & TCP_SYN) === 0) return false;
     if (flow.primarySyns === flow.secondarySyns) return false;
     flow.primarySyns = Math.max(flow.primarySyns, flow.secondarySyns);
     flow.secondarySyns = flow.primarySyns;

@@ -1,6 +1,6 @@
 /** The findings of a replay: describes divergences, waits and gaps, with the bytes around them, up to `findingsMax`. */
 import { seqAtOrBefore, seqBefore, seqDiff } from '../flow/sequence.ts';
-import { TCP_ACK } from '../wire/tcp.ts';
+import { TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
 import {
   type Difference,
   excerptOf,
@@ -8,7 +8,7 @@ import {
   firstStreamDifference,
   flagsOf,
 } from './explain.ts';
-import { type FlowRecord, isBareAck, type StoredFrame } from './flow-record.ts';
+import { type FlowRecord, isBareAck, type StoredFrame, type SynWait } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
 import type { InOne } from './gaps.ts';
 import type { Finding, FoundFrame, GapReport } from './report.ts';
@@ -57,12 +57,15 @@ export class Findings {
     const finding = this.add('wait-primary', flow, frame, null, null);
     frame.blamed = true;
     frame.finding = finding;
+    if (flow.tcp && (frame.flags & TCP_SYN) !== 0) flow.synWait = { finding, reason: 'wait-primary' };
     if (finding !== null) flow.addLate({ finding, seqEnd, ack, hash, sinceMs });
   }
 
   /** The PVM did not send what the SVM had sent. */
   secondaryWaited(frame: StoredFrame): void {
-    this.add('wait-secondary', frame.flow, null, frame, null);
+    const { flow, flags } = frame;
+    const finding = this.add('wait-secondary', flow, null, frame, null);
+    if (flow.tcp && (flags & TCP_SYN) !== 0) flow.synWait = { finding, reason: 'wait-secondary' };
   }
 
   /** A PVM datagram that waited too long differs from one of the SVM: its finding, if it has one, becomes that of a divergence. */
@@ -77,8 +80,7 @@ export class Findings {
     finding.reason = reason;
     finding.primary = this.describe(primary, primaryOffset);
     finding.secondary = this.describe(other, secondaryOffset);
-    const waits = flow.late.findIndex((late) => late.finding === finding);
-    if (waits >= 0) flow.late.splice(waits, 1);
+    flow.forgetLate(finding);
   }
 
   /**
@@ -95,6 +97,22 @@ export class Findings {
       excused++;
     }
     return excused;
+  }
+
+  /**
+   * A VM goes on with a connection whose SYN its recording lacks: if the other VM's waited for it, that is a gap. Returns the
+   * reason of the checkpoint that was taken for it, or null.
+   */
+  excuseSyn(flow: FlowRecord): SynWait['reason'] | null {
+    const { synWait } = flow;
+    if (synWait === null) return null;
+    const { finding, reason } = synWait;
+    if (finding !== null) {
+      finding.reason = reason === 'wait-primary' ? 'gap-in-secondary' : 'gap-in-primary';
+      flow.forgetLate(finding);
+    }
+    flow.synWait = null;
+    return reason;
   }
 
   /** A segment differs in bytes that came behind a gap. */

@@ -101,6 +101,8 @@ export function isStale(frame: StoredFrame): boolean {
 /** A PVM frame whose wait was over before its counterpart came, which may still come. */
 export type LateWait = { finding: Finding; seqEnd: number; ack: number; hash: number; sinceMs: number };
 
+export type SynWait = { finding: Finding | null; reason: 'wait-primary' | 'wait-secondary' };
+
 /** A copy of a frame as it was. */
 export type Fill = StoredFrame & { bytes: Uint8Array };
 
@@ -160,6 +162,11 @@ export class FlowRecord {
   secondarySyns = 0;
   primaryIsn: number | null = null;
   secondaryIsn: number | null = null;
+  /** The number of the client's latest SYN in each recording: one that both have begins within both. */
+  primaryClientSyn: number | null = null;
+  secondaryClientSyn: number | null = null;
+  /** The wait of a SYN was over, and cost a checkpoint: the other VM's SYN may be missing in its recording. */
+  synWait: SynWait | null = null;
   /** The connection whose SYNs, or one of them, lie before the part that is compared. */
   skippedSyns = 0;
   /** The SVM's numbers are the PVM's since a checkpoint in the recordings; null while neither is known. */
@@ -219,6 +226,12 @@ export class FlowRecord {
     return describeFlowKey(this.key);
   }
 
+  /** Both VMs' SYNs of the latest connection are known. */
+  get synsKnown(): boolean {
+    const { primaryIsn, secondaryIsn, primarySyns, secondarySyns } = this;
+    return primaryIsn !== null && secondaryIsn !== null && primarySyns === secondarySyns;
+  }
+
   /** The VM's port. */
   get localPort(): number {
     return localPort(this.key);
@@ -248,8 +261,15 @@ export class FlowRecord {
     if (this.sums.length > SUMS_MAX) this.sums.shift();
   }
 
+  /** Returns 0 while it is not known where the stream begins. */
   placeOf(seq: number): number {
+    if (!this.positioned) return 0;
     return this.knownAt + seqDiff(seq, this.knownSeq);
+  }
+
+  forgetLate(finding: Finding): void {
+    const at = this.late.findIndex((late) => late.finding === finding);
+    if (at >= 0) this.late.splice(at, 1);
   }
 
   addLate(wait: LateWait): void {

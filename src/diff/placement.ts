@@ -6,13 +6,15 @@
  * number that neither VM had passed. If its SYNs are known although they are not compared, or if the SVM's recording is in
  * the PVM's numbers, its place is known as soon as both VMs have sent a segment.
  *
+ * A reset by which a VM refuses a connection that it does not know needs no place.
+ *
  * A connection that cannot be placed, or that has a frame that was cut, is left out until its next SYN.
  */
 import { FLOW_KEY_WORDS, writeInputKey, writeOutputKey } from '../flow/key.ts';
 import { seqAtOrBefore, seqBefore, seqDiff, seqMax } from '../flow/sequence.ts';
 import { FlowTable } from '../flow/table.ts';
 import { PACKET, type PacketView } from '../wire/packet.ts';
-import { TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
+import { TCP_ACK, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { FlowRecord } from './flow-record.ts';
 import type { Side } from './report.ts';
 import { StreamFinder } from './stream-finder.ts';
@@ -81,6 +83,15 @@ export class Placement {
     return this.find();
   }
 
+  /** Notes a client's segment, if it begins a connection. */
+  noteClientSyn(side: Side, bytes: Uint8Array): void {
+    const { tcpFlags, seq } = this.view;
+    if ((tcpFlags & (TCP_SYN | TCP_ACK)) !== TCP_SYN) return;
+    const flow = this.flowOfInput(bytes);
+    if (side === 'primary') flow.primaryClientSyn = seq;
+    else flow.secondaryClientSyn = seq;
+  }
+
   /** Notes a PVM segment. */
   placePrimary(flow: FlowRecord, bytes: Uint8Array): Place {
     const { view } = this;
@@ -95,6 +106,7 @@ export class Placement {
       if (isNew) flow.primaryEnd = end;
       return flow.placed && !flow.leftOut ? 'compare' : 'leave-out';
     }
+    if (this.isRefusal(flow, flow.primarySyns < flow.secondarySyns)) return 'compare';
     const first = flow.primaryEnd === null;
     flow.pass(view.seq);
     flow.primaryEnd = flow.primaryEnd === null ? end : seqMax(flow.primaryEnd, end);
@@ -119,6 +131,7 @@ export class Placement {
       if (this.noteSyn(flow, 'secondary', recordedSeq)) this.beginAtSyn(flow, 'secondary');
       return flow.placed && !flow.leftOut ? 'compare' : 'leave-out';
     }
+    if (this.isRefusal(flow, flow.secondarySyns < flow.primarySyns)) return 'compare';
     const first = flow.secondaryEnd === null;
     flow.secondaryEnd = flow.secondaryEnd === null ? end : seqMax(flow.secondaryEnd, end);
     if (flow.leftOut) return 'leave-out';
@@ -173,14 +186,14 @@ export class Placement {
 
   /** Returns true if the SYN begins a connection, and is not repeated. */
   private noteSyn(flow: FlowRecord, side: Side, isn: number): boolean {
+    if (isn === (side === 'primary' ? flow.primaryIsn : flow.secondaryIsn)) return false;
+    flow.synWait = null;
     if (side === 'primary') {
-      if (flow.primaryIsn === isn) return false;
       flow.primarySyns = Math.max(flow.primarySyns + 1, flow.secondarySyns);
       flow.primaryIsn = isn;
       if (flow.secondarySyns < flow.primarySyns) flow.secondaryIsn = null;
       return true;
     }
-    if (flow.secondaryIsn === isn) return false;
     flow.secondarySyns = Math.max(flow.secondarySyns + 1, flow.primarySyns);
     flow.secondaryIsn = isn;
     return true;
@@ -206,6 +219,16 @@ export class Placement {
     flow.secondaryNext = null;
   }
 
+  /**
+   * Returns true if the segment in the view is the reset of a VM that knows no such connection, which has none of the VM's
+   * numbers (RFC 9293 section 3.10.7.1): it is compared without a place. `isBehind`: only the other VM has begun the latest one.
+   */
+  private isRefusal({ placed, leftOut }: FlowRecord, isBehind: boolean): boolean {
+    const { tcpFlags, seq } = this.view;
+    if ((tcpFlags & TCP_RST) === 0 || leftOut || (placed && !isBehind)) return false;
+    return (tcpFlags & TCP_ACK) === 0 || seq === 0;
+  }
+
   /** The counterpart of a segment before the flow's place is not known. */
   private fromPlaceOn(flow: FlowRecord, end: number): Place {
     const { fromSeq } = flow;
@@ -218,9 +241,7 @@ export class Placement {
 
   private search(flow: FlowRecord, side: Side, bytes: Uint8Array): void {
     const { view } = this;
-    const { primaryIsn, secondaryIsn, primarySyns, secondarySyns } = flow;
-    const synsKnown = primaryIsn !== null && secondaryIsn !== null && primarySyns === secondarySyns;
-    if (!this.translating || synsKnown) {
+    if (!this.translating || flow.synsKnown) {
       this.placeInMiddle(flow, 0);
       return;
     }

@@ -155,6 +155,10 @@ export class Replay {
         describe: (flow, slab, at, length) => this.describe(flow, slab, at, length, 0, 0),
         hand: (side, frame) => this.hand(side, frame),
         abandon: (flow) => this.abandon(flow),
+        excuseSyn: (flow) => {
+          const reason = found.excuseSyn(flow);
+          if (reason !== null) this.checkpoints.uncount(reason, 1);
+        },
         excuse: (flow, from, to) => {
           const excused = found.excuse(flow, from, to);
           if (excused > 0) this.checkpoints.uncount('wait-primary', excused);
@@ -198,7 +202,8 @@ export class Replay {
     const { view } = this;
     if (ms < this.knownFromMs) {
       const kind = parsePacket(bytes, at, length, view);
-      if (kind !== PACKET.malformed && kind !== PACKET.tcp) {
+      if (kind === PACKET.tcp) this.placement.noteClientSyn(side, bytes);
+      else if (kind !== PACKET.malformed) {
         const hash = payloadHash(bytes, view);
         this.datagrams.input(this.placement.flowOfInput(bytes), side, hash);
       }
@@ -299,14 +304,11 @@ export class Replay {
       const whole = this.reassembly[side].take(frame, view);
       return whole === null ? null : this.flowOf(side, whole, counts);
     }
-    if (length < originalLength) {
-      counts.cut++;
+    const isCut = length < originalLength;
+    if (isCut || kind === PACKET.malformed || isBeyondIp(view)) {
+      if (isCut) counts.cut++;
+      else counts.malformed++;
       // Its headers name the flow, which has a hole from here on.
-      if (kind !== PACKET.malformed) this.placement.leaveOut(this.placement.flowOf(bytes));
-      return null;
-    }
-    if (kind === PACKET.malformed || isBeyondIp(view)) {
-      counts.malformed++;
       if (kind !== PACKET.malformed) this.placement.leaveOut(this.placement.flowOf(bytes));
       return null;
     }
@@ -474,7 +476,7 @@ export class Replay {
       this.checkpoints.commit(overdue, nowMs, undefined);
       return 'settled';
     }
-    if (frame.flow.leftOut || this.blame.lacksSyn(frame)) {
+    if (frame.flow.leftOut || this.blame.mayLieBefore(frame)) {
       this.abandon(frame.flow);
       this.placement.unplace(frame.flow);
       return 'settled';

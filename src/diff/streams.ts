@@ -35,6 +35,8 @@ export type StreamHost = GapSink & {
   hand(side: Side, frame: StoredFrame): void;
   /** The SVM sent these bytes, although its recording lacks them: returns true if a PVM segment that waited for them has a finding. */
   excuse(flow: FlowRecord, from: number, to: number): boolean;
+  /** The segment goes on with a connection whose SYN its recording lacks. */
+  excuseSyn(flow: FlowRecord): void;
   /** Releases what is held of the flow, and forgets what is retained of it. */
   abandon(flow: FlowRecord): void;
 };
@@ -123,6 +125,7 @@ export class Streams {
   /** Does what a segment's place asks for; returns true if the segment is compared. */
   private goesOn(flow: FlowRecord, place: Place, frame: FrameBytes): boolean {
     if (place === 'abandon') {
+      this.host.excuseSyn(flow);
       this.host.abandon(flow);
       return false;
     }
@@ -277,7 +280,7 @@ export class Streams {
     if (!isSyn && flow.seqDelta !== null) {
       writeI32(bytes, seqAt, recorded + flow.seqDelta);
       if (flow.seqDelta === 0) return;
-    } else if (isSyn || flow.placed || flow.finder === null) translator.output(bytes, at, frame.length);
+    } else if (isSyn || flow.placed || flow.synsKnown) translator.output(bytes, at, frame.length);
     const translated = readI32(bytes, seqAt);
     if (isSyn) {
       flow.countsAlike = null;
