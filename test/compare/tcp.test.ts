@@ -482,6 +482,48 @@ test('a connection first seen in its middle begins where the PVM is', () => {
   rig.assertEmpty();
 });
 
+/** Its first segment was a retransmission of bytes 1001 to 1100. The client has more from a primary that is gone. */
+function resumed(): Rig {
+  const rig = new Rig();
+  for (const side of ['pvm', 'svm'] as const) rig[side](data(1001, 'a'.repeat(100)));
+  assert.equal(rig.released.length, 1);
+  return rig;
+}
+
+test('a connection first seen in its middle, by a retransmission, goes on after a gap where both VMs do', () => {
+  const sends = {
+    pvm: [data(5000, 'more'), data(5004, ' and more')],
+    svm: [data(5000, 'more and'), data(5008, ' more')],
+  };
+  for (const order of [
+    ['pvm', 'svm'],
+    ['svm', 'pvm'],
+  ] as const) {
+    const rig = resumed();
+    for (const side of order) for (const frame of sends[side]) rig[side](frame);
+    assert.deepEqual(rig.released.splice(1), [
+      { bytes: sends.pvm[0], cause: 'match' },
+      { bytes: sends.pvm[1], cause: 'match' },
+    ]);
+    rig.assertEmpty();
+  }
+});
+
+test('after a gap, different bytes differ, and a gap in one VM alone waits', () => {
+  const differs = resumed();
+  differs.pvm(data(5000, 'more'));
+  assert.equal(differs.svm(data(5000, 'none')), 0);
+  assert.equal(differs.diverged.length, 1);
+  const filled = resumed();
+  filled.svm(data(1101, 'b'.repeat(100)));
+  filled.svm(data(1201, 'more'));
+  assert.equal(filled.pvm(data(1201, 'more')), 0, 'the PVM may still send what is before it');
+  assert.equal(filled.pvm(data(1101, 'b'.repeat(100))), 2);
+  const known = opened();
+  known.svm(data(5000, 'more'));
+  assert.equal(known.pvm(data(5000, 'more')), 0, 'of a connection that was seen from its start');
+});
+
 test('after a commit with half a segment verified, the stream continues after the whole', () => {
   const rig = opened();
   rig.pvm(data(1001, 'abcdef'));

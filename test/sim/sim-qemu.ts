@@ -253,7 +253,7 @@ export class SimQemu {
   private sendRam(pieces: number): void {
     const { migration } = this;
     if (migration === null) return;
-    this.phase('copying');
+    if (this.pass === 0) this.phase('copying');
     if (pieces > 0) {
       migration.sendPiece(PIECE.ram, new Uint8Array(this.die.within(100, 8000)));
       const perTick = Math.trunc(this.bandwidth / TICKS_PER_S);

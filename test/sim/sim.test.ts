@@ -43,6 +43,11 @@ const KEPT: readonly Kept[] = [
     why: 'half resets overlap, and the link is as fast afterwards as before',
     reaches: ['link.lost', 2],
   },
+  {
+    seed: 1100001547,
+    why: "a survivor's first segment of a connection is a retransmission, and the next one comes after a gap",
+    reaches: ['failover.done', 1],
+  },
 ];
 /** CPU time for new worlds: a slow machine tries fewer. */
 const FRESH_MS = 10_000;

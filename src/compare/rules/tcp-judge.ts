@@ -21,6 +21,7 @@ import { bindAlike } from './binding.ts';
 import type { Openings } from './openings.ts';
 import type { TcpExit } from './tcp-exit.ts';
 import { ACK, BINDING, type HeldTcpFlow, OPTIONS, SEQ, SEQ_END, SIGNED, WINDOW_SHIFT } from './tcp-flow.ts';
+import { SPECIAL } from './tcp-held.ts';
 import type { TcpQueue } from './tcp-queue.ts';
 
 /** In a PVM segment, which has no index: where its urgent data ends. */
@@ -67,7 +68,7 @@ export class TcpJudge {
       if (verdict !== VERDICT.match) return verdict;
     } else if (!flow.positioned) flow.positionAt(seq);
     else if (seq !== flow.verified) {
-      if (flow.beganWithKeepAliveBefore(seq)) flow.positionAt(seq);
+      if (flow.beganWithKeepAliveBefore(seq) || this.bothGoOnAt(seq)) flow.positionAt(seq);
       else if (this.reachesIntoUnknown(seq, words[id + SEQ_END] as Seq)) return VERDICT.waitForBytes;
     }
 
@@ -82,6 +83,18 @@ export class TcpJudge {
     }
     if ((flags & TCP_ACK) === 0 || ackMayLeave(flow, words[id + ACK] as Seq)) return VERDICT.match;
     return this.mayBeLowered(id) ? VERDICT.match : VERDICT.waitForAck;
+  }
+
+  /**
+   * Whether both VMs go on after a gap. Of a connection that was first seen in its middle, by a retransmission, the client has what
+   * follows from a primary that is gone; neither VM sends that again.
+   */
+  private bothGoOnAt(seq: Seq): boolean {
+    const { flow } = this;
+    if (flow.synAgreed || flow.verified !== flow.released || !seqBefore(flow.released, seq)) return false;
+    const { head } = flow.secondary;
+    const { words } = this.holding.frames;
+    return head !== NO_FRAME && (words[head + FLAGS] & SPECIAL) === 0 && words[head + SEQ] === seq;
   }
 
   /** Whether a segment whose ACK is ahead of the SVM's may leave with a lesser one. */
