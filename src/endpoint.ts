@@ -3,6 +3,7 @@
  * `unix:PATH`, `tcp:HOST:PORT` (connect) and `unix-listen:PATH`, `tcp-listen:HOST:PORT` (accept).
  */
 import { isIP, isIPv6 } from 'node:net';
+import { resolve } from 'node:path';
 import { ColoError } from './error.ts';
 
 export type EndpointMode = 'connect' | 'listen';
@@ -81,6 +82,12 @@ export function unixEndpoint(path: string): Endpoint {
 /** Returns the options of `node:net` to connect to the endpoint, or to listen on it. */
 export function socketAddress(endpoint: Endpoint): { path: string } | { host: string; port: number } {
   return endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port };
+}
+
+/** Returns whether both mean the same socket, whoever listens there. Port 0 is another port each time. */
+export function sameAddress(a: Endpoint, b: Endpoint): boolean {
+  if (a.kind === 'unix') return b.kind === 'unix' && resolve(a.path) === resolve(b.path);
+  return b.kind === 'tcp' && a.host === b.host && a.port === b.port && a.port !== 0;
 }
 
 /** Returns whether only this machine can reach the endpoint. A name other than localhost may resolve to anything. */

@@ -13,6 +13,7 @@ import {
   type DropInOptions,
   framingOf,
   parseEndpointOption,
+  parseQmpOption,
   requireDistinct,
   runDropIn,
 } from './dropin.ts';
@@ -36,7 +37,7 @@ export function compareCommand(): Command {
       "request checkpoints by colo-compare's notify protocol (Xen)",
       parseEndpointOption,
     )
-    .option('--qmp <endpoint>', "request checkpoints from the primary's QEMU (KVM, TCG)", parseEndpointOption)
+    .option('--qmp <endpoint>', "request checkpoints from the primary's QEMU (KVM, TCG)", parseQmpOption)
     .option('--vnet-hdr', 'frames carry a virtio-net header (vnet_hdr_support=on)')
     .option('--json', 'print events as JSON, one per line')
     .addHelpText('after', DROPIN_HELP)

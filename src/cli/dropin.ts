@@ -1,7 +1,7 @@
 /** The common part of the commands `colo compare` and `colo rewrite`. */
 import { InvalidArgumentError } from 'commander';
 import type { CompareReport, EmitDropIn, RewriteReport } from '../dropin/events.ts';
-import { type Endpoint, formatEndpoint, parseEndpoint } from '../endpoint.ts';
+import { type Endpoint, formatEndpoint, parseEndpoint, sameAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import type { NodeEvent } from '../observe/status.ts';
@@ -21,20 +21,18 @@ const QMP_DEADLINE_MS = 5000;
 export const connectQmp = (endpoint: Endpoint, signal: AbortSignal): Promise<QmpClient> =>
   QmpClient.connect({ endpoint, deadlineMs: QMP_DEADLINE_MS, signal });
 
-/** Throws COLO_USAGE if two places have one endpoint: they would take each other's frames, or wait for each other. */
+/** Throws COLO_USAGE if two places have one socket: they would take each other's frames, or wait for each other. */
 export function requireDistinct(places: Readonly<Record<string, Endpoint | undefined>>): void {
-  const owners = new Map<string, string>();
+  const before: [string, Endpoint][] = [];
   for (const [option, endpoint] of Object.entries(places)) {
     if (endpoint === undefined) continue;
-    const text = formatEndpoint(endpoint);
-    const other = owners.get(text);
-    // Port 0 is another port each time.
-    if (other !== undefined && !text.endsWith(':0'))
+    const same = before.find(([, other]) => sameAddress(other, endpoint));
+    if (same !== undefined)
       throw new ColoError(
         'COLO_USAGE',
-        `${other} and ${option} are both ${text}; give each a socket of its own`,
+        `${same[0]} and ${option} are both ${formatEndpoint(endpoint)}; give each a socket of its own`,
       );
-    owners.set(text, option);
+    before.push([option, endpoint]);
   }
 }
 
@@ -44,6 +42,16 @@ export function parseEndpointOption(text: string): Endpoint {
   } catch (error) {
     throw new InvalidArgumentError((error as Error).message);
   }
+}
+
+/** QEMU is the one that listens for QMP clients. */
+export function parseQmpOption(text: string): Endpoint {
+  const endpoint = parseEndpointOption(text);
+  if (endpoint.mode === 'listen')
+    throw new InvalidArgumentError(
+      'QEMU listens here and this process connects: write unix:PATH or tcp:HOST:PORT, and server=on for QEMU.',
+    );
+  return endpoint;
 }
 
 /** The options that both commands have. */

@@ -9,6 +9,7 @@ import {
   type DropInOptions,
   framingOf,
   parseEndpointOption,
+  parseQmpOption,
   requireDistinct,
   runDropIn,
 } from './dropin.ts';
@@ -35,7 +36,7 @@ export function rewriteCommand(): Command {
     .option(
       '--qmp <endpoint>',
       "the secondary VM's QEMU, to notice checkpoints and the failover",
-      parseEndpointOption,
+      parseQmpOption,
     )
     .option('--vnet-hdr', 'frames carry a virtio-net header (vnet_hdr_support=on)')
     .option('--json', 'print events as JSON, one per line')

@@ -4,7 +4,7 @@
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { type Endpoint, type EndpointMode, isLoopback, parseEndpoint } from '../endpoint.ts';
+import { type Endpoint, type EndpointMode, isLoopback, parseEndpoint, sameAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { userProblems } from '../qemu/user-arguments.ts';
 
@@ -213,8 +213,3 @@ export const nodeConfigSchema = z.strictObject({
   checkpoint: checkpoint.prefault({}),
   heartbeat: heartbeat.prefault({}),
 });
-
-function sameAddress(a: Endpoint, b: Endpoint): boolean {
-  if (a.kind === 'unix') return b.kind === 'unix' && a.path === b.path;
-  return b.kind === 'tcp' && a.host === b.host && a.port === b.port;
-}

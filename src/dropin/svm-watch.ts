@@ -8,13 +8,13 @@
  *
  * From RESUME to the reply the VM counts as stopped. Failure: if checkpoints went unseen because the connection was lost, it
  * is not known which of the two VMs' numbers the SVM uses. A new connection then starts as after a checkpoint; if that was
- * wrong, the next checkpoint heals it.
+ * wrong, the next checkpoint heals it. A query that gets no reply, or an impossible one, ends the connection.
  */
 import type { Endpoint } from '../endpoint.ts';
 import type { Timers } from '../io/clock.ts';
 import type { Qmp } from '../qemu/qmp.ts';
 import type { EmitDropIn } from './events.ts';
-import { type ConnectQmp, HEARTBEAT_REPLY_MS_MAX, QmpKeeper } from './qmp-keeper.ts';
+import { type ConnectQmp, HEARTBEAT_REPLY_MS_MAX, type QmpConnection, QmpKeeper } from './qmp-keeper.ts';
 import { coloMode, runStatus, VmRunState } from './vm-run-state.ts';
 
 export type SvmEvents = {
@@ -78,7 +78,7 @@ export class SvmWatch {
     this.runState.stopped(qmp);
   }
 
-  private async onResume(qmp: Qmp): Promise<void> {
+  private async onResume(qmp: QmpConnection): Promise<void> {
     const stoppedBy = this.runState.resumed();
     const { changes } = this.runState;
     this.events.stopped();
@@ -86,6 +86,8 @@ export class SvmWatch {
       const mode = await coloMode(qmp);
       if (mode === 'secondary' && (await stoppedBy) !== 'paused') this.events.committed();
       else if (mode === 'none') this.events.promoted();
+    } catch (cause) {
+      this.keeper.drop(qmp, cause);
     } finally {
       this.events.unchanged();
     }

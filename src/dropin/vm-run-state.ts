@@ -5,7 +5,11 @@
  * queried at STOP: `colo` or `finish-migrate` is a checkpoint, `paused` an operator. Failure: a reply that comes after
  * RESUME is `running`, and a refusal counts as `unknown`.
  */
+import { ColoError } from '../error.ts';
 import { type ExecuteOptions, isObject, type Qmp } from '../qemu/qmp.ts';
+
+/** The part of an impossible reply that is shown. */
+const SHOWN_MAX = 80;
 
 export class VmRunState {
   /** Number of stops and resumes so far. If it has changed, a reply that was awaited is out of date. */
@@ -32,8 +36,17 @@ export async function runStatus(qmp: Qmp, options?: ExecuteOptions): Promise<str
   return isObject(reply) && typeof reply.status === 'string' ? reply.status : 'unknown';
 }
 
-/** Resolves with QEMU's COLOMode, or 'unknown'. */
-export async function coloMode(qmp: Qmp, options?: ExecuteOptions): Promise<string> {
+const MODES = ['none', 'primary', 'secondary'] as const;
+export type ColoMode = (typeof MODES)[number];
+
+/** Resolves with QEMU's COLOMode. Rejects with COLO_QEMU_STATE if the reply is none: nothing may be concluded from it. */
+export async function coloMode(qmp: Qmp, options?: ExecuteOptions): Promise<ColoMode> {
   const reply = await qmp.execute('query-colo-status', undefined, options);
-  return isObject(reply) && typeof reply.mode === 'string' ? reply.mode : 'unknown';
+  const mode = MODES.find((one) => isObject(reply) && reply.mode === one);
+  if (mode === undefined)
+    throw new ColoError(
+      'COLO_QEMU_STATE',
+      `query-colo-status was replied to with ${String(JSON.stringify(reply)).slice(0, SHOWN_MAX)}; is this a QEMU with COLO?`,
+    );
+  return mode;
 }

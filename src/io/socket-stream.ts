@@ -9,9 +9,11 @@
  * while the sink has no buffer. COLO_STREAM_LOST if the peer's host is gone (host-watch.ts). A host that does not even refuse
  * a connection would keep connect(2) waiting for two minutes: CONNECT_MS_MAX.
  */
+import { existsSync } from 'node:fs';
 import net from 'node:net';
+import { dirname } from 'node:path';
 import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
-import { ColoError } from '../error.ts';
+import { ColoError, messageOf } from '../error.ts';
 import type { KernelStream, StreamSink } from './byte-stream.ts';
 import { watchHost } from './host-watch.ts';
 import {
@@ -197,6 +199,13 @@ export function connectStream(endpoint: Endpoint): Promise<KernelStream> {
   });
 }
 
+/** Removes the socket that a killed process has left. Throws if the path cannot be listened on, and says why. */
+async function makeRoom(path: string): Promise<void> {
+  // The kernel's words would be "address already in use" and, from Node, "permission denied".
+  if (!existsSync(dirname(path))) throw new Error(`there is no folder ${dirname(path)}`);
+  if ((await removeStaleSocket(path)) === 'foreign') throw new Error('the file there is not a socket');
+}
+
 /** `close` ends only the listening: the accepted connections stay open, and their users close them. */
 export type StreamListener = { close(): Promise<void> };
 
@@ -214,7 +223,7 @@ export async function listenStream(
     accept(stream);
   });
   try {
-    if (endpoint.kind === 'unix') await removeStaleSocket(endpoint.path);
+    if (endpoint.kind === 'unix') await makeRoom(endpoint.path);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen(socketAddress(endpoint), resolve);
@@ -222,7 +231,7 @@ export async function listenStream(
   } catch (cause) {
     throw new ColoError(
       'COLO_ENDPOINT_LISTEN',
-      `cannot listen on ${formatEndpoint(endpoint)}: ${(cause as Error).message}; stop what uses it or choose another`,
+      `cannot listen on ${formatEndpoint(endpoint)}: ${messageOf(cause)}; stop what uses it or choose another`,
       { cause },
     );
   }

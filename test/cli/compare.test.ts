@@ -250,6 +250,8 @@ test('wrong usage ends with exit code 2 and the reason', async () => {
     [['compare'], /required option '--primary-in <endpoint>' not specified/],
     [[...three, 'unix'], /--out <endpoint>' argument 'unix' is invalid.*unix-listen:PATH/],
     [[...three, 'unix:/a'], /--primary-in and --out are both unix:\/a/],
+    [[...three, 'unix-listen:/x/../a'], /--primary-in and --out are both unix-listen:\/x\/\.\.\/a/],
+    [[...three, 'unix:/c', '--qmp', 'unix-listen:/d'], /QEMU listens here and this process connects/],
     [
       [...three, 'unix:/c', '--notify', 'unix:/d', '--qmp', 'unix:/e'],
       /--notify and --qmp both take checkpoints/,
@@ -285,9 +287,16 @@ test('a place that is taken ends the process with exit code 1, and the other pla
       error: { code: string; message: string };
     };
     assert.equal(error.code, 'COLO_ENDPOINT_LISTEN');
-    assert.match(error.message, /cannot listen on unix-listen:.*out/);
+    assert.match(error.message, /cannot listen on unix-listen:.*out: the file there is not a socket;/);
     assert.deepEqual(readdirSync(path), ['out']);
   }
+});
+
+test('a place in a folder that is not there says so', async (t) => {
+  const places = comparePlaces(join(tempFolder(t), 'none'));
+  const { code, err } = await runColo(['compare', ...places]);
+  assert.equal(code, 1);
+  assert.match(err, /^COLO_ENDPOINT_LISTEN: cannot listen on unix-listen:.*: there is no folder .*none; /);
 });
 
 test('it continues when its standard output is closed', async (t) => {

@@ -56,6 +56,19 @@ test('a checkpoint is asked for by setting the delay to its value, and seen at R
   assert.deepEqual(since(notified), ['resumed', 'committed', 'unchanged']);
 });
 
+test('a reply that no QEMU with COLO gives is not taken for the end of COLO', async () => {
+  const { qemu, time, notified } = await watched({ mode: 'primary' });
+  since(notified);
+  qemu.mode = 'of another kind';
+  await qemu.emit('STOP');
+  await qemu.emit('RESUME');
+  assert.ok(!notified.includes('alone'));
+  assert.deepEqual(since(notified).slice(-3), ['unknown', 'qmp.down', 'unchanged']);
+  qemu.mode = 'primary';
+  await time.pass(600);
+  assert.deepEqual(since(notified), ['primary', 'qmp.up']);
+});
+
 test('an operator who stops and resumes the VM takes no checkpoint', async () => {
   const { qemu, notified } = await watched({ mode: 'primary' });
   since(notified);

@@ -105,6 +105,21 @@ test('replies that come after the next STOP: both checkpoints count, and the VM 
   assert.deepEqual(since(notified), ['stopped', 'committed', 'unchanged']);
 });
 
+test('a reply that no QEMU with COLO gives is not taken for a failover', async () => {
+  const first = await watched({ mode: 'of another kind' });
+  assert.deepEqual(since(first.notified), ['stopped', 'unchanged', 'qmp.down']);
+
+  const { qemu, time, notified } = await watched();
+  since(notified);
+  qemu.mode = 'of another kind';
+  await qemu.emit('STOP');
+  await qemu.emit('RESUME');
+  assert.deepEqual(since(notified), ['stopped', 'stopped', 'unchanged', 'qmp.down', 'unchanged']);
+  qemu.mode = 'secondary';
+  await time.pass(600);
+  assert.deepEqual(since(notified), ['stopped', 'committed', 'qmp.up'], 'it is asked again');
+});
+
 test('a lost connection is dialled again, and then counts as a checkpoint', async () => {
   const { qemu, time, notified, watch } = await watched();
   since(notified);
