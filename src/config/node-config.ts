@@ -177,15 +177,11 @@ function explain(issue: Issue, top: Node | null): Problem[] {
 function valueProblem(issue: Issue): string {
   const given = describe(issue.input);
   switch (issue.code) {
-    case 'invalid_type': {
-      const quotes =
-        issue.expected === 'string' && typeof issue.input !== 'object' ? '; put it in quotes' : '';
-      return `${given} is not ${TYPE_NAMES[issue.expected] ?? `of type ${issue.expected}`}${quotes}`;
-    }
+    case 'invalid_type':
+      return `${given} is not ${TYPE_NAMES[issue.expected] ?? `of type ${issue.expected}`}; ${typeAdvice(issue.expected, issue.input)}`;
     case 'too_small':
-      return issue.origin === 'number'
-        ? `${given} is too small; give at least ${issue.minimum}`
-        : 'is empty; give at least one';
+      if (issue.origin === 'number') return `${given} is too small; give at least ${issue.minimum}`;
+      return issue.origin === 'array' ? 'is empty; give at least one' : 'is empty; give one';
     case 'too_big':
       return `${issue.origin === 'number' ? given : 'it'} is too large; give at most ${issue.maximum}`;
     case 'invalid_value':
@@ -194,6 +190,24 @@ function valueProblem(issue: Issue): string {
       return issue.issues.map((inner) => oneLine(inner.message)).join('; ');
     default:
       return `${given}: ${oneLine(issue.message)}`;
+  }
+}
+
+function typeAdvice(expected: string, given: unknown): string {
+  if (given === null || given === undefined) return 'write one';
+  switch (expected) {
+    case 'string':
+      return typeof given === 'object' ? 'give one text' : 'put it in quotes';
+    case 'number':
+      return 'write digits alone, without quotes or a unit';
+    case 'int':
+      return 'write it without a fraction';
+    case 'boolean':
+      return 'write one of the two, without quotes';
+    case 'array':
+      return 'write it in brackets, as in [a, b]';
+    default:
+      return 'write its keys below it, indented';
   }
 }
 

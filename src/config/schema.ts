@@ -191,7 +191,7 @@ const heartbeat = z
     message: 'heartbeat.silenceMsMax must be at least heartbeat.leaseMs',
   });
 
-export const nodeConfigSchema = z.strictObject({
+const nodeShape = z.strictObject({
   node: name.describe('The name of this node; the peer has another one.'),
   pair: name.describe('The name of the pair; both nodes give the same one.'),
   link,
@@ -212,4 +212,13 @@ export const nodeConfigSchema = z.strictObject({
     ),
   checkpoint: checkpoint.prefault({}),
   heartbeat: heartbeat.prefault({}),
+});
+
+export const nodeConfigSchema = nodeShape.superRefine(({ link, uplink, metrics }, context) => {
+  const clash = (path: string[], text: string): void =>
+    context.addIssue({ code: 'custom', ...conflict, path, message: text });
+  if (sameAddress(uplink, link.listen) || sameAddress(uplink, link.peer))
+    clash(['uplink'], 'uplink is an end of the link between the nodes; give the socket of the network');
+  if (metrics !== undefined && sameAddress(metrics.listen, link.listen))
+    clash(['metrics', 'listen'], "metrics.listen is this node's own link.listen; choose another port");
 });

@@ -94,7 +94,10 @@ test('values of a wrong type or range are refused', () => {
     GOOD.replace('alpha', 'a/b').replace('run/', ''),
     'COLO_CONFIG_VALUE @:1:7: node: "a/b": use 1 to 63 letters, digits, ".", "_" or "-", starting with a letter or digit',
   );
-  expect(`${GOOD}heartbeat: 5\n`, 'COLO_CONFIG_VALUE @:14:12: heartbeat: 5 is not a map of keys and values');
+  expect(
+    `${GOOD}heartbeat: 5\n`,
+    'COLO_CONFIG_VALUE @:14:12: heartbeat: 5 is not a map of keys and values; write its keys below it, indented',
+  );
   expect(
     `${GOOD}protect: maybe\n`,
     'COLO_CONFIG_VALUE @:14:10: protect: "maybe" is not allowed; choose auto or manual',
@@ -105,7 +108,7 @@ test('values of a wrong type or range are refused', () => {
   );
   expect(
     `${GOOD}checkpoint: {waitMsMin: 1.5}\n`,
-    'COLO_CONFIG_VALUE @:14:25: checkpoint.waitMsMin: 1.5 is not a whole number',
+    'COLO_CONFIG_VALUE @:14:25: checkpoint.waitMsMin: 1.5 is not a whole number; write it without a fraction',
   );
   expect(
     `${GOOD}checkpoint: {waitMsMax: 1e9}\n`,
@@ -127,8 +130,11 @@ test('values of a wrong type or range are refused', () => {
     GOOD.replace('vm:', 'vm:\n  command: []'),
     'COLO_CONFIG_VALUE @:10:12: vm.command: is empty; give at least one',
   );
-  expect('', 'COLO_CONFIG_VALUE @:1:1: the file: nothing is not a map of keys and values');
-  expect('- a\n', 'COLO_CONFIG_VALUE @:1:1: the file: a list is not a map of keys and values');
+  expect('', 'COLO_CONFIG_VALUE @:1:1: the file: nothing is not a map of keys and values; write one');
+  expect(
+    '- a\n',
+    'COLO_CONFIG_VALUE @:1:1: the file: a list is not a map of keys and values; write its keys below it, indented',
+  );
 });
 
 test('files that are not valid YAML are refused', () => {
@@ -170,6 +176,32 @@ test('endpoints are refused if malformed, too long or of the wrong mode', () => 
     /^COLO_CONFIG_ENDPOINT .*:13:15: runDirectory .* has 81 bytes, and unix sockets in it allow 80/,
   );
   assert.equal(complaint(GOOD.replace('run/alpha', 'x'.repeat(70))), 'accepted');
+});
+
+test('every value of a wrong type says what to write instead', () => {
+  for (const [good, bad, advice] of [
+    ['pair: web', 'pair:', 'nothing is not a text; write one'],
+    ['pair: web', 'pair: [web]', 'a list is not a text; give one text'],
+    ['["-m", "512"]', '-m 512', '"-m 512" is not a list; write it in brackets, as in [a, b]'],
+    ['arbiter\n', '""\n', 'is empty; give one'],
+  ])
+    assert.ok(complaint(GOOD.replace(good, bad)).endsWith(`: ${advice}`), complaint(GOOD.replace(good, bad)));
+  assert.match(
+    complaint(`${GOOD}checkpoint: { waitMsMin: 5s }\n`),
+    /: "5s" is not a number; write digits alone, without quotes or a unit$/,
+  );
+});
+
+test('one socket cannot have two uses', () => {
+  for (const end of ['tcp:[::1]:7001', 'unix:alpha.link'])
+    expect(
+      GOOD.replace('unix:/run/hub.sock', end),
+      'COLO_CONFIG_CONFLICT @:6:9: uplink is an end of the link between the nodes; give the socket of the network',
+    );
+  expect(
+    `${GOOD.replace('unix-listen:alpha.link', 'tcp-listen:127.0.0.1:7000')}metrics: { listen: "tcp-listen:127.0.0.1:7000" }\n`,
+    "COLO_CONFIG_CONFLICT @:14:20: metrics.listen is this node's own link.listen; choose another port",
+  );
 });
 
 test('values that contradict each other are refused', () => {
