@@ -132,8 +132,18 @@ export class Findings {
     if (shown !== undefined) this.add(reason, shown.flow, primary ?? null, secondary ?? null, null);
   }
 
-  /** The recordings end before it is known whether the SVM would have sent the same. `other` is what it did send, if anything. */
-  heldAtEnd(frame: StoredFrame): void {
+  /** The recordings end before it is known whether the SVM would have sent the same: the oldest held frame of each flow. */
+  heldAtEnd(frames: Iterable<StoredFrame>): void {
+    const flows = new Set<FlowRecord>();
+    for (const frame of frames) {
+      if (frame.origin === 'filler' || flows.has(frame.flow)) continue;
+      flows.add(frame.flow);
+      if (!frame.flow.leftOut) this.addHeld(frame);
+    }
+  }
+
+  /** Shows what the SVM did send, if anything. */
+  private addHeld(frame: StoredFrame): void {
     const other = nearest(frame);
     const counterpart = other === undefined ? null : this.differenceOf(frame, other);
     this.add('held', frame.flow, frame, other ?? null, counterpart);
@@ -196,7 +206,7 @@ export class Findings {
     const finding: Finding = {
       reason,
       flow: flow.name,
-      timeMs: toMicros(shown.sinceMs - this.startMs),
+      timeMs: toMicros(shown.sentMs - this.startMs),
       earlierInFlow,
       position: positionOf(shown, primary === null ? secondaryOffset : primaryOffset),
       primary: primary === null ? null : this.describe(primary, primaryOffset),

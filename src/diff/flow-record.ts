@@ -15,6 +15,8 @@ export type StoredFrame = {
   number: number;
   fileMs: number;
   sinceMs: Instant;
+  /** When it was recorded, by the merged clock: the replay may have got it later. */
+  sentMs: Instant;
   slab: SlabId;
   at: number;
   length: number;
@@ -47,16 +49,17 @@ export type StoredFrame = {
 export function storedFrame(
   frame: Pick<
     StoredFrame,
-    'flow' | 'number' | 'fileMs' | 'sinceMs' | 'slab' | 'at' | 'length' | 'hash' | 'ordinal'
+    'flow' | 'number' | 'fileMs' | 'sinceMs' | 'sentMs' | 'slab' | 'at' | 'length' | 'hash' | 'ordinal'
   >,
   view: PacketView,
 ): StoredFrame {
-  const { flow, number, fileMs, sinceMs, slab, at, length, hash, ordinal } = frame;
+  const { flow, number, fileMs, sinceMs, sentMs, slab, at, length, hash, ordinal } = frame;
   return {
     flow,
     number,
     fileMs,
     sinceMs,
+    sentMs,
     slab,
     at,
     length,

@@ -13,6 +13,7 @@ import { LIMITS, type Limits } from '../limits.ts';
 import type { SlabId } from '../units.ts';
 import type { FrameBytes } from './explain.ts';
 import type { StoredFrame } from './flow-record.ts';
+import { copied } from './recorded-frame.ts';
 
 const KEPT_SLABS_MAX = 64;
 /** SVM frames that clients have not been sent: twice what the comparator queues. */
@@ -58,9 +59,9 @@ export class FrameStore {
     return to;
   }
 
-  /** Gives back the place of the frame that was placed last. */
-  unplace(at: number): void {
-    this.filled = at;
+  /** Gives back the place of a frame, if none was placed after it. */
+  unplace(slab: SlabId, at: number, length: number): void {
+    if (slab === this.slab && at + length === this.filled) this.filled = at;
   }
 
   hold(frame: StoredFrame): void {
@@ -96,7 +97,7 @@ export class FrameStore {
 
   copyOf(frame: StoredFrame): Uint8Array {
     const { bytes, at, length } = this.bytesOf(frame);
-    return Uint8Array.prototype.slice.call(bytes, at, at + length);
+    return copied(bytes, at, at + length);
   }
 
   bytesOf(frame: StoredFrame): FrameBytes {

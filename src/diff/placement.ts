@@ -2,8 +2,8 @@
  * The flows of a replay, and from which place on a TCP connection is compared.
  *
  * A connection whose SYNs both recordings have is compared from there. One that began before a recording, or whose SYN a
- * recording lost, is compared from the place on at which the same bytes are found in both (stream-finder.ts): from the first
- * number that neither VM had passed. If its SYNs are known although they are not compared, or if the SVM's recording is in
+ * recording lost, is compared once the same bytes are found in both (stream-finder.ts): from where both recordings have all that
+ * follows (earlier-segments.ts). If its SYNs are known although they are not compared, or if the SVM's recording is in
  * the PVM's numbers, its place is known as soon as both VMs have sent a segment.
  *
  * A reset by which a VM refuses a connection that it does not know needs no place.
@@ -23,8 +23,8 @@ import { StreamFinder } from './stream-finder.ts';
 export const NEAR_SEQ = 1 << 23;
 
 /**
- * What to do with a segment. `abandon`: a recording lacks the connection's SYN, so what is held of it cannot be compared; the
- * segment itself is left out.
+ * What to do with a segment. `abandon`: a recording lacks the connection's SYN, so what is held of it cannot be compared before
+ * the connection is placed; nor can the segment itself.
  */
 export type Place = 'compare' | 'leave-out' | 'abandon';
 

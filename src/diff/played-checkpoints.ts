@@ -6,7 +6,7 @@
  * that were ahead for too long, and all if the checkpoint was for a full table. A frame of which the PVM has sent everything is
  * forgotten after so long. Datagrams that are withheld (datagrams.ts) are none of the comparator's.
  */
-import type { CheckpointPolicy } from '../checkpoint/policy.ts';
+import type { CheckpointPolicy, PolicyLimits } from '../checkpoint/policy.ts';
 import type { Comparator } from '../compare/comparator.ts';
 import { invariant } from '../error.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
@@ -18,6 +18,14 @@ import type { FrameStore } from './frame-store.ts';
 
 /** A checkpoint of a small guest; the configuration's default waits are bounds around it. */
 export const ASSUMED_CHECKPOINT_MS = 20;
+
+export const PLAYED_WAITS: PolicyLimits = {
+  // Checkpoints at intervals come whatever the VMs send.
+  intervalMsMax: Number.POSITIVE_INFINITY,
+  waitMsMin: ASSUMED_CHECKPOINT_MS,
+  waitMsMax: 200,
+  ackWaitMsMax: 300,
+};
 
 export class PlayedCheckpoints {
   readonly byReason: Record<string, number> = {};

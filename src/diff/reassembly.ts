@@ -15,7 +15,7 @@ import { writeU16 } from '../wire/bytes.ts';
 import { IPV4 } from '../wire/ipv4.ts';
 import { IPV6 } from '../wire/ipv6.ts';
 import type { PacketView } from '../wire/packet.ts';
-import type { RecordedFrame } from './recorded-frame.ts';
+import { copied, type RecordedFrame } from './recorded-frame.ts';
 
 const DATAGRAMS_MAX = 1024;
 const OPEN_MS = 2000;
@@ -60,7 +60,7 @@ export class Reassembly {
     if (from === 0) datagram.head = headOf(frame, view);
     if (frame.length < frame.originalLength) datagram.cut = true;
     const end = Math.min(view.payload + payloadBytes, frame.at + frame.length);
-    datagram.pieces.push({ from, to, bytes: frame.bytes.slice(view.payload, Math.max(view.payload, end)) });
+    datagram.pieces.push({ from, to, bytes: copied(frame.bytes, view.payload, Math.max(view.payload, end)) });
     datagram.bytes += payloadBytes;
     if (datagram.refused || datagram.bytes !== datagram.total || datagram.head === null) return null;
     this.open.delete(key);
@@ -107,7 +107,7 @@ function keyOf(bytes: Uint8Array, { vlan, ipVersion, protocol, fragmentId, sourc
 function headOf({ bytes, at }: RecordedFrame, view: PacketView): Uint8Array {
   const l3 = view.l3 - at;
   const length = view.ipVersion === 4 ? view.payload - at : l3 + IPV6.headerBytes;
-  const head = bytes.slice(at, at + length);
+  const head = copied(bytes, at, at + length);
   if (view.ipVersion === 4) writeU16(head, l3 + IPV4.fragment, 0);
   else head[l3 + IPV6.nextHeader] = view.protocol;
   return head;

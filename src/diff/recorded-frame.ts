@@ -23,6 +23,11 @@ const IP_BYTES_MAX = 0xffff;
 const QUOTED_BYTES = 8;
 const PORTS_BYTES = 4;
 
+/** Returns a copy of the bytes from `from` to `to`; a Buffer's own `slice` returns none. */
+export function copied(bytes: Uint8Array, from: number, to: number): Uint8Array {
+  return Uint8Array.prototype.slice.call(bytes, from, to);
+}
+
 /**
  * Parses a frame as it was before its capture cut it. An IP length of 0 is that of a packet which the network card would have cut
  * into segments: the packet extends to the end of the frame, and gets that length.

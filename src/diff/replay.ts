@@ -15,7 +15,7 @@
  *
  * Each counted checkpoint has a finding (findings.ts), and a flow of which PVM output is held at the end has one, too.
  */
-import { CheckpointPolicy, type PolicyLimits } from '../checkpoint/policy.ts';
+import { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { COMPARE_AS, compareAs } from '../compare/classes.ts';
 import { Comparator, type Overdue } from '../compare/comparator.ts';
 import { AT, INDEX, NO_FRAME, SLAB } from '../compare/held-frames.ts';
@@ -34,21 +34,14 @@ import { Findings } from './findings.ts';
 import { type FlowRecord, type StoredFrame, storedFrame } from './flow-record.ts';
 import { FrameStore } from './frame-store.ts';
 import { Placement } from './placement.ts';
-import { ASSUMED_CHECKPOINT_MS, PlayedCheckpoints } from './played-checkpoints.ts';
+import { PLAYED_WAITS, PlayedCheckpoints } from './played-checkpoints.ts';
 import { PlayedClock } from './played-clock.ts';
 import { Reassembly } from './reassembly.ts';
 import { isBeyondIp, parseRecorded, payloadHash, type RecordedFrame } from './recorded-frame.ts';
 import type { Finding, GapReport, ReplayCounts, Side, SideCounts } from './report.ts';
 import { Streams } from './streams.ts';
-import { toMicros, WaitHistogram } from './wait-histogram.ts';
+import { WaitHistogram } from './wait-histogram.ts';
 
-const WAITS: PolicyLimits = {
-  // Checkpoints at intervals come whatever the VMs send.
-  intervalMsMax: Number.POSITIVE_INFINITY,
-  waitMsMin: ASSUMED_CHECKPOINT_MS,
-  waitMsMax: 200,
-  ackWaitMsMax: 300,
-};
 /** No translation is forgotten between two checkpoints, so a replay has room for more than a node needs. */
 const REPLAY_LIMITS: Limits = { ...LIMITS, translationsMax: 1 << 18 };
 export class Replay {
@@ -57,7 +50,7 @@ export class Replay {
   private readonly store: FrameStore;
   private readonly comparator: Comparator;
   private readonly translator: SvmTranslator;
-  private readonly policy = new CheckpointPolicy(WAITS);
+  private readonly policy = new CheckpointPolicy(PLAYED_WAITS);
   private readonly clock: PlayedClock;
   private readonly checkpoints: PlayedCheckpoints;
   private readonly view = new PacketView();
@@ -68,6 +61,8 @@ export class Replay {
   private readonly blame: Blame;
   private readonly reassembly = { primary: new Reassembly(), secondary: new Reassembly() };
   private readonly waits = new WaitHistogram();
+  /** What the recordings count. */
+  private readonly sides: Record<Side, SideCounts | null> = { primary: null, secondary: null };
   /** The frame that a method is about. */
   private current: RecordedFrame | null = null;
   /** The SVM datagram that differed since the last checkpoint. */
@@ -155,6 +150,13 @@ export class Replay {
         describe: (flow, slab, at, length) => this.describe(flow, slab, at, length, 0, 0),
         hand: (side, frame) => this.hand(side, frame),
         abandon: (flow) => this.abandon(flow),
+        current: () => this.current as RecordedFrame,
+        takeAs: (frame) => {
+          this.current = frame;
+        },
+        countLeftOut: (side, count) => {
+          (this.sides[side] as SideCounts).leftOut += count;
+        },
         excuseSyn: (flow) => {
           const reason = found.excuseSyn(flow);
           if (reason !== null) this.checkpoints.uncount(reason, 1);
@@ -213,6 +215,7 @@ export class Replay {
 
   /** Takes a frame that the PVM sent. */
   primary(recorded: RecordedFrame, side: SideCounts): void {
+    this.sides.primary = side;
     const flow = this.flowOf('primary', recorded, side);
     if (flow === null) return;
     const frame = this.current ?? recorded;
@@ -224,6 +227,7 @@ export class Replay {
 
   /** Takes a frame that the SVM sent. */
   secondary(recorded: RecordedFrame, side: SideCounts): void {
+    this.sides.secondary = side;
     const flow = this.flowOf('secondary', recorded, side);
     if (flow === null) return;
     const frame = this.current ?? recorded;
@@ -259,12 +263,7 @@ export class Replay {
     const { counts, waits, checkpoints, datagrams, store, found } = this;
     datagrams.finish(this.clock.nowMs, Math.min(primaryEndMs, this.clock.nowMs));
     for (const flow of this.placement.known) this.streams.closeGaps(flow);
-    const heldFlows = new Set<FlowRecord>();
-    for (const frame of store.held.values()) {
-      if (frame.origin === 'filler' || heldFlows.has(frame.flow)) continue;
-      heldFlows.add(frame.flow);
-      if (!frame.flow.leftOut) found.heldAtEnd(frame);
-    }
+    found.heldAtEnd(store.held.values());
     const taken = Object.values(checkpoints.byReason).reduce((sum, count) => sum + count, 0);
     invariant(taken <= found.total, 'a checkpoint was counted without a finding');
     found.sort();
@@ -282,11 +281,7 @@ export class Replay {
       nearBeginning: datagrams.counts.nearBeginning,
       divergences: this.divergences,
       checkpoints: checkpoints.byReason,
-      waits: {
-        p50Ms: toMicros(waits.quantile(0.5)),
-        p99Ms: toMicros(waits.quantile(0.99)),
-        maxMs: toMicros(waits.maxMs),
-      },
+      waits: waits.summary(),
     };
   }
 
@@ -399,7 +394,12 @@ export class Replay {
     ordinal: number,
   ): StoredFrame {
     const { view, current, clock } = this;
-    const frame = { number: current?.number ?? 0, fileMs: current?.fileMs ?? 0, sinceMs: clock.nowMs };
+    const frame = {
+      number: current?.number ?? 0,
+      fileMs: current?.fileMs ?? 0,
+      sinceMs: clock.nowMs,
+      sentMs: current?.ms ?? clock.nowMs,
+    };
     return storedFrame({ ...frame, flow, slab, at, length, hash, ordinal }, view);
   }
 

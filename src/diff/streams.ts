@@ -12,14 +12,16 @@
 import { seqAtOrBefore, seqBefore, seqDiff, seqMax } from '../flow/sequence.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
 import type { Instant, SlabId } from '../units.ts';
-import { readI32, writeI32 } from '../wire/bytes.ts';
+import { readI32, readU16, writeI32 } from '../wire/bytes.ts';
 import { type PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import { EarlierSegments } from './earlier-segments.ts';
 import type { FrameBytes } from './explain.ts';
 import { type FlowRecord, isAhead, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
 import { finInGap, type GapSink, Gaps } from './gaps.ts';
 import { NEAR_SEQ, type Place, type Placement } from './placement.ts';
+import { copied, type RecordedFrame } from './recorded-frame.ts';
 import type { Side } from './report.ts';
 import { clearFin, segmentLike, trimFront } from './segments.ts';
 import { SentSegments, SUMMED_BYTES, sumOf } from './sent-segments.ts';
@@ -29,6 +31,11 @@ const FILLER_BYTES_MAX = 32_768;
 
 export type StreamHost = GapSink & {
   readonly nowMs: Instant;
+  /** The frame that is being taken. `describe` names it. */
+  current(): RecordedFrame;
+  takeAs(frame: RecordedFrame): void;
+  /** So many more, or fewer, segments of the side are left out. */
+  countLeftOut(side: Side, count: number): void;
   /** Describes the segment in the view, which the store has placed. */
   describe(flow: FlowRecord, slab: SlabId, at: number, length: number): StoredFrame;
   /** Hands a stored segment to the comparator. */
@@ -50,6 +57,7 @@ export class Streams {
   private readonly host: StreamHost;
   private readonly gaps: Gaps;
   private readonly sent = new SentSegments();
+  private readonly earlier = new EarlierSegments();
 
   constructor(options: {
     view: PacketView;
@@ -69,9 +77,9 @@ export class Streams {
   /** Takes a PVM segment, which is in the view. Returns false if it is left out. */
   primary(frame: FrameBytes, flow: FlowRecord): boolean {
     const { view } = this;
-    if ((view.tcpFlags & TCP_SYN) !== 0 && flow.primaryIsn !== view.seq) this.gaps.closeAll(flow);
+    if ((view.tcpFlags & TCP_SYN) !== 0 && flow.primaryIsn !== view.seq) this.closeGaps(flow);
     const place = this.placement.placePrimary(flow, frame.bytes);
-    if (!this.goesOn(flow, place, frame)) return false;
+    if (!this.goesOn('primary', flow, place, frame)) return false;
     if (view.payloadBytes > 0) {
       this.sent.add(flow.number, view.seq, sumOf(frame.bytes, view.payload, view.payloadBytes));
       // A retransmission is no repetition.
@@ -91,15 +99,16 @@ export class Streams {
   secondary(frame: FrameBytes, recorded: FlowRecord): boolean {
     const { view, store, placement } = this;
     const at = store.place(frame);
-    const bytes = store.slabs.buffer(store.slab);
+    const { slab } = store;
+    const bytes = store.slabs.buffer(slab);
     const recordedSeq = view.seq;
     if (this.translator !== null) this.translate(this.translator, frame, recorded, bytes, at);
     parsePacket(bytes, at, frame.length, view);
     // The SVM may have opened it from another port.
     const flow = view.sourcePort === recorded.localPort ? recorded : placement.flowOf(bytes);
     const placed = { bytes, at, length: frame.length };
-    if (!this.goesOn(flow, placement.placeSecondary(flow, bytes, recordedSeq), placed)) {
-      store.unplace(at);
+    if (!this.goesOn('secondary', flow, placement.placeSecondary(flow, bytes, recordedSeq), placed)) {
+      store.unplace(slab, at, frame.length);
       return false;
     }
     this.trackSecondary(flow);
@@ -107,8 +116,10 @@ export class Streams {
     return true;
   }
 
+  /** The flow is forgotten, or cannot be compared. */
   closeGaps(flow: FlowRecord): void {
     this.gaps.closeAll(flow);
+    this.earlier.forget(flow);
   }
 
   /** Notes where the SVM's stream begins, once that is known in the PVM's numbers. */
@@ -123,20 +134,54 @@ export class Streams {
   }
 
   /** Does what a segment's place asks for; returns true if the segment is compared. */
-  private goesOn(flow: FlowRecord, place: Place, frame: FrameBytes): boolean {
+  private goesOn(side: Side, flow: FlowRecord, place: Place, frame: FrameBytes): boolean {
     if (place === 'abandon') {
+      const before = [...flow.held].map((held) =>
+        this.recordedAs(held, held.original ?? this.store.copyOf(held)),
+      );
       this.host.excuseSyn(flow);
       this.host.abandon(flow);
+      for (const held of before) {
+        parsePacket(held.bytes, 0, held.length, this.view);
+        this.earlier.keep('primary', flow, held, held, this.view);
+        this.host.countLeftOut('primary', 1);
+      }
+      parsePacket(frame.bytes, frame.at, frame.length, this.view);
+      this.earlier.keep(side, flow, this.host.current(), frame, this.view);
       return false;
     }
     if (place === 'compare') return true;
-    // The flow was placed by this segment: the SVM has acknowledged what it has, and will not do so again.
-    if (flow.placed && flow.secondaryAck !== null && flow.fromSeq !== null && !flow.ackHanded) {
-      flow.ackHanded = true;
-      const wanted = { seq: flow.fromSeq, ack: flow.secondaryAck, flags: TCP_ACK, payloadBytes: 0 };
-      this.hand('secondary', flow, segmentLike(frame, this.view, wanted));
-    }
+    if (!flow.placed && !flow.leftOut) this.earlier.keep(side, flow, this.host.current(), frame, this.view);
+    else if (flow.leftOut) this.earlier.forget(flow);
+    if (flow.placed && flow.fromSeq !== null && !flow.ackHanded) this.begin(side, flow, frame);
     return false;
+  }
+
+  /** The flow was placed by this segment: what both recordings have before it is compared, and the segment itself. */
+  private begin(side: Side, flow: FlowRecord, { bytes, at, length }: FrameBytes): void {
+    const { earlier, host, view } = this;
+    flow.ackHanded = true;
+    const current = host.current();
+    earlier.keep(side, flow, current, { bytes, at, length }, view);
+    const frame = { bytes: copied(bytes, at, at + length), at: 0, length };
+    const segments = earlier.take(flow, view);
+    parsePacket(frame.bytes, 0, length, view);
+    // The SVM has acknowledged what it has, and will not do so again.
+    if (flow.secondaryAck !== null && flow.fromSeq !== null) {
+      const wanted = { seq: flow.fromSeq, ack: flow.secondaryAck, flags: TCP_ACK, payloadBytes: 0 };
+      this.hand('secondary', flow, segmentLike(frame, view, wanted));
+    }
+    for (const segment of segments) {
+      if (!flow.placed) break;
+      host.takeAs(segment.frame);
+      host.countLeftOut(segment.side, -1);
+      this.take(segment.side, flow, this.store.place(segment.frame), segment.frame.length);
+    }
+    host.takeAs(current);
+  }
+
+  private recordedAs({ number, fileMs, sentMs, length }: StoredFrame, bytes: Uint8Array): RecordedFrame {
+    return { bytes, at: 0, length, originalLength: length, number, fileMs, ms: sentMs };
   }
 
   /** Hands on the segment that the store has placed at `at`, in the slab that is being filled. */
@@ -277,10 +322,16 @@ export class Streams {
     const recorded = view.seq;
     const seqAt = at + view.l4 - frame.at + TCP.seq;
     const isSyn = (view.tcpFlags & TCP_SYN) !== 0;
+    const restore = (): void => bytes.set(frame.bytes.subarray(frame.at, frame.at + frame.length), at);
     if (!isSyn && flow.seqDelta !== null) {
       writeI32(bytes, seqAt, recorded + flow.seqDelta);
       if (flow.seqDelta === 0) return;
-    } else if (isSyn || flow.placed || flow.synsKnown) translator.output(bytes, at, frame.length);
+    } else if (isSyn || flow.placed || flow.finder === null) {
+      translator.output(bytes, at, frame.length);
+      const samePort = readU16(bytes, at + view.l4 - frame.at + TCP.sourcePort) === view.sourcePort;
+      // Its place is searched by its own numbers, from the first on.
+      if (!isSyn && !flow.placed && !flow.synsKnown && samePort) restore();
+    }
     const translated = readI32(bytes, seqAt);
     if (isSyn) {
       flow.countsAlike = null;
@@ -294,7 +345,7 @@ export class Streams {
       const proves = !flow.repeats || Math.abs(seqDiff(recorded, translated)) > NEAR_SEQ;
       if (proves && alike !== sent.has(flow.number, translated, sum)) flow.countsAlike = alike;
     }
-    if (flow.countsAlike === true) bytes.set(frame.bytes.subarray(frame.at, frame.at + frame.length), at);
+    if (flow.countsAlike === true) restore();
   }
 }
 

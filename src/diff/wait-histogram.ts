@@ -22,6 +22,12 @@ export class WaitHistogram {
     return this.largestMs;
   }
 
+  /** Returns the percentiles that a report has. */
+  summary(): { p50Ms: number; p99Ms: number; maxMs: number } {
+    const [p50Ms, p99Ms] = [0.5, 0.99].map((fraction) => toMicros(this.quantile(fraction)));
+    return { p50Ms, p99Ms, maxMs: toMicros(this.maxMs) };
+  }
+
   /** Returns the value that a share of `fraction` does not exceed, 0 if there are no values. */
   quantile(fraction: number): number {
     const wanted = Math.ceil(fraction * this.total);

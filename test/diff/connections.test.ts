@@ -84,7 +84,8 @@ for (const beginMs of [-10, -5000]) {
       assert.deepEqual(reasons(inPrimary), ms === 3000 ? ['gap-in-primary'] : []);
       for (const { compared, findings } of [inSecondary, inPrimary]) {
         assert.deepEqual(compared.checkpoints, {});
-        assert.ok(compared.matched >= 4, `${compared.matched}`);
+        // All replies, and the datagram beside them.
+        assert.ok(compared.matched >= 7, `${compared.matched}`);
         for (const { position, cameAfterMs } of findings)
           assert.deepEqual([position?.at, cameAfterMs], [0, null]);
       }
@@ -106,4 +107,23 @@ test('a reset near the beginning is no difference if the other may lie before it
   const report = await compare(around(-10, [unknown]), around(-10, []));
   assert.deepEqual([reasons(report), report.compared.checkpoints], [[], {}]);
   assert.deepEqual(reasons(await compare(around(-5000, [unknown]), around(-5000, []))), ['wait-primary']);
+});
+
+test('a connection that the VMs open from different ports is compared to its end', async () => {
+  const opens = { ...c, clientOpens: false, clientPort: 443 };
+  const all = (numbers: Numbers, change: number): Record[] =>
+    around(-10, [
+      at(0, vmSyn(opens, numbers)),
+      at(1, clientSyn(opens, numbers)),
+      ...Array.from({ length: 6 }, (_, n) => {
+        const payload = Buffer.from(`question ${n} of the VM`);
+        const vmAt = 1 + n * payload.length;
+        if (n === change) payload[3] ^= 1;
+        return at(3 + n, fromVm(opens, numbers, { clientAt: 1, vmAt, time: n, payload }));
+      }),
+    ]);
+  const primary = all({ ...PVM, port: 40_000 }, -1);
+  sound(await compare(primary, all({ ...SVM, port: 40_001 }, -1), { mac: VM_MAC }), 8);
+  const differs = await compare(primary, all({ ...SVM, port: 40_001 }, 4), { mac: VM_MAC });
+  assert.deepEqual(reasons(differs), ['diverged-bytes']);
 });

@@ -11,6 +11,7 @@ const frame = (flow: FlowRecord, rest: Partial<StoredFrame>): StoredFrame => ({
   flow,
   number: 1,
   fileMs: 0,
+  sentMs: 0 as Instant,
   sinceMs: 0 as Instant,
   slab: NO_SLAB,
   at: 0,

@@ -155,6 +155,40 @@ test('a retransmission that spans the start of a recording is compared from ther
   assert.deepEqual((await compare(whole, other, { mac })).findings.map(frames), [['diverged-bytes', 4, 4]]);
 });
 
+test('what both files have before a connection is placed is compared', async () => {
+  const mac = '52:54:00:12:34:56';
+  // Nothing that has not been sent before follows the place.
+  const all = (vm: Numbers): Record[] => [
+    sends(vm, 0, 0, 46),
+    sends(vm, 1, 46, 31, FIN | ACK),
+    sends(vm, 301, 0, 77, FIN | ACK),
+    sends(vm, 901, 0, 77, FIN | ACK),
+    ...ends(1000),
+  ];
+  for (const svm of [PVM, SVM]) {
+    const report = await compare(all(PVM), all(svm), { mac });
+    sound(report);
+    assert.deepEqual([report.compared.matched, report.primary.leftOut, report.secondary.leftOut], [4, 0, 0]);
+  }
+  const lines = (vm: Numbers, without = -1, change = -1): Record[] => [
+    ...Array.from({ length: 8 }, (_, i) => {
+      const record = sends(vm, 100 + i, i * 50, 50);
+      return i === change ? { ...record, frame: changed(record.frame, 1) } : record;
+    }).filter((_, i) => i !== without),
+    ...ends(9000),
+  ];
+  for (let i = 0; i < 8; i++) {
+    const differs = await compare(lines(PVM), lines(SVM, -1, i), { mac });
+    assert.deepEqual(differs.findings.map(frames), [['diverged-bytes', i + 1, i + 1]]);
+    assert.equal(differs.findings[0].timeMs, 100 + i - 100);
+  }
+  // A hole before the place: what is in front of it was sent before the part that is compared.
+  for (const i of [0, 1]) {
+    sound(await compare(lines(PVM), lines(SVM, i), { mac }));
+    sound(await compare(lines(PVM, i), lines(SVM), { mac }));
+  }
+});
+
 test('a hole that is in both files is reported as such, and what follows is compared', async () => {
   const holed = (vm: Numbers, change = 0): Record[] => [
     ...opening(vm),
