@@ -23,6 +23,8 @@ import type { GapReport, Side } from './report.ts';
 
 /** After both recordings have gone past a gap, its bytes may still come so much later. */
 const OPEN_MS = 1000;
+/** The same after the PVM's recording has ended, beyond which nothing else is compared. */
+const OUT_OF_ORDER_MS = 100;
 const GAPS_MAX = 4096;
 const FILLS_MAX = 1024;
 
@@ -39,10 +41,16 @@ export type GapSink = {
 export class Gaps {
   private readonly store: FrameStore;
   private readonly sink: GapSink;
+  /** When the SVM's recording was last found to have a gap. */
+  private lastMs = Number.NEGATIVE_INFINITY;
 
   constructor(store: FrameStore, sink: GapSink) {
     this.store = store;
     this.sink = sink;
+  }
+
+  mayStillFill(ms: Instant): boolean {
+    return ms - this.lastMs < OUT_OF_ORDER_MS;
   }
 
   isFull(flow: FlowRecord): boolean {
@@ -72,6 +80,7 @@ export class Gaps {
       flow.gaps.push(gap);
     }
     gap.missing[side] = true;
+    if (side === 'secondary') this.lastMs = sinceMs;
     return gap;
   }
 

@@ -253,8 +253,9 @@ export class Replay {
     });
   }
 
-  /** Returns true if the rest of the SVM's recording may still match PVM output that is held. */
+  /** Returns true if the rest of the SVM's recording may still have what PVM output is compared with. */
   mayStillMatch(ms: Instant): boolean {
+    if (this.streams.mayStillFill(ms)) return true;
     return this.store.held.size > 0 && this.comparator.overdue(ms, this.policy.waits) !== 'wait-primary';
   }
 

@@ -33,6 +33,8 @@ export class SentSegments {
 /** Returns a hash of a payload's length and first SUMMED_BYTES. */
 export function sumOf(bytes: Uint8Array, at: number, length: number): number {
   let sum = length;
+  for (let i = length & ~3; i < length && i < SUMMED_BYTES; i++)
+    sum = Math.imul(sum ^ bytes[at + i], 0x01000193);
   for (let i = 0; i + 4 <= length && i < SUMMED_BYTES; i += 4)
     sum = Math.imul(sum ^ readI32(bytes, at + i), 0x01000193);
   return sum;

@@ -26,6 +26,8 @@ import type { Side } from './report.ts';
 import { clearFin, segmentLike, trimFront } from './segments.ts';
 import { SentSegments, SUMMED_BYTES, sumOf } from './sent-segments.ts';
 
+/** Fewer bytes may be the same at a place by chance. */
+const PROVING_BYTES_MIN = 8;
 /** One filler is at most so long: it has to fit into an IP packet. */
 const FILLER_BYTES_MAX = 32_768;
 
@@ -120,6 +122,11 @@ export class Streams {
   closeGaps(flow: FlowRecord): void {
     this.gaps.closeAll(flow);
     this.earlier.forget(flow);
+  }
+
+  /** Returns true if the SVM's recording may still have, at `ms`, bytes of a gap out of order. */
+  mayStillFill(ms: Instant): boolean {
+    return this.gaps.mayStillFill(ms);
   }
 
   /** Notes where the SVM's stream begins, once that is known in the PVM's numbers. */
@@ -338,7 +345,7 @@ export class Streams {
       return;
     }
     if (translated === recorded) return;
-    if (view.payloadBytes > 0) {
+    if (view.payloadBytes >= PROVING_BYTES_MIN) {
       const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
       const alike = sent.has(flow.number, recorded, sum);
       // In a stream that repeats itself, the same bytes at a place that is near prove nothing.

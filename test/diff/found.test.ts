@@ -360,6 +360,31 @@ test('a datagram near the beginning that matched late is not compared with a lat
   assert.deepEqual(report.findings.map(frames), [['wait-primary', 4, null]]);
 });
 
+test('a few bytes at a place do not prove that both VMs count alike', async () => {
+  const cut = (vm: Numbers, lengths: number[]): Record[] => {
+    const segments = lengths.map((bytes, i) => {
+      const place = lengths.slice(0, i).reduce((sum, n) => sum + n, 0);
+      return sends(vm, 10 + i, place, bytes);
+    });
+    return [...opening(vm), ...segments, ...ends(9000)];
+  };
+  // In its own numbers the SVM's three bytes lie where the PVM has sent three others.
+  const report = await compare(cut(PVM, [20, 3, 40, 25]), cut({ isn: PVM.isn + 3, ts: 3 }, [17, 3, 43, 25]));
+  sound(report);
+});
+
+test('what the secondary sent out of order counts although the other file has ended before', async () => {
+  const all = (vm: Numbers, lagMs: number, order: number[]): Record[] => [
+    ...opening(vm),
+    ...order.map((i, n) => sends(vm, 100 + lagMs + n * 2, i * 100, 100)),
+  ];
+  const primary = all(PVM, 0, [0, 1, 2, 3]);
+  sound(await compare(primary, [...all(SVM, 2, [0, 1, 3, 2]), ...ends(500)]));
+  // If it does not come within a tenth of a second, it is not in the file.
+  const report = await compare(primary, [...all(SVM, 2, [0, 1, 3]), ...ends(500)]);
+  assert.deepEqual(reasons(report), ['gap-in-secondary']);
+});
+
 function changed(frame: Uint8Array, change: number): Buffer {
   const bytes = Buffer.from(frame);
   bytes[bytes.length - 1] ^= change;
