@@ -5,7 +5,7 @@
  * A plain file is read into one buffer: buffers of a stream, one for each read, would wait for the garbage collector by the
  * hundred, and double the memory of `colo diff`.
  */
-import { closeSync, createReadStream, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, createReadStream, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { constants, createGunzip } from 'node:zlib';
 import { ColoError } from '../error.ts';
@@ -121,6 +121,8 @@ function unpacked(path: string): Source {
 function probe(path: string): { bytes: number; gzip: boolean } {
   let fd: number | null = null;
   try {
+    // To open a named pipe would wait for who writes to it.
+    if (statSync(path).isFIFO()) throw Object.assign(new Error('a pipe'), { code: 'ESPIPE' });
     fd = openSync(path, 'r');
     const head = Buffer.alloc(2);
     const read = readSync(fd, head, 0, 2, 0);

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -58,6 +59,10 @@ test('a file that cannot be read or unpacked is refused', async () => {
     message: /there is no such file/,
   });
   await assert.rejects(read(folder), { code: 'COLO_PCAP_READ', message: /it is a directory/ });
+  const pipe = join(folder, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  // Nobody writes to it.
+  await assert.rejects(read(pipe), { code: 'COLO_PCAP_READ', message: /it has to be read twice/ });
   const zipped = gzipSync(pcap(records));
   zipped.fill(0xff, 40, 60);
   const path = written(zipped);
