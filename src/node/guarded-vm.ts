@@ -74,7 +74,7 @@ export class GuardedVm {
     qmp.onEvent((event) => this.pauses.event(event));
   }
 
-  /** Starts QEMU, checks what it can do, and attaches its frames to `port`. */
+  /** Starts QEMU, checks what it can do, and attaches its frames to `port`. QEMU is killed if `signal` aborts meanwhile. */
   static async start(options: {
     config: NodeConfig;
     how: VmStart;
@@ -82,8 +82,9 @@ export class GuardedVm {
     onLost: (cause: string) => void;
     surroundings: Surroundings;
     launcher: QemuLauncher;
+    signal: AbortSignal;
   }): Promise<GuardedVm> {
-    const { config, how, port, onLost, surroundings, launcher } = options;
+    const { config, how, port, onLost, surroundings, launcher, signal } = options;
     const { vm, runDirectory } = config;
     const vmPort = join(runDirectory, SOCKETS.vmPort);
     const qmpPath = join(runDirectory, SOCKETS.qmp);
@@ -99,6 +100,9 @@ export class GuardedVm {
       exitWithParent: await launcher.probeExitWithParent(vm.command, vm.env),
     });
     const process = await launcher.start({ argv, env: vm.env });
+    const giveUp = () => process.kill();
+    if (signal.aborted) giveUp();
+    signal.addEventListener('abort', giveUp);
     try {
       const qmp = await launcher.connectQmp({
         endpoint: unixEndpoint(qmpPath),
@@ -119,6 +123,8 @@ export class GuardedVm {
       port.close();
       await process.stop({ graceMs: STOP_GRACE_MS });
       throw error;
+    } finally {
+      signal.removeEventListener('abort', giveUp);
     }
   }
 

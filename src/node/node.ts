@@ -14,6 +14,7 @@ import type { NodeConfig } from '../config/node-config.ts';
 import { ColoError, messageOf } from '../error.ts';
 import { type SlabMemory, SlabPool } from '../frames/slabs.ts';
 import { FramePort } from '../io/frame-port.ts';
+import { Outage } from '../io/redial.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
 import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
 import { checkLimits, LIMITS, type Limits } from '../limits.ts';
@@ -52,6 +53,8 @@ export class ColoNode implements NodeControl {
   private readonly resolveDone: (code: number) => void;
   private readonly queue: PairEvent[] = [];
   private handling = false;
+  /** Of one that can still be read when it cannot be written, each reply to a read would begin a new outage: so two. */
+  private readonly outages: { readonly read: Outage; readonly swap: Outage };
   private listener: StreamListener | null = null;
   private role: NodeRole | null = null;
   /** lasts until the machine enters another state */
@@ -78,6 +81,9 @@ export class ColoNode implements NodeControl {
     const scope = new Scope();
     this.arbiter = options.arbiter;
     this.events = events;
+    // It is asked several times a second.
+    const outage = () => new Outage('per cause', (message) => events.emit('arbiter.failed', { message }));
+    this.outages = { read: outage(), swap: outage() };
     this.pair = newPair(config.node, config.protect === 'auto');
     this.capture = new Capture(events, surroundings.clock, () => this.role?.setTap(this.capture.tap));
     this.uplinkKeeper = new UplinkKeeper(uplink, config.uplink, events, surroundings);
@@ -216,10 +222,10 @@ export class ColoNode implements NodeControl {
     const generation = generationOf(this.pair);
     switch (effect.do) {
       case 'readRecord':
-        this.ask(async () => ({ type: 'record', stored: await this.arbiter.read() }));
+        this.ask('read', async () => ({ type: 'record', stored: await this.arbiter.read() }));
         return;
       case 'swap':
-        this.ask(async () => {
+        this.ask('swap', async () => {
           const { won, ...stored } = await this.arbiter.compareAndSwap(effect.revision, effect.record);
           this.events.emit(won ? 'arbiter.won' : 'arbiter.lost', {
             revision: stored.revision,
@@ -285,12 +291,16 @@ export class ColoNode implements NodeControl {
   }
 
   /** Dispatches the arbiter's reply, even in another state: the machine decides what it means there. */
-  private ask(question: () => Promise<PairEvent>): void {
+  private ask(what: 'read' | 'swap', question: () => Promise<PairEvent>): void {
+    const outage = this.outages[what];
     question().then(
-      (event) => this.dispatch(event),
+      (event) => {
+        outage.up();
+        this.dispatch(event);
+      },
       (cause: unknown) => {
         const message = messageOf(cause);
-        this.events.emit('arbiter.failed', { message });
+        outage.down(message);
         this.dispatch({ type: 'arbiterFailed', message });
       },
     );

@@ -2,7 +2,8 @@
  * The VM of a role: at most one, started once. A promotion passes it from the secondary's role to the primary's.
  *
  * Failure: if QEMU ends or its sockets close, `vm` becomes null and the machine gets `vmLost` once. After `stop` nothing is
- * dispatched any more, and a start that is under way stops its VM and rejects with COLO_NODE_CHANGED.
+ * dispatched any more, and a start that is under way ends its QEMU, even one that does not reply, and rejects with
+ * COLO_NODE_CHANGED.
  */
 import { ColoError, invariant } from '../error.ts';
 import { emulationNote, hasStaleCode } from '../qemu/capabilities.ts';
@@ -17,6 +18,8 @@ export class RoleVm {
   private readonly parts: NodeParts;
   private readonly scope: Scope;
   private running: GuardedVm | null = null;
+  /** Resolves when the start that is under way has ended. */
+  private starting: Promise<void> = Promise.resolve();
 
   constructor(parts: NodeParts) {
     this.parts = parts;
@@ -27,8 +30,17 @@ export class RoleVm {
     return this.running;
   }
 
-  async start(how: VmStart): Promise<GuardedVm> {
+  start(how: VmStart): Promise<GuardedVm> {
     invariant(this.running === null, 'a role started a second VM');
+    const vm = this.launch(how);
+    this.starting = vm.then(
+      () => {},
+      () => {},
+    );
+    return vm;
+  }
+
+  private async launch(how: VmStart): Promise<GuardedVm> {
     const { config, vmPort, surroundings, launcher } = this.parts;
     const onLost = (message: string) => {
       if (this.scope.isOver) return;
@@ -36,10 +48,22 @@ export class RoleVm {
       this.parts.events.emit('vm.lost', { message });
       this.parts.dispatch({ type: 'vmLost', message });
     };
-    const vm = await GuardedVm.start({ config, how, port: vmPort, onLost, surroundings, launcher });
+    const { signal } = this.scope;
+    const changed = () => new ColoError('COLO_NODE_CHANGED', 'the role ended while its VM started');
+    const vm = await GuardedVm.start({
+      config,
+      how,
+      port: vmPort,
+      onLost,
+      surroundings,
+      launcher,
+      signal,
+    }).catch((cause: unknown) => {
+      throw this.scope.isOver ? changed() : cause;
+    });
     if (this.scope.isOver) {
       await vm.stop();
-      throw new ColoError('COLO_NODE_CHANGED', 'the role ended while its VM started');
+      throw changed();
     }
     this.running = vm;
     const { accel, version } = vm.capabilities;
@@ -56,11 +80,11 @@ export class RoleVm {
     return this.running !== null && (await this.running.replies(REPLY_MS_MAX));
   }
 
-  /** Stops the VM for good. Resolves when its QEMU has ended. */
+  /** Stops the VM for good, before it returns. Resolves when its QEMU has ended, also one that is starting. */
   async stop(): Promise<void> {
     const { running } = this;
     this.scope.end();
     this.running = null;
-    await running?.stop();
+    await Promise.all([running?.stop(), this.starting]);
   }
 }

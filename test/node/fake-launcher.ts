@@ -3,7 +3,7 @@ import { ColoError } from '../../src/error.ts';
 import { COMMANDS_NEEDED } from '../../src/qemu/capabilities.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../../src/qemu/launcher.ts';
 import type { QemuExit } from '../../src/qemu/process.ts';
-import type { QmpVersion } from '../../src/qemu/qmp.ts';
+import type { ConnectOptions, QmpVersion } from '../../src/qemu/qmp.ts';
 import { type FakeStream, fakePair } from '../io/fake-stream.ts';
 
 const REPLIES: Record<string, unknown> = {
@@ -99,8 +99,10 @@ export class FakeLauncher implements QemuLauncher {
     return qemu;
   };
 
-  readonly connectQmp = async (): Promise<QmpConnection> => {
-    await this.qmpReady;
+  readonly connectQmp = async ({ signal }: ConnectOptions): Promise<QmpConnection> => {
+    const { promise: ended, reject } = Promise.withResolvers<never>();
+    signal?.addEventListener('abort', () => reject(new ColoError('COLO_QMP_CONNECT', 'QEMU has ended')));
+    await Promise.race([this.qmpReady, ended]);
     return this.latest.qmp();
   };
 

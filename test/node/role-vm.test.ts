@@ -15,19 +15,25 @@ function roleVm() {
   return { launcher, parts, time, dispatched, emitted, vm: new RoleVm(parts) };
 }
 
-test('a VM that starts after its role has ended is stopped, and the start rejects', async () => {
+test('a role that ends while its VM starts kills that QEMU, even one that never replies, and the start rejects', async () => {
   const { launcher, dispatched, vm } = roleVm();
-  const ready = Promise.withResolvers<void>();
-  launcher.qmpReady = ready.promise;
-  const started = vm.start('boot');
+  launcher.qmpReady = new Promise(() => {});
+  const started = assert.rejects(vm.start('boot'), { code: 'COLO_NODE_CHANGED' });
   await settled();
+  assert.equal(launcher.latest.hasEnded, false);
   await vm.stop();
-  assert.equal(launcher.latest.hasEnded, false, 'QEMU is starting');
-  ready.resolve();
-  await assert.rejects(started, { code: 'COLO_NODE_CHANGED' });
-  assert.equal(launcher.latest.hasEnded, true);
+  assert.equal(launcher.latest.hasEnded, true, 'nothing runs any more when the role has stopped');
+  await started;
   assert.equal(vm.vm, null);
   assert.deepEqual(dispatched, []);
+});
+
+test('a VM whose role ends before its QEMU has been started is not left behind', async () => {
+  const { launcher, vm } = roleVm();
+  const started = assert.rejects(vm.start('boot'), { code: 'COLO_NODE_CHANGED' });
+  await vm.stop();
+  await started;
+  assert.ok(launcher.qemus.every(({ hasEnded }) => hasEnded));
 });
 
 for (const [kvm, expected] of [
