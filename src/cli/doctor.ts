@@ -5,6 +5,7 @@ import {
   existsSync,
   linkSync,
   readFileSync,
+  rmSync,
   statSync,
   unlinkSync,
   writeFileSync,
@@ -74,6 +75,9 @@ export function checksText(checks: readonly Check[]): string {
     .join('\n');
 }
 
+/** More than a record of the arbiter, and than the file systems that have space in an inode put there. */
+const PROBE = Buffer.alloc(8192);
+
 /** The arbiter stores its record by hard links. */
 function checkArbiterDirectory(name: string, path: string): Check {
   return checkDirectory(name, path, (probe, directory) => {
@@ -112,11 +116,13 @@ function checkDirectory(
   }
   const probe = join(existing, `.colo-doctor-${process.pid}`);
   try {
-    writeFileSync(probe, '', { flag: 'wx', mode: 0o600 });
+    // On a full disk an empty file can still be created.
+    writeFileSync(probe, PROBE, { flag: 'wx', mode: 0o600 });
   } catch (error) {
+    rmSync(probe, { force: true });
     return problem(
       name,
-      `a file cannot be created in ${existing} (${errorCode(error)})`,
+      `a file cannot be written in ${existing} (${errorCode(error)})`,
       'make room, mount it for writing, or choose another',
     );
   }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -156,6 +157,26 @@ test('a QEMU that will emulate is said to be for trying out, with its fault', as
   assert.match(await found(noKvm, '[]'), /for trying out only.*code that its memory does not hold/);
   assert.match(await found(kvm, '[]'), /vm\.args do not ask for it.*for trying out only/);
   assert.doesNotMatch(await found(kvm, '[-accel, kvm]'), /trying out/);
+});
+
+test('a disk without room is a problem', async (t) => {
+  const disk = join(folder, 'arbiter');
+  mkdirSync(disk);
+  t.after(() => rmSync(disk, { recursive: true }));
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16k', 'none', disk], { stdio: 'pipe' });
+  } catch {
+    t.skip('NOT TESTED: only root can mount a file system to fill');
+    return;
+  }
+  try {
+    assert.throws(() => writeFileSync(join(disk, 'fill'), Buffer.alloc(64 * 1024)), { code: 'ENOSPC' });
+    const { ok, found } = of(await examine(config(), kvm), 'arbiter');
+    assert.deepEqual([ok, found], [false, `a file cannot be written in ${disk} (ENOSPC)`]);
+    assert.deepEqual(readdirSync(disk), ['fill'], 'the doctor leaves nothing');
+  } finally {
+    execFileSync('umount', ['-l', disk]);
+  }
 });
 
 test('directories, sockets and ports that cannot be used are problems', async () => {
