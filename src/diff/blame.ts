@@ -59,10 +59,18 @@ export class Blame {
   ahead(nowMs: Instant): StoredFrame | undefined {
     const { secondaryMs } = this.policy.waits;
     for (const frame of this.store.retained.values()) {
-      if (nowMs - frame.sinceMs < secondaryMs) return undefined;
+      if (nowMs < frame.sinceMs + secondaryMs) return undefined;
       if (isAhead(frame) && !this.datagrams.withheld.has(frame)) return frame;
     }
     return undefined;
+  }
+
+  /** Returns when the PVM should have sent the oldest of what it has not, or infinity. */
+  aheadDueMs(): number {
+    for (const frame of this.store.retained.values())
+      if (isAhead(frame) && !this.datagrams.withheld.has(frame))
+        return frame.sinceMs + this.policy.waits.secondaryMs;
+    return Number.POSITIVE_INFINITY;
   }
 
   /**

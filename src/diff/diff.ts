@@ -179,9 +179,9 @@ export async function diffCaptures(options: DiffOptions): Promise<DiffReport> {
       secondary: secondary.counts,
       compared,
       checkpointsPerSecond: durationMs === 0 ? 0 : taken / (durationMs / 1000),
-      findings: replay.findings,
-      findingsLeftOut: replay.findingsLeftOut,
-      gaps: replay.gaps,
+      findings: replay.found.list,
+      findingsLeftOut: replay.found.leftOut,
+      gaps: replay.found.gaps,
       warnings: warningsOf(primary, secondary, replay),
     };
   } finally {

@@ -2,8 +2,8 @@
  * The checkpoints of a replay: the comparator commits, as at a real one, but the SVM's recording continues as it was.
  *
  * After a commit the comparator has forgotten all SVM frames. Those that were not confirmed are handed to it again, since
- * the SVM will not send them again. Some are given up instead: the datagram that a PVM datagram differed from, frames
- * that were ahead for too long, and all if the checkpoint was for a full table. A frame of which the PVM has sent everything is
+ * the SVM will not send them again. Some are given up instead: the datagram that a PVM datagram differed from, frames of the
+ * flow that was ahead for too long, and all if the checkpoint was for a full table. A frame of which the PVM has sent everything is
  * forgotten after so long. Datagrams that are withheld (datagrams.ts) are none of the comparator's.
  */
 import type { CheckpointPolicy, PolicyLimits } from '../checkpoint/policy.ts';
@@ -33,6 +33,8 @@ export class PlayedCheckpoints {
   matchedLate = 0;
   /** SVM frames that were given up. */
   unmatched = 0;
+  /** When an SVM segment that was handed in again will have been ahead for too long: the comparator counts from the commit. */
+  aheadDueMs = Number.POSITIVE_INFINITY;
   private readonly comparator: Comparator;
   private readonly policy: CheckpointPolicy;
   private readonly store: FrameStore;
@@ -54,14 +56,14 @@ export class PlayedCheckpoints {
     this.datagrams = options.datagrams;
   }
 
-  /** Takes a checkpoint and counts it. `instead`: the SVM datagram that differed from a PVM datagram. */
-  take(reason: string, nowMs: Instant, instead: StoredFrame | undefined): void {
+  /** Takes a checkpoint and counts it. `cause`: the SVM datagram that differed, or the frame whose wait was over. */
+  take(reason: string, nowMs: Instant, cause: StoredFrame | undefined): void {
     this.byReason[reason] = (this.byReason[reason] ?? 0) + 1;
-    this.commit(reason, nowMs, instead);
+    this.commit(reason, nowMs, cause);
   }
 
   /** The same without counting it: nothing that the VMs did asked for it. */
-  commit(reason: string, nowMs: Instant, instead: StoredFrame | undefined): void {
+  commit(reason: string, nowMs: Instant, cause: StoredFrame | undefined): void {
     const { comparator, policy, store } = this;
     const { held, retained } = store;
     invariant(
@@ -74,6 +76,7 @@ export class PlayedCheckpoints {
     policy.committed(nowMs, ASSUMED_CHECKPOINT_MS);
     const { secondaryMs } = policy.waits;
     const isFull = reason.startsWith('limit-');
+    this.aheadDueMs = Number.POSITIVE_INFINITY;
     for (const frame of before) {
       const { flow, hash } = frame;
       if (this.datagrams.withheld.has(frame) && !isFull) continue;
@@ -88,10 +91,14 @@ export class PlayedCheckpoints {
         store.forget(frame);
         continue;
       }
-      const waitedLong = reason === 'wait-secondary' && nowMs - frame.sinceMs >= secondaryMs;
+      const waitedLong = reason === 'wait-secondary' && nowMs >= frame.sinceMs + secondaryMs;
       if (waitedLong && isStale(frame)) store.forget(frame);
-      else if (frame === instead || isFull || (waitedLong && isAhead(frame))) this.giveUp(frame, nowMs);
-      else this.handInAgain(frame, nowMs);
+      else if (frame === cause || isFull || (waitedLong && flow === cause?.flow && isAhead(frame)))
+        this.giveUp(frame, nowMs);
+      else {
+        if (isAhead(frame)) this.aheadDueMs = Math.min(this.aheadDueMs, frame.sinceMs + secondaryMs);
+        this.handInAgain(frame, nowMs);
+      }
     }
   }
 

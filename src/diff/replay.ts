@@ -38,13 +38,14 @@ import { PLAYED_WAITS, PlayedCheckpoints } from './played-checkpoints.ts';
 import { PlayedClock } from './played-clock.ts';
 import { Reassembly } from './reassembly.ts';
 import { isBeyondIp, parseRecorded, payloadHash, type RecordedFrame } from './recorded-frame.ts';
-import type { Finding, GapReport, ReplayCounts, Side, SideCounts } from './report.ts';
+import type { ReplayCounts, Side, SideCounts } from './report.ts';
 import { Streams } from './streams.ts';
 import { WaitHistogram } from './wait-histogram.ts';
 
 /** No translation is forgotten between two checkpoints, so a replay has room for more than a node needs. */
 const REPLAY_LIMITS: Limits = { ...LIMITS, translationsMax: 1 << 18 };
 export class Replay {
+  readonly found: Findings;
   private readonly limits: Limits;
   private readonly knownFromMs: number;
   private readonly store: FrameStore;
@@ -57,7 +58,6 @@ export class Replay {
   private readonly placement: Placement;
   private readonly streams: Streams;
   private readonly datagrams: Datagrams;
-  private readonly found: Findings;
   private readonly blame: Blame;
   private readonly reassembly = { primary: new Reassembly(), secondary: new Reassembly() };
   private readonly waits = new WaitHistogram();
@@ -109,8 +109,9 @@ export class Replay {
     const { comparator, policy, found } = this;
     this.clock = new PlayedClock(comparator, policy, {
       onOverdue: (overdue) => this.onOverdue(overdue),
-      deadlineMs: () => this.datagrams.deadline(this.policy.waits.secondaryMs),
-      onDeadline: () => this.datagrams.giveUpOldest(this.clock.nowMs),
+      deadlineMs: () =>
+        Math.min(this.datagrams.deadline(policy.waits.secondaryMs), this.checkpoints.aheadDueMs),
+      onDeadline: () => this.onDeadline(),
     });
     const { clock } = this;
     this.datagrams = new Datagrams({
@@ -174,18 +175,6 @@ export class Replay {
         close: (gap, only) => found.gap(gap, only),
       },
     });
-  }
-
-  get findings(): readonly Finding[] {
-    return this.found.list;
-  }
-
-  get findingsLeftOut(): number {
-    return this.found.leftOut;
-  }
-
-  get gaps(): readonly GapReport[] {
-    return this.found.gaps;
   }
 
   /** The translator is full: a connection that began later was not translated. */
@@ -484,8 +473,15 @@ export class Replay {
     }
     if (overdue === 'wait-primary') this.found.primaryWaited(frame);
     else this.found.secondaryWaited(frame);
-    this.checkpoints.take(overdue, nowMs, this.takeInstead());
+    this.checkpoints.take(overdue, nowMs, frame);
     return 'settled';
+  }
+
+  private onDeadline(): void {
+    const { checkpoints, clock, blame } = this;
+    if (checkpoints.aheadDueMs > clock.nowMs) this.datagrams.giveUpOldest(clock.nowMs);
+    else if (blame.ahead(clock.nowMs) !== undefined) this.onOverdue('wait-secondary');
+    else checkpoints.aheadDueMs = blame.aheadDueMs();
   }
 
   private takeInstead(): StoredFrame | undefined {

@@ -373,6 +373,37 @@ test('a few bytes at a place do not prove that both VMs count alike', async () =
   sound(report);
 });
 
+test('what only the secondary sent is found however often the connections beside it take checkpoints', async () => {
+  const recording = (vm: Numbers, name: string, more: Record[]): Record[] => [
+    ...opening(vm),
+    sends(vm, 10, 0, 100),
+    at(20, question('q')),
+    at(21, answer('0')),
+    ...more,
+    ...Array.from({ length: 8 }, (_, i) => at(1000 + i * 1000, answer(`${name} ${i}`))),
+    ...ends(9500),
+  ];
+  const secondary = recording(SVM, 'that', [sends(SVM, 100, 100, 50)]);
+  const report = await compare(recording(PVM, 'this', []), secondary);
+  const [first] = report.findings.filter(({ reason }) => reason === 'wait-secondary');
+  assert.deepEqual(frames(first), ['wait-secondary', null, 7]);
+  assert.deepEqual(report.compared.checkpoints, { 'diverged-bytes': 8, 'wait-secondary': 1 });
+  // Two connections are ahead: each has a finding.
+  const b = { ...c, clientPort: c.clientPort + 1 };
+  const two = (vm: Numbers, steps: Record[]): Record[] => [
+    ...opening(vm),
+    ...[clientSyn(b, vm), vmSyn(b, vm), handshakeAck(b, vm)].map((frame, i) => at(3 + i, frame)),
+    ...steps,
+    ...ends(9500),
+  ];
+  const other = fromVm(b, SVM, { clientAt: 1, vmAt: 1, time: 5, payload: content(0, 50), flags: ACK });
+  const both = await compare(two(PVM, []), two(SVM, [sends(SVM, 100, 0, 50), at(101, other)]));
+  assert.deepEqual(both.findings.map(frames), [
+    ['wait-secondary', null, 7],
+    ['wait-secondary', null, 8],
+  ]);
+});
+
 test('what the secondary sent out of order counts although the other file has ended before', async () => {
   const all = (vm: Numbers, lagMs: number, order: number[]): Record[] => [
     ...opening(vm),

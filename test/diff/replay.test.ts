@@ -52,7 +52,7 @@ function play(steps: Step[], options: { limits?: Limits; findingsMax?: number; t
     else if (who === 'svm') replay.secondary(recorded, svm);
     else replay.input('primary', recorded);
   }
-  return { replay, counts: replay.finish(), pvm, svm, findings: replay.findings };
+  return { replay, counts: replay.finish(), pvm, svm, findings: replay.found.list };
 }
 
 const opening = (pvm: Numbers = PVM, svm: Numbers = SVM, of = c): Step[] => [
@@ -313,7 +313,7 @@ test('findings beyond findingsMax are counted and not kept', () => {
   ]).flat();
   steps.push({ ms: 10_000, who: 'client', frame: clientSyn(c, PVM) });
   const { replay, counts } = play(steps, { findingsMax: 3 });
-  assert.deepEqual([replay.findings.length, replay.findingsLeftOut], [3, 7]);
+  assert.deepEqual([replay.found.list.length, replay.found.leftOut], [3, 7]);
   assert.deepEqual(counts.divergences, { 'diverged-bytes': 10 });
 });
 
