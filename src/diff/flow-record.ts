@@ -174,6 +174,8 @@ export class FlowRecord {
   skippedSyns = 0;
   /** The SVM's numbers are the PVM's since a checkpoint in the recordings; null while neither is known. */
   countsAlike: boolean | null = null;
+  /** The end, in its own numbers, of what the SVM has sent since it is known how it counts; null while that is not known. */
+  secondaryCounted: number | null = null;
   /** What is added to the SVM's numbers, if the flow was placed by its bytes; null if its SYNs tell. */
   seqDelta: number | null = null;
   finder: StreamFinder | null = null;

@@ -4,7 +4,8 @@
  *
  * Numbers. The SVM's are translated by both SYNs, or by the distance at which a stream was found. If the recordings contain
  * real checkpoints, the VMs count alike from then on. The replay notices it when the PVM has sent the same bytes at the recorded
- * place (sent-segments.ts).
+ * place (sent-segments.ts). A segment that begins where the SVM's one before ended, in its own numbers, is counted as that was: a
+ * checkpoint makes the numbers jump, and a stream that repeats itself has the same bytes at many places.
  *
  * A segment that reaches from before the compared part into it is cut at its front. After a RST that the PVM has sent, a segment
  * of the SVM that the PVM had sent before (a retransmission) has no use, and is left out: the comparator would keep it for ever.
@@ -80,14 +81,14 @@ export class Streams {
   primary(frame: FrameBytes, flow: FlowRecord): boolean {
     const { view } = this;
     if ((view.tcpFlags & TCP_SYN) !== 0 && flow.primaryIsn !== view.seq) this.closeGaps(flow);
-    const place = this.placement.placePrimary(flow, frame.bytes);
-    if (!this.goesOn('primary', flow, place, frame)) return false;
     if (view.payloadBytes > 0) {
       this.sent.add(flow.number, view.seq, sumOf(frame.bytes, view.payload, view.payloadBytes));
       // A retransmission is no repetition.
-      if (flow.primaryNext === null || seqAtOrBefore(flow.primaryNext, view.seq))
+      if (flow.primaryEnd === null || seqAtOrBefore(flow.primaryEnd, view.seq))
         flow.noteSum(sumOf(frame.bytes, view.payload, Math.min(view.payloadBytes, SUMMED_BYTES)));
     }
+    const place = this.placement.placePrimary(flow, frame.bytes);
+    if (!this.goesOn('primary', flow, place, frame)) return false;
     if ((view.tcpFlags & TCP_RST) !== 0) flow.primaryReset = true;
     if ((view.tcpFlags & TCP_SYN) !== 0) {
       flow.primaryReset = false;
@@ -340,17 +341,24 @@ export class Streams {
       if (!isSyn && !flow.placed && !flow.synsKnown && samePort) restore();
     }
     const translated = readI32(bytes, seqAt);
+    const end = (recorded + view.seqLength) | 0;
     if (isSyn) {
       flow.countsAlike = null;
+      flow.secondaryCounted = end;
       return;
     }
+    const goesOn = recorded === flow.secondaryCounted;
+    if (goesOn) flow.secondaryCounted = end;
     if (translated === recorded) return;
-    if (view.payloadBytes >= PROVING_BYTES_MIN) {
+    if (view.payloadBytes >= PROVING_BYTES_MIN && !goesOn) {
       const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
       const alike = sent.has(flow.number, recorded, sum);
       // In a stream that repeats itself, the same bytes at a place that is near prove nothing.
       const proves = !flow.repeats || Math.abs(seqDiff(recorded, translated)) > NEAR_SEQ;
-      if (proves && alike !== sent.has(flow.number, translated, sum)) flow.countsAlike = alike;
+      if (proves && alike !== sent.has(flow.number, translated, sum)) {
+        flow.countsAlike = alike;
+        flow.secondaryCounted = end;
+      }
     }
     if (flow.countsAlike === true) restore();
   }
