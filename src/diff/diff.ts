@@ -215,7 +215,8 @@ async function play(
     const comparing = recorded.ms >= beginMs && !over;
     if (comparing) endMs = recorded.ms;
     if (kind === OUTPUT) {
-      if (!comparing) counts.outside++;
+      const fills = over && isPrimary && secondary.done && replay.primaryLate(recorded);
+      if (!comparing && !fills) counts.outside++;
       if (comparing && isPrimary) replay.primary(recorded, counts);
       else if (comparing) replay.secondary(recorded, counts);
       else if (!over && isPrimary) replay.skipPrimary(recorded);

@@ -23,7 +23,7 @@ import type { GapReport, Side } from './report.ts';
 
 /** After both recordings have gone past a gap, its bytes may still come so much later. */
 const OPEN_MS = 1000;
-/** The same after the PVM's recording has ended, beyond which nothing else is compared. */
+/** The same after one of the recordings has ended, beyond which nothing else is compared. */
 const OUT_OF_ORDER_MS = 100;
 const GAPS_MAX = 4096;
 const FILLS_MAX = 1024;
@@ -41,16 +41,16 @@ export type GapSink = {
 export class Gaps {
   private readonly store: FrameStore;
   private readonly sink: GapSink;
-  /** When the SVM's recording was last found to have a gap. */
-  private lastMs = Number.NEGATIVE_INFINITY;
+  /** When each recording was last found to have a gap. */
+  private readonly lastMs = { primary: Number.NEGATIVE_INFINITY, secondary: Number.NEGATIVE_INFINITY };
 
   constructor(store: FrameStore, sink: GapSink) {
     this.store = store;
     this.sink = sink;
   }
 
-  mayStillFill(ms: Instant): boolean {
-    return ms - this.lastMs < OUT_OF_ORDER_MS;
+  mayStillFill(side: Side, ms: Instant): boolean {
+    return ms - this.lastMs[side] < OUT_OF_ORDER_MS;
   }
 
   isFull(flow: FlowRecord): boolean {
@@ -80,7 +80,7 @@ export class Gaps {
       flow.gaps.push(gap);
     }
     gap.missing[side] = true;
-    if (side === 'secondary') this.lastMs = sinceMs;
+    this.lastMs[side] = sinceMs;
     return gap;
   }
 
@@ -126,6 +126,7 @@ export class Gaps {
       const theirOffset = seqDiff(from, theirs.seq);
       for (let i = 0; i < left; i++) {
         if (byteAt(mine, myOffset + i) === byteAt(theirs, theirOffset + i)) continue;
+        if (isKnownToDiffer(gap, fill.flow, (from + i) | 0)) continue;
         gap.differs = true;
         this.sink.differ(mine, theirs, myOffset + i, theirOffset + i);
         break;
@@ -155,9 +156,7 @@ export class Gaps {
       if (first < 0) return;
       let bytes = 0;
       for (const one of there) if (one === mark) bytes++;
-      const seq = (gap.from + first) | 0;
-      const isNew = inFile !== 'neither' && gap.fills[inFile].length > 0 && !gap.reported;
-      const only = isNew ? { side: inFile, ...frameWith(gap.fills[inFile], seq) } : null;
+      const only = inFile === 'neither' || gap.reported ? null : firstIn(gap, inFile, there, mark);
       const about = { flow: flow.name, timeMs: gap.sinceMs, at: gap.position + first, bytes, in: inFile };
       this.sink.close(about, only);
     };
@@ -166,6 +165,13 @@ export class Gaps {
     report('primary', IN_PRIMARY);
     report('secondary', IN_SECONDARY);
   }
+}
+
+/** Returns true if the byte is in another gap, too, for which a difference was reported. */
+function isKnownToDiffer(gap: Gap, { gaps }: FlowRecord, seq: number): boolean {
+  return gaps.some(
+    (other) => other !== gap && other.differs && seqAtOrBefore(other.from, seq) && seqBefore(seq, other.to),
+  );
 }
 
 function isPast(next: number | null, to: number): boolean {
@@ -179,13 +185,9 @@ const IN_SECONDARY = 2;
 function coverage(gap: Gap, flow: FlowRecord): Uint8Array {
   const { from, to, fills } = gap;
   const there = new Uint8Array(seqDiff(to, from));
-  const span = (begin: number, end: number): [number, number] => [
-    Math.max(0, Math.min(there.length, seqDiff(begin, from))),
-    Math.max(0, Math.min(there.length, seqDiff(end, from))),
-  ];
   const markFills = (frames: Fill[], bit: number): void => {
     for (const { seq, payloadBytes } of frames) {
-      const [begin, end] = span(seq, (seq + payloadBytes) | 0);
+      const [begin, end] = spanIn(gap, seq, (seq + payloadBytes) | 0);
       for (let i = begin; i < end; i++) there[i] |= bit;
     }
   };
@@ -195,7 +197,7 @@ function coverage(gap: Gap, flow: FlowRecord): Uint8Array {
       for (let i = 0; i < there.length; i++) there[i] |= bit;
       const own = flow.gaps.filter(({ missing }) => missing[side]);
       for (const other of own) {
-        const [begin, end] = span(other.from, other.to);
+        const [begin, end] = spanIn(gap, other.from, other.to);
         for (let i = begin; i < end; i++) there[i] &= ~bit;
       }
       for (const other of own) markFills(other.fills[side], bit);
@@ -207,12 +209,27 @@ function coverage(gap: Gap, flow: FlowRecord): Uint8Array {
   return there;
 }
 
-/** Returns the frame that has the byte, and where in its payload. */
-function frameWith(fills: Fill[], seq: number): { frame: StoredFrame; offset: number } {
-  const has = (fill: Fill): boolean =>
-    seqAtOrBefore(fill.seq, seq) && seqBefore(seq, (fill.seq + fill.payloadBytes) | 0);
-  const frame = fills.find(has) ?? fills[0];
-  return { frame, offset: seqDiff(seq, frame.seq) };
+/** Returns which of the gap's bytes lie between two sequence numbers. */
+function spanIn({ from, to }: Gap, begin: number, end: number): [number, number] {
+  const bytes = seqDiff(to, from);
+  return [
+    Math.max(0, Math.min(bytes, seqDiff(begin, from))),
+    Math.max(0, Math.min(bytes, seqDiff(end, from))),
+  ];
+}
+
+/** Returns the frame that has the first of the bytes with this mark, or null: they may have been compared before the gap was noticed. */
+function firstIn(gap: Gap, side: Side, there: Uint8Array, mark: number): InOne | null {
+  let first: InOne | null = null;
+  let firstAt = there.length;
+  for (const frame of gap.fills[side]) {
+    const [begin, end] = spanIn(gap, frame.seq, (frame.seq + frame.payloadBytes) | 0);
+    const at = there.indexOf(mark, begin);
+    if (at < 0 || at >= end || at >= firstAt) continue;
+    firstAt = at;
+    first = { side, frame, offset: seqDiff((gap.from + at) | 0, frame.seq) };
+  }
+  return first;
 }
 
 function byteAt({ bytes, payload }: Fill, offset: number): number {

@@ -242,9 +242,19 @@ export class Replay {
     });
   }
 
+  /** Takes a PVM frame from after the end of the SVM's recording: returns true if it has bytes of a gap, out of order. */
+  primaryLate(frame: RecordedFrame): boolean {
+    if (!this.streams.mayStillFill('primary', frame.ms) || frame.length < frame.originalLength) return false;
+    if (parseRecorded(frame, this.view) !== PACKET.tcp || this.view.fragment) return false;
+    this.current = frame;
+    if (!this.streams.fill(frame, this.placement.flowOf(frame.bytes))) return false;
+    this.counts.inGaps++;
+    return true;
+  }
+
   /** Returns true if the rest of the SVM's recording may still have what PVM output is compared with. */
   mayStillMatch(ms: Instant): boolean {
-    if (this.streams.mayStillFill(ms)) return true;
+    if (this.streams.mayStillFill('secondary', ms)) return true;
     return this.store.held.size > 0 && this.comparator.overdue(ms, this.policy.waits) !== 'wait-primary';
   }
 
@@ -383,14 +393,10 @@ export class Replay {
     hash: number,
     ordinal: number,
   ): StoredFrame {
-    const { view, current, clock } = this;
-    const frame = {
-      number: current?.number ?? 0,
-      fileMs: current?.fileMs ?? 0,
-      sinceMs: clock.nowMs,
-      sentMs: current?.ms ?? clock.nowMs,
-    };
-    return storedFrame({ ...frame, flow, slab, at, length, hash, ordinal }, view);
+    const { number, fileMs, ms: sentMs } = this.current as RecordedFrame;
+    const sinceMs = this.clock.nowMs;
+    const frame = { number, fileMs, sentMs, sinceMs, flow, slab, at, length, hash, ordinal };
+    return storedFrame(frame, this.view);
   }
 
   /** The recordings lack something of the flow: what is held of it leaves, and it is placed anew. */
@@ -452,7 +458,8 @@ export class Replay {
     const reason = this.policy.due(nowMs, null, isFull ? 'limit-frames' : comparator.pressure());
     if (reason !== null) {
       if (reason.startsWith('limit-')) this.found.pressed(reason, first(store.held), first(store.retained));
-      this.checkpoints.take(reason, nowMs, this.takeInstead());
+      this.checkpoints.take(reason, nowMs, this.instead);
+      this.instead = undefined;
     }
     if (store.isFull) this.checkpoints.giveUpOldest(nowMs);
   }
@@ -482,12 +489,6 @@ export class Replay {
     if (checkpoints.aheadDueMs > clock.nowMs) this.datagrams.giveUpOldest(clock.nowMs);
     else if (blame.ahead(clock.nowMs) !== undefined) this.onOverdue('wait-secondary');
     else checkpoints.aheadDueMs = blame.aheadDueMs();
-  }
-
-  private takeInstead(): StoredFrame | undefined {
-    const { instead } = this;
-    this.instead = undefined;
-    return instead;
   }
 }
 

@@ -125,9 +125,21 @@ export class Streams {
     this.earlier.forget(flow);
   }
 
-  /** Returns true if the SVM's recording may still have, at `ms`, bytes of a gap out of order. */
-  mayStillFill(ms: Instant): boolean {
-    return this.gaps.mayStillFill(ms);
+  /** Returns true if the side's recording may still have, at `ms`, bytes of a gap out of order. */
+  mayStillFill(side: Side, ms: Instant): boolean {
+    return this.gaps.mayStillFill(side, ms);
+  }
+
+  /** Takes a PVM segment from after the end of the SVM's recording. Returns true if it has bytes of a gap. */
+  fill(frame: FrameBytes, flow: FlowRecord): boolean {
+    const { view, store } = this;
+    if (!flow.placed || flow.leftOut || flow.gaps.length === 0) return false;
+    const at = store.place(frame);
+    const { slab } = store;
+    parsePacket(store.slabs.buffer(slab), at, frame.length, view);
+    const fills = this.gaps.pass('primary', this.host.describe(flow, slab, at, frame.length));
+    store.unplace(slab, at, frame.length);
+    return fills;
   }
 
   /** Notes where the SVM's stream begins, once that is known in the PVM's numbers. */

@@ -14,6 +14,8 @@ import { framesOf, type Sent } from './vm.ts';
 
 /** A difference is placed so far from the ends of both recordings. */
 const INSIDE_MS = 2400;
+/** The last frame of a conversation comes later than this: beyond, nothing shows that time has passed. */
+const LAST_FRAME_MS = END_MS - 400;
 
 export type Made = {
   primary: Buffer;
@@ -41,10 +43,12 @@ export function makePair(seed: number): Made {
     END_MS + 300 - (dice.chance(2) ? 0 : dice.roll(1500)),
   ];
   const insideFrom = Math.max(...starts) + INSIDE_MS;
-  const insideTo = Math.min(...ends) - INSIDE_MS;
+  const insideTo = Math.min(...ends, LAST_FRAME_MS) - INSIDE_MS;
   const difference = dice.chance(2) ? null : differ(dice, talks, insideFrom, insideTo, Math.max(...starts));
   const isns = talks.map(() => dice.roll(2 ** 32));
-  const near = dice.pick([0, 1, 7, 100, 1000, 5000, 65_536, -100, -1000, 2 ** 31, 0x5555_5555]);
+  const near =
+    repliesApart(talks, new Dice(-seed)) ??
+    dice.pick([0, 1, 7, 100, 1000, 5000, 65_536, -100, -1000, 2 ** 31, 0x5555_5555]);
   const lags = dice.pick([
     [0, 0],
     [0, 8],
@@ -84,6 +88,14 @@ export function makePair(seed: number): Made {
     about,
     check: (report) => check(report, talks, primary, secondary, difference),
   };
+}
+
+/** Returns the length of a few equal replies of a conversation that has such: at that distance, too, the bytes are the same. */
+function repliesApart(talks: Talk[], dice: Dice): number | null {
+  const alike = talks.find((talk) => talk.kind === 'tcp' && talk.content === 'alike') as TcpTalk | undefined;
+  const reply = alike?.messages.find(({ from }) => from === 'vm');
+  if (reply === undefined || !dice.chance(2)) return null;
+  return reply.bytes.length * dice.pick([1, 2, 5, -1, -2, -5]);
 }
 
 /** What tcpdump makes of what a VM sent. */
