@@ -4,6 +4,7 @@ import { seqAtOrBefore, seqBefore, seqDiff } from '../flow/sequence.ts';
 import type { Instant, SlabId } from '../units.ts';
 import type { PacketView } from '../wire/packet.ts';
 import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
+import { OwnNumbers } from './own-numbers.ts';
 import { RecentPayloads } from './recent-payloads.ts';
 import type { Finding, Side } from './report.ts';
 import type { StreamFinder } from './stream-finder.ts';
@@ -174,8 +175,8 @@ export class FlowRecord {
   skippedSyns = 0;
   /** The SVM's numbers are the PVM's since a checkpoint in the recordings; null while neither is known. */
   countsAlike: boolean | null = null;
-  /** The end, in its own numbers, of what the SVM has sent since it is known how it counts; null while that is not known. */
-  secondaryCounted: number | null = null;
+  /** What the SVM has sent in its own numbers since it is known how it counts. */
+  readonly secondaryOwn = new OwnNumbers();
   /** What is added to the SVM's numbers, if the flow was placed by its bytes; null if its SYNs tell. */
   seqDelta: number | null = null;
   finder: StreamFinder | null = null;

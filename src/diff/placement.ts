@@ -159,7 +159,7 @@ export class Placement {
     flow.secondaryNext = null;
     flow.fromSeq = null;
     flow.seqDelta = null;
-    flow.secondaryCounted = null;
+    flow.secondaryOwn.begin(null);
     flow.ackHanded = false;
   }
 
@@ -254,7 +254,7 @@ export class Placement {
     const distance = flow.finder.add(side, { seq, ack, bytes, at: payload, length: payloadBytes });
     if (distance !== null) {
       flow.seqDelta = distance;
-      flow.secondaryCounted = flow.secondaryEnd;
+      flow.secondaryOwn.begin(flow.secondaryEnd);
       this.placeInMiddle(flow, distance);
     } else if (flow.finder.isHopeless) this.leaveOut(flow);
   }

@@ -4,8 +4,8 @@
  *
  * Numbers. The SVM's are translated by both SYNs, or by the distance at which a stream was found. If the recordings contain
  * real checkpoints, the VMs count alike from then on. The replay notices it when the PVM has sent the same bytes at the recorded
- * place (sent-segments.ts). A segment that begins where the SVM's one before ended, in its own numbers, is counted as that was: a
- * checkpoint makes the numbers jump, and a stream that repeats itself has the same bytes at many places.
+ * place (sent-segments.ts) where the SVM's own numbers jump (own-numbers.ts): a stream that repeats itself has the same bytes at many
+ * places.
  *
  * A segment that reaches from before the compared part into it is cut at its front. After a RST that the PVM has sent, a segment
  * of the SVM that the PVM had sent before (a retransmission) has no use, and is left out: the comparator would keep it for ever.
@@ -356,20 +356,21 @@ export class Streams {
     const end = (recorded + view.seqLength) | 0;
     if (isSyn) {
       flow.countsAlike = null;
-      flow.secondaryCounted = end;
+      flow.secondaryOwn.begin(end);
       return;
     }
-    const goesOn = recorded === flow.secondaryCounted;
-    if (goesOn) flow.secondaryCounted = end;
+    const goesOn = view.seqLength > 0 && flow.secondaryOwn.goesOn(recorded, end);
     if (translated === recorded) return;
     if (view.payloadBytes >= PROVING_BYTES_MIN && !goesOn) {
       const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
       const alike = sent.has(flow.number, recorded, sum);
+      const apart = sent.has(flow.number, translated, sum);
+      if (alike && apart) flow.repeats = true;
       // In a stream that repeats itself, the same bytes at a place that is near prove nothing.
       const proves = !flow.repeats || Math.abs(seqDiff(recorded, translated)) > NEAR_SEQ;
-      if (proves && alike !== sent.has(flow.number, translated, sum)) {
+      if (proves && alike !== apart) {
         flow.countsAlike = alike;
-        flow.secondaryCounted = end;
+        flow.secondaryOwn.begin(end);
       }
     }
     if (flow.countsAlike === true) restore();
