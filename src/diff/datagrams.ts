@@ -188,6 +188,7 @@ export class Datagrams {
     const frame = oldest(this.withheld);
     if (frame === undefined || this.settleLate(frame, nowMs)) return;
     const { flow } = frame;
+    this.settleUnmatched(flow, nowMs);
     const other = nearestOf(flow.unmatched, frame);
     if (other !== undefined) {
       this.differ(other, frame);
@@ -201,6 +202,7 @@ export class Datagrams {
 
   /** The recordings are over; the PVM's ended at `primaryEndMs`. */
   finish(nowMs: Instant, primaryEndMs: number): void {
+    for (const { flow } of [...this.unmatched]) this.settleUnmatched(flow, nowMs);
     for (const frame of [...this.withheld]) {
       if (this.settleLate(frame, nowMs)) continue;
       const other = nearestOf(frame.flow.unmatched, frame);
@@ -229,12 +231,17 @@ export class Datagrams {
     return true;
   }
 
-  /** Two datagrams match: what was sent before them and has no counterpart will not get one. */
-  private conclude(flow: FlowRecord, primaryOrdinal: number, secondaryOrdinal: number, nowMs: Instant): void {
+  /** Of what left without a counterpart, some has one that came late: it is not compared with others. */
+  private settleUnmatched(flow: FlowRecord, nowMs: Instant): void {
     for (const one of [...flow.unmatched]) {
       const same = this.find(flow, one.hash);
       if (same !== undefined) this.settleLate(same, nowMs);
     }
+  }
+
+  /** Two datagrams match: what was sent before them and has no counterpart will not get one. */
+  private conclude(flow: FlowRecord, primaryOrdinal: number, secondaryOrdinal: number, nowMs: Instant): void {
+    this.settleUnmatched(flow, nowMs);
     if (flow.unmatched.length === 0) return;
     for (const frame of [...flow.retained]) {
       if (frame.ordinal >= secondaryOrdinal) break;

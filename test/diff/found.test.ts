@@ -360,6 +360,26 @@ test('a datagram near the beginning that matched late is not compared with a lat
   assert.deepEqual(report.findings.map(frames), [['wait-primary', 4, null]]);
 });
 
+test('a datagram whose counterpart came late is not compared with one that the other file lost', async () => {
+  // "c" leaves at the checkpoint for the other flow's "a", before the secondary's comes.
+  const beginning = [
+    at(0, question('q')),
+    at(1, answer('0')),
+    at(2, question('q', 6000)),
+    at(3, answer('0', 6000)),
+  ];
+  const primary = [...beginning, at(485, answer('a', 6000)), at(500, answer('c'))];
+  const secondary = [...beginning, at(420, answer('b')), at(508, answer('c'))];
+  // At the end of the files, and when "b" is given up.
+  const short = await compare([...primary, at(530, question('r'))], [...secondary, at(600, question('r'))]);
+  assert.deepEqual(short.findings.map(frames), [['wait-primary', 5, null]]);
+  const long = await compare([...primary, ...ends(9000)], [...secondary, ...ends(9000)]);
+  assert.deepEqual(long.findings.map(frames), [
+    ['wait-secondary', null, 5],
+    ['wait-primary', 5, null],
+  ]);
+});
+
 test('a few bytes at a place do not prove that both VMs count alike', async () => {
   const cut = (vm: Numbers, lengths: number[]): Record[] => {
     const segments = lengths.map((bytes, i) => {
