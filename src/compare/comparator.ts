@@ -7,37 +7,52 @@
  * `confirm` of its index, once the client has what it carries: the secondary then need not retain it for a failover.
  *
  * This file parses frames and hands each to the rule of its flow (rules/table.ts). What is held, its limits and its waits
- * are the holding's (holding.ts). TCP segments go to their rule first and directly: nearly all of them take its lock-step lane.
+ * are the holding's (holding.ts). TCP segments go to their rule first and directly: nearly all of them take one of its lanes.
  *
- * Events: a frame of either side, or one of each (`pairOff`); `commit` (a checkpoint has made both VMs equal: release all held
- * frames in order of arrival, forget the SVM's); `releaseDue` and `overdue` (asked by the owner of the clock: what leaves because it has
- * waited long enough, and has a frame waited too long?).
+ * Events: a frame of either side, or some of each (`pairOff`, `pairCut`); `commit` (a checkpoint has made both VMs equal: release
+ * all held frames in order of arrival, forget the SVM's); `releaseDue` and `overdue` (asked by the owner of the clock: what leaves
+ * because it has waited long enough, and has a frame waited too long?).
  */
 
 import { ofOneFlow } from '../flow/key.ts';
-import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
+import type { Framing } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { Instant, SlabId } from '../units.ts';
-import { PACKET, type PacketKind, PacketView, parseGsoPacket, parsePacket } from '../wire/packet.ts';
-import { parseQuickTcp } from '../wire/quick-tcp.ts';
-import { isGso } from '../wire/virtio-net.ts';
+import { PACKET, PacketView } from '../wire/packet.ts';
 import { COMPARE_AS, compareAs, RULE, ruleOf } from './classes.ts';
+import { FrameParser } from './frame-parser.ts';
 import { type ArrivalList, type HeldFrames, NO_FLOW, NO_FRAME } from './held-frames.ts';
 import { Holding } from './holding.ts';
 import { Questions } from './questions.ts';
+import type { ReadFrames } from './read-frames.ts';
 import type { Rule } from './rule.ts';
-import { isPlainData, type LockstepLane } from './rules/lockstep.ts';
+import { isPlainData, TAKEN, type Taken } from './rules/lockstep.ts';
 import { Reassembly } from './rules/reassembly.ts';
 import { makeRules } from './rules/table.ts';
-import type { TcpRule } from './rules/tcp.ts';
+import type { Lanes, TcpRule } from './rules/tcp.ts';
 import type { HeldTcpFlow } from './rules/tcp-flow.ts';
 import type { ComparatorSink, Overdue, Pressure, WaitLimits } from './sink.ts';
 
 export type { ComparatorSink, Overdue, Pressure, WaitLimits } from './sink.ts';
 
-/** Result of `pairOff`: which sides' frames the caller must now hand in by themselves, before any later one of their side. */
-export const STEP = { bothDone: 0, primaryAlone: 1, secondaryAlone: 2, bothAlone: 3 } as const;
+/**
+ * Result of `pairOff` and `pairCut`.
+ *
+ * - `matched`: a frame of the PVM was released.
+ * - `...Alone`: that side's next frame, or both, must now be handed in by themselves, before any later one of their side.
+ * - `cut`: no pair, but maybe for `pairCut`, which must be asked next.
+ * - `primaryEnds`, `secondaryEnds`: the frames that were read of that side do not suffice to go on.
+ */
+export const STEP = {
+  matched: 0,
+  primaryAlone: 1,
+  secondaryAlone: 2,
+  bothAlone: 3,
+  cut: 4,
+  primaryEnds: 5,
+  secondaryEnds: 6,
+} as const;
 export type Step = (typeof STEP)[keyof typeof STEP];
 
 export class Comparator {
@@ -52,15 +67,15 @@ export class Comparator {
   private readonly tcp: TcpRule;
   private readonly reassembly: Reassembly;
   private readonly questions: Questions;
-  /** TCP's cursor and lane, of which each pair of frames asks */
+  /** TCP's cursor and lanes, of which each pair of frames asks */
   private readonly flow: HeldTcpFlow;
-  private readonly lane: LockstepLane | null;
-  private readonly vnet: boolean;
+  private readonly lanes: Lanes | null;
+  private readonly parser: FrameParser;
   private readonly view = new PacketView();
   /** of a PVM frame, while one of the SVM is in `view` */
   private readonly primaryView = new PacketView();
 
-  /** `lane`: tests switch the lock-step lane off, to compare it with the general way. */
+  /** `lane`: tests switch the lanes off, to compare them with the general way. */
   constructor(
     slabs: SlabPool,
     sink: ComparatorSink,
@@ -71,7 +86,7 @@ export class Comparator {
   ) {
     this.slabs = slabs;
     this.sink = sink;
-    this.vnet = framing === 'vnet';
+    this.parser = new FrameParser(slabs, framing);
     const holding = new Holding(slabs, sink, hashSeed, limits);
     const { rules, tcp } = makeRules(holding, { framing, limits, lane });
     holding.useRules(rules);
@@ -79,7 +94,7 @@ export class Comparator {
     this.rules = rules;
     this.tcp = tcp;
     this.flow = tcp.flow;
-    this.lane = tcp.lane;
+    this.lanes = tcp.lanes;
     this.reassembly = new Reassembly(holding, rules, hashSeed, limits);
     this.questions = new Questions(slabs, {
       release: (slab, at, length) => {
@@ -143,7 +158,7 @@ export class Comparator {
   /** A PVM frame: released now, held, or (only if its lengths contradict each other) dropped and counted. */
   primaryFrame(slab: SlabId, at: number, length: number, nowMs: Instant): void {
     const { view } = this;
-    if (this.parse(slab, at, length, view) === PACKET.tcp) {
+    if (this.parser.parse(slab, at, length, view) === PACKET.tcp) {
       this.tcp.primaryFrame(view, slab, at, length, nowMs);
       return;
     }
@@ -162,7 +177,7 @@ export class Comparator {
   /** An SVM frame; `index` is its number in the epoch. */
   secondaryFrame(slab: SlabId, at: number, length: number, index: number, nowMs: Instant): void {
     const { view } = this;
-    if (this.parse(slab, at, length, view) === PACKET.tcp) {
+    if (this.parser.parse(slab, at, length, view) === PACKET.tcp) {
       this.tcp.secondaryFrame(view, slab, at, length, index, nowMs);
       return;
     }
@@ -175,7 +190,7 @@ export class Comparator {
   }
 
   /**
-   * Tries to match one PVM frame against one SVM frame, neither of which was handed in before. On `bothDone` both are
+   * Tries to match one PVM frame against one SVM frame, neither of which was handed in before. On `matched` both are
    * finished. Any other result changes nothing, except that the SVM's ACK may have been recorded.
    */
   pairOff(
@@ -188,25 +203,61 @@ export class Comparator {
     svmIndex: number,
     nowMs: Instant,
   ): Step {
-    const { view, primaryView, holding } = this;
-    const { flow, lane } = this;
-    if (lane === null) return STEP.bothAlone;
+    const { view, primaryView, holding, parser } = this;
+    const { flow, lanes } = this;
+    if (lanes === null) return STEP.bothAlone;
     const svmBytes = this.slabs.buffer(svmSlab);
-    if (this.parse(svmSlab, svmAt, svmLength, view) !== PACKET.tcp || !isPlainData(view, svmBytes))
+    if (parser.parse(svmSlab, svmAt, svmLength, view) !== PACKET.tcp || !isPlainData(view, svmBytes))
       return STEP.secondaryAlone;
     const flowId = holding.knownFlowOf(svmBytes, view, holding.primary);
     if (flowId === NO_FLOW) return STEP.bothAlone;
     flow.moveTo(flowId);
-    // One side is ahead: the other continues alone until it has caught up.
-    if (flow.primary.head !== NO_FRAME) return STEP.secondaryAlone;
-    if (flow.secondary.head !== NO_FRAME) return STEP.primaryAlone;
+    if (flow.primary.head !== NO_FRAME) return STEP.cut;
     const bytes = this.slabs.buffer(slab);
-    if (this.parse(slab, at, length, primaryView) !== PACKET.tcp || !isPlainData(primaryView, bytes))
+    if (parser.parse(slab, at, length, primaryView) !== PACKET.tcp || !isPlainData(primaryView, bytes))
       return STEP.primaryAlone;
     if (!ofOneFlow(bytes, primaryView, svmBytes, view)) return STEP.primaryAlone;
     flow.lastSeenMs = nowMs;
-    if (!lane.takePair(flow, primaryView, slab, at, length, view, svmSlab, svmIndex)) return STEP.bothAlone;
-    return STEP.bothDone;
+    if (flow.secondary.head !== NO_FRAME) return STEP.cut;
+    if (!lanes.lockstep.takePair(flow, primaryView, slab, at, length, view, svmSlab, svmIndex))
+      return STEP.cut;
+    return STEP.matched;
+  }
+
+  /**
+   * Tries to match the SVM's frames from `svm.next` on (there is one) against the PVM frame at the head of their flow, or else
+   * against that at `pvm.next`. On `matched`, `next` of both sides is after the frames that are done with. Any other result changes
+   * nothing, except that ACKs of the SVM may have been recorded.
+   */
+  pairCut(pvm: ReadFrames, svm: ReadFrames, nowMs: Instant): Step {
+    const { view, primaryView, holding, parser, flow, lanes } = this;
+    const pvmEnds = pvm.next === pvm.end;
+    const svmSlab = svm.slabOf(svm.next);
+    const svmBytes = this.slabs.buffer(svmSlab);
+    const svmKind = parser.parse(svmSlab, svm.offsetOf(svm.next), svm.lengthOf(svm.next), view);
+    if (lanes === null || svmKind !== PACKET.tcp || !isPlainData(view, svmBytes)) return STEP.secondaryAlone;
+    const flowId = holding.knownFlowOf(svmBytes, view, holding.primary);
+    if (flowId === NO_FLOW) return pvmEnds ? STEP.primaryEnds : STEP.bothAlone;
+    flow.moveTo(flowId);
+    if (flow.primary.head !== NO_FRAME) {
+      flow.lastSeenMs = nowMs;
+      const taken = lanes.cut.takeHeld(flow, view, svm);
+      if (taken === TAKEN.more) this.tcp.advance(flowId);
+      return stepOf(taken, STEP.secondaryAlone);
+    }
+    if (pvmEnds) return STEP.primaryEnds;
+    const slab = pvm.slabOf(pvm.next);
+    const at = pvm.offsetOf(pvm.next);
+    const length = pvm.lengthOf(pvm.next);
+    const bytes = this.slabs.buffer(slab);
+    if (parser.parse(slab, at, length, primaryView) !== PACKET.tcp || !isPlainData(primaryView, bytes))
+      return STEP.primaryAlone;
+    if (!ofOneFlow(bytes, primaryView, svmBytes, view)) return STEP.primaryAlone;
+    flow.lastSeenMs = nowMs;
+    const otherwise = flow.secondary.head === NO_FRAME ? STEP.bothAlone : STEP.primaryAlone;
+    const taken = lanes.cut.takeRead(flow, primaryView, slab, at, length, view, svm);
+    if (taken === TAKEN.yes) pvm.toNext();
+    return stepOf(taken, otherwise);
   }
 
   /**
@@ -256,7 +307,7 @@ export class Comparator {
    */
   passAlone(slab: SlabId, at: number, length: number, nowMs: Instant): void {
     const { view } = this;
-    if (this.parse(slab, at, length, view) === PACKET.malformed) {
+    if (this.parser.parse(slab, at, length, view) === PACKET.malformed) {
       this.counters.malformed++;
       return;
     }
@@ -298,14 +349,10 @@ export class Comparator {
     this.counters.harmless++;
     this.sink.release(slab, at, length, 'harmless');
   }
+}
 
-  /** A virtio-net header is neither part of the packet nor compared: only the driver beside the VM reads it. */
-  private parse(slab: SlabId, at: number, length: number, view: PacketView): PacketKind {
-    const { slabs } = this;
-    const bytes = slabs.buffer(slab);
-    const skip = this.vnet ? vnetBytes(bytes, at) : 0;
-    if (parseQuickTcp(slabs.view(slab), at + skip, length - skip, view)) return PACKET.tcp;
-    if (isGso(bytes, at, skip)) return parseGsoPacket(bytes, at + skip, length - skip, view);
-    return parsePacket(bytes, at + skip, length - skip, view);
-  }
+/** `otherwise`: if it was not taken. */
+function stepOf(taken: Taken, otherwise: Step): Step {
+  if (taken === TAKEN.no) return otherwise;
+  return taken === TAKEN.short ? STEP.secondaryEnds : STEP.matched;
 }

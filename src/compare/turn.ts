@@ -1,9 +1,9 @@
 /**
  * Frames of both VMs that were read in one turn of the event loop, compared at its end or soon after.
  *
- * Goal: under load, VMs in lock-step send the same output within one or two turns. Their segments then pair off where they
- * lie (`Comparator.pairOff`), without being held, looked up and removed one by one. Unmatched frames go through
- * `primaryFrame` and `secondaryFrame`, in order per side; there is no order between the sides.
+ * Goal: under load, two VMs send the same output within one or two turns. Plain data of TCP then match where they lie, in
+ * whatever segments (`Comparator.pairOff`, `pairCut`), without being held, looked up and removed one by one. Unmatched frames go
+ * through `primaryFrame` and `secondaryFrame`, in order per side; there is no order between the sides.
  *
  * At the end of a turn (`end`): pair off while both sides have frames, then hand in the rest, except what may wait for the
  * next turn. Usually one side has been read further than the other, and its surplus waits here, so that it may pair off:
@@ -15,26 +15,20 @@
  *     no                                  | no: none matched         | any                    | no
  *
  * Even where the table says yes, a side's surplus is handed in if it has fewer than WAITING_FRAMES_MIN frames, if its oldest
- * frame has waited for WAITING_MS_MAX, or if the comparator holds frames of the other side, which may need it. A side that
- * is behind is handed in alone until it has caught up with what the other side has held.
+ * frame has waited for WAITING_MS_MAX, or if the comparator holds frames of the other side, which may need it. SVM frames that
+ * end within the PVM's next frame wait however few they are and whatever is held: handed in, they would release nothing.
+ *
+ * An SVM frame of which the client has some bytes from the PVM (`isBegun`) is handed in before any frame of the PVM: as if it had
+ * been, when those bytes left.
  *
  * Limits: `framesMax` frames per side; the next frame flushes everything. A frame that needs no counterpart is late by at
  * most WAITING_MS_MAX.
  */
 import { invariant } from '../error.ts';
-import { NO_SLAB, type SlabPool } from '../frames/slabs.ts';
+import type { SlabPool } from '../frames/slabs.ts';
 import type { Instant, SlabId } from '../units.ts';
 import { type Comparator, STEP, type Step } from './comparator.ts';
-
-/* The columns of a frame that waits. */
-const SLAB = 0;
-const AT = 1;
-const LENGTH = 2;
-/** time of its read, ms modulo 2^32: for differences */
-const SINCE = 3;
-/** of an SVM frame: its number in the epoch */
-const INDEX = 4;
-const ROW_WORDS = 5;
+import { ReadFrames } from './read-frames.ts';
 
 /** Fewer are not worth waiting for. */
 const WAITING_FRAMES_MIN = 16;
@@ -45,82 +39,24 @@ const WAITING_MS_MAX = 10;
 /** Whether a turn ends, and frames may wait for the next one, or everything is compared now. */
 type Ending = 'turn' | 'flush';
 
-/** One side's frames, in order of arrival. */
-class Side {
-  readonly words: Int32Array;
-  /** first word of the oldest frame that was neither paired off nor handed in; 0 between two turns */
-  next = 0;
-  /** first word after the last frame */
-  end = 0;
-  private readonly slabs: SlabPool;
-  /** one ref for each run of frames in one slab */
-  private readonly slabIds: SlabId[] = [];
-
-  constructor(framesMax: number, slabs: SlabPool) {
-    this.words = new Int32Array(framesMax * ROW_WORDS);
-    this.slabs = slabs;
-  }
-
-  get isFull(): boolean {
-    return this.end === this.words.length;
-  }
-
-  get frames(): number {
-    return this.end / ROW_WORDS;
-  }
-
-  add(slab: SlabId, at: number, length: number, index: number, nowMs: Instant): void {
-    const { words, end } = this;
-    if (end === 0 || words[end - ROW_WORDS + SLAB] !== slab) this.refSlab(slab);
-    words[end + SLAB] = slab;
-    words[end + AT] = at;
-    words[end + LENGTH] = length;
-    words[end + SINCE] = nowMs;
-    words[end + INDEX] = index;
-    this.end = end + ROW_WORDS;
-  }
-
-  /** Returns true if the frames from `next` on are worth waiting with, and the oldest of them has not waited too long. */
-  isWorthWaiting(nowMs: Instant): boolean {
-    if (this.end - this.next < WAITING_FRAMES_MIN * ROW_WORDS) return false;
-    return (nowMs - this.words[this.next + SINCE]) >>> 0 < WAITING_MS_MAX;
-  }
-
-  /** Forgets the frames before `next`, and unrefs their slabs. */
-  dropHandedIn(): void {
-    const { words, next, end } = this;
-    const referenced = this.slabIds.length;
-    let last: SlabId = NO_SLAB;
-    for (let at = next; at < end; at += ROW_WORDS) {
-      if (words[at + SLAB] === last) continue;
-      last = words[at + SLAB] as SlabId;
-      this.refSlab(last);
-    }
-    for (const slab of this.slabIds.splice(0, referenced)) this.slabs.unref(slab);
-    words.copyWithin(0, next, end);
-    this.end = end - next;
-    this.next = 0;
-  }
-
-  private refSlab(slab: SlabId): void {
-    this.slabs.ref(slab);
-    this.slabIds.push(slab);
-  }
-}
-
-type Compares = Pick<Comparator, 'pairOff' | 'primaryFrame' | 'secondaryFrame' | 'primary' | 'secondary'>;
+type Compares = Pick<
+  Comparator,
+  'pairOff' | 'pairCut' | 'primaryFrame' | 'secondaryFrame' | 'primary' | 'secondary'
+>;
 
 export class Turn {
   private readonly comparator: Compares;
-  private readonly primary: Side;
-  private readonly secondary: Side;
+  private readonly primary: ReadFrames;
+  private readonly secondary: ReadFrames;
+  /** All that is left of the SVM are the first bytes of a PVM frame: handed in, they would release nothing. */
+  private svmEndsWithin = false;
   /** turns in a row in which no frame paired off or was released */
   private silentTurns = 0;
 
   constructor(comparator: Compares, slabs: SlabPool, framesMax: number) {
     this.comparator = comparator;
-    this.primary = new Side(framesMax, slabs);
-    this.secondary = new Side(framesMax, slabs);
+    this.primary = new ReadFrames(framesMax, slabs);
+    this.secondary = new ReadFrames(framesMax, slabs);
   }
 
   get isEmpty(): boolean {
@@ -161,6 +97,7 @@ export class Turn {
   clear(): void {
     for (const side of [this.primary, this.secondary]) {
       side.next = side.end;
+      side.isBegun = false;
       side.dropHandedIn();
     }
   }
@@ -181,52 +118,59 @@ export class Turn {
     return this.comparator.primary.frames + this.comparator.secondary.frames;
   }
 
-  /** Compares frame by frame while both sides have some; returns true if a pair matched. */
+  /** Compares frame by frame as far as the frames of both sides reach; returns true if any matched. */
   private pairOff(nowMs: Instant): boolean {
     const { comparator, primary, secondary } = this;
-    const pvm = primary.words;
-    const svm = secondary.words;
     let paired = false;
-    let p = 0;
-    let s = 0;
-    while (p < primary.end && s < secondary.end) {
-      const step = comparator.pairOff(
-        pvm[p + SLAB] as SlabId,
-        pvm[p + AT],
-        pvm[p + LENGTH],
-        svm[s + SLAB] as SlabId,
-        svm[s + AT],
-        svm[s + LENGTH],
-        svm[s + INDEX],
-        nowMs,
-      );
-      if (step === STEP.bothDone) {
-        paired = true;
-        p += ROW_WORDS;
-        s += ROW_WORDS;
-        continue;
-      }
-      this.handInUnmatched(step, p, s, nowMs);
-      if (step !== STEP.secondaryAlone) p += ROW_WORDS;
-      if (step !== STEP.primaryAlone) s += ROW_WORDS;
+    this.svmEndsWithin = false;
+    while (secondary.next < secondary.end) {
+      const before = secondary.next;
+      let step = secondary.isBegun ? STEP.cut : this.pairOneToOne(nowMs);
+      if (secondary.next > before) paired = true;
+      if (secondary.next === secondary.end) break;
+      if (step === STEP.matched && comparator.primary.frames === 0) break;
+      if (step === STEP.matched || step === STEP.cut) step = comparator.pairCut(primary, secondary, nowMs);
+      this.svmEndsWithin = step === STEP.secondaryEnds;
+      if (step === STEP.primaryEnds || step === STEP.secondaryEnds) break;
+      if (step === STEP.matched) paired = true;
+      else this.handInUnmatched(step, nowMs);
     }
-    primary.next = p;
-    secondary.next = s;
     return paired;
   }
 
-  private handInUnmatched(step: Step, p: number, s: number, nowMs: Instant): void {
-    switch (step) {
-      case STEP.primaryAlone:
-        this.handInPrimary(p, nowMs);
-        break;
-      case STEP.secondaryAlone:
-        this.handInSecondary(s, nowMs);
-        break;
-      default:
-        this.handInPrimary(p, nowMs);
-        this.handInSecondary(s, nowMs);
+  /** Compares frames that pair off one to one; returns what the first says that does not, or `matched` if one side has no more. */
+  private pairOneToOne(nowMs: Instant): Step {
+    const { comparator, primary, secondary } = this;
+    let step: Step = STEP.matched;
+    let p = primary.next;
+    let s = secondary.next;
+    while (p < primary.end && s < secondary.end) {
+      step = comparator.pairOff(
+        primary.slabOf(p),
+        primary.offsetOf(p),
+        primary.lengthOf(p),
+        secondary.slabOf(s),
+        secondary.offsetOf(s),
+        secondary.lengthOf(s),
+        secondary.indexOf(s),
+        nowMs,
+      );
+      if (step !== STEP.matched) break;
+      p = primary.after(p);
+      s = secondary.after(s);
     }
+    primary.next = p;
+    secondary.next = s;
+    return step;
+  }
+
+  private handInUnmatched(step: Step, nowMs: Instant): void {
+    if (this.secondary.isBegun || step === STEP.secondaryAlone) {
+      this.handInSecondary(nowMs);
+      return;
+    }
+    this.handInPrimary(nowMs);
+    if (step === STEP.bothAlone) this.handInSecondary(nowMs);
   }
 
   /** Counts turns without progress, and returns what the table in this file's header says. */
@@ -236,29 +180,44 @@ export class Turn {
     return !bothSent && this.silentTurns < SILENT_TURNS_MAX;
   }
 
-  /** Hands in the frames that are left of each side, unless they wait. */
+  /** Hands in the frames that are left of each side, until those that are left then wait. */
   private handInRest(waits: boolean, nowMs: Instant): void {
     const { comparator, primary, secondary } = this;
-    if (!(waits && comparator.secondary.frames === 0 && primary.isWorthWaiting(nowMs)))
-      for (; primary.next < primary.end; primary.next += ROW_WORDS) this.handInPrimary(primary.next, nowMs);
-    if (!(waits && comparator.primary.frames === 0 && secondary.isWorthWaiting(nowMs)))
-      for (; secondary.next < secondary.end; secondary.next += ROW_WORDS)
-        this.handInSecondary(secondary.next, nowMs);
+    while (primary.next < primary.end) {
+      if (waits && comparator.secondary.frames === 0 && isWorthWaiting(primary, nowMs)) break;
+      if (secondary.isBegun) this.handInSecondary(nowMs);
+      this.handInPrimary(nowMs);
+    }
+    if (waits && this.svmEndsWithin && secondary.waitedMs(nowMs) < WAITING_MS_MAX) return;
+    while (secondary.next < secondary.end) {
+      if (waits && comparator.primary.frames === 0 && isWorthWaiting(secondary, nowMs)) break;
+      this.handInSecondary(nowMs);
+    }
   }
 
-  private handInPrimary(p: number, nowMs: Instant): void {
-    const { words } = this.primary;
-    this.comparator.primaryFrame(words[p + SLAB] as SlabId, words[p + AT], words[p + LENGTH], nowMs);
+  private handInPrimary(nowMs: Instant): void {
+    const { comparator, primary } = this;
+    const row = primary.next;
+    primary.toNext();
+    comparator.primaryFrame(primary.slabOf(row), primary.offsetOf(row), primary.lengthOf(row), nowMs);
   }
 
-  private handInSecondary(s: number, nowMs: Instant): void {
-    const { words } = this.secondary;
-    this.comparator.secondaryFrame(
-      words[s + SLAB] as SlabId,
-      words[s + AT],
-      words[s + LENGTH],
-      words[s + INDEX],
+  private handInSecondary(nowMs: Instant): void {
+    const { comparator, secondary } = this;
+    const row = secondary.next;
+    secondary.toNext();
+    comparator.secondaryFrame(
+      secondary.slabOf(row),
+      secondary.offsetOf(row),
+      secondary.lengthOf(row),
+      secondary.indexOf(row),
       nowMs,
     );
   }
+}
+
+/** Returns true if the frames from `next` on are worth waiting with, and the oldest of them has not waited too long. */
+function isWorthWaiting(side: ReadFrames, nowMs: Instant): boolean {
+  if (side.left < WAITING_FRAMES_MIN) return false;
+  return side.waitedMs(nowMs) < WAITING_MS_MAX;
 }

@@ -1,6 +1,6 @@
 /** A comparator with both sides played by the test, and a record of all that it does. */
 import assert from 'node:assert/strict';
-import { Comparator } from '../../src/compare/comparator.ts';
+import { Comparator, type Step } from '../../src/compare/comparator.ts';
 import { LENGTH, NO_FRAME } from '../../src/compare/held-frames.ts';
 import { describeFlowKey } from '../../src/flow/key.ts';
 import { type Framing, prefixBytesOf } from '../../src/frames/frame-reader.ts';
@@ -86,6 +86,25 @@ export class Rig {
     );
     this.pool.unref(slab);
     return this.released.length - before;
+  }
+
+  /** One frame of each VM that was read, and not handed in; `index` is that of the SVM's. */
+  pairOff(pvm: Buffer, svm: Buffer, index = 0): Step {
+    const { prefixBytes, pool, nowMs } = this;
+    const [slab, svmSlab] = [this.place(pvm), this.place(svm)];
+    const step = this.comparator.pairOff(
+      slab,
+      prefixBytes,
+      pvm.length,
+      svmSlab,
+      prefixBytes,
+      svm.length,
+      index,
+      nowMs as Instant,
+    );
+    pool.unref(slab);
+    pool.unref(svmSlab);
+    return step;
   }
 
   alone(frame: Buffer): void {

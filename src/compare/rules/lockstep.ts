@@ -19,7 +19,8 @@
  *
  * The caller positions the flow and hands it in: V8 then knows that it is one object, and reads its row number once.
  *
- * A comparator can be made without the lane; a test plays the same traffic with it and without.
+ * Segments that the VMs cut differently have a lane of their own (cut-lane.ts). A comparator can be made without both; a test plays
+ * the same traffic with them and without.
  */
 import { seqAdd, seqAtOrBefore } from '../../flow/sequence.ts';
 import type { FrameId, Seq, SlabId } from '../../units.ts';
@@ -44,14 +45,15 @@ import { releaseAck, settleAck } from './tcp-acks.ts';
 import type { TcpExit } from './tcp-exit.ts';
 import { ACK, BINDING, type HeldTcpFlow, SEQ, SEQ_END, WINDOW_SHIFT } from './tcp-flow.ts';
 
-const PLAIN_DATA_MASK = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG | TCP_ACK | BINDING;
+/** Of a held segment's FLAGS: only TCP_ACK is set if it is plain data, as `isPlainData` says. */
+export const PLAIN_DATA_MASK = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG | TCP_ACK | BINDING;
 const STAMPED_HEADER_BYTES = TCP.headerBytesMin + USUAL_OPTIONS_BYTES;
 
 /**
- * Result of `takePrimary` and `takeSecondary`. `more`: the other side's next segment has no bytes after those that are released
- * now, so it may be done with, too.
+ * Whether a lane took a segment. `more`: the other side's next segment has no bytes after those that are released now, so it may be
+ * done with, too. `short`: not yet, the SVM's segments end before it does (cut-lane.ts).
  */
-export const TAKEN = { no: 0, yes: 1, more: 2 } as const;
+export const TAKEN = { no: 0, yes: 1, more: 2, short: 3 } as const;
 export type Taken = (typeof TAKEN)[keyof typeof TAKEN];
 
 /**

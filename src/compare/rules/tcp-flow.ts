@@ -319,6 +319,13 @@ export class HeldTcpFlow extends HeldFlow {
     return words[row + VERIFIED] === seq && words[row + RELEASED] === seq;
   }
 
+  /** True if the client has all before `seq`, nothing from `end` on was compared, and nothing is urgent, out of step or diverged. */
+  isReleasedFrom(seq: Seq, end: Seq): boolean {
+    const { words, row } = this;
+    if ((words[row + STATE] & USUAL_MASK) !== POSITIONED || words[row + RELEASED] !== seq) return false;
+    return seqAtOrBefore(words[row + VERIFIED] as Seq, end);
+  }
+
   /** Returns true if this ACK and window are the latest of the SVM, and the client has been told them. */
   isTold(ack: Seq, window: number): boolean {
     const { words, row } = this;

@@ -21,7 +21,7 @@
  * Held PVM segments of one flow leave in order of their place in the stream (tcp-held.ts). A segment whose place cannot be reached
  * waits, and a wait that exceeds its limit ends in a checkpoint, as does everything that this file does not understand.
  *
- * Segments that pair off one to one take the lock-step lane (lockstep.ts) instead.
+ * Plain data in order takes a lane instead: lockstep.ts, where segments pair off one to one, or cut-lane.ts.
  */
 
 import { invariant } from '../../error.ts';
@@ -63,6 +63,7 @@ import { LESSON } from '../lesson.ts';
 import type { Rule } from '../rule.ts';
 import { VERDICT, type Verdict } from '../verdict.ts';
 import { bindingOf } from './binding.ts';
+import { CutLane } from './cut-lane.ts';
 import { LockstepLane, TAKEN } from './lockstep.ts';
 import { Openings } from './openings.ts';
 import { noteReleasedAck, releaseAck, settleAck, settlePendingAck, settleSegment } from './tcp-acks.ts';
@@ -82,10 +83,13 @@ import { SPECIAL, TcpHeld } from './tcp-held.ts';
 import { TcpJudge, URGENT_END } from './tcp-judge.ts';
 import { isRepeatedSyn, TcpQueue } from './tcp-queue.ts';
 
+/** The short ways of plain data in order. */
+export type Lanes = { readonly lockstep: LockstepLane; readonly cut: CutLane };
+
 export class TcpRule implements Rule {
   /** This rule's cursor; each method that takes a flow or a packet moves it. */
   readonly flow: HeldTcpFlow;
-  readonly lane: LockstepLane | null;
+  readonly lanes: Lanes | null;
   readonly queue: TcpQueue;
   readonly held: TcpHeld;
   readonly exit: TcpExit;
@@ -101,7 +105,13 @@ export class TcpRule implements Rule {
     this.held = new TcpHeld(holding, this.flow);
     this.exit = new TcpExit(holding, this.flow, framing, limits);
     this.judge = new TcpJudge(holding, { flow: this.flow, queue: this.queue, exit: this.exit, rule: this });
-    this.lane = lane === 'lane' ? new LockstepLane(holding, this.exit) : null;
+    this.lanes =
+      lane === 'lane'
+        ? {
+            lockstep: new LockstepLane(holding, this.exit),
+            cut: new CutLane(holding, this.exit, this.queue, framing),
+          }
+        : null;
   }
 
   begin(id: FlowId): void {
@@ -118,7 +128,7 @@ export class TcpRule implements Rule {
   }
 
   primaryFrame(packet: PacketView, slab: SlabId, at: number, length: number, nowMs: Instant): void {
-    const { holding, lane } = this;
+    const { holding, lanes } = this;
     if ((packet.tcpFlags & TCP_SYN) !== 0) holding.sink.teach(LESSON.tcpSyn, slab, at, length);
     const flowId = holding.flowOf(packet, slab, RULE.tcp, holding.secondary, nowMs);
     if (flowId === NO_FLOW) {
@@ -126,10 +136,10 @@ export class TcpRule implements Rule {
       return;
     }
     const flow = this.flow.moveTo(flowId);
-    if (lane !== null && flow.primary.head === NO_FRAME) {
-      const taken = lane.takePrimary(flow, packet, slab, at, length);
+    if (lanes !== null && flow.primary.head === NO_FRAME) {
+      const taken = lanes.lockstep.takePrimary(flow, packet, slab, at, length);
       if (taken === TAKEN.more) this.queue.dropReleased();
-      if (taken !== TAKEN.no) return;
+      if (taken !== TAKEN.no || lanes.cut.takePrimary(flow, packet, slab, at, length)) return;
     }
     const bytes = holding.slabs.buffer(slab);
     if (isBareAck(packet, bytes) && this.exit.takeAck(packet, slab, at, length)) return;
@@ -154,15 +164,15 @@ export class TcpRule implements Rule {
     index: number,
     nowMs: Instant,
   ): void {
-    const { holding, lane } = this;
+    const { holding, lanes } = this;
     const flowId = holding.flowOf(packet, slab, RULE.tcp, holding.primary, nowMs);
     if (flowId === NO_FLOW) {
       holding.dropFlowless();
       return;
     }
     const flow = this.flow.moveTo(flowId);
-    if (lane !== null && flow.secondary.head === NO_FRAME) {
-      const taken = lane.takeSecondary(flow, packet, slab, index);
+    if (lanes !== null && flow.secondary.head === NO_FRAME) {
+      const taken = lanes.lockstep.takeSecondary(flow, packet, slab, index);
       if (taken === TAKEN.more) this.advanceHead();
       if (taken !== TAKEN.no) return;
     }
