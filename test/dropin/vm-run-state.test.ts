@@ -15,7 +15,7 @@ test('the run state of a stop is queried at STOP and returned at RESUME, once', 
   assert.equal(state.changes, 3);
 });
 
-test('a QEMU that refuses, or does not know, gives an unknown state', async () => {
+test('a QEMU that refuses gives an unknown run state, and one without a COLO mode an error', async () => {
   const qemu = new FakeQemu();
   const qmp = await qemu.connect();
   const state = new VmRunState();
@@ -25,5 +25,5 @@ test('a QEMU that refuses, or does not know, gives an unknown state', async () =
   await assert.rejects(runStatus(qmp), /no/);
   qemu.refuses = null;
   Object.assign(qemu, { mode: undefined });
-  assert.equal(await coloMode(qmp), 'unknown');
+  await assert.rejects(coloMode(qmp), { code: 'COLO_QEMU_STATE' });
 });
