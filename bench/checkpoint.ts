@@ -23,7 +23,7 @@ import { counterStats } from '../lab/clients/counter.ts';
 import { Echo } from '../lab/clients/echo.ts';
 import { UdpLoad } from '../lab/clients/udp.ts';
 import { type GuestImage, installGuest } from '../lab/guest/image.ts';
-import { type Forwards, type Network, startNetwork } from '../lab/network.ts';
+import { type Forwards, GUEST_SERVICES, type Network, startNetwork } from '../lab/network.ts';
 import { type LabNode, LabPair } from '../lab/pair.ts';
 import { removeWorkFolder, workFolder } from '../lab/process.ts';
 import { installQemu, type QemuInstall } from '../lab/qemu.ts';
@@ -282,7 +282,13 @@ async function startOurs(
   directory: string,
   checkout?: string,
 ): Promise<Side> {
-  const network = await startNetwork({ install, dir: directory, uplinks: 2, ipv6: false });
+  const network = await startNetwork({
+    services: GUEST_SERVICES,
+    install,
+    dir: directory,
+    uplinks: 2,
+    ipv6: false,
+  });
   const monitor = join(directory, 'bench.qmp');
   const pair = await LabPair.prepare({
     directory,
@@ -338,7 +344,13 @@ async function startStock(
   directory: string,
   over: 'tcp' | 'unix',
 ): Promise<Side> {
-  const network = await startNetwork({ install, dir: directory, uplinks: 1, ipv6: false });
+  const network = await startNetwork({
+    services: GUEST_SERVICES,
+    install,
+    dir: directory,
+    uplinks: 1,
+    ipv6: false,
+  });
   const vms: Vm[] = [];
   const stop = async () => {
     for (const { qmp, qemu } of vms) {

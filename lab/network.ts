@@ -20,23 +20,24 @@ import { startChild, stopChild } from './process.ts';
 import { installPasst, type Program } from './program.ts';
 import { endWithParent, HOST_FROM_GUEST, NIC, PORTS } from './vm.ts';
 
-/** Ports of this host that lead to the guest's services. */
-export type Forwards = {
-  readonly host: string;
-  readonly http: number;
-  readonly echo: number;
-  readonly echoUdp: number;
-  readonly counter: number;
-  readonly countedUdp: number;
-  readonly connectOut: number;
+/** A port of the guest. */
+export type Service<Name extends string> = {
+  readonly name: Name;
+  readonly kind: 'tcp' | 'udp';
+  readonly port: number;
 };
-export type Network = {
+/** Ports of this host that lead to the guest's services. */
+export type Forwards<Name extends string = GuestService> = { readonly host: string } & Readonly<
+  Record<Name, number>
+>;
+export type Network<Name extends string = GuestService> = {
   /** Unix sockets with QEMU's stream framing. Each accepts one client at a time. */
   readonly uplinks: string[];
-  readonly forwards: { readonly v4: Forwards; readonly v6?: Forwards };
+  readonly forwards: { readonly v4: Forwards<Name>; readonly v6?: Forwards<Name> };
   stop(): Promise<void>;
 };
-export type NetworkOptions = {
+export type NetworkOptions<Name extends string = GuestService> = {
+  readonly services: readonly Service<Name>[];
   readonly install: Program & { readonly version: string };
   /** A short path, because it holds unix sockets. */
   readonly dir: string;
@@ -51,7 +52,8 @@ export type NetworkOptions = {
   readonly closed?: boolean;
 };
 
-const SERVICES = [
+/** What the guest of guest/ serves. */
+export const GUEST_SERVICES = [
   { name: 'http', kind: 'tcp', port: PORTS.http },
   { name: 'echo', kind: 'tcp', port: PORTS.echo },
   { name: 'echoUdp', kind: 'udp', port: PORTS.echo },
@@ -59,13 +61,17 @@ const SERVICES = [
   { name: 'countedUdp', kind: 'udp', port: PORTS.counted },
   { name: 'connectOut', kind: 'tcp', port: PORTS.connectOut },
 ] as const;
+export type GuestService = (typeof GUEST_SERVICES)[number]['name'];
+
 const HELPER = join(import.meta.dirname, 'uplink-helper.ts');
 /** Another program may take a port after we have chosen it and before we use it. */
 const ATTEMPTS_MAX = 3;
 const START_MS_MAX = 10_000;
 const LISTEN_MS_MAX = 2000;
 
-export async function startNetwork(options: NetworkOptions): Promise<Network> {
+export async function startNetwork<Name extends string>(
+  options: NetworkOptions<Name>,
+): Promise<Network<Name>> {
   if (!options.ipv6) return retrying(() => startWithUserNetworking(options));
   const passt = await installPasst();
   try {
@@ -78,7 +84,7 @@ export async function startNetwork(options: NetworkOptions): Promise<Network> {
   }
 }
 
-async function retrying(start: () => Promise<Network>): Promise<Network> {
+async function retrying<T>(start: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await start();
@@ -88,19 +94,24 @@ async function retrying(start: () => Promise<Network>): Promise<Network> {
   }
 }
 
-async function startWithUserNetworking(options: NetworkOptions): Promise<Network> {
-  const v4 = await chooseForwards('127.0.0.1');
-  const forwards = SERVICES.map(({ name, kind, port }) => {
+async function startWithUserNetworking<Name extends string>(
+  options: NetworkOptions<Name>,
+): Promise<Network<Name>> {
+  const v4 = await chooseForwards('127.0.0.1', options.services);
+  const forwards = options.services.map(({ name, kind, port }) => {
     return `hostfwd=${kind}:${v4.host}:${v4[name]}-${NIC.v4}:${port}`;
   });
   const restrict = options.closed === true ? 'on' : 'off';
   const netdev = `user,restrict=${restrict},ipv6=off,host=${HOST_FROM_GUEST.v4},net=10.0.2.0/24,${forwards.join(',')}`;
-  return assemble([hub(options, netdev), ...helpers(options)], uplinkPaths(options), { v4 });
+  return assemble(options, [hub(options, netdev), ...helpers(options)], { v4 });
 }
 
-async function startWithPasst(options: NetworkOptions, passt: Program): Promise<Network> {
-  const v4 = await chooseForwards('127.0.0.1');
-  const v6 = await chooseForwards('::1');
+async function startWithPasst<Name extends string>(
+  options: NetworkOptions<Name>,
+  passt: Program,
+): Promise<Network<Name>> {
+  const v4 = await chooseForwards('127.0.0.1', options.services);
+  const v6 = await chooseForwards('::1', options.services);
   const socket = join(options.dir, 'passt');
   rmSync(socket, { force: true });
   // passt serves one client, the hub, and ends with it, so it cannot outlive us.
@@ -108,7 +119,7 @@ async function startWithPasst(options: NetworkOptions, passt: Program): Promise<
   args.push('--address', NIC.v4, '--netmask', '24', '--gateway', HOST_FROM_GUEST.v4);
   args.push('--address', NIC.v6, '--gateway', HOST_FROM_GUEST.v6, '--no-dhcp', '--no-dhcpv6', '--no-ra');
   for (const forwards of [v4, v6]) {
-    for (const { name, kind, port } of SERVICES) {
+    for (const { name, kind, port } of options.services) {
       const option = kind === 'tcp' ? '--tcp-ports' : '--udp-ports';
       args.push(option, `${forwards.host}/${forwards[name]}:${port}`);
     }
@@ -119,7 +130,7 @@ async function startWithPasst(options: NetworkOptions, passt: Program): Promise<
   const passtStart = { what: 'passt', program: passt, args, sockets: [socket] };
   try {
     const starts = [passtStart, hub(options, netdev), ...helpers(options)];
-    const network = await assemble(starts, uplinkPaths(options), { v4, v6 });
+    const network = await assemble(options, starts, { v4, v6 });
     const stop = async (): Promise<void> => {
       await filter?.close();
       await network.stop();
@@ -133,11 +144,11 @@ async function startWithPasst(options: NetworkOptions, passt: Program): Promise<
 
 type Start = { what: string; program: Program; args: string[]; sockets: string[] };
 
-async function assemble(
+async function assemble<Name extends string>(
+  options: NetworkOptions<Name>,
   starts: readonly Start[],
-  uplinks: string[],
-  forwards: Network['forwards'],
-): Promise<Network> {
+  forwards: Network<Name>['forwards'],
+): Promise<Network<Name>> {
   const children: ChildProcess[] = [];
   const stop = async (): Promise<void> => {
     for (const child of children.toReversed()) await stopChild(child);
@@ -150,24 +161,26 @@ async function assemble(
       children.push(child);
       await untilThere(child, sockets, what);
     }
-    await untilForwarded(children, forwards);
-    return { uplinks, forwards, stop };
+    const listeners = options.services.filter(({ kind }) => kind === 'tcp');
+    const ports = Object.values(forwards).flatMap((each) => listeners.map(({ name }) => each[name]));
+    await untilListening(children, ports);
+    return { uplinks: uplinkPaths(options), forwards, stop };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-function uplinkPaths(options: NetworkOptions): string[] {
+function uplinkPaths(options: Pick<NetworkOptions, 'dir' | 'uplinks'>): string[] {
   return Array.from({ length: options.uplinks }, (_, i) => join(options.dir, `uplink${i}`));
 }
 
 /** The hub's end of each uplink. */
-function hubPaths(options: NetworkOptions): string[] {
+function hubPaths(options: Pick<NetworkOptions, 'dir' | 'uplinks'>): string[] {
   return Array.from({ length: options.uplinks }, (_, i) => join(options.dir, `hub${i}`));
 }
 
-function helpers(options: NetworkOptions): Start[] {
+function helpers(options: Pick<NetworkOptions, 'dir' | 'uplinks'>): Start[] {
   const program = { command: [process.execPath, '--disable-warning=ExperimentalWarning'], env: {} };
   const uplinks = uplinkPaths(options);
   return hubPaths(options).map((hubPath, i) => {
@@ -177,7 +190,7 @@ function helpers(options: NetworkOptions): Start[] {
   });
 }
 
-function hub(options: NetworkOptions, outside: string): Start {
+function hub(options: Pick<NetworkOptions, 'dir' | 'uplinks' | 'install'>, outside: string): Start {
   const args = ['-machine', 'none', '-nodefaults', '-no-user-config', '-display', 'none'];
   args.push(...endWithParent(options.install));
   const attach = (id: string, netdev: string): void => {
@@ -217,16 +230,7 @@ async function untilThere(child: ChildProcess, sockets: readonly string[], what:
  * Throws COLO_LAB_NETWORK unless every port is listened on. passt reports no error for a port that another program has
  * taken. The kernel's table shows it without a connection that the guest would notice.
  */
-async function untilForwarded(
-  children: readonly ChildProcess[],
-  forwards: Network['forwards'],
-): Promise<void> {
-  const wanted = Object.values(forwards).flatMap(({ http, echo, counter, connectOut }) => [
-    http,
-    echo,
-    counter,
-    connectOut,
-  ]);
+async function untilListening(children: readonly ChildProcess[], wanted: readonly number[]): Promise<void> {
   const end = performance.now() + LISTEN_MS_MAX;
   for (;;) {
     const listening = new Set([...listeningPorts('/proc/net/tcp'), ...listeningPorts('/proc/net/tcp6')]);
@@ -251,13 +255,16 @@ function listeningPorts(table: string): number[] {
   return fields.map((row) => Number.parseInt(row[1].split(':')[1], 16));
 }
 
-async function chooseForwards(host: string): Promise<Forwards> {
+async function chooseForwards<Name extends string>(
+  host: string,
+  services: readonly Service<Name>[],
+): Promise<Forwards<Name>> {
   const probes = await Promise.all(
-    SERVICES.map(({ kind }) => (kind === 'tcp' ? openTcp(host) : openUdp(host))),
+    services.map(({ kind }) => (kind === 'tcp' ? openTcp(host) : openUdp(host))),
   );
   for (const probe of probes) probe.close();
-  const [http, echo, echoUdp, counter, countedUdp, connectOut] = probes.map((probe) => probe.port);
-  return { host, http, echo, echoUdp, counter, countedUdp, connectOut };
+  const ports = Object.fromEntries(services.map(({ name }, i) => [name, probes[i].port]));
+  return { host, ...ports } as Forwards<Name>;
 }
 
 type Probe = { readonly port: number; close(): void };

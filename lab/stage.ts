@@ -7,7 +7,7 @@ import { ColoError } from '../src/error.ts';
 import { counterStats } from './clients/counter.ts';
 import type { Target } from './clients/net.ts';
 import { installGuest } from './guest/image.ts';
-import { type Network, startNetwork } from './network.ts';
+import { GUEST_SERVICES, type Network, startNetwork } from './network.ts';
 import { type LabNode, LabPair } from './pair.ts';
 import { removeWorkFolder, workFolder } from './process.ts';
 import { installQemu, type QemuInstall } from './qemu.ts';
@@ -59,6 +59,7 @@ export class Stage {
     try {
       const extra = options.extraUplinks ?? 0;
       network = await startNetwork({
+        services: GUEST_SERVICES,
         install,
         dir: directory,
         uplinks: 2 + extra,

@@ -13,7 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { counterStats } from '../../lab/clients/counter.ts';
 import { LineConnection } from '../../lab/clients/lines.ts';
 import { installGuest } from '../../lab/guest/image.ts';
-import { startNetwork } from '../../lab/network.ts';
+import { GUEST_SERVICES, startNetwork } from '../../lab/network.ts';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
 import { installQemu } from '../../lab/qemu.ts';
 import { nicArguments, vmArguments } from '../../lab/vm.ts';
@@ -101,7 +101,13 @@ async function walk(t: TestContext): Promise<Walk> {
   const image = await installGuest();
   const folder = workFolder();
   t.after(() => removeWorkFolder(folder));
-  const network = await startNetwork({ install, dir: folder, uplinks: 2, ipv6: false });
+  const network = await startNetwork({
+    services: GUEST_SERVICES,
+    install,
+    dir: folder,
+    uplinks: 2,
+    ipv6: false,
+  });
   t.after(() => network.stop());
   const { block, words } = await guideFor(folder);
   const qemu = (name: string, uplink: string): ChildProcess => {
