@@ -39,6 +39,12 @@ const KERNEL_COMMAND_LINE = [
 export type VmOptions = {
   /** The file for the serial console's output, if any. */
   readonly consoleFile?: string;
+  /** 256 if not given. */
+  readonly memoryMb?: number;
+  /** 1 if not given. */
+  readonly processors?: number;
+  /** More words for the kernel's command line, which the guest reads. */
+  readonly words?: readonly string[];
 };
 
 /** Returns QEMU's arguments without `-netdev`, `-device virtio-net-pci` (see nicArguments) and migration. */
@@ -51,12 +57,14 @@ export function vmArguments(
   image: GuestImage,
   options: VmOptions = {},
 ): string[] {
+  const { memoryMb = 256, processors = 1, words = [] } = options;
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-machine', 'pc', '-accel', install.accel, '-cpu', install.accel === 'kvm' ? 'host' : 'qemu64'],
-    ...['-m', '256', '-smp', '1'],
+    ...['-m', String(memoryMb), '-smp', String(processors)],
     ...['-rtc', 'base=utc,clock=vm'],
-    ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', KERNEL_COMMAND_LINE],
+    ...['-kernel', image.kernel, '-initrd', image.initrd],
+    ...['-append', [KERNEL_COMMAND_LINE, ...words].join(' ')],
     ...['-serial', options.consoleFile === undefined ? 'null' : `file:${options.consoleFile}`],
     ...install.remedy,
     ...endWithParent(install),

@@ -14,7 +14,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { ColoError } from '../../src/error.ts';
 import { cached, inCache, progress } from '../cache.ts';
 import { fetchPackages } from '../debian.ts';
@@ -62,19 +62,26 @@ const MODULES = [
 ];
 const FOLDERS = ['dev', 'proc', 'sys', 'bin', 'modules', 'www', 'tmp'];
 
+/** Returns the kernel, and a folder with its modules and the guest's programs; the first call fetches them. */
+export async function installGuestParts(): Promise<{ kernel: string; parts: string }> {
+  const folder = await cached({ name: 'guest', recipe: RECIPE, megabytes: 350, build: fetchParts });
+  return { kernel: join(folder, 'vmlinuz'), parts: join(folder, 'parts') };
+}
+
 /** Returns the kernel and the initial file system; the first call fetches and packs them. */
 export async function installGuest(): Promise<GuestImage> {
-  const folder = await cached({ name: 'guest', recipe: RECIPE, megabytes: 350, build: fetchParts });
+  const { kernel, parts } = await installGuestParts();
+  const folder = dirname(parts);
   const initrd = join(folder, `initrd-${recipeOfCheckout()}.cpio`);
   if (!existsSync(initrd)) {
     await inCache(folder, async () => {
       // Two processes that are here at once write the same bytes, each into its own file.
       const partial = `${initrd}.${process.pid}`;
-      writeFileSync(partial, writeCpio(entries(join(folder, 'parts'))));
+      writeFileSync(partial, writeCpio(entries(parts)));
       renameSync(partial, initrd);
     });
   }
-  return { kernel: join(folder, 'vmlinuz'), initrd };
+  return { kernel, initrd };
 }
 
 /** The scripts belong to the checkout and change more often than the packages, which only a recipe number renews. */
