@@ -1,7 +1,14 @@
 /** The type of a bench, and how figures become a table. */
 
-/** `ok`: the bench's claim held in this run. */
-export type BenchResult = { readonly ok: boolean; readonly [figure: string]: unknown };
+/**
+ * `ok`: the bench's claim held in this run. `lastLine`: what --json prints, where scripts rely on less than all figures; it
+ * is in no file.
+ */
+export type BenchResult = {
+  readonly ok: boolean;
+  readonly lastLine?: unknown;
+  readonly [figure: string]: unknown;
+};
 
 /** Runs a bench. Returns null if it only printed its help. Throws COLO_USAGE for arguments that it does not know. */
 export type Bench = (args: string[], print: (line: string) => void) => Promise<BenchResult | null>;

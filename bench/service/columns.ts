@@ -1,0 +1,147 @@
+/**
+ * What stands between the clients and the guest's services, in each column of the table. All have the same guest, on
+ * the same arguments of QEMU, behind the same hub and helper of an uplink (lab/network.ts).
+ */
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { Target } from '../../lab/clients/net.ts';
+import { startNetwork } from '../../lab/network.ts';
+import { LabPair } from '../../lab/pair.ts';
+import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
+import { installQemu } from '../../lab/qemu.ts';
+import { installServices, SERVICES, type ServiceName } from '../../lab/services/image.ts';
+import { NIC, nicArguments, vmArguments } from '../../lab/vm.ts';
+import type { CheckpointReport } from '../../src/checkpoint/report.ts';
+import { ColoError } from '../../src/error.ts';
+import { type Bed, type Column, type Counts, type Programs, READY_MS_MAX, type Side } from './side.ts';
+import { startStockPair } from './stock.ts';
+
+export type Machine = {
+  readonly processors: number;
+  /** whether the guest makes a cluster of PostgreSQL, which takes it 20 s */
+  readonly postgres: boolean;
+};
+
+/** A pair takes three times this, which a small machine has; the guest's files are 140 MB of it. */
+const MEMORY_MB = 512;
+/** The node's own default; stock gets the same. */
+const INTERVAL_MS = 5000;
+
+/** Throws COLO_USAGE unless this is a checkout that is set up. */
+export function checkCheckout(checkout: string): void {
+  if (existsSync(resolve(checkout, 'src/cli/main.ts')) && existsSync(resolve(checkout, 'node_modules')))
+    return;
+  throw new ColoError(
+    'COLO_USAGE',
+    `--before: ${checkout} is no checkout that is set up; run "npm run setup" in one`,
+  );
+}
+
+/** Starts a column's programs; resolves when its guest replies and, where it should be, is protected. */
+export async function startSide(
+  column: Column,
+  machine: Machine,
+  before: string | null,
+  isReady: (side: Pick<Side, 'target'>) => Promise<void>,
+): Promise<Side> {
+  const image = await installServices();
+  const install = await installQemu();
+  const directory = workFolder();
+  const uplinks = column === 'before' || column === 'ours' ? 2 : 1;
+  const network = await startNetwork({ services: SERVICES, install, dir: directory, uplinks, ipv6: false });
+  const forwards = network.forwards.v4;
+  const target = (service: ServiceName): Target => ({ host: forwards.host, port: forwards[service] });
+  const bed: Bed = {
+    ...{ install, directory, network },
+    vmArgs: vmArguments(install, image, {
+      memoryMb: MEMORY_MB,
+      processors: machine.processors,
+      words: machine.postgres ? ['colo.postgres'] : [],
+    }),
+    untilReady: () => isReady({ target }),
+  };
+  let programs: Programs | null = null;
+  const stop = async (): Promise<void> => {
+    await programs?.stop();
+    await network.stop();
+    removeWorkFolder(directory);
+  };
+  try {
+    programs = await startPrograms(column, bed, before);
+    return { ...programs, target, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function startPrograms(column: Column, bed: Bed, before: string | null): Promise<Programs> {
+  if (column === 'unprotected') return startAlone(bed);
+  if (column === 'stock') return startStockPair(bed, INTERVAL_MS);
+  return startPair(bed, column === 'before' && before !== null ? resolve(before) : undefined);
+}
+
+async function startAlone({ install, network, vmArgs, untilReady }: Bed): Promise<Programs> {
+  const netdev = `stream,id=net0,server=off,addr.type=unix,addr.path=${network.uplinks[0]}`;
+  const vm = startChild([...install.command, ...vmArgs, '-netdev', netdev, ...nicArguments('net0')], {
+    env: { ...process.env, ...install.env },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  const stop = () => stopChild(vm);
+  try {
+    await untilReady();
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  const counts = async (): Promise<Counts> => {
+    return { divergences: 0, checkpoints: [], processes: { VM: vm.pid ?? 0 } };
+  };
+  return { counts, stop };
+}
+
+async function startPair(
+  { install, directory, network, vmArgs, untilReady }: Bed,
+  checkout: string | undefined,
+): Promise<Programs> {
+  const pair = await LabPair.prepare({
+    directory,
+    uplinks: { a: network.uplinks[0], b: network.uplinks[1] },
+    qemu: install,
+    vmArgs,
+    mac: NIC.mac,
+    addresses: [NIC.v4],
+    config: { checkpoint: { intervalMsMax: INTERVAL_MS } },
+    ...(checkout === undefined ? {} : { checkout }),
+  });
+  const [a, b] = [pair.node('a'), pair.node('b')];
+  const stop = () => pair.stop();
+  try {
+    a.start();
+    await a.until('alone', ({ phase, vm }) => phase === 'alone' && vm.running, READY_MS_MAX);
+    await untilReady();
+    b.start();
+    await a.until('protected', ({ phase }) => phase === 'protected', READY_MS_MAX);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  const counts = async (): Promise<Counts> => {
+    const [primary, secondary] = [await a.status(), await b.status()];
+    if (primary.phase !== 'protected')
+      throw new ColoError('COLO_BENCH_PEER', `the pair is ${primary.phase}, no longer protected`);
+    const reports = a.events().filter(({ type }) => type === 'checkpoint.committed');
+    return {
+      divergences: primary.divergences.count,
+      checkpoints: reports.map((report) => {
+        const { reason, pauseMs } = report as unknown as CheckpointReport;
+        return { reason, pauseMs };
+      }),
+      processes: {
+        ...{ 'node a': a.pid, 'node b': b.pid },
+        ...{ 'VM a': primary.vm.pid ?? 0, 'VM b': secondary.vm.pid ?? 0 },
+      },
+    };
+  };
+  return { counts, stop };
+}
