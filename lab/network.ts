@@ -66,6 +66,8 @@ export type GuestService = (typeof GUEST_SERVICES)[number]['name'];
 const HELPER = join(import.meta.dirname, 'uplink-helper.ts');
 /** Another program may take a port after we have chosen it and before we use it. */
 const ATTEMPTS_MAX = 3;
+/** In the flags of /proc/net/unix: __SO_ACCEPTCON of the kernel. */
+const ACCEPTS_CONNECTIONS = 0x10000;
 const START_MS_MAX = 10_000;
 const LISTEN_MS_MAX = 2000;
 
@@ -214,7 +216,7 @@ async function untilThere(child: ChildProcess, sockets: readonly string[], what:
     if (said.length < 4096) said += text;
   });
   const end = performance.now() + START_MS_MAX;
-  while (!sockets.every((path) => existsSync(path))) {
+  while (!sockets.every((path) => listeningSockets().has(path))) {
     if (child.exitCode !== null || child.signalCode !== null || performance.now() > end) {
       const lines = said.trim().split('\n');
       throw new ColoError(
@@ -224,6 +226,14 @@ async function untilThere(child: ChildProcess, sockets: readonly string[], what:
     }
     await sleep(10);
   }
+}
+
+/** The kernel's table again: a socket has its file before anything can connect to it. */
+function listeningSockets(): Set<string> {
+  const rows = readFileSync('/proc/net/unix', 'utf8').trim().split('\n').slice(1);
+  const fields = rows.map((row) => row.split(' ').filter((field) => field !== ''));
+  const listening = fields.filter((row) => (Number.parseInt(row[3], 16) & ACCEPTS_CONNECTIONS) !== 0);
+  return new Set(listening.map((row) => row.slice(7).join(' ')));
 }
 
 /**
