@@ -416,12 +416,19 @@ export const DEVIATIONS: Record<string, Deviation> = {
   },
   'hole-waits': {
     script: (v) => [
+      ...both('syn', v.tcp({ seq: 99, ack: 1, flags: SYN | ACK })),
       ...both('A', v.tcp({ seq: 100, ack: 1, text: 'hello' })),
       ...both('C', v.tcp({ seq: 110, ack: 1, text: 'again' })),
       CHECKPOINT,
     ],
-    qemu: ['pvm A', 'svm A: A leaves', 'pvm C', 'svm C: C leaves', 'checkpoint'],
-    ours: ['pvm A', 'svm A: A leaves', 'pvm C', 'svm C', 'checkpoint: C leaves'],
+    qemu: [
+      ...['pvm syn', 'svm syn: syn leaves', 'pvm A', 'svm A: A leaves', 'pvm C', 'svm C: C leaves'],
+      'checkpoint',
+    ],
+    ours: [
+      ...['pvm syn', 'svm syn: syn leaves', 'pvm A', 'svm A: A leaves', 'pvm C', 'svm C'],
+      'checkpoint: C leaves',
+    ],
   },
   'secondary-syn-waits': {
     script: (v) => [
