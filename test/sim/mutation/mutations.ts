@@ -143,7 +143,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/checkpoint/secondary-barrier.ts',
     find: '{ epoch, drained }',
     put: '{ epoch, drained: true }',
-    seedsMax: 400,
+    seedsMax: 3000,
   },
   {
     name: 'gated-not-awaited',
