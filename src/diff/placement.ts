@@ -102,7 +102,9 @@ export class Placement {
         isSyn || flow.primaryAck === null ? view.ack : seqMax<number>(flow.primaryAck, view.ack);
     if (isSyn) {
       const isNew = this.noteSyn(flow, 'primary', view.seq);
-      if (isNew) this.beginAtSyn(flow, 'primary');
+      const lacksOther = flow.secondarySyns < flow.primarySyns && this.isGoingOn(flow, flow.secondaryAck);
+      if (isNew && lacksOther) this.lackSyn(flow, 'secondary');
+      else if (isNew) this.beginAtSyn(flow, 'primary');
       if (isNew) flow.primaryEnd = end;
       return flow.placed && !flow.leftOut ? 'compare' : 'leave-out';
     }
@@ -114,8 +116,7 @@ export class Placement {
     if (flow.placed) {
       if (!first || flow.secondarySyns <= flow.primarySyns) return this.fromPlaceOn(flow, end);
       // The SVM's SYN is there, but the PVM's is not.
-      flow.primarySyns = flow.secondarySyns;
-      this.unplace(flow);
+      this.lackSyn(flow, 'primary');
       return 'abandon';
     }
     this.search(flow, 'primary', bytes);
@@ -128,7 +129,10 @@ export class Placement {
     const end = (view.seq + view.seqLength) | 0;
     if ((view.tcpFlags & TCP_ACK) !== 0) flow.secondaryAck = view.ack;
     if ((view.tcpFlags & TCP_SYN) !== 0) {
-      if (this.noteSyn(flow, 'secondary', recordedSeq)) this.beginAtSyn(flow, 'secondary');
+      const isNew = this.noteSyn(flow, 'secondary', recordedSeq);
+      const lacksOther = flow.primarySyns < flow.secondarySyns && this.isGoingOn(flow, flow.primaryAck);
+      if (isNew && lacksOther) this.lackSyn(flow, 'primary');
+      else if (isNew) this.beginAtSyn(flow, 'secondary');
       return flow.placed && !flow.leftOut ? 'compare' : 'leave-out';
     }
     if (this.isRefusal(flow, flow.secondarySyns < flow.primarySyns)) return 'compare';
@@ -137,8 +141,7 @@ export class Placement {
     if (flow.leftOut) return 'leave-out';
     if (flow.placed) {
       if (!first || flow.primarySyns <= flow.secondarySyns) return this.fromPlaceOn(flow, end);
-      flow.secondarySyns = flow.primarySyns;
-      this.unplace(flow);
+      this.lackSyn(flow, 'secondary');
       return 'abandon';
     }
     this.search(flow, 'secondary', bytes);
@@ -198,6 +201,29 @@ export class Placement {
     flow.secondarySyns = Math.max(flow.secondarySyns + 1, flow.primarySyns);
     flow.secondaryIsn = isn;
     return true;
+  }
+
+  /**
+   * Returns true if the connection that the SYN in the view begins is being searched: the other VM, which has acknowledged as much of
+   * the client's stream, has sent segments of it, and its recording lacks the SYN.
+   */
+  private isGoingOn({ placed }: FlowRecord, acked: number | null): boolean {
+    const { ack, tcpFlags } = this.view;
+    if (placed || acked === null || (tcpFlags & TCP_ACK) === 0) return false;
+    const bytes = seqDiff(acked, ack);
+    return bytes >= 0 && bytes < NEAR_SEQ;
+  }
+
+  /** The side's recording lacks the SYN of the latest connection, but has what follows it. */
+  private lackSyn(flow: FlowRecord, side: Side): void {
+    if (side === 'primary') {
+      flow.primarySyns = flow.secondarySyns;
+      flow.primaryIsn = null;
+    } else {
+      flow.secondarySyns = flow.primarySyns;
+      flow.secondaryIsn = null;
+    }
+    this.unplace(flow);
   }
 
   private beginAtSyn(flow: FlowRecord, side: Side): void {
