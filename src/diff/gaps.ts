@@ -146,11 +146,13 @@ export class Gaps {
 
   private close(gap: Gap, flow: FlowRecord): void {
     if (gap.closed) return;
-    gap.closed = true;
     // A recording that ends before it may have the bytes.
     if (!gap.missing.primary && !isPast(flow.primaryNext, gap.to)) return;
     if (!gap.missing.secondary && !isPast(flow.secondaryNext, gap.to)) return;
     const there = coverage(gap, flow);
+    for (const { closed, from, to } of flow.gaps)
+      if (closed) there.fill(IN_PRIMARY | IN_SECONDARY, ...spanIn(gap, from, to));
+    gap.closed = true;
     const report = (inFile: GapReport['in'], mark: number): void => {
       const first = there.indexOf(mark);
       if (first < 0) return;
@@ -160,8 +162,7 @@ export class Gaps {
       const about = { flow: flow.name, timeMs: gap.sinceMs, at: gap.position + first, bytes, in: inFile };
       this.sink.close(about, only);
     };
-    // What neither has is a gap of both recordings, and is reported once.
-    if (gap.missing.primary) report('neither', 0);
+    report('neither', 0);
     report('primary', IN_PRIMARY);
     report('secondary', IN_SECONDARY);
   }

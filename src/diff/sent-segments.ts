@@ -1,6 +1,6 @@
 /**
- * The latest TCP segments of the primary VM, by flow, sequence number and first bytes: did the PVM send this SVM segment
- * at this place?
+ * The latest TCP segments of a VM, by flow, sequence number and a sum of their first bytes: did the PVM send this SVM segment
+ * at this place, or the SVM itself before?
  *
  * The answer tells whether the SVM's numbers still have to be translated. The VMs' initial sequence numbers can be close
  * together (both count by the clock, from one secret), so numbers that are near each other prove nothing. Equal bytes at

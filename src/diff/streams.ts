@@ -60,6 +60,8 @@ export class Streams {
   private readonly host: StreamHost;
   private readonly gaps: Gaps;
   private readonly sent = new SentSegments();
+  /** What the SVM has sent, in its own numbers. */
+  private readonly ownSent = new SentSegments();
   private readonly earlier = new EarlierSegments();
 
   constructor(options: {
@@ -82,7 +84,8 @@ export class Streams {
     const { view } = this;
     if ((view.tcpFlags & TCP_SYN) !== 0 && flow.primaryIsn !== view.seq) this.closeGaps(flow);
     if (view.payloadBytes > 0) {
-      this.sent.add(flow.number, view.seq, sumOf(frame.bytes, view.payload, view.payloadBytes));
+      const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
+      this.sent.add(flow.number, view.seq, withAck(sum, view.ack));
       // A retransmission is no repetition.
       if (flow.primaryEnd === null || seqAtOrBefore(flow.primaryEnd, view.seq))
         flow.noteSum(sumOf(frame.bytes, view.payload, Math.min(view.payloadBytes, SUMMED_BYTES)));
@@ -361,10 +364,14 @@ export class Streams {
     }
     const goesOn = view.seqLength > 0 && flow.secondaryOwn.goesOn(recorded, end);
     if (translated === recorded) return;
-    if (view.payloadBytes >= PROVING_BYTES_MIN && !goesOn) {
-      const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
-      const alike = sent.has(flow.number, recorded, sum);
-      const apart = sent.has(flow.number, translated, sum);
+    const { number } = flow;
+    const sum = sumOf(frame.bytes, view.payload, view.payloadBytes);
+    const isRepetition = this.ownSent.has(number, recorded, sum);
+    if (view.payloadBytes > 0) this.ownSent.add(number, recorded, sum);
+    if (view.payloadBytes >= PROVING_BYTES_MIN && !goesOn && !isRepetition) {
+      const answer = withAck(sum, view.ack);
+      const alike = sent.has(number, recorded, answer);
+      const apart = sent.has(number, translated, answer);
       if (alike && apart) flow.repeats = true;
       // In a stream that repeats itself, the same bytes at a place that is near prove nothing.
       const proves = !flow.repeats || Math.abs(seqDiff(recorded, translated)) > NEAR_SEQ;
@@ -375,6 +382,11 @@ export class Streams {
     }
     if (flow.countsAlike === true) restore();
   }
+}
+
+/** Returns the sum of a segment that acknowledges so much of the client's stream, which tells replies apart that are the same. */
+function withAck(sum: number, ack: number): number {
+  return Math.imul(sum ^ ack, 0x01000193);
 }
 
 function otherSide(side: Side): Side {

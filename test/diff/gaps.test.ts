@@ -69,6 +69,41 @@ test('a byte that differs in two gaps which overlap is one difference', async ()
   }
 });
 
+test('bytes that lie in two gaps which overlap are missing once', async () => {
+  const recording = (vm: Numbers, pieces: [number, number][]): Record[] => [
+    ...opening(vm),
+    sends(vm, 10, 0, 100),
+    ...pieces.map(([place, bytes], i) => sends(vm, 20 + i, place, bytes)),
+    ...ends(9000),
+  ];
+  // The primary's file lacks 180 to 300, the secondary's 160 to 180, and both 400 to 420.
+  const primary = recording(PVM, [
+    [300, 50],
+    [100, 80],
+    [350, 50],
+    [430, 50],
+    [420, 10],
+  ]);
+  const secondary = recording(SVM, [
+    [180, 120],
+    [100, 60],
+    [300, 100],
+    [450, 30],
+    [420, 30],
+  ]);
+  const report = await compare(primary, secondary);
+  assert.deepEqual(report.findings.map(frames), [
+    ['gap-in-primary', null, 5],
+    ['gap-in-secondary', 6, null],
+  ]);
+  const gaps = report.gaps.map(({ at, bytes, in: inFile }) => [at, bytes, inFile]);
+  assert.deepEqual(gaps.sort(), [
+    [160, 20, 'primary'],
+    [180, 120, 'secondary'],
+    [400, 20, 'neither'],
+  ]);
+});
+
 test('a gap names no frame that lies after it', async () => {
   // What the secondary's file lacks left the primary at a checkpoint of another connection, before the gap was noticed.
   const primary = [
