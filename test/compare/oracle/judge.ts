@@ -25,6 +25,7 @@ export type Paths = Record<'primary' | 'secondary' | 'out' | 'notify', string>;
 export type Done = { released: Buffer[]; asked: boolean };
 
 const START_MS_MAX = 20_000;
+const RELEASE_MS = 100;
 /** A comparator that does not reply for this long has ended or hangs: the test fails instead of hanging, too. */
 const ANSWER_MS_MAX = 20_000;
 const CLI = new URL('../../../src/cli/main.ts', import.meta.url).pathname;
@@ -59,8 +60,8 @@ export class Judge {
       '-object',
       `colo-compare,id=c,primary_in=pri,secondary_in=sec,outdev=out,notify_dev=nd,iothread=io,compare_timeout=1000000${options}`,
     ]);
-    // QEMU drops what it releases while nobody is connected to `out`.
     await judge.drainNotify();
+    await judge.untilReleased();
     return judge;
   }
 
@@ -150,9 +151,22 @@ export class Judge {
 
   /** The same for the PVM's stream alone, by ARP, which every comparator releases at once. */
   async passed(): Promise<Buffer[]> {
-    const mark = ethernet(0x0806, Buffer.concat([Buffer.alloc(42), numberBytes(this.marks++)]));
+    const mark = passing(this.marks++);
     this.primary.write(mark);
     return this.until(mark);
+  }
+
+  /**
+   * QEMU drops what it releases while it has not accepted the connection to `out`, which another of its threads does than the one that
+   * replies on `notify`.
+   */
+  private async untilReleased(): Promise<void> {
+    const end = performance.now() + START_MS_MAX;
+    do {
+      assert.ok(performance.now() < end, `${this.name} releases nothing in ${START_MS_MAX} ms`);
+      this.primary.write(passing(this.marks++));
+    } while (!(await this.out.arrives(RELEASE_MS)));
+    await this.passed();
   }
 
   /** Settles again until no frame comes out: in QEMU the marking datagram may overtake the frames before it. */
@@ -222,6 +236,11 @@ function pathsIn(folder: string): Paths {
     out: join(folder, 'out'),
     notify: join(folder, 'notify'),
   };
+}
+
+/** A frame of the PVM that leaves at once. */
+function passing(number: number): Buffer {
+  return ethernet(0x0806, Buffer.concat([Buffer.alloc(42), numberBytes(number)]));
 }
 
 /** With addresses that no script has. */
@@ -310,6 +329,16 @@ class FramedSocket {
       assert.ok(!this.socket.destroyed, 'the comparator has closed a stream');
       await this.more();
     }
+  }
+
+  /** Returns whether bytes come within `msMax`, or were there. */
+  async arrives(msMax: number): Promise<boolean> {
+    if (this.buffered.length === 0)
+      await new Promise<void>((resolve) => {
+        this.wake = resolve;
+        setTimeout(resolve, msMax);
+      });
+    return this.buffered.length > 0;
   }
 
   stall(): void {
