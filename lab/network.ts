@@ -16,6 +16,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../src/error.ts';
 import { progress } from './cache.ts';
 import { startGuestOnly } from './guest-only.ts';
+import { areListenedOn } from './listening.ts';
 import { startChild, stopChild } from './process.ts';
 import { installPasst, type Program } from './program.ts';
 import { endWithParent, HOST_FROM_GUEST, NIC, PORTS } from './vm.ts';
@@ -66,8 +67,6 @@ export type GuestService = (typeof GUEST_SERVICES)[number]['name'];
 const HELPER = join(import.meta.dirname, 'uplink-helper.ts');
 /** Another program may take a port after we have chosen it and before we use it. */
 const ATTEMPTS_MAX = 3;
-/** In the flags of /proc/net/unix: __SO_ACCEPTCON of the kernel. */
-const ACCEPTS_CONNECTIONS = 0x10000;
 const START_MS_MAX = 10_000;
 const LISTEN_MS_MAX = 2000;
 
@@ -216,7 +215,7 @@ async function untilThere(child: ChildProcess, sockets: readonly string[], what:
     if (said.length < 4096) said += text;
   });
   const end = performance.now() + START_MS_MAX;
-  while (!sockets.every((path) => listeningSockets().has(path))) {
+  while (!areListenedOn(sockets)) {
     if (child.exitCode !== null || child.signalCode !== null || performance.now() > end) {
       const lines = said.trim().split('\n');
       throw new ColoError(
@@ -226,14 +225,6 @@ async function untilThere(child: ChildProcess, sockets: readonly string[], what:
     }
     await sleep(10);
   }
-}
-
-/** The kernel's table again: a socket has its file before anything can connect to it. */
-function listeningSockets(): Set<string> {
-  const rows = readFileSync('/proc/net/unix', 'utf8').trim().split('\n').slice(1);
-  const fields = rows.map((row) => row.split(' ').filter((field) => field !== ''));
-  const listening = fields.filter((row) => (Number.parseInt(row[3], 16) & ACCEPTS_CONNECTIONS) !== 0);
-  return new Set(listening.map((row) => row.slice(7).join(' ')));
 }
 
 /**

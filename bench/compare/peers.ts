@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { areListenedOn } from '../../lab/listening.ts';
 import { startChild, stopChild } from '../../lab/process.ts';
 import type { Program } from '../../lab/program.ts';
 import { ColoError } from '../../src/error.ts';
@@ -127,7 +128,7 @@ export async function startPeer(
   if (options.onOutput !== undefined) child.stdout?.setEncoding('utf8').on('data', options.onOutput);
   const stop = (): Promise<void> => stopChild(child);
   for (const end = performance.now() + START_MS_MAX; ; await sleep(20)) {
-    if (Object.values(sockets).every((path) => existsSync(path))) return { child, sockets, stop };
+    if (areListenedOn(Object.values(sockets))) return { child, sockets, stop };
     const ended = child.exitCode !== null || child.signalCode !== null;
     if (!ended && performance.now() < end) continue;
     await stop();

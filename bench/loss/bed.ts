@@ -14,10 +14,11 @@
  * All taps belong to this process: it waits for them with poll(2), and lets Node handle the sockets between two waits.
  */
 import type { ChildProcess } from 'node:child_process';
-import { closeSync, existsSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { areListenedOn } from '../../lab/listening.ts';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
 import { ColoError } from '../../src/error.ts';
 import type { Transfer } from './client.ts';
@@ -229,7 +230,7 @@ class Bed {
 
   private async untilThere(paths: readonly string[]): Promise<void> {
     for (const end = performance.now() + START_MS_MAX; ; await sleep(20)) {
-      if (paths.every((path) => existsSync(path))) return;
+      if (areListenedOn(paths)) return;
       if (this.failure === '' && performance.now() < end) continue;
       throw new ColoError('COLO_BENCH_PEER', this.failure || 'colo does not listen');
     }
