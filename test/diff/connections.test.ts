@@ -3,20 +3,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { DiffReport } from '../../src/diff/report.ts';
 import type { Record } from '../capture/captures.ts';
-import { ACK, arpFrame, CLIENT_ADDRESS, CLIENT_MAC, RST, tcpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
-import {
-  CONNECTION,
-  clientSyn,
-  fromVm,
-  handshakeAck,
-  type Numbers,
-  PVM,
-  SVM,
-  vmSyn,
-} from '../translate/connection.ts';
+import { ACK, CLIENT_ADDRESS, CLIENT_MAC, RST, tcpFrame, VM_ADDRESS, VM_MAC } from '../frames.ts';
+import { clientSyn, fromVm, type Numbers, PVM, SVM, vmSyn } from '../translate/connection.ts';
 import { answer, at, compare, question } from './recordings.ts';
+import { c, ends, opening, reasons } from './streams.ts';
 
-const c = CONNECTION;
 const vm = {
   source: VM_ADDRESS[4],
   destination: CLIENT_ADDRESS[4],
@@ -29,21 +20,14 @@ const around = (beginMs: number, records: Record[]): Record[] => [
   at(beginMs, question('q')),
   at(beginMs + 1, answer('a')),
   ...records,
-  at(9000, arpFrame()),
-  at(9001, arpFrame()),
+  ...ends(9000),
 ];
 
 const reset = (ms: number, seq: number, ack: number, flags: number): Record =>
   at(ms, tcpFrame({ ...vm, sourcePort: 80, destinationPort: c.clientPort, seq, ack, flags }));
 const asked = at(0, clientSyn(c, PVM));
 const refused = (lagMs = 0): Record[] => [asked, reset(1 + lagMs, 0, c.clientIsn + 1, RST | ACK)];
-const opened = (numbers: Numbers): Record[] => [
-  at(0, clientSyn(c, numbers)),
-  at(1, vmSyn(c, numbers)),
-  at(2, handshakeAck(c, numbers)),
-];
 
-const reasons = ({ findings }: DiffReport): string[] => findings.map(({ reason }) => reason);
 const sound = (report: DiffReport, matched: number): void => {
   const { findings, compared } = report;
   assert.deepEqual([findings, compared.checkpoints, compared.flowsLeftOut], [[], {}, 0]);
@@ -58,18 +42,18 @@ for (const beginMs of [-10, -5000]) {
   test(`a connection that both VMs refuse matches, one that only one refuses differs, ${-beginMs} ms after the begin`, async () => {
     sound(await both(refused(), refused()), 2);
     sound(await both(refused(), refused(6)), 2);
-    sound(await both([...refused(), ...opened(PVM)], [...refused(), ...opened(SVM)]), 3);
+    sound(await both([...refused(), ...opening(PVM)], [...refused(), ...opening(SVM)]), 3);
     assert.deepEqual(reasons(await both(refused(), [asked])), ['wait-primary']);
     assert.deepEqual(reasons(await both([asked], refused())), ['wait-secondary']);
-    assert.deepEqual(reasons(await both(opened(PVM), [asked])), ['wait-primary']);
-    assert.deepEqual(reasons(await both([asked], opened(SVM))), ['wait-secondary']);
-    for (const report of [await both(refused(), opened(SVM)), await both(opened(PVM), refused())])
+    assert.deepEqual(reasons(await both(opening(PVM), [asked])), ['wait-primary']);
+    assert.deepEqual(reasons(await both([asked], opening(SVM))), ['wait-secondary']);
+    for (const report of [await both(refused(), opening(SVM)), await both(opening(PVM), refused())])
       assert.ok(reasons(report).includes('wait-primary'), JSON.stringify(report.findings));
   });
 
   test(`a SYN that one recording lacks is a gap of that file, ${-beginMs} ms after the begin`, async () => {
     const replies = (numbers: Numbers, ms: number): Record[] => [
-      ...opened(numbers),
+      ...opening(numbers),
       ...Array.from({ length: 6 }, (_, n) => {
         const payload = Buffer.from(`reply ${n} of the VM`);
         const vmAt = 1 + n * payload.length;
@@ -94,8 +78,8 @@ for (const beginMs of [-10, -5000]) {
 }
 
 test('a SYN that the secondary sends late is a wait', async () => {
-  const late = opened(SVM).map(({ ms, frame }, i) => ({ ms: ms + (i === 0 ? 0 : 60), frame }));
-  const { findings } = await compare(around(-5000, opened(PVM)), around(-5000, late));
+  const late = opening(SVM).map(({ ms, frame }, i) => ({ ms: ms + (i === 0 ? 0 : 60), frame }));
+  const { findings } = await compare(around(-5000, opening(PVM)), around(-5000, late));
   assert.deepEqual(
     findings.map(({ reason, cameAfterMs }) => [reason, cameAfterMs]),
     [['wait-primary', 60]],

@@ -1,7 +1,6 @@
 /** Packets that two VMs, or two captures, cut in different ways: fragments, and packets that the network card would have cut. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { DiffReport } from '../../src/diff/report.ts';
 import type { Record } from '../capture/captures.ts';
 import {
   ACK,
@@ -18,19 +17,10 @@ import {
   VM_ADDRESS,
   VM_MAC,
 } from '../frames.ts';
-import {
-  CONNECTION,
-  clientSyn,
-  fromVm,
-  handshakeAck,
-  type Numbers,
-  PVM,
-  SVM,
-  vmSyn,
-} from '../translate/connection.ts';
+import { fromVm, type Numbers, PVM, SVM } from '../translate/connection.ts';
 import { at, compare, question } from './recordings.ts';
+import { c, content, ends, opening, reasons } from './streams.ts';
 
-const c = CONNECTION;
 const link = { sourceMac: VM_MAC, destinationMac: CLIENT_MAC };
 
 function text(n: number, bytes: number): Buffer {
@@ -77,10 +67,8 @@ function replies({ version, cut = 1480, firstId = 1, order = [], lost = -1, othe
     const kept = n === 4 ? sent.filter((_, i) => i !== lost) : sent;
     for (const [i, frame] of kept.entries()) records.push(at(n * 50 + 2 + i * 0.1, frame));
   }
-  return [...records, at(9000, arpFrame()), at(9001, arpFrame())];
+  return [...records, ...ends(9000)];
 }
-
-const reasons = ({ findings }: DiffReport): string[] => findings.map(({ reason }) => reason);
 
 for (const version of [4, 6] as const)
   test(`datagrams in fragments of IPv${version} are compared whole, however they were cut`, async () => {
@@ -151,10 +139,9 @@ test('ICMP errors match by what they report, whichever VM sends first', async ()
 
 /** 120 000 bytes in segments of `cut`; the IP length of segments that IP allows is 0 if `withoutLength`. */
 function stream(vm: Numbers, cut: number, change: number, how: 'with-length' | 'without-length'): Record[] {
-  const bytes = text(0, 120_000);
-  for (let i = 0; i < bytes.length; i += 4) bytes.writeUInt32BE(Math.imul(i, 0x9e3779b1) >>> 0, i);
+  const bytes = content(0, 120_000);
   if (change >= 0) bytes[change] ^= 1;
-  const records = [at(0, clientSyn(c, vm)), at(1, vmSyn(c, vm)), at(2, handshakeAck(c, vm))];
+  const records = opening(vm);
   for (let from = 0; from < bytes.length; from += cut) {
     const payload = bytes.subarray(from, Math.min(from + cut, from + 60_000));
     const segment = fromVm(c, vm, { clientAt: 1, vmAt: 1 + from, time: 3, payload, flags: ACK });
