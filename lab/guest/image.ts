@@ -3,23 +3,14 @@
  * There is no disk, so all state that COLO must copy is in RAM and devices.
  */
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { ColoError } from '../../src/error.ts';
-import { cached, inCache, progress } from '../cache.ts';
+import { cached, progress } from '../cache.ts';
 import { fetchPackages } from '../debian.ts';
-import { type CpioEntry, writeCpio } from './cpio.ts';
+import type { CpioEntry } from './cpio.ts';
 import { makeBlock } from './files.ts';
+import { packedInitrd } from './initrd.ts';
 
 export type GuestImage = { readonly kernel: string; readonly initrd: string };
 
@@ -60,6 +51,7 @@ const MODULES = [
   'net_failover',
   'virtio_net',
 ];
+const SOURCES = ['init', 'services.pl', 'image.ts', 'files.ts', 'cpio.ts'];
 const FOLDERS = ['dev', 'proc', 'sys', 'bin', 'modules', 'www', 'tmp'];
 
 /** Returns the kernel, and a folder with its modules and the guest's programs; the first call fetches them. */
@@ -72,27 +64,12 @@ export async function installGuestParts(): Promise<{ kernel: string; parts: stri
 export async function installGuest(): Promise<GuestImage> {
   const { kernel, parts } = await installGuestParts();
   const folder = dirname(parts);
-  const initrd = join(folder, `initrd-${recipeOfCheckout()}.cpio`);
-  if (!existsSync(initrd)) {
-    await inCache(folder, async () => {
-      // Two processes that are here at once write the same bytes, each into its own file.
-      const partial = `${initrd}.${process.pid}`;
-      writeFileSync(partial, writeCpio(entries(parts)));
-      renameSync(partial, initrd);
-    });
-  }
+  const initrd = await packedInitrd(folder, SOURCES.map(source), () => entries(parts));
   return { kernel, initrd };
 }
 
-/** The scripts belong to the checkout and change more often than the packages, which only a recipe number renews. */
-function recipeOfCheckout(): string {
-  const hash = createHash('sha256');
-  for (const name of ['init', 'services.pl', 'image.ts', 'files.ts', 'cpio.ts']) hash.update(source(name));
-  return hash.digest('hex').slice(0, 12);
-}
-
-function source(name: string): Buffer {
-  return readFileSync(join(import.meta.dirname, name));
+function source(name: string): string {
+  return join(import.meta.dirname, name);
 }
 
 async function fetchParts(folder: string): Promise<void> {
@@ -158,8 +135,8 @@ function entries(parts: string): CpioEntry[] {
   }
   list.push({ kind: 'symlink', path: 'bin/busybox', target: '../usr/bin/busybox' });
   list.push({ kind: 'symlink', path: 'bin/perl', target: '../usr/bin/perl' });
-  list.push({ kind: 'file', path: 'init', data: source('init'), mode: 0o755 });
-  list.push({ kind: 'file', path: 'services.pl', data: source('services.pl') });
+  list.push({ kind: 'file', path: 'init', data: readFileSync(source('init')), mode: 0o755 });
+  list.push({ kind: 'file', path: 'services.pl', data: readFileSync(source('services.pl')) });
   list.push({ kind: 'file', path: 'block.bin', data: makeBlock() });
   return list;
 }

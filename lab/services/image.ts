@@ -5,23 +5,15 @@
  * Each program takes along the shared libraries that the packages' own dynamic loader lists for it, and no other file of
  * their packages. Keys and the certificate are made once, at set-up, by the packages' own programs.
  */
-import { createHash } from 'node:crypto';
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  renameSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { ColoError } from '../../src/error.ts';
-import { cached, inCache } from '../cache.ts';
+import { cached } from '../cache.ts';
 import { fetchPackages } from '../debian.ts';
-import { type CpioEntry, writeCpio } from '../guest/cpio.ts';
+import type { CpioEntry } from '../guest/cpio.ts';
 import { makeBlock } from '../guest/files.ts';
 import { type GuestImage, installGuestParts } from '../guest/image.ts';
+import { packedInitrd } from '../guest/initrd.ts';
 import { run } from '../process.ts';
 import { libraryFolder, throughLoader } from '../program.ts';
 
@@ -82,27 +74,13 @@ async function install(): Promise<ServicesImage> {
   const { kernel, parts } = await installGuestParts();
   const folder = await cached({ name: 'services', recipe: RECIPE, megabytes: 500, build: fetchParts });
   const root = join(folder, 'root');
-  const initrd = join(folder, `initrd-${recipeOfCheckout()}.cpio`);
-  if (!existsSync(initrd)) {
-    const packed = writeCpio(await entries(root, parts, join(folder, 'keys')));
-    await inCache(folder, async () => {
-      // Two processes that are here at once write the same bytes, each into its own file.
-      const partial = `${initrd}.${process.pid}`;
-      writeFileSync(partial, packed);
-      renameSync(partial, initrd);
-    });
-  }
-  return { kernel, initrd, ssh: sshCommand(root, join(folder, 'keys', 'client')) };
+  const keys = join(folder, 'keys');
+  const initrd = await packedInitrd(folder, SOURCES.map(source), () => entries(root, parts, keys));
+  return { kernel, initrd, ssh: sshCommand(root, join(keys, 'client')) };
 }
 
-function recipeOfCheckout(): string {
-  const hash = createHash('sha256');
-  for (const name of SOURCES) hash.update(source(name));
-  return hash.digest('hex').slice(0, 12);
-}
-
-function source(name: string): Buffer {
-  return readFileSync(join(import.meta.dirname, name));
+function source(name: string): string {
+  return join(import.meta.dirname, name);
 }
 
 async function fetchParts(folder: string): Promise<void> {
@@ -204,17 +182,17 @@ async function entries(root: string, guest: string, keys: string): Promise<CpioE
   tree.file('etc/group', USERS.map((user) => `${user.split(':')[0]}:x:${user.split(':')[1]}:\n`).join(''));
   tree.file('etc/ssh/host_key', readFileSync(join(keys, 'host')), 0o600);
   tree.file('etc/ssh/authorized_keys', readFileSync(join(keys, 'client.pub')));
-  tree.file('etc/ssh/sshd_config', source('sshd_config'));
+  tree.file('etc/ssh/sshd_config', readFileSync(source('sshd_config')));
   tree.file('etc/tls/key.pem', readFileSync(join(keys, 'key.pem')));
   tree.file('etc/tls/certificate.pem', readFileSync(join(keys, 'certificate.pem')));
-  tree.file('etc/nginx.conf', source('nginx.conf'));
+  tree.file('etc/nginx.conf', readFileSync(source('nginx.conf')));
   tree.file(
     'www/index.html',
     '<!doctype html><title>colo</title><p>A page of a service that is kept alive.\n',
   );
   tree.file('block.bin', makeBlock());
-  tree.file('postgres.sh', source('postgres.sh'), 0o755);
-  tree.file('init', source('init'), 0o755);
+  tree.file('postgres.sh', readFileSync(source('postgres.sh')), 0o755);
+  tree.file('init', readFileSync(source('init')), 0o755);
   return tree.list();
 }
 
