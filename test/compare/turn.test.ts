@@ -34,7 +34,7 @@ class TwoRigs {
   /** how many of the SVM's next read frames `single` was given already, because a PVM frame was released with their first bytes */
   private givenAhead = 0;
 
-  constructor() {
+  constructor(framesMax = FRAMES_MAX) {
     const { comparator } = this.rig;
     const compares = {
       primary: comparator.primary,
@@ -78,7 +78,7 @@ class TwoRigs {
         this.giveSecondary(args[0]);
       },
     };
-    this.turn = new Turn(compares, this.rig.pool, FRAMES_MAX);
+    this.turn = new Turn(compares, this.rig.pool, framesMax);
   }
 
   private giveSecondary(slab: SlabId): void {
@@ -146,8 +146,8 @@ class TwoRigs {
 }
 
 /** Returns two rigs with a connection whose first data comes at 1001. */
-function connected(): TwoRigs {
-  const two = new TwoRigs();
+function connected(framesMax = FRAMES_MAX): TwoRigs {
+  const two = new TwoRigs(framesMax);
   const syn = tcp({ seq: 1000, ack: 500, flags: TCP_SYN | TCP_ACK });
   assert.deepEqual(two.both(syn).end(), [syn]);
   return two;
@@ -316,6 +316,22 @@ test('the first bytes of a PVM segment wait for the others, but not for long', (
     for (let turn = 0; turn < silentTurns; turn++) two.end();
     assert.equal(two.rig.comparator.secondary.frames, silentTurns === 1 ? 0 : 1);
     assert.deepEqual(two.svm(data(1004, 'defgh')).end(), cut(8));
+    two.close();
+  }
+});
+
+test('a PVM segment that is more SVM segments than the lane counts goes the general way', () => {
+  for (const [segments, cut] of [
+    [64, 1],
+    // The first is queued then, and the lane takes 64 more.
+    [65, 1],
+    [66, 0],
+  ]) {
+    const two = connected(128);
+    const whole = data(1001, 'x'.repeat(segments));
+    two.pvm(whole).svm(...Array.from({ length: segments }, (_, i) => data(1001 + i, 'x')));
+    assert.deepEqual(two.end(), [whole]);
+    assert.equal(two.cut, cut);
     two.close();
   }
 });

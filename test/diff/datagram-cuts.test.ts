@@ -1,6 +1,10 @@
 /** Packets that two VMs, or two captures, cut in different ways: fragments, and packets that the network card would have cut. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Reassembly } from '../../src/diff/reassembly.ts';
+import { parseRecorded, type RecordedFrame } from '../../src/diff/recorded-frame.ts';
+import type { Instant } from '../../src/units.ts';
+import { PacketView } from '../../src/wire/packet.ts';
 import type { Record } from '../capture/captures.ts';
 import {
   ACK,
@@ -105,6 +109,36 @@ for (const version of [4, 6] as const)
       assert.equal(inBoth.warnings.length, 2);
     }
   });
+
+function put(reassembly: Reassembly, bytes: Buffer, ms: number): RecordedFrame | null {
+  const view = new PacketView();
+  const { length } = bytes;
+  const frame = { bytes, at: 0, length, originalLength: length, number: 1, fileMs: ms, ms: ms as Instant };
+  parseRecorded(frame, view);
+  return reassembly.take(frame, view);
+}
+
+test('a fragment that comes 2 s after the first one of its datagram belongs to another one', () => {
+  for (const [ms, incomplete] of [
+    [2000, 0],
+    [2001, 2],
+  ]) {
+    const reassembly = new Reassembly();
+    const [first, last] = fragments(4, 7, 1480, text(0, 2000));
+    assert.equal(put(reassembly, first, 0), null);
+    assert.equal(put(reassembly, last, ms) === null, incomplete > 0);
+    assert.equal(reassembly.incomplete, incomplete);
+  }
+});
+
+test('of more than 1024 incomplete datagrams the oldest is given up', () => {
+  const reassembly = new Reassembly();
+  const datagram = (id: number): Buffer[] => fragments(4, id, 1480, text(0, 2000));
+  for (let id = 0; id <= 1024; id++) assert.equal(put(reassembly, datagram(id)[0], 0), null);
+  assert.notEqual(put(reassembly, datagram(1)[1], 1), null);
+  assert.equal(put(reassembly, datagram(0)[1], 1), null);
+  assert.equal(reassembly.incomplete, 1025);
+});
 
 test('a fragment that was cut when captured leaves its flow out', async () => {
   const cutOne = replies({ version: 4 }).map((record, i) =>
