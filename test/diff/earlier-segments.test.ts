@@ -45,7 +45,7 @@ test('what both VMs sent before a connection was placed is handed out: the lates
     const flow = keep(earlier, count, 10);
     assert.equal(earlier.take(flow, view).length, 2 * kept);
     assert.equal(flow.fromSeq, 1 + (count - kept) * 10);
-    assert.deepEqual(earlier.take(flow, view), []);
+    assert.equal(earlier.take(flow, view).length, 0);
   }
 });
 
@@ -55,7 +55,7 @@ test('beyond 32 MiB in all connections nothing is kept, until some are forgotten
   const flows = Array.from({ length: Math.ceil((32 * 1024 * 1024) / perFlow) }, () =>
     keep(earlier, 64, 60_000),
   );
-  assert.deepEqual(earlier.take(keep(earlier, 1, 60_000), view), []);
+  assert.equal(earlier.take(keep(earlier, 1, 60_000), view).length, 0);
   earlier.forget(flows[0]);
   assert.equal(earlier.take(keep(earlier, 1, 60_000), view).length, 2);
 });
