@@ -287,7 +287,7 @@ async function startOurs(
     install,
     dir: directory,
     uplinks: 2,
-    ipv6: false,
+    ipv6: 'none',
   });
   const monitor = join(directory, 'bench.qmp');
   const pair = await LabPair.prepare({
@@ -349,7 +349,7 @@ async function startStock(
     install,
     dir: directory,
     uplinks: 1,
-    ipv6: false,
+    ipv6: 'none',
   });
   const vms: Vm[] = [];
   const stop = async () => {

@@ -37,7 +37,7 @@ async function setup(): Promise<{ install: QemuInstall; image: GuestImage }> {
 async function bring(): Promise<Lab> {
   const { install, image } = await setup();
   const dir = workFolder();
-  const network = await startNetwork({ services: GUEST_SERVICES, install, dir, uplinks: 1, ipv6: true });
+  const network = await startNetwork({ services: GUEST_SERVICES, install, dir, uplinks: 1, ipv6: 'wanted' });
   const consoleFile = join(dir, 'console');
   const netdev = `stream,id=net0,server=off,addr.type=unix,addr.path=${network.uplinks[0]}`;
   const args = [...vmArguments(install, image, { consoleFile }), '-netdev', netdev, ...nicArguments('net0')];

@@ -43,8 +43,8 @@ export type NetworkOptions<Name extends string = GuestService> = {
   /** A short path, because it holds unix sockets. */
   readonly dir: string;
   readonly uplinks: number;
-  /** Where passt cannot run, the network has no IPv6, and stderr has a line about it. */
-  readonly ipv6: boolean;
+  /** Where passt cannot run, a network with IPv6 `wanted` has none, and stderr has a line about it. */
+  readonly ipv6: 'none' | 'wanted' | 'required';
   /**
    * For a client that puts frames of its own on the hub. User networking receives them too, takes them for the guest's,
    * and would forward them into the host's network. If closed, QEMU's user networking sends only replies to forwarded
@@ -69,17 +69,19 @@ const HELPER = join(import.meta.dirname, 'uplink-helper.ts');
 const ATTEMPTS_MAX = 3;
 const START_MS_MAX = 10_000;
 const LISTEN_MS_MAX = 2000;
+/** How long the hub waits until it connects to passt again. */
+const RETRY_MS = 20;
 
 export async function startNetwork<Name extends string>(
   options: NetworkOptions<Name>,
 ): Promise<Network<Name>> {
-  if (!options.ipv6) return retrying(() => startWithUserNetworking(options));
+  if (options.ipv6 === 'none') return retrying(() => startWithUserNetworking(options));
   const passt = await installPasst();
   try {
     return await retrying(() => startWithPasst(options, passt));
   } catch (error) {
     // A container may forbid the namespaces that passt confines itself to.
-    if (!(error instanceof ColoError)) throw error;
+    if (options.ipv6 === 'required' || !(error instanceof ColoError)) throw error;
     progress(`no IPv6 in this network: ${error.message}`);
     return retrying(() => startWithUserNetworking(options));
   }
@@ -115,7 +117,9 @@ async function startWithPasst<Name extends string>(
   const v6 = await chooseForwards('::1', options.services);
   const socket = join(options.dir, 'passt');
   rmSync(socket, { force: true });
-  // passt serves one client, the hub, and ends with it, so it cannot outlive us.
+  // passt serves one client, the hub, and ends with it, so it cannot outlive us. It sends frames from the moment that the
+  // hub connects, and QEMU 11.1.3 crashes if one reaches a port of the hub that is not set up yet. So passt comes after
+  // the hub, which tries again until it is there.
   const args = ['--foreground', '--quiet', '--one-off', '--socket', socket, '--mtu', '1500'];
   args.push('--address', NIC.v4, '--netmask', '24', '--gateway', HOST_FROM_GUEST.v4);
   args.push('--address', NIC.v6, '--gateway', HOST_FROM_GUEST.v6, '--no-dhcp', '--no-dhcpv6', '--no-ra');
@@ -127,10 +131,10 @@ async function startWithPasst<Name extends string>(
   }
   const filtered = options.closed === true ? `${socket}-guest` : null;
   const filter = filtered === null ? null : await startGuestOnly(filtered, socket);
-  const netdev = `stream,server=off,addr.type=unix,addr.path=${filtered ?? socket}`;
+  const netdev = `stream,server=off,addr.type=unix,addr.path=${filtered ?? socket},reconnect-ms=${RETRY_MS}`;
   const passtStart = { what: 'passt', program: passt, args, sockets: [socket] };
   try {
-    const starts = [passtStart, hub(options, netdev), ...helpers(options)];
+    const starts = [hub(options, netdev), passtStart, ...helpers(options)];
     const network = await assemble(options, starts, { v4, v6 });
     const stop = async (): Promise<void> => {
       await filter?.close();
@@ -216,12 +220,12 @@ async function untilThere(child: ChildProcess, sockets: readonly string[], what:
   });
   const end = performance.now() + START_MS_MAX;
   while (!areListenedOn(sockets)) {
-    if (child.exitCode !== null || child.signalCode !== null || performance.now() > end) {
-      const lines = said.trim().split('\n');
-      throw new ColoError(
-        'COLO_LAB_NETWORK',
-        `${what} did not start: ${lines.at(-1) || 'it printed nothing'}`,
-      );
+    const ended = child.exitCode ?? child.signalCode;
+    if (ended !== null || performance.now() > end) {
+      const how =
+        ended === null ? `it does not listen after ${START_MS_MAX / 1000} s` : `it ended with ${ended}`;
+      const last = said.trim().split('\n').at(-1) || 'nothing';
+      throw new ColoError('COLO_LAB_NETWORK', `${what} did not start: ${how}; it printed last: ${last}`);
     }
     await sleep(10);
   }

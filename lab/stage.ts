@@ -63,7 +63,7 @@ export class Stage {
         install,
         dir: directory,
         uplinks: 2 + extra,
-        ipv6: options.ip === 'v6',
+        ipv6: options.ip === 'v6' ? 'required' : 'none',
         closed: extra > 0,
       });
       const targets = targetsOf(network, options.ip);
@@ -126,12 +126,7 @@ export class Stage {
 
 function targetsOf(network: Network, ip: 'v4' | 'v6'): Targets {
   const forwards = network.forwards[ip];
-  if (forwards === undefined) {
-    throw new ColoError(
-      'COLO_LAB_NETWORK',
-      `the lab's network has no ${ip}: passt could not be started (see above)`,
-    );
-  }
+  if (forwards === undefined) throw new ColoError('COLO_LAB_NETWORK', `the lab's network has no ${ip}`);
   const at = (port: number): Target => ({ host: forwards.host, port });
   return {
     http: at(forwards.http),

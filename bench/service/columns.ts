@@ -48,7 +48,7 @@ export async function startSide(
   const install = await installQemu();
   const directory = workFolder();
   const uplinks = column === 'before' || column === 'ours' ? 2 : 1;
-  const network = await startNetwork({ services: SERVICES, install, dir: directory, uplinks, ipv6: false });
+  const network = await startNetwork({ services: SERVICES, install, dir: directory, uplinks, ipv6: 'none' });
   const forwards = network.forwards.v4;
   const target = (service: ServiceName): Target => ({ host: forwards.host, port: forwards[service] });
   const bed: Bed = {

@@ -106,7 +106,7 @@ async function walk(t: TestContext): Promise<Walk> {
     install,
     dir: folder,
     uplinks: 2,
-    ipv6: false,
+    ipv6: 'none',
   });
   t.after(() => network.stop());
   const { block, words } = await guideFor(folder);
