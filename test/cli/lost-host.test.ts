@@ -59,6 +59,8 @@ async function rig(t: TestContext): Promise<Rig> {
   const primary = await Peer.connect(t, { path });
   await colo.until('stream.up', 3);
   await colo.until('compare.alone');
+  // It comes after `compare.alone`, sometimes in another piece of the output.
+  await colo.until('qmp.up');
   return { hosts, colo, primary, far, known: colo.events.length };
 }
 
