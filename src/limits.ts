@@ -50,7 +50,7 @@ export const LIMITS = {
   /** Client frames that a silent uplink retains until the link has brought the same: one second at 32 Mbit/s. */
   silentUplinkBytesMax: 4 * MIB,
   silentUplinkMsMax: 3000,
-  /** Frames that the link brought and the silent uplink has not received: a second at 16 000 frames/s. A power of two. */
+  /** Frames that the link brought and the silent uplink has not received: a second at 16 000 frames/s. A power of two, from 4 on. */
   passedOnMax: 16384,
   /** Input that the gate retains during a checkpoint; at this limit the reading of the uplink is paused. */
   gatedBytesMax: 16 * MIB,
@@ -108,7 +108,10 @@ export function checkLimits(limits: Limits): void {
     4 * limits.flowBytesMax <= 3 * heldBytesMax,
     'one flow leaves the others less than a quarter of the memory',
   );
-  invariant((limits.passedOnMax & (limits.passedOnMax - 1)) === 0, 'passedOnMax is not a power of two');
+  invariant(
+    limits.passedOnMax >= 4 && (limits.passedOnMax & (limits.passedOnMax - 1)) === 0,
+    'passedOnMax is not a power of two from 4 on',
+  );
   invariant(
     limits.uplinkWriteBytesMax <= limits.unsentBytesMax,
     'one write to the uplink is more than may wait for it',

@@ -17,6 +17,7 @@ test('limits that contradict each other are refused', () => {
     { flowFramesMax: LIMITS.heldSecondaryMax },
     { flowBytesMax: LIMITS.heldSlabsMax * LIMITS.slabBytes },
     { passedOnMax: 1000 },
+    { passedOnMax: 2 },
     { uplinkWriteBytesMax: LIMITS.unsentBytesMax + 1 },
   ];
   for (const one of contradictions)

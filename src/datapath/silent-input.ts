@@ -8,22 +8,25 @@
  * link may be the faster of the two: then the hash of its frame is remembered until the uplink brings the frame.
  *
  * Limits: `silentUplinkBytesMax`, `silentUplinkMsMax` and `passedOnMax`; the oldest frames are dropped first (a TCP client would
- * retransmit them).
+ * retransmit them). A hash selects a set of SET_FRAMES places: a frame that the link brought is forgotten early only after as
+ * many other frames of its set.
  */
 
 import { invariant } from '../error.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { Instant, SlabId } from '../units.ts';
+import { type Instant, NONE, type SlabId } from '../units.ts';
+
+const SET_FRAMES = 4;
 
 export class SilentInput {
   private readonly slabs: SlabPool;
   private readonly limits: Limits;
   /** the tag is the frame's hash */
   private readonly list: RetainedFrames;
-  /* Frames that the link brought before the uplink, in the place that their hash selects: how many equal ones, and when
-   * the last one arrived. */
+  /* Frames that the link brought before the uplink, in sets that their hashes select: how many equal ones, and when the
+   * last one arrived. */
   private readonly aheadHash: Int32Array;
   private readonly aheadFrames: Uint32Array;
   private readonly aheadMs: Float64Array;
@@ -76,21 +79,47 @@ export class SilentInput {
 
   /** True if the link brought this frame before the uplink did: the two are a pair. */
   private takeAhead(hash: number, nowMs: Instant): boolean {
-    const place = hash & (this.limits.passedOnMax - 1);
-    if (this.aheadHash[place] !== hash || this.aheadFrames[place] === 0) return false;
-    if (nowMs - this.aheadMs[place] > this.limits.silentUplinkMsMax) return false;
+    const place = this.placeOf(hash, nowMs);
+    if (place === NONE) return false;
     this.aheadFrames[place]--;
     return true;
   }
 
-  /** On a switch the silent uplink never receives most of what the link brings: newer frames replace older ones. */
+  /** On a switch the silent uplink never receives most of what the link brings: newer frames replace the oldest. */
   private noteAhead(hash: number, nowMs: Instant): void {
-    const place = hash & (this.limits.passedOnMax - 1);
-    const recent = nowMs - this.aheadMs[place] <= this.limits.silentUplinkMsMax;
-    const same = this.aheadHash[place] === hash && recent;
+    const known = this.placeOf(hash, nowMs);
+    const place = known === NONE ? this.oldestOfSet(hash) : known;
     this.aheadHash[place] = hash;
-    this.aheadFrames[place] = same ? this.aheadFrames[place] + 1 : 1;
+    this.aheadFrames[place] = known === NONE ? 1 : this.aheadFrames[place] + 1;
     this.aheadMs[place] = nowMs;
+  }
+
+  /** Returns the place of a frame that the link brought not long ago, or NONE. */
+  private placeOf(hash: number, nowMs: Instant): number {
+    const { aheadHash, aheadFrames, aheadMs } = this;
+    const first = this.setOf(hash);
+    for (let place = first; place < first + SET_FRAMES; place++) {
+      if (aheadHash[place] !== hash || aheadFrames[place] === 0) continue;
+      if (nowMs - aheadMs[place] <= this.limits.silentUplinkMsMax) return place;
+    }
+    return NONE;
+  }
+
+  /** Returns a place of the set that no frame has, or else that of the oldest. */
+  private oldestOfSet(hash: number): number {
+    const { aheadFrames, aheadMs } = this;
+    const first = this.setOf(hash);
+    let oldest = first;
+    for (let place = first; place < first + SET_FRAMES; place++) {
+      if (aheadFrames[place] === 0) return place;
+      if (aheadMs[place] < aheadMs[oldest]) oldest = place;
+    }
+    return oldest;
+  }
+
+  /** Returns the first place of the set. */
+  private setOf(hash: number): number {
+    return (hash & (this.limits.passedOnMax / SET_FRAMES - 1)) * SET_FRAMES;
   }
 }
 

@@ -3,12 +3,12 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { SilentInput } from '../../src/datapath/silent-input.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
-import { LIMITS } from '../../src/limits.ts';
+import { LIMITS, type Limits } from '../../src/limits.ts';
 import type { Instant } from '../../src/units.ts';
 
-function silent(slabBytes = 2048, slabsMax = 8192) {
+function silent(slabBytes = 2048, slabsMax = 8192, limits: Limits = LIMITS) {
   const pool = new SlabPool(slabBytes, slabsMax);
-  const input = new SilentInput(pool);
+  const input = new SilentInput(pool, limits);
   return {
     pool,
     input,
@@ -94,4 +94,14 @@ test('a bounded number of the link’s frames is remembered while the uplink rec
   receive(frame('frame 99999'));
   receive(frame('frame 1'));
   assert.deepEqual(left(), ['frame 1']);
+});
+
+test('as many frames of the link as a set has places wait for the uplink at the same time; then the oldest is forgotten', () => {
+  const { receive, passedOn, left } = silent(2048, 8192, { ...LIMITS, passedOnMax: 4 });
+  for (const text of ['a', 'b', 'c', 'd']) passedOn(frame(text), 1);
+  for (const text of ['d', 'a']) receive(frame(text), 1);
+  passedOn(frame('a'), 2);
+  for (const text of ['e', 'f']) passedOn(frame(text), 3);
+  for (const text of ['a', 'c', 'e', 'f', 'b']) receive(frame(text), 4);
+  assert.deepEqual(left(), ['b']);
 });
