@@ -213,10 +213,12 @@ export class Comparator {
     if (flowId === NO_FLOW) return STEP.bothAlone;
     flow.moveTo(flowId);
     if (flow.primary.head !== NO_FRAME) return STEP.cut;
-    const bytes = this.slabs.buffer(slab);
-    if (parser.parse(slab, at, length, primaryView) !== PACKET.tcp || !isPlainData(primaryView, bytes))
-      return STEP.primaryAlone;
-    if (!ofOneFlow(bytes, primaryView, svmBytes, view)) return STEP.primaryAlone;
+    if (!parser.parseTwin(slab, at, length, svmSlab, view, primaryView)) {
+      const bytes = this.slabs.buffer(slab);
+      if (parser.parse(slab, at, length, primaryView) !== PACKET.tcp || !isPlainData(primaryView, bytes))
+        return STEP.primaryAlone;
+      if (!ofOneFlow(bytes, primaryView, svmBytes, view)) return STEP.primaryAlone;
+    }
     flow.lastSeenMs = nowMs;
     if (flow.secondary.head !== NO_FRAME) return STEP.cut;
     if (!lanes.lockstep.takePair(flow, primaryView, slab, at, length, view, svmSlab, svmIndex))

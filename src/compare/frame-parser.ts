@@ -3,7 +3,7 @@ import { type Framing, vnetBytes } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import type { SlabId } from '../units.ts';
 import { PACKET, type PacketKind, type PacketView, parseGsoPacket, parsePacket } from '../wire/packet.ts';
-import { parseQuickTcp } from '../wire/quick-tcp.ts';
+import { parseQuickTcp, parseQuickTwin, type TwinView } from '../wire/quick-tcp.ts';
 import { isGso } from '../wire/virtio-net.ts';
 
 export class FrameParser {
@@ -23,5 +23,19 @@ export class FrameParser {
     if (parseQuickTcp(slabs.view(slab), at + skip, length - skip, view)) return PACKET.tcp;
     if (isGso(bytes, at, skip)) return parseGsoPacket(bytes, at + skip, length - skip, view);
     return parsePacket(bytes, at + skip, length - skip, view);
+  }
+
+  /** As `parseQuickTwin`; `twin` lies in `twinSlab`. */
+  parseTwin(
+    slab: SlabId,
+    at: number,
+    length: number,
+    twinSlab: SlabId,
+    twin: PacketView,
+    view: TwinView,
+  ): boolean {
+    const { slabs } = this;
+    const skip = this.vnet ? vnetBytes(slabs.buffer(slab), at) : 0;
+    return parseQuickTwin(slabs.view(slab), at + skip, length - skip, slabs.view(twinSlab), twin, view);
   }
 }

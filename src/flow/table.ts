@@ -33,6 +33,8 @@ export class FlowTable<Id extends number = number> {
   /** ids below `idsEnd` that are free */
   private readonly freeIds: Int32Array;
   private freeCount = 0;
+  /** a flow in the table, or -1 */
+  private recent = NO_ID as Id;
 
   constructor(flowsMax: number, seed: number) {
     this.flowsMax = flowsMax;
@@ -59,9 +61,16 @@ export class FlowTable<Id extends number = number> {
     }
   }
 
-  /** As `find`, but looks first at `guess`: the id of a flow in the table, or -1. */
+  /**
+   * As `find`, but looks first at `guess`, the id of a flow in the table, or if that is -1 at the flow that this method returned
+   * last: frames of one flow often follow each other.
+   */
   findNear(key: Int32Array, guess: Id): Id {
-    return guess >= 0 && this.sameKey(guess, key) ? guess : this.find(key);
+    const near = guess >= 0 ? guess : this.recent;
+    if (near >= 0 && this.sameKey(near, key)) return near;
+    const id = this.find(key);
+    this.recent = id;
+    return id;
   }
 
   /** Adds a key that is not in the table; returns its id, or -1 if the table is full. */
@@ -93,12 +102,14 @@ export class FlowTable<Id extends number = number> {
     }
     slots[hole] = 0;
     this.freeIds[this.freeCount++] = id;
+    if (this.recent === id) this.recent = NO_ID as Id;
     this.size--;
   }
 
   clear(): void {
     if (this.size > 0) this.slots.fill(0);
     this.freeCount = 0;
+    this.recent = NO_ID as Id;
     this.idsEnd = 0;
     this.size = 0;
   }

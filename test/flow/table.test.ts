@@ -46,6 +46,16 @@ test('a guess is only ever a guess', () => {
   }
 });
 
+test('the flow that was found last is not found after it was removed, or the table was cleared', () => {
+  const table = new FlowTable(4, 1);
+  for (const end of [() => table.remove(table.find(keyOf(1))), () => table.clear()]) {
+    const id = table.insert(keyOf(1));
+    assert.equal(table.findNear(keyOf(1), -1), id);
+    end();
+    assert.equal(table.findNear(keyOf(1), -1), -1);
+  }
+});
+
 test('copies the key, and does not use the array that it came in', () => {
   const table = new FlowTable(4, 1);
   const key = keyOf(1);

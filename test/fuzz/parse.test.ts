@@ -2,14 +2,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { InputFilter } from '../../src/datapath/input-filter.ts';
+import { ofOneFlow } from '../../src/flow/key.ts';
 import { NONE } from '../../src/units.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
-import { parseQuickTcp } from '../../src/wire/quick-tcp.ts';
+import { parseQuickTcp, parseQuickTwin } from '../../src/wire/quick-tcp.ts';
 import { partialChecksumAt } from '../../src/wire/virtio-net.ts';
 import type { Dice } from '../dice.ts';
 import { VM_MAC } from '../frames.ts';
 import { fuzz } from './cases.ts';
-import { hostileFrame } from './hostile.ts';
+import { hostileFrame, mutate } from './hostile.ts';
 
 const AROUND = 128;
 
@@ -81,6 +82,44 @@ test('parseQuickTcp fills the view as parsePacket does, whatever the view held b
     assert.deepEqual(readable(view), readable(thorough), frame.toString('hex'));
   });
   assert.ok(quickFrames > 500, `only ${quickFrames} frames were quick`);
+});
+
+test('parseQuickTwin takes twins alone, fills their fields as parseQuickTcp does, and reads nothing beyond the frame', async () => {
+  const count = { twins: 0, others: 0 };
+  await fuzz(20_000, (dice) => {
+    const twinFrame = hostileFrame(dice, dice.chance(2));
+    const twinBytes = among(dice, twinFrame);
+    const twin = new PacketView();
+    if (parsePacket(twinBytes, AROUND, twinFrame.length, twin) !== PACKET.tcp) return;
+    const frame = dice.chance(4) ? hostileFrame(dice, dice.chance(2)) : mutate(dice, twinFrame);
+    const bytes = among(dice, frame);
+    const views = [new PacketView(), new PacketView()];
+    const [isTwin, again] = [bytes, among(dice, frame)].map((around, i) =>
+      parseQuickTwin(dataView(around), AROUND, frame.length, dataView(twinBytes), twin, views[i]),
+    );
+    const hex = `${twinFrame.toString('hex')} ${frame.toString('hex')}`;
+    assert.equal(isTwin, again, hex);
+    assert.deepEqual(views[0], views[1], hex);
+    const whole = new PacketView();
+    const isQuick = parseQuickTcp(dataView(bytes), AROUND, frame.length, whole);
+    const options = twin.payload - twin.l4 > 20 ? 24 : 20;
+    const header = (from: Buffer, { l4 }: PacketView) =>
+      `${from.toString('hex', l4, l4 + 8)} ${from.toString('hex', l4 + 12, l4 + 14)} ${from.toString('hex', l4 + 20, l4 + options)}`;
+    const isAlike =
+      isQuick &&
+      twin.vlan === 0 &&
+      ofOneFlow(bytes, whole, twinBytes, twin) &&
+      twin.l4 - twin.l3 === whole.l4 - whole.l3 &&
+      header(bytes, whole) === header(twinBytes, twin) &&
+      whole.end - whole.l4 === twin.end - twin.l4;
+    assert.equal(isTwin, isAlike, hex);
+    count[isTwin ? 'twins' : 'others']++;
+    if (!isTwin) return;
+    const { seq, ack, tcpWindow, payload, payloadBytes } = whole;
+    const filled = Object.assign(new PacketView(), { seq, ack, tcpWindow, payload, payloadBytes });
+    assert.deepEqual(views[0], filled, hex);
+  });
+  assert.ok(count.twins > 300 && count.others > 300, JSON.stringify(count));
 });
 
 test('parsePacket leaves nothing in the view of the frame before', async () => {

@@ -25,6 +25,7 @@
 import { seqAdd, seqAtOrBefore } from '../../flow/sequence.ts';
 import type { FrameId, Seq, SlabId } from '../../units.ts';
 import type { PacketView } from '../../wire/packet.ts';
+import type { TwinView } from '../../wire/quick-tcp.ts';
 import { TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../../wire/tcp.ts';
 import { ackMayLeave, noteSvmAck } from '../ack-rule.ts';
 import {
@@ -130,7 +131,7 @@ export class LockstepLane {
   /** A segment of each VM, none of whose flow is held or queued. Returns true if the PVM's is released. */
   takePair(
     flow: HeldTcpFlow,
-    primary: PacketView,
+    primary: TwinView,
     slab: SlabId,
     at: number,
     length: number,
