@@ -12,14 +12,13 @@
  * datagram belongs to another, since VMs use identifications again.
  */
 import { writeU16 } from '../wire/bytes.ts';
-import { IPV4 } from '../wire/ipv4.ts';
+import { IP_LENGTH_MAX, IPV4 } from '../wire/ipv4.ts';
 import { IPV6 } from '../wire/ipv6.ts';
 import type { PacketView } from '../wire/packet.ts';
 import { copied, type RecordedFrame } from './recorded-frame.ts';
 
 const DATAGRAMS_MAX = 1024;
 const OPEN_MS = 2000;
-const IP_BYTES_MAX = 0xffff;
 
 type Piece = { from: number; to: number; bytes: Uint8Array };
 
@@ -123,7 +122,7 @@ function wholeOf(
   const l3 = view.l3 - last.at;
   const length = head.length + (total ?? 0);
   const ipBytes = view.ipVersion === 4 ? length - l3 : length - l3 - IPV6.headerBytes;
-  if (ipBytes > IP_BYTES_MAX) return null;
+  if (ipBytes > IP_LENGTH_MAX) return null;
   const bytes = new Uint8Array(length);
   bytes.set(head);
   writeU16(bytes, l3 + (view.ipVersion === 4 ? IPV4.totalLength : IPV6.payloadLength), ipBytes);

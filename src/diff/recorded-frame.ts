@@ -3,7 +3,7 @@ import { COMPARE_AS, compareAs } from '../compare/classes.ts';
 import type { Instant } from '../units.ts';
 import { writeU16 } from '../wire/bytes.ts';
 import { ICMP_QUOTE } from '../wire/icmp.ts';
-import { IP_PROTOCOL, IPV4 } from '../wire/ipv4.ts';
+import { IP_LENGTH_MAX, IP_PROTOCOL, IPV4 } from '../wire/ipv4.ts';
 import { IPV6 } from '../wire/ipv6.ts';
 import { PACKET, type PacketKind, type PacketView, parseGsoPacket, parsePacket } from '../wire/packet.ts';
 import type { FrameBytes } from './explain.ts';
@@ -18,7 +18,6 @@ export type RecordedFrame = FrameBytes & {
   ms: Instant;
 };
 
-const IP_BYTES_MAX = 0xffff;
 /** Ports and sequence number: as much as an ICMP error has to quote (RFC 792). */
 const QUOTED_BYTES = 8;
 const PORTS_BYTES = 4;
@@ -39,13 +38,13 @@ export function parseRecorded(frame: RecordedFrame, view: PacketView): PacketKin
     return kind;
   const header = view.ipVersion === 4 ? 0 : IPV6.headerBytes;
   const lengthAt = view.l3 + (view.ipVersion === 4 ? IPV4.totalLength : IPV6.payloadLength);
-  writeU16(bytes, lengthAt, Math.min(IP_BYTES_MAX, view.end - view.l3 - header));
+  writeU16(bytes, lengthAt, Math.min(IP_LENGTH_MAX, view.end - view.l3 - header));
   return view.kind;
 }
 
 /** Returns true if a packet is longer than IP can say, and so than the comparator reads. */
 export function isBeyondIp({ ipVersion, l3, end }: PacketView): boolean {
-  return end - l3 - (ipVersion === 6 ? IPV6.headerBytes : 0) > IP_BYTES_MAX;
+  return end - l3 - (ipVersion === 6 ? IPV6.headerBytes : 0) > IP_LENGTH_MAX;
 }
 
 /** Returns a hash by which a datagram of one VM is recognised in the other's recording. */

@@ -13,6 +13,9 @@ export const IPV4 = {
   headerBytesMin: 20,
 } as const;
 
+/** What the length field of IPv4, and that of IPv6, says at most. */
+export const IP_LENGTH_MAX = 0xffff;
+
 export const IPV4_MORE_FRAGMENTS = 0x2000;
 export const IPV4_OFFSET_MASK = 0x1fff;
 

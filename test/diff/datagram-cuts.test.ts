@@ -140,6 +140,25 @@ test('of more than 1024 incomplete datagrams the oldest is given up', () => {
   assert.equal(reassembly.incomplete, 1025);
 });
 
+test('fragments of more than an IP packet may have are no datagram', () => {
+  const cut = 8192;
+  for (const [bytes, incomplete] of [
+    [65_512, 0],
+    [65_520, 1],
+  ]) {
+    const reassembly = new Reassembly();
+    let whole: RecordedFrame | null = null;
+    for (let from = 0; from < bytes; from += cut) {
+      const piece = text(0, Math.min(cut, bytes - from));
+      const more = from + cut < bytes;
+      const header = { protocol: 17, id: 7, fragmentOffset: from, moreFragments: more };
+      whole = put(reassembly, ethernet(0x0800, ipv4(header, piece), link), 0);
+    }
+    assert.equal(whole === null, incomplete > 0);
+    assert.equal(reassembly.incomplete, incomplete);
+  }
+});
+
 test('a fragment that was cut when captured leaves its flow out', async () => {
   const cutOne = replies({ version: 4 }).map((record, i) =>
     i === 6 ? { ...record, frame: record.frame.subarray(0, 60), original: record.frame.length } : record,
