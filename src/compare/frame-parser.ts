@@ -21,8 +21,7 @@ export class FrameParser {
     const bytes = slabs.buffer(slab);
     const skip = this.vnet ? vnetBytes(bytes, at) : 0;
     if (parseQuickTcp(slabs.view(slab), at + skip, length - skip, view)) return PACKET.tcp;
-    if (isGso(bytes, at, skip)) return parseGsoPacket(bytes, at + skip, length - skip, view);
-    return parsePacket(bytes, at + skip, length - skip, view);
+    return parseAfterVnet(bytes, at, length, skip, view);
   }
 
   /** As `parseQuickTwin`; `twin` lies in `twinSlab`. */
@@ -38,4 +37,26 @@ export class FrameParser {
     const skip = this.vnet ? vnetBytes(slabs.buffer(slab), at) : 0;
     return parseQuickTwin(slabs.view(slab), at + skip, length - skip, slabs.view(twinSlab), twin, view);
   }
+}
+
+/** Parses a frame that lies anywhere, as `FrameParser.parse` does. */
+export function parseFrame(
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+  framing: Framing,
+  view: PacketView,
+): PacketKind {
+  return parseAfterVnet(bytes, at, length, framing === 'vnet' ? vnetBytes(bytes, at) : 0, view);
+}
+
+function parseAfterVnet(
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+  skip: number,
+  view: PacketView,
+): PacketKind {
+  if (isGso(bytes, at, skip)) return parseGsoPacket(bytes, at + skip, length - skip, view);
+  return parsePacket(bytes, at + skip, length - skip, view);
 }

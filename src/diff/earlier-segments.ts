@@ -7,11 +7,12 @@
  * Limits: the latest SEGMENTS_MAX segments of each VM in a connection; BYTES_MAX in all connections together, and a segment beyond
  * is not kept. What is not kept is not compared.
  */
+
+import type { FrameBytes } from '../divergence/difference.ts';
 import { seqAtOrBefore, seqBefore, seqMax } from '../flow/sequence.ts';
 import { writeI32 } from '../wire/bytes.ts';
 import { type PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
-import type { FrameBytes } from './explain.ts';
 import type { FlowRecord } from './flow-record.ts';
 import { copied, type RecordedFrame } from './recorded-frame.ts';
 import type { Side } from './report.ts';

@@ -1,13 +1,8 @@
 /** The findings of a replay: describes divergences, waits and gaps, with the bytes around them, up to `findingsMax`. */
+import type { Difference } from '../divergence/difference.ts';
 import { seqAtOrBefore, seqBefore, seqDiff } from '../flow/sequence.ts';
 import { TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
-import {
-  type Difference,
-  excerptOf,
-  firstPayloadDifference,
-  firstStreamDifference,
-  flagsOf,
-} from './explain.ts';
+import { excerptOf, firstPayloadDifference, firstStreamDifference, flagsOf } from './explain.ts';
 import { type FlowRecord, isBareAck, type StoredFrame, type SynWait } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
 import type { InOne } from './gaps.ts';

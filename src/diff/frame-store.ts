@@ -7,11 +7,11 @@
  * whole slabs. Held PVM frames pin theirs, and the comparator's limits bound them.
  */
 import { FRAME_BYTES_MAX } from '../capture/captured-frame.ts';
+import type { FrameBytes } from '../divergence/difference.ts';
 import { invariant } from '../error.ts';
 import { NO_SLAB, SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { SlabId } from '../units.ts';
-import type { FrameBytes } from './explain.ts';
 import type { StoredFrame } from './flow-record.ts';
 import { copied } from './recorded-frame.ts';
 

@@ -1,12 +1,12 @@
 /** A frame of a recording, and what it holds. */
 import { COMPARE_AS, compareAs } from '../compare/classes.ts';
+import type { FrameBytes } from '../divergence/difference.ts';
 import type { Instant } from '../units.ts';
 import { writeU16 } from '../wire/bytes.ts';
 import { ICMP_QUOTE } from '../wire/icmp.ts';
 import { IP_LENGTH_MAX, IP_PROTOCOL, IPV4 } from '../wire/ipv4.ts';
 import { IPV6 } from '../wire/ipv6.ts';
 import { PACKET, type PacketKind, type PacketView, parseGsoPacket, parsePacket } from '../wire/packet.ts';
-import type { FrameBytes } from './explain.ts';
 import { hashBytes } from './recent-payloads.ts';
 
 /** Its bytes, its number in the file, and its time. */

@@ -10,6 +10,8 @@
  * A segment that reaches from before the compared part into it is cut at its front. After a RST that the PVM has sent, a segment
  * of the SVM that the PVM had sent before (a retransmission) has no use, and is left out: the comparator would keep it for ever.
  */
+
+import type { FrameBytes } from '../divergence/difference.ts';
 import { seqAtOrBefore, seqBefore, seqDiff, seqMax } from '../flow/sequence.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
 import type { Instant, SlabId } from '../units.ts';
@@ -17,7 +19,6 @@ import { readI32, readU16, writeI32 } from '../wire/bytes.ts';
 import { type PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from '../wire/tcp.ts';
 import { EarlierSegments } from './earlier-segments.ts';
-import type { FrameBytes } from './explain.ts';
 import { type FlowRecord, isAhead, type StoredFrame } from './flow-record.ts';
 import type { FrameStore } from './frame-store.ts';
 import { finInGap, type GapSink, Gaps } from './gaps.ts';

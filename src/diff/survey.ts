@@ -13,12 +13,13 @@
  *
  * In a file that `colo capture` wrote, the interfaces tell whose frames they are.
  */
+
+import type { FrameBytes } from '../divergence/difference.ts';
 import { FLOW_KEY_WORDS, writeOutputKey } from '../flow/key.ts';
 import { readI32, readU16 } from '../wire/bytes.ts';
 import { ETHERNET } from '../wire/ethernet.ts';
 import { PACKET, PacketView, parsePacket } from '../wire/packet.ts';
 import { TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
-import type { FrameBytes } from './explain.ts';
 import { hashBytes } from './recent-payloads.ts';
 import { toMicros } from './wait-histogram.ts';
 

@@ -96,6 +96,14 @@ export function remotePort(key: ArrayLike<number>): number {
   return key[PORTS_WORD] & 0xffff;
 }
 
+/** Linux takes its own ports from here up (net.ipv4.ip_local_port_range), so a lower one is that of a service. */
+const EPHEMERAL_PORT_MIN = 32_768;
+
+/** Returns the port of the service in a flow: the VM's, or the client's where the guest is likely to be the client. */
+export function servicePort(local: number, remote: number): number {
+  return local >= EPHEMERAL_PORT_MIN && remote < EPHEMERAL_PORT_MIN ? remote : local;
+}
+
 /** Changes the VM's port in a key; the client's stays. */
 export function setLocalPort(key: Int32Array, port: number): void {
   key[PORTS_WORD] = (port << 16) | remotePort(key);
@@ -131,15 +139,32 @@ export function describeFlowKey(key: ArrayLike<number>): string {
   const protocol = key[KIND_WORD] & 0xff;
   const vlan = key[VLAN_WORD] === 0 ? '' : ` vlan ${describeVlan(key[VLAN_WORD])}`;
   if (version === 0) return `${describeEthernet(key)}${vlan}`;
-  const ports =
-    kind === PACKET.tcp ||
-    kind === PACKET.udp ||
-    protocol === IP_PROTOCOL.sctp ||
-    protocol === IP_PROTOCOL.dccp;
+  const ports = hasPorts(kind, protocol);
   const local = describeAddress(key, LOCAL_WORD, version, ports ? localPort(key) : null);
   const remote = describeAddress(key, REMOTE_WORD, version, ports ? remotePort(key) : null);
   const fragment = (key[KIND_WORD] & FRAGMENT_BIT) === 0 ? '' : ' fragment';
   return `${describeProtocol(kind, protocol)}${fragment} ${local} <-> ${remote}${vlan}`;
+}
+
+/** Returns what many flows have in common: "tcp 80", or "tcp to 5432" where the guest is the client; else the protocol. */
+export function describeService(key: ArrayLike<number>): string {
+  const kind = key[KIND_WORD] >>> 24;
+  if (((key[KIND_WORD] >>> 16) & 0xff) === 0)
+    return `ethertype 0x${(key[LOCAL_WORD] >>> 0).toString(16).padStart(4, '0')}`;
+  const protocol = key[KIND_WORD] & 0xff;
+  const name = describeProtocol(kind, protocol);
+  if (!hasPorts(kind, protocol) || (key[KIND_WORD] & FRAGMENT_BIT) !== 0) return name;
+  const port = servicePort(localPort(key), remotePort(key));
+  return port === localPort(key) ? `${name} ${port}` : `${name} to ${port}`;
+}
+
+function hasPorts(kind: number, protocol: number): boolean {
+  return (
+    kind === PACKET.tcp ||
+    kind === PACKET.udp ||
+    protocol === IP_PROTOCOL.sctp ||
+    protocol === IP_PROTOCOL.dccp
+  );
 }
 
 function describeEthernet(key: ArrayLike<number>): string {

@@ -1,12 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  excerptOf,
-  type FrameBytes,
-  firstPayloadDifference,
-  firstStreamDifference,
-  flagsOf,
-} from '../../src/diff/explain.ts';
+import { excerptOf, firstPayloadDifference, firstStreamDifference, flagsOf } from '../../src/diff/explain.ts';
+import type { FrameBytes } from '../../src/divergence/difference.ts';
 import { ACK, FIN, placed, RST, SYN, tcpFrame, udpFrame } from '../frames.ts';
 
 const segment = (seq: number, text: string): FrameBytes =>

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { describeFlowKey, FLOW_KEY_WORDS, writeInputKey, writeOutputKey } from '../../src/flow/key.ts';
+import {
+  describeFlowKey,
+  describeService,
+  FLOW_KEY_WORDS,
+  servicePort,
+  writeInputKey,
+  writeOutputKey,
+} from '../../src/flow/key.ts';
 import { PACKET, PacketView, parsePacket } from '../../src/wire/packet.ts';
 import {
   type Addresses,
@@ -253,5 +260,26 @@ test('a description names each VLAN tag, the outer one first', () => {
   assert.equal(
     text(tcpFrame({ tags: [{ id: 100, type: 0x88a8 }, { id: 4000 }] })),
     'tcp 10.0.2.15:80 <-> 10.0.2.2:40000 vlan 100.4000',
+  );
+});
+
+test('a service is what many flows have in common', () => {
+  const text = (frame: Buffer) => describeService(fromClient(frame));
+  assert.equal(text(tcpFrame({ sourcePort: 40112 })), 'tcp 80');
+  assert.equal(text(tcpFrame({ sourcePort: 5432, destinationPort: 40112 })), 'tcp to 5432');
+  assert.equal(text(udpFrame({ version: 6 })), 'udp 53');
+  assert.equal(text(icmpFrame({ type: 8 })), 'icmp');
+  assert.equal(text(ethernet(0x0800, ipv4({ protocol: 47 }, Buffer.alloc(0)))), 'ip-protocol 47');
+  assert.equal(
+    text(ethernet(0x0800, ipv4({ protocol: 17, moreFragments: true }, Buffer.alloc(8)))),
+    'ip-protocol 17',
+  );
+  assert.equal(text(arpFrame()), 'ethertype 0x0806');
+});
+
+test('the port of a service: of the VM, unless only the client has a low one', () => {
+  assert.deepEqual(
+    [servicePort(80, 40_000), servicePort(8443, 1024), servicePort(40_000, 443), servicePort(50_000, 60_000)],
+    [80, 8443, 443, 50_000],
   );
 });

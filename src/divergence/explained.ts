@@ -1,0 +1,11 @@
+/** The classes of divergences: what makes two sound VMs differ. docs/divergences.md explains each, and what to do about it. */
+
+/**
+ * order: the VMs did the same work in another order. clock: their clocks showed another time. random: they drew other random
+ * numbers. length: one has another number of bytes. flags: TCP flags or options. unknown: none of these was recognised.
+ */
+export const DIVERGENCE_CLASSES = ['order', 'clock', 'random', 'length', 'flags', 'unknown'] as const;
+export type DivergenceClass = (typeof DIVERGENCE_CLASSES)[number];
+
+/** `why`: what was recognised, in our words only: no byte of a VM is in it. */
+export type Explained = { class: DivergenceClass; why: string };

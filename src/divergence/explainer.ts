@@ -1,0 +1,154 @@
+/**
+ * Explains divergences where the frames lie: parses both frames, finds the first byte that differs, and hands it to `explain` with
+ * what else is held of the same service.
+ *
+ * It runs once per divergence, which costs a checkpoint, never per frame.
+ *
+ * Limits: `OTHERS_MAX` held frames of each VM are looked at, the newest; the piece that was exchanged came shortly before or after.
+ * `EXPLAINED_MAX` divergences of an epoch are explained, since one epoch may see as many as there are flows: 128 of them, with 256
+ * frames each, take some milliseconds, as long as the checkpoint that follows. The others are of class unknown.
+ */
+
+import { parseFrame } from '../compare/frame-parser.ts';
+import { type ArrivalList, type HeldFrames, LENGTH, NO_FRAME } from '../compare/held-frames.ts';
+import type { DivergenceReason } from '../compare/verdict.ts';
+import { ofOneFlow, servicePort } from '../flow/key.ts';
+import { seqDiff } from '../flow/sequence.ts';
+import type { Framing } from '../frames/frame-reader.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import type { FrameId, Seq } from '../units.ts';
+import { PACKET, PacketView } from '../wire/packet.ts';
+import { type FrameBytes, payloadDifference, streamDifference } from './difference.ts';
+import { type Bytes, explain } from './explain.ts';
+import type { Explained } from './explained.ts';
+import type { Other } from './order.ts';
+
+const OTHERS_MAX = 128;
+const EXPLAINED_MAX = 128;
+const TOO_MANY: Explained = {
+  class: 'unknown',
+  why: `one of more than ${EXPLAINED_MAX} flows that diverged at once`,
+};
+
+/** A frame that a VM has sent and that has no counterpart. */
+export type SentFrame = { side: Other['side']; frame: FrameBytes };
+
+/** Explains the divergences of a comparator. */
+export class Explainer {
+  private readonly held: { frames: HeldFrames; primary: ArrivalList; secondary: ArrivalList };
+  private readonly slabs: SlabPool;
+  private readonly frames: FrameExplainer;
+  private explained = 0;
+
+  constructor(held: Explainer['held'], slabs: SlabPool, framing: Framing) {
+    this.held = held;
+    this.slabs = slabs;
+    this.frames = new FrameExplainer(framing);
+  }
+
+  /** Explains what the comparator's sink was notified of, with the same arguments. */
+  explain(reason: DivergenceReason, primary: FrameId, secondary: FrameId): Explained {
+    if (this.explained === EXPLAINED_MAX) return TOO_MANY;
+    this.explained++;
+    if (secondary === NO_FRAME) return explain(reason, null);
+    const others = this.othersThan(primary, secondary);
+    return this.frames.explain(reason, this.placeOf(primary), this.placeOf(secondary), others);
+  }
+
+  /** A commit has released everything. */
+  forget(): void {
+    this.explained = 0;
+  }
+
+  private *othersThan(primary: FrameId, secondary: FrameId): Generator<SentFrame> {
+    const { frames } = this.held;
+    for (const side of ['primary', 'secondary'] as const) {
+      let id = this.held[side].newest;
+      for (let looked = 0; looked < OTHERS_MAX && id !== NO_FRAME; looked++) {
+        if (id !== primary && id !== secondary) yield { side, frame: this.placeOf(id) };
+        id = frames.olderThan(id);
+      }
+    }
+  }
+
+  private placeOf(id: FrameId): FrameBytes {
+    const { frames } = this.held;
+    const bytes = this.slabs.buffer(frames.slabOf(id));
+    return { bytes, at: frames.offsetOf(id), length: frames.words[id + LENGTH] };
+  }
+}
+
+/** Explains how two frames differ. */
+export class FrameExplainer {
+  private readonly framing: Framing;
+  private readonly mine = new PacketView();
+  private readonly theirs = new PacketView();
+  private readonly view = new PacketView();
+
+  constructor(framing: Framing) {
+    this.framing = framing;
+  }
+
+  explain(
+    reason: DivergenceReason,
+    primary: FrameBytes,
+    secondary: FrameBytes,
+    others: Iterable<SentFrame>,
+  ): Explained {
+    return explain(reason, this.bytesOf(primary, secondary, others));
+  }
+
+  private bytesOf(primary: FrameBytes, secondary: FrameBytes, others: Iterable<SentFrame>): Bytes | null {
+    const { mine, theirs } = this;
+    const kind = this.parse(primary, mine);
+    if (kind === PACKET.malformed || this.parse(secondary, theirs) !== kind) return null;
+    const parsed = { bytes: primary.bytes, view: mine };
+    const otherParsed = { bytes: secondary.bytes, view: theirs };
+    const isTcp = kind === PACKET.tcp;
+    const found = isTcp ? streamDifference(parsed, otherParsed) : payloadDifference(parsed, otherParsed);
+    if (found === null) return null;
+    const { primaryOffset, secondaryOffset } = found;
+    if (primaryOffset === mine.payloadBytes && secondaryOffset === theirs.payloadBytes) return null;
+    const ends = {
+      primary: mine.payloadBytes - primaryOffset,
+      secondary: theirs.payloadBytes - secondaryOffset,
+    };
+    const place = (mine.seq + primaryOffset) | 0;
+    const frames: Other[] = [];
+    for (const { side, frame } of others) {
+      const other = this.otherOf(side, frame, primary.bytes);
+      if (other === null) continue;
+      frames.push(other);
+      if (isTcp && other.flow === 'same')
+        ends[side] = Math.max(
+          ends[side],
+          seqDiff((this.view.seq + this.view.payloadBytes) as Seq, place as Seq),
+        );
+    }
+    return {
+      primary: sentOf(primary.bytes, mine, primaryOffset),
+      secondary: sentOf(secondary.bytes, theirs, secondaryOffset),
+      servicePort: servicePort(mine.sourcePort, mine.destinationPort),
+      others: frames,
+      queued: isTcp ? ends : null,
+    };
+  }
+
+  /** Returns a frame of the same service, which is then in the view, or null. */
+  private otherOf(side: Other['side'], frame: FrameBytes, bytes: Uint8Array): Other | null {
+    const { mine, view } = this;
+    if (this.parse(frame, view) !== mine.kind || view.protocol !== mine.protocol) return null;
+    const port = servicePort(view.sourcePort, view.destinationPort);
+    if (view.payloadBytes === 0 || port !== servicePort(mine.sourcePort, mine.destinationPort)) return null;
+    const flow = ofOneFlow(frame.bytes, view, bytes, mine) ? 'same' : 'other';
+    return { side, flow, bytes: frame.bytes, from: view.payload, to: view.payload + view.payloadBytes };
+  }
+
+  private parse({ bytes, at, length }: FrameBytes, view: PacketView): PacketView['kind'] {
+    return parseFrame(bytes, at, length, this.framing, view);
+  }
+}
+
+function sentOf(bytes: Uint8Array, { payload, payloadBytes }: PacketView, offset: number): Bytes['primary'] {
+  return { bytes, from: payload, at: payload + offset, to: payload + payloadBytes };
+}
