@@ -8,7 +8,7 @@
  * client wait, so it waits longest.
  */
 import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
-import type { DivergenceReason } from '../compare/verdict.ts';
+import type { Divergence } from '../divergence/explained.ts';
 import { invariant } from '../error.ts';
 import type { Instant } from '../units.ts';
 import type { CheckpointReason } from './report.ts';
@@ -33,7 +33,7 @@ export class CheckpointPolicy {
   private readonly limits: PolicyLimits;
   private costMs: number;
   private lastMs = 0;
-  private divergence: DivergenceReason | null = null;
+  private first: Divergence | null = null;
 
   constructor(limits: PolicyLimits) {
     this.limits = limits;
@@ -47,21 +47,26 @@ export class CheckpointPolicy {
     return { dataMs, ackMs, owedMs: OWED_WAIT_MS, secondaryMs: SECONDARY_WAIT_MS };
   }
 
-  diverged(reason: DivergenceReason): void {
-    this.divergence ??= reason;
+  diverged(divergence: Divergence): void {
+    this.first ??= divergence;
+  }
+
+  /** The first divergence since the last commit, or null. */
+  get divergence(): Divergence | null {
+    return this.first;
   }
 
   /** A checkpoint committed at `nowMs` and took `totalMs`. */
   committed(nowMs: Instant, totalMs: number): void {
     invariant(totalMs >= 0, `a checkpoint took ${totalMs} ms`);
     this.lastMs = nowMs;
-    this.divergence = null;
+    this.first = null;
     this.costMs += (totalMs - this.costMs) * SMOOTHING;
   }
 
   /** Why a checkpoint is due now, or null. */
   due(nowMs: Instant, overdue: Overdue, pressure: Pressure): CheckpointReason | null {
-    if (this.divergence !== null) return this.divergence;
+    if (this.first !== null) return this.first.reason;
     if (pressure !== null) return pressure;
     if (overdue !== null) return overdue;
     return nowMs - this.lastMs >= this.limits.intervalMsMax ? 'interval' : null;

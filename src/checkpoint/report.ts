@@ -1,4 +1,5 @@
 /** The reasons for checkpoints, and the reports of each one and of a first copy, as events, status and metrics show them. */
+import type { DivergenceClass } from '../divergence/explained.ts';
 
 export const CHECKPOINT_REASONS = [
   'initial',
@@ -19,10 +20,19 @@ export const CHECKPOINT_REASONS = [
 ] as const;
 export type CheckpointReason = (typeof CHECKPOINT_REASONS)[number];
 
-/** One committed checkpoint; times in milliseconds, `atMs` is Unix time. */
-export type CheckpointReport = {
-  epoch: number;
+/** What a checkpoint is taken for. One flow is the reason of `diverged-...`, the first of its epoch, and of `wait-...`. */
+export type CheckpointCause = {
   reason: CheckpointReason;
+  /** of a divergence */
+  class?: DivergenceClass;
+  /** absent where no one flow is the reason, or it is not known */
+  flow?: string;
+  service?: string;
+};
+
+/** One committed checkpoint; times in milliseconds, `atMs` is Unix time. */
+export type CheckpointReport = CheckpointCause & {
+  epoch: number;
   /** from the decision until the gate was open again */
   totalMs: number;
   /** from the closed gate until both VMs had read their input */

@@ -44,6 +44,7 @@ function summary(report: DiffReport): string[] {
         ? '0'
         : `${formatCount(diverged)} in ${count(compared.flowsDiverged, 'flow')}: ${reasons(compared.divergences)}`,
     ],
+    ...(diverged === 0 ? [] : [['classes', reasons(compared.divergencesByClass)] satisfies [string, string]]),
     ['checkpoints', checkpointsText(report)],
     [
       'waits',
@@ -123,7 +124,8 @@ function findingText(found: Finding, number: number): string[] {
 }
 
 /** Returns what the reason's name does not say, or null. */
-function whyText({ reason, cameAfterMs }: Finding): string | null {
+function whyText({ reason, class: one, why, cameAfterMs }: Finding): string | null {
+  if (one !== null) return `${one}: ${why}`;
   switch (reason) {
     case 'wait-primary':
       return cameAfterMs === null

@@ -56,7 +56,7 @@ function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {
       pauseMs.p50 === null ? null : `pause ${formatMs(pauseMs.p50)} median`,
       pauseMs.p99 === null ? null : `${formatMs(pauseMs.p99)} p99`,
     ],
-    ...reasonLines(status).map((line): Row => ['', line]),
+    ...countLines(status.checkpoints.byReason).map((line): Row => ['', line]),
   ];
   if (last !== null) {
     const when = `${ago(last.atMs, nowMs)} for ${last.reason}`;
@@ -121,7 +121,9 @@ function outputRows({ held, flows, divergences }: NodeStatus, nowMs: Instant): R
     ],
     ['divergences', formatCount(count), last === null ? null : `last ${ago(last.atMs, nowMs)}`],
   ];
-  if (last !== null) rows.push(['', last.flow], ['', last.reason]);
+  if (last === null) return rows;
+  rows.push(...countLines(divergences.byClass).map((line): Row => ['', line]));
+  rows.push(['', last.flow], ['', last.reason, `${last.class}: ${last.why}`]);
   return rows;
 }
 
@@ -163,12 +165,12 @@ const PHASE_TEXTS: Record<NodeStatus['phase'], string> = {
   stopped: 'stopped',
 };
 
-/** Returns "initial 1, interval 30, ..." in as many lines as needed. */
-function reasonLines({ checkpoints }: NodeStatus): string[] {
+/** Returns "initial 1, interval 30, ..." in as many lines as needed, without what was counted never. */
+function countLines(counts: Readonly<Record<string, number>>): string[] {
   const lines: string[] = [];
-  const counts = Object.entries(checkpoints.byReason).toSorted(([, a], [, b]) => b - a);
-  for (const [reason, count] of counts) {
-    const item = `${reason} ${formatCount(count)}`;
+  for (const [name, count] of Object.entries(counts).toSorted(([, a], [, b]) => b - a)) {
+    if (count === 0) continue;
+    const item = `${name} ${formatCount(count)}`;
     const last = lines.at(-1);
     if (last !== undefined && last.length + item.length + 2 <= WIDTH - LABEL_WIDTH - 1)
       lines[lines.length - 1] = `${last}, ${item}`;

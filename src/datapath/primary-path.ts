@@ -33,9 +33,10 @@ import {
   type WaitLimits,
 } from '../compare/comparator.ts';
 import type { Lesson } from '../compare/lesson.ts';
-import type { DivergenceReason, ReleaseCause } from '../compare/verdict.ts';
+import type { ReleaseCause } from '../compare/verdict.ts';
+import type { Divergence } from '../divergence/explained.ts';
+import { Explainer } from '../divergence/explainer.ts';
 import { invariant } from '../error.ts';
-import { describeFlowKey } from '../flow/key.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -48,13 +49,14 @@ import type { LinkWriter } from '../link/link-channel.ts';
 import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant, SlabId } from '../units.ts';
+import { DivergedFrames } from './diverged-frames.ts';
 import { InputFilter } from './input-filter.ts';
 import { SvmLag } from './svm-lag.ts';
 import { TAP, type Tap } from './tap.ts';
 
 export type PrimaryPathEvents = {
   /** A flow differs: only a checkpoint heals it. */
-  diverged(flow: string, reason: DivergenceReason): void;
+  diverged(divergence: Divergence): void;
 };
 
 /** Released frames by why they left. `promotion`: what the VM had sent before this node was promoted. */
@@ -87,6 +89,9 @@ export class PrimaryPath {
   private readonly clock: Clock;
   private readonly batchClock: BatchClock;
   private readonly events: PrimaryPathEvents;
+  private readonly explainer: Explainer;
+  /** while a capture runs: the held frames that differ */
+  private readonly differing = new DivergedFrames();
   private readonly filter: InputFilter;
   private readonly gated: RunQueue;
   /** SVM output of the next epoch that arrived before this node has committed; the tag is its index */
@@ -132,10 +137,17 @@ export class PrimaryPath {
       absorb: () => {},
       teach: (lesson, slab, at, length) => this.teach(lesson, slab, at, length),
       confirm: (index) => this.secondary?.pushConfirm(this.epoch, index),
-      diverged: (key, reason) => this.events.diverged(describeFlowKey(key), reason),
+      diverged: (key, reason, primary, secondary) => {
+        const divergence = this.explainer.explain(key, reason, primary, secondary);
+        const { frames } = this.comparator;
+        if (this.tap !== null)
+          this.differing.add(frames.slabOf(primary), frames.offsetOf(primary), divergence);
+        this.events.diverged(divergence);
+      },
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
     this.comparator.taught = true;
+    this.explainer = new Explainer(this.comparator, options.slabs, 'plain');
     this.lag = new SvmLag(this.comparator);
     this.uplinkSeat = this.uplink.seat({
       handler: {
@@ -248,6 +260,7 @@ export class PrimaryPath {
     this.reading = 'limited';
     this.secondary = link;
     const released = this.comparator.commit();
+    this.forgetDivergences();
     this.lag.forget();
     link.dropConfirms();
     this.currentEpoch++;
@@ -267,6 +280,7 @@ export class PrimaryPath {
     this.secondary = null;
     this.early.clear();
     const released = wasProtected ? this.comparator.commit() : 0;
+    this.forgetDivergences();
     this.lag.forget();
     this.reading = 'limited';
     this.openGate();
@@ -414,7 +428,10 @@ export class PrimaryPath {
     const bytes = this.slabs.buffer(slab);
     this.offsets.output(bytes, at, length);
     this.countReleased(length);
-    if (this.tap !== null) this.tap(TAP.released, bytes, at, length, cause);
+    if (this.tap !== null) {
+      const comment = cause === 'commit' ? this.differing.commentOf(slab, at) : cause;
+      this.tap(TAP.released, bytes, at, length, comment);
+    }
     this.uplink.out.push(slab, at, length);
   }
 
@@ -423,6 +440,11 @@ export class PrimaryPath {
     const link = this.secondary;
     if (this.offsets.size === 0) link?.pushTeach(this.epoch, lesson, slab, at, length);
     else link?.sendTeach(this.epoch, lesson, this.slabs.buffer(slab).subarray(at, at + length));
+  }
+
+  private forgetDivergences(): void {
+    this.explainer.forget();
+    this.differing.clear();
   }
 
   private countReleased(length: number): void {

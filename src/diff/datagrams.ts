@@ -59,7 +59,7 @@ export class Datagrams {
   private readonly host: DatagramHost;
   private readonly knownFromMs: number;
   /** PVM datagrams that left without a counterpart, oldest first. */
-  private readonly unmatched = new Set<StoredFrame>();
+  readonly unmatched = new Set<StoredFrame>();
 
   constructor(options: {
     /** Has the frame that a method is about, where none is given. */
@@ -169,7 +169,7 @@ export class Datagrams {
   left(frame: StoredFrame): void {
     const { flow, hash, sinceMs } = frame;
     flow.awaitedFromSecondary.add(hash, sinceMs);
-    const kept: StoredFrame = { ...frame, bytes: this.found.isFull ? null : this.store.copyOf(frame) };
+    const kept: StoredFrame = { ...frame, bytes: this.store.copyOf(frame) };
     flow.unmatched.push(kept);
     this.unmatched.add(kept);
     if (this.unmatched.size <= UNMATCHED_MAX) return;

@@ -1,5 +1,6 @@
 /** The findings of a replay: describes divergences, waits and gaps, with the bytes around them, up to `findingsMax`. */
 import type { Difference } from '../divergence/difference.ts';
+import type { Explained } from '../divergence/explained.ts';
 import { seqAtOrBefore, seqBefore, seqDiff } from '../flow/sequence.ts';
 import { TCP_ACK, TCP_SYN } from '../wire/tcp.ts';
 import { excerptOf, firstPayloadDifference, firstStreamDifference, flagsOf } from './explain.ts';
@@ -8,6 +9,9 @@ import type { FrameStore } from './frame-store.ts';
 import type { InOne } from './gaps.ts';
 import type { Finding, FoundFrame, GapReport } from './report.ts';
 import { toMicros } from './wait-histogram.ts';
+
+/** How two frames differ, as a finding shows it. */
+export type Differing = Explained & { reason: string };
 
 /** An SVM frame that a PVM frame differs from, and where in both payloads. */
 type Counterpart = Difference & { frame: StoredFrame };
@@ -40,10 +44,17 @@ export class Findings {
   }
 
   /** A PVM frame differs. `other`: the SVM frame that it was compared with, or null if it was with none. */
-  diverged(reason: string, primary: StoredFrame, other: StoredFrame | null): void {
+  diverged(differing: Differing, primary: StoredFrame, other: StoredFrame | null): void {
     const shown = other ?? nearest(primary);
     const counterpart = shown === undefined ? null : this.differenceOf(primary, shown);
-    this.add(reason, primary.flow, primary, counterpart?.frame ?? null, counterpart);
+    const finding = this.add(
+      differing.reason,
+      primary.flow,
+      primary,
+      counterpart?.frame ?? null,
+      counterpart,
+    );
+    classify(finding, differing);
   }
 
   /** A PVM frame waited too long. */
@@ -64,15 +75,16 @@ export class Findings {
   }
 
   /** A PVM datagram that waited too long differs from one of the SVM: its finding, if it has one, becomes that of a divergence. */
-  differed(reason: string, primary: StoredFrame, other: StoredFrame): void {
+  differed(differing: Differing, primary: StoredFrame, other: StoredFrame): void {
     const { finding, flow } = primary;
     if (!primary.blamed) {
-      this.diverged(reason, primary, other);
+      this.diverged(differing, primary, other);
       return;
     }
     if (finding === null) return;
     const { primaryOffset, secondaryOffset } = this.differenceOf(primary, other);
-    finding.reason = reason;
+    finding.reason = differing.reason;
+    classify(finding, differing);
     finding.primary = this.describe(primary, primaryOffset);
     finding.secondary = this.describe(other, secondaryOffset);
     flow.forgetLate(finding);
@@ -112,13 +124,14 @@ export class Findings {
 
   /** A segment differs in bytes that came behind a gap. */
   differedInGap(
+    differing: Differing,
     primary: StoredFrame,
     secondary: StoredFrame,
     primaryOffset: number,
     secondaryOffset: number,
   ): void {
     const counterpart = { primaryOffset, secondaryOffset };
-    this.add('diverged-bytes', primary.flow, primary, secondary, counterpart);
+    classify(this.add(differing.reason, primary.flow, primary, secondary, counterpart), differing);
   }
 
   /** Too much is held: a checkpoint is due, whatever the VMs send. */
@@ -200,6 +213,8 @@ export class Findings {
     const shown = (primary ?? secondary) as StoredFrame;
     const finding: Finding = {
       reason,
+      class: null,
+      why: null,
       flow: flow.name,
       timeMs: toMicros(shown.sentMs - this.startMs),
       earlierInFlow,
@@ -224,6 +239,12 @@ export class Findings {
       hex,
     };
   }
+}
+
+function classify(finding: Finding | null, { class: one, why }: Explained): void {
+  if (finding === null) return;
+  finding.class = one;
+  finding.why = why;
 }
 
 const NOWHERE: Difference = { primaryOffset: 0, secondaryOffset: 0 };

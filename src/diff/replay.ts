@@ -18,7 +18,6 @@
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { COMPARE_AS, compareAs } from '../compare/classes.ts';
 import { Comparator, type Overdue } from '../compare/comparator.ts';
-import { AT, INDEX, NO_FRAME, SLAB } from '../compare/held-frames.ts';
 import { LESSON } from '../compare/lesson.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import type { FrameBytes } from '../divergence/difference.ts';
@@ -36,6 +35,7 @@ import { FrameStore } from './frame-store.ts';
 import { Placement } from './placement.ts';
 import { PLAYED_WAITS, PlayedCheckpoints } from './played-checkpoints.ts';
 import { PlayedClock } from './played-clock.ts';
+import { PlayedDivergences } from './played-divergences.ts';
 import { Reassembly } from './reassembly.ts';
 import { isBeyondIp, parseRecorded, payloadHash, type RecordedFrame } from './recorded-frame.ts';
 import type { ReplayCounts, Side, SideCounts } from './report.ts';
@@ -69,8 +69,8 @@ export class Replay {
   private instead: StoredFrame | undefined;
   /** Held frames leave because their flow cannot be compared. */
   private abandoning = false;
-  private readonly counts = { matched: 0, harmless: 0, releasedByCheckpoint: 0, inGaps: 0, flowsDiverged: 0 };
-  private readonly divergences: Record<string, number> = {};
+  private readonly counts = { matched: 0, harmless: 0, releasedByCheckpoint: 0, inGaps: 0 };
+  private readonly divergences: PlayedDivergences;
 
   constructor(options: {
     /** The secondary's recording is in its VM's own numbers. */
@@ -100,13 +100,14 @@ export class Replay {
         teach: (lesson, slab, at, length) =>
           this.translator.teach(lesson, 'current', slabs.buffer(slab), at, length),
         confirm: (index) => this.onConfirm(index),
-        diverged: (_key, reason, primary, secondary) => this.onDiverged(reason, primary, secondary),
+        diverged: (key, reason, primary, secondary) => this.onDiverged(key, reason, primary, secondary),
       },
       hashSeed,
       'plain',
       limits,
     );
     const { comparator, policy, found } = this;
+    this.divergences = new PlayedDivergences(comparator, store, found);
     this.clock = new PlayedClock(comparator, policy, {
       onOverdue: (overdue) => this.onOverdue(overdue),
       deadlineMs: () =>
@@ -168,8 +169,7 @@ export class Replay {
           return excused > 0;
         },
         differ: (primary, secondary, primaryOffset, secondaryOffset) => {
-          this.countDivergence('diverged-bytes', primary.flow);
-          found.differedInGap(primary, secondary, primaryOffset, secondaryOffset);
+          this.divergences.inGap(primary, secondary, primaryOffset, secondaryOffset);
           this.checkpoints.take('diverged-bytes', clock.nowMs, undefined);
         },
         close: (gap, only) => found.gap(gap, only),
@@ -274,12 +274,13 @@ export class Replay {
       harmless: counts.harmless,
       releasedByCheckpoint: counts.releasedByCheckpoint,
       secondaryUnmatched: checkpoints.unmatched + datagrams.counts.unmatched,
-      flowsDiverged: counts.flowsDiverged,
+      flowsDiverged: this.divergences.flowsDiverged,
       heldAtEnd: store.held.size,
       inGaps: counts.inGaps,
       duplicates: datagrams.counts.duplicates,
       nearBeginning: datagrams.counts.nearBeginning,
-      divergences: this.divergences,
+      divergences: this.divergences.byReason,
+      divergencesByClass: this.divergences.byClass,
       checkpoints: checkpoints.byReason,
       waits: waits.summary(),
     };
@@ -427,27 +428,16 @@ export class Replay {
     if (frame !== undefined) this.store.forget(frame);
   }
 
-  private onDiverged(reason: DivergenceReason, primary: FrameId, secondary: FrameId): void {
-    const { words } = this.comparator.frames;
-    const frame = this.store.heldAt(words[primary + SLAB] as SlabId, words[primary + AT]);
-    const other = secondary === NO_FRAME ? undefined : this.store.retained.get(words[secondary + INDEX]);
-    this.policy.diverged(reason);
-    this.countDivergence(reason, frame.flow);
+  private onDiverged(key: Int32Array, reason: DivergenceReason, primary: FrameId, secondary: FrameId): void {
+    const { divergence, frame, other } = this.divergences.compared(key, reason, primary, secondary);
+    this.policy.diverged(divergence);
     this.instead = frame.flow.tcp ? undefined : other;
-    this.found.diverged(reason, frame, other ?? null);
   }
 
   private onDatagramsDiffer(primary: StoredFrame, secondary: StoredFrame): void {
-    const reason = primary.payloadBytes === secondary.payloadBytes ? 'diverged-bytes' : 'diverged-length';
-    this.countDivergence(reason, primary.flow);
+    const reason = this.divergences.datagrams(primary, secondary, this.datagrams);
     // Its checkpoint was taken when the PVM's datagram had waited for too long.
     if (primary.blamed) this.checkpoints.rename('wait-primary', reason);
-    this.found.differed(reason, primary, secondary);
-  }
-
-  private countDivergence(reason: DivergenceReason, flow: FlowRecord): void {
-    this.divergences[reason] = (this.divergences[reason] ?? 0) + 1;
-    if (flow.divergences++ === 0) this.counts.flowsDiverged++;
   }
 
   /** A frame may have made a checkpoint due. */
@@ -460,6 +450,7 @@ export class Replay {
       if (reason.startsWith('limit-')) this.found.pressed(reason, first(store.held), first(store.retained));
       this.checkpoints.take(reason, nowMs, this.instead);
       this.instead = undefined;
+      this.divergences.forget();
     }
     if (store.isFull) this.checkpoints.giveUpOldest(nowMs);
   }

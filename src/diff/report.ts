@@ -1,5 +1,7 @@
 /** The JSON of `colo diff`, which docs/diff.md explains. Names that end in Ms are milliseconds. */
 
+import type { DivergenceClass } from '../divergence/explained.ts';
+
 /** Of the two VMs, or of their recordings. */
 export type Side = 'primary' | 'secondary';
 
@@ -17,6 +19,9 @@ export type FoundFrame = {
 
 export type Finding = {
   reason: string;
+  /** Of a divergence: what the VMs differ in (docs/divergences.md), and what was recognised. */
+  class: DivergenceClass | null;
+  why: string | null;
   flow: string;
   /** Since the first frame of the primary's file. */
   timeMs: number;
@@ -78,6 +83,7 @@ export type ReplayCounts = {
   secondaryUnmatched: number;
   /** By reason; `flowsDiverged` is the number of their flows. */
   divergences: Record<string, number>;
+  divergencesByClass: Record<string, number>;
   flowsDiverged: number;
   checkpoints: Record<string, number>;
   waits: { p50Ms: number; p99Ms: number; maxMs: number };

@@ -27,7 +27,7 @@ export type Bytes = {
   secondary: Sent;
   /** The VM's port where it serves, the client's where the guest is the client; 0 without ports. */
   servicePort: number;
-  /** Held payloads of the same service, the frames that differ left out. */
+  /** Held payloads of the same service. */
   others: Iterable<Other>;
   /** TCP: the held bytes of the flow from the difference on, of each VM; null for other protocols. */
   queued: { primary: number; secondary: number } | null;

@@ -1,4 +1,5 @@
 /** The classes of divergences: what makes two sound VMs differ. docs/divergences.md explains each, and what to do about it. */
+import type { DivergenceReason } from '../compare/verdict.ts';
 
 /**
  * order: the VMs did the same work in another order. clock: their clocks showed another time. random: they drew other random
@@ -9,3 +10,6 @@ export type DivergenceClass = (typeof DIVERGENCE_CLASSES)[number];
 
 /** `why`: what was recognised, in our words only: no byte of a VM is in it. */
 export type Explained = { class: DivergenceClass; why: string };
+
+/** A divergence of one flow. `service`: what the flow has in common with others, as in "tcp 80". */
+export type Divergence = Explained & { reason: DivergenceReason; flow: string; service: string };

@@ -12,7 +12,7 @@
 import { parseFrame } from '../compare/frame-parser.ts';
 import { type ArrivalList, type HeldFrames, LENGTH, NO_FRAME } from '../compare/held-frames.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
-import { ofOneFlow, servicePort } from '../flow/key.ts';
+import { describeFlowKey, describeService, ofOneFlow, servicePort } from '../flow/key.ts';
 import { seqDiff } from '../flow/sequence.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -20,7 +20,7 @@ import type { FrameId, Seq } from '../units.ts';
 import { PACKET, PacketView } from '../wire/packet.ts';
 import { type FrameBytes, payloadDifference, streamDifference } from './difference.ts';
 import { type Bytes, explain } from './explain.ts';
-import type { Explained } from './explained.ts';
+import type { Divergence, Explained } from './explained.ts';
 import type { Other } from './order.ts';
 
 const OTHERS_MAX = 128;
@@ -47,12 +47,9 @@ export class Explainer {
   }
 
   /** Explains what the comparator's sink was notified of, with the same arguments. */
-  explain(reason: DivergenceReason, primary: FrameId, secondary: FrameId): Explained {
-    if (this.explained === EXPLAINED_MAX) return TOO_MANY;
-    this.explained++;
-    if (secondary === NO_FRAME) return explain(reason, null);
-    const others = this.othersThan(primary, secondary);
-    return this.frames.explain(reason, this.placeOf(primary), this.placeOf(secondary), others);
+  explain(key: Int32Array, reason: DivergenceReason, primary: FrameId, secondary: FrameId): Divergence {
+    const flow = describeFlowKey(key);
+    return { reason, flow, service: describeService(key), ...this.classOf(reason, primary, secondary) };
   }
 
   /** A commit has released everything. */
@@ -60,12 +57,20 @@ export class Explainer {
     this.explained = 0;
   }
 
-  private *othersThan(primary: FrameId, secondary: FrameId): Generator<SentFrame> {
+  private classOf(reason: DivergenceReason, primary: FrameId, secondary: FrameId): Explained {
+    if (this.explained === EXPLAINED_MAX) return TOO_MANY;
+    this.explained++;
+    if (secondary === NO_FRAME) return explain(reason, null);
+    return this.frames.explain(reason, this.placeOf(primary), this.placeOf(secondary), this.newest());
+  }
+
+  /** The two frames that differ are among them: neither has what the other one has. */
+  private *newest(): Generator<SentFrame> {
     const { frames } = this.held;
     for (const side of ['primary', 'secondary'] as const) {
       let id = this.held[side].newest;
       for (let looked = 0; looked < OTHERS_MAX && id !== NO_FRAME; looked++) {
-        if (id !== primary && id !== secondary) yield { side, frame: this.placeOf(id) };
+        yield { side, frame: this.placeOf(id) };
         id = frames.olderThan(id);
       }
     }
@@ -139,7 +144,7 @@ export class FrameExplainer {
     const { mine, view } = this;
     if (this.parse(frame, view) !== mine.kind || view.protocol !== mine.protocol) return null;
     const port = servicePort(view.sourcePort, view.destinationPort);
-    if (view.payloadBytes === 0 || port !== servicePort(mine.sourcePort, mine.destinationPort)) return null;
+    if (port !== servicePort(mine.sourcePort, mine.destinationPort)) return null;
     const flow = ofOneFlow(frame.bytes, view, bytes, mine) ? 'same' : 'other';
     return { side, flow, bytes: frame.bytes, from: view.payload, to: view.payload + view.payloadBytes };
   }

@@ -51,8 +51,9 @@
 import { Comparator, type Overdue, type Pressure, type WaitLimits } from '../compare/comparator.ts';
 import { Turn } from '../compare/turn.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
+import type { Divergence } from '../divergence/explained.ts';
+import { Explainer } from '../divergence/explainer.ts';
 import { invariant } from '../error.ts';
-import { describeFlowKey } from '../flow/key.ts';
 import type { FrameHandler, Framing } from '../frames/frame-reader.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import { SlabPool, type SlabUser } from '../frames/slabs.ts';
@@ -60,13 +61,13 @@ import { BatchClock } from '../io/batch-clock.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { FramePort, SLABS_PER_READER } from '../io/frame-port.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { Instant, SlabId } from '../units.ts';
+import type { FrameId, Instant, SlabId } from '../units.ts';
 import { type DropEvents, Drops } from './drops.ts';
 
 type Phase = 'alone' | 'aloneAsking' | 'comparing' | 'stopped' | 'asking';
 
 export type ComparePathEvents = DropEvents & {
-  diverged(flow: string, reason: DivergenceReason): void;
+  diverged(divergence: Divergence): void;
 };
 
 /** Whom a slab was acquired for. */
@@ -102,6 +103,7 @@ export class ComparePath {
   private readonly turn: Turn;
   private isTurnEndDue = false;
   private readonly events: ComparePathEvents;
+  private readonly explainer: Explainer;
   private phase: Phase;
   /** PVM frames that arrive in `asking` and `aloneAsking`. */
   private readonly primaryAside: RetainedFrames;
@@ -140,13 +142,14 @@ export class ComparePath {
       absorb: () => {},
       teach: () => {},
       confirm: () => {},
-      diverged: (key: Int32Array, reason: DivergenceReason) =>
-        this.events.diverged(describeFlowKey(key), reason),
+      diverged: (key: Int32Array, reason: DivergenceReason, primary: FrameId, secondary: FrameId) =>
+        this.events.diverged(this.explainer.explain(key, reason, primary, secondary)),
     };
     this.primaryAside = new RetainedFrames(this.slabs);
     this.ahead = new RetainedFrames(this.slabs);
     this.early = new RetainedFrames(this.slabs);
     this.comparator = new Comparator(this.slabs, sink, options.hashSeed, framing, this.limits);
+    this.explainer = new Explainer(this.comparator, this.slabs, framing);
     // The PVM's port of a connection that the guest opens becomes known to `colo rewrite` by the reply to its SYN.
     this.comparator.pairOpenings();
     this.turn = new Turn(this.comparator, this.slabs, this.limits.turnFramesMax);
@@ -306,6 +309,7 @@ export class ComparePath {
     this.compareAll();
     invariant(this.turn.isEmpty, 'an epoch ended before all of its frames were compared');
     const released = this.comparator.commit();
+    this.explainer.forget();
     this.ahead.clear();
     [this.ahead, this.early] = [this.early, this.ahead];
     return released;

@@ -10,7 +10,7 @@
 import { MatchWatch } from '../checkpoint/match-watch.ts';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PolicyClock } from '../checkpoint/policy-clock.ts';
-import type { CheckpointReason } from '../checkpoint/report.ts';
+import type { CheckpointCause, CheckpointReason } from '../checkpoint/report.ts';
 import type { Endpoint } from '../endpoint.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import type { Framing } from '../frames/frame-reader.ts';
@@ -57,8 +57,6 @@ export class DropInCompare {
   private askedMs: number | null = null;
   private asked = 0;
   private committed = 0;
-  /** The flow that diverged last. */
-  private divergedFlow = '';
   private readonly policyClock: PolicyClock;
   private readonly matches: MatchWatch;
   private readonly standing: StandingWatch;
@@ -90,9 +88,8 @@ export class DropInCompare {
       timers,
       hashSeed: options.hashSeed,
       events: {
-        diverged: (flow, reason) => {
-          this.policy.diverged(reason);
-          this.divergedFlow = flow;
+        diverged: (divergence) => {
+          this.policy.diverged(divergence);
           this.policyClock.hurry();
         },
         ...dropEvents(this.emit),
@@ -278,16 +275,17 @@ export class DropInCompare {
   private ask(reason: CheckpointReason, nowMs: Instant): void {
     this.askedMs = nowMs;
     this.asked++;
-    const flow = this.flowOf(reason);
-    this.emit('checkpoint.asked', { reason, ...(flow === null ? {} : { flow }) });
+    this.emit('checkpoint.asked', { reason, ...this.causeOf(reason) });
     this.source?.ask();
   }
 
-  /** Returns the flow that is the reason, or null if it is not one flow. */
-  private flowOf(reason: CheckpointReason): string | null {
-    if (reason.startsWith('diverged')) return this.divergedFlow;
-    if (!reason.startsWith('wait')) return null;
+  /** Returns the flow that is the reason, if it is one flow, and the class of its divergence. */
+  private causeOf(reason: CheckpointReason): Omit<CheckpointCause, 'reason'> {
+    const { divergence } = this.policy;
+    if (divergence !== null && divergence.reason === reason)
+      return { flow: divergence.flow, class: divergence.class };
+    if (!reason.startsWith('wait')) return {};
     const key = this.path.comparator.overdueFlow();
-    return key === null ? null : describeFlowKey(key);
+    return key === null ? {} : { flow: describeFlowKey(key) };
   }
 }

@@ -4,6 +4,7 @@
  */
 import type { Unmatched } from '../checkpoint/match-watch.ts';
 import type { CheckpointReason } from '../checkpoint/report.ts';
+import type { DivergenceClass } from '../divergence/explained.ts';
 
 type Nothing = Record<string, never>;
 
@@ -49,7 +50,7 @@ export type DropInEvents = {
   'compare.broken': { message: string };
   'compare.report': CompareReport;
   'compare.stopped': CompareReport;
-  'checkpoint.asked': { reason: CheckpointReason; flow?: string };
+  'checkpoint.asked': { reason: CheckpointReason; flow?: string; class?: DivergenceClass };
   'checkpoint.committed': { released: number; tookMs: number | null };
   'notify.unknown': { message: string };
 

@@ -66,10 +66,11 @@ export class AsPrimary {
       epoch: from.epoch,
       limits: parts.limits,
       events: {
-        diverged: (flow, reason) => {
-          parts.observed.diverged(flow, reason, parts.surroundings.clock.wall());
-          parts.events.emit('compare.diverged', { flow, reason });
-          this.peer?.policy.diverged(reason);
+        diverged: (divergence) => {
+          const { flow, reason, class: one, why } = divergence;
+          parts.observed.diverged(divergence, parts.surroundings.clock.wall());
+          parts.events.emit('compare.diverged', { flow, reason, class: one, why });
+          this.peer?.policy.diverged(divergence);
           this.peer?.session.hurry();
         },
       },
@@ -190,7 +191,7 @@ export class AsPrimary {
       events: {
         firstCommit: () => dispatch({ type: 'committed' }),
         checkpoint: (report) => {
-          observed.checkpoint(report);
+          observed.checkpoint(report, surroundings.clock.now());
           events.emit('checkpoint.committed', report);
           this.noteMatches();
         },

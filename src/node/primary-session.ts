@@ -12,9 +12,10 @@ import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import type { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PolicyClock } from '../checkpoint/policy-clock.ts';
 import { PrimaryBarrier } from '../checkpoint/primary-barrier.ts';
-import type { CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
+import type { CheckpointCause, CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { PrimaryPath } from '../datapath/primary-path.ts';
 import { ColoError, invariant, messageOf } from '../error.ts';
+import { describeFlowKey, describeService } from '../flow/key.ts';
 import type { ByteStream, KernelStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
@@ -142,7 +143,10 @@ export class PrimarySession {
     this.path.voice.lease(this.right.untilMs);
   }
 
-  async checkpoint(reason: CheckpointReason): Promise<CheckpointReport> {
+  async checkpoint(
+    reason: CheckpointReason,
+    cause: Omit<CheckpointCause, 'reason'> = {},
+  ): Promise<CheckpointReport> {
     const { barrier } = this;
     if (barrier === null) throw new ColoError('COLO_NOT_PROTECTED', 'no secondary has a copy of this VM');
     if (barrier.isRunning)
@@ -150,14 +154,15 @@ export class PrimarySession {
     this.sendOffsets();
     let report: CheckpointReport;
     try {
-      report = await barrier.run(reason, () => {
+      const taken = await barrier.run(reason, () => {
         // The frames that the commit released may have ended connections that the map sent above still has.
         this.sendOffsets();
       });
-    } catch (cause) {
+      report = { ...taken, ...cause };
+    } catch (error) {
       // The gate is closed, and only the end of the session opens it.
-      this.finish(messageOf(cause));
-      throw cause;
+      this.finish(messageOf(error));
+      throw error;
     }
     if (reason === 'initial') this.events.firstCommit();
     this.policy.committed(this.clock.now(), report.totalMs);
@@ -282,9 +287,21 @@ export class PrimarySession {
 
   private start(reason: CheckpointReason): void {
     if (this.phase === 'over' || this.isCheckpointing) return;
-    this.checkpoint(reason).catch((cause: unknown) => {
+    this.checkpoint(reason, this.causeOf(reason)).catch((cause: unknown) => {
       this.finish(messageOf(cause));
     });
+  }
+
+  /** Right after the policy was asked: returns which flow it decided for, and of what class its divergence is. */
+  private causeOf(reason: CheckpointReason): Omit<CheckpointCause, 'reason'> {
+    const { divergence } = this.policy;
+    if (divergence !== null && divergence.reason === reason) {
+      const { class: one, flow, service } = divergence;
+      return { class: one, flow, service };
+    }
+    if (reason !== 'wait-primary' && reason !== 'wait-secondary') return {};
+    const key = this.path.comparator.overdueFlow();
+    return key === null ? {} : { flow: describeFlowKey(key), service: describeService(key) };
   }
 
   /** Sends the map of offsets if it has changed: a secondary that is promoted after the next checkpoint needs the current map. */

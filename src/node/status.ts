@@ -61,6 +61,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       translated: primary?.offsets.size ?? secondary?.translator.size ?? 0,
     },
     divergences: observed.divergences,
+    spent: observed.spending.summary(nowMs),
     traffic: {
       inputFrames: primary?.counters.inputFrames ?? secondary?.counters.inputFrames ?? 0,
       inputBytes: primary?.counters.inputBytes ?? 0,

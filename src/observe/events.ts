@@ -5,6 +5,7 @@
 import type { Unmatched } from '../checkpoint/match-watch.ts';
 import type { CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
+import type { DivergenceClass } from '../divergence/explained.ts';
 import type { PairRecord } from '../pair/arbiter.ts';
 import type { FailoverReport } from './status.ts';
 
@@ -36,7 +37,7 @@ export type NodeEvents = {
   'sync.failed': { message: string };
 
   'checkpoint.committed': CheckpointReport;
-  'compare.diverged': { flow: string; reason: string };
+  'compare.diverged': { flow: string; reason: string; class: DivergenceClass; why: string };
   /** The secondary is of no use now: checkpoints release all output, and nothing matches. */
   'compare.unmatched': Unmatched;
   'compare.unmatched-over': { cause: 'match' | 'pair-ended'; forMs: number };

@@ -119,6 +119,13 @@ const TRAFFIC_SERIES: readonly Series[] = [
     'Times that the output of the two VMs differed.',
     (s) => s.divergences.count,
   ),
+  {
+    type: 'counter',
+    name: 'colo_divergences_by_class_total',
+    help: 'The same divergences, by what the VMs differed in.',
+    labels: ['class'],
+    samples: (s) => Object.entries(s.divergences.byClass).map(([one, count]) => [count, { class: one }]),
+  },
   counter('colo_input_frames_total', 'Frames received from the uplink.', (s) => s.traffic.inputFrames),
   counter('colo_input_bytes_total', 'Bytes received from the uplink.', (s) => s.traffic.inputBytes),
   {

@@ -2,6 +2,7 @@
 import type { CheckpointReason, CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
 import type { ReleasedBy } from '../datapath/primary-path.ts';
 import type { Lag } from '../datapath/svm-lag.ts';
+import type { Divergence, DivergenceClass } from '../divergence/explained.ts';
 
 export type Role = 'primary' | 'secondary';
 
@@ -19,6 +20,17 @@ export type FailoverReport = {
   /** from there until the promotion was complete: arbiter and QEMU */
   promoteMs: number;
   atMs: number;
+};
+
+/** Checkpoints of one reason, class and service; null where there is none, or no room for another service. */
+export type SpentRow = {
+  reason: CheckpointReason;
+  class: DivergenceClass | null;
+  service: string | null;
+  checkpoints: number;
+  /** for so long they stopped the VM, and kept input from both VMs */
+  pausedMs: number;
+  totalMs: number;
 };
 
 export type NodeStatus = {
@@ -68,7 +80,13 @@ export type NodeStatus = {
   /** oldestMs: how long the oldest frame has been held; 0 if there is none */
   held: { frames: number; bytes: number; oldestMs: number };
   flows: { tcp: number; other: number; translated: number };
-  divergences: { count: number; last: { flow: string; reason: string; atMs: number } | null };
+  divergences: {
+    count: number;
+    byClass: Record<DivergenceClass, number>;
+    last: (Omit<Divergence, 'service'> & { atMs: number }) | null;
+  };
+  /** What checkpoints were spent on since the first one, which was `forMs` ago; those that stopped the VM for longest first. */
+  spent: { forMs: number; rows: SpentRow[] };
   traffic: {
     inputFrames: number;
     inputBytes: number;

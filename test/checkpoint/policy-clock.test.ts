@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { CheckpointPolicy } from '../../src/checkpoint/policy.ts';
 import { PolicyClock } from '../../src/checkpoint/policy-clock.ts';
 import type { Overdue, Pressure } from '../../src/compare/comparator.ts';
+import { differing } from '../divergence/differing.ts';
 import { FakeTime } from './fake-time.ts';
 
 class Rig {
@@ -76,7 +77,7 @@ test('a checkpoint starts for the policy’s reason once mayStart allows it', as
 
 test('hurry asks the policy once when the current events have been handled', () => {
   const rig = new Rig();
-  rig.policy.diverged('diverged-bytes');
+  rig.policy.diverged(differing('diverged-bytes'));
   rig.policyClock.hurry();
   rig.policyClock.hurry();
   assert.deepEqual(rig.started, []);
@@ -90,7 +91,7 @@ test('hurry asks the policy once when the current events have been handled', () 
 
 test('a stopped clock asks the policy no more, even if a question was due', async () => {
   const rig = new Rig();
-  rig.policy.diverged('diverged-bytes');
+  rig.policy.diverged(differing('diverged-bytes'));
   rig.policyClock.hurry();
   rig.policyClock.stop();
   await rig.time.pass(50);
@@ -101,7 +102,7 @@ test('a stopped clock asks the policy no more, even if a question was due', asyn
   // The checkpoint that it starts may stop it.
   const ends = new Rig();
   ends.onStart = () => ends.policyClock.stop();
-  ends.policy.diverged('diverged-bytes');
+  ends.policy.diverged(differing('diverged-bytes'));
   ends.policyClock.run();
   assert.deepEqual([ends.started.length, ends.time.waiting], [1, 0]);
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CheckpointPolicy } from '../../src/checkpoint/policy.ts';
 import type { Instant } from '../../src/units.ts';
+import { differing } from '../divergence/differing.ts';
 
 const LIMITS = { intervalMsMax: 1000, waitMsMin: 10, waitMsMax: 100, ackWaitMsMax: 60 };
 
@@ -24,17 +25,19 @@ for (const [nowMs, divergence, overdue, pressure, due] of [
 ] as const) {
   test(`due at ${nowMs} ms with ${divergence ?? 'no divergence'}, ${overdue ?? 'nothing overdue'}, ${pressure ?? 'no pressure'}: ${due}`, () => {
     const one = policy();
-    if (divergence !== null) one.diverged(divergence);
+    if (divergence !== null) one.diverged(differing(divergence));
     assert.equal(one.due(nowMs as Instant, overdue, pressure), due);
   });
 }
 
 test('the first divergence is the reason, until a commit', () => {
   const one = policy();
-  one.diverged('diverged-length');
-  one.diverged('diverged-bytes');
+  one.diverged(differing('diverged-length'));
+  one.diverged(differing('diverged-bytes'));
   assert.equal(one.due(1 as Instant, null, null), 'diverged-length');
+  assert.equal(one.divergence?.reason, 'diverged-length');
   one.committed(700 as Instant, 20);
+  assert.equal(one.divergence, null);
   assert.equal(one.due(1699 as Instant, null, null), null);
   assert.equal(one.due(1700 as Instant, null, null), 'interval');
 });

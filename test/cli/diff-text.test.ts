@@ -17,6 +17,8 @@ const side = (file: string) => ({
 
 const found = (rest: Partial<Finding>): Finding => ({
   reason: 'diverged-bytes',
+  class: null,
+  why: null,
   flow: 'tcp a <-> b',
   timeMs: 0,
   earlierInFlow: 0,
@@ -47,6 +49,7 @@ const report = (rest: Partial<DiffReport>): DiffReport => ({
     nearBeginning: 0,
     secondaryUnmatched: 0,
     divergences: {},
+    divergencesByClass: {},
     flowsDiverged: 0,
     checkpoints: {},
     waits: { p50Ms: 0, p99Ms: 0, maxMs: 0 },
@@ -98,6 +101,23 @@ test('an unknown reason is shown like any other', () => {
     '    primary   0010  30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66  0123456789abcdef',
     '              0020  21                                               !',
   ]);
+});
+
+test('a divergence is shown with its class, and the classes in the summary', () => {
+  const { compared } = report({});
+  const text = diffText(
+    report({
+      compared: {
+        ...compared,
+        divergences: { 'diverged-bytes': 3 },
+        divergencesByClass: { clock: 1, order: 2 },
+        flowsDiverged: 2,
+      },
+      findings: [found({ class: 'clock', why: 'a time of day' })],
+    }),
+  );
+  assert.equal(row(text, 'classes'), 'classes      order 2, clock 1');
+  assert.equal(text.split('\n').at(-1), '    clock: a time of day');
 });
 
 test('a wait is shown with its duration', () => {

@@ -34,12 +34,14 @@ matched      1 frame
 harmless     0 frames
 held         0 frames at the end
 divergences  1 in 1 flow: diverged-length 1
+classes      length 1
 checkpoints  2 (6.7/s): wait-primary 1, diverged-length 1; they released 2 frames
 waits        20 ms median, 20 ms p99, 20 ms longest
 
 #1  0.101000 s  diverged-length, datagram 2
     udp 10.0.2.15:53 <-> 10.0.2.2:5000
     primary frame 4; secondary frame 4
+    length: one datagram is longer
     primary   0006  73 77 65 72 20 69 73 20 31                       swer is 1
     secondary 0006  73 77 65 72 20 69 73 20 1b 5b 33 31 6d           swer is .[31m
 

@@ -24,9 +24,10 @@ matched      1 900 frames, by checkpoint 40, needed no match 50
 secondary    late 0.5 ms median, ahead 1.5 ms p99, 100 B wait for the link
 held         3 frames, 4 KiB, oldest 2.5 ms
 flows        12 tcp, 4 other, 11 translated
-divergences  2, last 2.4 s ago
-             tcp 192.0.2.1:80 > 192.0.2.9:5000
-             bytes at 1234
+divergences  12, last 2.4 s ago
+             order 9, clock 3
+             tcp 192.0.2.1:80 <-> 192.0.2.9:5000
+             diverged-bytes, clock: a time of day
 in           1 000 frames, 97.7 KiB, 12 B not taken by the VM
 out          2 000 frames, 2.4 MiB
 from peer    2 001 frames
@@ -51,7 +52,7 @@ test('a node that knows nothing yet, and one that was promoted, are shown', () =
         firstCopy: null,
       },
       secondary: null,
-      divergences: { count: 0, last: null },
+      divergences: { ...status.divergences, count: 0, last: null },
       failover: { generation: 4, cause: 'silence', detectMs: 300, promoteMs: 21.4, atMs: NOW - 200_000 },
     },
     NOW as Instant,

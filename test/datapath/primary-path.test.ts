@@ -92,6 +92,79 @@ test('a commit needs a closed gate, releases held output in order, and drops the
   pair.assertNoLeak();
 });
 
+test('a capture shows why a frame could leave by a checkpoint only: its reason and class, in its own epoch', () => {
+  const pair = protectedPair();
+  const seen: string[] = [];
+  pair.primary.tap = (point, bytes, at, length, comment) => {
+    if (point === TAP.released)
+      seen.push(`${Buffer.from(bytes).toString('latin1', at + 42, at + length)}: ${comment}`);
+  };
+  pair.pvm.send('it is 03:22:35', 'behind it');
+  pair.svm.send('it is 03:22:36');
+  pair.settle();
+  pair.checkpoint();
+  assert.deepEqual(seen, [
+    'it is 03:22:35: commit, diverged-bytes, clock: a time of day',
+    'behind it: commit',
+  ]);
+  seen.length = 0;
+  pair.pvm.send('alike');
+  pair.svm.send('alike');
+  pair.pvm.send('late');
+  pair.settle();
+  pair.checkpoint();
+  assert.deepEqual(seen, ['alike: match', 'late: commit']);
+  pair.assertNoLeak();
+});
+
+test('a frame that lies where one that differed lay has no class of its own', () => {
+  const pair = protectedPair();
+  const seen: string[] = [];
+  pair.primary.tap = (point, _bytes, _at, _length, comment) => {
+    if (point === TAP.released) seen.push(comment);
+  };
+  const long = (second: number): string => `it is 03:22:${second}`.padEnd(60_000);
+  pair.pvm.send(long(35));
+  pair.svm.send(long(36));
+  pair.settle();
+  pair.checkpoint();
+  // A slab has room for four of them, and is read into again.
+  for (let epoch = 0; epoch < 20; epoch++) {
+    pair.pvm.send(long(35));
+    pair.settle();
+    pair.checkpoint();
+  }
+  assert.deepEqual(
+    seen.map((comment) => comment.slice(0, 14)),
+    ['commit, diverg', ...Array(20).fill('commit')],
+  );
+  pair.assertNoLeak();
+});
+
+test('an epoch with many divergences does not keep the next one from its classes', () => {
+  const pair = protectedPair();
+  const seen: string[] = [];
+  pair.primary.tap = (point, _bytes, _at, _length, comment) => {
+    if (point === TAP.released) seen.push(comment);
+  };
+  const frames = (second: number): Buffer[] =>
+    Array.from({ length: 150 }, (_, i) => {
+      const frame = outputFrame(`it is 03:22:${second}`);
+      frame.writeUInt16BE(6000 + i, 36);
+      return frame;
+    });
+  for (let epoch = 0; epoch < 2; epoch++) {
+    seen.length = 0;
+    pair.pvm.write(...frames(35));
+    pair.svm.write(...frames(36));
+    pair.settle();
+    pair.checkpoint();
+    assert.equal(seen.filter((comment) => comment.includes('clock')).length, 128);
+    assert.equal(seen.filter((comment) => comment.includes('unknown')).length, 22);
+  }
+  pair.assertNoLeak();
+});
+
 test('output of the next epoch that overtakes the commit is retained for it', () => {
   const pair = protectedPair();
   pair.primary.closeGate();

@@ -118,7 +118,7 @@ export class TwoPaths {
       hashSeed: 1,
       voice: this.voice,
       epoch,
-      events: { diverged: (flow, reason) => this.diverged.push(`${reason} ${flow}`) },
+      events: { diverged: ({ flow, reason }) => void this.diverged.push(`${reason} ${flow}`) },
     });
     this.secondary = new SecondaryPath({
       ...shared,

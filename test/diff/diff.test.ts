@@ -62,6 +62,7 @@ test('a finding names the place, the bytes and the frames', async () => {
     connection(SVM, 'HTTP/1.1 200 OK\r\nDate: 12:00:02\r\n', 1, 500),
   );
   assert.deepEqual(report.compared.divergences, { 'diverged-bytes': 1 });
+  assert.deepEqual(report.compared.divergencesByClass, { clock: 1 });
   assert.deepEqual(report.compared.checkpoints, { 'diverged-bytes': 1 });
   assert.equal(report.checkpointsPerSecond, 50);
   const hex = (text: string): string => Buffer.from(text).toString('hex');
@@ -69,6 +70,8 @@ test('a finding names the place, the bytes and the frames', async () => {
   assert.deepEqual(report.findings, [
     {
       reason: 'diverged-bytes',
+      class: 'clock',
+      why: 'a time of day',
       flow: 'tcp 10.0.2.15:80 <-> 10.0.2.2:40000',
       timeMs: 12,
       earlierInFlow: 0,

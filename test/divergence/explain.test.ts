@@ -155,7 +155,10 @@ test('a Date in an encrypted record: a digit differs, and the tag', () => {
     classOf(RESPONSE, RESPONSE_IN_NEXT_SECOND),
     'clock: a few digits of an encrypted TLS record, as of a Date',
   );
-  assert.doesNotMatch(classOf(RESPONSE, changed(RESPONSE, 67, Buffer.from([RESPONSE[67] ^ 0x40]))), /^clock/);
+  const letter = changed(RESPONSE, 67, Buffer.from([RESPONSE[67] ^ 0x40]));
+  assert.doesNotMatch(classOf(RESPONSE, letter), /^clock/);
+  const letterAndDigit = changed(RESPONSE_IN_NEXT_SECOND, 66, Buffer.from([RESPONSE[66] ^ 0x40]));
+  assert.doesNotMatch(classOf(RESPONSE, letterAndDigit), /^clock/);
 });
 
 test('a ServerHello: the random numbers, wherever the client is named after them', () => {
@@ -258,6 +261,28 @@ test('random bytes and tokens', () => {
     assert.equal(classOf(mine, theirs), 'random: a token of text that looks random', mine);
 });
 
+test('bytes that differ and are not random: too few of them, or all alike', () => {
+  const every = made(48, (i) => i * 37);
+  assert.match(
+    classOf(
+      every,
+      made(48, (i) => (i % 3 === 0 ? every[i] ^ 0x55 : every[i])),
+    ),
+    /^unknown/,
+  );
+  assert.match(
+    classOf(
+      made(32, () => 1),
+      made(32, () => 2),
+    ),
+    /^unknown/,
+  );
+  assert.match(
+    classOf(Buffer.from('8100'.padEnd(80, '0'), 'hex'), Buffer.from('8200'.padEnd(80, '0'), 'hex')),
+    /^unknown/,
+  );
+});
+
 test('seconds in binary: NTP, a field of 32 bits, a time to live of DNS', () => {
   const field = (value: number, rest: string): Buffer => {
     const bytes = Buffer.alloc(8 + rest.length / 2);
@@ -271,6 +296,7 @@ test('seconds in binary: NTP, a field of 32 bits, a time to live of DNS', () => 
     /^clock: a time of NTP/,
   );
   assert.match(classOf(field(0x6b0c_12ff, '0a0b'), field(0x6b0c_1300, '0a0b')), /^clock: a Unix time/);
+  assert.doesNotMatch(classOf(field(0x6b0c_12ff, '0a0b'), field(0x6b0c_1300, '0c0d')), /^clock/);
   const [mine, theirs] = [field(300, '0004'), field(299, '0004')];
   assert.equal(explained(datagram(mine, 53), datagram(theirs, 53)).why, 'a time to live of DNS');
   assert.equal(explained(datagram(mine), datagram(theirs)).class, 'unknown');

@@ -30,8 +30,8 @@ class Pair {
         absorb: () => {},
         teach: () => {},
         confirm: () => {},
-        diverged: (_key, reason, primary, secondary) =>
-          explained(this.explainer.explain(reason, primary, secondary)),
+        diverged: (key, reason, primary, secondary) =>
+          explained(this.explainer.explain(key, reason, primary, secondary)),
       },
       1,
       framing,

@@ -29,7 +29,7 @@ class Rig {
       timers: this.time,
       hashSeed: 1,
       events: {
-        diverged: (flow, reason) => this.diverged.push(`${reason} ${flow}`),
+        diverged: ({ flow, reason }) => void this.diverged.push(`${reason} ${flow}`),
         dropping: (place) => this.events.push(`dropping ${place}`),
         dropped: (place, frames) => this.events.push(`dropped ${place} ${frames}`),
       },

@@ -86,7 +86,9 @@ test('a difference asks for a checkpoint at once, with reason and flow, and the 
   await rig.time.pass(1);
   assert.deepEqual(rig.received(), ['same']);
   assert.equal(rig.asks, 1);
-  assert.deepEqual(rig.since(), ['checkpoint.asked diverged-length udp 10.0.2.15:53 <-> 10.0.2.2:5000']);
+  assert.deepEqual(rig.since(), [
+    'checkpoint.asked diverged-length udp 10.0.2.15:53 <-> 10.0.2.2:5000 length',
+  ]);
   rig.source.committed();
   assert.deepEqual(rig.received(), ['left']);
   assert.deepEqual(rig.since(), ['checkpoint.committed 1']);

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CheckpointPolicy } from '../../src/checkpoint/policy.ts';
+import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
 import { tcpKeyOf } from '../../src/flow/key.ts';
 import { MESSAGE } from '../../src/link/link-protocol.ts';
 import { PrimarySession } from '../../src/node/primary-session.ts';
 import { FakeTime, settled } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
+import { differing } from '../divergence/differing.ts';
 import { u32 } from '../frames.ts';
 import { fakePair, pumpAll } from '../io/fake-stream.ts';
 
@@ -26,23 +28,33 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
   const [pvmQemu, pvmNear] = fakePair();
   const [svmQemu, hop] = fakePair();
   const log: string[] = [];
+  const reports: CheckpointReport[] = [];
   paths.onControl = (side, type) => {
     if (side === 'secondary' && type === MESSAGE.gate)
       paths.secondaryLink.send(MESSAGE.gated, { epoch: 0, drained: true });
   };
   paths.onOffsets = (map) => log.push(`offsets ${map.length}`);
   paths.primaryLink.unlisten();
+  const policy = new CheckpointPolicy({
+    intervalMsMax: 60_000,
+    waitMsMin: 5,
+    waitMsMax: 50,
+    ackWaitMsMax: 50,
+  });
   const session = new PrimarySession({
     link: paths.primaryLink,
     path: paths.primary,
     vm: { openCopy: async () => ({ state: pvmNear }), requestCheckpoint },
-    policy: new CheckpointPolicy({ intervalMsMax: 60_000, waitMsMin: 5, waitMsMax: 50, ackWaitMsMax: 50 }),
+    policy,
     clock: time,
     timers: time,
     heartbeat: { intervalMs: 100, leaseMs: 600_000, silenceMsMax },
     events: {
       firstCommit: () => log.push('first commit'),
-      checkpoint: () => log.push('checkpoint'),
+      checkpoint: (report) => {
+        log.push('checkpoint');
+        reports.push(report);
+      },
       takeoverAsked() {},
       closed: (cause) => log.push(`closed: ${cause}`),
     },
@@ -61,7 +73,16 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
   session.copyChannel('state', hop);
   svmQemu.write(u32(0), () => {});
   await pass();
-  return { paths, session, log, pass, synced, pvmQemu, svmQemu };
+  /** Both QEMUs take a checkpoint. */
+  const take = async () => {
+    pvmQemu.write(u32(1), () => {});
+    for (const message of [2, 5, 6]) {
+      await pass();
+      svmQemu.write(u32(message), () => {});
+    }
+    await pass();
+  };
+  return { paths, session, policy, log, reports, pass, take, synced, pvmQemu, svmQemu };
 }
 
 test('a requested checkpoint that fails ends the session, since only that opens the gate', async () => {
@@ -70,12 +91,7 @@ test('a requested checkpoint that fails ends the session, since only that opens 
     if (refuse) throw new ColoError('COLO_QMP_TIMEOUT', 'no reply');
   };
   const all = await copied(ask);
-  all.pvmQemu.write(u32(1), () => {});
-  for (const message of [2, 5, 6]) {
-    await all.pass();
-    all.svmQemu.write(u32(message), () => {});
-  }
-  await all.pass();
+  await all.take();
   await all.synced;
   refuse = true;
   await assert.rejects(all.session.checkpoint('requested'), { code: 'COLO_QMP_TIMEOUT' });
@@ -115,4 +131,31 @@ test('a peer that replies to no heartbeat is lost after silenceMsMax, not at the
   assert.ok(!log.some((line) => line.startsWith('closed')));
   await pass(4);
   assert.equal(log.at(-1), 'closed: the peer replied to no heartbeat for 230 ms');
+});
+
+test('a checkpoint reports what it was taken for: the first divergence, or the flow that waited', async () => {
+  const all = await copied(async () => {});
+  await all.take();
+  await all.synced;
+  all.policy.diverged({ ...differing('diverged-length'), class: 'order' });
+  all.policy.diverged(differing('diverged-bytes'));
+  all.session.hurry();
+  await all.take();
+  // The path's clock stands; the session's has gone on.
+  all.paths.nowMs = 0;
+  all.paths.pvm.send('waits');
+  await all.pass(30);
+  await all.take();
+  const [initial, diverged, waited] = all.reports.map(({ reason, class: one, flow, service }) => {
+    return { reason, class: one, flow, service };
+  });
+  assert.deepEqual(initial, { reason: 'initial', class: undefined, flow: undefined, service: undefined });
+  const { flow, service } = differing('diverged-length');
+  assert.deepEqual(diverged, { reason: 'diverged-length', class: 'order', flow, service });
+  assert.deepEqual(waited, {
+    reason: 'wait-primary',
+    class: undefined,
+    flow: 'udp 10.0.2.15:53 <-> 10.0.2.2:5353',
+    service: 'udp 53',
+  });
 });

@@ -64,8 +64,30 @@ export function fakeStatus(): NodeStatus {
     held: { frames: 3, bytes: 4096, oldestMs: 2.5 },
     flows: { tcp: 12, other: 4, translated: 11 },
     divergences: {
-      count: 2,
-      last: { flow: 'tcp 192.0.2.1:80 > 192.0.2.9:5000', reason: 'bytes at 1234', atMs: REPORT.atMs },
+      count: 12,
+      byClass: { order: 9, clock: 3, random: 0, length: 0, flags: 0, unknown: 0 },
+      last: {
+        flow: 'tcp 192.0.2.1:80 <-> 192.0.2.9:5000',
+        reason: 'diverged-bytes',
+        class: 'clock',
+        why: 'a time of day',
+        atMs: REPORT.atMs,
+      },
+    },
+    spent: {
+      forMs: 120_000,
+      rows: [
+        {
+          reason: 'wait-secondary',
+          class: null,
+          service: 'tcp 80',
+          checkpoints: 10,
+          pausedMs: 55,
+          totalMs: 125,
+        },
+        { reason: 'interval', class: null, service: null, checkpoints: 30, pausedMs: 50, totalMs: 100 },
+        { reason: 'initial', class: null, service: null, checkpoints: 1, pausedMs: 20, totalMs: 40 },
+      ],
     },
     traffic: {
       inputFrames: 1000,
