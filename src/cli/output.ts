@@ -26,6 +26,11 @@ export function formatMs(ms: number | null): string {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+/** Returns late 5.5 ms, ahead 1.2 s: how the secondary's VM follows. */
+export function formatLag(ms: number): string {
+  return ms < 0 ? `ahead ${formatMs(-ms)}` : `late ${formatMs(ms)}`;
+}
+
 export function formatBytes(bytes: number): string {
   let value = bytes;
   for (const unit of ['B', 'KiB', 'MiB', 'GiB']) {

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { ColoError } from '../error.ts';
+import { adviseCommand } from './advise.ts';
 import { captureCommand } from './capture.ts';
 import { checkpointCommand } from './checkpoint.ts';
 import { compareCommand } from './compare.ts';
@@ -34,6 +35,7 @@ export function buildProgram(): Command {
   for (const command of [
     nodeCommand(),
     statusCommand(),
+    adviseCommand(),
     checkpointCommand(),
     failoverCommand(),
     protectCommand(),

@@ -1,7 +1,7 @@
 /** The text of `colo status`: one line per subject, at most 80 columns wide. */
 import type { NodeStatus } from '../observe/status.ts';
 import type { Instant } from '../units.ts';
-import { formatBytes, formatCount, formatMs, safe } from './output.ts';
+import { formatBytes, formatCount, formatLag, formatMs, safe } from './output.ts';
 
 const WIDTH = 80;
 const LABEL_WIDTH = 12;
@@ -95,14 +95,12 @@ function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
   else if (p50 !== null && p99 !== null)
     rows.push([
       'secondary',
-      `${lagText(p50)} median`,
-      `${lagText(p99)} p99`,
+      `${formatLag(p50)} median`,
+      `${formatLag(p99)} p99`,
       linkWaitingBytes === 0 ? null : `${formatBytes(linkWaitingBytes)} wait for the link`,
     ]);
   return rows;
 }
-
-const lagText = (ms: number): string => (ms < 0 ? `ahead ${formatMs(-ms)}` : `late ${formatMs(ms)}`);
 
 function outputRows({ held, flows, divergences }: NodeStatus, nowMs: Instant): Row[] {
   const { count, last } = divergences;

@@ -1,53 +1,16 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { type ApiServer, listenControl } from '../../src/observe/api.ts';
-import { EventLog } from '../../src/observe/event-log.ts';
-import { type AnyEvents, type FakeNode, fakeNode, fakeStatus, REPORT } from '../observe/fake-node.ts';
+import { fakeStatus, REPORT } from '../observe/fake-node.ts';
 import { tempFolder } from '../temp-folder.ts';
 import { type Result, runColo, startColo } from './colo.ts';
+import { nodesIn } from './with-node.ts';
 
 const folder = tempFolder();
-let count = 0;
+const withNode = nodesIn(folder);
 
 const colo = (...args: string[]): Promise<Result> => runColo(args, folder);
-
-type Running = {
-  node: FakeNode;
-  events: EventLog<AnyEvents>;
-  server: ApiServer;
-  config: string;
-  socket: string;
-};
-async function withNode(
-  use: (running: Running) => Promise<void>,
-  overrides: Parameters<typeof fakeNode>[0] = {},
-): Promise<void> {
-  const run = join(folder, `run-${++count}`);
-  const config = join(folder, `node-${count}.yaml`);
-  writeFileSync(
-    config,
-    `node: alpha
-pair: web
-link: {listen: "unix-listen:a.link", peer: "unix:b.link"}
-uplink: unix:hub.sock
-arbiter: {directory: arbiter}
-vm: {args: [], mac: "52:54:00:12:34:56", addresses: []}
-runDirectory: run-${count}
-`,
-  );
-  const node = fakeNode(overrides);
-  const events = new EventLog<AnyEvents>({ path: join(run, 'events.ndjson'), node: 'alpha', now: Date.now });
-  const socket = join(run, 'control.sock');
-  const server = await listenControl({ socketPath: socket, control: node, events });
-  try {
-    await use({ node, events, server, config, socket });
-  } finally {
-    await server.close();
-    await events.close();
-  }
-}
 
 const jsonOf = (result: Result): unknown => {
   assert.equal(result.err, '');
@@ -65,6 +28,7 @@ test('help and version are printed', async () => {
   for (const name of [
     'node',
     'status',
+    'advise',
     'checkpoint',
     'failover',
     'protect',
@@ -92,6 +56,8 @@ test('wrong usage is one line and exit code 2', async () => {
     [['status', '--timeout', '-1', '--socket', 'b'], /^COLO_USAGE: .*Give seconds/],
     [['capture', 'start', '--socket', 'b'], /^COLO_USAGE: missing required argument 'file'; see --help$/],
     [['capture', 'start', 'x', '--socket', 'b', '--bytes-max', '0'], /^COLO_USAGE: .*Give bytes/],
+    [['advise'], /^COLO_USAGE: which node\? give either -c FILE\.yaml or --socket PATH$/],
+    [['advise', '-c', 'missing.yaml'], /^COLO_CONFIG_READ: missing\.yaml: there is no such file; /],
     [['status', '-c', 'missing.yaml'], /^COLO_CONFIG_READ: missing\.yaml: there is no such file; /],
     [['node'], /^COLO_USAGE: which node\? give -c FILE\.yaml$/],
     [['node', '-c', 'missing.yaml'], /^COLO_CONFIG_READ: /],
