@@ -134,8 +134,8 @@ async function startPair(
     return {
       divergences: primary.divergences.count,
       checkpoints: reports.map((report) => {
-        const { reason, pauseMs } = report as unknown as CheckpointReport;
-        return { reason, pauseMs };
+        const { reason, class: one, pauseMs } = report as unknown as CheckpointReport;
+        return { reason: one === undefined ? reason : `${reason} ${one}`, pauseMs };
       }),
       processes: {
         ...{ 'node a': a.pid, 'node b': b.pid },
