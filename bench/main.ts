@@ -9,7 +9,7 @@ const RESULTS = fileURLToPath(new URL('./results/', import.meta.url));
 /** Each bench is loaded when it runs: none needs another one's imports. */
 const BENCHES: Readonly<Record<string, { readonly about: string; readonly load: () => Promise<Bench> }>> = {
   checkpoint: {
-    about: "pause of a checkpoint: our relay against stock QEMU's migration, both over loopback TCP",
+    about: "pause of a checkpoint: our relay, stock QEMU's migration, and two QEMUs joined directly",
     load: async () => (await import('./checkpoint.ts')).checkpointBench,
   },
   compare: {
