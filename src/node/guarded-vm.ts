@@ -11,9 +11,10 @@ import { ColoError } from '../error.ts';
 import type { KernelStream } from '../io/byte-stream.ts';
 import { sleep } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
+import type { SleepSight } from '../io/sleep-sight.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 import type { Copy } from '../link/copy.ts';
-import { type QemuCapabilities, queryCapabilities } from '../qemu/capabilities.ts';
+import { type QemuCapabilities, queryCapabilities, queryVcpuThreads } from '../qemu/capabilities.ts';
 import { ColoVm } from '../qemu/colo.ts';
 import { buildCommandLine } from '../qemu/command-line.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../qemu/launcher.ts';
@@ -53,6 +54,7 @@ export class GuardedVm {
   private readonly process: RunningQemu;
   private readonly qmp: QmpConnection;
   private readonly port: FramePort;
+  private readonly threads: SleepSight;
   private stopped = false;
 
   private constructor(
@@ -62,6 +64,7 @@ export class GuardedVm {
     qmp: QmpConnection,
     capabilities: QemuCapabilities,
     port: FramePort,
+    threads: SleepSight,
   ) {
     this.config = config;
     this.surroundings = surroundings;
@@ -70,6 +73,7 @@ export class GuardedVm {
     this.capabilities = capabilities;
     this.colo = new ColoVm(qmp, capabilities, surroundings);
     this.port = port;
+    this.threads = threads;
     this.pauses = new VmPauses(surroundings.clock);
     qmp.onEvent((event) => this.pauses.event(event));
   }
@@ -109,7 +113,9 @@ export class GuardedVm {
         deadlineMs: QMP_DEADLINE_MS,
         signal: process.signal,
       });
-      const guarded = new GuardedVm(config, surroundings, process, qmp, await queryCapabilities(qmp), port);
+      const capabilities = await queryCapabilities(qmp);
+      const sight = process.sight(await queryVcpuThreads(qmp));
+      const guarded = new GuardedVm(config, surroundings, process, qmp, capabilities, port, sight);
       port.onClosed = (cause) =>
         guarded.lost(`the VM port closed: ${cause?.message ?? 'QEMU ended it'}`, onLost);
       port.attach(await connectRetrying(surroundings, vmPort, process.signal));
@@ -127,6 +133,12 @@ export class GuardedVm {
       signal.removeEventListener('abort', giveUp);
     }
   }
+
+  /** Sees whether the guest sleeps. A VM that a checkpoint has stopped does not: it has work to go on with. */
+  readonly sight: SleepSight = {
+    isAsleep: () => !this.pauses.isStopped && this.threads.isAsleep(),
+    blindness: () => this.threads.blindness(),
+  };
 
   get pid(): number {
     return this.process.pid;

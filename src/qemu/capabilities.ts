@@ -146,6 +146,12 @@ export async function queryFacts(qmp: Qmp): Promise<QemuFacts> {
   };
 }
 
+/** Returns the host's ids of the threads that run the guest's processors: those of one QEMU, as long as it lives. */
+export async function queryVcpuThreads(qmp: Qmp): Promise<number[]> {
+  const cpus = await qmp.execute<readonly { readonly 'thread-id': number }[]>('query-cpus-fast');
+  return cpus.map((cpu) => cpu['thread-id']);
+}
+
 export async function queryCapabilities(qmp: Qmp): Promise<QemuCapabilities> {
   return decideCapabilities(await queryFacts(qmp));
 }

@@ -1,4 +1,6 @@
 /** How a node starts QEMU and connects to its QMP: real processes, or a simulator's. */
+
+import type { SleepSight } from '../io/sleep-sight.ts';
 import type { QemuExit, StartOptions } from './process.ts';
 import { probeExitWithParent, QemuProcess } from './process.ts';
 import { type ConnectOptions, type Qmp, QmpClient } from './qmp.ts';
@@ -9,6 +11,8 @@ export interface RunningQemu {
   readonly exited: Promise<QemuExit>;
   /** aborts when QEMU has ended, with the error to show */
   readonly signal: AbortSignal;
+  /** Returns what sees whether it sleeps; `vcpuThreads` as QMP names them. */
+  sight(vcpuThreads: readonly number[]): SleepSight;
   kill(): void;
   stop(options: { readonly graceMs: number }): Promise<QemuExit>;
 }

@@ -18,6 +18,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { ColoError, invariant } from '../error.ts';
+import { ProcSight, type SleepSight } from '../io/sleep-sight.ts';
 import { startProblem } from './start-problem.ts';
 
 /** QEMU's reason for ending is its last line or two. */
@@ -110,6 +111,14 @@ export class QemuProcess {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** Returns what sees whether this QEMU and its guest sleep, until QEMU has ended. */
+  sight(vcpuThreads: readonly number[]): SleepSight {
+    const sight = new ProcSight(this.pid, vcpuThreads);
+    this.child.once('exit', () => sight.close());
+    if (this.child.exitCode !== null || this.child.signalCode !== null) sight.close();
+    return sight;
   }
 
   /** Ends the VM at once: the fence of last resort. */

@@ -46,6 +46,11 @@ export class VmPauses {
     for (const call of this.waiting.splice(0)) call();
   }
 
+  /** Whether QEMU has reported a stop, and no resume since. */
+  get isStopped(): boolean {
+    return this.stopped !== null;
+  }
+
   /** When the pause before the last one began; null if there was none. */
   get beforeLastMs(): Instant | null {
     return this.stops[0]?.arrivedMs ?? null;

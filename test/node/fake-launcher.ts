@@ -1,15 +1,17 @@
 /** QEMUs in memory, for tests of a role's VM: each can do COLO, replies to the queries of a start, and runs until it is killed. */
 import { ColoError } from '../../src/error.ts';
+import type { SleepSight } from '../../src/io/sleep-sight.ts';
 import { COMMANDS_NEEDED } from '../../src/qemu/capabilities.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../../src/qemu/launcher.ts';
 import type { QemuExit } from '../../src/qemu/process.ts';
-import type { ConnectOptions, QmpVersion } from '../../src/qemu/qmp.ts';
+import type { ConnectOptions, QmpEvent, QmpVersion } from '../../src/qemu/qmp.ts';
 import { type FakeStream, fakePair } from '../io/fake-stream.ts';
 
 const REPLIES: Record<string, unknown> = {
   'query-migrate-capabilities': [{ capability: 'x-colo' }],
   'query-commands': COMMANDS_NEEDED.map((name) => ({ name })),
   'query-command-line-options': [],
+  'query-cpus-fast': [{ 'thread-id': 4712 }],
 };
 
 export class FakeQemu implements RunningQemu {
@@ -20,6 +22,9 @@ export class FakeQemu implements RunningQemu {
   replying = true;
   private readonly ended = new AbortController();
   private readonly exit: (exit: QemuExit) => void;
+  /** its threads sleep */
+  asleep = false;
+  private readonly eventListeners = new Set<(event: QmpEvent) => void>();
   private readonly qmpListeners = new Set<() => void>();
 
   private readonly version: QmpVersion;
@@ -36,6 +41,16 @@ export class FakeQemu implements RunningQemu {
 
   get hasEnded(): boolean {
     return this.signal.aborted;
+  }
+
+  sight(vcpuThreads: readonly number[]): SleepSight {
+    const blindness = () => (vcpuThreads.join() === '4712' ? null : 'other threads');
+    return { isAsleep: () => this.asleep, blindness };
+  }
+
+  /** QMP reports an event. */
+  event(event: string): void {
+    for (const listener of this.eventListeners) listener({ event, data: {}, timestampUs: 0 });
   }
 
   kill(): void {
@@ -66,7 +81,10 @@ export class FakeQemu implements RunningQemu {
       version: this.version,
       execute,
       executeOob: execute,
-      onEvent: () => () => {},
+      onEvent: (listener) => {
+        this.eventListeners.add(listener);
+        return () => this.eventListeners.delete(listener);
+      },
       onClose: (listener) => {
         this.qmpListeners.add(listener);
         return () => this.qmpListeners.delete(listener);

@@ -159,3 +159,16 @@ for (const [major, minor, enabled, code] of [
     assert.equal(launcher.latest.hasEnded, true);
   });
 }
+
+test('a guest sleeps when its threads do, unless a checkpoint has stopped it', async () => {
+  const { launcher, vm } = roleVm();
+  const { sight } = await vm.start('boot');
+  assert.equal(sight.blindness(), null, 'the threads are those that QMP names');
+  assert.equal(sight.isAsleep(), false);
+  launcher.latest.asleep = true;
+  assert.equal(sight.isAsleep(), true);
+  launcher.latest.event('STOP');
+  assert.equal(sight.isAsleep(), false);
+  launcher.latest.event('RESUME');
+  assert.equal(sight.isAsleep(), true);
+});

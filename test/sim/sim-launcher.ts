@@ -72,6 +72,7 @@ function handleOf(node: Process, qemu: SimQemu, withParent: () => void): Running
     pid: qemu.pid,
     exited,
     signal: ended.signal,
+    sight: () => qemu.vm.sight,
     kill: () => qemu.process.kill(),
     stop: () => {
       qemu.process.kill();

@@ -18,7 +18,7 @@ import type { Machine, MachinePort } from './guest/machine.ts';
 import { type Loop, Process } from './loop.ts';
 import { MESSAGE, MigrationStream, PIECE } from './sim-migration.ts';
 import type { Host } from './sim-socket.ts';
-import { type Consumed, SimVm } from './sim-vm.ts';
+import { type Consumed, SimVm, type Sleeper } from './sim-vm.ts';
 import type { Sockets } from './sockets.ts';
 
 /** As QEMU 11 sends them before READY: PONG and SHUT of the return path. */
@@ -64,6 +64,7 @@ export type QemuOptions = {
   die: Die;
   mac: Uint8Array;
   accel: 'kvm' | 'tcg';
+  sleeper: Sleeper;
   /** The longest time that the guest takes to read its input, and the node to read its output. */
   slow: { inputMs: number; outputMs: number };
   makeGuest(port: MachinePort): Machine;
@@ -501,6 +502,8 @@ export class SimQemu {
         return COMMANDS_NEEDED.map((one) => ({ name: one }));
       case 'query-command-line-options':
         return [{ option: 'run-with', parameters: [{ name: 'exit-with-parent' }] }];
+      case 'query-cpus-fast':
+        return [{ 'thread-id': this.pid }];
       case 'query-status':
         return { status: this.runStatus(), running: this.vm.running };
       case 'migrate-set-capabilities':

@@ -5,12 +5,16 @@
  * The guest may be dead while its VM runs: it then takes input and does nothing, whatever state is loaded.
  */
 import type { KernelStream } from '../../src/io/byte-stream.ts';
+import type { SleepSight } from '../../src/io/sleep-sight.ts';
 import { FrameCutter, framed } from './frame-cutter.ts';
 import type { Die } from './guest/die.ts';
 import type { Machine, MachinePort } from './guest/machine.ts';
 import type { Process } from './loop.ts';
 import { SentOutput } from './rules/output-commit.ts';
 import type { SimSocket } from './sim-socket.ts';
+
+/** What a node sees of its guest. */
+export type Sleeper = 'sleeps' | 'never-sleeps' | 'hidden';
 
 /** NET_BUFSIZE: what a stopped VM reads. */
 const NET_BUFFER_BYTES = 69_632;
@@ -24,6 +28,8 @@ export type VmOptions = {
   readonly process: Process;
   readonly die: Die;
   readonly mac: Uint8Array;
+  /** What a node sees of the guest. */
+  readonly sleeper: Sleeper;
   /** The longest time that the guest takes to read its input, and the node to read its output. */
   readonly slow: { inputMs: number; outputMs: number };
   makeGuest(port: MachinePort): Machine;
@@ -61,6 +67,13 @@ export class SimVm {
       random: () => die.next(),
     });
   }
+
+  /** A dead guest sleeps; one that works on a request, or never rests, does not. */
+  readonly sight: SleepSight = {
+    isAsleep: () =>
+      this.running && this.options.sleeper === 'sleeps' && (this.dead || this.guest.isIdle !== false),
+    blindness: () => (this.options.sleeper === 'hidden' ? 'the world hides it' : null),
+  };
 
   openPort(stream: KernelStream): void {
     this.stream = stream;

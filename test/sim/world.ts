@@ -336,6 +336,7 @@ class World {
         host,
         mac: GUEST_MAC,
         slow: host.slow,
+        sleeper: 'sleeps',
         accel: own.chance(0.8) ? 'kvm' : 'tcg',
         makeGuest: (port) => {
           host.guest = new Guest(port, this.guestOptions(host.side));

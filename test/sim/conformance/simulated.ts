@@ -32,7 +32,7 @@ export function inSimulation<T>(
       const slow = { inputMs: 0, outputMs: 0 };
       const launcher = simLauncher(
         node,
-        { loop, sockets, host, mac, accel, slow, makeGuest: silentMachine, events },
+        { loop, sockets, host, mac, accel, sleeper: 'sleeps', slow, makeGuest: silentMachine, events },
         () => die.within(0, 0xffff_ffff),
         () => {},
       );

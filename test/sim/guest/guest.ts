@@ -19,6 +19,7 @@
  */
 import { Alarm } from './alarm.ts';
 import { BURST_PORT, burstPayload } from './burst.ts';
+import { EpollProcess } from './epoll.ts';
 import type { Machine, MachinePort } from './machine.ts';
 import { type Address, fromHex, type Mac } from './packets.ts';
 import { Stack } from './stack.ts';
@@ -48,6 +49,8 @@ export interface GuestOptions {
   readonly tcp?: Partial<TcpOptions>;
   /** Each request waits for a random time up to this, which changes the order of replies. */
   readonly delayMsMax?: number;
+  /** One process serves all connections, and takes about this long for a request (epoll.ts); in place of `delayMsMax`. */
+  readonly stepMs?: number;
   /** The guest opens a connection of its own every `everyMs`, sends `lines` lines, and closes it. */
   readonly dial?: {
     readonly address: Address;
@@ -93,6 +96,7 @@ export class Guest implements Machine {
   private readonly options: GuestOptions;
   private readonly alarm: Alarm;
   private crashed = false;
+  private readonly process: EpollProcess | null;
   private sessions = new Map<number, Session>();
   private datagrams: Datagram[] = [];
   private next = 0;
@@ -117,8 +121,16 @@ export class Guest implements Machine {
       if (name !== 'udpCounter') this.stack.listen(number);
     this.stack.bindUdp(SERVICE.echo);
     this.stack.bindUdp(SERVICE.udpCounter);
+    const { stepMs } = options;
+    this.process = stepMs === undefined ? null : this.newProcess(stepMs);
     this.dialAt = options.dial === undefined ? NEVER : port.now() + options.dial.everyMs;
     this.sleep();
+  }
+
+  get isIdle(): boolean {
+    if (this.datagrams.length > 0) return false;
+    for (const session of this.sessions.values()) if (session.dueAt !== NEVER) return false;
+    return this.process === null || this.process.runAt === NEVER;
   }
 
   receive(frame: Uint8Array): void {
@@ -139,6 +151,7 @@ export class Guest implements Machine {
       const connection = this.stack.connection(id);
       if (connection !== undefined) this.work(connection, session);
     }
+    this.process?.tick();
     const due = this.datagrams.filter((datagram) => now >= datagram.dueAt);
     if (due.length > 0) {
       this.datagrams = this.datagrams.filter((datagram) => now < datagram.dueAt);
@@ -202,6 +215,7 @@ export class Guest implements Machine {
       ] as [number, Session];
     });
     this.sessions = new Map(sessions);
+    this.process?.archive(a);
     this.datagrams = a.list(this.datagrams, (d) => ({
       dueAt: a.number(d?.dueAt ?? 0),
       source: a.bytes(d?.source ?? new Uint8Array(0)),
@@ -220,7 +234,7 @@ export class Guest implements Machine {
   }
 
   private sleep(): void {
-    let at = Math.min(this.stack.nextAt, this.dialAt);
+    let at = Math.min(this.stack.nextAt, this.dialAt, this.process?.runAt ?? NEVER);
     for (const session of this.sessions.values()) at = Math.min(at, session.dueAt);
     for (const datagram of this.datagrams) at = Math.min(at, datagram.dueAt);
     this.alarm.set(at);
@@ -246,9 +260,34 @@ export class Guest implements Machine {
       this.sessions.set(connection.id, session);
     }
     if (session.dueAt !== NEVER || !this.hasWork(connection, session)) return;
+    if (this.process !== null) {
+      this.process.note(connection.id);
+      return;
+    }
     const delay = this.delay();
     if (delay === 0) this.work(connection, session);
     else session.dueAt = this.port.now() + delay;
+  }
+
+  private newProcess(stepMs: number): EpollProcess {
+    const of = (id: number) => {
+      const connection = this.stack.connection(id);
+      const session = this.sessions.get(id);
+      if (connection === undefined || session === undefined) return null;
+      return connection.closed || connection.closing ? null : { connection, session };
+    };
+    return new EpollProcess(
+      this.port,
+      stepMs,
+      (id) => {
+        const one = of(id);
+        return one !== null && this.hasWork(one.connection, one.session);
+      },
+      (id) => {
+        const one = of(id);
+        if (one !== null) this.work(one.connection, one.session);
+      },
+    );
   }
 
   private hasWork(connection: TcpConnection, session: Session): boolean {

@@ -26,6 +26,8 @@ export interface Machine {
   save(): Uint8Array;
   /** Replaces the state, saved by a machine with the same options. Timers that are over fire at the next `tick()`. */
   load(state: Uint8Array): void;
+  /** Whether it has nothing to do but to wait, so that its processors are halted. Absent: it never has. */
+  readonly isIdle?: boolean;
   /** Input frames consumed so far; part of the state. */
   readonly inputs: number;
 }
