@@ -54,6 +54,15 @@ export const LIMITS = {
   passedOnMax: 16384,
   /** Input that the gate retains during a checkpoint; at this limit the reading of the uplink is paused. */
   gatedBytesMax: 16 * MIB,
+  /**
+   * No client waits longer for the end of a portion of input (datapath/portions.ts), beside a checkpoint: a quarter of a second,
+   * about the least retransmission timeout of a TCP (Linux: 200 ms). A full TLS handshake of an emulated guest takes 20 ms.
+   */
+  portionMsMax: 250,
+  /** The bound where the last ones were reached: as long as one portion is meant to take. */
+  portionMsMin: 20,
+  /** Frames with work for the VM in one portion: more than wait in 10 ms of a service that takes 5000 requests a second. */
+  portionFramesMax: 64,
   /** SVM output of the next epoch that overtook the commit; the SVM cannot send more before it gets input. */
   earlyFramesMax: 8192,
   /**
@@ -111,6 +120,11 @@ export function checkLimits(limits: Limits): void {
   invariant(
     limits.passedOnMax >= 4 && (limits.passedOnMax & (limits.passedOnMax - 1)) === 0,
     'passedOnMax is not a power of two from 4 on',
+  );
+  invariant(limits.portionMsMin <= limits.portionMsMax, 'the least bound of a portion is above the largest');
+  invariant(
+    2 * limits.portionMsMax <= limits.silentUplinkMsMax,
+    'input that waits for a portion may be forgotten by the silent uplink before it is passed on',
   );
   invariant(
     limits.uplinkWriteBytesMax <= limits.unsentBytesMax,

@@ -5,7 +5,8 @@
  * more when the current events have been handled; several calls before that ask once. `stop` ends both for good. The
  * owner decides whether a checkpoint may start (`mayStart`), and starts it.
  */
-import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
+import type { Overdue, Pressure } from '../compare/comparator.ts';
+import type { WorkWaits } from '../datapath/svm-wait.ts';
 import { invariant } from '../error.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import type { Instant } from '../units.ts';
@@ -16,7 +17,7 @@ import type { CheckpointReason } from './report.ts';
 export type WatchedOutput = {
   /** Releases what waits for a time, and for nothing else. */
   releaseDue(nowMs: Instant): void;
-  overdue(nowMs: Instant, limits: WaitLimits): Overdue;
+  overdue(nowMs: Instant, limits: WorkWaits): Overdue;
   pressure(): Pressure;
 };
 

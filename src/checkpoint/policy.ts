@@ -3,11 +3,13 @@
  *
  * Waiting is the ski-rental problem: the policy cannot know whether the SVM's frame is about to arrive. Waiting as long as a
  * checkpoint costs, and taking one then, is at most twice as bad as knowing (Karlin et al. 1988). The cost of a checkpoint
- * is measured, smoothed (1/8 of each new value, as TCP smooths its round trips), and bounded on both sides. ACKs wait
+ * is measured, smoothed (1/8 of each new value, as TCP smooths its round trips), and bounded on both sides. Only an SVM that works
+ * is waited for until the upper bound (datapath/svm-wait.ts). ACKs wait
  * longer, because a VM's delayed ACK is no sign of a difference (compare/ack-rule.ts). Output of the SVM alone makes no
  * client wait, so it waits longest.
  */
-import type { Overdue, Pressure, WaitLimits } from '../compare/comparator.ts';
+import type { Overdue, Pressure } from '../compare/comparator.ts';
+import type { WorkWaits } from '../datapath/svm-wait.ts';
 import type { Divergence } from '../divergence/explained.ts';
 import { invariant } from '../error.ts';
 import type { Instant } from '../units.ts';
@@ -41,10 +43,16 @@ export class CheckpointPolicy {
   }
 
   /** How long output may wait now. */
-  get waits(): WaitLimits {
+  get waits(): WorkWaits {
     const dataMs = Math.min(Math.max(this.costMs, this.limits.waitMsMin), this.limits.waitMsMax);
     const ackMs = Math.max(dataMs, this.limits.ackWaitMsMax);
-    return { dataMs, ackMs, owedMs: OWED_WAIT_MS, secondaryMs: SECONDARY_WAIT_MS };
+    return {
+      dataMs,
+      ackMs,
+      owedMs: OWED_WAIT_MS,
+      secondaryMs: SECONDARY_WAIT_MS,
+      workMs: this.limits.waitMsMax,
+    };
   }
 
   diverged(divergence: Divergence): void {

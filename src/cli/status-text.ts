@@ -1,4 +1,5 @@
 /** The text of `colo status`: one line per subject, at most 80 columns wide. */
+import type { PortionsOff, PortionsStatus } from '../datapath/portions.ts';
 import type { NodeStatus } from '../observe/status.ts';
 import type { Instant } from '../units.ts';
 import { formatBytes, formatCount, formatLag, formatMs, safe } from './output.ts';
@@ -99,7 +100,14 @@ function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
       `${formatLag(p99)} p99`,
       linkWaitingBytes === 0 ? null : `${formatBytes(linkWaitingBytes)} wait for the link`,
     ]);
-  return rows;
+  return [...rows, portionsRow(secondary.portions)];
+}
+
+function portionsRow({ why, blindness, boundMs, endedBySleep, endedByBound }: PortionsStatus): Row {
+  if (why === 'blind') return ['portions', `off: ${blindness}`];
+  if (why !== null) return ['portions', `off: ${PORTIONS_OFF_TEXTS[why]}`];
+  const ended = `${formatCount(endedBySleep)} ended in sleep`;
+  return ['portions', ended, `${formatCount(endedByBound)} by the bound`, `now ${formatMs(boundMs)}`];
 }
 
 function outputRows({ held, flows, divergences }: NodeStatus, nowMs: Instant): Row[] {
@@ -152,6 +160,13 @@ function failoverRows({ failover }: NodeStatus, nowMs: Instant): Row[] {
     ['', `generation ${formatCount(generation)}, cause: ${cause}`],
   ];
 }
+
+const PORTIONS_OFF_TEXTS: Record<Exclude<PortionsOff, 'blind'>, string> = {
+  alone: 'there is no secondary',
+  'not-needed': 'the order of input does not part the VMs',
+  'no-gain': 'the VMs diverged as often with them',
+  'never-sleeps': 'the guest never sleeps',
+};
 
 const PHASE_TEXTS: Record<NodeStatus['phase'], string> = {
   starting: 'starting',

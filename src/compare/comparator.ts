@@ -18,7 +18,7 @@ import { ofOneFlow } from '../flow/key.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { Instant, SlabId } from '../units.ts';
+import type { FrameId, Instant, SlabId } from '../units.ts';
 import { PACKET, PacketView } from '../wire/packet.ts';
 import { COMPARE_AS, compareAs, RULE, ruleOf } from './classes.ts';
 import { FrameParser } from './frame-parser.ts';
@@ -324,12 +324,25 @@ export class Comparator {
     const overdue = holding.overdue(nowMs, limits);
     if (overdue !== null || this.owedMs(nowMs) < limits.owedMs) return overdue;
     holding.overdueFlow = this.tcp.exit.owed.oldestFlow();
+    holding.overdueMs = this.owedMs(nowMs);
     return 'wait-primary';
+  }
+
+  /** Right after `overdue` returned `wait-primary`: returns for how long it has waited. */
+  get overdueMs(): number {
+    return this.holding.overdueMs;
   }
 
   /** Right after `overdue` returned a reason: returns the key of the flow that waits, or null if the frame has none. */
   overdueFlow(): Int32Array | null {
     return this.holding.keyOf(this.holding.overdueFlow);
+  }
+
+  /** Whether output of another flow than that of the held PVM frame `id` is held, of either VM. */
+  holdsOther(id: FrameId): boolean {
+    const { frames } = this;
+    const flow = frames.flowOf(id);
+    return frames.hasOther(this.primary, flow) || frames.hasOther(this.secondary, flow);
   }
 
   /** Returns how long the oldest held PVM frame has waited. */

@@ -41,6 +41,9 @@ const OLDER = 13;
 const NEWER = 14;
 export const RULE_WORD_3 = 15;
 
+/** Frames examined for one of another flow. */
+const OTHER_SCAN_MAX = 64;
+
 const ROW_SHIFT = 4;
 const ROW_WORDS = 1 << ROW_SHIFT;
 
@@ -187,6 +190,18 @@ export class HeldFrames {
 
   newerThan(id: FrameId): FrameId {
     return this.words[id + NEWER] as FrameId;
+  }
+
+  /** Returns whether one of the oldest frames of a list belongs to another flow than `flow`. */
+  hasOther(list: ArrivalList, flow: FlowId): boolean {
+    let id = list.oldest;
+    for (let seen = 0; id !== NO_FRAME && seen < OTHER_SCAN_MAX; seen++, id = this.newerThan(id))
+      if (this.words[id + FLOW] !== flow) return true;
+    return false;
+  }
+
+  flowOf(id: FrameId): FlowId {
+    return this.words[id + FLOW] as FlowId;
   }
 
   /** Returns when the frame was added. */

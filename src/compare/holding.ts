@@ -96,6 +96,8 @@ export class Holding {
   private shareReached = false;
   /** flow of the frame for which `overdue` returned a reason last; NO_FLOW if it has none */
   overdueFlow: FlowId = NO_FLOW;
+  /** how long what `overdue` returned `wait-primary` for last has waited */
+  overdueMs = 0;
 
   constructor(slabs: SlabPool, sink: ComparatorSink, hashSeed: number, limits: Limits) {
     this.limits = limits;
@@ -341,6 +343,7 @@ export class Holding {
       if (age < limits.dataMs) break;
       if (frames.words[id + WAITS] !== WAITS_FOR.bytes && age < limits.ackMs) continue;
       this.overdueFlow = frames.words[id + FLOW] as FlowId;
+      this.overdueMs = age;
       return 'wait-primary';
     }
     const oldest = this.secondary.oldest;

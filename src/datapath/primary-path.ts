@@ -13,7 +13,8 @@
  * question, even before a paused process runs its first line. A write is therefore at most `uplinkWriteBytesMax`, and the
  * next one comes when the socket has taken all of it.
  *
- * Gate: while a checkpoint is drained and taken, the gate retains input in order; afterwards both VMs get it.
+ * Gate and portions (portions.ts): while a checkpoint is drained and taken, and while both VMs work on earlier input, input waits
+ * in order; afterwards both VMs get it.
  *
  * | phase     | `secondary` | input                   | output                 | ends by                                  |
  * |-----------|-------------|-------------------------|------------------------|------------------------------------------|
@@ -21,29 +22,23 @@
  * | protected | the link    | to the PVM and mirrored | held by the comparator | `goAlone` (alone), `fence`               |
  * | fenced    | any         | dropped                 | dropped                | nothing: the path is over, its seats end |
  *
- * Limits: input that waits (at the gate, or because PVM or link takes too little) pauses the reading of the uplink. Output
+ * Limits: input that waits (at the gate, for a portion, or because PVM or link takes too little) pauses the reading of the uplink. Output
  * that waits (because the uplink takes too little, or because the comparator is full until the next checkpoint:
  * `Comparator.isFull`) pauses the reading of the PVM.
  */
-import {
-  Comparator,
-  type ComparatorSink,
-  type Overdue,
-  type Pressure,
-  type WaitLimits,
-} from '../compare/comparator.ts';
+import { Comparator, type ComparatorSink, type Overdue, type Pressure } from '../compare/comparator.ts';
 import type { Lesson } from '../compare/lesson.ts';
 import type { ReleaseCause } from '../compare/verdict.ts';
 import type { Divergence } from '../divergence/explained.ts';
 import { Explainer } from '../divergence/explainer.ts';
 import { invariant } from '../error.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
-import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { BatchClock } from '../io/batch-clock.ts';
-import type { Clock } from '../io/clock.ts';
+import { type Clock, systemTimers, type Timers } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import { type Seat, Valve } from '../io/seat.ts';
+import type { SleepSight } from '../io/sleep-sight.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkWriter } from '../link/link-channel.ts';
 import type { Voice } from '../pair/voice.ts';
@@ -51,7 +46,10 @@ import type { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant, SlabId } from '../units.ts';
 import { DivergedFrames } from './diverged-frames.ts';
 import { InputFilter } from './input-filter.ts';
+import { Portions } from './portions.ts';
 import { SvmLag } from './svm-lag.ts';
+import { SvmSleep } from './svm-sleep.ts';
+import { SvmWait, type WorkWaits } from './svm-wait.ts';
 import { TAP, type Tap } from './tap.ts';
 
 export type PrimaryPathEvents = {
@@ -75,6 +73,9 @@ export class PrimaryPath {
   };
   readonly comparator: Comparator;
   readonly lag: SvmLag;
+  readonly portions: Portions;
+  readonly svm: SvmSleep;
+  private readonly svmWait: SvmWait;
   readonly offsets: OffsetMap;
   readonly voice: Voice;
   tap: Tap | null = null;
@@ -93,13 +94,11 @@ export class PrimaryPath {
   /** while a capture runs: the held frames that differ */
   private readonly differing = new DivergedFrames();
   private readonly filter: InputFilter;
-  private readonly gated: RunQueue;
   /** SVM output of the next epoch that arrived before this node has committed; the tag is its index */
   private readonly early: RetainedFrames;
   private currentEpoch: number;
   /** the link to a secondary that has a copy: input is mirrored to it, and output compared with its VM's */
   private secondary: LinkWriter | null = null;
-  private gate: 'open' | 'closed' = 'open';
   /** `rest`: the PVM has stopped, and its output is read past every limit */
   private reading: 'limited' | 'rest' = 'limited';
   private sending = false;
@@ -118,6 +117,9 @@ export class PrimaryPath {
     epoch: number;
     events: PrimaryPathEvents;
     limits?: Limits;
+    /** Sees whether the PVM sleeps; null without a VM. Without it input is not given in portions. */
+    sight?: () => SleepSight | null;
+    timers?: Timers;
   }) {
     this.limits = options.limits ?? LIMITS;
     this.slabs = options.slabs;
@@ -130,29 +132,40 @@ export class PrimaryPath {
     this.currentEpoch = options.epoch;
     this.events = options.events;
     this.filter = new InputFilter(options.mac);
-    this.gated = new RunQueue(options.slabs, options.slabs.slabBytes);
     this.early = new RetainedFrames(options.slabs);
     const sink: ComparatorSink = {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),
       absorb: () => {},
       teach: (lesson, slab, at, length) => this.teach(lesson, slab, at, length),
       confirm: (index) => this.secondary?.pushConfirm(this.epoch, index),
-      diverged: (key, reason, primary, secondary) => {
-        const divergence = this.explainer.explain(key, reason, primary, secondary);
-        const { frames } = this.comparator;
-        if (this.tap !== null)
-          this.differing.add(frames.slabOf(primary), frames.offsetOf(primary), divergence);
-        this.events.diverged(divergence);
-      },
+      diverged: (...divergence) => this.onDiverged(...divergence),
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
     this.comparator.taught = true;
     this.explainer = new Explainer(this.comparator, options.slabs, 'plain');
     this.lag = new SvmLag(this.comparator);
+    this.svm = new SvmSleep(() => this.secondary?.sendWatchSleep(this.epoch, this.inputIndex));
+    this.svmWait = new SvmWait(this.svm);
+    this.portions = new Portions({
+      slabs: options.slabs,
+      limits: this.limits,
+      vm: this.vm,
+      sight: options.sight ?? (() => null),
+      clock: options.clock,
+      timers: options.timers ?? systemTimers,
+      svm: this.svm,
+      owner: {
+        deliver: (slab, at, length) => this.deliver(slab, at, length),
+        delivered: () => this.onInputEnd(),
+      },
+    });
     this.uplinkSeat = this.uplink.seat({
       handler: {
         frame: (slab, at, length) => this.onInput(slab, at, length),
-        batchEnd: () => this.onInputEnd(),
+        batchEnd: () => {
+          this.onInputEnd();
+          this.portions.taken();
+        },
       },
       written: () => {
         this.sendOut();
@@ -164,7 +177,10 @@ export class PrimaryPath {
     this.vmSeat = this.vm.seat({
       handler: {
         frame: (slab, at, length) => this.onOutput(slab, at, length),
-        batchEnd: () => this.onOutputEnd(),
+        batchEnd: () => {
+          this.onOutputEnd();
+          this.portions.outputSeen();
+        },
       },
       written: () => this.regulate(),
     });
@@ -217,16 +233,24 @@ export class PrimaryPath {
 
   /** From now on the gate retains input, until `openGate`. */
   closeGate(): void {
-    this.gate = 'closed';
+    this.portions.closeGate();
   }
 
   openGate(): void {
-    this.gate = 'open';
-    this.gated.drain((slab, start, end) => {
-      this.forEachFrame(slab, start, end, (at, length) => this.deliver(slab, at, length));
-      this.slabs.unref(slab);
-    });
-    this.onInputEnd();
+    this.portions.openGate();
+    this.regulate();
+  }
+
+  /** The SVM sleeps, having been given the first `frames` frames of an epoch's input. */
+  svmAsleep(epoch: number, frames: number): void {
+    if (epoch !== this.epoch || frames !== this.inputIndex) return;
+    if (this.svm.asleep(this.clock.now())) this.portions.svmAsleep();
+  }
+
+  /** The secondary cannot see whether its VM sleeps. */
+  svmBlind(why: string): void {
+    this.svm.blindness = why;
+    this.portions.svmBlind();
   }
 
   /** The PVM has read all of its input. */
@@ -253,18 +277,20 @@ export class PrimaryPath {
    * From the first commit on, the path mirrors input to `link` and compares output. Returns how many frames it released.
    */
   commit(link: LinkWriter): number {
-    invariant(this.gate === 'closed', 'a checkpoint committed while the input gate was open');
+    invariant(this.portions.isGated, 'a checkpoint committed while the input gate was open');
     // The secondary has the state. A fenced path has nothing left to release.
     if (this.voice.isFenced) return 0;
     invariant(this.secondary === null || this.secondary === link, 'a checkpoint committed on another link');
     this.reading = 'limited';
     this.secondary = link;
+    this.portions.protect();
     const released = this.comparator.commit();
     this.forgetDivergences();
     this.lag.forget();
     link.dropConfirms();
     this.currentEpoch++;
     this.inputIndex = 0;
+    this.svm.forget();
     this.early.drain((slab, at, length, index) => this.onPeerOutput(index, slab, at, length));
     this.onOutputEnd();
     return released;
@@ -283,7 +309,9 @@ export class PrimaryPath {
     this.forgetDivergences();
     this.lag.forget();
     this.reading = 'limited';
-    this.openGate();
+    this.svm.forget();
+    this.svm.blindness = null;
+    this.portions.goAlone();
     this.onOutputEnd();
     return released;
   }
@@ -296,7 +324,7 @@ export class PrimaryPath {
     this.uplink.out.clear();
     // The rest of a write that the socket has not taken would still leave. The uplink's keeper opens another socket.
     if (this.uplink.queuedBytes > 0) this.uplink.close();
-    this.gated.clear();
+    this.portions.discard();
     this.early.clear();
     this.comparator.discard();
     this.uplinkSeat.end();
@@ -321,9 +349,9 @@ export class PrimaryPath {
     if (this.secondary !== null && this.comparator.releaseDue(nowMs) > 0) this.onOutputEnd();
   }
 
-  overdue(nowMs: Instant, limits: WaitLimits): Overdue {
+  overdue(nowMs: Instant, limits: WorkWaits): Overdue {
     if (this.secondary === null) return null;
-    const overdue = this.comparator.overdue(nowMs, limits);
+    const overdue = this.svmWait.overdue(this.comparator, nowMs, limits);
     if (overdue === 'wait-primary') this.lag.overdue(nowMs);
     return overdue;
   }
@@ -346,18 +374,15 @@ export class PrimaryPath {
     this.counters.inputFrames++;
     this.counters.inputBytes += length;
     if (this.tap !== null)
-      this.tap(TAP.uplinkIn, bytes, at, length, this.gate === 'closed' ? 'gated' : 'input');
-    if (this.gate === 'open') {
-      this.deliver(slab, at, length);
-      return;
-    }
-    this.gated.push(slab, at, length);
+      this.tap(TAP.uplinkIn, bytes, at, length, this.portions.isGated ? 'gated' : 'input');
+    this.portions.take(slab, at, length);
   }
 
   private deliver(slab: SlabId, at: number, length: number): void {
     // Before either push: both queues write the bytes from where they lie.
     this.offsets.input(this.slabs.buffer(slab), at, length);
     this.vm.out.push(slab, at, length);
+    this.svm.forget();
     this.secondary?.pushInput(this.epoch, this.inputIndex++, slab, at, length);
   }
 
@@ -377,6 +402,7 @@ export class PrimaryPath {
   /** A frame that the SVM sent in this epoch. */
   private onPeerOutput(index: number, slab: SlabId, at: number, length: number): void {
     this.counters.peerFrames++;
+    this.svm.outputSeen();
     if (this.tap !== null)
       this.tap(TAP.secondaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch} index ${index}`);
     this.comparator.secondaryFrame(slab, at, length, index, this.batchClock.now());
@@ -413,7 +439,7 @@ export class PrimaryPath {
   /** Back-pressure: a source is read while there is room for what it sends. */
   private regulate(): void {
     this.uplinkValve.shutIf(
-      this.gated.bytes >= this.limits.gatedBytesMax ||
+      this.portions.waitingBytes >= this.limits.gatedBytesMax ||
         this.vm.queuedBytes >= this.limits.unsentBytesMax ||
         this.unsentToSecondary >= this.limits.unsentBytesMax,
     );
@@ -442,6 +468,16 @@ export class PrimaryPath {
     else link?.sendTeach(this.epoch, lesson, this.slabs.buffer(slab).subarray(at, at + length));
   }
 
+  private onDiverged(...[key, reason, primary, secondary]: Parameters<ComparatorSink['diverged']>): void {
+    const { comparator } = this;
+    const { frames } = comparator;
+    const divergence = this.explainer.explain(key, reason, primary, secondary);
+    if (this.tap !== null) this.differing.add(frames.slabOf(primary), frames.offsetOf(primary), divergence);
+    this.events.diverged(divergence);
+    if (divergence.class !== 'clock' && comparator.holdsOther(primary))
+      this.portions.diverged(this.clock.now());
+  }
+
   private forgetDivergences(): void {
     this.explainer.forget();
     this.differing.clear();
@@ -460,19 +496,5 @@ export class PrimaryPath {
   private retainEarly(slab: SlabId, at: number, length: number, index: number): void {
     // At the limit the frame is dropped: its PVM counterpart is held until a checkpoint.
     if (this.early.frames < this.limits.earlyFramesMax) this.early.add(slab, at, length, index);
-  }
-
-  private forEachFrame(
-    slab: SlabId,
-    start: number,
-    end: number,
-    visit: (at: number, length: number) => void,
-  ): void {
-    const bytes = this.slabs.buffer(slab);
-    for (let at = start + 4; at <= end; ) {
-      const length = bytes.readUInt32BE(at - 4);
-      visit(at, length);
-      at += length + 4;
-    }
   }
 }

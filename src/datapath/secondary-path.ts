@@ -30,9 +30,10 @@ import { invariant } from '../error.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { BatchClock } from '../io/batch-clock.ts';
-import type { Clock } from '../io/clock.ts';
+import { type Clock, systemTimers, type Timers } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import { type Seat, Valve } from '../io/seat.ts';
+import type { SleepSight } from '../io/sleep-sight.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkWriter } from '../link/link-channel.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
@@ -40,6 +41,7 @@ import type { SvmTranslator } from '../translate/svm-translator.ts';
 import type { SlabId } from '../units.ts';
 import { InputFilter } from './input-filter.ts';
 import { SilentInput } from './silent-input.ts';
+import { SleepWatch } from './sleep-watch.ts';
 import { TAP, type Tap } from './tap.ts';
 
 /** Frames that a promotion sent to clients and delivered to the VM, and connections that it could not translate. */
@@ -64,6 +66,9 @@ export class SecondaryPath {
   /** SVM output of this epoch that the primary has not confirmed, by its index */
   private readonly retained: RetainedFrames;
   private readonly silent: SilentInput;
+  private readonly watch: SleepWatch;
+  /** how many frames of this epoch's input the primary has asked about */
+  private watchedFrames = 0;
   private phase: 'running' | 'draining' | 'stopped' | 'over' = 'running';
   private hasCopy = false;
   private currentEpoch = 0;
@@ -80,6 +85,9 @@ export class SecondaryPath {
     translator: SvmTranslator;
     mac: string;
     limits?: Limits;
+    /** Sees whether the SVM sleeps; null without a VM. */
+    sight?: () => SleepSight | null;
+    timers?: Timers;
   }) {
     this.limits = options.limits ?? LIMITS;
     this.slabs = options.slabs;
@@ -94,6 +102,13 @@ export class SecondaryPath {
     this.filter = new InputFilter(options.mac);
     this.retained = new RetainedFrames(options.slabs);
     this.silent = new SilentInput(options.slabs, this.limits);
+    this.watch = new SleepWatch({
+      port: this.vm,
+      sight: options.sight ?? (() => null),
+      clock: options.clock,
+      timers: options.timers ?? systemTimers,
+      asleep: () => this.link.sendAsleep(this.epoch, this.watchedFrames),
+    });
     this.uplinkSeat = options.uplink.seat({
       handler: {
         frame: (slab, at, length) => this.onSilentInput(slab, at, length),
@@ -126,6 +141,7 @@ export class SecondaryPath {
   /** Takes a client frame that the primary mirrors. */
   input(slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
+    this.watch.end();
     this.counters.inputFrames++;
     this.tap?.(TAP.uplinkIn, bytes, at, length, 'mirrored');
     this.silent.passedOn(bytes, at, length, this.batchClock.now());
@@ -150,6 +166,22 @@ export class SecondaryPath {
     if (epoch === this.epoch) this.retained.remove(from, to);
   }
 
+  /**
+   * The primary waits until the SVM sleeps over the first `frames` frames of this epoch's input, all of which have arrived. If that
+   * cannot be seen it is notified of that.
+   */
+  watchSleep(epoch: number, frames: number): void {
+    if (epoch !== this.epoch || this.phase !== 'running') return;
+    this.vm.flush();
+    const { blindness } = this.watch;
+    if (blindness !== null) {
+      this.link.sendBlind(blindness);
+      return;
+    }
+    this.watchedFrames = frames;
+    this.watch.begin();
+  }
+
   linkBatchEnd(): void {
     if (this.synsToCorrect) this.sendCorrectedSyns();
     this.vm.flush();
@@ -170,6 +202,7 @@ export class SecondaryPath {
   /** The SVM has stopped. Its remaining output belongs to the epoch that ends, so it is read past every limit. */
   readRest(): void {
     if (this.phase === 'over') return;
+    this.watch.end();
     this.phase = 'draining';
     this.linkValve.shutIf(false);
   }
@@ -204,6 +237,7 @@ export class SecondaryPath {
   leave(): void {
     invariant(this.isPromotable, 'a VM without a committed copy was promoted');
     this.phase = 'over';
+    this.watch.end();
     this.uplinkSeat.end();
     this.vmSeat.end();
   }
@@ -238,6 +272,7 @@ export class SecondaryPath {
   /** The SVM will not be promoted: forgets everything and gives both ports back. */
   discard(): void {
     this.phase = 'over';
+    this.watch.end();
     this.retained.clear();
     this.silent.clear();
     this.uplinkSeat.end();
@@ -286,6 +321,8 @@ export class SecondaryPath {
   }
 
   private onOutputEnd(): void {
+    // If the SVM sleeps now, the link needs one write for this too.
+    this.watch.outputSeen();
     this.link.flush();
     if (this.phase === 'running' && this.link.queuedBytes >= this.limits.unsentBytesMax)
       this.linkValve.shutIf(true);

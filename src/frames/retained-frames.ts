@@ -60,6 +60,11 @@ export class RetainedFrames {
     return this.sinceMs[number - this.base];
   }
 
+  /** The tag of frame `number`, which must be retained. */
+  tagOf(number: number): number {
+    return this.tag[number - this.base];
+  }
+
   /** Number of the oldest frame with this tag and length; -1 when there is none. */
   find(tag: number, length: number): number {
     for (let i = this.first; i < this.slab.length; i++)

@@ -27,11 +27,6 @@ export interface SleepSight {
   blindness(): string | null;
 }
 
-/** Sees nothing, and says why. */
-export function blindSight(why: string): SleepSight {
-  return { isAsleep: () => false, blindness: () => why };
-}
-
 /** "PID (name) S": a pid has at most 7 digits, and a thread's name at most 15 bytes (64 of a kernel's worker). */
 const HEAD_BYTES = 96;
 const PARENTHESIS = 0x29;

@@ -31,6 +31,7 @@ import {
   MESSAGE_HEADER_BYTES,
   parseControl,
 } from './link-protocol.ts';
+import { framesHeader, numbersMessage, writeHeader } from './message-header.ts';
 import { type ConnectionOffsets, OffsetsReader, offsetsMessages } from './offsets-message.ts';
 
 export type LinkHandler = {
@@ -44,6 +45,10 @@ export type LinkHandler = {
   /** One PVM frame, and what the secondary learns from it. */
   teach(epoch: number, lesson: Lesson, slab: SlabId, at: number, length: number): void;
   confirm(epoch: number, from: number, to: number): void;
+  /** The secondary is to notify the primary when its VM sleeps, having been given the first `frames` frames of this epoch's input. */
+  watchSleep(epoch: number, frames: number): void;
+  /** The SVM sleeps, having been given so many frames. */
+  asleep(epoch: number, frames: number): void;
   /** A complete map of offsets, which takes the place of the one before. */
   offsets(map: ConnectionOffsets[]): void;
   /** All messages of one read have been passed on. */
@@ -63,6 +68,8 @@ export const IGNORE_LINK: LinkHandler = {
   output() {},
   teach() {},
   confirm() {},
+  watchSleep() {},
+  asleep() {},
   offsets() {},
   batchEnd() {},
   written() {},
@@ -79,6 +86,9 @@ export type LinkWriter = Pick<
   | 'sendTeach'
   | 'pushConfirm'
   | 'dropConfirms'
+  | 'sendWatchSleep'
+  | 'sendAsleep'
+  | 'sendBlind'
   | 'flush'
   | 'flushConfirms'
 >;
@@ -177,10 +187,7 @@ export class LinkChannel {
   }
 
   sendHeartbeat(type: typeof MESSAGE.heartbeat | typeof MESSAGE.heartbeatAck, number: number): void {
-    const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + 4);
-    writeHeader(message, type, 4);
-    writeI32(message, LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES, number);
-    this.write(message);
+    this.write(numbersMessage(type, number));
   }
 
   /** Queues a frame that the PVM was given, until `flush`. */
@@ -223,6 +230,21 @@ export class LinkChannel {
   /** Drops the queued confirmations: their epoch is over, or the uplink lost the frames. */
   dropConfirms(): void {
     this.confirmed = [];
+  }
+
+  /** Sends the queued input, and asks when the SVM sleeps over the first `frames` frames of the epoch's input. */
+  sendWatchSleep(epoch: number, frames: number): void {
+    this.sendSleep(MESSAGE.watchSleep, epoch, frames);
+  }
+
+  /** Sends the queued output, and that the SVM sleeps over the first `frames` frames of the epoch's input. */
+  sendAsleep(epoch: number, frames: number): void {
+    this.sendSleep(MESSAGE.asleep, epoch, frames);
+  }
+
+  /** Sends why this node cannot see whether its VM sleeps. */
+  sendBlind(why: string): void {
+    this.send(MESSAGE.blind, { message: why.slice(0, FAILED_CHARACTERS_MAX) });
   }
 
   flush(): void {
@@ -310,6 +332,18 @@ export class LinkChannel {
     this.frames.push(slab, at, length, tag);
   }
 
+  private sendSleep(
+    type: typeof MESSAGE.watchSleep | typeof MESSAGE.asleep,
+    epoch: number,
+    frames: number,
+  ): void {
+    if (!this.open) return;
+    this.stream.cork();
+    this.flushFrames();
+    this.write(numbersMessage(type, epoch, frames));
+    this.stream.uncork();
+  }
+
   private flushFrames(): void {
     const type = this.framesType;
     const epoch = this.framesEpoch;
@@ -362,6 +396,16 @@ export class LinkChannel {
         if (handler === null) throw garbled('confirmations before anything else');
         this.onConfirms(handler, buffer, body, end);
         return;
+      case MESSAGE.watchSleep:
+      case MESSAGE.asleep: {
+        if (end - body !== 8) throw garbled(`a message about sleep of ${end - body} bytes`);
+        if (handler === null) throw garbled('a message about sleep before anything else');
+        const epoch = readU32(buffer, body);
+        const frames = readU32(buffer, body + 4);
+        if (type === MESSAGE.watchSleep) handler.watchSleep(epoch, frames);
+        else handler.asleep(epoch, frames);
+        return;
+      }
       default:
         this.onControl(type, buffer.toString('utf8', body, end));
     }
@@ -435,24 +479,6 @@ export class LinkChannel {
     this.end = { cause };
     this.notifyEnd();
   }
-}
-
-function writeHeader(message: Buffer, type: number, bodyBytes: number): void {
-  writeI32(message, 0, MESSAGE_HEADER_BYTES + bodyBytes);
-  message[4] = type;
-}
-
-/** Returns what stands before `bytes` bytes of frames. */
-function framesHeader(type: FramesType, epoch: number, tag: number, bytes: number): Buffer {
-  invariant(
-    MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES + bytes <= MESSAGE_BYTES_MAX,
-    'a run of frames is longer than the peer takes',
-  );
-  const header = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + FRAMES_HEADER_BYTES);
-  writeHeader(header, type, FRAMES_HEADER_BYTES + bytes);
-  writeI32(header, 8, epoch);
-  writeI32(header, 12, tag);
-  return header;
 }
 
 function garbled(what: string): ColoError {

@@ -14,7 +14,7 @@ import { type ChannelName, isChannelName, isCopyChannel } from './channels.ts';
 import { type Offsets, offsetsSchema } from './offsets-message.ts';
 
 /** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */
-export const LINK_VERSION = 3;
+export const LINK_VERSION = 4;
 
 export const MESSAGE = {
   hello: 1,
@@ -33,6 +33,9 @@ export const MESSAGE = {
   takeover: 14,
   yielded: 15,
   failed: 16,
+  watchSleep: 17,
+  asleep: 18,
+  blind: 19,
 } as const;
 
 export const MESSAGE_HEADER_BYTES = 4;
@@ -68,6 +71,7 @@ export type ControlBodies = {
   [MESSAGE.takeover]: Record<string, never>;
   [MESSAGE.yielded]: Record<string, never>;
   [MESSAGE.failed]: { code: string; message: string };
+  [MESSAGE.blind]: { message: string };
 };
 export type ControlType = keyof ControlBodies;
 
@@ -108,6 +112,7 @@ const SCHEMAS: { readonly [T in ControlType]: z.ZodType } = {
   [MESSAGE.takeover]: z.object({}),
   [MESSAGE.yielded]: z.object({}),
   [MESSAGE.failed]: z.object({ code: z.string(), message: z.string() }),
+  [MESSAGE.blind]: z.object({ message: z.string() }),
 };
 
 export type ReceivedControl =

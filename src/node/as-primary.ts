@@ -65,6 +65,8 @@ export class AsPrimary {
       voice,
       epoch: from.epoch,
       limits: parts.limits,
+      sight: () => this.vm.vm?.sight ?? null,
+      timers: parts.surroundings.timers,
       events: {
         diverged: (divergence) => {
           const { flow, reason, class: one, why } = divergence;

@@ -217,6 +217,8 @@ export class AsSecondary {
       translator,
       mac: config.vm.mac,
       limits,
+      sight: () => this.vm.vm?.sight ?? null,
+      timers: surroundings.timers,
     });
     path.tap = this.parts.tap();
     this.copy = path;

@@ -226,6 +226,7 @@ export class PrimarySession {
       control: (message) => this.onControl(message),
       heartbeatAck: (number) => this.onHeartbeatReply(number),
       output: (epoch, index, slab, at, length) => this.path.peerFrame(epoch, index, slab, at, length),
+      asleep: (epoch, frames) => this.path.svmAsleep(epoch, frames),
       batchEnd: () => this.path.peerBatchEnd(),
       written: () => this.path.linkWritten(),
       closed: (cause) => this.finish(cause === null ? 'link closed' : cause.message),
@@ -242,6 +243,9 @@ export class PrimarySession {
         return;
       case MESSAGE.takeover:
         this.events.takeoverAsked();
+        return;
+      case MESSAGE.blind:
+        this.path.svmBlind(message.body.message);
         return;
       case MESSAGE.failed:
         this.finish(`${message.body.code} ${message.body.message}`);

@@ -121,6 +121,7 @@ export class SecondarySession {
       },
       input: (_epoch, _index, slab, at, length) => this.path?.input(slab, at, length),
       teach: (epoch, lesson, slab, at, length) => this.path?.teach(epoch, lesson, slab, at, length),
+      watchSleep: (epoch, frames) => this.path?.watchSleep(epoch, frames),
       confirm: (epoch, from, to) => this.path?.confirm(epoch, from, to),
       offsets: (map) => this.takeOffsets(map),
       batchEnd: () => this.path?.linkBatchEnd(),

@@ -91,6 +91,7 @@ function secondaryOf(role: NodeRole | null): NodeStatus['secondary'] {
     unmatchedFrames: matches.secondaryFramesSince(path.counters.peerFrames),
     lagMs: path.lag.quantiles(),
     linkWaitingBytes: path.unsentToSecondary,
+    portions: path.portions.status,
   };
 }
 

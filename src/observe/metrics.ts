@@ -180,6 +180,24 @@ const SECONDARY_SERIES: readonly Series[] = [
     'Bytes for the secondary that the link has not taken.',
     (s) => s.secondary?.linkWaitingBytes ?? null,
   ),
+  gauge('colo_portions_on', '1 while both VMs are given their input in portions.', (s) =>
+    s.secondary === null ? null : Number(s.secondary.portions.state === 'on'),
+  ),
+  gauge(
+    'colo_portions_bound_seconds',
+    'The longest time that input may wait for the end of a portion now.',
+    (s) => seconds(s.secondary?.portions.boundMs),
+  ),
+  {
+    type: 'counter',
+    name: 'colo_portions_ended_total',
+    help: 'Portions that somebody waited for, by what ended them: both guests slept, or the bound.',
+    labels: ['cause'],
+    samples: ({ secondary }) => [
+      [secondary?.portions.endedBySleep ?? null, { cause: 'sleep' }],
+      [secondary?.portions.endedByBound ?? null, { cause: 'bound' }],
+    ],
+  },
 ];
 
 const VM_SERIES: readonly Series[] = [

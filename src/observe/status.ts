@@ -1,5 +1,6 @@
 /** The status of a node and the calls to it: the shapes of `colo status`, `colo events` and the HTTP API. */
 import type { CheckpointReason, CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
+import type { PortionsStatus } from '../datapath/portions.ts';
 import type { ReleasedBy } from '../datapath/primary-path.ts';
 import type { Lag } from '../datapath/svm-lag.ts';
 import type { Divergence, DivergenceClass } from '../divergence/explained.ts';
@@ -76,6 +77,8 @@ export type NodeStatus = {
     lagMs: Lag;
     /** bytes for the secondary that the link has not taken */
     linkWaitingBytes: number;
+    /** whether both VMs get their input in portions */
+    portions: PortionsStatus;
   } | null;
   /** oldestMs: how long the oldest frame has been held; 0 if there is none */
   held: { frames: number; bytes: number; oldestMs: number };

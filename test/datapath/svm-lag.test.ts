@@ -42,7 +42,7 @@ test('what a checkpoint releases is no sample, unless it was overdue: then the S
   pair.pvm.send('without counterpart');
   pair.settle();
   pair.nowMs += 25;
-  const waits = { dataMs: 20, ackMs: 300, owedMs: 1000, secondaryMs: 2000 };
+  const waits = { dataMs: 20, ackMs: 300, owedMs: 1000, secondaryMs: 2000, workMs: 20 };
   assert.equal(pair.primary.overdue(pair.nowMs as Instant, waits), 'wait-primary');
   pair.checkpoint();
   assert.deepEqual(pair.primary.lag.quantiles(), { p50: 25, p99: 25 });

@@ -3,9 +3,11 @@ import assert from 'node:assert/strict';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { type Promotion, SecondaryPath } from '../../src/datapath/secondary-path.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
+import type { Timers } from '../../src/io/clock.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { IGNORE_LINK, LinkChannel } from '../../src/link/link-channel.ts';
+import { MESSAGE } from '../../src/link/link-protocol.ts';
 import { Voice } from '../../src/pair/voice.ts';
 import { OffsetMap } from '../../src/translate/offset-map.ts';
 import { SvmTranslator } from '../../src/translate/svm-translator.ts';
@@ -75,6 +77,10 @@ export function outputFrame(text: string): Buffer {
 export class TwoPaths {
   nowMs = 1000;
   readonly clock = { now: () => this.nowMs as Instant, wall: () => 0 };
+  /** what is seen of the VMs */
+  readonly asleep = { pvm: false, svm: false };
+  readonly blindness: Record<'pvm' | 'svm', string | null> = { pvm: null, svm: null };
+  private timers: { atMs: number; call: () => void }[] = [];
   readonly diverged: string[] = [];
   readonly voice = new Voice();
   readonly primarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
@@ -108,7 +114,21 @@ export class TwoPaths {
     this.linkStreams = fakePair();
     this.primaryLink = new LinkChannel(this.linkStreams[0], this.primarySlabs);
     this.secondaryLink = new LinkChannel(this.linkStreams[1], this.secondarySlabs);
-    const shared = { clock: this.clock, mac: VM_MAC };
+    const timers: Timers = {
+      after: (ms, call) => {
+        const timer = { atMs: this.nowMs + ms, call };
+        this.timers.push(timer);
+        return () => {
+          this.timers = this.timers.filter((one) => one !== timer);
+        };
+      },
+      soon: (call) => void this.timers.push({ atMs: this.nowMs, call }),
+    };
+    const sightOf = (vm: 'pvm' | 'svm') => () => ({
+      isAsleep: () => this.asleep[vm],
+      blindness: () => this.blindness[vm],
+    });
+    const shared = { clock: this.clock, mac: VM_MAC, timers };
     this.primary = new PrimaryPath({
       ...shared,
       slabs: this.primarySlabs,
@@ -117,6 +137,7 @@ export class TwoPaths {
       offsets: new OffsetMap(1),
       hashSeed: 1,
       voice: this.voice,
+      sight: sightOf('pvm'),
       epoch,
       events: { diverged: ({ flow, reason }) => void this.diverged.push(`${reason} ${flow}`) },
     });
@@ -126,12 +147,17 @@ export class TwoPaths {
       vm: this.ports.svm,
       uplink: this.ports.silent,
       link: this.secondaryLink,
+      sight: sightOf('svm'),
       offsets: new OffsetMap(1),
       translator: new SvmTranslator(1),
     });
     this.primaryLink.listen({
       ...IGNORE_LINK,
-      control: ({ type, body }) => this.onControl('primary', type, body),
+      control: (message) => {
+        this.onControl('primary', message.type, message.body);
+        if (message.type === MESSAGE.blind) this.primary.svmBlind(message.body.message);
+      },
+      asleep: (epoch, frames) => this.primary.svmAsleep(epoch, frames),
       output: (epoch, index, slab, at, length) => this.primary.peerFrame(epoch, index, slab, at, length),
       batchEnd: () => this.primary.peerBatchEnd(),
       written: () => this.primary.linkWritten(),
@@ -142,11 +168,23 @@ export class TwoPaths {
       offsets: (map) => this.onOffsets(map),
       input: (_epoch, _index, slab, at, length) => this.secondary.input(slab, at, length),
       teach: (epoch, lesson, slab, at, length) => this.secondary.teach(epoch, lesson, slab, at, length),
+      watchSleep: (epoch, frames) => this.secondary.watchSleep(epoch, frames),
       confirm: (epoch, from, to) => this.secondary.confirm(epoch, from, to),
       batchEnd: () => this.secondary.linkBatchEnd(),
     });
     this.primaryLink.start();
     this.secondaryLink.start();
+  }
+
+  /** Lets time pass, a millisecond at a time; timers fire, and everything that is written is delivered. */
+  pass(ms: number): void {
+    for (let left = ms; left > 0; left--) {
+      this.nowMs++;
+      const due = this.timers.filter(({ atMs }) => atMs <= this.nowMs);
+      this.timers = this.timers.filter(({ atMs }) => atMs > this.nowMs);
+      for (const { call } of due) call();
+      this.settle();
+    }
   }
 
   /** Delivers everything that was written. */

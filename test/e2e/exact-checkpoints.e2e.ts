@@ -78,6 +78,7 @@ for (const [family, checkpoints] of [
         { udp: frames.udp.sent, distinct: frames.udp.sent, duplicates: 0, icmp: frames.icmp.sent },
       );
     }
+    assert.equal(status.secondary?.portions.blindness, null, 'the threads of QEMU can be seen');
     assert.equal(status.divergences.count, 0, JSON.stringify(status.divergences.last));
     assert.ok(report.ok, JSON.stringify(report.findings.kept.slice(0, 3)));
     assert.equal(report.broken.count, 0);

@@ -25,6 +25,8 @@ function recorder(slabs: SlabPool) {
     output: (epoch, index, ...frame) => log.push(`output ${epoch}/${index} ${text(...frame)}`),
     teach: (epoch, lesson, ...frame) => log.push(`teach ${epoch} ${lesson} ${text(...frame)}`),
     confirm: (epoch, from, to) => log.push(`confirm ${epoch} ${from}-${to}`),
+    watchSleep: (epoch, frames) => log.push(`watch ${epoch} ${frames}`),
+    asleep: (epoch, frames) => log.push(`asleep ${epoch} ${frames}`),
     offsets: (map) => log.push(`offsets ${map.map(({ vmIsn }) => vmIsn).join(' ')}`),
     closed: (cause) =>
       closed.push(cause === null ? null : `${(cause as { code?: string }).code} ${cause.message}`),
@@ -66,7 +68,10 @@ function conversation(): { bytes: Buffer; log: string[] } {
   channel.sendHeartbeat(MESSAGE.heartbeat, 1);
   channel.pushInput(3, 10, one.slab, one.at, one.length);
   channel.pushInput(3, 11, two.slab, two.at, two.length);
+  channel.sendWatchSleep(3, 12);
   channel.pushOutput(3, 0, apart.slab, apart.at, apart.length);
+  channel.sendAsleep(3, 0xffffffff);
+  channel.sendBlind('hidden');
   for (const index of [0, 1, 2, 5, 4, 5]) channel.pushConfirm(3, index);
   channel.flush();
   channel.flushConfirms();
@@ -82,7 +87,10 @@ function conversation(): { bytes: Buffer; log: string[] } {
       'heartbeat 1',
       'input 3/10 one',
       'input 3/11 two!',
+      'watch 3 12',
       'output 3/0 apart',
+      'asleep 3 4294967295',
+      'control 19 {"message":"hidden"}',
       'confirm 3 0-2',
       'confirm 3 5-5',
       'confirm 3 4-5',
@@ -290,6 +298,12 @@ for (const [name, bytes, code] of [
     'COLO_LINK_GARBLED',
   ],
   ['a heartbeat without its number', message(MESSAGE.heartbeat, ''), 'COLO_LINK_GARBLED'],
+  ['half a question about sleep', message(MESSAGE.watchSleep, Buffer.alloc(4)), 'COLO_LINK_GARBLED'],
+  [
+    'news of sleep with more than two numbers',
+    message(MESSAGE.asleep, Buffer.alloc(12)),
+    'COLO_LINK_GARBLED',
+  ],
   ['half a confirmation', message(MESSAGE.confirm, Buffer.alloc(8)), 'COLO_LINK_GARBLED'],
 ] as const) {
   test(`${name} closes the link, once, and leaks nothing`, () => {

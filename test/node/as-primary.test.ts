@@ -153,6 +153,7 @@ test('a secondary that sends nothing is reported after N checkpoints that releas
     unmatchedFrames: 7,
     lagMs: { p50: null, p99: null },
     linkWaitingBytes: 0,
+    portions: path.portions.status,
   });
   link.close();
   paths.settle();

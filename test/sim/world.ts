@@ -19,9 +19,11 @@ import { Injector } from './injector.ts';
 import { Journal, type Violation } from './journal.ts';
 import { Loop, Process } from './loop.ts';
 import { Network, type PortQuality } from './network.ts';
+import { drawPortioned, hostileHost, type Portioned } from './portioned.ts';
 import { Audit } from './rules/audit.ts';
 import { BothSent } from './rules/both-sent.ts';
 import { Lineage } from './rules/lineage.ts';
+import { PortionBound } from './rules/portion-bound.ts';
 import { Progress } from './rules/progress.ts';
 import { SameInput } from './rules/same-input.ts';
 import { UplinkWrites } from './rules/uplink-writes.ts';
@@ -107,6 +109,8 @@ class World {
   private readonly mix: Mix;
   /** null: both VMs have the TCP that was drawn for the guest */
   private readonly differing: DifferingTcps | null;
+  /** null: input goes straight to the VMs until order has parted them */
+  private readonly portioned: Portioned | null;
   private readonly faults: Fault[];
   private readonly injector: Injector;
   private readonly lineage: Lineage;
@@ -115,6 +119,7 @@ class World {
   private readonly progress: Progress;
   private readonly uselessSecondary: UselessSecondary;
   private readonly bothSent: BothSent;
+  private readonly portionBound: PortionBound;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -126,6 +131,7 @@ class World {
     // The order in which the die is asked is part of what a seed means.
     this.die = new Die(seed);
     this.differing = drawDifferingTcps(seed);
+    this.portioned = drawPortioned(seed);
     const { die } = this;
     this.sockets = new Sockets(loop, this.newDie());
     this.outside = new Process(loop, 'outside', this.newDie());
@@ -146,6 +152,7 @@ class World {
       route.jitterMs = die.pick([0.05, 1, 10]);
     }
     for (const spec of this.mix.hosts) this.addClients(spec);
+    if (this.portioned !== null && this.portioned.hostile > 0) this.addClients(hostileHost(this.portioned));
     const { sockets, network, mix, clients } = this;
     const endLife = (host: SimHost, life: Life, how: string) => this.endLife(host, life, how);
     this.injector = new Injector({
@@ -167,6 +174,7 @@ class World {
     this.uselessSecondary = new UselessSecondary(scene);
     this.progress = new Progress(scene, this.lineage, clients, this.lossy);
     this.bothSent = new BothSent(scene, this.sameInput, this.progress, this.uplinkWrites.outputCommit);
+    this.portionBound = new PortionBound(scene, this.portioned !== null);
     record.onChange = (changed, by) => {
       journal.trace('arbiter', `${JSON.stringify(changed)} by ${by}`);
       journal.count('generations');
@@ -222,6 +230,7 @@ class World {
         ({ side, config, arbiterWay, slow }) =>
           `host ${side}: checkpoints every ${config.checkpoint.intervalMsMax} ms, arbiter within ${arbiterWay.delayMsMax} ms, input read within ${slow.inputMs} ms, output within ${slow.outputMs} ms`,
       ),
+      ...(this.portioned === null ? [] : [`portions: ${JSON.stringify(this.portioned)}`]),
       ...(this.differing === null ? [] : [`differing TCPs: ${JSON.stringify(this.differing)}`]),
       `guest: ${tcp}${mix.guest.dial === undefined ? '' : `, opens a connection every ${mix.guest.dial.everyMs} ms`}`,
       ...this.clients.map(({ clients }, i) => {
@@ -244,6 +253,7 @@ class World {
       if (wrong !== null) this.journal.violation(wrong[0], `${host.side}: ${wrong[1]}`);
       this.journal.noteMax('slabsIdle', life.audit.slabsIdleMax);
       this.progress.checkWait(host, life);
+      this.portionBound.check(host, life);
       if (!life.process.isMidway) this.uselessSecondary.check(host, life);
     }
     this.progress.checkStarved();
@@ -336,7 +346,7 @@ class World {
         host,
         mac: GUEST_MAC,
         slow: host.slow,
-        sleeper: 'sleeps',
+        sleeper: this.portioned?.sleeper[host.side] ?? 'sleeps',
         accel: own.chance(0.8) ? 'kvm' : 'tcg',
         makeGuest: (port) => {
           host.guest = new Guest(port, this.guestOptions(host.side));
@@ -378,7 +388,9 @@ class World {
 
   private guestOptions(side: Side): GuestOptions {
     const { guest } = this.mix;
-    return { ...guest, tcp: { ...guest.tcp, ...this.differing?.habits[side] } };
+    const { stepMs } = this.portioned ?? {};
+    const served = stepMs === undefined || stepMs === null ? {} : { stepMs };
+    return { ...guest, ...served, tcp: { ...guest.tcp, ...this.differing?.habits[side] } };
   }
 
   private endLife(host: SimHost, life: Life, how: string): void {

@@ -7,6 +7,7 @@
  * stay that number. If it changes, a frame was lost or repeated without being counted. The difference is taken only
  * while the sockets in between are empty.
  */
+import type { Portions } from '../../../src/datapath/portions.ts';
 import type { PrimaryPath } from '../../../src/datapath/primary-path.ts';
 import type { SecondaryPath } from '../../../src/datapath/secondary-path.ts';
 import type { RetainedFrames } from '../../../src/frames/retained-frames.ts';
@@ -21,8 +22,8 @@ import type { SimQemu } from '../sim-qemu.ts';
 import type { SimSocket } from '../sim-socket.ts';
 
 type Port = Omit<FramePort, never> & { stream: SimSocket | null };
-type Path = Omit<PrimaryPath, never> & {
-  gated: RunQueue;
+type Path = Omit<PrimaryPath, 'portions'> & {
+  portions: Omit<Portions, never> & { waiting: RetainedFrames };
   early: RetainedFrames;
   secondary: (Omit<LinkChannel, never> & { frames: RunQueue }) | null;
 };
@@ -157,7 +158,7 @@ export class Audit {
     if (wrong === null && receivedAll)
       wrong = this.same(
         'input of the primary VM',
-        counters.inputFrames - path.gated.frames - qemu.vm.receivedFrames,
+        counters.inputFrames - path.portions.waiting.frames - qemu.vm.receivedFrames,
       );
     if (wrong === null && sentAll) {
       const known = releasedOfVm(path) + comparator.primary.frames + comparator.counters.malformed;
@@ -189,7 +190,7 @@ export class Audit {
     const { input, output } = before;
     const old = before.path.counters;
     const delivered =
-      old.inputFrames + promotion.deliveredFrames + path.counters.inputFrames - path.gated.frames;
+      old.inputFrames + promotion.deliveredFrames + path.counters.inputFrames - path.portions.waiting.frames;
     if (input !== undefined && delivered - qemu.vm.receivedFrames !== input)
       return `a promotion: ${delivered - qemu.vm.receivedFrames - input} frames of input are not accounted for`;
     const { comparator } = path;
@@ -219,8 +220,8 @@ export class Audit {
       if (port.queuedBytes > most) return `${port.queuedBytes} bytes wait in ${port.name}'s socket`;
     if (path !== null) {
       const { primary, secondary } = path.comparator;
-      if (path.gated.bytes > limits.gatedBytesMax + 2 * limits.slabBytes)
-        return `${path.gated.bytes} bytes are gated`;
+      if (path.portions.waiting.bytes > limits.gatedBytesMax + 2 * limits.slabBytes)
+        return `${path.portions.waiting.bytes} bytes of input wait`;
       if (path.early.frames > limits.earlyFramesMax) return `${path.early.frames} frames came early`;
       if (primary.frames + secondary.frames > limits.heldFramesMax)
         return `${primary.frames} and ${secondary.frames} frames are held`;
@@ -240,7 +241,7 @@ export class Audit {
     const { primary, secondary } = path.comparator;
     return (
       primary.frames + secondary.frames === 0 &&
-      path.gated.runs === 0 &&
+      path.portions.waiting.frames === 0 &&
       path.early.frames === 0 &&
       (path.secondary === null || (path.secondary.frames.runs === 0 && path.secondary.queuedBytes === 0))
     );

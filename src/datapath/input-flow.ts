@@ -1,0 +1,37 @@
+/** Which flow an input frame belongs to, if it gives the VM something to do: what portions (portions.ts) are made of. */
+import { FrameParser } from '../compare/frame-parser.ts';
+import { FLOW_KEY_WORDS, writeInputKey } from '../flow/key.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import type { SlabId } from '../units.ts';
+import { PACKET, PacketView } from '../wire/packet.ts';
+import { TCP_RST } from '../wire/tcp.ts';
+
+/** Of a frame that no process in the guest takes: a bare ACK, ARP, a broken frame. */
+export const NO_WORK = 0;
+
+export class InputFlow {
+  private readonly slabs: SlabPool;
+  private readonly parser: FrameParser;
+  private readonly view = new PacketView();
+  private readonly key = new Int32Array(FLOW_KEY_WORDS);
+
+  constructor(slabs: SlabPool) {
+    this.slabs = slabs;
+    this.parser = new FrameParser(slabs, 'plain');
+  }
+
+  /**
+   * Returns a number that frames of one flow share, or NO_WORK. Two flows may share it: they then pass for one, which costs
+   * exactness of the order between them, and nothing else.
+   */
+  of(slab: SlabId, at: number, length: number): number {
+    const { view, key } = this;
+    const kind = this.parser.parse(slab, at, length, view);
+    if (kind === PACKET.malformed || kind === PACKET.nonIp) return NO_WORK;
+    if (kind === PACKET.tcp && view.seqLength === 0 && (view.tcpFlags & TCP_RST) === 0) return NO_WORK;
+    writeInputKey(this.slabs.buffer(slab), view, key);
+    let hash = 0x811c9dc5;
+    for (let word = 0; word < FLOW_KEY_WORDS; word++) hash = Math.imul(hash ^ key[word], 0x01000193);
+    return (hash ^ (hash >>> 15)) | 1;
+  }
+}

@@ -1,0 +1,397 @@
+/**
+ * Input in portions: both VMs are given what clients have sent in the same portions, and the next portion when both sleep
+ * over the last.
+ *
+ * Goal: rule 3 made stronger. Both VMs get the same frames in the same order in any case; but in which order a process takes
+ * what waits for it depends on when it looks. Two VMs that rest whenever input arrives take it in one order. This is a poor man's
+ * deterministic delivery: not instructions are counted, but rests. It is a matter of speed only: whatever a portion
+ * does, the comparator decides what leaves.
+ *
+ * A portion ends when the SVM has slept over it (the secondary looks, and sends ASLEEP) and the PVM sleeps (sleep-watch.ts).
+ * Nobody looks while no input waits. As long as a portion gives work of one flow only, more of that flow belongs to it
+ * at once: one client alone is never made to wait. A bare ACK gives no work; it waits only behind what waits.
+ *
+ * A portion is cut from the waiting input, in order: at most `size` frames with work, and none of a flow whose earlier frame in it
+ * lies before another flow's (A, B, A): such a frame would take the place of the first A in the VM that is slower. `size` aims
+ * at 10 to 20 ms of work.
+ *
+ * Bound: no input waits longer than `boundMs`, which is at most `portionMsMax` (limits.ts), beside what a checkpoint's gate
+ * takes. What has waited so long goes to both VMs at once, whatever its size. A portion that the bound has ended halves the bound,
+ * down to `portionMsMin`, and one that ended in sleep doubles it: a guest that never sleeps costs half a second once. Then the
+ * switch (portion-switch.ts) turns portions off.
+ *
+ * | phase   | input                                      | next phase                                                          |
+ * |---------|--------------------------------------------|---------------------------------------------------------------------|
+ * | through | to the VMs                                 | running: switched on; gated                                         |
+ * | running | of the portion's only flow: to the VMs     | ending: other input waits; through: switched off, alone; gated      |
+ * | ending  | waits                                      | running, ending: the portion has ended; through: as above; gated    |
+ * | gated   | waits                                      | through, running, ending: the gate opens                            |
+ *
+ * A checkpoint changes nothing else: the portion goes on in both VMs, and the SVM is asked again.
+ * Failover: what waits here was not mirrored. The secondary's own uplink has received it (silent-input.ts), and a promotion
+ * delivers it. A primary that goes alone delivers it itself.
+ */
+import { invariant } from '../error.ts';
+import { RetainedFrames } from '../frames/retained-frames.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import type { Clock, Timers } from '../io/clock.ts';
+import type { SleepSight } from '../io/sleep-sight.ts';
+import type { Limits } from '../limits.ts';
+import type { Instant, SlabId } from '../units.ts';
+import { InputFlow, NO_WORK } from './input-flow.ts';
+import { type OffReason, PortionSwitch } from './portion-switch.ts';
+import { SleepWatch, type WatchedPort } from './sleep-watch.ts';
+import type { SvmSleep } from './svm-sleep.ts';
+
+/** A portion's only flow, while it has none, and once it has several. */
+const NO_FLOW = 0;
+const SEVERAL = -1;
+
+/** Work in a portion: one that took longer is followed by one of half its size, a full one that took less than half by a larger. */
+const WORK_MS_MAX = 20;
+
+export type PortionsOff = OffReason | 'alone' | 'blind';
+
+export type PortionsStatus = {
+  readonly state: 'on' | 'off';
+  /** why they are off; null while on */
+  readonly why: PortionsOff | null;
+  /** why the sleep of a VM cannot be seen; null if it can */
+  readonly blindness: string | null;
+  readonly boundMs: number;
+  readonly size: number;
+  readonly endedBySleep: number;
+  readonly endedByBound: number;
+  /** frames that waited for the end of a portion */
+  readonly waitedFrames: number;
+};
+
+export type PortionsOwner = {
+  /** Gives one frame to both VMs; nothing is written yet. */
+  deliver(slab: SlabId, at: number, length: number): void;
+  /** Writes what was delivered. */
+  delivered(): void;
+};
+
+export class Portions {
+  private readonly limits: Limits;
+  private readonly owner: PortionsOwner;
+  private readonly clock: Clock;
+  private readonly timers: Timers;
+  private readonly waiting: RetainedFrames;
+  private readonly flows: InputFlow;
+  private readonly switch = new PortionSwitch();
+  private readonly watch: SleepWatch;
+  private phase: 'through' | 'running' | 'ending' | 'gated' = 'through';
+  /** the pair is protected: there is an SVM that gets the same input */
+  private protection: 'alone' | 'protected' = 'alone';
+  private readonly svm: SvmSleep;
+  private flow = NO_FLOW;
+  /** distinct flows of the portion that is cut */
+  private readonly cutFlows: Int32Array;
+  private size: number;
+  private boundMs: number;
+  /** when the portion was delivered, and how many frames with work it had */
+  private startedMs = 0;
+  private work = 0;
+  /** waits count from here on: the gate's own time is not the portion's */
+  private gateOpenedMs = 0;
+  private cancelBound: (() => void) | null = null;
+  private readonly counts = { endedBySleep: 0, endedByBound: 0, waitedFrames: 0 };
+
+  constructor(options: {
+    slabs: SlabPool;
+    limits: Limits;
+    vm: WatchedPort;
+    sight: () => SleepSight | null;
+    clock: Clock;
+    timers: Timers;
+    svm: SvmSleep;
+    owner: PortionsOwner;
+  }) {
+    this.limits = options.limits;
+    this.owner = options.owner;
+    this.clock = options.clock;
+    this.timers = options.timers;
+    this.svm = options.svm;
+    this.waiting = new RetainedFrames(options.slabs);
+    this.flows = new InputFlow(options.slabs);
+    this.cutFlows = new Int32Array(this.limits.portionFramesMax);
+    this.size = this.limits.portionFramesMax;
+    this.boundMs = this.limits.portionMsMax;
+    this.watch = new SleepWatch({
+      port: options.vm,
+      sight: options.sight,
+      clock: options.clock,
+      timers: options.timers,
+      asleep: () => this.ended(),
+    });
+  }
+
+  /** Bytes that wait, here and at the gate. */
+  get waitingBytes(): number {
+    return this.waiting.bytes;
+  }
+
+  get isGated(): boolean {
+    return this.phase === 'gated';
+  }
+
+  /** Returns how long input has waited for the end of a portion. */
+  waitedMs(nowMs: Instant): number {
+    return this.phase === 'ending' ? nowMs - this.oldestSinceMs : 0;
+  }
+
+  get status(): PortionsStatus {
+    const blindness = this.watch.blindness ?? this.svm.blindness;
+    const why = this.offReason(blindness);
+    return {
+      state: why === null ? 'on' : 'off',
+      why,
+      blindness,
+      boundMs: this.boundMs,
+      size: this.size,
+      ...this.counts,
+    };
+  }
+
+  /** Takes a frame of a client. */
+  take(slab: SlabId, at: number, length: number): void {
+    switch (this.phase) {
+      case 'through':
+        this.owner.deliver(slab, at, length);
+        return;
+      case 'running': {
+        const flow = this.flows.of(slab, at, length);
+        if (flow === NO_WORK || flow === this.flow || this.flow === NO_FLOW) {
+          this.deliver(slab, at, length, flow);
+          return;
+        }
+        this.phase = 'ending';
+        this.retain(slab, at, length, flow);
+        this.armBound();
+        return;
+      }
+      default:
+        this.retain(slab, at, length, this.flows.of(slab, at, length));
+    }
+  }
+
+  /** All frames of one read were taken, and what was delivered is written. */
+  taken(): void {
+    if (this.phase === 'ending') this.seekEnd();
+  }
+
+  /** A batch of the PVM's output was read. */
+  outputSeen(): void {
+    this.watch.outputSeen();
+  }
+
+  /** The SVM sleeps over all that was delivered. */
+  svmAsleep(): void {
+    if (this.phase === 'ending') this.watch.begin();
+  }
+
+  /** The secondary cannot see whether its VM sleeps. */
+  svmBlind(): void {
+    this.followSwitch();
+  }
+
+  /** From now on the gate retains input, until `openGate`. */
+  closeGate(): void {
+    this.watch.end();
+    this.phase = 'gated';
+  }
+
+  openGate(): void {
+    this.gateOpenedMs = this.clock.now();
+    this.phase = this.waiting.frames > 0 ? 'ending' : 'running';
+    if (this.isWanted) {
+      if (this.phase === 'ending') this.armBound();
+      this.taken();
+    } else this.letThrough();
+  }
+
+  /** There is an SVM that gets the same input. */
+  protect(): void {
+    this.protection = 'protected';
+  }
+
+  /** There is none any more: all input goes to the VM, now and from now on. */
+  goAlone(): void {
+    this.protection = 'alone';
+    this.letThrough();
+  }
+
+  /** Drops everything: the path is over. */
+  discard(): void {
+    this.watch.end();
+    this.stopBound();
+    this.waiting.clear();
+    this.phase = 'gated';
+  }
+
+  /** The VMs diverged while output of several flows was held. */
+  diverged(nowMs: Instant): void {
+    this.switch.diverged(nowMs);
+    this.followSwitch();
+  }
+
+  private get isWanted(): boolean {
+    return this.offReason(this.watch.blindness ?? this.svm.blindness) === null;
+  }
+
+  private offReason(blindness: string | null): PortionsOff | null {
+    if (this.protection === 'alone') return 'alone';
+    return blindness === null ? this.switch.offReason : 'blind';
+  }
+
+  /** Begins or ends portions as the switch and the sights say. */
+  private followSwitch(): void {
+    if (this.phase === 'gated') return;
+    const { isWanted } = this;
+    if (isWanted && this.phase === 'through') {
+      this.phase = 'running';
+      this.flow = SEVERAL;
+    } else if (!isWanted && this.phase !== 'through') this.letThrough();
+  }
+
+  /** Delivers all that waits. */
+  private letThrough(): void {
+    this.watch.end();
+    this.stopBound();
+    this.phase = 'through';
+    this.waiting.drain((slab, at, length) => this.owner.deliver(slab, at, length));
+    this.owner.delivered();
+  }
+
+  private get oldestSinceMs(): number {
+    return Math.max(this.waiting.sinceOf(this.waiting.oldest), this.gateOpenedMs);
+  }
+
+  private retain(slab: SlabId, at: number, length: number, flow: number): void {
+    this.waiting.add(slab, at, length, flow, this.clock.now());
+    if (this.phase === 'ending') this.counts.waitedFrames++;
+  }
+
+  private deliver(slab: SlabId, at: number, length: number, flow: number): void {
+    this.owner.deliver(slab, at, length);
+    this.note(flow);
+  }
+
+  /** Counts a frame to the portion. */
+  private note(flow: number): void {
+    if (flow === NO_WORK) return;
+    this.work++;
+    if (this.flow === NO_FLOW) this.flow = flow;
+    else if (this.flow !== flow) this.flow = SEVERAL;
+  }
+
+  /** Input waits: finds out whether the portion has ended. */
+  private seekEnd(): void {
+    if (this.svm.isAsleep) this.watch.begin();
+    else this.svm.ask();
+  }
+
+  /** Both VMs sleep over the portion, and input waits. */
+  private ended(): void {
+    invariant(this.phase === 'ending', `a portion ended in sleep while ${this.phase}`);
+    // It has sent something by itself since it was seen asleep.
+    if (!this.svm.isAsleep) {
+      this.svm.ask();
+      return;
+    }
+    const nowMs = this.clock.now();
+    this.counts.endedBySleep++;
+    this.boundMs = Math.min(this.boundMs * 2, this.limits.portionMsMax);
+    // If nothing waited for that long, nobody looked: it is not known how long the work took.
+    const tookMs = nowMs - this.startedMs;
+    if (this.oldestSinceMs - this.startedMs <= WORK_MS_MAX) {
+      if (tookMs > WORK_MS_MAX) this.size = Math.max(1, this.size >> 1);
+      else if (tookMs < WORK_MS_MAX / 2 && this.work >= this.size)
+        this.size = Math.min(2 * this.size, this.limits.portionFramesMax);
+    }
+    this.switch.ended('sleep', nowMs);
+    if (this.isWanted) this.begin(this.cut(), nowMs);
+    else this.letThrough();
+  }
+
+  /** Returns how many waiting frames the next portion has. */
+  private cut(): number {
+    const { waiting, cutFlows } = this;
+    const first = waiting.oldest;
+    let work = 0;
+    let flows = 0;
+    let last = NO_FLOW;
+    for (let number = first; number < waiting.next; number++) {
+      const flow = waiting.tagOf(number);
+      if (flow === NO_WORK) continue;
+      if (work === this.size) return number - first;
+      if (flow !== last) {
+        for (let i = 0; i < flows; i++) if (cutFlows[i] === flow) return number - first;
+        cutFlows[flows++] = flow;
+        last = flow;
+      }
+      work++;
+    }
+    return waiting.frames;
+  }
+
+  /** Delivers a portion of the `frames` oldest frames that wait. */
+  private begin(frames: number, nowMs: Instant): void {
+    this.flow = NO_FLOW;
+    this.work = 0;
+    this.startedMs = nowMs;
+    const { waiting } = this;
+    const first = waiting.oldest;
+    for (let number = first; number < first + frames; number++) this.note(waiting.tagOf(number));
+    waiting.takeOldest(frames, (slab, at, length) => this.owner.deliver(slab, at, length));
+    this.phase = waiting.frames > 0 ? 'ending' : 'running';
+    if (this.phase === 'ending') this.armBound();
+    // Of one flow alone nobody may ever have to know. With the question, the link needs one write.
+    if (this.phase === 'ending' || this.flow === SEVERAL) this.svm.ask();
+    this.owner.delivered();
+  }
+
+  /** Ends the portion if input has waited for too long; else asks again when it will have. */
+  private onBound(): void {
+    this.cancelBound = null;
+    if (this.phase !== 'ending') return;
+    const nowMs = this.clock.now();
+    if (nowMs < this.oldestSinceMs + this.boundMs) {
+      this.armBound();
+      return;
+    }
+    this.watch.end();
+    this.counts.endedByBound++;
+    this.boundMs = Math.max(this.boundMs / 2, this.limits.portionMsMin);
+    this.switch.ended('bound', nowMs);
+    if (!this.isWanted) {
+      this.letThrough();
+      return;
+    }
+    const { waiting, gateOpenedMs } = this;
+    let frames = 0;
+    // By the new bound, so that it does not cut again at once.
+    const sinceMax = nowMs - this.boundMs;
+    while (
+      frames < waiting.frames &&
+      Math.max(waiting.sinceOf(waiting.oldest + frames), gateOpenedMs) <= sinceMax
+    )
+      frames++;
+    this.begin(frames, nowMs);
+    // What the VMs still work on was not over.
+    this.flow = SEVERAL;
+  }
+
+  private armBound(): void {
+    if (this.cancelBound !== null) return;
+    const ms = this.oldestSinceMs + this.boundMs - this.clock.now();
+    this.cancelBound = this.timers.after(Math.max(0, ms), () => this.onBound());
+  }
+
+  private stopBound(): void {
+    this.cancelBound?.();
+    this.cancelBound = null;
+  }
+}
