@@ -14,6 +14,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../src/error.ts';
+import { raiseBacklogs } from './backlog.ts';
 import { progress } from './cache.ts';
 import { startGuestOnly } from './guest-only.ts';
 import { areListenedOn } from './listening.ts';
@@ -169,6 +170,7 @@ async function assemble<Name extends string>(
     const listeners = options.services.filter(({ kind }) => kind === 'tcp');
     const ports = Object.values(forwards).flatMap((each) => listeners.map(({ name }) => each[name]));
     await untilListening(children, ports);
+    for (const { pid } of children) if (pid !== undefined) raiseBacklogs(pid);
     return { uplinks: uplinkPaths(options), forwards, stop };
   } catch (error) {
     await stop();
