@@ -30,7 +30,6 @@ import { Comparator, type ComparatorSink, type Overdue, type Pressure } from '..
 import type { Lesson } from '../compare/lesson.ts';
 import type { ReleaseCause } from '../compare/verdict.ts';
 import type { Divergence } from '../divergence/explained.ts';
-import { Explainer } from '../divergence/explainer.ts';
 import { invariant } from '../error.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -44,8 +43,8 @@ import type { LinkWriter } from '../link/link-channel.ts';
 import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant, SlabId } from '../units.ts';
-import { DivergedFrames } from './diverged-frames.ts';
 import { InputFilter } from './input-filter.ts';
+import { PathDivergences } from './path-divergences.ts';
 import { Portions } from './portions.ts';
 import { SvmLag } from './svm-lag.ts';
 import { SvmSleep } from './svm-sleep.ts';
@@ -55,6 +54,8 @@ import { TAP, type Tap } from './tap.ts';
 export type PrimaryPathEvents = {
   /** A flow differs: only a checkpoint heals it. */
   diverged(divergence: Divergence): void;
+  /** Its class is final: at once, or when the epoch ends. */
+  settled(divergence: Divergence): void;
 };
 
 /** Released frames by why they left. `promotion`: what the VM had sent before this node was promoted. */
@@ -90,9 +91,7 @@ export class PrimaryPath {
   private readonly clock: Clock;
   private readonly batchClock: BatchClock;
   private readonly events: PrimaryPathEvents;
-  private readonly explainer: Explainer;
-  /** while a capture runs: the held frames that differ */
-  private readonly differing = new DivergedFrames();
+  private readonly divergences: PathDivergences;
   private readonly filter: InputFilter;
   /** SVM output of the next epoch that arrived before this node has committed; the tag is its index */
   private readonly early: RetainedFrames;
@@ -142,7 +141,8 @@ export class PrimaryPath {
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
     this.comparator.taught = true;
-    this.explainer = new Explainer(this.comparator, options.slabs, 'plain');
+    const { comparator, events } = this;
+    this.divergences = new PathDivergences(comparator, options.slabs, (one) => events.settled(one));
     this.lag = new SvmLag(this.comparator);
     this.svm = new SvmSleep(() => this.secondary?.sendWatchSleep(this.epoch, this.inputIndex));
     this.svmWait = new SvmWait(this.svm);
@@ -284,8 +284,9 @@ export class PrimaryPath {
     this.reading = 'limited';
     this.secondary = link;
     this.portions.protect();
+    this.divergences.settle();
     const released = this.comparator.commit();
-    this.forgetDivergences();
+    this.divergences.clear();
     this.lag.forget();
     link.dropConfirms();
     this.currentEpoch++;
@@ -305,8 +306,9 @@ export class PrimaryPath {
     const wasProtected = this.secondary !== null;
     this.secondary = null;
     this.early.clear();
+    this.divergences.settle();
     const released = wasProtected ? this.comparator.commit() : 0;
-    this.forgetDivergences();
+    this.divergences.clear();
     this.lag.forget();
     this.reading = 'limited';
     this.svm.forget();
@@ -326,6 +328,7 @@ export class PrimaryPath {
     if (this.uplink.queuedBytes > 0) this.uplink.close();
     this.portions.discard();
     this.early.clear();
+    this.divergences.settle();
     this.comparator.discard();
     this.uplinkSeat.end();
     this.vmSeat.end();
@@ -455,7 +458,7 @@ export class PrimaryPath {
     this.offsets.output(bytes, at, length);
     this.countReleased(length);
     if (this.tap !== null) {
-      const comment = cause === 'commit' ? this.differing.commentOf(slab, at) : cause;
+      const comment = cause === 'commit' ? this.divergences.commentOf(slab, at) : cause;
       this.tap(TAP.released, bytes, at, length, comment);
     }
     this.uplink.out.push(slab, at, length);
@@ -469,18 +472,11 @@ export class PrimaryPath {
   }
 
   private onDiverged(...[key, reason, primary, secondary]: Parameters<ComparatorSink['diverged']>): void {
-    const { comparator } = this;
-    const { frames } = comparator;
-    const divergence = this.explainer.explain(key, reason, primary, secondary);
-    if (this.tap !== null) this.differing.add(frames.slabOf(primary), frames.offsetOf(primary), divergence);
+    const capture = this.tap === null ? 'not-captured' : 'captured';
+    const divergence = this.divergences.explain(capture, key, reason, primary, secondary);
     this.events.diverged(divergence);
-    if (divergence.class !== 'clock' && comparator.holdsOther(primary))
+    if (divergence.class !== 'clock' && this.comparator.holdsOther(primary))
       this.portions.diverged(this.clock.now());
-  }
-
-  private forgetDivergences(): void {
-    this.explainer.forget();
-    this.differing.clear();
   }
 
   private countReleased(length: number): void {

@@ -1,8 +1,8 @@
 /**
  * The class of a divergence, from the bytes of both VMs around the first that differs, and from what else is held.
  *
- * Goal: to say what the VMs differ in, so that an operator learns what to change, or that nothing need be changed. No decision
- * depends on it: a wrong class costs wrong advice, never a wrong release.
+ * Goal: to say what the VMs differ in, so that an operator learns what to change, or that nothing need be changed. What leaves does
+ * not depend on it: a wrong class costs wrong advice, or a divergence that counts for portions (datapath/portion-switch.ts) or not.
  *
  * The questions are asked in order, the surest first: a date's digits are recognised by their form, an exchanged reply by the frame
  * that has it, fields of TLS and SSH by their place, then a shift, noise, and numbers.
@@ -14,7 +14,7 @@ import type { DivergenceReason } from '../compare/verdict.ts';
 import { clockInBinary } from './binary-clock.ts';
 import type { Explained } from './explained.ts';
 import { isRealigned, isTextOfOtherLength } from './length.ts';
-import { isRandomToken, randomRun } from './noise.ts';
+import { isEncrypted, isRandomToken, randomRun } from './noise.ts';
 import { OrderSearch, type Other } from './order.ts';
 import type { Sent } from './sent.ts';
 import { explainSsh } from './ssh.ts';
@@ -32,9 +32,6 @@ export type Bytes = {
   /** TCP: the held bytes of the flow from the difference on, of each VM; null for other protocols. */
   queued: { primary: number; secondary: number } | null;
 };
-
-/** An encrypted message begins with its length: segments that differ from their beginning on are other messages. */
-const MESSAGE_HEAD_BYTES = 4;
 
 /** Returns the class of a divergence. `bytes`: null where no two frames were compared, or none of their bytes differs. */
 export function explain(reason: DivergenceReason, bytes: Bytes | null): Explained {
@@ -73,20 +70,19 @@ function explainShape(bytes: Bytes): Explained | null {
   const { primary, secondary, servicePort } = bytes;
   if (isRealigned(primary, secondary))
     return { class: 'length', why: 'one text is longer, and the same follows' };
-  const run = randomRun(primary, secondary);
-  if (run > 0) return otherMessages(bytes) ?? { class: 'random', why: 'bytes that look random' };
+  const messages = otherMessages(bytes);
+  if (messages !== null) return messages;
+  if (randomRun(primary, secondary) > 0) return { class: 'random', why: 'bytes that look random' };
   if (isRandomToken(primary, secondary)) return { class: 'random', why: 'a token of text that looks random' };
   const time = clockInBinary(primary, secondary, servicePort);
   if (time !== null) return { class: 'clock', why: time };
   return isTextOfOtherLength(primary, secondary) ? { class: 'length', why: 'one text is longer' } : null;
 }
 
-/** Encrypted segments of other lengths that differ from their beginning on. */
+/** Encrypted segments that differ from one place on, and end at different distances from it. */
 function otherMessages({ primary, secondary, queued }: Bytes): Explained | null {
-  if (queued === null) return null;
-  const offset = primary.at - primary.from;
-  const isWhole = offset < MESSAGE_HEAD_BYTES && offset === secondary.at - secondary.from;
-  if (!isWhole || primary.to - primary.from === secondary.to - secondary.from) return null;
+  if (queued === null || primary.to - primary.at === secondary.to - secondary.at) return null;
+  if (!isEncrypted(primary) || !isEncrypted(secondary)) return null;
   return queued.primary === queued.secondary
     ? { class: 'order', why: 'as many encrypted bytes, cut into other messages' }
     : { class: 'length', why: 'encrypted messages of other lengths, or in another order' };

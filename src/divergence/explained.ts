@@ -11,5 +11,8 @@ export type DivergenceClass = (typeof DIVERGENCE_CLASSES)[number];
 /** `why`: what was recognised, in our words only: no byte of a VM is in it. */
 export type Explained = { class: DivergenceClass; why: string };
 
-/** A divergence of one flow. `service`: what the flow has in common with others, as in "tcp 80". */
+/**
+ * A divergence of one flow. `service`: what the flow has in common with others, as in "tcp 80". Until it is settled (explainer.ts),
+ * its class may change.
+ */
 export type Divergence = Explained & { reason: DivergenceReason; flow: string; service: string };

@@ -2,15 +2,25 @@
  * Explains divergences where the frames lie: parses both frames, finds the first byte that differs, and hands it to `explain` with
  * what else is held of the same service.
  *
- * It runs once per divergence, which costs a checkpoint, never per frame.
+ * It runs once per divergence, which costs a checkpoint, never per frame; and once more at the end of the epoch, where noise, another
+ * length or nothing was recognised: the reply that was exchanged may have come later. Only then is such a divergence settled.
  *
  * Limits: `OTHERS_MAX` held frames of each VM are looked at, the newest; the piece that was exchanged came shortly before or after.
  * `EXPLAINED_MAX` divergences of an epoch are explained, since one epoch may see as many as there are flows: 128 of them, with 256
- * frames each, take some milliseconds, as long as the checkpoint that follows. The others are of class unknown.
+ * frames each, take some milliseconds, as long as the checkpoint that follows. The others are of class unknown. `OPEN_MAX` are
+ * looked at once more: the VM is stopped then.
  */
 
 import { parseFrame } from '../compare/frame-parser.ts';
-import { type ArrivalList, type HeldFrames, LENGTH, NO_FRAME } from '../compare/held-frames.ts';
+import {
+  type ArrivalList,
+  AT,
+  FLOW,
+  type HeldFrames,
+  LENGTH,
+  NO_FRAME,
+  SLAB,
+} from '../compare/held-frames.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import { describeFlowKey, describeService, ofOneFlow, servicePort } from '../flow/key.ts';
 import { seqDiff } from '../flow/sequence.ts';
@@ -20,11 +30,14 @@ import type { FrameId, Seq } from '../units.ts';
 import { PACKET, PacketView } from '../wire/packet.ts';
 import { type FrameBytes, payloadDifference, streamDifference } from './difference.ts';
 import { type Bytes, explain } from './explain.ts';
-import type { Divergence, Explained } from './explained.ts';
+import type { Divergence, DivergenceClass, Explained } from './explained.ts';
 import type { Other } from './order.ts';
 
 const OTHERS_MAX = 128;
 const EXPLAINED_MAX = 128;
+const OPEN_MAX = 32;
+/** What order may look like before the other half of it has come. */
+const OPEN_CLASSES: readonly DivergenceClass[] = ['unknown', 'random', 'length'];
 const TOO_MANY: Explained = {
   class: 'unknown',
   why: `one of more than ${EXPLAINED_MAX} flows that diverged at once`,
@@ -33,32 +46,77 @@ const TOO_MANY: Explained = {
 /** A frame that a VM has sent and that has no counterpart. */
 export type SentFrame = { side: Other['side']; frame: FrameBytes };
 
+type Place = { id: FrameId; row: string };
+type Open = { divergence: Divergence; primary: Place; secondary: Place };
+
 /** Explains the divergences of a comparator. */
 export class Explainer {
   private readonly held: { frames: HeldFrames; primary: ArrivalList; secondary: ArrivalList };
   private readonly slabs: SlabPool;
   private readonly frames: FrameExplainer;
+  private readonly settled: (divergence: Divergence) => void;
   private explained = 0;
+  private open: Open[] = [];
 
-  constructor(held: Explainer['held'], slabs: SlabPool, framing: Framing) {
+  /** `settled` is called once for each divergence, at once or by `settle`, unless `forget` comes first. */
+  constructor(
+    held: Explainer['held'],
+    slabs: SlabPool,
+    framing: Framing,
+    settled: (divergence: Divergence) => void = () => {},
+  ) {
     this.held = held;
     this.slabs = slabs;
+    this.settled = settled;
     this.frames = new FrameExplainer(framing);
   }
 
   /** Explains what the comparator's sink was notified of, with the same arguments. */
   explain(key: Int32Array, reason: DivergenceReason, primary: FrameId, secondary: FrameId): Divergence {
     const flow = describeFlowKey(key);
-    return { reason, flow, service: describeService(key), ...this.classOf(reason, primary, secondary) };
+    const service = describeService(key);
+    const isExplained = this.explained < EXPLAINED_MAX;
+    const explained = isExplained ? this.classOf(reason, primary, secondary) : TOO_MANY;
+    const divergence = { reason, flow, service, ...explained };
+    const { class: one } = explained;
+    const isOpen = isExplained && secondary !== NO_FRAME && OPEN_CLASSES.includes(one);
+    if (isOpen && this.open.length < OPEN_MAX)
+      this.open.push({ divergence, primary: this.rowOf(primary), secondary: this.rowOf(secondary) });
+    else this.settled(divergence);
+    return divergence;
+  }
+
+  /** The epoch ends, and everything is still held: settles what is open. */
+  settle(): void {
+    const { open } = this;
+    this.forget();
+    for (const { divergence, primary, secondary } of open) {
+      if (this.isHeld(primary) && this.isHeld(secondary)) {
+        const again = this.classOf(divergence.reason, primary.id, secondary.id);
+        if (again.class === 'order') Object.assign(divergence, again);
+      }
+      this.settled(divergence);
+    }
+    this.explained = 0;
   }
 
   /** A commit has released everything. */
   forget(): void {
     this.explained = 0;
+    this.open = [];
+  }
+
+  private rowOf(id: FrameId): Place {
+    const { words } = this.held.frames;
+    return { id, row: `${words[id + SLAB]} ${words[id + AT]} ${words[id + FLOW]}` };
+  }
+
+  /** Whether the row still has the frame that it had. */
+  private isHeld({ id, row }: Place): boolean {
+    return this.rowOf(id).row === row;
   }
 
   private classOf(reason: DivergenceReason, primary: FrameId, secondary: FrameId): Explained {
-    if (this.explained === EXPLAINED_MAX) return TOO_MANY;
     this.explained++;
     if (secondary === NO_FRAME) return explain(reason, null);
     return this.frames.explain(reason, this.placeOf(primary), this.placeOf(secondary), this.newest());

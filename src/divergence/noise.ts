@@ -10,6 +10,10 @@ const EQUAL_BYTES_END = 3;
 const DIFFERING_SHARE_MIN = 0.8;
 const DISTINCT_SHARE_MIN = 0.5;
 
+/** On each side of the difference. Of 64 random bytes 57 are different from each other, and 24 are text. */
+const ENCRYPTED_BYTES = 32;
+const ENCRYPTED_SHARE_MIN = 0.75;
+
 /** A random token of text: hexadecimal, base64, a UUID. */
 const TOKEN_CHARACTERS_MIN = 8;
 const TOKEN_CHARACTERS_MAX = 128;
@@ -37,6 +41,20 @@ function isMixed({ bytes, at }: Sent, run: number): boolean {
   const seen = new Set<number>();
   for (let i = 0; i < run; i++) seen.add(bytes[at + i]);
   return seen.size >= DISTINCT_SHARE_MIN * run;
+}
+
+/** Returns true if the bytes around the difference look encrypted: no text, and with nearly as many values as bytes. */
+export function isEncrypted({ bytes, from, at, to }: Sent): boolean {
+  const start = Math.max(from, at - ENCRYPTED_BYTES);
+  const end = Math.min(to, at + ENCRYPTED_BYTES);
+  const seen = new Set<number>();
+  let text = 0;
+  for (let i = start; i < end; i++) {
+    seen.add(bytes[i]);
+    if (isTextByte(bytes[i])) text++;
+  }
+  const length = end - start;
+  return length >= ENCRYPTED_BYTES / 2 && seen.size >= ENCRYPTED_SHARE_MIN * length && text < length / 2;
 }
 
 /** Returns true if the difference begins in a token of text that has digits and differs nearly everywhere from there on. */

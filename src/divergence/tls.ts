@@ -94,8 +94,10 @@ function ticket13(primary: Sent, secondary: Sent, { start, end }: Record): Expla
   const isTicket = stateBytes > 0 && stateBytes % BLOCK_BYTES === 0 && end - start <= TICKET_RECORD_BYTES_MAX;
   if (!isTicket) return null;
   if (offset >= TICKET_13.lifetime && offset < TICKET_13.ageAdd) {
-    const isAlone = differingBetween(primary, secondary, start + TICKET_13.ageAdd, end - TAG_BYTES) === 0;
-    return isAlone ? { class: 'clock', why: 'the lifetime of a TLS session ticket' } : null;
+    // The state may differ as well: it has the time.
+    const isField =
+      differingBetween(primary, secondary, start + TICKET_13.ageAdd, start + TICKET_13.state) === 0;
+    return isField ? { class: 'clock', why: 'the lifetime of a TLS session ticket' } : null;
   }
   if (offset >= TICKET_13.ageAdd && offset < TICKET_13.afterAgeAdd) {
     const isField = differingBetween(primary, secondary, start + TICKET_13.afterAgeAdd, start + 28) === 0;

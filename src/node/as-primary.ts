@@ -69,11 +69,13 @@ export class AsPrimary {
       timers: parts.surroundings.timers,
       events: {
         diverged: (divergence) => {
+          this.peer?.policy.diverged(divergence);
+          this.peer?.session.hurry();
+        },
+        settled: (divergence) => {
           const { flow, reason, class: one, why } = divergence;
           parts.observed.diverged(divergence, parts.surroundings.clock.wall());
           parts.events.emit('compare.diverged', { flow, reason, class: one, why });
-          this.peer?.policy.diverged(divergence);
-          this.peer?.session.hurry();
         },
       },
     });

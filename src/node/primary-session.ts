@@ -14,6 +14,7 @@ import { PolicyClock } from '../checkpoint/policy-clock.ts';
 import { PrimaryBarrier } from '../checkpoint/primary-barrier.ts';
 import type { CheckpointCause, CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { PrimaryPath } from '../datapath/primary-path.ts';
+import type { Divergence } from '../divergence/explained.ts';
 import { ColoError, invariant, messageOf } from '../error.ts';
 import { describeFlowKey, describeService } from '../flow/key.ts';
 import type { ByteStream, KernelStream } from '../io/byte-stream.ts';
@@ -42,6 +43,9 @@ export type PrimaryVm = {
   openCopy(): Promise<Copy<KernelStream>>;
   requestCheckpoint(): Promise<void>;
 };
+
+/** The flow that a checkpoint is taken for: it differs, or waits; null if it is no one flow. */
+type Cause = Divergence | Pick<Divergence, 'flow' | 'service'> | null;
 
 export class PrimarySession {
   readonly link: LinkChannel;
@@ -143,10 +147,7 @@ export class PrimarySession {
     this.path.voice.lease(this.right.untilMs);
   }
 
-  async checkpoint(
-    reason: CheckpointReason,
-    cause: Omit<CheckpointCause, 'reason'> = {},
-  ): Promise<CheckpointReport> {
+  async checkpoint(reason: CheckpointReason, cause: Cause = null): Promise<CheckpointReport> {
     const { barrier } = this;
     if (barrier === null) throw new ColoError('COLO_NOT_PROTECTED', 'no secondary has a copy of this VM');
     if (barrier.isRunning)
@@ -158,7 +159,8 @@ export class PrimarySession {
         // The frames that the commit released may have ended connections that the map sent above still has.
         this.sendOffsets();
       });
-      report = { ...taken, ...cause };
+      // The class of a divergence is settled by the commit.
+      report = { ...taken, ...about(cause) };
     } catch (error) {
       // The gate is closed, and only the end of the session opens it.
       this.finish(messageOf(error));
@@ -296,16 +298,13 @@ export class PrimarySession {
     });
   }
 
-  /** Right after the policy was asked: returns which flow it decided for, and of what class its divergence is. */
-  private causeOf(reason: CheckpointReason): Omit<CheckpointCause, 'reason'> {
+  /** Right after the policy was asked: returns which flow it decided for. */
+  private causeOf(reason: CheckpointReason): Cause {
     const { divergence } = this.policy;
-    if (divergence !== null && divergence.reason === reason) {
-      const { class: one, flow, service } = divergence;
-      return { class: one, flow, service };
-    }
-    if (reason !== 'wait-primary' && reason !== 'wait-secondary') return {};
+    if (divergence !== null && divergence.reason === reason) return divergence;
+    if (reason !== 'wait-primary' && reason !== 'wait-secondary') return null;
     const key = this.path.comparator.overdueFlow();
-    return key === null ? {} : { flow: describeFlowKey(key), service: describeService(key) };
+    return key === null ? null : { flow: describeFlowKey(key), service: describeService(key) };
   }
 
   /** Sends the map of offsets if it has changed: a secondary that is promoted after the next checkpoint needs the current map. */
@@ -340,4 +339,10 @@ export class PrimarySession {
     this.link.close();
     this.events.closed(cause);
   }
+}
+
+function about(cause: Cause): Omit<CheckpointCause, 'reason'> {
+  if (cause === null) return {};
+  const { flow, service } = cause;
+  return 'class' in cause ? { class: cause.class, flow, service } : { flow, service };
 }

@@ -117,6 +117,39 @@ test('a capture shows why a frame could leave by a checkpoint only: its reason a
   pair.assertNoLeak();
 });
 
+test('an exchange of which the other half comes later is settled by the commit, before anything leaves', () => {
+  const pair = protectedPair();
+  const seen: string[] = [];
+  pair.primary.tap = (point, _bytes, _at, _length, comment) => {
+    if (point === TAP.released) seen.push(comment);
+  };
+  const toAnother = outputFrame('first');
+  toAnother.writeUInt16BE(6000, 36);
+  pair.pvm.send('first');
+  pair.svm.send('other');
+  pair.settle();
+  pair.svm.write(toAnother);
+  pair.settle();
+  assert.deepEqual([pair.diverged.length, pair.settled], [1, []]);
+  pair.checkpoint();
+  const order = 'commit, diverged-bytes, order: the other VM sent these bytes to another client';
+  assert.deepEqual([pair.settled, seen], [['order'], [order]]);
+  pair.assertNoLeak();
+});
+
+test('a divergence that is open is settled when the pair ends, too', () => {
+  for (const end of ['goAlone', 'fence'] as const) {
+    const pair = protectedPair();
+    pair.pvm.send('first');
+    pair.svm.send('other');
+    pair.settle();
+    assert.deepEqual(pair.settled, []);
+    if (end === 'goAlone') pair.primary.goAlone(2);
+    else pair.primary.fence();
+    assert.deepEqual(pair.settled, ['unknown']);
+  }
+});
+
 test('a frame that lies where one that differed lay has no class of its own', () => {
   const pair = protectedPair();
   const seen: string[] = [];

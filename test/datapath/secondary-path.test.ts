@@ -30,7 +30,10 @@ function promote(pair: TwoPaths) {
     hashSeed: 2,
     voice,
     epoch: pair.secondary.epoch,
-    events: { diverged: () => assert.fail('a lone VM has nothing to compare') },
+    events: {
+      diverged: () => assert.fail('a lone VM has nothing to compare'),
+      settled: () => assert.fail('a lone VM has nothing to compare'),
+    },
   });
   const promotion = pair.secondary.handOver((slab, at, length) => path.sendAsIs(slab, at, length));
   path.flush();

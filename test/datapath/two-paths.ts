@@ -82,6 +82,8 @@ export class TwoPaths {
   readonly blindness: Record<'pvm' | 'svm', string | null> = { pvm: null, svm: null };
   private timers: { atMs: number; call: () => void }[] = [];
   readonly diverged: string[] = [];
+  /** the classes of divergences that are settled */
+  readonly settled: string[] = [];
   readonly voice = new Voice();
   readonly primarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
   readonly secondarySlabs = new SlabPool(LIMITS.slabBytes, LIMITS.slabsMax);
@@ -139,7 +141,10 @@ export class TwoPaths {
       voice: this.voice,
       sight: sightOf('pvm'),
       epoch,
-      events: { diverged: ({ flow, reason }) => void this.diverged.push(`${reason} ${flow}`) },
+      events: {
+        diverged: ({ flow, reason }) => void this.diverged.push(`${reason} ${flow}`),
+        settled: (divergence) => void this.settled.push(divergence.class),
+      },
     });
     this.secondary = new SecondaryPath({
       ...shared,

@@ -14,6 +14,7 @@ const NOW = 0 as Instant;
 
 class Pair {
   readonly found: string[] = [];
+  readonly settled: string[] = [];
   readonly explainer: Explainer;
   private readonly pool = new SlabPool(4096, 2048);
   private readonly comparator: Comparator;
@@ -36,7 +37,9 @@ class Pair {
       1,
       framing,
     );
-    this.explainer = new Explainer(this.comparator, this.pool, framing);
+    this.explainer = new Explainer(this.comparator, this.pool, framing, ({ class: one, why }) =>
+      this.settled.push(`${one}: ${why}`),
+    );
   }
 
   pvm(frame: Buffer): void {
@@ -86,6 +89,45 @@ test('replies in another order, however the frames of the two VMs arrive', () =>
     assert.equal(pair.found.length, 3);
     for (const one of pair.found) assert.match(one, /^order: /);
   }
+});
+
+test('a reply that was exchanged and comes later: what is open is settled at the end of the epoch', () => {
+  const order = 'order: the other VM sent these bytes to another client';
+  const pair = new Pair();
+  for (const client of [40_000, 40_001]) pair.open(client);
+  pair.pvm(reply(40_000, ':101\r\n'));
+  pair.svm(reply(40_000, ':105\r\n'));
+  assert.match(pair.found[0], /^unknown/);
+  pair.svm(reply(40_001, ':101\r\n'));
+  assert.deepEqual(pair.settled, []);
+  pair.explainer.settle();
+  assert.deepEqual(pair.settled, [order]);
+  pair.explainer.settle();
+  assert.equal(pair.settled.length, 1);
+});
+
+test('what is recognised is settled at once, and what is not, as it is', () => {
+  const pair = new Pair();
+  for (const client of [40_000, 40_001]) pair.open(client);
+  pair.pvm(reply(40_000, '03:22:35'));
+  pair.svm(reply(40_000, '03:22:36'));
+  assert.deepEqual(pair.settled, ['clock: a time of day']);
+  pair.pvm(reply(40_001, ':101\r\n'));
+  pair.svm(reply(40_001, ':105\r\n'));
+  pair.explainer.settle();
+  assert.match(pair.settled[1], /^unknown/);
+});
+
+test('of many that are open some are settled at once, and each one once', () => {
+  const pair = new Pair();
+  for (let i = 0; i < 200; i++) {
+    pair.open(40_000 + i);
+    pair.pvm(reply(40_000 + i, `:${1000 + i}\r\n`));
+    pair.svm(reply(40_000 + i, `:${8000 + i}\r\n`));
+  }
+  assert.equal(pair.settled.length, 168);
+  pair.explainer.settle();
+  assert.equal(pair.settled.length, 200);
 });
 
 test('frames with a virtio-net header are read behind it', () => {
