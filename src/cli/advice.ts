@@ -135,11 +135,7 @@ function textFor({ cause, checkpoints }: SpentCause, status: NodeStatus): [Advic
   const perSecond = share(1000 * checkpoints, status.spent.forMs);
   switch (cause) {
     case 'order':
-      return [
-        'guest',
-        'The VMs took the requests of several clients in another order. Fewer connections at once make that rarer (a pool in front ' +
-          'of the service), and so do one virtual processor and one worker process for each port.',
-      ];
+      return orderText(status);
     case 'clock':
       return clockText(perSecond, status);
     case 'random':
@@ -176,6 +172,38 @@ function textFor({ cause, checkpoints }: SpentCause, status: NodeStatus): [Advic
 
 const LOOK = 'Capture at this node, and compare: "colo capture start", "colo diff".';
 
+function orderText({ secondary }: NodeStatus): [AdviceAbout, string] {
+  const what = 'The VMs took the requests of several clients in another order.';
+  const { why, blindness } = secondary?.portions ?? { why: 'alone', blindness: null };
+  switch (why) {
+    case null:
+      return [
+        'guest',
+        `${what} They now get their input in portions, which mends most of that. One virtual processor, and one worker process for ` +
+          'each port, mend more.',
+      ];
+    case 'no-gain':
+      return [
+        'guest',
+        `${what} Input in portions did not help. One virtual processor, one worker process for each port and fewer connections at ` +
+          'once make it rarer.',
+      ];
+    case 'never-sleeps':
+      return [
+        'guest',
+        `${what} Input in portions would mend that, but the guest never sleeps. Find what keeps its processor busy, and do not ` +
+          'boot it with idle=poll.',
+      ];
+    case 'blind':
+      return [
+        'host',
+        `${what} Input in portions would mend that, but the node does not see whether the guests sleep: ${blindness}.`,
+      ];
+    default:
+      return ['nothing', `${what} The node gives them their input in portions where that comes often.`];
+  }
+}
+
 function clockText(perSecond: number, { vm }: NodeStatus): [AdviceAbout, string] {
   const recipe =
     vm.pausedMs < 1000
@@ -201,8 +229,9 @@ function randomText(perSecond: number): [AdviceAbout, string] {
     ];
   return [
     'vm',
-    'A checkpoint makes the random generators of both VMs alike, so something parts them again: work in another order, or hardware ' +
-      'that gives each VM numbers of its own. Take RDRAND from the guest (-cpu ...,-rdrand,-rdseed), and a virtio-rng device.',
+    'A checkpoint makes the random generators of both VMs alike, so something parts them again: work in another order (handshakes ' +
+      'of several clients at once), or hardware that gives each VM numbers of its own. Take RDRAND from the guest ' +
+      '(-cpu ...,-rdrand,-rdseed), and a virtio-rng device.',
   ];
 }
 

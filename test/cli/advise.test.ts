@@ -62,9 +62,9 @@ interval                  20      200 ms    0.8%
 initial                    1       20 ms  < 0.1%
 
 order            in the guest: The VMs took the requests of several clients in
-                 another order. Fewer connections at once make that rarer (a
-                 pool in front of the service), and so do one virtual processor
-                 and one worker process for each port.
+                 another order. They now get their input in portions, which
+                 mends most of that. One virtual processor, and one worker
+                 process for each port, mend more.
 
 clock            nothing to do: A second turned between the VMs' work on one
                  request, at most once a second. Nothing need be changed. The
@@ -106,6 +106,24 @@ test('the advice follows how often a cause comes', () => {
     on(adviceFor(statusWith([spent({ class: 'random', checkpoints })], 100_000)), 'random');
   assert.match(random(1) ?? '', /^nothing: /);
   assert.match(random(50) ?? '', /^vm: .*-rdrand,-rdseed/);
+});
+
+test('the advice on order follows what portions do', () => {
+  const { secondary } = fakeStatus();
+  assert.ok(secondary !== null);
+  for (const [why, blindness, expected] of [
+    [null, null, /^guest: .* now get their input in portions/],
+    ['no-gain', null, /^guest: .* did not help/],
+    ['never-sleeps', null, /^guest: .* never sleeps/],
+    ['blind', 'no /proc', /^host: .* guests sleep: no \/proc\.$/],
+    ['not-needed', null, /^nothing: .* where that comes often/],
+  ] as const) {
+    const portions = { ...secondary.portions, why, blindness };
+    const status = statusWith([spent({ class: 'order' })], 1000, { secondary: { ...secondary, portions } });
+    assert.match(on(adviceFor(status), 'order') ?? '', expected);
+  }
+  const alone = statusWith([spent({ class: 'order' })], 1000, { secondary: null });
+  assert.match(on(adviceFor(alone), 'order') ?? '', /^nothing: /);
 });
 
 test('every class and every reason has advice that fits into the text', () => {
