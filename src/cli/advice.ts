@@ -230,7 +230,7 @@ function randomText(perSecond: number): [AdviceAbout, string] {
   return [
     'vm',
     'A checkpoint makes the random generators of both VMs alike, so something parts them again: work in another order (handshakes ' +
-      'of several clients at once), or hardware that gives each VM numbers of its own. Take RDRAND from the guest ' +
+      'of several clients at once, which input in portions mends), or hardware that gives each VM numbers of its own. Take RDRAND from the guest ' +
       '(-cpu ...,-rdrand,-rdseed), and a virtio-rng device.',
   ];
 }
