@@ -16,6 +16,8 @@ test('limits that contradict each other are refused', () => {
     { heldSecondaryMax: LIMITS.heldFramesCheckpoint },
     { flowFramesMax: LIMITS.heldSecondaryMax },
     { flowBytesMax: LIMITS.heldSlabsMax * LIMITS.slabBytes },
+    { portionMsMin: LIMITS.portionMsMax + 1 },
+    { portionMsMax: LIMITS.silentUplinkMsMax },
     { passedOnMax: 1000 },
     { passedOnMax: 2 },
     { uplinkWriteBytesMax: LIMITS.unsentBytesMax + 1 },

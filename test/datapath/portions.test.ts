@@ -297,6 +297,19 @@ test('the gate retains everything, and the portion goes on after it', async () =
   assert.deepEqual(bed.delivered, ['b1 c1']);
 });
 
+test('a checkpoint ends the watch of a PVM that does not sleep yet', async () => {
+  const bed = new Bed();
+  bed.input('a1');
+  bed.sleep();
+  bed.input('b1');
+  bed.svmSleeps();
+  bed.portions.closeGate();
+  bed.pvm.rests = true;
+  const { looks } = bed;
+  await bed.time.pass(1000);
+  assert.deepEqual([bed.looks, bed.delivered], [looks, ['a1']]);
+});
+
 test('the wait at the gate does not count to the bound', async () => {
   const bed = new Bed();
   bed.input('a1');

@@ -3,11 +3,18 @@ import type { Break } from './break.ts';
 
 export const CORE: readonly Break[] = [
   {
-    file: 'src/datapath/primary-path.ts',
-    find: "    this.gate = 'closed';",
-    put: '',
+    file: 'src/datapath/portions.ts',
+    find: "    this.watch.end();\n    this.phase = 'gated';",
+    put: '    this.watch.end();',
     message: 'a checkpoint committed while the input gate was open',
     test: 1,
+  },
+  {
+    file: 'src/datapath/portions.ts',
+    find: '  closeGate(): void {\n    this.watch.end();\n',
+    put: '  closeGate(): void {\n',
+    message: 'a portion ended in sleep while ',
+    test: 'test/datapath/portions.test.ts',
   },
   {
     file: 'src/checkpoint/match-watch.ts',
@@ -137,8 +144,8 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/datapath/secondary-path.ts',
-    find: "    this.phase = 'over';\n    this.uplinkSeat.end();\n    this.vmSeat.end();\n",
-    put: "    this.phase = 'over';\n    this.uplinkSeat.end();\n",
+    find: "    this.phase = 'over';\n    this.watch.end();\n    this.uplinkSeat.end();\n    this.vmSeat.end();\n",
+    put: "    this.phase = 'over';\n    this.watch.end();\n    this.uplinkSeat.end();\n",
     message: 'a promotion used the ports before the secondary had left them',
     test: 'test/checkpoint/barriers.test.ts',
   },
@@ -301,6 +308,20 @@ export const CORE: readonly Break[] = [
     find: '  flowBytesMax: 48 * MIB,',
     put: '  flowBytesMax: 50 * MIB,',
     message: 'one flow leaves the others less than a quarter of the memory',
+    test: 'test/limits.test.ts',
+  },
+  {
+    file: 'src/limits.ts',
+    find: '  portionMsMin: 20,',
+    put: '  portionMsMin: 300,',
+    message: 'the least bound of a portion is above the largest',
+    test: 'test/limits.test.ts',
+  },
+  {
+    file: 'src/limits.ts',
+    find: '  portionMsMax: 250,',
+    put: '  portionMsMax: 1600,',
+    message: 'input that waits for a portion may be forgotten by the silent uplink before it is passed on',
     test: 'test/limits.test.ts',
   },
   {
