@@ -1,6 +1,6 @@
 /** Which flow an input frame belongs to, if it gives the VM something to do: what portions (portions.ts) are made of. */
 import { FrameParser } from '../compare/frame-parser.ts';
-import { FLOW_KEY_WORDS, writeInputKey } from '../flow/key.ts';
+import { FLOW_KEY_WORDS, localPort, protocolOf, writeInputKey } from '../flow/key.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import type { SlabId } from '../units.ts';
 import { PACKET, PacketView } from '../wire/packet.ts';
@@ -9,7 +9,14 @@ import { TCP_RST } from '../wire/tcp.ts';
 /** Of a frame that no process in the guest takes: a bare ACK, ARP, a broken frame. */
 export const NO_WORK = 0;
 
+/** Returns what the flows of one service share: protocol and VM's port. Takes the key of a flow. */
+export function serviceOf(key: ArrayLike<number>): number {
+  return (protocolOf(key) << 16) | localPort(key);
+}
+
 export class InputFlow {
+  /** of the frame that `of` was asked about last: the service that it is for */
+  service = 0;
   private readonly slabs: SlabPool;
   private readonly parser: FrameParser;
   private readonly view = new PacketView();
@@ -27,9 +34,11 @@ export class InputFlow {
   of(slab: SlabId, at: number, length: number): number {
     const { view, key } = this;
     const kind = this.parser.parse(slab, at, length, view);
+    this.service = 0;
     if (kind === PACKET.malformed || kind === PACKET.nonIp) return NO_WORK;
-    if (kind === PACKET.tcp && view.seqLength === 0 && (view.tcpFlags & TCP_RST) === 0) return NO_WORK;
     writeInputKey(this.slabs.buffer(slab), view, key);
+    this.service = serviceOf(key);
+    if (kind === PACKET.tcp && view.seqLength === 0 && (view.tcpFlags & TCP_RST) === 0) return NO_WORK;
     let hash = 0x811c9dc5;
     for (let word = 0; word < FLOW_KEY_WORDS; word++) hash = Math.imul(hash ^ key[word], 0x01000193);
     return (hash ^ (hash >>> 15)) | 1;

@@ -1,8 +1,8 @@
 /**
  * Decides whether portions (portions.ts) pay: on while the order of input parts the VMs, off otherwise.
  *
- * Portions make input wait, so they are on only where the VMs diverge while several flows are at work, and often. One that
- * is seldom is not about order: a clock's turn of a second parts two VMs at most a few times a second, whatever the load
+ * Portions make input wait, so they are on only for services whose VMs diverge while several flows are at work, in order or in random
+ * numbers, and often. What is seldom is not about order: a clock's turn of a second parts two VMs at most a few times a second, whatever the load
  * is. A leaky count of divergences therefore switches on: ON_COUNT of them, of which LEAK_PER_S leak away.
  *
  * While on, each window of WINDOW_MS is judged at its end: portions must have taken away at least half of the divergences,
@@ -23,6 +23,8 @@ const ONE_EVENT_MS = 150;
 const WINDOW_MS = 5000;
 const REST_MS = 300_000;
 const ON_MS = 600_000;
+/** Services that have a switch. */
+const SERVICES_MAX = 64;
 /** Fewer portions in a window that the bound cut say nothing about the guest. */
 const CUTS_MIN = 4;
 
@@ -97,6 +99,47 @@ export class PortionSwitch {
     else if (divergences / ms > state.perMsBefore / 2) this.state = off('no-gain', nowMs + REST_MS);
     else if (nowMs - state.sinceMs >= ON_MS) this.state = off('not-needed', nowMs);
     else state.window = windowAt(nowMs);
+  }
+}
+
+/** One switch for each service: for what `serviceOf` (input-flow.ts) returns. */
+export class PortionSwitches {
+  private readonly switches = new Map<number, PortionSwitch>();
+  private readonly on = new Set<number>();
+  private latest: OffReason = 'not-needed';
+
+  isOn(service: number): boolean {
+    return this.on.has(service);
+  }
+
+  /** Null while portions of some service are on; else why those of the last one were switched off. */
+  get offReason(): OffReason | null {
+    return this.on.size > 0 ? null : this.latest;
+  }
+
+  diverged(service: number, nowMs: Instant): void {
+    let one = this.switches.get(service);
+    if (one === undefined) {
+      // The first ones are those that count: a guest has few services that differ often.
+      if (this.switches.size === SERVICES_MAX) return;
+      one = new PortionSwitch();
+      this.switches.set(service, one);
+    }
+    one.diverged(nowMs);
+    this.follow(service, one);
+  }
+
+  ended(cause: 'sleep' | 'bound', nowMs: Instant): void {
+    for (const service of this.on) {
+      const one = this.switches.get(service) as PortionSwitch;
+      one.ended(cause, nowMs);
+      this.follow(service, one);
+    }
+  }
+
+  private follow(service: number, { offReason }: PortionSwitch): void {
+    if (offReason === null) this.on.add(service);
+    else if (this.on.delete(service)) this.latest = offReason;
   }
 }
 

@@ -7,6 +7,8 @@
  * deterministic delivery: not instructions are counted, but rests. It is a matter of speed only: whatever a portion
  * does, the comparator decides what leaves.
  *
+ * Only input for services whose VMs order has parted is given in portions (portion-switch.ts); other input goes to the VMs at once.
+ *
  * A portion ends when the SVM has slept over it (the secondary looks, and sends ASLEEP) and the PVM sleeps (sleep-watch.ts).
  * Nobody looks while no input waits. As long as a portion gives work of one flow only, more of that flow belongs to it
  * at once: one client alone is never made to wait. A bare ACK gives no work; it waits only behind what waits.
@@ -31,6 +33,7 @@
  * Failover: what waits here was not mirrored. The secondary's own uplink has received it (silent-input.ts), and a promotion
  * delivers it. A primary that goes alone delivers it itself.
  */
+import type { DivergenceClass } from '../divergence/explained.ts';
 import { invariant } from '../error.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -38,8 +41,8 @@ import type { Clock, Timers } from '../io/clock.ts';
 import type { SleepSight } from '../io/sleep-sight.ts';
 import type { Limits } from '../limits.ts';
 import type { Instant, SlabId } from '../units.ts';
-import { InputFlow, NO_WORK } from './input-flow.ts';
-import { type OffReason, PortionSwitch } from './portion-switch.ts';
+import { InputFlow, NO_WORK, serviceOf } from './input-flow.ts';
+import { type OffReason, PortionSwitches } from './portion-switch.ts';
 import { SleepWatch, type WatchedPort } from './sleep-watch.ts';
 import type { SvmSleep } from './svm-sleep.ts';
 
@@ -80,7 +83,7 @@ export class Portions {
   private readonly timers: Timers;
   private readonly waiting: RetainedFrames;
   private readonly flows: InputFlow;
-  private readonly switch = new PortionSwitch();
+  private readonly switches = new PortionSwitches();
   private readonly watch: SleepWatch;
   private phase: 'through' | 'running' | 'ending' | 'gated' = 'through';
   /** the pair is protected: there is an SVM that gets the same input */
@@ -161,20 +164,31 @@ export class Portions {
       case 'through':
         this.owner.deliver(slab, at, length);
         return;
-      case 'running': {
-        const flow = this.flows.of(slab, at, length);
-        if (flow === NO_WORK || flow === this.flow || this.flow === NO_FLOW) {
-          this.deliver(slab, at, length, flow);
-          return;
-        }
-        this.phase = 'ending';
-        this.retain(slab, at, length, flow);
-        this.armBound();
+      case 'running':
+      case 'ending':
+        this.takeIntoPortion(slab, at, length);
+        return;
+      default:
+        this.retain(slab, at, length, NO_WORK);
+    }
+  }
+
+  private takeIntoPortion(slab: SlabId, at: number, length: number): void {
+    const flow = this.flows.of(slab, at, length);
+    if (!this.switches.isOn(this.flows.service)) {
+      this.owner.deliver(slab, at, length);
+      return;
+    }
+    if (this.phase === 'running') {
+      if (flow === NO_WORK || flow === this.flow || this.flow === NO_FLOW) {
+        this.owner.deliver(slab, at, length);
+        this.note(flow);
         return;
       }
-      default:
-        this.retain(slab, at, length, this.flows.of(slab, at, length));
+      this.phase = 'ending';
     }
+    this.retain(slab, at, length, flow);
+    this.armBound();
   }
 
   /** All frames of one read were taken, and what was delivered is written. */
@@ -205,11 +219,14 @@ export class Portions {
 
   openGate(): void {
     this.gateOpenedMs = this.clock.now();
-    this.phase = this.waiting.frames > 0 ? 'ending' : 'running';
-    if (this.isWanted) {
-      if (this.phase === 'ending') this.armBound();
-      this.taken();
-    } else this.letThrough();
+    if (!this.isWanted) {
+      this.letThrough();
+      return;
+    }
+    this.phase = 'running';
+    this.waiting.drain((slab, at, length) => this.takeIntoPortion(slab, at, length));
+    this.owner.delivered();
+    this.taken();
   }
 
   /** There is an SVM that gets the same input. */
@@ -231,9 +248,13 @@ export class Portions {
     this.phase = 'gated';
   }
 
-  /** The VMs diverged while output of several flows was held. */
-  diverged(nowMs: Instant): void {
-    this.switch.diverged(nowMs);
+  /**
+   * The VMs diverged in a flow with this key, while output of several flows was held: in order, or in random numbers that were drawn
+   * in another order? Else portions would not help.
+   */
+  diverged(key: ArrayLike<number>, by: DivergenceClass, nowMs: Instant): void {
+    if (by !== 'order' && by !== 'random') return;
+    this.switches.diverged(serviceOf(key), nowMs);
     this.followSwitch();
   }
 
@@ -243,7 +264,7 @@ export class Portions {
 
   private offReason(blindness: string | null): PortionsOff | null {
     if (this.protection === 'alone') return 'alone';
-    return blindness === null ? this.switch.offReason : 'blind';
+    return blindness === null ? this.switches.offReason : 'blind';
   }
 
   /** Begins or ends portions as the switch and the sights say. */
@@ -272,11 +293,6 @@ export class Portions {
   private retain(slab: SlabId, at: number, length: number, flow: number): void {
     this.waiting.add(slab, at, length, flow, this.clock.now());
     if (this.phase === 'ending') this.counts.waitedFrames++;
-  }
-
-  private deliver(slab: SlabId, at: number, length: number, flow: number): void {
-    this.owner.deliver(slab, at, length);
-    this.note(flow);
   }
 
   /** Counts a frame to the portion. */
@@ -311,7 +327,7 @@ export class Portions {
       else if (tookMs < WORK_MS_MAX / 2 && this.work >= this.size)
         this.size = Math.min(2 * this.size, this.limits.portionFramesMax);
     }
-    this.switch.ended('sleep', nowMs);
+    this.switches.ended('sleep', nowMs);
     if (this.isWanted) this.begin(this.cut(), nowMs);
     else this.letThrough();
   }
@@ -365,7 +381,7 @@ export class Portions {
     this.watch.end();
     this.counts.endedByBound++;
     this.boundMs = Math.max(this.boundMs / 2, this.limits.portionMsMin);
-    this.switch.ended('bound', nowMs);
+    this.switches.ended('bound', nowMs);
     if (!this.isWanted) {
       this.letThrough();
       return;

@@ -475,8 +475,7 @@ export class PrimaryPath {
     const capture = this.tap === null ? 'not-captured' : 'captured';
     const divergence = this.divergences.explain(capture, key, reason, primary, secondary);
     this.events.diverged(divergence);
-    if (divergence.class !== 'clock' && this.comparator.holdsOther(primary))
-      this.portions.diverged(this.clock.now());
+    if (this.comparator.holdsOther(primary)) this.portions.diverged(key, divergence.class, this.clock.now());
   }
 
   private countReleased(length: number): void {

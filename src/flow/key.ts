@@ -86,6 +86,11 @@ function writeEthernetKey(bytes: Uint8Array, etherType: number, remoteAt: number
   key[PORTS_WORD] = readU16(bytes, remoteAt);
 }
 
+/** Returns the IP protocol; 0 where the frame is not IP. */
+export function protocolOf(key: ArrayLike<number>): number {
+  return key[KIND_WORD] & 0xff;
+}
+
 /** Returns the VM's port. */
 export function localPort(key: ArrayLike<number>): number {
   return key[PORTS_WORD] >>> 16;

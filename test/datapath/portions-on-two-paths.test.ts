@@ -4,14 +4,15 @@ import { test } from 'node:test';
 import { LIMITS } from '../../src/limits.ts';
 import type { Instant } from '../../src/units.ts';
 import { udpFrame } from '../frames.ts';
-import { TwoPaths } from './two-paths.ts';
+import { keyOfService, TwoPaths } from './two-paths.ts';
 
 /** A protected pair with portions on, whose clients each have a port of their own. */
 class Bed extends TwoPaths {
   constructor() {
     super();
     this.checkpoint();
-    for (let i = 0; i < 5; i++) this.primary.portions.diverged((this.nowMs + 200 * i) as Instant);
+    for (let i = 0; i < 5; i++)
+      this.primary.portions.diverged(keyOfService(17, 53), 'order', (this.nowMs + 200 * i) as Instant);
     assert.equal(this.primary.portions.status.state, 'on');
   }
 

@@ -3,12 +3,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Portions } from '../../src/datapath/portions.ts';
 import { SvmSleep } from '../../src/datapath/svm-sleep.ts';
+import type { DivergenceClass } from '../../src/divergence/explained.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS } from '../../src/limits.ts';
 import type { Instant } from '../../src/units.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { ACK, arpFrame, tcpFrame } from '../frames.ts';
+import { keyOfService } from './two-paths.ts';
 
+const KEY = keyOfService(6, 80);
 const PORTS = { a: 1001, b: 1002, c: 1003, d: 1004 } as const;
 type Client = keyof typeof PORTS;
 
@@ -58,8 +61,9 @@ class Bed {
     if (on) this.diverge();
   }
 
-  diverge(): void {
-    for (const ms of [0, 200, 400, 600, 800]) this.portions.diverged((this.time.now() + ms) as Instant);
+  diverge(by: DivergenceClass = 'order'): void {
+    for (const ms of [0, 200, 400, 600, 800])
+      this.portions.diverged(KEY, by, (this.time.now() + ms) as Instant);
   }
 
   /** One read from the uplink: each text is that of a client, by its first letter; `-` is a bare ACK of client a. */
@@ -117,6 +121,35 @@ test('until order has parted the VMs, input passes and nobody looks', () => {
   assert.deepEqual(bed.delivered, ['a1 b1', 'a2']);
   assert.equal(bed.asks + bed.looks, 0);
   assert.equal(bed.portions.status.why, 'not-needed');
+});
+
+test('clocks and unknown causes are no reason for portions, random numbers in another order are', () => {
+  const bed = new Bed({ on: false });
+  for (const by of ['clock', 'unknown', 'length', 'flags'] as const) {
+    bed.diverge(by);
+    assert.equal(bed.portions.status.state, 'off', by);
+  }
+  bed.diverge('random');
+  assert.equal(bed.portions.status.state, 'on');
+});
+
+test('input for a service that order does not part never waits, but at the gate', () => {
+  const bed = new Bed();
+  const other = (text: string) =>
+    tcpFrame({ sourcePort: 7, destinationPort: 443, flags: ACK, payload: Buffer.from(text) });
+  bed.input('a1');
+  bed.take(other('x1'));
+  bed.readEnds();
+  assert.deepEqual(bed.delivered, ['x1']);
+  bed.portions.closeGate();
+  bed.take(other('x2'));
+  bed.take(other('x3'));
+  bed.readEnds();
+  assert.deepEqual(bed.delivered, []);
+  bed.portions.openGate();
+  assert.deepEqual(bed.delivered, ['x2 x3']);
+  bed.sleep();
+  assert.deepEqual(bed.delivered, ['a1']);
 });
 
 test('the next portion begins when both VMs sleep, the SVM having said so first', async () => {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { PrimaryPath } from '../../src/datapath/primary-path.ts';
 import { type Promotion, SecondaryPath } from '../../src/datapath/secondary-path.ts';
+import { FLOW_KEY_WORDS, PORTS_WORD } from '../../src/flow/key.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import type { Timers } from '../../src/io/clock.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
@@ -56,6 +57,14 @@ class FarEndOfVm extends FarEnd {
   override frame(text: string): Buffer {
     return outputFrame(text);
   }
+}
+
+/** Returns the key of a flow of this service, without addresses. */
+export function keyOfService(protocol: number, port: number): Int32Array {
+  const key = new Int32Array(FLOW_KEY_WORDS);
+  key[1] = protocol;
+  key[PORTS_WORD] = port << 16;
+  return key;
 }
 
 export function inputFrame(text: string): Buffer {

@@ -2,6 +2,8 @@
  * The rule of portions: no input waits for the end of a portion for longer than the bound, whoever sends and whether the guests
  * sleep or not. In the worlds that have portions (portioned.ts) it also has the primary believe that order parts its VMs.
  */
+import { keyOfService } from '../../datapath/two-paths.ts';
+import { SERVICE } from '../guest/guest.ts';
 import type { Life, SimHost } from '../sim-host.ts';
 import { WORLD_LIMITS } from '../world-limits.ts';
 import type { Scene } from './scene.ts';
@@ -12,6 +14,11 @@ const LATE_MS_MAX = 4;
 const CALM_MS = 500;
 /** Of divergences that switch portions on, far enough apart to count each. */
 const APART_MS = 200;
+
+/** Of flows of the guest's services, the counter's apart: its input never waits. */
+const KEYS = Object.values(SERVICE)
+  .filter((port) => port !== SERVICE.counter)
+  .flatMap((port) => [6, 17].map((protocol) => keyOfService(protocol, port)));
 
 export class PortionBound {
   private readonly scene: Scene;
@@ -40,6 +47,6 @@ export class PortionBound {
     journal.noteMax('portionsCut', endedByBound);
     if (!this.forces || why !== 'not-needed' || loop.nowMs < this.divergedMs + APART_MS) return;
     this.divergedMs = loop.nowMs;
-    portions.diverged(nowMs);
+    for (const key of KEYS) portions.diverged(key, 'order', nowMs);
   }
 }
