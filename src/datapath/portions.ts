@@ -81,7 +81,10 @@ export class Portions {
   private readonly owner: PortionsOwner;
   private readonly clock: Clock;
   private readonly timers: Timers;
+  /** input that waits for the end of the portion; its times are those of `waitClock` */
   private readonly waiting: RetainedFrames;
+  /** input that the gate retains: later than all that waits */
+  private readonly gated: RetainedFrames;
   private readonly flows: InputFlow;
   private readonly switches = new PortionSwitches();
   private readonly watch: SleepWatch;
@@ -97,8 +100,9 @@ export class Portions {
   /** when the portion was delivered, and how many frames with work it had */
   private startedMs = 0;
   private work = 0;
-  /** waits count from here on: the gate's own time is not the portion's */
-  private gateOpenedMs = 0;
+  /** for how long the gate has been closed in all, and since when it is: its time is not the portion's */
+  private gateMs = 0;
+  private gateClosedMs = 0;
   private cancelBound: (() => void) | null = null;
   private readonly counts = { endedBySleep: 0, endedByBound: 0, waitedFrames: 0 };
 
@@ -118,6 +122,7 @@ export class Portions {
     this.timers = options.timers;
     this.svm = options.svm;
     this.waiting = new RetainedFrames(options.slabs);
+    this.gated = new RetainedFrames(options.slabs);
     this.flows = new InputFlow(options.slabs);
     this.cutFlows = new Int32Array(this.limits.portionFramesMax);
     this.size = this.limits.portionFramesMax;
@@ -133,7 +138,7 @@ export class Portions {
 
   /** Bytes that wait, here and at the gate. */
   get waitingBytes(): number {
-    return this.waiting.bytes;
+    return this.waiting.bytes + this.gated.bytes;
   }
 
   get isGated(): boolean {
@@ -142,7 +147,7 @@ export class Portions {
 
   /** Returns how long input has waited for the end of a portion. */
   waitedMs(nowMs: Instant): number {
-    return this.phase === 'ending' ? nowMs - this.oldestSinceMs : 0;
+    return this.phase === 'ending' ? this.waitClock(nowMs) - this.oldestSinceMs : 0;
   }
 
   get status(): PortionsStatus {
@@ -169,7 +174,7 @@ export class Portions {
         this.takeIntoPortion(slab, at, length);
         return;
       default:
-        this.retain(slab, at, length, NO_WORK);
+        this.gated.add(slab, at, length);
     }
   }
 
@@ -214,17 +219,20 @@ export class Portions {
   /** From now on the gate retains input, until `openGate`. */
   closeGate(): void {
     this.watch.end();
+    this.stopBound();
     this.phase = 'gated';
+    this.gateClosedMs = this.clock.now();
   }
 
   openGate(): void {
-    this.gateOpenedMs = this.clock.now();
+    if (this.phase === 'gated') this.gateMs += this.clock.now() - this.gateClosedMs;
     if (!this.isWanted) {
       this.letThrough();
       return;
     }
-    this.phase = 'running';
-    this.waiting.drain((slab, at, length) => this.takeIntoPortion(slab, at, length));
+    this.phase = this.waiting.frames > 0 ? 'ending' : 'running';
+    if (this.phase === 'ending') this.armBound();
+    this.gated.drain((slab, at, length) => this.takeIntoPortion(slab, at, length));
     this.owner.delivered();
     this.taken();
   }
@@ -245,6 +253,7 @@ export class Portions {
     this.watch.end();
     this.stopBound();
     this.waiting.clear();
+    this.gated.clear();
     this.phase = 'gated';
   }
 
@@ -282,17 +291,23 @@ export class Portions {
     this.watch.end();
     this.stopBound();
     this.phase = 'through';
-    this.waiting.drain((slab, at, length) => this.owner.deliver(slab, at, length));
+    for (const frames of [this.waiting, this.gated])
+      frames.drain((slab, at, length) => this.owner.deliver(slab, at, length));
     this.owner.delivered();
   }
 
+  /** Time that does not pass while the gate is closed. */
+  private waitClock(nowMs: Instant): number {
+    return (this.phase === 'gated' ? this.gateClosedMs : nowMs) - this.gateMs;
+  }
+
   private get oldestSinceMs(): number {
-    return Math.max(this.waiting.sinceOf(this.waiting.oldest), this.gateOpenedMs);
+    return this.waiting.sinceOf(this.waiting.oldest);
   }
 
   private retain(slab: SlabId, at: number, length: number, flow: number): void {
-    this.waiting.add(slab, at, length, flow, this.clock.now());
-    if (this.phase === 'ending') this.counts.waitedFrames++;
+    this.waiting.add(slab, at, length, flow, this.waitClock(this.clock.now()));
+    this.counts.waitedFrames++;
   }
 
   /** Counts a frame to the portion. */
@@ -318,10 +333,11 @@ export class Portions {
       return;
     }
     const nowMs = this.clock.now();
+    const waitMs = this.waitClock(nowMs);
     this.counts.endedBySleep++;
     this.boundMs = Math.min(this.boundMs * 2, this.limits.portionMsMax);
     // If nothing waited for that long, nobody looked: it is not known how long the work took.
-    const tookMs = nowMs - this.startedMs;
+    const tookMs = waitMs - this.startedMs;
     if (this.oldestSinceMs - this.startedMs <= WORK_MS_MAX) {
       if (tookMs > WORK_MS_MAX) this.size = Math.max(1, this.size >> 1);
       else if (tookMs < WORK_MS_MAX / 2 && this.work >= this.size)
@@ -357,7 +373,7 @@ export class Portions {
   private begin(frames: number, nowMs: Instant): void {
     this.flow = NO_FLOW;
     this.work = 0;
-    this.startedMs = nowMs;
+    this.startedMs = this.waitClock(nowMs);
     const { waiting } = this;
     const first = waiting.oldest;
     for (let number = first; number < first + frames; number++) this.note(waiting.tagOf(number));
@@ -374,7 +390,8 @@ export class Portions {
     this.cancelBound = null;
     if (this.phase !== 'ending') return;
     const nowMs = this.clock.now();
-    if (nowMs < this.oldestSinceMs + this.boundMs) {
+    const waitMs = this.waitClock(nowMs);
+    if (waitMs < this.oldestSinceMs + this.boundMs) {
       this.armBound();
       return;
     }
@@ -386,15 +403,11 @@ export class Portions {
       this.letThrough();
       return;
     }
-    const { waiting, gateOpenedMs } = this;
+    const { waiting } = this;
     let frames = 0;
     // By the new bound, so that it does not cut again at once.
-    const sinceMax = nowMs - this.boundMs;
-    while (
-      frames < waiting.frames &&
-      Math.max(waiting.sinceOf(waiting.oldest + frames), gateOpenedMs) <= sinceMax
-    )
-      frames++;
+    const sinceMax = waitMs - this.boundMs;
+    while (frames < waiting.frames && waiting.sinceOf(waiting.oldest + frames) <= sinceMax) frames++;
     this.begin(frames, nowMs);
     // What the VMs still work on was not over.
     this.flow = SEVERAL;
@@ -402,7 +415,7 @@ export class Portions {
 
   private armBound(): void {
     if (this.cancelBound !== null) return;
-    const ms = this.oldestSinceMs + this.boundMs - this.clock.now();
+    const ms = this.oldestSinceMs + this.boundMs - this.waitClock(this.clock.now());
     this.cancelBound = this.timers.after(Math.max(0, ms), () => this.onBound());
   }
 

@@ -355,6 +355,20 @@ test('the wait at the gate does not count to the bound', async () => {
   assert.deepEqual(bed.delivered, ['a1']);
 });
 
+test('checkpoints that follow each other do not begin the wait again', async () => {
+  const bed = new Bed();
+  bed.input('a1');
+  for (let ms = 0; ms < LIMITS.portionMsMax - 50; ms += 50) {
+    await bed.time.pass(50);
+    bed.portions.closeGate();
+    await bed.time.pass(20);
+    bed.portions.openGate();
+  }
+  assert.deepEqual(bed.delivered, []);
+  await bed.time.pass(50);
+  assert.deepEqual(bed.delivered, ['a1']);
+});
+
 test('without portions the gate opens for all that waits', () => {
   const bed = new Bed({ on: false });
   bed.portions.closeGate();

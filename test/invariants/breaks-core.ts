@@ -4,8 +4,8 @@ import type { Break } from './break.ts';
 export const CORE: readonly Break[] = [
   {
     file: 'src/datapath/portions.ts',
-    find: "    this.watch.end();\n    this.phase = 'gated';",
-    put: '    this.watch.end();',
+    find: "    this.phase = 'gated';\n    this.gateClosedMs",
+    put: '    this.gateClosedMs',
     message: 'a checkpoint committed while the input gate was open',
     test: 1,
   },

@@ -23,7 +23,7 @@ import type { SimSocket } from '../sim-socket.ts';
 
 type Port = Omit<FramePort, never> & { stream: SimSocket | null };
 type Path = Omit<PrimaryPath, 'portions'> & {
-  portions: Omit<Portions, never> & { waiting: RetainedFrames };
+  portions: Omit<Portions, never> & { waiting: RetainedFrames; gated: RetainedFrames };
   early: RetainedFrames;
   secondary: (Omit<LinkChannel, never> & { frames: RunQueue }) | null;
 };
@@ -158,7 +158,7 @@ export class Audit {
     if (wrong === null && receivedAll)
       wrong = this.same(
         'input of the primary VM',
-        counters.inputFrames - path.portions.waiting.frames - qemu.vm.receivedFrames,
+        counters.inputFrames - waitingFrames(path) - qemu.vm.receivedFrames,
       );
     if (wrong === null && sentAll) {
       const known = releasedOfVm(path) + comparator.primary.frames + comparator.counters.malformed;
@@ -190,7 +190,7 @@ export class Audit {
     const { input, output } = before;
     const old = before.path.counters;
     const delivered =
-      old.inputFrames + promotion.deliveredFrames + path.counters.inputFrames - path.portions.waiting.frames;
+      old.inputFrames + promotion.deliveredFrames + path.counters.inputFrames - waitingFrames(path);
     if (input !== undefined && delivered - qemu.vm.receivedFrames !== input)
       return `a promotion: ${delivered - qemu.vm.receivedFrames - input} frames of input are not accounted for`;
     const { comparator } = path;
@@ -220,8 +220,8 @@ export class Audit {
       if (port.queuedBytes > most) return `${port.queuedBytes} bytes wait in ${port.name}'s socket`;
     if (path !== null) {
       const { primary, secondary } = path.comparator;
-      if (path.portions.waiting.bytes > limits.gatedBytesMax + 2 * limits.slabBytes)
-        return `${path.portions.waiting.bytes} bytes of input wait`;
+      if (path.portions.waitingBytes > limits.gatedBytesMax + 2 * limits.slabBytes)
+        return `${path.portions.waitingBytes} bytes of input wait`;
       if (path.early.frames > limits.earlyFramesMax) return `${path.early.frames} frames came early`;
       if (primary.frames + secondary.frames > limits.heldFramesMax)
         return `${primary.frames} and ${secondary.frames} frames are held`;
@@ -241,7 +241,7 @@ export class Audit {
     const { primary, secondary } = path.comparator;
     return (
       primary.frames + secondary.frames === 0 &&
-      path.portions.waiting.frames === 0 &&
+      waitingFrames(path) === 0 &&
       path.early.frames === 0 &&
       (path.secondary === null || (path.secondary.frames.runs === 0 && path.secondary.queuedBytes === 0))
     );
@@ -255,4 +255,9 @@ export class Audit {
 function releasedOfVm({ counters, comparator }: Path): number {
   const { questions, made, absorbed } = comparator.counters;
   return counters.releasedFrames - questions - made + absorbed;
+}
+
+/** Input that waits, for a portion or at the gate. */
+function waitingFrames({ portions }: Path): number {
+  return portions.waiting.frames + portions.gated.frames;
 }
