@@ -55,9 +55,9 @@ test('data waits as long as a checkpoint costs, smoothed and within waitMsMin an
   assert.equal(one.waits.dataMs, 10);
 });
 
-test('an ACK waits longer than data, and SVM output longest', () => {
+test('an ACK waits longer than data, data of an SVM that works until waitMsMax, and SVM output longest', () => {
   const one = policy();
-  assert.deepEqual(one.waits, { dataMs: 10, ackMs: 60, owedMs: 1000, secondaryMs: 2000 });
+  assert.deepEqual(one.waits, { dataMs: 10, ackMs: 60, owedMs: 1000, secondaryMs: 2000, workMs: 100 });
   for (let i = 0; i < 100; i++) one.committed(i as Instant, 10_000);
-  assert.deepEqual(one.waits, { dataMs: 100, ackMs: 100, owedMs: 1000, secondaryMs: 2000 });
+  assert.deepEqual(one.waits, { dataMs: 100, ackMs: 100, owedMs: 1000, secondaryMs: 2000, workMs: 100 });
 });
