@@ -245,7 +245,7 @@ export class Injector {
       this.scene.journal.count(stall.long ? 'stalled long writes' : 'stalled writes');
       this.scene.journal.trace('fault', `${host.side} stops before a write to its uplink for ${stall.ms} ms`);
       this.markFault(host, stall.ms);
-      host.write.sent = sent;
+      host.write.sent = sent?.copy() ?? null;
       host.life?.process.stopHere(stall.ms);
     }
   }

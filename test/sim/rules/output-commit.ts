@@ -205,6 +205,16 @@ export class SentOutput {
     this.given = state;
   }
 
+  /** Returns the same output, which grows no more: a new connection on the ports of an old one would take its place. */
+  copy(): SentOutput {
+    const copy = new SentOutput();
+    for (const [flow, stream] of this.streams) copy.streams.set(flow, { ...stream });
+    copy.datagrams = new Map(this.datagrams);
+    copy.count = this.count;
+    copy.given = this.given;
+    return copy;
+  }
+
   /** Returns its output since it became a copy. */
   sinceCommit(): Sent {
     const ends: Sent['ends'] = [];
