@@ -1,9 +1,10 @@
 /**
  * Decides whether portions (portions.ts) pay: on while the order of input parts the VMs, off otherwise.
  *
- * Portions make input wait, so they are on only for services whose VMs diverge while several flows are at work, in order or in random
- * numbers, and often. What is seldom is not about order: a clock's turn of a second parts two VMs at most a few times a second, whatever the load
- * is. A leaky count of divergences therefore switches on: ON_COUNT of them, of which LEAK_PER_S leak away.
+ * Portions make input wait, so they are on only for services whose VMs diverge while several flows are at work, in order or in
+ * random numbers, and often. What is seldom is not about order: a clock's turn of a second parts two VMs at most a few times a
+ * second, whatever the load is. A leaky count of divergences therefore switches on: ON_COUNT of them, of which LEAK_PER_S leak
+ * away.
  *
  * While on, each window of WINDOW_MS is judged at its end: portions must have taken away at least half of the divergences,
  * and most of them must have ended because both guests slept, not by the bound. Otherwise they are off for REST_MS. After
@@ -106,6 +107,8 @@ export class PortionSwitch {
 export class PortionSwitches {
   private readonly switches = new Map<number, PortionSwitch>();
   private readonly on = new Set<number>();
+  /** how often portions of a service were switched off */
+  switchedOff = 0;
   private latest: OffReason = 'not-needed';
 
   isOn(service: number): boolean {
@@ -139,7 +142,10 @@ export class PortionSwitches {
 
   private follow(service: number, { offReason }: PortionSwitch): void {
     if (offReason === null) this.on.add(service);
-    else if (this.on.delete(service)) this.latest = offReason;
+    else if (this.on.delete(service)) {
+      this.latest = offReason;
+      this.switchedOff++;
+    }
   }
 }
 

@@ -8,6 +8,7 @@
  * does, the comparator decides what leaves.
  *
  * Only input for services whose VMs order has parted is given in portions (portion-switch.ts); other input goes to the VMs at once.
+ * When the portions of one of several services are switched off, all that waits goes first: nothing overtakes within a flow.
  *
  * A portion ends when the SVM has slept over it (the secondary looks, and sends ASLEEP) and the PVM sleeps (sleep-watch.ts).
  * Nobody looks while no input waits. As long as a portion gives work of one flow only, more of that flow belongs to it
@@ -87,6 +88,8 @@ export class Portions {
   private readonly gated: RetainedFrames;
   private readonly flows: InputFlow;
   private readonly switches = new PortionSwitches();
+  /** how often portions of a service had been switched off when this was asked last */
+  private switchedOff = 0;
   private readonly watch: SleepWatch;
   private phase: 'through' | 'running' | 'ending' | 'gated' = 'through';
   /** the pair is protected: there is an SVM that gets the same input */
@@ -231,7 +234,8 @@ export class Portions {
       return;
     }
     this.phase = this.waiting.frames > 0 ? 'ending' : 'running';
-    if (this.phase === 'ending') this.armBound();
+    if (this.hasSwitchedOff()) this.beginWithAll();
+    else if (this.phase === 'ending') this.armBound();
     this.gated.drain((slab, at, length) => this.takeIntoPortion(slab, at, length));
     this.owner.delivered();
     this.taken();
@@ -280,10 +284,26 @@ export class Portions {
   private followSwitch(): void {
     if (this.phase === 'gated') return;
     const { isWanted } = this;
+    const hasSwitchedOff = this.hasSwitchedOff();
     if (isWanted && this.phase === 'through') {
       this.phase = 'running';
       this.flow = SEVERAL;
     } else if (!isWanted && this.phase !== 'through') this.letThrough();
+    else if (hasSwitchedOff) this.beginWithAll();
+  }
+
+  /** Returns whether portions of a service were switched off since the last call. */
+  private hasSwitchedOff(): boolean {
+    const { switchedOff } = this;
+    this.switchedOff = this.switches.switchedOff;
+    return this.switchedOff !== switchedOff;
+  }
+
+  /** Delivers all that waits, though the portion is not over. */
+  private beginWithAll(): void {
+    this.watch.end();
+    if (this.waiting.frames > 0) this.begin(this.waiting.frames, this.clock.now());
+    this.flow = SEVERAL;
   }
 
   /** Delivers all that waits. */
@@ -344,8 +364,8 @@ export class Portions {
         this.size = Math.min(2 * this.size, this.limits.portionFramesMax);
     }
     this.switches.ended('sleep', nowMs);
-    if (this.isWanted) this.begin(this.cut(), nowMs);
-    else this.letThrough();
+    if (!this.isWanted) this.letThrough();
+    else this.begin(this.hasSwitchedOff() ? this.waiting.frames : this.cut(), nowMs);
   }
 
   /** Returns how many waiting frames the next portion has. */
@@ -401,6 +421,10 @@ export class Portions {
     this.switches.ended('bound', nowMs);
     if (!this.isWanted) {
       this.letThrough();
+      return;
+    }
+    if (this.hasSwitchedOff()) {
+      this.beginWithAll();
       return;
     }
     const { waiting } = this;

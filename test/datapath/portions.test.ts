@@ -12,6 +12,7 @@ import { ACK, arpFrame, tcpFrame } from '../frames.ts';
 import { keyOfService } from './two-paths.ts';
 
 const KEY = keyOfService(6, 80);
+const OTHER_KEY = keyOfService(6, 443);
 const PORTS = { a: 1001, b: 1002, c: 1003, d: 1004 } as const;
 type Client = keyof typeof PORTS;
 
@@ -151,6 +152,32 @@ test('input for a service that order does not part never waits, but at the gate'
   bed.sleep();
   assert.deepEqual(bed.delivered, ['a1']);
 });
+
+for (const gate of ['open', 'closed'] as const)
+  test(`nothing overtakes what waits of a service whose portions are switched off: gate ${gate}`, () => {
+    const bed = new Bed();
+    const frame = (text: string) =>
+      tcpFrame({ sourcePort: 7, destinationPort: 443, flags: ACK, payload: Buffer.from(text) });
+    const diverge = (fromMs: number, toMs: number) => {
+      for (let ms = fromMs; ms <= toMs; ms += 200)
+        bed.portions.diverged(OTHER_KEY, 'order', (bed.time.now() + ms) as Instant);
+    };
+    diverge(0, 800);
+    bed.input('a1');
+    bed.take(frame('x1'));
+    bed.readEnds();
+    if (gate === 'closed') bed.portions.closeGate();
+    diverge(1000, 6000);
+    if (gate === 'open') assert.deepEqual(bed.delivered, ['a1 x1']);
+    bed.take(frame('x2'));
+    bed.readEnds();
+    assert.deepEqual(bed.delivered, gate === 'open' ? ['x2'] : []);
+    if (gate === 'closed') {
+      bed.portions.openGate();
+      assert.equal(bed.delivered.join(' '), 'a1 x1 x2');
+    }
+    assert.equal(bed.portions.status.state, 'on', 'those of the other service are not');
+  });
 
 test('the next portion begins when both VMs sleep, the SVM having said so first', async () => {
   const bed = new Bed();
