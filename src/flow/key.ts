@@ -141,7 +141,7 @@ export function ofOneFlow(
 export function describeFlowKey(key: ArrayLike<number>): string {
   const kind = key[KIND_WORD] >>> 24;
   const version = (key[KIND_WORD] >>> 16) & 0xff;
-  const protocol = key[KIND_WORD] & 0xff;
+  const protocol = protocolOf(key);
   const vlan = key[VLAN_WORD] === 0 ? '' : ` vlan ${describeVlan(key[VLAN_WORD])}`;
   if (version === 0) return `${describeEthernet(key)}${vlan}`;
   const ports = hasPorts(kind, protocol);
@@ -156,7 +156,7 @@ export function describeService(key: ArrayLike<number>): string {
   const kind = key[KIND_WORD] >>> 24;
   if (((key[KIND_WORD] >>> 16) & 0xff) === 0)
     return `ethertype 0x${(key[LOCAL_WORD] >>> 0).toString(16).padStart(4, '0')}`;
-  const protocol = key[KIND_WORD] & 0xff;
+  const protocol = protocolOf(key);
   const name = describeProtocol(kind, protocol);
   if (!hasPorts(kind, protocol) || (key[KIND_WORD] & FRAGMENT_BIT) !== 0) return name;
   const port = servicePort(localPort(key), remotePort(key));

@@ -1,7 +1,7 @@
 /** When portions are on. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { PortionSwitch } from '../../src/datapath/portion-switch.ts';
+import { PortionSwitch, PortionSwitches } from '../../src/datapath/portion-switch.ts';
 import type { Instant } from '../../src/units.ts';
 
 /** Divergences from one time to another, one each `everyMs`. */
@@ -68,4 +68,22 @@ test('one long request among many short ones does not', () => {
   diverge(one, 0, 1000, 200);
   for (let ms = 1000; ms < 60_000; ms += 100) one.ended(ms % 400 === 0 ? 'bound' : 'sleep', ms as Instant);
   assert.equal(one.isOn, true);
+});
+
+test('each service has its own switch, of which there are 64', () => {
+  const all = new PortionSwitches();
+  for (let service = 0; service <= 64; service++)
+    for (let ms = 0; ms <= 800; ms += 200) all.diverged(service, (1000 * service + ms) as Instant);
+  assert.deepEqual([all.isOn(0), all.isOn(63), all.isOn(64)], [true, true, false]);
+  assert.deepEqual([all.offReason, all.switchedOff], [null, 0]);
+});
+
+test('while one service has portions they are on, and then off for the reason of the last one', () => {
+  const all = new PortionSwitches();
+  for (const service of [80, 443])
+    for (let ms = 0; ms <= 800; ms += 200) all.diverged(service, ms as Instant);
+  for (let ms = 1000; ms <= 6000; ms += 200) all.diverged(443, ms as Instant);
+  assert.deepEqual([all.isOn(80), all.isOn(443), all.offReason, all.switchedOff], [true, false, null, 1]);
+  for (let ms = 6200; ms <= 11_400; ms += 200) all.ended('bound', ms as Instant);
+  assert.deepEqual([all.isOn(80), all.offReason, all.switchedOff], [false, 'never-sleeps', 2]);
 });
