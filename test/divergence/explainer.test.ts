@@ -106,6 +106,21 @@ test('a reply that was exchanged and comes later: what is open is settled at the
   assert.equal(pair.settled.length, 1);
 });
 
+test('of each VM the 128 newest held frames are looked at', () => {
+  for (const [between, found] of [
+    [126, /^order/],
+    [127, /^unknown/],
+  ] as const) {
+    const pair = new Pair();
+    for (let client = 40_000; client <= 40_001 + between; client++) pair.open(client);
+    for (let client = 40_001; client <= 40_001 + between; client++)
+      pair.svm(reply(client, client === 40_001 ? ':101\r\n' : `:${client}\r\n`));
+    pair.pvm(reply(40_000, ':101\r\n'));
+    pair.svm(reply(40_000, ':105\r\n'));
+    assert.match(pair.found[0], found);
+  }
+});
+
 test('what is recognised is settled at once, and what is not, as it is', () => {
   const pair = new Pair();
   for (const client of [40_000, 40_001]) pair.open(client);
