@@ -375,7 +375,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/datapath/primary-path.ts',
     find: '    if (!this.voice.isFenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)',
     put: '    if (!this.voice.isFenced)',
-    seedsMax: 1000,
+    seedsMax: 3000,
   },
   {
     name: 'speaks-before-granted',
