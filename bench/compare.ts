@@ -23,7 +23,8 @@ const USAGE = `usage: npm run bench -- compare [--rounds N] [--only TEXT] [--ste
 Without options: a table of rates, then a minute at full speed (garbage collection, heap), latency at half speed, and
 the memory of flows and held frames. It takes about 11 minutes, and needs two processors to itself.
 
-  --rounds N     rounds over all shapes; the median of each rate counts (default 3; each costs 3 minutes)
+  --rounds N     rounds over all shapes; the median of each rate counts (default 3; each costs 3 minutes);
+                 with --before each shape gets more until its ratio is known to 1.5 %
   --only TEXT    the table alone, with only the shapes whose key contains TEXT, e.g. 1448-16-v4; several
                  TEXTs are separated by commas
   --steady       everything but the table: about 4 minutes

@@ -3,33 +3,40 @@
  *
  * Both builds' processes run at the same time, and take turns of a quarter of a second: while one is measured, the other
  * waits. Other users of the physical machine only take speed away, so the upper quartile of the turns counts. What V8 makes
- * of the code differs from process to process, so each round starts new ones, and the median of the rounds' ratios counts.
+ * of the code, and where the kernel puts its memory, differs from process to process: two processes of one build are up to
+ * 15 % apart. So each round starts new ones, in the other order; the median of the rounds' ratios counts, and a shape gets
+ * rounds until that median is known to 1.5 %, or a limit of rounds is reached. How far the ratio is from its claim does not
+ * matter for that.
  */
-import { removeWorkFolder, workFolder } from '../../lab/process.ts';
 import { spread } from '../bench.ts';
-import { Load } from './load.ts';
+import type { Load } from './load.ts';
 import { type Memory, memory } from './memory.ts';
-import { OURS, oursOf, type Peer, startPeer } from './peers.ts';
+import { OURS, oursOf, type Peer } from './peers.ts';
+import { withLoad } from './rates.ts';
 import { type Shape, shapeName } from './shape.ts';
 
 export type Compared = { readonly before: number; readonly ours: number; readonly ratio: number };
+/** `plusMinus`: the standard error of the ratio, a median. */
+export type ComparedRate = Compared & { readonly plusMinus: number; readonly rounds: number };
 
 export type AgainstBefore = {
   /** thousand pairs per second, by shape */
-  readonly rates: Readonly<Record<string, Compared>>;
+  readonly rates: Readonly<Record<string, ComparedRate>>;
   /** bytes */
   readonly memory: Readonly<Record<'idleFlow' | 'heldFrame', Compared>>;
 };
 
 type Both<T> = { before: T; ours: T };
 
-const RUN_UP_MS = 700;
+const ROUNDS_MAX = 24;
+const PLUS_MINUS_MAX = 0.015;
 const TURNS = 8;
 const TURN_RUN_UP_MS = 50;
 const TURN_MS = 250;
-/** The least of several: a heap that was not collected yet only adds. */
-const MEMORY_RUNS = 3;
+/** The most of several: what was resident already does not show as growth. */
+const MEMORY_RUNS = 4;
 
+/** `rounds`: of each shape at least. */
 export async function againstBefore(
   checkout: string,
   shapes: Readonly<Record<string, Shape>>,
@@ -37,35 +44,55 @@ export async function againstBefore(
   print: (line: string) => void,
 ): Promise<AgainstBefore> {
   const peers = { before: oursOf(checkout, 'before'), ours: OURS };
-  print(row('thousand pairs per second', ['before', 'ours', 'ratio', 'least', 'most']));
-  const rates: Record<string, Compared> = {};
+  print(row('thousand pairs per second', ['before', 'ours', 'ratio', '+-', 'least', 'most', 'rounds']));
+  const rates: Record<string, ComparedRate> = {};
   for (const [key, shape] of Object.entries(shapes)) {
     const measured: Both<number>[] = [];
-    for (let round = 0; round < rounds; round++) measured.push(await inTurns(shape, peers));
-    const ratios = spread(measured.map(({ before, ours }) => ours / before));
+    const ratiosOf = () => measured.map(({ before, ours }) => ours / before);
+    const isUnsettled = () => measured.length < ROUNDS_MAX && standardError(ratiosOf()) > PLUS_MINUS_MAX;
+    while (measured.length < rounds || isUnsettled())
+      measured.push(await inTurns(shape, peers, measured.length));
+    const ratios = spread(ratiosOf());
+    const plusMinus = standardError(ratiosOf());
     const median = (who: keyof Both<number>) => spread(measured.map((one) => one[who])).p50;
-    rates[key] = { before: median('before'), ours: median('ours'), ratio: ratios.p50 };
+    rates[key] = {
+      before: median('before'),
+      ours: median('ours'),
+      ratio: ratios.p50,
+      plusMinus,
+      rounds: measured.length,
+    };
     const cells = [rates[key].before.toFixed(0), rates[key].ours.toFixed(0)];
-    const parts = [ratios.p50, ratios.min, ratios.max].map((ratio) => ratio.toFixed(3));
-    print(row(shapeName(shape), [...cells, ...parts]));
+    const parts = [ratios.p50, plusMinus, ratios.min, ratios.max].map((ratio) => ratio.toFixed(3));
+    print(row(shapeName(shape), [...cells, ...parts, String(measured.length)]));
   }
   print('');
   return { rates, memory: await memories(peers, print) };
 }
 
+/** The standard error of a median, from the mean absolute deviation, as for values that scatter normally. */
+function standardError(values: readonly number[]): number {
+  const middle = spread(values).p50;
+  const meanDeviation = values.reduce((sum, value) => sum + Math.abs(value - middle), 0) / values.length;
+  return ((Math.PI / 2) * meanDeviation) / Math.sqrt(values.length);
+}
+
 /** Returns the upper quartile of each build's turns, in thousand pairs per second. */
-async function inTurns(shape: Shape, peers: Both<Peer>): Promise<Both<number>> {
+async function inTurns(shape: Shape, peers: Both<Peer>, round: number): Promise<Both<number>> {
   const rates: Both<number[]> = { before: [], ours: [] };
-  await withLoadOn(shape, peers.before, (before) =>
-    withLoadOn(shape, peers.ours, async (ours) => {
-      const loads = { before, ours };
-      for (const load of [before, ours]) await load.rate({ runUpMs: RUN_UP_MS, forMs: TURN_MS });
-      for (let turn = 0; turn < TURNS; turn++) {
-        const order = turn % 2 === 0 ? (['before', 'ours'] as const) : (['ours', 'before'] as const);
-        for (const who of order) {
-          const { pairsPerS } = await loads[who].rate({ runUpMs: TURN_RUN_UP_MS, forMs: TURN_MS });
-          rates[who].push(pairsPerS / 1000);
-        }
+  const [first, second] = round % 2 === 0 ? (['before', 'ours'] as const) : (['ours', 'before'] as const);
+  await withLoad(shape, peers[first], {}, (one) =>
+    withLoad(shape, peers[second], {}, async (other) => {
+      const turnOf = async (who: keyof Both<Peer>, load: Load): Promise<void> => {
+        const { pairsPerS } = await load.rate({ runUpMs: TURN_RUN_UP_MS, forMs: TURN_MS });
+        rates[who].push(pairsPerS / 1000);
+      };
+      for (const load of [one, other]) await load.warmUp();
+      for (let turn = 0; turn < TURNS; turn += 2) {
+        await turnOf(first, one);
+        await turnOf(second, other);
+        await turnOf(second, other);
+        await turnOf(first, one);
       }
     }),
   );
@@ -76,25 +103,6 @@ function upperQuartile(values: readonly number[]): number {
   return values.toSorted((a, b) => b - a)[Math.floor(values.length / 4)];
 }
 
-async function withLoadOn(shape: Shape, peer: Peer, work: (load: Load) => Promise<void>): Promise<void> {
-  const folder = workFolder();
-  try {
-    const running = await startPeer(peer, folder, { vnet: shape.vnet });
-    try {
-      const load = await Load.open(shape, running.sockets);
-      try {
-        await work(load);
-      } finally {
-        load.close();
-      }
-    } finally {
-      await running.stop();
-    }
-  } finally {
-    removeWorkFolder(folder);
-  }
-}
-
 async function memories(peers: Both<Peer>, print: (line: string) => void): Promise<AgainstBefore['memory']> {
   const shape: Shape = { version: 4, vnet: false, payloadBytes: 1448, flows: 16 };
   const runs: Both<Memory[]> = { before: [], ours: [] };
@@ -102,11 +110,11 @@ async function memories(peers: Both<Peer>, print: (line: string) => void): Promi
     for (const who of ['before', 'ours'] as const) runs[who].push(await memory(shape, peers[who]));
   }
   const compared = (figure: 'bytesPerIdleFlow' | 'bytesPerHeldFrame'): Compared => {
-    const least = (who: keyof Both<Memory[]>) => Math.min(...runs[who].map((one) => one[figure]));
-    return { before: least('before'), ours: least('ours'), ratio: least('ours') / least('before') };
+    const most = (who: keyof Both<Memory[]>) => Math.max(...runs[who].map((one) => one[figure]));
+    return { before: most('before'), ours: most('ours'), ratio: most('ours') / most('before') };
   };
   const result = { idleFlow: compared('bytesPerIdleFlow'), heldFrame: compared('bytesPerHeldFrame') };
-  print(row(`bytes of memory, the least of ${MEMORY_RUNS} runs`, ['before', 'ours', 'ratio']));
+  print(row(`bytes of memory, the most of ${MEMORY_RUNS} runs`, ['before', 'ours', 'ratio']));
   for (const [name, { before, ours, ratio }] of Object.entries(result)) {
     const title = name === 'idleFlow' ? 'an idle flow' : 'a held frame';
     print(row(`  ${title}`, [before.toFixed(0), ours.toFixed(0), ratio.toFixed(3)]));
@@ -116,5 +124,5 @@ async function memories(peers: Both<Peer>, print: (line: string) => void): Promi
 }
 
 function row(title: string, cells: readonly string[]): string {
-  return title.padEnd(36) + cells.map((cell) => cell.padStart(12)).join('');
+  return title.padEnd(36) + cells.map((cell) => cell.padStart(9)).join('');
 }

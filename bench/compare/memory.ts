@@ -1,4 +1,5 @@
 /** Measures the resident memory of `colo compare`, of this build or another, per idle flow and per held frame. */
+import type { ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../../src/error.ts';
@@ -25,25 +26,40 @@ const MANY_FLOWS = 100_000;
  */
 const HELD_FRAMES = 30_000;
 const WORK_MS = 2000;
+/** By then V8's heap grows slowly: */
+const SETTLE_MS = 6000;
+/** much less than the flows cost, in the time that all of them take to be met. */
+const MEET_MS = 400;
 const QUIET_MS = 500;
+const TABLE_BYTES_MIN = 1024 * 1024;
+/** glibc aligns the arenas of threads to their size. */
+const ARENA_BYTES = 64 * 1024 * 1024;
 
 export async function memory(plain: Shape, peer: Peer): Promise<Memory> {
   const shape = { ...plain, payloadBytes: 64 };
-  const few = await residentAfterWork({ ...shape, flows: FEW_FLOWS }, peer);
-  const many = await residentAfterWork({ ...shape, flows: MANY_FLOWS }, peer);
   return {
-    restingMb: few / 1e6,
-    idleFlows: MANY_FLOWS,
-    bytesPerIdleFlow: (many - few) / (MANY_FLOWS - FEW_FLOWS),
+    ...(await meeting({ ...shape, flows: MANY_FLOWS }, peer)),
     ...(await holding({ ...plain, flows: FEW_FLOWS }, peer)),
   };
 }
 
-async function residentAfterWork(shape: Shape, peer: Peer): Promise<number> {
+/** The growth of one process: two differ by more than the flows cost. */
+async function meeting(
+  shape: Shape,
+  peer: Peer,
+): Promise<Pick<Memory, 'restingMb' | 'idleFlows' | 'bytesPerIdleFlow'>> {
   return await withLoad(shape, peer, {}, async (load, { child }) => {
-    await load.rate({ runUpMs: 0, forMs: WORK_MS });
-    await sleep(QUIET_MS);
-    return residentBytes(child.pid);
+    load.traffic.useFlows(FEW_FLOWS);
+    await load.rate({ runUpMs: 0, forMs: SETTLE_MS });
+    const few = await residentWhenQuiet(child);
+    load.traffic.useFlows(MANY_FLOWS);
+    await load.rate({ runUpMs: 0, forMs: MEET_MS });
+    const many = await residentWhenQuiet(child);
+    return {
+      restingMb: few.total / 1e6,
+      idleFlows: MANY_FLOWS,
+      bytesPerIdleFlow: growth(few, many) / (MANY_FLOWS - FEW_FLOWS),
+    };
   });
 }
 
@@ -53,18 +69,41 @@ async function holding(
 ): Promise<Pick<Memory, 'heldFrames' | 'bytesPerHeldFrame' | 'wireBytes'>> {
   return await withLoad(shape, peer, {}, async (load, { child }) => {
     await load.rate({ runUpMs: 0, forMs: WORK_MS });
-    await sleep(QUIET_MS);
-    const before = residentBytes(child.pid);
+    const before = await residentWhenQuiet(child);
     const heldFrames = await load.hold(HELD_FRAMES);
-    await sleep(QUIET_MS);
-    const bytesPerHeldFrame = (residentBytes(child.pid) - before) / heldFrames;
+    const bytesPerHeldFrame = growth(before, await residentWhenQuiet(child)) / heldFrames;
     return { heldFrames, bytesPerHeldFrame, wireBytes: load.traffic.wireBytes };
   });
 }
 
-/** Returns VmRSS of /proc/PID/status, in kB (Linux). */
-function residentBytes(pid: number | undefined): number {
-  const found = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  if (found === null) throw new ColoError('COLO_BENCH_PEER', `process ${pid} has no resident memory`);
-  return Number(found[1]) * 1024;
+/** Resident bytes of each mapping that is no arena of malloc's, by its first address; and of the process (smaps; Linux). */
+type Resident = { readonly mappings: ReadonlyMap<number, number>; readonly total: number };
+
+async function residentWhenQuiet({ pid }: ChildProcess): Promise<Resident> {
+  await sleep(QUIET_MS);
+  const mappings = new Map<number, number>();
+  let total = 0;
+  let [from, to] = [0, 0];
+  for (const line of readFileSync(`/proc/${pid}/smaps`, 'utf8').split('\n')) {
+    const [, start, end, kilobytes] = /^(?:([0-9a-f]+)-([0-9a-f]+) |Rss:\s+(\d+) kB$)/.exec(line) ?? [];
+    if (start !== undefined) [from, to] = [Number.parseInt(start, 16), Number.parseInt(end, 16)];
+    if (kilobytes === undefined) continue;
+    const bytes = Number(kilobytes) * 1024;
+    total += bytes;
+    const isArena = from % ARENA_BYTES === 0 && to - from < ARENA_BYTES;
+    if (!isArena) mappings.set(from, bytes);
+  }
+  if (total === 0) throw new ColoError('COLO_BENCH_PEER', `process ${pid} has no resident memory`);
+  return { mappings, total };
+}
+
+/**
+ * Returns by how much the large tables grew: typed arrays and the slabs, which have mappings of their own. V8's heap, in
+ * pieces of 256 KiB, and malloc's arenas change by more than the flows cost, and by chance.
+ */
+function growth(from: Resident, to: Resident): number {
+  return [...to.mappings]
+    .map(([start, bytes]) => bytes - (from.mappings.get(start) ?? 0))
+    .filter((bytes) => bytes >= TABLE_BYTES_MIN)
+    .reduce((sum, bytes) => sum + bytes, 0);
 }

@@ -18,7 +18,7 @@ export type Row = {
   readonly complaints: Readonly<Record<string, string>>;
 };
 
-const RUN_UP_MS = 700;
+const RUN_UP_MS = 50;
 
 /** The rates of one shape over all rounds. A peer that failed once is not run again. */
 export class ShapeRates {
@@ -65,7 +65,10 @@ export class ShapeRates {
 }
 
 async function measure(shape: Shape, peer: Peer, forMs: number): Promise<Rate> {
-  return await withLoad(shape, peer, {}, (load) => load.rate({ runUpMs: RUN_UP_MS, forMs }));
+  return await withLoad(shape, peer, {}, async (load) => {
+    await load.warmUp();
+    return await load.rate({ runUpMs: RUN_UP_MS, forMs });
+  });
 }
 
 /** Starts a peer, measures it, and stops it. */

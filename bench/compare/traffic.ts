@@ -30,11 +30,13 @@ export class Traffic {
   private readonly batchPairsMax: number;
   private readonly free: { primary: Buffer; secondary: Buffer }[] = [];
   private readonly seqs: Int32Array;
+  private flowsUsed: number;
   private turn = 0;
 
   constructor(shape: Shape, batches: number, batchPairsMax = Number.POSITIVE_INFINITY) {
     this.shape = shape;
     this.batchPairsMax = batchPairsMax;
+    this.flowsUsed = shape.flows;
     this.seqs = new Int32Array(shape.flows).fill(1);
     const prefixBytes = shape.vnet ? 8 + VNET_HEADER_BYTES : 4;
     const ipBytes = shape.version === 4 ? 20 : 40;
@@ -42,6 +44,12 @@ export class Traffic {
     this.seqAt = this.l4At + 4;
     this.wireBytes = this.l4At + TCP_BYTES + shape.payloadBytes;
     for (let i = 0; i < batches; i++) this.free.push(this.blank());
+  }
+
+  /** From now on only the first `flows` of the shape send. */
+  useFlows(flows: number): void {
+    this.flowsUsed = flows;
+    this.turn = 0;
   }
 
   /** Frames per batch. */
@@ -68,10 +76,11 @@ export class Traffic {
 
   private number(primary: Buffer): void {
     const { wireBytes, seqAt, seqs } = this;
+    const { flowsUsed } = this;
     const { payloadBytes, flows } = this.shape;
     for (let at = 0; at < primary.length; at += wireBytes) {
       const flow = this.turn;
-      this.turn = flow + 1 === flows ? 0 : flow + 1;
+      this.turn = flow + 1 === flowsUsed ? 0 : flow + 1;
       if (flows > 1) this.name(primary, at, flow);
       writeSeq(primary, at + seqAt, seqs[flow]);
       seqs[flow] += payloadBytes;
@@ -81,7 +90,7 @@ export class Traffic {
   /** Makes a batch of one flow, which the sides cut into different segments. */
   private numberCut(primary: Buffer, secondary: Buffer, secondaryBytes: number): void {
     const flow = this.turn;
-    this.turn = flow + 1 === this.shape.flows ? 0 : flow + 1;
+    this.turn = flow + 1 === this.flowsUsed ? 0 : flow + 1;
     const start = this.seqs[flow];
     for (const [buffer, bytes] of [
       [primary, this.shape.payloadBytes],
