@@ -28,7 +28,7 @@ export type AgainstBefore = {
 
 type Both<T> = { before: T; ours: T };
 
-const ROUNDS_MAX = 24;
+const ROUNDS_MAX = 9;
 const PLUS_MINUS_MAX = 0.015;
 const TURNS = 8;
 const TURN_RUN_UP_MS = 50;
