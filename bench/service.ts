@@ -15,10 +15,11 @@ import { parseArgs } from 'node:util';
 import { installServices } from '../lab/services/image.ts';
 import { ColoError, messageOf } from '../src/error.ts';
 import { type Bench, type BenchResult, spread } from './bench.ts';
+import { claimsOf, type RowFigures, type Rows } from './service/claims.ts';
 import { checkCheckout, startSide } from './service/columns.ts';
 import { Load } from './service/load.ts';
 import { processorMs } from './service/processor.ts';
-import { type Clients, ROWS, type Row } from './service/rows.ts';
+import { type Clients, HALF, ROWS, rowOf } from './service/rows.ts';
 import { COLUMNS, type Column, type Counts, READY_MS_MAX, type Side } from './service/side.ts';
 import { type Cell, lines, median, TABLE_HEAD } from './service/table.ts';
 
@@ -41,14 +42,15 @@ ${ROW_NAMES.join('\n')}
   --vcpus N            of the guest, 1 or 2 (default 1)
 
 div/1000, cp/1000: divergences and checkpoints per 1000 requests. CPU: processor time per request.
+A claim is checked if its row and its columns are run; those about single rows against the column "before" are for a build
+without input in portions.
 With --json the last line on standard output is {"rows":{ROW:{COLUMN:{"rate":n,"p50":n,"p99":n,"div1000":n,"cp1000":n}}}}.
-Exit codes: 0 every cell was measured and no request failed, 1 not, 2 wrong usage.
+Exit codes: 0 every cell was measured, no request failed and every claim held, 1 not, 2 wrong usage.
 `;
 
 /** The guest's programs run code that TCG has not translated yet, and the clients code that V8 has not compiled. */
 const WARM_UP_MS = 1500;
 const READY_POLL_MS = 200;
-const HALF = /-half$/;
 
 export type Options = {
   readonly rows: readonly string[];
@@ -60,6 +62,12 @@ export type Options = {
 };
 
 type Failure = { readonly row: string; readonly column: Column; readonly why: string };
+
+/** `cells`: of each round, by row and column (`key`). */
+type Measured = {
+  readonly cells: ReadonlyMap<string, readonly Cell[]>;
+  readonly failures: readonly Failure[];
+};
 
 export const serviceBench: Bench = async (args, print) => {
   const options = readOptions(args);
@@ -81,7 +89,7 @@ export function inOrder(columns: readonly Column[], round: number): Column[] {
   return [...first, ...(round % 2 === 0 ? others : others.toReversed())];
 }
 
-class Run {
+class Run implements Measured {
   readonly cells = new Map<string, Cell[]>();
   readonly failures: Failure[] = [];
   private readonly options: Options;
@@ -199,10 +207,6 @@ function used({ processes }: Counts): Record<string, number> {
   return Object.fromEntries(Object.entries(processes).map(([name, pid]) => [name, processorMs(pid)]));
 }
 
-function rowOf(name: string): Row {
-  return ROWS[name.replace(HALF, '')];
-}
-
 async function untilReplies(open: () => ReturnType<Clients['open']>): Promise<void> {
   const endMs = performance.now() + READY_MS_MAX;
   for (;;) {
@@ -221,31 +225,36 @@ async function untilReplies(open: () => ReturnType<Clients['open']>): Promise<vo
   }
 }
 
-function report(options: Options, run: Run, print: (line: string) => void): BenchResult {
-  const rows: Record<string, Record<string, unknown>> = {};
+/** Prints the table and the claims, and returns them. */
+export function report(options: Options, run: Measured, print: (line: string) => void): BenchResult {
+  const rows: Record<string, Rows[string]> = {};
   const details: Record<string, Record<string, unknown>> = {};
   print(
     `guest with ${options.vcpus} vCPU; medians of ${options.rounds} rounds of ${options.ms / 1000} s; times in ms`,
   );
   print(TABLE_HEAD);
   for (const name of options.rows) {
-    rows[name] = {};
+    const figures: Partial<Record<Column, RowFigures>> = {};
+    rows[name] = figures;
     details[name] = {};
-    const cells = new Map<Column, Cell[]>();
+    const cells = new Map<Column, readonly Cell[]>();
     for (const column of options.columns) {
       const measured = run.cells.get(key(name, column));
       if (measured === undefined) continue;
       cells.set(column, measured);
       const { rate, p50, p99, div1000, cp1000, ...more } = median(measured);
-      rows[name][column] = { rate, p50, p99, div1000, cp1000 };
+      figures[column] = { rate, p50, p99, div1000, cp1000 };
       details[name][column] = more;
     }
     for (const line of lines(name, cells)) print(line);
   }
   for (const { row, column, why } of run.failures) print(`FAILED: ${row}, ${column}: ${why}`);
   const { columns, rounds, vcpus } = options;
-  const ok = run.failures.length === 0;
-  return { ok, lastLine: { rows }, rows, details, failures: run.failures, columns, rounds, vcpus };
+  const claims = claimsOf(rows, vcpus);
+  for (const { text, ratio, holds } of claims)
+    print(`${text}: ${ratio.toFixed(3)}, ${holds ? 'holds' : 'DOES NOT HOLD'}`);
+  const ok = run.failures.length === 0 && claims.every(({ holds }) => holds);
+  return { ok, lastLine: { rows }, rows, claims, details, failures: run.failures, columns, rounds, vcpus };
 }
 
 /** Returns null if only help is wanted. Throws COLO_USAGE. */

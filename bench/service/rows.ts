@@ -91,3 +91,11 @@ export const ROWS: Readonly<Record<string, Row>> = {
   pg: { ...postgres, about: 'PostgreSQL, one UPDATE at a time', clients: 1 },
   pg8: { ...postgres, about: 'the same, eight clients, each with a row of its own', clients: 8 },
 };
+
+/** The end of the name of a row at half load. */
+export const HALF = /-half$/;
+
+/** Returns the row, at half load the one whose clients it shares. */
+export function rowOf(name: string): Row {
+  return ROWS[name.replace(HALF, '')];
+}
