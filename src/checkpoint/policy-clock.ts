@@ -71,7 +71,9 @@ export class PolicyClock {
     this.isDue = true;
     this.timers.soon(() => {
       this.isDue = false;
-      this.consider();
+      // The next poll may come long after the end of a period.
+      if (this.policy.isTooSoon(this.clock.now())) this.run();
+      else this.consider();
     });
   }
 
@@ -85,7 +87,8 @@ export class PolicyClock {
     const nowMs = this.clock.now();
     this.output.releaseDue(nowMs);
     if (!this.mayStart(nowMs)) return;
-    const overdue = this.output.overdue(nowMs, this.policy.waits);
+    // A wait whose end is seen counts as over, and each question about it may cost one to the secondary.
+    const overdue = this.policy.isTooSoon(nowMs) ? null : this.output.overdue(nowMs, this.policy.waits);
     const reason = this.policy.due(nowMs, overdue, this.output.pressure());
     if (reason === null) return;
     this.start(reason, nowMs);

@@ -7,12 +7,16 @@
  * is waited for until the upper bound (datapath/svm-wait.ts). ACKs wait
  * longer, because a VM's delayed ACK is no sign of a difference (compare/ack-rule.ts). Output of the SVM alone makes no
  * client wait, so it waits longest.
+ *
+ * In periodic mode (pacing.ts) no checkpoint for a difference or a wait starts before the VMs have run for a period: for as long as the
+ * last checkpoint took, and at most `waitMsMax`. Limits do not wait for that, nor do requests.
  */
 import type { Overdue, Pressure } from '../compare/comparator.ts';
 import type { WorkWaits } from '../datapath/svm-wait.ts';
 import type { Divergence } from '../divergence/explained.ts';
 import { invariant } from '../error.ts';
 import type { Instant } from '../units.ts';
+import type { Pacing } from './pacing.ts';
 import type { CheckpointReason } from './report.ts';
 
 export type PolicyLimits = {
@@ -31,14 +35,19 @@ const SECONDARY_WAIT_MS = 2000;
 const OWED_WAIT_MS = 1000;
 const SMOOTHING = 1 / 8;
 
+const ALWAYS_AT_ONCE = { isPeriodic: false } as const;
+
 export class CheckpointPolicy {
   private readonly limits: PolicyLimits;
+  private readonly pacing: Pick<Pacing, 'isPeriodic'>;
   private costMs: number;
   private lastMs = 0;
+  private lastCostMs = 0;
   private first: Divergence | null = null;
 
-  constructor(limits: PolicyLimits) {
+  constructor(limits: PolicyLimits, pacing: Pick<Pacing, 'isPeriodic'> = ALWAYS_AT_ONCE) {
     this.limits = limits;
+    this.pacing = pacing;
     this.costMs = limits.waitMsMin;
   }
 
@@ -64,19 +73,31 @@ export class CheckpointPolicy {
     return this.first;
   }
 
+  /** How long the VMs run in periodic mode before the next checkpoint for a difference or a wait. */
+  get periodMs(): number {
+    return Math.min(this.lastCostMs, this.limits.waitMsMax);
+  }
+
+  /** Returns true while periodic mode delays such a checkpoint. */
+  isTooSoon(nowMs: Instant): boolean {
+    return this.pacing.isPeriodic && nowMs - this.lastMs < this.periodMs;
+  }
+
   /** A checkpoint committed at `nowMs` and took `totalMs`. */
   committed(nowMs: Instant, totalMs: number): void {
     invariant(totalMs >= 0, `a checkpoint took ${totalMs} ms`);
     this.lastMs = nowMs;
+    this.lastCostMs = totalMs;
     this.first = null;
     this.costMs += (totalMs - this.costMs) * SMOOTHING;
   }
 
   /** Why a checkpoint is due now, or null. */
   due(nowMs: Instant, overdue: Overdue, pressure: Pressure): CheckpointReason | null {
-    if (this.first !== null) return this.first.reason;
+    const tooSoon = this.isTooSoon(nowMs);
+    if (this.first !== null && !tooSoon) return this.first.reason;
     if (pressure !== null) return pressure;
-    if (overdue !== null) return overdue;
+    if (overdue !== null && !tooSoon) return overdue;
     return nowMs - this.lastMs >= this.limits.intervalMsMax ? 'interval' : null;
   }
 }

@@ -1,6 +1,6 @@
 /** The text of `colo advise`: what was spent as a table, then the advice, at most 80 columns wide. */
 import type { AdviceReport, SpentCause } from './advice.ts';
-import { formatCount, formatMs, safe } from './output.ts';
+import { formatCount, formatMs, formatPercent, safe } from './output.ts';
 
 const WIDTH = 80;
 const LABEL_WIDTH = 16;
@@ -13,7 +13,7 @@ export function adviseText(report: AdviceReport): string {
       ? [labelled('checkpoints', 'none yet')]
       : [
           labelled('checkpoints', `${formatCount(checkpoints)} in ${formatMs(forMs)} (${rate(perSecond)}/s)`),
-          labelled('VM stopped', `for ${formatMs(pausedMs)}, ${percent(pausedShare)} of the time`),
+          labelled('VM stopped', `for ${formatMs(pausedMs)}, ${formatPercent(pausedShare)} of the time`),
           '',
           tableRow(['spent on', 'checkpoints', 'VM stopped', 'share', 'services']),
           ...report.spent.map((one) =>
@@ -21,7 +21,7 @@ export function adviseText(report: AdviceReport): string {
               one.cause,
               formatCount(one.checkpoints),
               formatMs(one.pausedMs),
-              percent(one.share),
+              formatPercent(one.share),
               services(one),
             ]),
           ),
@@ -71,6 +71,4 @@ function wrapped(text: string, width: number): string[] {
 }
 
 const rate = (perSecond: number): string => String(Number(perSecond.toPrecision(2)));
-const percent = (part: number): string =>
-  part > 0 && part < 0.001 ? '< 0.1%' : `${Number((100 * part).toFixed(part < 0.1 ? 1 : 0))}%`;
 const cut = (line: string): string => (line.length <= WIDTH ? line : `${line.slice(0, WIDTH - 3)}...`);

@@ -40,6 +40,11 @@ export function formatBytes(bytes: number): string {
   return `${Number(value.toFixed(1))} TiB`;
 }
 
+/** Returns 75%, 4.2%, < 0.1% for a part of 1. */
+export function formatPercent(part: number): string {
+  return part > 0 && part < 0.001 ? '< 0.1%' : `${Number((100 * part).toFixed(part < 0.1 ? 1 : 0))}%`;
+}
+
 /** Returns 1 234 567 for 1234567. */
 export function formatCount(count: number): string {
   return String(count).replaceAll(/\B(?=(\d{3})+$)/g, ' ');

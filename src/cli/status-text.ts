@@ -1,8 +1,9 @@
 /** The text of `colo status`: one line per subject, at most 80 columns wide. */
+import type { AtOnceReason, PacingStatus } from '../checkpoint/pacing.ts';
 import type { PortionsOff, PortionsStatus } from '../datapath/portions.ts';
 import type { NodeStatus } from '../observe/status.ts';
 import type { Instant } from '../units.ts';
-import { formatBytes, formatCount, formatLag, formatMs, safe } from './output.ts';
+import { formatBytes, formatCount, formatLag, formatMs, formatPercent, safe } from './output.ts';
 
 const WIDTH = 80;
 const LABEL_WIDTH = 12;
@@ -69,7 +70,24 @@ function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {
     const pause = `pause ${formatMs(firstCopy.longestPauseMs)}`;
     rows.push(['  first copy', when, pause, `clients stood ${formatMs(firstCopy.standMs)}`]);
   }
-  return rows;
+  const { pacing } = status.checkpoints;
+  return pacing === null ? rows : [...rows, ...pacingRows(pacing)];
+}
+
+function pacingRows(pacing: PacingStatus): Row[] {
+  const { figures } = pacing;
+  const mode: Row =
+    pacing.mode === 'periodic'
+      ? [
+          '  pacing',
+          `PERIODIC for ${formatMs(pacing.forMs)}`,
+          `VMs run ${formatMs(pacing.periodMs)} in between`,
+        ]
+      : ['  pacing', 'at once', pacing.why === null ? null : AT_ONCE_TEXTS[pacing.why]];
+  if (figures === null) return [mode];
+  const { timeShare, commitShare } = figures;
+  const released = commitShare === null ? null : `released ${formatPercent(commitShare)} of the frames`;
+  return [mode, ['', `took ${formatPercent(timeShare)} of the time`, released]];
 }
 
 function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
@@ -166,6 +184,12 @@ const PORTIONS_OFF_TEXTS: Record<Exclude<PortionsOff, 'blind'>, string> = {
   'not-needed': 'the order of input does not part the VMs',
   'no-gain': 'the VMs diverged as often with them',
   'never-sleeps': 'the guest never sleeps',
+};
+
+const AT_ONCE_TEXTS: Record<AtOnceReason, string> = {
+  'no-gain': 'periodic mode released hardly more',
+  'not-needed': 'periodic mode is not needed any more',
+  again: 'to be measured again after ten minutes',
 };
 
 const PHASE_TEXTS: Record<NodeStatus['phase'], string> = {

@@ -1,7 +1,8 @@
 /**
  * `colo compare`: QEMU's colo-compare as a process of its own, with a source that takes the checkpoints.
  *
- * checkpoint/policy.ts decides when to ask for one, as in a node; the regular interval is left to QEMU or the tool stack.
+ * checkpoint/policy.ts decides when to ask for one, as in a node, but always at once (pacing.ts); the regular interval is left to
+ * QEMU or the tool stack.
  *
  * Limits: one request per ASK_AGAIN_MS. Failure: a request that no checkpoint follows is repeated, since QEMU drops requests
  * that come during a checkpoint. Without a source, or while it has no connection, output that differs stays held. Whether

@@ -4,7 +4,8 @@
  * It owns what lives as long as it has this role: the VM, the primary's path with its voice, and the session with the peer
  * that is, or becomes, the secondary. The role ends when the node is fenced, becomes a candidate, or stops.
  */
-import { MatchWatch } from '../checkpoint/match-watch.ts';
+import { type MatchTotals, MatchWatch } from '../checkpoint/match-watch.ts';
+import { Pacing, type PacingStatus, type ReleaseTotals } from '../checkpoint/pacing.ts';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
@@ -15,6 +16,7 @@ import { type Hello, MESSAGE } from '../link/link-protocol.ts';
 import { announcements } from '../pair/announce.ts';
 import { Voice } from '../pair/voice.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
+import type { Instant } from '../units.ts';
 import type { AsSecondary, LinkLoss } from './as-secondary.ts';
 import type { GuardedVm } from './guarded-vm.ts';
 import type { NodeParts } from './parts.ts';
@@ -36,7 +38,7 @@ export class AsPrimary {
   readonly vm: RoleVm;
   private readonly parts: NodeParts;
   private readonly scope: Scope;
-  private peer: { session: PrimarySession; policy: CheckpointPolicy } | null = null;
+  private peer: { session: PrimarySession; policy: CheckpointPolicy; pacing: Pacing } | null = null;
   private readonly watch: MatchWatch;
   /** of a promoted VM, while it followed another one, whose state and clock it got with each checkpoint */
   private readonly pausedBeforeMs: number;
@@ -121,6 +123,13 @@ export class AsPrimary {
     return this.watch.isWatching ? this.watch : null;
   }
 
+  /** When a difference takes its checkpoint; null without a pair. */
+  pacingStatus(nowMs: Instant): PacingStatus | null {
+    if (this.peer === null || this.matches === null) return null;
+    const { pacing, policy } = this.peer;
+    return pacing.status(nowMs, policy.periodMs);
+  }
+
   /** How long the VM has been stopped since this node runs it as the primary. */
   get pausedMs(): number {
     return (this.vm.vm?.pauses.all.totalMs ?? this.pausedBeforeMs) - this.pausedBeforeMs;
@@ -182,7 +191,8 @@ export class AsPrimary {
       return;
     }
     invariant(this.peer === null, 'a primary opened a second session');
-    const policy = new CheckpointPolicy(config.checkpoint);
+    const pacing = new Pacing((change) => events.emit('checkpoint.pacing', change));
+    const policy = new CheckpointPolicy(config.checkpoint, pacing);
     const session = new PrimarySession({
       link,
       path: this.path,
@@ -195,20 +205,24 @@ export class AsPrimary {
       events: {
         firstCommit: () => dispatch({ type: 'committed' }),
         checkpoint: (report) => {
-          observed.checkpoint(report, surroundings.clock.now());
+          const nowMs = surroundings.clock.now();
+          observed.checkpoint(report, nowMs);
           events.emit('checkpoint.committed', report);
-          this.noteMatches();
+          const totals = this.totals();
+          this.watch.committed(totals, nowMs);
+          pacing.committed(report, totals, nowMs);
         },
         takeoverAsked: () => dispatch({ type: 'takeoverAsked' }),
         closed: (cause) => {
           this.peer = null;
           this.watch.pairEnded(surroundings.clock.now());
+          pacing.pairEnded(surroundings.clock.now());
           events.emit('link.lost', { cause });
           if (!this.isOver) dispatch({ type: 'linkLost', cause });
         },
       },
     });
-    this.peer = { session, policy };
+    this.peer = { session, policy, pacing };
     observed.peerName = hello.node;
     events.emit('link.up', { peer: hello.node, peerGeneration: hello.generation });
     dispatch({ type: 'linkUp', peer: hello.node });
@@ -305,13 +319,14 @@ export class AsPrimary {
     return { done, failed: () => measure.end() };
   }
 
-  /** A checkpoint has committed: did anything of the epoch that is over match? */
-  private noteMatches(): void {
-    const { comparator } = this.path;
-    const { matched } = comparator.counters;
-    const releasedByCommit = comparator.releasedWithoutMatch;
-    const totals = { matched, releasedByCommit, secondaryFrames: this.path.counters.peerFrames };
-    this.watch.committed(totals, this.parts.surroundings.clock.now());
+  private totals(): MatchTotals & ReleaseTotals {
+    const { comparator, counters } = this.path;
+    return {
+      matched: comparator.counters.matched,
+      releasedByCommit: comparator.releasedWithoutMatch,
+      releasedBytes: counters.releasedBytes,
+      secondaryFrames: counters.peerFrames,
+    };
   }
 
   private announce(): void {

@@ -21,7 +21,7 @@ export class CheckpointHistory {
     this.quantiles = null;
   }
 
-  summary(): Omit<NodeStatus['checkpoints'], 'firstCopy'> {
+  summary(): Omit<NodeStatus['checkpoints'], 'firstCopy' | 'pacing'> {
     this.quantiles ??= this.quantilesNow();
     return {
       count: this.count,

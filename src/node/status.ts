@@ -48,7 +48,11 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       pausedMs: current?.kind === 'primary' ? current.pausedMs : 0,
       inputWaitingBytes: parts.vmPort.waitingBytes,
     },
-    checkpoints: { ...observed.history.summary(), firstCopy: observed.firstCopy },
+    checkpoints: {
+      ...observed.history.summary(),
+      firstCopy: observed.firstCopy,
+      pacing: current?.kind === 'primary' ? current.pacingStatus(nowMs) : null,
+    },
     secondary: secondaryOf(current),
     held: {
       frames: comparator?.primary.frames ?? 0,

@@ -3,6 +3,7 @@
  * lists them, and a test compares that list with this one. Names and details are a contract with scripts.
  */
 import type { Unmatched } from '../checkpoint/match-watch.ts';
+import type { PacingChange } from '../checkpoint/pacing.ts';
 import type { CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
 import type { DivergenceClass } from '../divergence/explained.ts';
@@ -37,6 +38,8 @@ export type NodeEvents = {
   'sync.failed': { message: string };
 
   'checkpoint.committed': CheckpointReport;
+  /** From now on a difference takes its checkpoint at once, or only a period after the last one. */
+  'checkpoint.pacing': PacingChange;
   'compare.diverged': { flow: string; reason: string; class: DivergenceClass; why: string };
   /** The secondary is of no use now: checkpoints release all output, and nothing matches. */
   'compare.unmatched': Unmatched;

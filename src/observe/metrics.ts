@@ -150,6 +150,14 @@ const TRAFFIC_SERIES: readonly Series[] = [
 ];
 
 const SECONDARY_SERIES: readonly Series[] = [
+  gauge('colo_checkpoint_periodic', '1 while differences take their checkpoints in periodic mode.', (s) =>
+    s.checkpoints.pacing === null ? null : Number(s.checkpoints.pacing.mode === 'periodic'),
+  ),
+  gauge(
+    'colo_checkpoint_time_share',
+    'Part of the time that checkpoints for differences and waits took, in the last window.',
+    (s) => s.checkpoints.pacing?.figures?.timeShare ?? null,
+  ),
   gauge(
     'colo_secondary_matched_frames',
     'Frames that matched since the last checkpoint.',

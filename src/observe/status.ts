@@ -1,4 +1,5 @@
 /** The status of a node and the calls to it: the shapes of `colo status`, `colo events` and the HTTP API. */
+import type { PacingStatus } from '../checkpoint/pacing.ts';
 import type { CheckpointReason, CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
 import type { PortionsStatus } from '../datapath/portions.ts';
 import type { ReleasedBy } from '../datapath/primary-path.ts';
@@ -62,6 +63,8 @@ export type NodeStatus = {
     pauseMs: { p50: number | null; p99: number | null };
     last: CheckpointReport | null;
     firstCopy: FirstCopyReport | null;
+    /** when a difference takes its checkpoint; null except on a primary with a secondary */
+    pacing: PacingStatus | null;
   };
   /** How the secondary's VM follows; null except on a primary with a secondary. */
   secondary: {

@@ -8,15 +8,15 @@ import { FakeTime } from './fake-time.ts';
 
 class Rig {
   readonly time = new FakeTime();
-  readonly policy = new CheckpointPolicy({
-    intervalMsMax: 60_000,
-    waitMsMin: 5,
-    waitMsMax: 50,
-    ackWaitMsMax: 50,
-  });
+  readonly pacing = { isPeriodic: false };
+  readonly policy = new CheckpointPolicy(
+    { intervalMsMax: 60_000, waitMsMin: 5, waitMsMax: 50, ackWaitMsMax: 50 },
+    this.pacing,
+  );
   readonly started: string[] = [];
   readonly asked: number[] = [];
   readonly questionsAt: number[] = [];
+  readonly overdueAskedAt: number[] = [];
   overdue: Overdue = null;
   pressure: Pressure = null;
   idle = false;
@@ -26,7 +26,10 @@ class Rig {
     policy: this.policy,
     output: {
       releaseDue: (nowMs) => this.questionsAt.push(nowMs),
-      overdue: () => this.overdue,
+      overdue: (nowMs) => {
+        this.overdueAskedAt.push(nowMs);
+        return this.overdue;
+      },
       pressure: () => this.pressure,
     },
     isIdle: () => this.idle,
@@ -73,6 +76,33 @@ test('a checkpoint starts for the policy’s reason once mayStart allows it', as
   rig.may = true;
   await rig.time.pass(2);
   assert.deepEqual(rig.started, ['wait-primary at 6']);
+});
+
+test('until the period is over nobody asks what is overdue, and what waits for a time leaves', async () => {
+  const rig = new Rig();
+  rig.pacing.isPeriodic = true;
+  rig.overdue = 'wait-primary';
+  rig.policy.committed(rig.time.now(), 7);
+  rig.policyClock.run();
+  await rig.time.pass(10);
+  assert.deepEqual(rig.questionsAt, [0, 2, 4, 6, 8, 10]);
+  assert.deepEqual(rig.overdueAskedAt, [8]);
+  assert.deepEqual(rig.started, ['wait-primary at 8']);
+});
+
+test('a difference is due at the end of the period, though no output was held before', async () => {
+  const rig = new Rig();
+  rig.pacing.isPeriodic = true;
+  rig.idle = true;
+  rig.policy.committed(rig.time.now(), 9);
+  rig.policyClock.run();
+  await rig.time.pass(3);
+  rig.idle = false;
+  rig.policy.diverged(differing('diverged-bytes'));
+  rig.policyClock.hurry();
+  rig.time.turn();
+  await rig.time.pass(10);
+  assert.deepEqual(rig.started, ['diverged-bytes at 9']);
 });
 
 test('hurry asks the policy once when the current events have been handled', () => {

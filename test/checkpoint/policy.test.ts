@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CheckpointPolicy } from '../../src/checkpoint/policy.ts';
+import type { Overdue, Pressure } from '../../src/compare/comparator.ts';
 import type { Instant } from '../../src/units.ts';
 import { differing } from '../divergence/differing.ts';
 
@@ -40,6 +41,35 @@ test('the first divergence is the reason, until a commit', () => {
   assert.equal(one.divergence, null);
   assert.equal(one.due(1699 as Instant, null, null), null);
   assert.equal(one.due(1700 as Instant, null, null), 'interval');
+});
+
+test('in periodic mode a difference or a wait is due when the VMs have run for as long as the last checkpoint took', () => {
+  const one = new CheckpointPolicy(LIMITS, { isPeriodic: true });
+  one.committed(1000 as Instant, 30);
+  assert.equal(one.periodMs, 30);
+  one.diverged(differing('diverged-bytes'));
+  const dueAt = (nowMs: number, overdue: Overdue = null, pressure: Pressure = null) =>
+    one.due(nowMs as Instant, overdue, pressure);
+  assert.deepEqual([dueAt(1029.9, 'wait-primary'), dueAt(1030)], [null, 'diverged-bytes']);
+  assert.deepEqual(
+    [dueAt(1001, 'wait-primary', 'limit-bytes'), dueAt(1030, null, 'limit-bytes')],
+    ['limit-bytes', 'diverged-bytes'],
+  );
+  one.committed(2000 as Instant, 30);
+  assert.deepEqual([dueAt(2029, 'wait-primary'), dueAt(2030, 'wait-primary')], [null, 'wait-primary']);
+  one.committed(3000 as Instant, 400);
+  assert.equal(one.periodMs, 100, 'no longer than output may wait');
+  assert.deepEqual([one.isTooSoon(3099 as Instant), one.isTooSoon(3100 as Instant)], [true, false]);
+});
+
+test('periodic mode changes no wait for a counterpart, and at once nothing is too soon', () => {
+  const periodic = new CheckpointPolicy(LIMITS, { isPeriodic: true });
+  const atOnce = new CheckpointPolicy(LIMITS);
+  for (const totalMs of [3, 40, 40, 5000, 12]) {
+    for (const one of [periodic, atOnce]) one.committed(0 as Instant, totalMs);
+    assert.deepEqual(periodic.waits, atOnce.waits);
+    assert.deepEqual([atOnce.isTooSoon(1 as Instant), periodic.isTooSoon(1 as Instant)], [false, true]);
+  }
 });
 
 test('data waits as long as a checkpoint costs, smoothed and within waitMsMin and waitMsMax', () => {

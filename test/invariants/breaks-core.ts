@@ -17,6 +17,13 @@ export const CORE: readonly Break[] = [
     test: 'test/datapath/portions.test.ts',
   },
   {
+    file: 'src/checkpoint/pacing.ts',
+    find: 'totals.releasedBytes >= window.totals.releasedBytes',
+    put: 'totals.releasedBytes <= window.totals.releasedBytes',
+    message: 'totals of released output went back while a pair lived',
+    test: 'test/checkpoint/pacing.test.ts',
+  },
+  {
     file: 'src/checkpoint/match-watch.ts',
     find: 'totals.matched - last.matched;',
     put: 'last.matched - totals.matched;',

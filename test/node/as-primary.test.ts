@@ -124,6 +124,33 @@ test('a VM that does not leave COLO is dispatched as vmFailed', async () => {
   assert.deepEqual(emitted.slice(-2), ['pair.alone', 'vm.failover-failed']);
 });
 
+test('pacing is shown from the first commit on, and a pair that ends in periodic mode ends the mode', async () => {
+  const { primary, parts, time, paths, emitted, link } = await withSession();
+  const { path, session } = primary;
+  assert.ok(session !== null);
+  const inside = session as unknown as { events: PrimarySessionEvents; lastHeardMs: number };
+  const onCheckpoint = inside.events;
+  const shown = () => statusOf(parts, newPair('a', true), primary, time.now()).checkpoints.pacing;
+  assert.equal(shown(), null);
+  onCheckpoint.checkpoint({ ...REPORT, reason: 'initial' });
+  assert.deepEqual(shown(), { mode: 'at-once', why: null, figures: null });
+  for (let i = 0; i < 20; i++) {
+    await time.pass(100);
+    inside.lastHeardMs = time.now();
+    path.comparator.counters.releasedByCommit += 3;
+    path.comparator.counters.matched += 1;
+    path.counters.releasedBytes += 500;
+    onCheckpoint.checkpoint({ ...REPORT, reason: 'diverged-bytes', totalMs: 80 });
+  }
+  const figures = { timeShare: 0.8, checkpointsPerS: 10, commitShare: 0.75, releasedBytesPerS: 5000 };
+  assert.deepEqual(shown(), { mode: 'periodic', forMs: 0, periodMs: 0, figures });
+  assert.equal(emitted.at(-1), 'checkpoint.pacing');
+  link.close();
+  paths.settle();
+  assert.deepEqual(emitted.slice(-2), ['checkpoint.pacing', 'link.lost']);
+  assert.equal(shown(), null);
+});
+
 test('a secondary that sends nothing is reported after N checkpoints that released output, and its end with the pair', async () => {
   const { primary, parts, time, paths, emitted, link } = await withSession();
   const { path, session } = primary;

@@ -52,6 +52,11 @@ export function fakeStatus(): NodeStatus {
       pauseMs: { p50: 5.5, p99: 9.75 },
       last: REPORT,
       firstCopy: FIRST_COPY,
+      pacing: {
+        mode: 'at-once',
+        why: 'not-needed',
+        figures: { timeShare: 0.125, checkpointsPerS: 9.5, commitShare: 0.0205, releasedBytesPerS: 120_000 },
+      },
     },
     secondary: {
       matchedSinceCheckpoint: 31,

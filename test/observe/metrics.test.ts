@@ -30,6 +30,8 @@ test('a scrape is made from one status', async () => {
     'colo_checkpoint_pause_seconds_sum 0.0055',
     'colo_checkpoint_duration_seconds_sum 0.0125',
     'colo_checkpoint_state_bytes_total 1500000',
+    'colo_checkpoint_periodic 0',
+    'colo_checkpoint_time_share 0.125',
     'colo_held_oldest_seconds 0.0025',
     'colo_flows{protocol="tcp"} 12',
     'colo_released_bytes_total 2500000',

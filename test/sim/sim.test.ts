@@ -109,6 +109,7 @@ const STRIKES = [
   'bursts of vms',
   'bursts of clients',
   'checkpoints for limit-flows',
+  'checkpoints in periodic mode',
   'checks of a useless secondary',
   'claims whose reply was lost',
   'claims whose request was lost',

@@ -9,6 +9,7 @@
 import { InvariantError } from '../../src/error.ts';
 import { newSlabMemory, type SlabMemory } from '../../src/frames/slabs.ts';
 import { ColoNode } from '../../src/node/node.ts';
+import { differingHost, drawAlwaysDiffers } from './always-differs.ts';
 import { type DifferingTcps, drawDifferingTcps } from './differing-tcps.ts';
 import { describeFault, type Fault, planFaults, type Side } from './faults.ts';
 import type { ClientHost } from './guest/client.ts';
@@ -23,6 +24,7 @@ import { drawPortioned, hostileHost, type Portioned } from './portioned.ts';
 import { Audit } from './rules/audit.ts';
 import { BothSent } from './rules/both-sent.ts';
 import { Lineage } from './rules/lineage.ts';
+import { Periods } from './rules/periods.ts';
 import { PortionBound } from './rules/portion-bound.ts';
 import { Progress } from './rules/progress.ts';
 import { SameInput } from './rules/same-input.ts';
@@ -120,6 +122,7 @@ class World {
   private readonly uselessSecondary: UselessSecondary;
   private readonly bothSent: BothSent;
   private readonly portionBound: PortionBound;
+  private readonly periods: Periods;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -153,6 +156,8 @@ class World {
     }
     for (const spec of this.mix.hosts) this.addClients(spec);
     if (this.portioned !== null && this.portioned.hostile > 0) this.addClients(hostileHost(this.portioned));
+    const alwaysDiffers = drawAlwaysDiffers(seed);
+    if (alwaysDiffers !== null) this.addClients(differingHost(alwaysDiffers));
     const { sockets, network, mix, clients } = this;
     const endLife = (host: SimHost, life: Life, how: string) => this.endLife(host, life, how);
     this.injector = new Injector({
@@ -175,6 +180,7 @@ class World {
     this.progress = new Progress(scene, this.lineage, clients, this.lossy);
     this.bothSent = new BothSent(scene, this.sameInput, this.progress, this.uplinkWrites.outputCommit);
     this.portionBound = new PortionBound(scene, this.portioned !== null);
+    this.periods = new Periods(scene);
     record.onChange = (changed, by) => {
       journal.trace('arbiter', `${JSON.stringify(changed)} by ${by}`);
       journal.count('generations');
@@ -408,6 +414,7 @@ class World {
     journal.count(type);
     if (type === 'checkpoint.committed') this.sameInput.committed(details);
     this.uselessSecondary.event(host, type, details);
+    this.periods.event(host, type, details);
     if (type === 'failover.done') {
       this.uplinkWrites.promoted(host);
       host.life?.audit.promoted(details as { sentFrames: number; deliveredFrames: number });

@@ -277,7 +277,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'wait-for-ever',
     about: 'no checkpoint is taken for output without a counterpart',
     file: 'src/checkpoint/policy.ts',
-    find: '    if (overdue !== null) return overdue;\n',
+    find: '    if (overdue !== null && !tooSoon) return overdue;\n',
     put: '',
     seedsMax: 600,
   },
@@ -424,6 +424,14 @@ export const MUTATIONS: readonly Mutation[] = [
     find: '      this.inRow++;\n',
     put: '',
     seedsMax: 200,
+  },
+  {
+    name: 'periodic-without-period',
+    about: 'periodic mode takes a checkpoint for each difference at once, so that the VMs stand all the time',
+    file: 'src/checkpoint/policy.ts',
+    find: 'return this.pacing.isPeriodic && nowMs - this.lastMs < this.periodMs;',
+    put: 'return this.pacing.isPeriodic && nowMs < this.lastMs;',
+    seedsMax: 40,
   },
   {
     name: 'not-read-while-asking',
