@@ -31,6 +31,11 @@ export function formatLag(ms: number): string {
   return ms < 0 ? `ahead ${formatMs(-ms)}` : `late ${formatMs(ms)}`;
 }
 
+/** Returns ahead 5.5 ms, behind 1.2 s: how the clock of the secondary's guest is set. */
+export function formatLead(ms: number): string {
+  return ms < 0 ? `behind ${formatMs(-ms)}` : `ahead ${formatMs(ms)}`;
+}
+
 export function formatBytes(bytes: number): string {
   let value = bytes;
   for (const unit of ['B', 'KiB', 'MiB', 'GiB']) {

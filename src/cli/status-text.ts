@@ -1,9 +1,10 @@
 /** The text of `colo status`: one line per subject, at most 80 columns wide. */
 import type { AtOnceReason, PacingStatus } from '../checkpoint/pacing.ts';
+import type { Lead } from '../datapath/clock-lead.ts';
 import type { PortionsOff, PortionsStatus } from '../datapath/portions.ts';
 import type { NodeStatus } from '../observe/status.ts';
 import type { Instant } from '../units.ts';
-import { formatBytes, formatCount, formatLag, formatMs, formatPercent, safe } from './output.ts';
+import { formatBytes, formatCount, formatLag, formatLead, formatMs, formatPercent, safe } from './output.ts';
 
 const WIDTH = 80;
 const LABEL_WIDTH = 12;
@@ -118,7 +119,17 @@ function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
       `${formatLag(p99)} p99`,
       linkWaitingBytes === 0 ? null : `${formatBytes(linkWaitingBytes)} wait for the link`,
     ]);
-  return [...rows, portionsRow(secondary.portions)];
+  return [...rows, clocksRow(secondary.clockLeadMs), portionsRow(secondary.portions)];
+}
+
+function clocksRow({ epoch, smoothed }: Lead): Row {
+  if (smoothed === null)
+    return ['clocks', 'not known: no TCP timestamps on a connection older than the epoch'];
+  return [
+    'clocks',
+    `secondary's ${formatLead(smoothed)}`,
+    epoch === null ? null : `in this epoch ${formatLead(epoch)}`,
+  ];
 }
 
 function portionsRow({ why, blindness, boundMs, endedBySleep, endedByBound }: PortionsStatus): Row {

@@ -43,9 +43,11 @@ import type { LinkWriter } from '../link/link-channel.ts';
 import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant, SlabId } from '../units.ts';
+import { ClockLead } from './clock-lead.ts';
 import { InputFilter } from './input-filter.ts';
 import { PathDivergences } from './path-divergences.ts';
 import { Portions } from './portions.ts';
+import { type ReleasedBy, releasedBy } from './released-by.ts';
 import { SvmLag } from './svm-lag.ts';
 import { SvmSleep } from './svm-sleep.ts';
 import { SvmWait, type WorkWaits } from './svm-wait.ts';
@@ -57,9 +59,6 @@ export type PrimaryPathEvents = {
   /** Its class is final: at once, or when the epoch ends. */
   settled(divergence: Divergence): void;
 };
-
-/** Released frames by why they left. `promotion`: what the VM had sent before this node was promoted. */
-export type ReleasedBy = Record<ReleaseCause | 'promotion', number>;
 
 export class PrimaryPath {
   readonly counters = {
@@ -74,6 +73,7 @@ export class PrimaryPath {
   };
   readonly comparator: Comparator;
   readonly lag: SvmLag;
+  readonly clockLead: ClockLead;
   readonly portions: Portions;
   readonly svm: SvmSleep;
   private readonly svmWait: SvmWait;
@@ -144,6 +144,7 @@ export class PrimaryPath {
     const { comparator, events } = this;
     this.divergences = new PathDivergences(comparator, options.slabs, (one) => events.settled(one));
     this.lag = new SvmLag(this.comparator);
+    this.clockLead = new ClockLead(options.slabs, this.comparator);
     this.svm = new SvmSleep(() => this.secondary?.sendWatchSleep(this.epoch, this.inputIndex));
     this.svmWait = new SvmWait(this.svm);
     this.portions = new Portions({
@@ -192,18 +193,8 @@ export class PrimaryPath {
     return this.currentEpoch;
   }
 
-  /** Counts of all causes; their sum is `counters.releasedFrames`. */
   get releasedBy(): ReleasedBy {
-    const { matched, made, repeated, harmless, releasedByCommit, releasedAlone } = this.comparator.counters;
-    return {
-      match: matched,
-      made,
-      repeat: repeated,
-      harmless,
-      commit: releasedByCommit,
-      alone: releasedAlone,
-      promotion: this.counters.releasedByPromotion,
-    };
+    return releasedBy(this.comparator, this.counters.releasedByPromotion);
   }
 
   /** Bytes of the link that wait for the secondary to take them: client input above all. */
@@ -288,6 +279,7 @@ export class PrimaryPath {
     const released = this.comparator.commit();
     this.divergences.clear();
     this.lag.forget();
+    this.clockLead.commit(this.batchClock.now());
     link.dropConfirms();
     this.currentEpoch++;
     this.inputIndex = 0;
@@ -310,6 +302,7 @@ export class PrimaryPath {
     const released = wasProtected ? this.comparator.commit() : 0;
     this.divergences.clear();
     this.lag.forget();
+    this.clockLead.forget();
     this.reading = 'limited';
     this.svm.forget();
     this.svm.blindness = null;
@@ -398,8 +391,13 @@ export class PrimaryPath {
   private onOutput(slab: SlabId, at: number, length: number): void {
     if (this.tap !== null)
       this.tap(TAP.primaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch}`);
-    if (this.secondary !== null) this.comparator.primaryFrame(slab, at, length, this.batchClock.now());
-    else this.comparator.passAlone(slab, at, length, this.batchClock.now());
+    const nowMs = this.batchClock.now();
+    if (this.secondary === null) {
+      this.comparator.passAlone(slab, at, length, nowMs);
+      return;
+    }
+    this.clockLead.frame('pvm', slab, at, length, nowMs);
+    this.comparator.primaryFrame(slab, at, length, nowMs);
   }
 
   /** A frame that the SVM sent in this epoch. */
@@ -408,7 +406,9 @@ export class PrimaryPath {
     this.svm.outputSeen();
     if (this.tap !== null)
       this.tap(TAP.secondaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch} index ${index}`);
-    this.comparator.secondaryFrame(slab, at, length, index, this.batchClock.now());
+    const nowMs = this.batchClock.now();
+    this.clockLead.frame('svm', slab, at, length, nowMs);
+    this.comparator.secondaryFrame(slab, at, length, index, nowMs);
   }
 
   private onOutputEnd(): void {
@@ -417,7 +417,10 @@ export class PrimaryPath {
     this.sendOut();
     this.regulate();
     if (this.offsets.size > 0) this.offsets.sweep(this.batchClock.now());
-    if (this.secondary !== null) this.lag.batchEnd(this.batchClock.now());
+    if (this.secondary !== null) {
+      this.lag.batchEnd(this.batchClock.now());
+      this.clockLead.batchEnd(this.batchClock.now());
+    }
     this.batchClock.end();
   }
 
@@ -467,6 +470,7 @@ export class PrimaryPath {
   /** Sends a frame to learn from, in the PVM's own numbers: a copy if its release may translate it before the link is written. */
   private teach(lesson: Lesson, slab: SlabId, at: number, length: number): void {
     const link = this.secondary;
+    this.clockLead.began(slab, at, length);
     if (this.offsets.size === 0) link?.pushTeach(this.epoch, lesson, slab, at, length);
     else link?.sendTeach(this.epoch, lesson, this.slabs.buffer(slab).subarray(at, at + length));
   }

@@ -94,6 +94,7 @@ function secondaryOf(role: NodeRole | null): NodeStatus['secondary'] {
     unmatched: matches.isUnmatched,
     unmatchedFrames: matches.secondaryFramesSince(path.counters.peerFrames),
     lagMs: path.lag.quantiles(),
+    clockLeadMs: path.clockLead.lead(),
     linkWaitingBytes: path.unsentToSecondary,
     portions: path.portions.status,
   };

@@ -184,6 +184,11 @@ const SECONDARY_SERIES: readonly Series[] = [
     ],
   },
   gauge(
+    'colo_secondary_clock_lead_seconds',
+    "By how much the clock of the secondary VM's guest is ahead of the primary's, smoothed over epochs; below zero: behind.",
+    (s) => seconds(s.secondary?.clockLeadMs.smoothed),
+  ),
+  gauge(
     'colo_link_waiting_bytes',
     'Bytes for the secondary that the link has not taken.',
     (s) => s.secondary?.linkWaitingBytes ?? null,

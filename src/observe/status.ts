@@ -1,8 +1,9 @@
 /** The status of a node and the calls to it: the shapes of `colo status`, `colo events` and the HTTP API. */
 import type { PacingStatus } from '../checkpoint/pacing.ts';
 import type { CheckpointReason, CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
+import type { Lead } from '../datapath/clock-lead.ts';
 import type { PortionsStatus } from '../datapath/portions.ts';
-import type { ReleasedBy } from '../datapath/primary-path.ts';
+import type { ReleasedBy } from '../datapath/released-by.ts';
 import type { Lag } from '../datapath/svm-lag.ts';
 import type { Divergence, DivergenceClass } from '../divergence/explained.ts';
 
@@ -78,6 +79,8 @@ export type NodeStatus = {
     unmatchedFrames: number;
     /** by how much its output comes after the primary's; below zero: before */
     lagMs: Lag;
+    /** by how much its guest's clock is ahead of the primary's; below zero: behind */
+    clockLeadMs: Lead;
     /** bytes for the secondary that the link has not taken */
     linkWaitingBytes: number;
     /** whether both VMs get their input in portions */

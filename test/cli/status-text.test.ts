@@ -24,6 +24,7 @@ checkpoints  41, pause 5.5 ms median, 9.8 ms p99
 matched      1 900 frames, by checkpoint 40, needed no match 50
              31 since the last checkpoint
 secondary    late 0.5 ms median, ahead 1.5 ms p99, 100 B wait for the link
+clocks       secondary's ahead 4.8 ms, in this epoch ahead 5.2 ms
 portions     1 234 ended in sleep, 5 by the bound, now 250 ms
 held         3 frames, 4 KiB, oldest 2.5 ms
 flows        12 tcp, 4 other, 11 translated
@@ -84,12 +85,14 @@ test('a secondary of which nothing matches is shown as of no use', () => {
     unmatched: true,
     unmatchedFrames: 0,
     lagMs: { p50: null, p99: null },
+    clockLeadMs: { epoch: null, smoothed: null },
     linkWaitingBytes: 0,
     portions: status.secondary?.portions ?? assert.fail('no secondary'),
   };
   const text = statusText(status, NOW as Instant);
   assert.match(text, /^secondary +NOTHING MATCHED in 1 016 epochs, it sent NOTHING$/m);
   assert.doesNotMatch(text, /late |ahead /);
+  assert.match(text, /^clocks +not known: no TCP timestamps on a connection older than the epoch$/m);
 });
 
 test('every line has at most 80 columns and no control characters', () => {

@@ -179,6 +179,7 @@ test('a secondary that sends nothing is reported after N checkpoints that releas
     unmatched: true,
     unmatchedFrames: 7,
     lagMs: { p50: null, p99: null },
+    clockLeadMs: { epoch: null, smoothed: null },
     linkWaitingBytes: 0,
     portions: path.portions.status,
   });

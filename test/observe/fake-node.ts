@@ -64,6 +64,7 @@ export function fakeStatus(): NodeStatus {
       unmatched: false,
       unmatchedFrames: 0,
       lagMs: { p50: 0.5, p99: -1.5 },
+      clockLeadMs: { epoch: 5.2, smoothed: 4.75 },
       linkWaitingBytes: 100,
       portions: {
         state: 'on',
