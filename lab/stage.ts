@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../src/error.ts';
-import { counterStats } from './clients/counter.ts';
+import { LineConnection } from './clients/lines.ts';
 import type { Target } from './clients/net.ts';
 import { installGuest } from './guest/image.ts';
 import { GUEST_SERVICES, type Network, startNetwork } from './network.ts';
@@ -96,7 +96,7 @@ export class Stage {
     for (;;) {
       signal?.throwIfAborted();
       try {
-        await counterStats(this.targets.counter, 1000);
+        await askForEcho(this.targets.echo, 1000);
         return;
       } catch (cause) {
         if (performance.now() > endMs)
@@ -122,6 +122,16 @@ export class Stage {
     await this.network.stop();
     removeWorkFolder(this.directory);
   }
+}
+
+/**
+ * Throws unless the guest echoes a line. A try that has timed out may still reach the guest, much later, when user networking
+ * repeats its SYN: so the reply must not depend on when the guest makes it.
+ */
+async function askForEcho(target: Target, timeoutMs: number): Promise<void> {
+  const connection = await LineConnection.open(target, timeoutMs, () => undefined);
+  await connection.ask('ready', timeoutMs);
+  await connection.close(timeoutMs);
 }
 
 function targetsOf(network: Network, ip: 'v4' | 'v6'): Targets {
