@@ -2,10 +2,9 @@
  * The whole lab in one object: network, guest, and a pair that is ready to start. A stage that was opened must be
  * closed; then no process and no file of it is left.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../src/error.ts';
-import { LineConnection } from './clients/lines.ts';
 import type { Target } from './clients/net.ts';
+import { untilGuestReplies } from './clients/ready.ts';
 import { installGuest } from './guest/image.ts';
 import { GUEST_SERVICES, type Network, startNetwork } from './network.ts';
 import { type LabNode, LabPair } from './pair.ts';
@@ -92,18 +91,7 @@ export class Stage {
   async boot(node: LabNode, signal?: AbortSignal): Promise<void> {
     node.start();
     await node.until('alone', (status) => status.phase === 'alone' && status.vm.running, BOOT_MS_MAX, signal);
-    const endMs = performance.now() + GUEST_REPLIES_MS_MAX;
-    for (;;) {
-      signal?.throwIfAborted();
-      try {
-        await askForEcho(this.targets.echo, 1000);
-        return;
-      } catch (cause) {
-        if (performance.now() > endMs)
-          throw new ColoError('COLO_LAB_GUEST', 'the guest does not reply', { cause });
-      }
-      await sleep(100);
-    }
+    await untilGuestReplies(this.targets.echo, GUEST_REPLIES_MS_MAX, signal);
   }
 
   /** Starts `secondary` beside `primary` and waits until the pair is protected. */
@@ -122,16 +110,6 @@ export class Stage {
     await this.network.stop();
     removeWorkFolder(this.directory);
   }
-}
-
-/**
- * Throws unless the guest echoes a line. A try that has timed out may still reach the guest, much later, when user networking
- * repeats its SYN: so the reply must not depend on when the guest makes it.
- */
-async function askForEcho(target: Target, timeoutMs: number): Promise<void> {
-  const connection = await LineConnection.open(target, timeoutMs, () => undefined);
-  await connection.ask('ready', timeoutMs);
-  await connection.close(timeoutMs);
 }
 
 function targetsOf(network: Network, ip: 'v4' | 'v6'): Targets {

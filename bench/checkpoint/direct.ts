@@ -7,6 +7,7 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { untilGuestReplies } from '../../lab/clients/ready.ts';
 import { GUEST_SERVICES, type Network, startNetwork } from '../../lab/network.ts';
 import { NIC, vmArguments } from '../../lab/vm.ts';
 import { unixEndpoint } from '../../src/endpoint.ts';
@@ -17,7 +18,7 @@ import { buildCommandLine } from '../../src/qemu/command-line.ts';
 import { probeExitWithParent, QemuProcess } from '../../src/qemu/process.ts';
 import { QmpClient } from '../../src/qemu/qmp.ts';
 import { PauseWatch } from './pauses.ts';
-import { type Bed, READY_MS_MAX, type Side, untilGuestReplies } from './side.ts';
+import { type Bed, READY_MS_MAX, type Side } from './side.ts';
 
 const NIC_OPTIONS = 'rx_queue_size=1024';
 
@@ -45,7 +46,8 @@ export async function startDirect(bed: Bed, over: 'tcp' | 'unix'): Promise<Side>
     const primary = await startVm(bed, 'p', false);
     vms.push(primary);
     await joinNetwork(primary.port, network);
-    await untilGuestReplies(network.forwards.v4);
+    const { host, echo } = network.forwards.v4;
+    await untilGuestReplies({ host, port: echo }, READY_MS_MAX);
     const secondary = await startVm(bed, 's', true);
     vms.push(secondary);
     await secondary.colo.prepare('secondary');

@@ -4,6 +4,7 @@
  */
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { untilGuestReplies } from '../../lab/clients/ready.ts';
 import { GUEST_SERVICES, startNetwork } from '../../lab/network.ts';
 import { type LabNode, LabPair } from '../../lab/pair.ts';
 import { NIC, vmArguments } from '../../lab/vm.ts';
@@ -12,7 +13,7 @@ import { unixEndpoint } from '../../src/endpoint.ts';
 import { ColoError } from '../../src/error.ts';
 import { QmpClient } from '../../src/qemu/qmp.ts';
 import { PauseWatch } from './pauses.ts';
-import { type Bed, READY_MS_MAX, type Side, untilGuestReplies } from './side.ts';
+import { type Bed, READY_MS_MAX, type Side } from './side.ts';
 
 /** One hour: only this bench (and, under load, the comparator) asks for checkpoints. */
 const NEVER_MS = 3_600_000;
@@ -51,7 +52,8 @@ export async function startOurs({ install, image, directory }: Bed, checkout?: s
     node.start();
     await node.until('alone', ({ phase, vm }) => phase === 'alone' && vm.running, READY_MS_MAX);
     const primary = new PauseWatch("ours, the primary's", await connect());
-    await untilGuestReplies(network.forwards.v4);
+    const { host, echo } = network.forwards.v4;
+    await untilGuestReplies({ host, port: echo }, READY_MS_MAX);
     pair.node('b').start();
     await node.until('protected', ({ phase }) => phase === 'protected', READY_MS_MAX);
     const secondary = new PauseWatch("ours, the secondary's", await connect());

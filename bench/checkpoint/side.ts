@@ -1,11 +1,8 @@
 /** What runs in a column of the bench: a guest that is protected, and how a checkpoint of it is taken. */
-import { setTimeout as sleep } from 'node:timers/promises';
-import { counterStats } from '../../lab/clients/counter.ts';
 import type { GuestImage } from '../../lab/guest/image.ts';
 import type { Forwards } from '../../lab/network.ts';
 import type { QemuInstall } from '../../lab/qemu.ts';
 import type { CheckpointReport } from '../../src/checkpoint/report.ts';
-import { ColoError } from '../../src/error.ts';
 import type { PauseWatch } from './pauses.ts';
 
 export const READY_MS_MAX = 60_000;
@@ -24,16 +21,3 @@ export type Side = {
   checkpoint(): Promise<CheckpointReport | null>;
   stop(): Promise<void>;
 };
-
-export async function untilGuestReplies({ host, counter }: Forwards): Promise<void> {
-  const endMs = performance.now() + READY_MS_MAX;
-  for (;;) {
-    try {
-      await counterStats({ host, port: counter }, 1000);
-      return;
-    } catch (cause) {
-      if (performance.now() > endMs) throw new ColoError('COLO_LAB', 'the guest does not reply', { cause });
-      await sleep(100);
-    }
-  }
-}

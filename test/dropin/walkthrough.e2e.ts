@@ -10,8 +10,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { counterStats } from '../../lab/clients/counter.ts';
 import { LineConnection } from '../../lab/clients/lines.ts';
+import { untilGuestReplies } from '../../lab/clients/ready.ts';
 import { installGuest } from '../../lab/guest/image.ts';
 import { GUEST_SERVICES, startNetwork } from '../../lab/network.ts';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
@@ -154,12 +154,8 @@ async function walk(t: TestContext): Promise<Walk> {
   await rewrite.until('rewrite.waiting');
 
   const target = { host: network.forwards.v4.host, port: network.forwards.v4.counter };
-  await until('the guest to reply', () =>
-    counterStats(target, 1000).then(
-      () => true,
-      () => false,
-    ),
-  );
+  const echo = { host: target.host, port: network.forwards.v4.echo };
+  await untilGuestReplies(echo, WAIT_MS_MAX);
   await execute(secondaryQmp, 'qmp-secondary');
   await execute(primaryQmp, 'qmp-primary');
   await rewrite.until('rewrite.following');
@@ -169,7 +165,6 @@ async function walk(t: TestContext): Promise<Walk> {
 
   const open = (): Promise<LineConnection> =>
     LineConnection.open(target, ANSWER_MS_MAX, (line) => assert.fail(`not requested: ${line}`));
-  const echo = { host: target.host, port: network.forwards.v4.echo };
   return { primary, secondary, primaryQmp, secondaryQmp, compare, rewrite, execute, open, echo };
 }
 
