@@ -25,6 +25,7 @@
  */
 import { invariant } from '../error.ts';
 import type { Instant } from '../units.ts';
+import type { MatchTotals } from './match-watch.ts';
 import type { CheckpointReason } from './report.ts';
 
 /** At half, periodic mode would change nothing. Waits alone stay below it: each lasts for as long as a checkpoint takes. */
@@ -42,13 +43,8 @@ export const REST_MS = { 'no-gain': 60_000, 'not-needed': 10_000, again: 10_000 
 export const FLAP_MS = WINDOW_MS + 10_000;
 const PERIODIC_MS_MAX = 600_000;
 
-/** Totals since the pair began: they only grow. */
-export type ReleaseTotals = {
-  /** PVM frames that the SVM's output released */
-  readonly matched: number;
-  /** frames that commits released */
-  readonly releasedByCommit: number;
-  /** bytes released, whatever the cause */
+/** Totals since the pair began: they only grow. `releasedBytes`: whatever the cause. */
+export type ReleaseTotals = Pick<MatchTotals, 'matched' | 'releasedByCommit'> & {
   readonly releasedBytes: number;
 };
 
