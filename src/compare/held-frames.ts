@@ -114,6 +114,13 @@ export function emptyArrivalList(): ArrivalList {
 export const WAITS_FOR = { nothing: 0, bytes: 1, ack: 2 } as const;
 export type WaitsFor = (typeof WAITS_FOR)[keyof typeof WAITS_FOR];
 
+/** The held frames of both VMs. */
+export type HeldOfBoth = {
+  readonly frames: HeldFrames;
+  readonly primary: ArrivalList;
+  readonly secondary: ArrivalList;
+};
+
 export class HeldFrames {
   readonly words: Int32Array;
   private readonly sinceMs: Float64Array;

@@ -25,7 +25,13 @@
  * count, its first. Other frames cost a comparison.
  */
 import { FrameParser } from '../compare/frame-parser.ts';
-import { type ArrivalList, type HeldFrames, LENGTH, NO_FRAME } from '../compare/held-frames.ts';
+import {
+  type ArrivalList,
+  type HeldFrames,
+  type HeldOfBoth,
+  LENGTH,
+  NO_FRAME,
+} from '../compare/held-frames.ts';
 import { FLOW_KEY_WORDS, PORTS_WORD, writeOutputKey } from '../flow/key.ts';
 import { seqDiff } from '../flow/sequence.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -47,7 +53,6 @@ const BEGUN_BITS_SHIFT = 12;
 const BEGUN_WORDS = (1 << BEGUN_BITS_SHIFT) >> 5;
 
 type Vm = 'pvm' | 'svm';
-type Lists = { readonly frames: HeldFrames; readonly primary: ArrivalList; readonly secondary: ArrivalList };
 
 /** Milliseconds; negative: the SVM's clock is behind. Null without a sample. */
 export type Lead = { epoch: number | null; smoothed: number | null };
@@ -75,7 +80,7 @@ export class ClockLead {
   private readonly halfKey = new Int32Array(FLOW_KEY_WORDS);
   private readonly key = new Int32Array(FLOW_KEY_WORDS);
 
-  constructor(slabs: SlabPool, { frames, primary, secondary }: Lists) {
+  constructor(slabs: SlabPool, { frames, primary, secondary }: HeldOfBoth) {
     this.slabs = slabs;
     this.frames = frames;
     this.lists = { pvm: primary, svm: secondary };

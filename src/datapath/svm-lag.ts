@@ -8,13 +8,11 @@
  *
  * The link's delay is part of it: clients wait for that too.
  */
-import { type ArrivalList, type HeldFrames, NO_FRAME } from '../compare/held-frames.ts';
+import { type ArrivalList, type HeldFrames, type HeldOfBoth, NO_FRAME } from '../compare/held-frames.ts';
 import type { FrameId, Instant } from '../units.ts';
 
 /** Enough for a steady p99, and a few seconds of a busy service. */
 export const LAG_SAMPLES = 512;
-
-type Lists = { readonly frames: HeldFrames; readonly primary: ArrivalList; readonly secondary: ArrivalList };
 
 /** Milliseconds; negative: the SVM is ahead. Null without a sample. */
 export type Lag = { p50: number | null; p99: number | null };
@@ -29,7 +27,7 @@ export class SvmLag {
   private readonly pvm: Oldest;
   private readonly svm: Oldest;
 
-  constructor({ frames, primary, secondary }: Lists) {
+  constructor({ frames, primary, secondary }: HeldOfBoth) {
     this.frames = frames;
     this.pvm = { list: primary, sign: 1, frame: NO_FRAME, sinceMs: 0 };
     this.svm = { list: secondary, sign: -1, frame: NO_FRAME, sinceMs: 0 };

@@ -12,15 +12,7 @@
  */
 
 import { parseFrame } from '../compare/frame-parser.ts';
-import {
-  type ArrivalList,
-  AT,
-  FLOW,
-  type HeldFrames,
-  LENGTH,
-  NO_FRAME,
-  SLAB,
-} from '../compare/held-frames.ts';
+import { AT, FLOW, type HeldOfBoth, LENGTH, NO_FRAME, SLAB } from '../compare/held-frames.ts';
 import type { DivergenceReason } from '../compare/verdict.ts';
 import { describeFlowKey, describeService, ofOneFlow, servicePort } from '../flow/key.ts';
 import { seqDiff } from '../flow/sequence.ts';
@@ -51,7 +43,7 @@ type Open = { divergence: Divergence; primary: Place; secondary: Place };
 
 /** Explains the divergences of a comparator. */
 export class Explainer {
-  private readonly held: { frames: HeldFrames; primary: ArrivalList; secondary: ArrivalList };
+  private readonly held: HeldOfBoth;
   private readonly slabs: SlabPool;
   private readonly frames: FrameExplainer;
   private readonly settled: (divergence: Divergence) => void;
@@ -60,7 +52,7 @@ export class Explainer {
 
   /** `settled` is called once for each divergence, at once or by `settle`, unless `forget` comes first. */
   constructor(
-    held: Explainer['held'],
+    held: HeldOfBoth,
     slabs: SlabPool,
     framing: Framing,
     settled: (divergence: Divergence) => void = () => {},
