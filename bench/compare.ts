@@ -24,7 +24,7 @@ Without options: a table of rates, then a minute at full speed (garbage collecti
 the memory of flows and held frames. It takes about 11 minutes, and needs two processors to itself.
 
   --rounds N     rounds over all shapes; the median of each rate counts (default 3; each costs 3 minutes);
-                 with --before each shape gets more until its ratio is known to 1.5 %
+                 with --before at least 3, and up to 9 until a shape's ratio is known to 1.5 %
   --only TEXT    the table alone, with only the shapes whose key contains TEXT, e.g. 1448-16-v4; several
                  TEXTs are separated by commas
   --steady       everything but the table: about 4 minutes
@@ -247,9 +247,12 @@ async function latencies(qemu: Peer, print: (line: string) => void): Promise<Par
 
 async function footprint(print: (line: string) => void): Promise<Part> {
   const figures = await memory(MIDDLE, OURS);
-  const { restingMb, idleFlows, bytesPerIdleFlow, heldFrames, bytesPerHeldFrame, wireBytes } = figures;
+  const { restingMb, idleFlows, bytesPerIdleFlow, wholeBytesPerIdleFlow } = figures;
+  const { heldFrames, bytesPerHeldFrame, wireBytes } = figures;
   print(`resident memory: ${restingMb.toFixed(0)} MB with a thousand flows and nothing held`);
-  print(`  an idle flow, of ${idleFlows}: ${bytesPerIdleFlow.toFixed(0)} bytes`);
+  print(
+    `  an idle flow, of ${idleFlows}: ${bytesPerIdleFlow.toFixed(0)} bytes; the whole process grew by ${wholeBytesPerIdleFlow.toFixed(0)} for each`,
+  );
   print(
     `  a held frame, of ${heldFrames}: ${bytesPerHeldFrame.toFixed(0)} bytes, of which ${wireBytes} are the frame`,
   );
