@@ -4,9 +4,9 @@
  * Both builds' processes run at the same time, and take turns of a quarter of a second: while one is measured, the other
  * waits. Other users of the physical machine only take speed away, so the upper quartile of the turns counts. What V8 makes
  * of the code, and where the kernel puts its memory, differs from process to process: two processes of one build are up to
- * 15 % apart. So each round starts new ones, in the other order; the median of the rounds' ratios counts, and a shape gets
- * rounds until that median is known to 1.5 %, or a limit of rounds is reached: three at least, as fewer do not show how they scatter. How far the ratio is from its claim does not
- * matter for that.
+ * 15 % apart. So each round starts new ones, in the other order, and the median of the rounds' ratios counts. A shape gets
+ * rounds until that median is known to 1.5 %: three at least, since fewer do not show how they scatter, and nine at most.
+ * How far the ratio is from its claim does not matter for that.
  */
 import { spread } from '../bench.ts';
 import type { Load } from './load.ts';
