@@ -73,7 +73,8 @@ export class LabNode {
       '-c',
       this.configFile,
     ];
-    const child = startChild(argv, { stdio: ['ignore', 'pipe', 'pipe'] });
+    // A session of its own, as a service has: its QEMU shares it (qemu/process.ts).
+    const child = startChild(argv, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     child.stdout?.pipe(log, { end: false });
     child.stderr?.pipe(log, { end: false });
     this.child = child;

@@ -86,6 +86,8 @@ async function startAlone({ install, network, vmArgs, untilReady }: Bed): Promis
   const vm = startChild([...install.command, ...vmArgs, '-netdev', netdev, ...nicArguments('net0')], {
     env: { ...process.env, ...install.env },
     stdio: ['ignore', 'ignore', 'inherit'],
+    // As the nodes of a pair: Linux schedules a session as a group.
+    detached: true,
   });
   const stop = () => stopChild(vm);
   try {

@@ -111,7 +111,8 @@ function client(id: string, path: string): string[] {
 
 async function startVm({ install, vmArgs, directory }: Bed, name: string, args: string[]): Promise<Vm> {
   const qmpPath = join(directory, `${name}.qmp`);
-  const argv = [...install.command, ...vmArgs, ...args, ...nicArguments('hn0')];
+  // A session of its own, as a node and its VM have: Linux schedules a session as a group.
+  const argv = ['setsid', ...install.command, ...vmArgs, ...args, ...nicArguments('hn0')];
   argv.push('-qmp', `unix:${qmpPath},server=on,wait=off`);
   const qemu = await QemuProcess.start({ argv, env: install.env });
   const qmp = await QmpClient.connect({

@@ -17,6 +17,7 @@
  * COLO_QEMU_EXITED with the exit status and the last line of stderr when it ended.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
 import { ColoError, invariant } from '../error.ts';
 import { ProcSight, type SleepSight } from '../io/sleep-sight.ts';
 import { startProblem } from './start-problem.ts';
@@ -184,8 +185,7 @@ function spawnChild(options: StartOptions, stderr: 'pipe' | 'ignore'): Promise<C
     try {
       child = spawn(program, args, {
         stdio: ['ignore', 'ignore', stderr],
-        // A session of its own: Ctrl-C and the end of a terminal are for this process, which stops QEMU in order, or not at all.
-        detached: true,
+        detached: hasTerminal(),
         env: { ...process.env, ...options.env },
       });
     } catch (error) {
@@ -203,6 +203,20 @@ function spawnChild(options: StartOptions, stderr: 'pipe' | 'ignore'): Promise<C
       resolve(child);
     });
   });
+}
+
+/**
+ * With a terminal, QEMU gets a session of its own: Ctrl-C and the terminal's end are for this process, which stops QEMU in order,
+ * or not at all. Without one, nobody sends signals to a session, and both stay in one: Linux schedules each session as a group
+ * (autogroup, sched(7)), and a node that the kernel wakes for each single frame of another group's VM halves the rate of a download.
+ */
+function hasTerminal(): boolean {
+  try {
+    closeSync(openSync('/dev/tty', 'r'));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function killAtExit(): void {

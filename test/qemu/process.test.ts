@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -80,13 +80,32 @@ test('only the last 4 KiB of stderr are kept', async () => {
   assert.match(qemu.stderr, /line 9998\n$/);
 });
 
-test('the terminal of this process is not that of QEMU', async () => {
-  const qemu = await QemuProcess.start({ argv: script('setInterval(() => {}, 1000)') });
-  const [, , , session] = readFileSync(`/proc/${qemu.pid}/stat`, 'utf8').split(') ')[1].split(' ');
-  assert.equal(Number(session), qemu.pid, 'Ctrl-C and SIGHUP are sent to a session');
-  qemu.kill();
-  await qemu.exited;
-});
+for (const { what, command, own } of [
+  { what: 'with a terminal QEMU has a session of its own', command: ['script', '-qec'], own: true },
+  // Linux schedules a session as a group.
+  {
+    what: 'without a terminal QEMU stays in the session of this process',
+    command: ['setsid', 'sh', '-c'],
+    own: false,
+  },
+])
+  test(what, async () => {
+    const source = new URL('../../src/qemu/process.ts', import.meta.url).href;
+    const code = `import { readFileSync } from 'node:fs';
+      import { QemuProcess } from '${source}';
+      const q = await QemuProcess.start({ argv: [process.execPath, '-e', 'setInterval(() => {}, 1000)'] });
+      const session = (pid) => readFileSync('/proc/' + pid + '/stat', 'utf8').split(') ')[1].split(' ')[3];
+      console.log([session(q.pid) === String(q.pid), session(q.pid) === session(process.pid)].join(' '));
+      process.exit(0);`;
+    const shell = `'${node}' --input-type=module -e "$CODE"`;
+    const last = command[0] === 'script' ? ['/dev/null'] : [];
+    const child = spawn(command[0], [...command.slice(1), shell, ...last], {
+      env: { ...process.env, CODE: code },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [output] = (await once(child.stdout, 'data')) as [Buffer];
+    assert.equal(output.toString().trim(), `${own} ${!own}`);
+  });
 
 test('the given environment is added to that of this process', async () => {
   const code = 'process.exit(process.env.COLO_TEST === "1" && process.env.PATH ? 7 : 1)';
