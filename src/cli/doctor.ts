@@ -13,9 +13,11 @@ import {
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { Command } from 'commander';
+import { isExempt } from '../compare/operator-rules.ts';
 import { loadNodeConfig, type NodeConfig } from '../config/node-config.ts';
 import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
+import { describeMatch } from '../flow/match.ts';
 import { acceptsUnix } from '../io/unix-socket.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
 import { type Check, good, problem, warning } from './check.ts';
@@ -58,6 +60,7 @@ export async function examine(
     await checkListen('link.listen', config.link.listen, runs),
     checkUplink(config.uplink),
     ...checkBridgeFilter(bridgeFilterPath),
+    ...checkRules(config),
   ];
   if (config.metrics !== undefined)
     checks.push(await checkListen('metrics.listen', config.metrics.listen, runs));
@@ -188,6 +191,13 @@ function checkBridgeFilter(folder: string): Check[] {
   if (on.length === 0) return [good('bridge filter', 'off')];
   const advice = `if the uplink is on a bridge of this machine, switch it off: sysctl ${on.map((name) => `net.bridge.${name}=0`).join(' ')}`;
   return [warning('bridge filter', `frames on bridges pass ${on.join(', ')}`, advice)];
+}
+
+function checkRules({ rules }: NodeConfig): Check[] {
+  return rules.filter(isExempt).map(({ match }) => {
+    const advice = 'its connections may break or differ in a failover; see docs/rules.md';
+    return warning('rules', `${describeMatch(match)} is exempt, and so UNPROTECTED`, advice);
+  });
 }
 
 function readSetting(path: string): string | null {

@@ -19,6 +19,7 @@ export function statusText(status: NodeStatus, nowMs: Instant): string {
     ...secondaryRows(status),
     ...outputRows(status, nowMs),
     ...trafficRows(status),
+    ...ruleRows(status),
     ...failoverRows(status, nowMs),
   ];
   return rows.map(lineOf).join('\n');
@@ -29,10 +30,15 @@ function lineOf([label, ...parts]: Row): string {
   return cut(`${label.padEnd(LABEL_WIDTH)} ${safe(text)}`.trimEnd());
 }
 
-function nodeRows({ node, pair, role, phase, generation, epoch, peer, vm }: NodeStatus): Row[] {
+function nodeRows({ node, pair, role, phase, generation, epoch, peer, vm, rules }: NodeStatus): Row[] {
+  const isPartial = phase === 'protected' && rules.some(({ exempt }) => exempt !== null);
   return [
     ['node', `${node} of pair ${pair}`],
-    ['state', `${role ?? 'no role yet'}, ${PHASE_TEXTS[phase]}`],
+    [
+      'state',
+      `${role ?? 'no role yet'}, ${PHASE_TEXTS[phase]}`,
+      isPartial ? 'but NOT the flows that rules exempt' : null,
+    ],
     ['membership', `generation ${formatCount(generation)}`, `epoch ${formatCount(epoch)}`],
     [
       'peer',
@@ -178,6 +184,16 @@ function trafficRows({ traffic, vm }: NodeStatus): Row[] {
       `${formatCount(traffic.droppedFrames)} dropped`,
     ],
   ];
+}
+
+function ruleRows({ rules, role }: NodeStatus): Row[] {
+  return rules.map(({ match, exempt }, place): Row => {
+    const label = place === 0 ? 'rules' : '';
+    if (exempt === null) return [label, match];
+    const counts =
+      role === 'primary' ? [`${formatCount(exempt.frames)} frames`, formatBytes(exempt.bytes)] : [];
+    return [label, `${match} UNPROTECTED`, ...counts];
+  });
 }
 
 function failoverRows({ failover }: NodeStatus, nowMs: Instant): Row[] {

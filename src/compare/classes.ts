@@ -24,8 +24,11 @@ import { PACKET, type PacketView } from '../wire/packet.ts';
 export const COMPARE_AS = { stream: 0, datagram: 1, whole: 2, harmless: 3, quote: 4, pieces: 5 } as const;
 export type CompareAs = (typeof COMPARE_AS)[keyof typeof COMPARE_AS];
 
-/** The rules' numbers: places in the table (rules/table.ts), and what a flow's row says. Below RULES_MAX. */
-export const RULE = { datagram: 0, tcp: 1, icmp: 2 } as const;
+/**
+ * The rules' numbers: places in the table (rules/table.ts), and what a flow's row says. Below RULES_MAX. `exempt` follows from no
+ * packet, but from the operator's rules.
+ */
+export const RULE = { datagram: 0, tcp: 1, icmp: 2, exempt: 3 } as const;
 export type RuleNumber = (typeof RULE)[keyof typeof RULE];
 export const RULES_MAX = 16;
 

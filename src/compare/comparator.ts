@@ -2,8 +2,8 @@
  * The comparator: holds what the PVM sends until the SVM has sent the same.
  *
  * Goal: rule 1 (output commit). PVM frames arrive from the VM port, SVM frames from the link, both in one sequence space. A
- * PVM frame leaves through `sink.release` on a match, or at a commit, or at once if its kind is harmless (classes.ts); so does
- * what the SVM asks of its neighbours, if the PVM does not (questions.ts). Any other SVM frame leaves nothing behind but a
+ * PVM frame leaves through `sink.release` on a match, or at a commit, or at once if its kind is harmless (classes.ts) or its flow
+ * exempt (rules/exempt.ts); so does what the SVM asks of its neighbours, if the PVM does not (questions.ts). Any other SVM frame leaves nothing behind but a
  * `confirm` of its index, once the client has what it carries: the secondary then need not retain it for a failover.
  *
  * This file parses frames and hands each to the rule of its flow (rules/table.ts). What is held, its limits and its waits
@@ -23,10 +23,13 @@ import { PACKET, PacketView } from '../wire/packet.ts';
 import { COMPARE_AS, compareAs, RULE, ruleOf } from './classes.ts';
 import { FrameParser } from './frame-parser.ts';
 import { type ArrivalList, type HeldFrames, NO_FLOW, NO_FRAME } from './held-frames.ts';
+import { HeldWaits } from './held-waits.ts';
 import { Holding } from './holding.ts';
+import type { OperatorRules } from './operator-rules.ts';
 import { Questions } from './questions.ts';
 import type { ReadFrames } from './read-frames.ts';
 import type { Rule } from './rule.ts';
+import type { ExemptRule } from './rules/exempt.ts';
 import { isPlainData, TAKEN, type Taken } from './rules/lockstep.ts';
 import { Reassembly } from './rules/reassembly.ts';
 import { makeRules } from './rules/table.ts';
@@ -63,8 +66,12 @@ export class Comparator {
   private readonly slabs: SlabPool;
   private readonly sink: ComparatorSink;
   private readonly holding: Holding;
+  private readonly waits: HeldWaits;
   private readonly rules: readonly Rule[];
   private readonly tcp: TcpRule;
+  private readonly exempt: ExemptRule;
+  /** the operator's rules, if one of them exempts flows */
+  private exempting: OperatorRules | null = null;
   private readonly reassembly: Reassembly;
   private readonly questions: Questions;
   /** TCP's cursor and lanes, of which each pair of frames asks */
@@ -88,11 +95,13 @@ export class Comparator {
     this.sink = sink;
     this.parser = new FrameParser(slabs, framing);
     const holding = new Holding(slabs, sink, hashSeed, limits);
-    const { rules, tcp } = makeRules(holding, { framing, limits, lane });
+    this.waits = new HeldWaits(holding);
+    const { rules, tcp, exempt } = makeRules(holding, { framing, limits, lane });
     holding.useRules(rules);
     this.holding = holding;
     this.rules = rules;
     this.tcp = tcp;
+    this.exempt = exempt;
     this.flow = tcp.flow;
     this.lanes = tcp.lanes;
     this.reassembly = new Reassembly(holding, rules, hashSeed, limits);
@@ -123,6 +132,17 @@ export class Comparator {
   }
   set taught(taught: boolean) {
     this.tcp.judge.taught = taught;
+  }
+
+  /** The operator's rules that are in force, or null. */
+  get operatorRules(): OperatorRules | null {
+    return this.holding.operatorRules;
+  }
+
+  /** Puts rules into force, while nothing is held: alone, or right after a commit. They do not hold for `pairOff` and `pairCut`. */
+  useOperatorRules(rules: OperatorRules): void {
+    this.holding.useOperatorRules(rules);
+    this.exempting = rules.hasExempt ? rules : null;
   }
 
   /** As `TcpRule.pairOpenings`: SYNs of different ports may be counterparts, and nobody teaches the secondary the PVM's. */
@@ -157,8 +177,13 @@ export class Comparator {
 
   /** A PVM frame: released now, held, or (only if its lengths contradict each other) dropped and counted. */
   primaryFrame(slab: SlabId, at: number, length: number, nowMs: Instant): void {
-    const { view } = this;
-    if (this.parser.parse(slab, at, length, view) === PACKET.tcp) {
+    const { view, exempting } = this;
+    const kind = this.parser.parse(slab, at, length, view);
+    if (exempting !== null && this.exempt.owns(exempting, view, slab, this.secondary, nowMs)) {
+      this.exempt.primaryFrame(view, slab, at, length);
+      return;
+    }
+    if (kind === PACKET.tcp) {
       this.tcp.primaryFrame(view, slab, at, length, nowMs);
       return;
     }
@@ -176,8 +201,13 @@ export class Comparator {
 
   /** An SVM frame; `index` is its number in the epoch. */
   secondaryFrame(slab: SlabId, at: number, length: number, index: number, nowMs: Instant): void {
-    const { view } = this;
-    if (this.parser.parse(slab, at, length, view) === PACKET.tcp) {
+    const { view, exempting } = this;
+    const kind = this.parser.parse(slab, at, length, view);
+    if (exempting !== null && this.exempt.owns(exempting, view, slab, this.primary, nowMs)) {
+      this.exempt.secondaryFrame(view, slab, at, length, index);
+      return;
+    }
+    if (kind === PACKET.tcp) {
       this.tcp.secondaryFrame(view, slab, at, length, index, nowMs);
       return;
     }
@@ -313,29 +343,31 @@ export class Comparator {
       this.counters.malformed++;
       return;
     }
-    this.rules[ruleOf(view)].noteAlone(view, slab, nowMs);
+    const { exempting } = this;
+    if (exempting === null || !this.exempt.owns(exempting, view, slab, this.secondary, nowMs))
+      this.rules[ruleOf(view)].noteAlone(view, slab, nowMs);
     this.counters.releasedAlone++;
     this.sink.release(slab, at, length, 'alone');
   }
 
   /** Returns which side has held output for longer than `limits`, or null. */
   overdue(nowMs: Instant, limits: WaitLimits): Overdue {
-    const { holding } = this;
-    const overdue = holding.overdue(nowMs, limits);
+    const { waits } = this;
+    const overdue = waits.overdue(nowMs, limits);
     if (overdue !== null || this.owedMs(nowMs) < limits.owedMs) return overdue;
-    holding.overdueFlow = this.tcp.exit.owed.oldestFlow();
-    holding.overdueMs = this.owedMs(nowMs);
+    waits.overdueFlow = this.tcp.exit.owed.oldestFlow();
+    waits.overdueMs = this.owedMs(nowMs);
     return 'wait-primary';
   }
 
   /** Right after `overdue` returned `wait-primary`: returns for how long it has waited. */
   get overdueMs(): number {
-    return this.holding.overdueMs;
+    return this.waits.overdueMs;
   }
 
   /** Right after `overdue` returned a reason: returns the key of the flow that waits, or null if the frame has none. */
   overdueFlow(): Int32Array | null {
-    return this.holding.keyOf(this.holding.overdueFlow);
+    return this.holding.keyOf(this.waits.overdueFlow);
   }
 
   /** Whether output of another flow than that of the held PVM frame `id` is held, of either VM. */
@@ -347,7 +379,7 @@ export class Comparator {
 
   /** Returns how long the oldest held PVM frame has waited. */
   oldestWaitMs(nowMs: Instant): number {
-    return this.holding.oldestWaitMs(nowMs);
+    return this.waits.oldestWaitMs(nowMs);
   }
 
   /** Returns the limit that is near enough for a checkpoint to be due, or null. */

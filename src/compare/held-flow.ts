@@ -29,6 +29,8 @@ export const DIVERGED = 2;
 const RULE_SHIFT = 2;
 const RULE_MASK = RULES_MAX - 1;
 export const FLOW_RULE_BITS = 1 << 6;
+/** The number of the operator's rule that covers the flow (operator-rules.ts) is in the highest bits. */
+const OPERATOR_RULE_SHIFT = 24;
 
 /** Returns zeroed rows for flows with ids below `flowsMax`. */
 export function flowWords(flowsMax: number): Int32Array {
@@ -81,6 +83,15 @@ export class HeldFlow {
 
   get rule(): RuleNumber {
     return ((this.words[this.row + STATE] >>> RULE_SHIFT) & RULE_MASK) as RuleNumber;
+  }
+
+  /** Which rule of the operator covers the flow; NO_OPERATOR_RULE if none does. */
+  get operatorRule(): number {
+    return this.words[this.row + STATE] >>> OPERATOR_RULE_SHIFT;
+  }
+  set operatorRule(number: number) {
+    const at = this.row + STATE;
+    this.words[at] = (this.words[at] & ((1 << OPERATOR_RULE_SHIFT) - 1)) | (number << OPERATOR_RULE_SHIFT);
   }
 
   /** Arrival time of the last frame, ms modulo 2^32. For differences. */

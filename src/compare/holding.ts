@@ -19,7 +19,7 @@ import type { SlabPool } from '../frames/slabs.ts';
 import type { Limits } from '../limits.ts';
 import type { FlowId, FrameId, Instant, SlabId } from '../units.ts';
 import type { PacketView } from '../wire/packet.ts';
-import { RULES_MAX, type RuleNumber } from './classes.ts';
+import { RULE, RULES_MAX, type RuleNumber } from './classes.ts';
 import { flowWords, HeldFlow } from './held-flow.ts';
 import {
   type ArrivalList,
@@ -34,15 +34,12 @@ import {
   NO_FRAME,
   PAYLOAD,
   SLAB,
-  WAITS,
-  WAITS_FOR,
 } from './held-frames.ts';
+import { NO_OPERATOR_RULE, type OperatorRules } from './operator-rules.ts';
 import type { Rule } from './rule.ts';
-import type { ComparatorSink, Overdue, Pressure, WaitLimits } from './sink.ts';
+import type { ComparatorSink, Pressure } from './sink.ts';
 import type { DivergenceReason, ReleaseCause } from './verdict.ts';
 
-/** Held frames examined for one that is overdue. All of them are older than the first one that is not. */
-const OVERDUE_SCAN_MAX = 256;
 /** Flows examined for one to forget when the table is full. */
 const EVICT_SCAN_MAX = 64;
 /** Flows examined for expiry per new flow: more than one, so that expiry keeps ahead of arrivals. */
@@ -69,6 +66,8 @@ export class Holding {
     madeByCommit: 0,
     /** not released: another frame says it */
     absorbed: 0,
+    /** released: an operator's rule has exempted its flow */
+    exempt: 0,
     /** released by a commit, without a counterpart */
     releasedByCommit: 0,
     /** released because there was nothing to compare with */
@@ -94,10 +93,7 @@ export class Holding {
   /** an SVM frame found no flow: its PVM counterpart is only released by a commit */
   private svmFlowless = false;
   private shareReached = false;
-  /** flow of the frame for which `overdue` returned a reason last; NO_FLOW if it has none */
-  overdueFlow: FlowId = NO_FLOW;
-  /** how long what `overdue` returned `wait-primary` for last has waited */
-  overdueMs = 0;
+  private operator: OperatorRules | null = null;
 
   constructor(slabs: SlabPool, sink: ComparatorSink, hashSeed: number, limits: Limits) {
     this.limits = limits;
@@ -113,6 +109,25 @@ export class Holding {
   useRules(rules: readonly Rule[]): void {
     invariant(rules.length <= RULES_MAX, 'there are more rules than a flow can name');
     this.rules = rules;
+  }
+
+  get operatorRules(): OperatorRules | null {
+    return this.operator;
+  }
+
+  /** From now on these are in force, also for flows that are known: those that begin or end to be exempt are forgotten. */
+  useOperatorRules(rules: OperatorRules): void {
+    invariant(
+      this.primary.frames === 0 && this.secondary.frames === 0,
+      "the operator's rules changed while output was held",
+    );
+    this.operator = rules;
+    for (let id = 0 as FlowId; id < this.table.idsEnd; id++) {
+      const flow = this.flow.moveTo(id);
+      if (!flow.isUsed) continue;
+      this.table.readKey(id, this.key);
+      if (flow.rule === RULE.exempt || rules.exemptOf(this.key) !== NO_OPERATOR_RULE) this.forgetFlow(id);
+    }
   }
 
   get flowCount(): number {
@@ -213,6 +228,18 @@ export class Holding {
   releaseUnheldRepeated(slab: SlabId, at: number, length: number): void {
     this.counters.repeated++;
     this.sink.release(slab, at, length, 'repeat');
+  }
+
+  /** Releases a PVM frame of an exempt flow, which was never held. */
+  releaseExempt(slab: SlabId, at: number, length: number): void {
+    this.counters.exempt++;
+    this.sink.release(slab, at, length, 'exempt');
+  }
+
+  /** The same for one that was held, and is in no queue any more. */
+  releaseExemptHeld(id: FrameId): void {
+    this.counters.exempt++;
+    this.releaseHeld(id, 'exempt');
   }
 
   /** Releases a frame that the comparator has made. */
@@ -332,30 +359,7 @@ export class Holding {
     this.endEpoch();
   }
 
-  /* Waits and limits. */
-
-  /** Returns which side has held output for longer than `limits`, or null. */
-  overdue(nowMs: Instant, limits: WaitLimits): Overdue {
-    const { frames } = this;
-    let id = this.primary.oldest;
-    for (let seen = 0; id !== NO_FRAME && seen < OVERDUE_SCAN_MAX; seen++, id = frames.newerThan(id)) {
-      const age = nowMs - frames.since(id);
-      if (age < limits.dataMs) break;
-      if (frames.words[id + WAITS] !== WAITS_FOR.bytes && age < limits.ackMs) continue;
-      this.overdueFlow = frames.words[id + FLOW] as FlowId;
-      this.overdueMs = age;
-      return 'wait-primary';
-    }
-    const oldest = this.secondary.oldest;
-    if (oldest === NO_FRAME || nowMs - frames.since(oldest) < limits.secondaryMs) return null;
-    this.overdueFlow = frames.words[oldest + FLOW] as FlowId;
-    return 'wait-secondary';
-  }
-
-  /** Returns how long the oldest held PVM frame has waited. */
-  oldestWaitMs(nowMs: Instant): number {
-    return this.primary.oldest === NO_FRAME ? 0 : nowMs - this.frames.since(this.primary.oldest);
-  }
+  /* Limits. */
 
   /** Returns the limit that is near enough for a checkpoint to be due, or null. */
   pressure(): Pressure {
@@ -430,9 +434,13 @@ export class Holding {
     else if (this.table.size > 0) this.sweep(nowMs);
     const id = this.table.insert(this.key);
     if (id === NO_FLOW) return NO_FLOW;
-    this.flow.moveTo(id).begin(rule);
-    this.flowCounts[rule]++;
-    this.rules[rule].begin(id);
+    const exempt = this.operator === null ? NO_OPERATOR_RULE : this.operator.exemptOf(this.key);
+    const number = exempt === NO_OPERATOR_RULE ? rule : RULE.exempt;
+    const flow = this.flow.moveTo(id);
+    flow.begin(number);
+    flow.operatorRule = exempt;
+    this.flowCounts[number]++;
+    this.rules[number].begin(id);
     return id;
   }
 

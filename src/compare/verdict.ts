@@ -25,6 +25,6 @@ export type DivergenceReason =
 /**
  * Why a frame was released: shown in captures and counted. `repeat`: the client has all that it carries, so the SVM need not
  * send it again. Only a `match` shows that the SVM sends what the PVM does. `made`: by the comparator, out of a VM's segment
- * (rules/tcp-exit.ts).
+ * (rules/tcp-exit.ts). `exempt`: an operator has taken its flow out of the comparison (operator-rules.ts).
  */
-export type ReleaseCause = 'match' | 'made' | 'repeat' | 'harmless' | 'commit' | 'alone';
+export type ReleaseCause = 'match' | 'made' | 'repeat' | 'harmless' | 'exempt' | 'commit' | 'alone';

@@ -261,10 +261,11 @@ function locate(
 }
 
 function keysAt(path: readonly (string | number)[]): string[] {
-  let schema: unknown = nodeConfigJsonSchema();
+  type Schema = { properties?: Record<string, Schema>; items?: Schema };
+  let schema: Schema = nodeConfigJsonSchema();
   for (const part of path)
-    schema = (schema as { properties?: Record<string, unknown> }).properties?.[String(part)] ?? {};
-  return Object.keys((schema as { properties?: object }).properties ?? {});
+    schema = (typeof part === 'number' ? schema.items : schema.properties?.[part]) ?? {};
+  return Object.keys(schema.properties ?? {});
 }
 
 /** The order of problems: an unknown key often explains a missing one, and a wrong value a conflict. */

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { type Endpoint, type EndpointMode, isLoopback, parseEndpoint, sameAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { userProblems } from '../qemu/user-arguments.ts';
+import { rules } from './rules.ts';
 
 /** An hour: far above any sensible wait, and far below the 24.8 days at which JavaScript's timers wrap. */
 const DURATION_MS_MAX = 3_600_000;
@@ -211,6 +212,8 @@ const nodeShape = z.strictObject({
       'Whether a lone VM gets a new secondary as soon as a candidate connects, or by "colo protect".',
     ),
   checkpoint: checkpoint.prefault({}),
+  // Each rule gives up a guarantee.
+  rules: rules.prefault([]).describe('Flows that are not treated like the others; docs/rules.md.'),
   heartbeat: heartbeat.prefault({}),
 });
 

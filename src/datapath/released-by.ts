@@ -11,6 +11,7 @@ export function releasedBy({ counters }: Comparator, promotion: number): Release
     made: counters.made,
     repeat: counters.repeated,
     harmless: counters.harmless,
+    exempt: counters.exempt,
     commit: counters.releasedByCommit,
     alone: counters.releasedAlone,
     promotion,

@@ -20,7 +20,7 @@ const KIND_WORD = 1;
 /** four words; IPv4 uses the first, a non-IP frame has its EtherType there */
 const LOCAL_WORD = 2;
 /** four words; IPv4 uses the first, a non-IP frame has the last four bytes of the client's Ethernet address there */
-const REMOTE_WORD = 6;
+export const REMOTE_WORD = 6;
 /**
  * the VM's port in the high half, the client's in the low half; or an ICMP echo id; or an SPI; or what groups fragments; or the
  * first two bytes of the client's Ethernet address
@@ -91,6 +91,16 @@ export function protocolOf(key: ArrayLike<number>): number {
   return key[KIND_WORD] & 0xff;
 }
 
+/** Returns 4 or 6; 0 where the frame is not IP. */
+export function ipVersionOf(key: ArrayLike<number>): number {
+  return (key[KIND_WORD] >>> 16) & 0xff;
+}
+
+/** Returns true if the key is that of fragments, which have no ports. */
+export function isFragmentKey(key: ArrayLike<number>): boolean {
+  return (key[KIND_WORD] & FRAGMENT_BIT) !== 0;
+}
+
 /** Returns the VM's port. */
 export function localPort(key: ArrayLike<number>): number {
   return key[PORTS_WORD] >>> 16;
@@ -140,25 +150,24 @@ export function ofOneFlow(
 /** Returns a key as people read it: "tcp 10.0.2.15:80 <-> 10.0.2.2:40112 vlan 100.7", the VM first. Not for the fast path. */
 export function describeFlowKey(key: ArrayLike<number>): string {
   const kind = key[KIND_WORD] >>> 24;
-  const version = (key[KIND_WORD] >>> 16) & 0xff;
+  const version = ipVersionOf(key);
   const protocol = protocolOf(key);
   const vlan = key[VLAN_WORD] === 0 ? '' : ` vlan ${describeVlan(key[VLAN_WORD])}`;
   if (version === 0) return `${describeEthernet(key)}${vlan}`;
   const ports = hasPorts(kind, protocol);
   const local = describeAddress(key, LOCAL_WORD, version, ports ? localPort(key) : null);
   const remote = describeAddress(key, REMOTE_WORD, version, ports ? remotePort(key) : null);
-  const fragment = (key[KIND_WORD] & FRAGMENT_BIT) === 0 ? '' : ' fragment';
+  const fragment = isFragmentKey(key) ? ' fragment' : '';
   return `${describeProtocol(kind, protocol)}${fragment} ${local} <-> ${remote}${vlan}`;
 }
 
 /** Returns what many flows have in common: "tcp 80", or "tcp to 5432" where the guest is the client; else the protocol. */
 export function describeService(key: ArrayLike<number>): string {
   const kind = key[KIND_WORD] >>> 24;
-  if (((key[KIND_WORD] >>> 16) & 0xff) === 0)
-    return `ethertype 0x${(key[LOCAL_WORD] >>> 0).toString(16).padStart(4, '0')}`;
+  if (ipVersionOf(key) === 0) return `ethertype 0x${(key[LOCAL_WORD] >>> 0).toString(16).padStart(4, '0')}`;
   const protocol = protocolOf(key);
   const name = describeProtocol(kind, protocol);
-  if (!hasPorts(kind, protocol) || (key[KIND_WORD] & FRAGMENT_BIT) !== 0) return name;
+  if (!hasPorts(kind, protocol) || isFragmentKey(key)) return name;
   const port = servicePort(localPort(key), remotePort(key));
   return port === localPort(key) ? `${name} ${port}` : `${name} to ${port}`;
 }

@@ -7,10 +7,17 @@
 import { type MatchTotals, MatchWatch } from '../checkpoint/match-watch.ts';
 import { Pacing, type PacingStatus, type ReleaseTotals } from '../checkpoint/pacing.ts';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
+import {
+  describeOperatorRule,
+  isExempt,
+  type OperatorRule,
+  OperatorRules,
+} from '../compare/operator-rules.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
 import type { Tap } from '../datapath/tap.ts';
 import { errorText, invariant, messageOf } from '../error.ts';
+import { describeMatch } from '../flow/match.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { type Hello, MESSAGE } from '../link/link-protocol.ts';
 import { announcements } from '../pair/announce.ts';
@@ -82,6 +89,7 @@ export class AsPrimary {
       },
     });
     this.path.tap = parts.tap();
+    this.useRules(parts.config.rules);
     this.watch = new MatchWatch({
       unmatched: (seen) => parts.events.emit('compare.unmatched', seen),
       over: (cause, forMs) => parts.events.emit('compare.unmatched-over', { cause, forMs }),
@@ -327,6 +335,15 @@ export class AsPrimary {
       releasedBytes: counters.releasedBytes,
       secondaryFrames: counters.peerFrames,
     };
+  }
+
+  private useRules(rules: readonly OperatorRule[]): void {
+    if (rules.length === 0) return;
+    this.path.comparator.useOperatorRules(new OperatorRules(rules));
+    this.parts.events.emit('rules.changed', {
+      rules: rules.map(describeOperatorRule),
+      unprotected: rules.filter(isExempt).map(({ match }) => describeMatch(match)),
+    });
   }
 
   private announce(): void {

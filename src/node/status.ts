@@ -1,4 +1,6 @@
 /** A node's status as `colo status`, the metrics and the HTTP API show it. */
+import { isExempt } from '../compare/operator-rules.ts';
+import { describeMatch } from '../flow/match.ts';
 import type { NodeStatus } from '../observe/status.ts';
 import { generationOf, type Pair } from '../pair/machine.ts';
 import type { Instant } from '../units.ts';
@@ -12,6 +14,7 @@ const NOTHING_RELEASED = {
   made: 0,
   repeat: 0,
   harmless: 0,
+  exempt: 0,
   commit: 0,
   alone: 0,
   promotion: 0,
@@ -81,6 +84,11 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
         parts.vmPort.droppedFrames,
     },
     failover: observed.failover,
+    rules: config.rules.map((rule) => {
+      const match = describeMatch(rule.match);
+      const exempted = comparator?.operatorRules?.exemptedBy(match) ?? { frames: 0, bytes: 0 };
+      return { match, exempt: isExempt(rule) ? exempted : null };
+    }),
   };
 }
 

@@ -37,6 +37,9 @@ export type NodeEvents = {
   'sync.done': { peer: string | null } & FirstCopyReport;
   'sync.failed': { message: string };
 
+  /** Rules of the configuration came into force on a primary. `unprotected`: the flows that they exempt. */
+  'rules.changed': { rules: string[]; unprotected: string[] };
+
   'checkpoint.committed': CheckpointReport;
   /** From now on a difference takes its checkpoint at once, or only a period after the last one. */
   'checkpoint.pacing': PacingChange;

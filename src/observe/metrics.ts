@@ -149,6 +149,23 @@ const TRAFFIC_SERIES: readonly Series[] = [
   ),
 ];
 
+const RULE_SERIES: readonly Series[] = [
+  {
+    type: 'counter',
+    name: 'colo_exempt_frames_total',
+    help: 'Frames that were released UNPROTECTED, because a rule exempts their flow, by rule.',
+    labels: ['rule'],
+    samples: ({ rules }) => rules.map(({ match, exempt }) => [exempt?.frames ?? null, { rule: match }]),
+  },
+  {
+    type: 'counter',
+    name: 'colo_exempt_bytes_total',
+    help: 'Bytes of these frames.',
+    labels: ['rule'],
+    samples: ({ rules }) => rules.map(({ match, exempt }) => [exempt?.bytes ?? null, { rule: match }]),
+  },
+];
+
 const SECONDARY_SERIES: readonly Series[] = [
   gauge('colo_checkpoint_periodic', '1 while differences take their checkpoints in periodic mode.', (s) =>
     s.checkpoints.pacing === null ? null : Number(s.checkpoints.pacing.mode === 'periodic'),
@@ -264,6 +281,7 @@ export function createMetrics({ status, eventsUnwritten }: MetricsOptions): Metr
   register(VM_SERIES);
   register(SECONDARY_SERIES);
   register(TRAFFIC_SERIES);
+  register(RULE_SERIES);
   register(FAILOVER_SERIES);
   if (eventsUnwritten !== undefined) {
     const help = 'Events that could not be written to the event log.';

@@ -1,6 +1,7 @@
 /** The status of a node and the calls to it: the shapes of `colo status`, `colo events` and the HTTP API. */
 import type { PacingStatus } from '../checkpoint/pacing.ts';
 import type { CheckpointReason, CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
+import type { Exempted } from '../compare/operator-rules.ts';
 import type { Lead } from '../datapath/clock-lead.ts';
 import type { PortionsStatus } from '../datapath/portions.ts';
 import type { ReleasedBy } from '../datapath/released-by.ts';
@@ -107,7 +108,12 @@ export type NodeStatus = {
     droppedFrames: number;
   };
   failover: FailoverReport | null;
+  /** The rules of the node's configuration; they are in force while it is the primary. */
+  rules: RuleStatus[];
 };
+
+/** `exempt`: output that has left uncompared and unprotected since this node is the primary; null for a rule of another action. */
+export type RuleStatus = { match: string; exempt: Exempted | null };
 
 /** One line of the event log. `type` is a key of NodeEvents. */
 export type NodeEvent = {

@@ -28,6 +28,7 @@ export const IP_PROTOCOL = {
   dccp: 33,
   ipv6Routing: 43,
   ipv6Fragment: 44,
+  gre: 47,
   esp: 50,
   ah: 51,
   icmpv6: 58,

@@ -216,3 +216,11 @@ test('the text has one line per check, with the advice below it', () => {
   ]);
   assert.equal(text, 'ok      QEMU     11.1\nPROBLEM arbiter  is?not\n                 do this');
 });
+
+test('a rule that exempts flows is a warning, and no problem', async () => {
+  const more = 'rules:\n  - match: { udp: 161 }\n    exempt: true\n';
+  const rules = (await examine(config({ more }), kvm)).filter(({ name }) => name === 'rules');
+  assert.equal(rules.length, 1);
+  assert.deepEqual([rules[0].ok, rules[0].found], [true, 'udp 161 is exempt, and so UNPROTECTED']);
+  assert.match(rules[0].advice, /docs\/rules\.md/);
+});

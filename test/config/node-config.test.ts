@@ -57,6 +57,7 @@ test('a minimal file gets defaults, absolute paths and parsed endpoints', () => 
     eventLog: '/etc/colo/run/alpha/events.ndjson',
     protect: 'auto',
     checkpoint: { intervalMsMax: 5000, waitMsMin: 5, waitMsMax: 200, ackWaitMsMax: 300 },
+    rules: [],
     heartbeat: { intervalMs: 50, leaseMs: 250, silenceMsMax: 1000 },
   });
 });

@@ -97,7 +97,16 @@ test('released frames are counted by their cause, and the counts add up', () => 
   pair.pvm.send('after the pair');
   pair.settle();
   const by = pair.primary.releasedBy;
-  assert.deepEqual(by, { match: 1, made: 0, repeat: 0, harmless: 0, commit: 2, alone: 2, promotion: 0 });
+  assert.deepEqual(by, {
+    match: 1,
+    made: 0,
+    repeat: 0,
+    harmless: 0,
+    exempt: 0,
+    commit: 2,
+    alone: 2,
+    promotion: 0,
+  });
   const sum = Object.values(by).reduce((all, count) => all + count, 0);
   assert.equal(sum, pair.primary.counters.releasedFrames);
 });

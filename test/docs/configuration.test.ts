@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { nodeConfigJsonSchema, parseNodeConfig } from '../../src/config/node-config.ts';
+import { NODE_YAML } from '../config/node-yaml.ts';
 import { codeOf, readDoc, tableRows } from './tables.ts';
 
 type Schema = {
@@ -37,6 +38,15 @@ test('docs/configuration.md lists every key with its default', () => {
   }
   const inSchema = leaves(nodeConfigJsonSchema() as Schema, '', new Map());
   assert.deepEqual(Object.fromEntries([...documented].sort()), Object.fromEntries([...inSchema].sort()));
+});
+
+test('the rules in docs/rules.md are valid', () => {
+  const blocks = yamlBlocks(readDoc('docs/rules.md'));
+  assert.ok(blocks.length > 0);
+  for (const text of blocks) {
+    const { rules } = parseNodeConfig(`${NODE_YAML}${text}`, 'docs/rules.md');
+    assert.ok(rules.length > 0, text);
+  }
 });
 
 test('the configurations in the docs are valid', () => {

@@ -73,6 +73,13 @@ export const COMPARE: readonly Break[] = [
     test: 'test/compare/comparator.test.ts',
   },
   {
+    file: 'src/compare/rules/exempt.ts',
+    find: '    return flow.rule === RULE.exempt ? flow.operatorRule : NO_OPERATOR_RULE;',
+    put: '    holding.useOperatorRules(rules);\n    return flow.rule === RULE.exempt ? flow.operatorRule : NO_OPERATOR_RULE;',
+    message: "the operator's rules changed while output was held",
+    test: 'test/compare/exempt.test.ts',
+  },
+  {
     file: 'src/compare/rules/table.ts',
     find: '  rules[RULE.icmp] = new IcmpRule(holding, framing);\n',
     put: '  new IcmpRule(holding, framing);\n',

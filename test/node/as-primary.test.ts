@@ -188,3 +188,12 @@ test('a secondary that sends nothing is reported after N checkpoints that releas
   assert.deepEqual(emitted.slice(-2), ['compare.unmatched-over', 'link.lost']);
   assert.equal(isUnmatched(), null);
 });
+
+test('a primary uses the rules of its configuration, shows them and says so', () => {
+  const { parts, emitted } = fakeParts();
+  const udp53 = { match: { protocol: 17, port: 53, client: null }, exempt: true } as const;
+  const primary = AsPrimary.toBoot({ ...parts, config: { ...parts.config, rules: [udp53] } }, 1);
+  assert.deepEqual(primary.path.comparator.operatorRules?.list, [udp53]);
+  assert.deepEqual(emitted, ['rules.changed']);
+  assert.equal(AsPrimary.toBoot(fakeParts().parts, 1).path.comparator.operatorRules, null);
+});

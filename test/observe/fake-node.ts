@@ -110,12 +110,22 @@ export function fakeStatus(): NodeStatus {
       inputBytes: 100_000,
       releasedFrames: 2000,
       releasedBytes: 2_500_000,
-      releasedBy: { match: 1890, made: 10, repeat: 30, harmless: 20, commit: 40, alone: 10, promotion: 0 },
+      releasedBy: {
+        match: 1890,
+        made: 10,
+        repeat: 30,
+        harmless: 20,
+        exempt: 0,
+        commit: 40,
+        alone: 10,
+        promotion: 0,
+      },
       peerFrames: 2001,
       malformedFrames: 1,
       droppedFrames: 0,
     },
     failover: null,
+    rules: [],
   };
 }
 

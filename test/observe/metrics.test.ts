@@ -6,6 +6,7 @@ import { fakeStatus, REPORT } from './fake-node.ts';
 test('a scrape is made from one status', async () => {
   let looks = 0;
   const status = fakeStatus();
+  status.rules = [{ match: 'udp 161', exempt: { frames: 12, bytes: 800 } }];
   const metrics = createMetrics({
     status: () => {
       looks++;
@@ -35,6 +36,8 @@ test('a scrape is made from one status', async () => {
     'colo_held_oldest_seconds 0.0025',
     'colo_flows{protocol="tcp"} 12',
     'colo_released_bytes_total 2500000',
+    'colo_exempt_frames_total{rule="udp 161"} 12',
+    'colo_exempt_bytes_total{rule="udp 161"} 800',
     'colo_events_unwritten_total 6',
   ]) {
     assert.ok(lines.includes(line), `${line}\nis missing in\n${lines.join('\n')}`);

@@ -1,8 +1,8 @@
 /**
  * Fragments of both VMs: collected until their datagram is complete, then compared by the rule of the datagram.
  *
- * A complete datagram belongs to the flow that it would belong to in one frame. TCP is the exception: a segment in
- * fragments is compared whole, by the rule of datagrams.
+ * A complete datagram belongs to the flow that it would belong to in one frame, which may be exempt. TCP is the exception: a segment
+ * in fragments has no ports, and is compared whole, by the rule of datagrams.
  *
  * Failure: PVM fragments that overlap are a divergence; SVM fragments that do are held until the next commit, and their PVM
  * counterpart waits. While there is no room for another incomplete datagram, fragments are held until the next commit.
@@ -11,7 +11,7 @@ import { FLOW_KEY_WORDS, PORTS_WORD, writeOutputKey } from '../../flow/key.ts';
 import type { Limits } from '../../limits.ts';
 import type { FlowId, FrameId, Instant, SlabId } from '../../units.ts';
 import { type PacketView, parseDatagram } from '../../wire/packet.ts';
-import { ruleOf } from '../classes.ts';
+import { RULE, ruleOf } from '../classes.ts';
 import { DATAGRAM_BYTES, FRAGMENT, FROM, Fragments, IN_FRAGMENTS, NEXT_FRAGMENT, TO } from '../fragments.ts';
 import { HeldFlow } from '../held-flow.ts';
 import {
@@ -97,7 +97,7 @@ export class Reassembly {
     const flow = this.flow.moveTo(flowId);
     holding.frames.enqueue(flow.secondary, head);
     holding.noteShare(flow.secondary);
-    if (flow.primary.head !== NO_FRAME) this.rules[flow.rule].advance(flowId);
+    if (flow.primary.head !== NO_FRAME || flow.rule === RULE.exempt) this.rules[flow.rule].advance(flowId);
   }
 
   /** A commit has released all fragments, or they were discarded: forgets them. */
