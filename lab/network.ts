@@ -1,8 +1,7 @@
 /**
- * A network without root: one QEMU without a machine serves as a hub, and each node has a helper of its own between the
- * hub and its uplink socket (uplink-helper.ts), so that a node that does not read cannot stop the hub for the others.
- * Every port of the hub receives every frame, as on a switch that has not learned yet, so that an address may move from
- * one node to another at any time. One of two programs connects the hub to this host:
+ * A network without root: one QEMU without a machine serves as a hub, and one helper stands between the hub and all uplink
+ * sockets (uplink-helper.ts), so that a node that does not read cannot stop the hub for the others. One of two programs
+ * connects the hub to this host:
  * - passt forwards ports of 127.0.0.1 and ::1. It takes the sender of the last frame for the guest, so nothing else
  *   with a MAC address of its own may be on the hub, not even QEMU's user networking.
  * - QEMU's user networking forwards ports of 127.0.0.1 only (its hostfwd has no IPv6 guests), and runs everywhere.
@@ -52,7 +51,16 @@ export type NetworkOptions<Name extends string = GuestService> = {
    * ports, and passt receives only the guest's frames.
    */
   readonly closed?: boolean;
+  /** Default: `floods`. */
+  readonly delivery?: Delivery;
 };
+
+/**
+ * Which uplinks receive a frame. `floods`: all, as on a bridge whose ports do not learn; the secondary's uplink receives what
+ * clients send to the VM. `learns`: the one where its destination was last seen as a source, as on any other bridge or
+ * switch; all, if that is a group or was not seen.
+ */
+export type Delivery = 'floods' | 'learns';
 
 /** What the guest of guest/ serves. */
 export const GUEST_SERVICES = [
@@ -107,7 +115,7 @@ async function startWithUserNetworking<Name extends string>(
   });
   const restrict = options.closed === true ? 'on' : 'off';
   const netdev = `user,restrict=${restrict},ipv6=off,host=${HOST_FROM_GUEST.v4},net=10.0.2.0/24,${forwards.join(',')}`;
-  return assemble(options, [hub(options, netdev), ...helpers(options)], { v4 });
+  return assemble(options, [hub(options, netdev), helper(options)], { v4 });
 }
 
 async function startWithPasst<Name extends string>(
@@ -135,7 +143,7 @@ async function startWithPasst<Name extends string>(
   const netdev = `stream,server=off,addr.type=unix,addr.path=${filtered ?? socket},reconnect-ms=${RETRY_MS}`;
   const passtStart = { what: 'passt', program: passt, args, sockets: [socket] };
   try {
-    const starts = [hub(options, netdev), passtStart, ...helpers(options)];
+    const starts = [hub(options, netdev), passtStart, helper(options)];
     const network = await assemble(options, starts, { v4, v6 });
     const stop = async (): Promise<void> => {
       await filter?.close();
@@ -162,7 +170,7 @@ async function assemble<Name extends string>(
   try {
     for (const { what, program, args, sockets } of starts) {
       const env = { ...process.env, ...program.env };
-      // An uplink's helper ends when its standard input does. The others do not read it.
+      // The uplinks' helper ends when its standard input does. The others do not read it.
       const child = startChild([...program.command, ...args], { env, stdio: ['pipe', 'ignore', 'pipe'] });
       children.push(child);
       await untilThere(child, sockets, what);
@@ -182,22 +190,20 @@ function uplinkPaths(options: Pick<NetworkOptions, 'dir' | 'uplinks'>): string[]
   return Array.from({ length: options.uplinks }, (_, i) => join(options.dir, `uplink${i}`));
 }
 
-/** The hub's end of each uplink. */
-function hubPaths(options: Pick<NetworkOptions, 'dir' | 'uplinks'>): string[] {
-  return Array.from({ length: options.uplinks }, (_, i) => join(options.dir, `hub${i}`));
+/** Where the helper connects to the hub. */
+function hubPath({ dir }: Pick<NetworkOptions, 'dir'>): string {
+  return join(dir, 'hub');
 }
 
-function helpers(options: Pick<NetworkOptions, 'dir' | 'uplinks'>): Start[] {
+function helper(options: Pick<NetworkOptions, 'dir' | 'uplinks' | 'delivery'>): Start {
   const program = { command: [process.execPath, '--disable-warning=ExperimentalWarning'], env: {} };
   const uplinks = uplinkPaths(options);
-  return hubPaths(options).map((hubPath, i) => {
-    rmSync(uplinks[i], { force: true });
-    const args = [HELPER, hubPath, uplinks[i]];
-    return { what: 'the helper of an uplink', program, args, sockets: [uplinks[i]] };
-  });
+  for (const path of uplinks) rmSync(path, { force: true });
+  const args = [HELPER, options.delivery ?? 'floods', hubPath(options), ...uplinks];
+  return { what: 'the helper of the uplinks', program, args, sockets: uplinks };
 }
 
-function hub(options: Pick<NetworkOptions, 'dir' | 'uplinks' | 'install'>, outside: string): Start {
+function hub(options: Pick<NetworkOptions, 'dir' | 'install'>, outside: string): Start {
   const args = ['-machine', 'none', '-nodefaults', '-no-user-config', '-display', 'none'];
   args.push(...endWithParent(options.install));
   const attach = (id: string, netdev: string): void => {
@@ -206,13 +212,11 @@ function hub(options: Pick<NetworkOptions, 'dir' | 'uplinks' | 'install'>, outsi
     args.push('-netdev', `hubport,id=${id}-port,hubid=0,netdev=${id}`);
   };
   attach('outside', outside);
-  const sockets = hubPaths(options);
-  for (const [i, path] of sockets.entries()) {
-    // A socket that an earlier attempt left would look as if the hub were there.
-    rmSync(path, { force: true });
-    attach(`uplink${i}`, `stream,server=on,addr.type=unix,addr.path=${path}`);
-  }
-  return { what: 'the hub (QEMU)', program: options.install, args, sockets };
+  const path = hubPath(options);
+  // A socket that an earlier attempt left would look as if the hub were there.
+  rmSync(path, { force: true });
+  attach('uplinks', `stream,server=on,addr.type=unix,addr.path=${path}`);
+  return { what: 'the hub (QEMU)', program: options.install, args, sockets: [path] };
 }
 
 async function untilThere(child: ChildProcess, sockets: readonly string[], what: string): Promise<void> {

@@ -43,7 +43,7 @@ export class FrameClient {
     socket.on('data', (chunk: Buffer) => cutter.push(chunk));
   }
 
-  /** Connects to one of the hub's sockets. `guestUdpPort` is the port of the guest's counted echo. */
+  /** Connects to one of the network's uplinks. `guestUdpPort` is the port of the guest's counted echo. */
   static open(path: string, family: Family, guestUdpPort: number): Promise<FrameClient> {
     return new Promise((resolve, reject) => {
       const socket = connect(path);
