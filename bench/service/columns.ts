@@ -1,6 +1,7 @@
 /**
  * What stands between the clients and the guest's services, in each column of the table. All have the same guest, on
- * the same arguments of QEMU, behind the same hub and helper of an uplink (lab/network.ts).
+ * the same arguments of QEMU, behind the same hub and helper of uplinks (lab/network.ts). The helper learns, as a bridge
+ * does: otherwise only the columns with two nodes would pay for a second one that receives all that clients send.
  */
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -48,7 +49,14 @@ export async function startSide(
   const install = await installQemu();
   const directory = workFolder();
   const uplinks = column === 'before' || column === 'ours' ? 2 : 1;
-  const network = await startNetwork({ services: SERVICES, install, dir: directory, uplinks, ipv6: 'none' });
+  const network = await startNetwork({
+    services: SERVICES,
+    install,
+    dir: directory,
+    uplinks,
+    ipv6: 'none',
+    delivery: 'learns',
+  });
   const forwards = network.forwards.v4;
   const target = (service: ServiceName): Target => ({ host: forwards.host, port: forwards[service] });
   const bed: Bed = {
