@@ -5,7 +5,7 @@
  * more when the current events have been handled; several calls before that ask once. `stop` ends both for good. The
  * owner decides whether a checkpoint may start (`mayStart`), and starts it.
  */
-import type { Overdue, Pressure } from '../compare/comparator.ts';
+import type { Overdue, Urgent } from '../compare/comparator.ts';
 import type { WorkWaits } from '../datapath/svm-wait.ts';
 import { invariant } from '../error.ts';
 import type { Clock, Timers } from '../io/clock.ts';
@@ -18,7 +18,7 @@ export type WatchedOutput = {
   /** Releases what waits for a time, and for nothing else. */
   releaseDue(nowMs: Instant): void;
   overdue(nowMs: Instant, limits: WorkWaits): Overdue;
-  pressure(): Pressure;
+  pressure(): Urgent;
 };
 
 const POLL_MS = 2;

@@ -11,7 +11,7 @@
  * In periodic mode (pacing.ts) no checkpoint for a difference or a wait starts before the VMs have run for a period: for as long as the
  * last checkpoint took, and at most `waitMsMax`. Limits do not wait for that, nor do requests.
  */
-import type { Overdue, Pressure } from '../compare/comparator.ts';
+import type { Overdue, Urgent } from '../compare/comparator.ts';
 import type { WorkWaits } from '../datapath/svm-wait.ts';
 import type { Divergence } from '../divergence/explained.ts';
 import { invariant } from '../error.ts';
@@ -93,10 +93,10 @@ export class CheckpointPolicy {
   }
 
   /** Why a checkpoint is due now, or null. */
-  due(nowMs: Instant, overdue: Overdue, pressure: Pressure): CheckpointReason | null {
+  due(nowMs: Instant, overdue: Overdue, urgent: Urgent): CheckpointReason | null {
     const tooSoon = this.isTooSoon(nowMs);
     if (this.first !== null && !tooSoon) return this.first.reason;
-    if (pressure !== null) return pressure;
+    if (urgent !== null) return urgent;
     if (overdue !== null && !tooSoon) return overdue;
     return nowMs - this.lastMs >= this.limits.intervalMsMax ? 'interval' : null;
   }

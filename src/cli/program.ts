@@ -13,6 +13,7 @@ import { failoverCommand } from './failover.ts';
 import { nodeCommand } from './node.ts';
 import { printJson } from './output.ts';
 import { protectCommand } from './protect.ts';
+import { reloadCommand } from './reload.ts';
 import { rewriteCommand } from './rewrite.ts';
 import { statusCommand } from './status.ts';
 import { stopCommand } from './stop.ts';
@@ -39,6 +40,7 @@ export function buildProgram(): Command {
     checkpointCommand(),
     failoverCommand(),
     protectCommand(),
+    reloadCommand(),
     stopCommand(),
     eventsCommand(),
     captureCommand(),

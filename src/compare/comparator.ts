@@ -37,7 +37,7 @@ import type { Lanes, TcpRule } from './rules/tcp.ts';
 import type { HeldTcpFlow } from './rules/tcp-flow.ts';
 import type { ComparatorSink, Overdue, Pressure, WaitLimits } from './sink.ts';
 
-export type { ComparatorSink, Overdue, Pressure, WaitLimits } from './sink.ts';
+export type { ComparatorSink, Overdue, Pressure, Urgent, WaitLimits } from './sink.ts';
 
 /**
  * Result of `pairOff` and `pairCut`.

@@ -28,3 +28,5 @@ export type Pressure =
   | 'limit-share'
   | 'limit-fragments'
   | null;
+/** Why a checkpoint is due whatever output waits: a limit is near, or an operator asks for one. */
+export type Urgent = Pressure | 'requested';

@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type YAMLError } from 'yaml';
 import { z } from 'zod';
 import { type Endpoint, UNIX_PATH_BYTES_MAX, unixPathProblem } from '../endpoint.ts';
@@ -13,7 +14,11 @@ import { nearestName } from './nearest.ts';
 import { nodeConfigSchema } from './schema.ts';
 
 /** A checked file: with defaults, absolute paths and parsed endpoints. */
-export type NodeConfig = z.output<typeof nodeConfigSchema> & { eventLog: string };
+export type NodeConfig = z.output<typeof nodeConfigSchema> & {
+  eventLog: string;
+  /** where it was read from */
+  file: string;
+};
 
 type Code = `COLO_${string}`;
 type Problem = { offset: number; code: Code; text: string };
@@ -50,8 +55,8 @@ export function parseNodeConfig(text: string, fileName: string): NodeConfig {
   const file = new YamlFile(text, fileName);
   const result = nodeConfigSchema.safeParse(file.value, { reportInput: true });
   if (!result.success) file.fail(result.error.issues.flatMap((issue) => explain(issue, file.top)));
-  const config = withAbsolutePaths(result.data!, resolve(dirname(fileName)));
-  for (const path of [config.runDirectory, config.eventLog, config.arbiter.directory])
+  const config = withAbsolutePaths(result.data!, resolve(fileName));
+  for (const path of [config.runDirectory, config.eventLog, config.arbiter.directory, config.file])
     invariant(isAbsolute(path), 'a path of the configuration depends on the working directory');
   const tooLong = pathProblems(config, file.top);
   if (tooLong.length > 0) file.fail(tooLong);
@@ -123,17 +128,51 @@ function pathProblems(config: NodeConfig, top: Node | null): Problem[] {
   return problems;
 }
 
+/** Returns the keys of which two files have different values, as in "vm.args"; not that they are two files. */
+export function differingKeys(one: NodeConfig, other: NodeConfig): string[] {
+  return keysOfDifferences({ ...one, file: '' }, { ...other, file: '' }, '');
+}
+
+function keysOfDifferences(one: unknown, other: unknown, path: string): string[] {
+  if (isDeepStrictEqual(one, other)) return [];
+  if (!isSection(one) || !isSection(other)) return [path];
+  const keys = new Set([...Object.keys(one), ...Object.keys(other)]);
+  return [...keys].flatMap((key) =>
+    keysOfDifferences(one[key], other[key], path === '' ? key : `${path}.${key}`),
+  );
+}
+
+/** Of an endpoint the parts are no keys of the file. */
+const isSection = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) && !('kind' in value);
+
+/**
+ * Returns the runDirectory of a file that may have errors elsewhere: enough to ask the node that runs there. Throws as
+ * `loadNodeConfig` does if it is not there.
+ */
+export function readRunDirectory(path: string): string {
+  try {
+    const file = parseDocument(readFileSync(path, 'utf8'), { prettyErrors: false }).get('runDirectory');
+    if (typeof file === 'string' && file !== '') return resolve(dirname(path), file);
+  } catch {
+    // The same error with its place follows.
+  }
+  return loadNodeConfig(path).runDirectory;
+}
+
 /** Returns the JSON schema of the file, for editors and for the docs. */
 export function nodeConfigJsonSchema(): Record<string, unknown> {
   return { title: 'colo node', ...z.toJSONSchema(nodeConfigSchema, { io: 'input' }) };
 }
 
-function withAbsolutePaths(raw: z.output<typeof nodeConfigSchema>, base: string): NodeConfig {
+function withAbsolutePaths(raw: z.output<typeof nodeConfigSchema>, file: string): NodeConfig {
+  const base = dirname(file);
   const absolute = (endpoint: Endpoint): Endpoint =>
     endpoint.kind === 'unix' ? { ...endpoint, path: resolve(base, endpoint.path) } : endpoint;
   const runDirectory = resolve(base, raw.runDirectory);
   return {
     ...raw,
+    file,
     link: { listen: absolute(raw.link.listen), peer: absolute(raw.link.peer) },
     uplink: absolute(raw.uplink),
     arbiter: { directory: resolve(base, raw.arbiter.directory) },

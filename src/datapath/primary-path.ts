@@ -26,18 +26,17 @@
  * that waits (because the uplink takes too little, or because the comparator is full until the next checkpoint:
  * `Comparator.isFull`) pauses the reading of the PVM.
  */
-import { Comparator, type ComparatorSink, type Overdue, type Pressure } from '../compare/comparator.ts';
+import { Comparator, type ComparatorSink, type Overdue, type Urgent } from '../compare/comparator.ts';
 import type { Lesson } from '../compare/lesson.ts';
+import type { OperatorRule } from '../compare/operator-rules.ts';
 import type { ReleaseCause } from '../compare/verdict.ts';
-import type { Divergence } from '../divergence/explained.ts';
 import { invariant } from '../error.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { BatchClock } from '../io/batch-clock.ts';
-import { type Clock, systemTimers, type Timers } from '../io/clock.ts';
+import { type Clock, systemTimers } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import { type Seat, Valve } from '../io/seat.ts';
-import type { SleepSight } from '../io/sleep-sight.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkWriter } from '../link/link-channel.ts';
 import type { Voice } from '../pair/voice.ts';
@@ -46,19 +45,14 @@ import type { Instant, SlabId } from '../units.ts';
 import { ClockLead } from './clock-lead.ts';
 import { InputFilter } from './input-filter.ts';
 import { PathDivergences } from './path-divergences.ts';
+import { PathRules } from './path-rules.ts';
 import { Portions } from './portions.ts';
+import type { PrimaryPathEvents, PrimaryPathOptions } from './primary-path-options.ts';
 import { type ReleasedBy, releasedBy } from './released-by.ts';
 import { SvmLag } from './svm-lag.ts';
 import { SvmSleep } from './svm-sleep.ts';
 import { SvmWait, type WorkWaits } from './svm-wait.ts';
 import { TAP, type Tap } from './tap.ts';
-
-export type PrimaryPathEvents = {
-  /** A flow differs: only a checkpoint heals it. */
-  diverged(divergence: Divergence): void;
-  /** Its class is final: at once, or when the epoch ends. */
-  settled(divergence: Divergence): void;
-};
 
 export class PrimaryPath {
   readonly counters = {
@@ -72,6 +66,7 @@ export class PrimaryPath {
     droppedFrames: 0,
   };
   readonly comparator: Comparator;
+  readonly rules: PathRules;
   readonly lag: SvmLag;
   readonly clockLead: ClockLead;
   readonly portions: Portions;
@@ -103,23 +98,7 @@ export class PrimaryPath {
   private sending = false;
   private inputIndex = 0;
 
-  constructor(options: {
-    slabs: SlabPool;
-    vm: FramePort;
-    uplink: FramePort;
-    clock: Clock;
-    offsets: OffsetMap;
-    mac: string;
-    hashSeed: number;
-    voice: Voice;
-    /** The epoch of a promoted VM; 0 for a VM that boots. */
-    epoch: number;
-    events: PrimaryPathEvents;
-    limits?: Limits;
-    /** Sees whether the PVM sleeps; null without a VM. Without it input is not given in portions. */
-    sight?: () => SleepSight | null;
-    timers?: Timers;
-  }) {
+  constructor(options: PrimaryPathOptions) {
     this.limits = options.limits ?? LIMITS;
     this.slabs = options.slabs;
     this.vm = options.vm;
@@ -141,6 +120,7 @@ export class PrimaryPath {
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
     this.comparator.taught = true;
+    this.rules = new PathRules(this.comparator);
     const { comparator, events } = this;
     this.divergences = new PathDivergences(comparator, options.slabs, (one) => events.settled(one));
     this.lag = new SvmLag(this.comparator);
@@ -277,6 +257,7 @@ export class PrimaryPath {
     this.portions.protect();
     this.divergences.settle();
     const released = this.comparator.commit();
+    this.rules.settle();
     this.divergences.clear();
     this.lag.forget();
     this.clockLead.commit(this.batchClock.now());
@@ -300,6 +281,7 @@ export class PrimaryPath {
     this.early.clear();
     this.divergences.settle();
     const released = wasProtected ? this.comparator.commit() : 0;
+    this.rules.settle();
     this.divergences.clear();
     this.lag.forget();
     this.clockLead.forget();
@@ -352,8 +334,15 @@ export class PrimaryPath {
     return overdue;
   }
 
-  pressure(): Pressure {
-    return this.secondary === null ? null : this.comparator.pressure();
+  pressure(): Urgent {
+    if (this.secondary === null) return null;
+    return this.comparator.pressure() ?? (this.rules.isWaiting ? 'requested' : null);
+  }
+
+  /** Puts the operator's rules into force: at once while the VM is alone, else at the next commit. `inForce` is called then. */
+  useRules(list: readonly OperatorRule[], inForce: () => void): void {
+    this.rules.change(list, inForce);
+    if (this.secondary === null) this.rules.settle();
   }
 
   /** Sends the frames that waited for the voice: it was granted, or its lease renewed. */

@@ -7,12 +7,7 @@
 import { type MatchTotals, MatchWatch } from '../checkpoint/match-watch.ts';
 import { Pacing, type PacingStatus, type ReleaseTotals } from '../checkpoint/pacing.ts';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
-import {
-  describeOperatorRule,
-  isExempt,
-  type OperatorRule,
-  OperatorRules,
-} from '../compare/operator-rules.ts';
+import { describeOperatorRule, isExempt } from '../compare/operator-rules.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
 import type { Tap } from '../datapath/tap.ts';
@@ -89,7 +84,7 @@ export class AsPrimary {
       },
     });
     this.path.tap = parts.tap();
-    this.useRules(parts.config.rules);
+    if (parts.rules.list.length > 0) this.useRules(() => {});
     this.watch = new MatchWatch({
       unmatched: (seen) => parts.events.emit('compare.unmatched', seen),
       over: (cause, forMs) => parts.events.emit('compare.unmatched-over', { cause, forMs }),
@@ -270,6 +265,18 @@ export class AsPrimary {
     this.parts.events.emit('pair.protected', { generation, secondary: this.parts.observed.peerName });
   }
 
+  /** Puts the node's rules into force; `inForce` is called when they are. */
+  useRules(inForce: () => void): void {
+    const { list } = this.parts.rules;
+    this.path.useRules(list, () => {
+      this.parts.events.emit('rules.changed', {
+        rules: list.map(describeOperatorRule),
+        unprotected: list.filter(isExempt).map(({ match }) => describeMatch(match)),
+      });
+      inForce();
+    });
+  }
+
   speakByLease(): void {
     this.session?.speakByLease();
   }
@@ -335,15 +342,6 @@ export class AsPrimary {
       releasedBytes: counters.releasedBytes,
       secondaryFrames: counters.peerFrames,
     };
-  }
-
-  private useRules(rules: readonly OperatorRule[]): void {
-    if (rules.length === 0) return;
-    this.path.comparator.useOperatorRules(new OperatorRules(rules));
-    this.parts.events.emit('rules.changed', {
-      rules: rules.map(describeOperatorRule),
-      unprotected: rules.filter(isExempt).map(({ match }) => describeMatch(match)),
-    });
   }
 
   private announce(): void {

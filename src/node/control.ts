@@ -1,13 +1,18 @@
-/** Requests of an operator (`colo checkpoint`, `failover`, `protect`): checks their conditions and waits for their results. */
+/** Requests of an operator (`colo checkpoint`, `failover`, `protect`, `reload`): checks their conditions and waits for their results. */
 import type { CheckpointReport } from '../checkpoint/report.ts';
+import { describeOperatorRule } from '../compare/operator-rules.ts';
 import { ColoError } from '../error.ts';
 import type { Timers } from '../io/clock.ts';
+import type { Reloaded } from '../observe/status.ts';
 import type { Pair, PairEvent } from '../pair/machine.ts';
+import type { NodeRules } from './node-rules.ts';
 import type { PrimarySession } from './primary-session.ts';
 import type { Scope } from './scope.ts';
 import { phaseOf } from './status-view.ts';
 
 const FAILOVER_MS_MAX = 10_000;
+/** A checkpoint that makes no progress ends the pair after ten seconds. */
+const RELOAD_MS_MAX = 20_000;
 /** In these states a node cannot become alone or protected any more: the other node has won, or the VM was lost. */
 const LOST: ReadonlySet<Pair['state']['name']> = new Set([
   'fenced',
@@ -25,11 +30,16 @@ type Controlled = {
   readonly timers: Timers;
   dispatch(event: PairEvent): void;
   primarySession(): PrimarySession | null;
+  readonly rules: NodeRules;
+  /** Puts these rules into force, and calls `inForce` when they are. */
+  useRules(inForce: () => void): void;
 };
 
 export class Control {
   private readonly node: Controlled;
   private readonly watchers = new Set<() => void>();
+  /** the reload that began last: one after the other */
+  private reloading: Promise<void> = Promise.resolve();
 
   constructor(node: Controlled) {
     this.node = node;
@@ -77,6 +87,35 @@ export class Control {
       throw this.refusal('COLO_NOT_PRIMARY', 'ask the node that runs the VM alone');
     this.node.dispatch({ type: 'protect' });
     await this.reach(() => this.state === 'primary', PROTECT_MS_MAX, 'protect');
+  }
+
+  /**
+   * Reads the node's file again, and takes over its rules. Resolves when they are in force: a protected primary takes a checkpoint
+   * first. Rejects with COLO_CONFIG_... if the file has an error; then nothing changes. COLO_TIMEOUT, COLO_NODE_FENCED or
+   * COLO_NODE_STOPPED: they are not in force yet.
+   */
+  async reload(): Promise<Reloaded> {
+    const { rules } = this.node;
+    const before = this.reloading;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.reloading = promise;
+    await before;
+    try {
+      const { isChanged, restartFor } = rules.reload();
+      if (isChanged) await this.putIntoForce();
+      return { changed: isChanged, rules: rules.list.map(describeOperatorRule), restartFor };
+    } finally {
+      resolve();
+    }
+  }
+
+  private async putIntoForce(): Promise<void> {
+    let isInForce = false;
+    this.node.useRules(() => {
+      isInForce = true;
+      this.changed();
+    });
+    await this.reach(() => isInForce, RELOAD_MS_MAX, 'reload');
   }
 
   private get state(): Pair['state']['name'] {

@@ -10,7 +10,7 @@
  */
 import { randomInt } from 'node:crypto';
 import type { CheckpointReport } from '../checkpoint/report.ts';
-import type { NodeConfig } from '../config/node-config.ts';
+import { loadNodeConfig, type NodeConfig } from '../config/node-config.ts';
 import { ColoError, messageOf } from '../error.ts';
 import { type SlabMemory, SlabPool } from '../frames/slabs.ts';
 import { FramePort } from '../io/frame-port.ts';
@@ -22,7 +22,7 @@ import type { LinkChannel } from '../link/link-channel.ts';
 import { type Hello, LINK_VERSION } from '../link/link-protocol.ts';
 import { listenLink } from '../link/link-setup.ts';
 import type { EventSink } from '../observe/events.ts';
-import type { NodeControl, NodeStatus } from '../observe/status.ts';
+import type { NodeControl, NodeStatus, Reloaded } from '../observe/status.ts';
 import type { Arbiter } from '../pair/arbiter.ts';
 import { generationOf, newPair, type Pair, type PairEffect, type PairEvent, step } from '../pair/machine.ts';
 import { frameBytesMinOf } from '../qemu/command-line.ts';
@@ -31,6 +31,7 @@ import { AsPrimary } from './as-primary.ts';
 import { AsSecondary } from './as-secondary.ts';
 import { Capture } from './capture.ts';
 import { Control } from './control.ts';
+import { NodeRules } from './node-rules.ts';
 import { Observed } from './observed.ts';
 import type { NodeParts } from './parts.ts';
 import { Scope } from './scope.ts';
@@ -65,6 +66,8 @@ export class ColoNode implements NodeControl {
     arbiter: Arbiter;
     events: EventSink;
     surroundings?: Surroundings;
+    /** Reads the file again that `config` is from. */
+    readConfig?: () => NodeConfig;
     launcher?: QemuLauncher;
     /** Seed of the flow tables' hash: secret, so that no sender can choose flows that collide. */
     hashSeed?: number;
@@ -72,7 +75,7 @@ export class ColoNode implements NodeControl {
     /** Slab memory of a node that has ended, for its successor in the same process. */
     slabMemory?: SlabMemory;
   }) {
-    const { config, events } = options;
+    const { config, events, readConfig = () => loadNodeConfig(config.file) } = options;
     const limits = options.limits ?? LIMITS;
     checkLimits(limits);
     const surroundings = options.surroundings ?? systemSurroundings;
@@ -99,6 +102,7 @@ export class ColoNode implements NodeControl {
       hashSeed: options.hashSeed ?? randomInt(0x7fffffff),
       events,
       observed: new Observed(),
+      rules: new NodeRules(config, readConfig, events),
       scope,
       dispatch: (event) => this.dispatch(event),
       hello: (channel, role) => this.hello(channel, role),
@@ -110,6 +114,8 @@ export class ColoNode implements NodeControl {
       timers: surroundings.timers,
       dispatch: (event) => this.dispatch(event),
       primarySession: () => (this.role?.kind === 'primary' ? this.role.session : null),
+      rules: this.parts.rules,
+      useRules: (inForce) => this.useRules(inForce),
     });
     const { promise, resolve } = Promise.withResolvers<number>();
     this.done = promise;
@@ -159,6 +165,10 @@ export class ColoNode implements NodeControl {
 
   protect(): Promise<void> {
     return this.control.protect();
+  }
+
+  reload(): Promise<Reloaded> {
+    return this.control.reload();
   }
 
   async stop(): Promise<void> {
@@ -314,6 +324,12 @@ export class ColoNode implements NodeControl {
 
   private get asSecondary(): AsSecondary | null {
     return this.role?.kind === 'secondary' ? this.role : null;
+  }
+
+  /** A node that is not the primary has them in force once it is. */
+  private useRules(inForce: () => void): void {
+    if (this.asPrimary === null || this.asPrimary.isOver) inForce();
+    else this.asPrimary.useRules(inForce);
   }
 
   private async bootVm(generation: number): Promise<void> {

@@ -9,6 +9,7 @@ import type { Hello } from '../link/link-protocol.ts';
 import type { EventSink } from '../observe/events.ts';
 import type { PairEvent } from '../pair/machine.ts';
 import type { QemuLauncher } from '../qemu/launcher.ts';
+import type { NodeRules } from './node-rules.ts';
 import type { Observed } from './observed.ts';
 import type { Scope } from './scope.ts';
 
@@ -24,6 +25,7 @@ export type NodeParts = {
   readonly hashSeed: number;
   readonly events: EventSink;
   readonly observed: Observed;
+  readonly rules: NodeRules;
   readonly scope: Scope;
   /** Gives an event to the state machine. */
   dispatch(event: PairEvent): void;

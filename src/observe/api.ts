@@ -6,6 +6,7 @@
  *   GET /events?after=SEQ&follow=1  NodeEvents, one JSON object per line; with follow the response does not end
  *   POST /checkpoint                CheckpointReport, once committed
  *   POST /failover, POST /protect   NodeStatus, once done
+ *   POST /reload                    Reloaded, once the rules of the node's file are in force
  *   POST /stop                      202 at once; the socket closes when the node has stopped
  *   POST /capture {path, bytesMax}  starts a capture; DELETE /capture ends it: {path, frames}
  *
@@ -114,6 +115,9 @@ function controlRoutes(
     },
     '/failover': { POST: statusAfter(() => control.failover()) },
     '/protect': { POST: statusAfter(() => control.protect()) },
+    '/reload': {
+      POST: async (_request, response) => sendJson(response, 200, await control.reload()),
+    },
     '/stop': {
       POST: (_request, response) => {
         // The response goes first: a node that stops closes this server.

@@ -39,6 +39,8 @@ export type NodeEvents = {
 
   /** Rules of the configuration came into force on a primary. `unprotected`: the flows that they exempt. */
   'rules.changed': { rules: string[]; unprotected: string[] };
+  /** The node's file was read again and has an error: the rules before stay in force. */
+  'rules.refused': { code: string; message: string };
 
   'checkpoint.committed': CheckpointReport;
   /** From now on a difference takes its checkpoint at once, or only a period after the last one. */

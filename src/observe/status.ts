@@ -115,6 +115,9 @@ export type NodeStatus = {
 /** `exempt`: output that has left uncompared and unprotected since this node is the primary; null for a rule of another action. */
 export type RuleStatus = { match: string; exempt: Exempted | null };
 
+/** `rules`: in force now. `restartFor`: keys of the file that differ from the start of the node, which goes on without them. */
+export type Reloaded = { changed: boolean; rules: string[]; restartFor: string[] };
+
 /** One line of the event log. `type` is a key of NodeEvents. */
 export type NodeEvent = {
   seq: number;
@@ -133,6 +136,8 @@ export type NodeControl = {
   failover(): Promise<void>;
   /** Makes the connected candidate the secondary of a lone primary; resolves when the VM is protected. */
   protect(): Promise<void>;
+  /** Takes over the rules of the node's file; resolves when they are in force. Rejects if the file has an error. */
+  reload(): Promise<Reloaded>;
   stop(): Promise<void>;
   /** Starts a pcapng file at `path`. It ends after `bytesMax` bytes or by stopCapture. */
   startCapture(path: string, bytesMax: number): void;

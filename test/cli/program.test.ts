@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { ColoError } from '../../src/error.ts';
 import { fakeStatus, REPORT } from '../observe/fake-node.ts';
 import { tempFolder } from '../temp-folder.ts';
 import { type Result, runColo, startColo } from './colo.ts';
@@ -32,6 +33,7 @@ test('help and version are printed', async () => {
     'checkpoint',
     'failover',
     'protect',
+    'reload',
     'stop',
     'events',
     'capture',
@@ -108,6 +110,10 @@ test('actions show their result as text and as JSON', async () => {
     );
     const protect = await colo('protect', '-c', config);
     assert.deepEqual([protect.code, protect.err.split(':')[0]], [1, 'COLO_PAIR_NO_CANDIDATE']);
+    assert.equal(
+      (await colo('reload', '-c', config)).out,
+      'rules in force now: udp 161: exempt; restart the node for vm.args\n',
+    );
     const none = await colo('capture', 'stop', '-c', config);
     assert.match(none.err, /^COLO_CAPTURE_NONE: /);
     const started = jsonOf(
@@ -119,6 +125,7 @@ test('actions show their result as text and as JSON', async () => {
       'checkpoint',
       'checkpoint',
       'failover',
+      'reload',
       `capture ${folder}/a.pcapng 10240`,
     ]);
   });
@@ -224,4 +231,20 @@ test('status --watch continues when the node stops', async () => {
 test('node --print-schema prints the JSON schema', async () => {
   const schema = JSON.parse((await colo('node', '--print-schema')).out) as { properties: object };
   assert.ok('runDirectory' in schema.properties);
+});
+
+test('reload asks the node even if the file has an error elsewhere, which the node then returns', async () => {
+  const reload = async (): Promise<never> => {
+    throw new ColoError('COLO_CONFIG_VALUE', 'a.yaml:9:3: rules.0: a problem');
+  };
+  await withNode(
+    async ({ config }) => {
+      appendFileSync(config, 'rules: [ { match: { tcp: 70000 }, exempt: true } ]\n');
+      const { code, err } = await colo('reload', '-c', config);
+      assert.deepEqual([code, err], [2, 'COLO_CONFIG_VALUE: a.yaml:9:3: rules.0: a problem\n']);
+      writeFileSync(config, 'runDirectory: [\n');
+      assert.match((await colo('reload', '-c', config)).err, /^COLO_CONFIG_SYNTAX: .*yaml:\d+:\d+: /);
+    },
+    { reload },
+  );
 });

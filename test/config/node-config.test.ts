@@ -53,6 +53,7 @@ test('a minimal file gets defaults, absolute paths and parsed endpoints', () => 
       addresses: ['192.0.2.1', '2001:db8::1'],
       nic: { device: 'virtio-net-pci', options: '' },
     },
+    file: '/etc/colo/a.yaml',
     runDirectory: '/etc/colo/run/alpha',
     eventLog: '/etc/colo/run/alpha/events.ndjson',
     protect: 'auto',

@@ -10,6 +10,7 @@ import { newPair } from '../../src/pair/machine.ts';
 import { settled } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { REPORT } from '../observe/fake-node.ts';
+import { CONFIG } from './config-of-b.ts';
 import { FakeLauncher } from './fake-launcher.ts';
 import { fakeParts } from './parts.ts';
 
@@ -190,9 +191,9 @@ test('a secondary that sends nothing is reported after N checkpoints that releas
 });
 
 test('a primary uses the rules of its configuration, shows them and says so', () => {
-  const { parts, emitted } = fakeParts();
   const udp53 = { match: { protocol: 17, port: 53, client: null }, exempt: true } as const;
-  const primary = AsPrimary.toBoot({ ...parts, config: { ...parts.config, rules: [udp53] } }, 1);
+  const { parts, emitted } = fakeParts({ config: { ...CONFIG, rules: [udp53] } });
+  const primary = AsPrimary.toBoot(parts, 1);
   assert.deepEqual(primary.path.comparator.operatorRules?.list, [udp53]);
   assert.deepEqual(emitted, ['rules.changed']);
   assert.equal(AsPrimary.toBoot(fakeParts().parts, 1).path.comparator.operatorRules, null);

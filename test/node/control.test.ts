@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { CheckpointReport } from '../../src/checkpoint/report.ts';
+import type { NodeConfig } from '../../src/config/node-config.ts';
 import { Control } from '../../src/node/control.ts';
+import { NodeRules } from '../../src/node/node-rules.ts';
 import type { PrimarySession } from '../../src/node/primary-session.ts';
 import { Scope } from '../../src/node/scope.ts';
 import { newPair, type PairEvent, type PairState } from '../../src/pair/machine.ts';
 import { settled } from '../checkpoint/fake-time.ts';
+import { CONFIG } from './config-of-b.ts';
 
 const REPORT = { epoch: 7 } as CheckpointReport;
 
@@ -42,6 +45,9 @@ function controlled(state: PairState) {
       return REPORT;
     },
   } as unknown as PrimarySession;
+  const waiting: (() => void)[] = [];
+  const file = { rules: [] as NodeConfig['rules'] };
+  const rules = new NodeRules(CONFIG, () => ({ ...CONFIG, ...file }), { emit: () => {} });
   const control = new Control({
     pair,
     scope,
@@ -55,12 +61,14 @@ function controlled(state: PairState) {
     },
     dispatch: ({ type }) => dispatched.push(type),
     primarySession: () => (pair.state.name === 'primary' || pair.state.name === 'syncing' ? session : null),
+    rules,
+    useRules: (inForce) => waiting.push(inForce),
   });
   const enter = (next: PairState) => {
     pair.state = next;
     control.changed();
   };
-  return { control, scope, dispatched, timers, reasons, enter };
+  return { control, scope, dispatched, timers, reasons, enter, waiting, file };
 }
 
 for (const [request, state, code] of [
@@ -155,3 +163,34 @@ for (const [request, state] of [
     }
   });
 }
+
+const UDP_161 = { match: { protocol: 17, port: 161, client: null }, exempt: true } as const;
+
+test('reload resolves when the rules are in force, and one waits for the other', async () => {
+  const { control, waiting, file, timers } = controlled(primary);
+  file.rules = [UDP_161];
+  const done: string[] = [];
+  const first = control.reload().then(({ changed, rules }) => done.push(`${changed} ${rules.join()}`));
+  const second = control.reload().then(({ changed, rules }) => done.push(`${changed} ${rules.join()}`));
+  await settled();
+  assert.deepEqual([done, waiting.length], [[], 1]);
+  waiting[0]();
+  await Promise.all([first, second]);
+  assert.deepEqual(done, ['true udp 161: exempt', 'false udp 161: exempt']);
+  assert.deepEqual([waiting.length, timers], [1, []]);
+});
+
+test('reload rejects when the node has lost before the rules were in force', async () => {
+  const { control, file, enter } = controlled(primary);
+  file.rules = [UDP_161];
+  const rejected = assert.rejects(control.reload(), { code: 'COLO_NODE_FENCED' });
+  await settled();
+  enter(fenced);
+  await rejected;
+});
+
+test('rules that are the same are not put into force again', async () => {
+  const { control, waiting } = controlled(alone);
+  assert.deepEqual(await control.reload(), { changed: false, rules: [], restartFor: [] });
+  assert.deepEqual(waiting, []);
+});

@@ -1,9 +1,11 @@
 /** `NodeParts` for tests of a role: ports without streams, and a record of what the role dispatches and emits. */
+import type { NodeConfig } from '../../src/config/node-config.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
 import type { Transports } from '../../src/io/surroundings.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { LINK_VERSION } from '../../src/link/link-protocol.ts';
+import { NodeRules } from '../../src/node/node-rules.ts';
 import { Observed } from '../../src/node/observed.ts';
 import type { NodeParts } from '../../src/node/parts.ts';
 import { Scope } from '../../src/node/scope.ts';
@@ -15,14 +17,15 @@ import { CONFIG } from './config-of-b.ts';
 export const never = () => new Promise<never>(() => {});
 
 export function fakeParts(
-  options: { launcher?: Partial<QemuLauncher>; transports?: Partial<Transports> } = {},
+  options: { launcher?: Partial<QemuLauncher>; transports?: Partial<Transports>; config?: NodeConfig } = {},
 ) {
+  const { config = CONFIG } = options;
   const time = new FakeTime();
   const slabs = new SlabPool(LIMITS.slabBytes, 16);
   const dispatched: PairEvent[] = [];
   const emitted: string[] = [];
   const parts: NodeParts = {
-    config: CONFIG,
+    config,
     limits: LIMITS,
     surroundings: {
       clock: time,
@@ -36,6 +39,7 @@ export function fakeParts(
     hashSeed: 1,
     events: { emit: (type) => emitted.push(type) },
     observed: new Observed(),
+    rules: new NodeRules(config, () => config, { emit: (type) => emitted.push(type) }),
     scope: new Scope(),
     dispatch: (event) => dispatched.push(event),
     hello: (channel, role) => ({

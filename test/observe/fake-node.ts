@@ -151,6 +151,10 @@ export function fakeNode(overrides: Partial<NodeControl> = {}): FakeNode {
         'no candidate is connected; start a second node of pair web',
       );
     },
+    async reload() {
+      calls.push('reload');
+      return { changed: true, rules: ['udp 161: exempt'], restartFor: ['vm.args'] };
+    },
     async stop() {
       calls.push('stop');
       stopped.resolve();

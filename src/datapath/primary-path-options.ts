@@ -1,0 +1,34 @@
+/** What a primary's path is made with. */
+import type { Divergence } from '../divergence/explained.ts';
+import type { SlabPool } from '../frames/slabs.ts';
+import type { Clock, Timers } from '../io/clock.ts';
+import type { FramePort } from '../io/frame-port.ts';
+import type { SleepSight } from '../io/sleep-sight.ts';
+import type { Limits } from '../limits.ts';
+import type { Voice } from '../pair/voice.ts';
+import type { OffsetMap } from '../translate/offset-map.ts';
+
+export type PrimaryPathEvents = {
+  /** A flow differs: only a checkpoint heals it. */
+  diverged(divergence: Divergence): void;
+  /** Its class is final: at once, or when the epoch ends. */
+  settled(divergence: Divergence): void;
+};
+
+export type PrimaryPathOptions = {
+  slabs: SlabPool;
+  vm: FramePort;
+  uplink: FramePort;
+  clock: Clock;
+  offsets: OffsetMap;
+  mac: string;
+  hashSeed: number;
+  voice: Voice;
+  /** The epoch of a promoted VM; 0 for a VM that boots. */
+  epoch: number;
+  events: PrimaryPathEvents;
+  limits?: Limits;
+  /** Sees whether the PVM sleeps; null without a VM. Without it input is not given in portions. */
+  sight?: () => SleepSight | null;
+  timers?: Timers;
+};
