@@ -88,7 +88,9 @@ export class PolicyClock {
     this.output.releaseDue(nowMs);
     if (!this.mayStart(nowMs)) return;
     // A wait whose end is seen counts as over, and each question about it may cost one to the secondary.
-    const overdue = this.policy.isTooSoon(nowMs) ? null : this.output.overdue(nowMs, this.policy.waits);
+    const overdue = this.policy.isTooSoon(nowMs)
+      ? null
+      : this.output.overdue(nowMs, this.policy.waitsAt(nowMs));
     const reason = this.policy.due(nowMs, overdue, this.output.pressure());
     if (reason === null) return;
     this.start(reason, nowMs);

@@ -10,6 +10,9 @@
  *
  * In periodic mode (pacing.ts) no checkpoint for a difference or a wait starts before the VMs have run for a period: for as long as the
  * last checkpoint took, and at most `waitMsMax`. Limits do not wait for that, nor do requests.
+ *
+ * An operator's rule may delay the checkpoints for the flows that it covers in the same way, for longer (`intervalMsMin`). So of the
+ * divergences since the last commit the one that has to wait least is the one that counts; others would come after it.
  */
 import type { Overdue, Urgent } from '../compare/comparator.ts';
 import type { WorkWaits } from '../datapath/svm-wait.ts';
@@ -44,11 +47,18 @@ export class CheckpointPolicy {
   private lastMs = 0;
   private lastCostMs = 0;
   private first: Divergence | null = null;
+  /** for so long after the last checkpoint a rule delays the one for `first` */
+  private firstIntervalMs = 0;
 
   constructor(limits: PolicyLimits, pacing: Pick<Pacing, 'isPeriodic'> = ALWAYS_AT_ONCE) {
     this.limits = limits;
     this.pacing = pacing;
     this.costMs = limits.waitMsMin;
+  }
+
+  /** How long output may wait at `nowMs`, also that of flows whose checkpoints a rule delays. */
+  waitsAt(nowMs: Instant): WorkWaits {
+    return { ...this.waits, ranMs: nowMs - this.lastMs };
   }
 
   /** How long output may wait now. */
@@ -64,11 +74,14 @@ export class CheckpointPolicy {
     };
   }
 
-  diverged(divergence: Divergence): void {
-    this.first ??= divergence;
+  /** `intervalMs`: the least time between two checkpoints for its flow. */
+  diverged(divergence: Divergence, intervalMs = 0): void {
+    if (this.first !== null && this.firstIntervalMs <= intervalMs) return;
+    this.first = divergence;
+    this.firstIntervalMs = intervalMs;
   }
 
-  /** The first divergence since the last commit, or null. */
+  /** The divergence since the last commit that takes a checkpoint first, or null. */
   get divergence(): Divergence | null {
     return this.first;
   }
@@ -95,7 +108,8 @@ export class CheckpointPolicy {
   /** Why a checkpoint is due now, or null. */
   due(nowMs: Instant, overdue: Overdue, urgent: Urgent): CheckpointReason | null {
     const tooSoon = this.isTooSoon(nowMs);
-    if (this.first !== null && !tooSoon) return this.first.reason;
+    if (this.first !== null && !tooSoon && nowMs - this.lastMs >= this.firstIntervalMs)
+      return this.first.reason;
     if (urgent !== null) return urgent;
     if (overdue !== null && !tooSoon) return overdue;
     return nowMs - this.lastMs >= this.limits.intervalMsMax ? 'interval' : null;

@@ -187,9 +187,10 @@ function trafficRows({ traffic, vm }: NodeStatus): Row[] {
 }
 
 function ruleRows({ rules, role }: NodeStatus): Row[] {
-  return rules.map(({ match, exempt }, place): Row => {
+  return rules.map(({ match, exempt, intervalMsMin }, place): Row => {
     const label = place === 0 ? 'rules' : '';
-    if (exempt === null) return [label, match];
+    if (exempt === null)
+      return [label, `${match} has checkpoints at least ${formatMs(intervalMsMin ?? 0)} apart`];
     const counts =
       role === 'primary' ? [`${formatCount(exempt.frames)} frames`, formatBytes(exempt.bytes)] : [];
     return [label, `${match} UNPROTECTED`, ...counts];

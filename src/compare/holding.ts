@@ -126,7 +126,9 @@ export class Holding {
       const flow = this.flow.moveTo(id);
       if (!flow.isUsed) continue;
       this.table.readKey(id, this.key);
-      if (flow.rule === RULE.exempt || rules.exemptOf(this.key) !== NO_OPERATOR_RULE) this.forgetFlow(id);
+      const number = rules.numberOf(this.key);
+      if (flow.rule === RULE.exempt || rules.exempts(number)) this.forgetFlow(id);
+      else flow.operatorRule = number;
     }
   }
 
@@ -434,11 +436,11 @@ export class Holding {
     else if (this.table.size > 0) this.sweep(nowMs);
     const id = this.table.insert(this.key);
     if (id === NO_FLOW) return NO_FLOW;
-    const exempt = this.operator === null ? NO_OPERATOR_RULE : this.operator.exemptOf(this.key);
-    const number = exempt === NO_OPERATOR_RULE ? rule : RULE.exempt;
+    const operatorRule = this.operator?.numberOf(this.key) ?? NO_OPERATOR_RULE;
+    const number = this.operator?.exempts(operatorRule) === true ? RULE.exempt : rule;
     const flow = this.flow.moveTo(id);
     flow.begin(number);
-    flow.operatorRule = exempt;
+    flow.operatorRule = operatorRule;
     this.flowCounts[number]++;
     this.rules[number].begin(id);
     return id;

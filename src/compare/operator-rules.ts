@@ -3,18 +3,25 @@
  * protocols (rule.ts): those decide how a flow is compared, these which flows are treated in another way.
  *
  * exempt: the flow is not compared (rules/exempt.ts).
+ * intervalMsMin: neither a difference nor a wait of the flow takes a checkpoint before that much time has passed since the last one
+ * (held-waits.ts, checkpoint/policy.ts). Its output stays held meanwhile.
  *
  * A flow is looked up here once, when its row begins, and the row keeps the rule's number; nothing is looked up per frame. Of several
- * rules that cover a flow the first one counts. `Comparator.useOperatorRules` puts other rules into force.
+ * rules that cover a flow the first one that exempts counts, else the first one. `Comparator.useOperatorRules` puts other rules into force.
  */
 import { covers, describeMatch, type FlowMatch } from '../flow/match.ts';
 
 /** One rule as the configuration has it: which flows, and one action. */
-export type OperatorRule = { readonly match: FlowMatch; readonly exempt?: true | undefined };
+export type OperatorRule = {
+  readonly match: FlowMatch;
+  readonly exempt?: true | undefined;
+  readonly intervalMsMin?: number | undefined;
+};
 
-/** Returns a rule as people read it: "tcp 2049: exempt". */
-export function describeOperatorRule({ match }: OperatorRule): string {
-  return `${describeMatch(match)}: exempt`;
+/** Returns a rule as people read it: "tcp 2049: exempt", "tcp 80: intervalMsMin 500". */
+export function describeOperatorRule({ match, intervalMsMin }: OperatorRule): string {
+  const action = intervalMsMin === undefined ? 'exempt' : `intervalMsMin ${intervalMsMin}`;
+  return `${describeMatch(match)}: ${action}`;
 }
 
 /** A rule's number fits into a flow's row (held-flow.ts), and a flow is compared with each of them when it begins. */
@@ -28,14 +35,18 @@ export type Exempted = { readonly frames: number; readonly bytes: number };
 export class OperatorRules {
   readonly list: readonly OperatorRule[];
   readonly hasExempt: boolean;
+  readonly hasInterval: boolean;
   /* By the rule's number, which is its place in the list and one more. */
   private readonly frames: Float64Array;
   private readonly bytes: Float64Array;
+  private readonly intervalsMs: Int32Array;
 
   /** `before`: the rules that these replace; a rule that stays goes on counting. */
   constructor(list: readonly OperatorRule[], before: OperatorRules | null = null) {
     this.list = list;
     this.hasExempt = list.some(isExempt);
+    this.hasInterval = list.some(({ intervalMsMin }) => intervalMsMin !== undefined);
+    this.intervalsMs = Int32Array.of(0, ...list.map(({ intervalMsMin }) => intervalMsMin ?? 0));
     this.frames = new Float64Array(list.length + 1);
     this.bytes = new Float64Array(list.length + 1);
     for (const [place, rule] of list.entries()) {
@@ -43,6 +54,22 @@ export class OperatorRules {
       this.frames[place + 1] = frames;
       this.bytes[place + 1] = bytes;
     }
+  }
+
+  /** Returns the number of the rule that counts for the flow with this key, or NO_OPERATOR_RULE. */
+  numberOf(key: Int32Array): number {
+    const exempt = this.exemptOf(key);
+    return exempt === NO_OPERATOR_RULE ? this.list.findIndex(({ match }) => covers(match, key)) + 1 : exempt;
+  }
+
+  /** Whether the rule with this number exempts. */
+  exempts(number: number): boolean {
+    return number !== NO_OPERATOR_RULE && isExempt(this.list[number - 1]);
+  }
+
+  /** Returns the least time between two checkpoints for a flow of the rule with this number; 0 if it sets none. */
+  intervalMsOf(number: number): number {
+    return this.intervalsMs[number];
   }
 
   /** Returns the number of the rule that exempts the flow with this key, or NO_OPERATOR_RULE. */

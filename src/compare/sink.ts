@@ -19,7 +19,14 @@ export type ComparatorSink = {
   diverged(key: Int32Array, reason: DivergenceReason, primary: FrameId, secondary: FrameId): void;
 };
 
-export type WaitLimits = { dataMs: number; ackMs: number; owedMs: number; secondaryMs: number };
+/** `ranMs`: since the last checkpoint, for rules that delay the next one; absent where there are none. */
+export type WaitLimits = {
+  dataMs: number;
+  ackMs: number;
+  owedMs: number;
+  secondaryMs: number;
+  ranMs?: number;
+};
 export type Overdue = 'wait-primary' | 'wait-secondary' | null;
 export type Pressure =
   | 'limit-frames'

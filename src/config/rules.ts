@@ -97,13 +97,30 @@ const match = z
     return { protocol, port: null, client };
   });
 
-const rule = z.strictObject({
-  match: match.describe('Which flows: all that is named has to be so.'),
-  exempt: z.literal(true).describe('These flows are not compared, and so not protected.'),
-});
-
 /** The keys of a rule that are an action; a rule has one of them. */
-const ACTIONS = ['exempt'] as const;
+const ACTIONS = ['exempt', 'intervalMsMin'] as const;
+
+const rule = z
+  .strictObject({
+    match: match.describe('Which flows: all that is named has to be so.'),
+    exempt: z.literal(true).optional().describe('These flows are not compared, and so not protected.'),
+    intervalMsMin: z
+      .int()
+      .min(1)
+      .optional()
+      .describe('The least time between two checkpoints for differences of these flows.'),
+  })
+  .superRefine((given, context) => {
+    const [first, second] = ACTIONS.filter((action) => given[action] !== undefined);
+    if (first === undefined)
+      context.addIssue({ ...conflict, message: `a rule does nothing; give ${ACTIONS.join(' or ')}` });
+    else if (second !== undefined)
+      context.addIssue({
+        ...conflict,
+        path: [second],
+        message: `a rule does one thing: ${first} or ${second}; write a rule for each`,
+      });
+  });
 
 export const rules = z
   .array(rule)

@@ -217,11 +217,19 @@ const nodeShape = z.strictObject({
   heartbeat: heartbeat.prefault({}),
 });
 
-export const nodeConfigSchema = nodeShape.superRefine(({ link, uplink, metrics }, context) => {
-  const clash = (path: string[], text: string): void =>
-    context.addIssue({ code: 'custom', ...conflict, path, message: text });
-  if (sameAddress(uplink, link.listen) || sameAddress(uplink, link.peer))
-    clash(['uplink'], 'uplink is an end of the link between the nodes; give the socket of the network');
-  if (metrics !== undefined && sameAddress(metrics.listen, link.listen))
-    clash(['metrics', 'listen'], "metrics.listen is this node's own link.listen; choose another port");
-});
+export const nodeConfigSchema = nodeShape.superRefine(
+  ({ link, uplink, metrics, rules, checkpoint }, context) => {
+    const clash = (path: (string | number)[], text: string): void =>
+      context.addIssue({ code: 'custom', ...conflict, path, message: text });
+    if (sameAddress(uplink, link.listen) || sameAddress(uplink, link.peer))
+      clash(['uplink'], 'uplink is an end of the link between the nodes; give the socket of the network');
+    for (const [place, { intervalMsMin = 0 }] of rules.entries())
+      if (intervalMsMin > checkpoint.intervalMsMax)
+        clash(
+          ['rules', place, 'intervalMsMin'],
+          'intervalMsMin of a rule must not be above checkpoint.intervalMsMax, the longest time between two checkpoints',
+        );
+    if (metrics !== undefined && sameAddress(metrics.listen, link.listen))
+      clash(['metrics', 'listen'], "metrics.listen is this node's own link.listen; choose another port");
+  },
+);

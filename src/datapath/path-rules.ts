@@ -26,6 +26,12 @@ export class PathRules {
     this.next = { list, inForce };
   }
 
+  /** Returns the least time between two checkpoints for the flow with this key. */
+  intervalMsFor(key: Int32Array): number {
+    const rules = this.comparator.operatorRules;
+    return rules === null ? 0 : rules.intervalMsOf(rules.numberOf(key));
+  }
+
   /** Nothing is held. */
   settle(): void {
     const { next, comparator } = this;

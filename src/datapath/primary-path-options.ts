@@ -9,8 +9,8 @@ import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 
 export type PrimaryPathEvents = {
-  /** A flow differs: only a checkpoint heals it. */
-  diverged(divergence: Divergence): void;
+  /** A flow differs: only a checkpoint heals it, at the earliest `intervalMs` after the last one. */
+  diverged(divergence: Divergence, intervalMs: number): void;
   /** Its class is final: at once, or when the epoch ends. */
   settled(divergence: Divergence): void;
 };

@@ -467,7 +467,7 @@ export class PrimaryPath {
   private onDiverged(...[key, reason, primary, secondary]: Parameters<ComparatorSink['diverged']>): void {
     const capture = this.tap === null ? 'not-captured' : 'captured';
     const divergence = this.divergences.explain(capture, key, reason, primary, secondary);
-    this.events.diverged(divergence);
+    this.events.diverged(divergence, this.rules.intervalMsFor(key));
     if (this.comparator.holdsOther(primary)) this.portions.diverged(key, divergence.class, this.clock.now());
   }
 

@@ -72,8 +72,8 @@ export class AsPrimary {
       sight: () => this.vm.vm?.sight ?? null,
       timers: parts.surroundings.timers,
       events: {
-        diverged: (divergence) => {
-          this.peer?.policy.diverged(divergence);
+        diverged: (divergence, intervalMs) => {
+          this.peer?.policy.diverged(divergence, intervalMs);
           this.peer?.session.hurry();
         },
         settled: (divergence) => {

@@ -87,7 +87,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
     rules: parts.rules.list.map((rule) => {
       const match = describeMatch(rule.match);
       const exempted = comparator?.operatorRules?.exemptedBy(match) ?? { frames: 0, bytes: 0 };
-      return { match, exempt: isExempt(rule) ? exempted : null };
+      return { match, exempt: isExempt(rule) ? exempted : null, intervalMsMin: rule.intervalMsMin ?? null };
     }),
   };
 }

@@ -112,8 +112,11 @@ export type NodeStatus = {
   rules: RuleStatus[];
 };
 
-/** `exempt`: output that has left uncompared and unprotected since this node is the primary; null for a rule of another action. */
-export type RuleStatus = { match: string; exempt: Exempted | null };
+/**
+ * One rule has one action, and null for the others. `exempt`: output that has left uncompared and unprotected since this node is
+ * the primary.
+ */
+export type RuleStatus = { match: string; exempt: Exempted | null; intervalMsMin: number | null };
 
 /** `rules`: in force now. `restartFor`: keys of the file that differ from the start of the node, which goes on without them. */
 export type Reloaded = { changed: boolean; rules: string[]; restartFor: string[] };

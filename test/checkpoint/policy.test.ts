@@ -91,3 +91,26 @@ test('an ACK waits longer than data, data of an SVM that works until waitMsMax, 
   for (let i = 0; i < 100; i++) one.committed(i as Instant, 10_000);
   assert.deepEqual(one.waits, { dataMs: 100, ackMs: 100, owedMs: 1000, secondaryMs: 2000, workMs: 100 });
 });
+
+test('a divergence of a delayed flow waits for its interval since the last commit; one of another flow does not', () => {
+  const one = policy();
+  one.diverged(differing('diverged-length'), 500);
+  assert.equal(one.due(499 as Instant, null, null), null);
+  assert.equal(one.due(499 as Instant, null, 'limit-frames'), 'limit-frames');
+  assert.equal(one.due(499 as Instant, 'wait-primary', null), 'wait-primary');
+  assert.equal(one.due(500 as Instant, null, null), 'diverged-length');
+  one.diverged(differing('diverged-flags'), 200);
+  assert.equal(one.due(199 as Instant, null, null), null);
+  assert.equal(one.due(200 as Instant, null, null), 'diverged-flags', 'the one that waits least');
+  one.diverged(differing('diverged-bytes'));
+  assert.equal(one.due(1 as Instant, null, null), 'diverged-bytes');
+  one.diverged(differing('diverged-length'), 500);
+  assert.equal(one.due(1 as Instant, null, null), 'diverged-bytes');
+  one.committed(700 as Instant, 20);
+  assert.equal(one.divergence, null);
+  assert.equal(one.waitsAt(750 as Instant).ranMs, 50);
+});
+
+test('a requested checkpoint is due at once', () => {
+  assert.equal(policy().due(1 as Instant, null, 'requested'), 'requested');
+});

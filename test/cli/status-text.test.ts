@@ -117,14 +117,15 @@ test('every line has at most 80 columns and no control characters', () => {
 test('what rules exempt is shown as unprotected, with what left by each', () => {
   const status = fakeStatus();
   status.rules = [
-    { match: 'udp 161', exempt: { frames: 1200, bytes: 70_000 } },
-    { match: 'esp', exempt: { frames: 0, bytes: 0 } },
+    { match: 'udp 161', exempt: { frames: 1200, bytes: 70_000 }, intervalMsMin: null },
+    { match: 'esp', exempt: { frames: 0, bytes: 0 }, intervalMsMin: null },
+    { match: 'tcp 80', exempt: null, intervalMsMin: 500 },
   ];
   const text = statusText(status, NOW as Instant);
   assert.match(text, /^state +primary, protected, but NOT the flows that rules exempt$/m);
   assert.match(
     text,
-    /^rules +udp 161 UNPROTECTED, 1 200 frames, 68.4 KiB\n +esp UNPROTECTED, 0 frames, 0 B$/m,
+    /^rules +udp 161 UNPROTECTED, 1 200 frames, 68.4 KiB\n +esp UNPROTECTED, 0 frames, 0 B\n +tcp 80 has checkpoints at least 500 ms apart$/m,
   );
   status.role = 'secondary';
   assert.match(statusText(status, NOW as Instant), /^rules +udp 161 UNPROTECTED\n/m);

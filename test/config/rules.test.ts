@@ -33,6 +33,9 @@ test('a rule is read with its match', () => {
   ]);
 });
 
+/** A rule that delays checkpoints. */
+const interval = (match: string, ms: number): string => `  - match: ${match}\n    intervalMsMin: ${ms}\n`;
+
 const REFUSED: [rules: string, error: string][] = [
   [
     exempt('{ tpc: 80 }'),
@@ -96,6 +99,24 @@ const REFUSED: [rules: string, error: string][] = [
     'VALUE 2:13: rules.0.exempt: false is not allowed; choose true',
   ],
   [
+    interval('{ tcp: 80 }', 5001),
+    'CONFLICT 2:20: intervalMsMin of a rule must not be above checkpoint.intervalMsMax, the longest time between two checkpoints',
+  ],
+  [interval('{ tcp: 80 }', 0), 'VALUE 2:20: rules.0.intervalMsMin: 0 is too small; give at least 1'],
+  ['  - match: { tcp: 80 }', 'CONFLICT 1:5: a rule does nothing; give exempt or intervalMsMin'],
+  [
+    `${exempt('{ tcp: 80 }')}    intervalMsMin: 5\n`,
+    'CONFLICT 3:20: a rule does one thing: exempt or intervalMsMin; write a rule for each',
+  ],
+  [
+    interval('{ tcp: 80 }', 100) + exempt('{ protocol: tcp }'),
+    'CONFLICT 1:5: rules.0 (tcp 80) contradicts rules.1 (tcp), which exempts all of it; remove one',
+  ],
+  [
+    interval('{ tcp: 80 }', 100) + interval('{ tcp: 80 }', 200),
+    'CONFLICT 3:5: rules.1 (tcp 80) never counts: rules.0 (tcp 80) covers all of it; remove one',
+  ],
+  [
     exempt('{ client: fd00::/8 }') + exempt('{ client: fd12::/16, tcp: 80 }'),
     'CONFLICT 3:5: rules.1 (tcp 80 from fd12::/16) never counts: rules.0 (from fd00::/8) covers all of it; remove one',
   ],
@@ -109,6 +130,7 @@ for (const [rules, error] of REFUSED) {
 
 test('a narrow rule before a wide one is accepted', () => {
   assert.equal(complaint(exempt('{ tcp: 80 }') + exempt('{ protocol: tcp }')), 'accepted');
+  assert.equal(complaint(exempt('{ tcp: 80 }') + interval('{ protocol: tcp }', 500)), 'accepted');
 });
 
 test('so many rules are refused', () => {
