@@ -55,6 +55,13 @@ export const LIMITS = {
   /** Input that the gate retains during a checkpoint; at this limit the reading of the uplink is paused. */
   gatedBytesMax: 16 * MIB,
   /**
+   * No client waits longer for the SVM to catch up in its flow (datapath/catch-up.ts), beside a checkpoint: half of the least
+   * retransmission timeout of a TCP (Linux: 200 ms), and more than a loaded SVM is late by.
+   */
+  catchUpMsMax: 100,
+  /** Input that waits for that: what seventeen clients send before the first ACK (RFC 6928: ten segments). More does not wait. */
+  catchUpBytesMax: 256 * KIB,
+  /**
    * No client waits longer for the end of a portion of input (datapath/portions.ts), beside a checkpoint: a quarter of a second,
    * about the least retransmission timeout of a TCP (Linux: 200 ms). A full TLS handshake of an emulated guest takes 20 ms.
    */
@@ -123,8 +130,12 @@ export function checkLimits(limits: Limits): void {
   );
   invariant(limits.portionMsMin <= limits.portionMsMax, 'the least bound of a portion is above the largest');
   invariant(
-    2 * limits.portionMsMax <= limits.silentUplinkMsMax,
-    'input that waits for a portion may be forgotten by the silent uplink before it is passed on',
+    2 * (limits.catchUpMsMax + limits.portionMsMax) <= limits.silentUplinkMsMax,
+    'input that waits for the SVM and a portion may be forgotten by the silent uplink before it is passed on',
+  );
+  invariant(
+    limits.catchUpBytesMax < limits.gatedBytesMax,
+    'input that waits for the SVM in some flows may pause the reading of all',
   );
   invariant(
     limits.uplinkWriteBytesMax <= limits.unsentBytesMax,

@@ -18,6 +18,8 @@ test('limits that contradict each other are refused', () => {
     { flowBytesMax: LIMITS.heldSlabsMax * LIMITS.slabBytes },
     { portionMsMin: LIMITS.portionMsMax + 1 },
     { portionMsMax: LIMITS.silentUplinkMsMax },
+    { catchUpMsMax: LIMITS.silentUplinkMsMax / 2 },
+    { catchUpBytesMax: LIMITS.gatedBytesMax },
     { passedOnMax: 1000 },
     { passedOnMax: 2 },
     { uplinkWriteBytesMax: LIMITS.unsentBytesMax + 1 },

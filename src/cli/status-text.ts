@@ -1,5 +1,6 @@
 /** The text of `colo status`: one line per subject, at most 80 columns wide. */
 import type { AtOnceReason, PacingStatus } from '../checkpoint/pacing.ts';
+import type { CatchUpStatus } from '../datapath/catch-up.ts';
 import type { Lead } from '../datapath/clock-lead.ts';
 import type { PortionsOff, PortionsStatus } from '../datapath/portions.ts';
 import type { NodeStatus } from '../observe/status.ts';
@@ -125,7 +126,13 @@ function secondaryRows({ secondary, traffic }: NodeStatus): Row[] {
       `${formatLag(p99)} p99`,
       linkWaitingBytes === 0 ? null : `${formatBytes(linkWaitingBytes)} wait for the link`,
     ]);
-  return [...rows, clocksRow(secondary.clockLeadMs), portionsRow(secondary.portions)];
+  const { clockLeadMs, catchUp, portions } = secondary;
+  return [...rows, clocksRow(clockLeadMs), catchUpRow(catchUp), portionsRow(portions)];
+}
+
+function catchUpRow({ caughtUpFrames, boundFrames }: CatchUpStatus): Row {
+  const waited = formatCount(caughtUpFrames + boundFrames);
+  return ['catch-up', `${waited} input frames waited`, `${formatCount(boundFrames)} of them up to the bound`];
 }
 
 function clocksRow({ epoch, smoothed }: Lead): Row {

@@ -18,11 +18,11 @@ import { ofOneFlow } from '../flow/key.ts';
 import type { Framing } from '../frames/frame-reader.ts';
 import type { SlabPool } from '../frames/slabs.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { FrameId, Instant, SlabId } from '../units.ts';
+import type { FlowId, FrameId, Instant, SlabId } from '../units.ts';
 import { PACKET, PacketView } from '../wire/packet.ts';
 import { COMPARE_AS, compareAs, RULE, ruleOf } from './classes.ts';
 import { FrameParser } from './frame-parser.ts';
-import { type ArrivalList, type HeldFrames, NO_FLOW, NO_FRAME } from './held-frames.ts';
+import { type ArrivalList, type HeldFrames, NO_FLOW, NO_FRAME, WAITS, WAITS_FOR } from './held-frames.ts';
 import { HeldWaits } from './held-waits.ts';
 import { Holding } from './holding.ts';
 import type { OperatorRules } from './operator-rules.ts';
@@ -368,6 +368,27 @@ export class Comparator {
   /** Right after `overdue` returned a reason: returns the key of the flow that waits, or null if the frame has none. */
   overdueFlow(): Int32Array | null {
     return this.holding.keyOf(this.waits.overdueFlow);
+  }
+
+  /** Returns the flow with this key, or NO_FLOW. */
+  flowWithKey(key: Int32Array): FlowId {
+    return this.holding.table.find(key);
+  }
+
+  /**
+   * Returns whether the PVM has sent in a TCP flow what the SVM has not sent yet. A segment that waits for nothing but the SVM's ACK is
+   * no such output, nor is an ACK that left by itself.
+   */
+  svmIsBehind(id: FlowId): boolean {
+    const flow = this.flow.moveTo(id);
+    const { head, tail } = flow.primary;
+    if (head === NO_FRAME) return false;
+    return head !== tail || flow.diverged || this.frames.words[head + WAITS] !== WAITS_FOR.ack;
+  }
+
+  /** Input of the flow waits, by the flow's id: it is not forgotten until that has ended. */
+  noteAwaited(id: FlowId, awaited: 'awaited' | 'not-awaited'): void {
+    this.flow.moveTo(id).awaited = awaited === 'awaited';
   }
 
   /** Whether output of another flow than that of the held PVM frame `id` is held, of either VM. */

@@ -23,12 +23,13 @@ export const FLOW_RULE_WORDS = 6;
 export const FLOW_RULE_WORDS_FAR = 20;
 const ROW_SHIFT = 5;
 
-/* STATE: two bits of the holding's own, the rule's number, and from FLOW_RULE_BITS on the rule's own bits. */
+/* STATE: three bits of the holding's own, the rule's number, and from FLOW_RULE_BITS on the rule's own bits. */
 const USED = 1;
 export const DIVERGED = 2;
-const RULE_SHIFT = 2;
+const AWAITED = 4;
+const RULE_SHIFT = 3;
 const RULE_MASK = RULES_MAX - 1;
-export const FLOW_RULE_BITS = 1 << 6;
+export const FLOW_RULE_BITS = 1 << 7;
 /** The number of the operator's rule that covers the flow (operator-rules.ts) is in the highest bits. */
 const OPERATOR_RULE_SHIFT = 24;
 
@@ -115,9 +116,22 @@ export class HeldFlow {
     this.put(DIVERGED, value);
   }
 
+  /** Its input waits for the SVM (datapath/catch-up.ts), by this flow's id: it is not forgotten. */
+  get awaited(): boolean {
+    return this.has(AWAITED);
+  }
+  set awaited(value: boolean) {
+    this.put(AWAITED, value);
+  }
+
   /** No frame of it is held: if the flow is forgotten and continues, it is one first seen in its middle. */
   get isEmpty(): boolean {
     return this.primary.head === NO_FRAME && this.secondary.head === NO_FRAME;
+  }
+
+  /** If the table needs room, it may be forgotten. */
+  get mayBeForgotten(): boolean {
+    return this.isEmpty && !this.awaited;
   }
 
   protected has(bit: number): boolean {

@@ -81,7 +81,7 @@ export class Holding {
   private readonly limits: Limits;
   /** by number; given by `useRules` */
   private rules: readonly Rule[] = [];
-  private readonly table: FlowTable<FlowId>;
+  readonly table: FlowTable<FlowId>;
   private readonly flowCounts = new Int32Array(RULES_MAX);
   /** the holding's own cursor; a rule that tracks more has one, too */
   private readonly flow: HeldFlow;
@@ -328,7 +328,7 @@ export class Holding {
       if (!flow.isUsed) continue;
       invariant(flow.isEmpty, 'a commit left frames in the queue of a flow');
       flow.diverged = false;
-      if (this.rules[flow.rule].noteCopied(id)) this.forgetFlow(id);
+      if (this.rules[flow.rule].noteCopied(id) && !flow.awaited) this.forgetFlow(id);
     }
     // Now no frame of any flow is held, so a full table has flows to forget.
     this.endEpoch();
@@ -453,7 +453,7 @@ export class Holding {
     for (let seen = 0; seen < EVICT_SCAN_MAX; seen++) {
       const id = this.nextFlow();
       const flow = this.flow.moveTo(id);
-      if (!flow.isEmpty) continue;
+      if (!flow.mayBeForgotten) continue;
       if (this.rules[flow.rule].isExpendable(id)) {
         oldest = id;
         break;
@@ -474,7 +474,7 @@ export class Holding {
     for (let seen = 0; seen < SWEEP_SCAN; seen++) {
       const id = this.nextFlow();
       const flow = this.flow.moveTo(id);
-      if (!flow.isUsed || !flow.isEmpty) continue;
+      if (!flow.isUsed || !flow.mayBeForgotten) continue;
       const rule = this.rules[flow.rule];
       if (rule.owesConfirm(id)) continue;
       const idleMs = flow.idleMs(nowMs);

@@ -14,13 +14,18 @@ export function serviceOf(key: ArrayLike<number>): number {
   return (protocolOf(key) << 16) | localPort(key);
 }
 
+/** What a frame is to its TCP flow. */
+export const SEGMENT = { none: 0, bareAck: 1, work: 2 } as const;
+export type Segment = (typeof SEGMENT)[keyof typeof SEGMENT];
+
 export class InputFlow {
   /** of the frame that `of` was asked about last: the service that it is for */
   service = 0;
+  /** of the frame that this was asked about last, unless it is no packet: the key of its flow */
+  readonly key = new Int32Array(FLOW_KEY_WORDS);
   private readonly slabs: SlabPool;
   private readonly parser: FrameParser;
   private readonly view = new PacketView();
-  private readonly key = new Int32Array(FLOW_KEY_WORDS);
 
   constructor(slabs: SlabPool) {
     this.slabs = slabs;
@@ -38,9 +43,21 @@ export class InputFlow {
     if (kind === PACKET.malformed || kind === PACKET.nonIp) return NO_WORK;
     writeInputKey(this.slabs.buffer(slab), view, key);
     this.service = serviceOf(key);
-    if (kind === PACKET.tcp && view.seqLength === 0 && (view.tcpFlags & TCP_RST) === 0) return NO_WORK;
+    if (kind === PACKET.tcp && this.segment() === SEGMENT.bareAck) return NO_WORK;
     let hash = 0x811c9dc5;
     for (let word = 0; word < FLOW_KEY_WORDS; word++) hash = Math.imul(hash ^ key[word], 0x01000193);
     return (hash ^ (hash >>> 15)) | 1;
+  }
+
+  /** Returns what a frame is to its TCP flow: `none` if it has none. */
+  segmentOf(slab: SlabId, at: number, length: number): Segment {
+    if (this.parser.parse(slab, at, length, this.view) !== PACKET.tcp) return SEGMENT.none;
+    writeInputKey(this.slabs.buffer(slab), this.view, this.key);
+    return this.segment();
+  }
+
+  private segment(): Segment {
+    const { seqLength, tcpFlags } = this.view;
+    return seqLength === 0 && (tcpFlags & TCP_RST) === 0 ? SEGMENT.bareAck : SEGMENT.work;
   }
 }

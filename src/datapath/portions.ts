@@ -166,7 +166,7 @@ export class Portions {
     };
   }
 
-  /** Takes a frame of a client. */
+  /** Takes a frame of a client, in order within its flow. */
   take(slab: SlabId, at: number, length: number): void {
     switch (this.phase) {
       case 'through':
@@ -316,8 +316,8 @@ export class Portions {
     this.owner.delivered();
   }
 
-  /** Time that does not pass while the gate is closed. */
-  private waitClock(nowMs: Instant): number {
+  /** Returns the time by which input waits: it does not pass while the gate is closed. */
+  waitClock(nowMs: Instant): number {
     return (this.phase === 'gated' ? this.gateClosedMs : nowMs) - this.gateMs;
   }
 

@@ -13,8 +13,8 @@
  * question, even before a paused process runs its first line. A write is therefore at most `uplinkWriteBytesMax`, and the
  * next one comes when the socket has taken all of it.
  *
- * Gate and portions (portions.ts): while a checkpoint is drained and taken, and while both VMs work on earlier input, input waits
- * in order; afterwards both VMs get it.
+ * Input waits in order while the SVM is behind in its flow (catch-up.ts), while a checkpoint is drained and taken, and while both VMs
+ * work on earlier input (portions.ts); afterwards both VMs get it.
  *
  * | phase     | `secondary` | input                   | output                 | ends by                                  |
  * |-----------|-------------|-------------------------|------------------------|------------------------------------------|
@@ -22,7 +22,7 @@
  * | protected | the link    | to the PVM and mirrored | held by the comparator | `goAlone` (alone), `fence`               |
  * | fenced    | any         | dropped                 | dropped                | nothing: the path is over, its seats end |
  *
- * Limits: input that waits (at the gate, for a portion, or because PVM or link takes too little) pauses the reading of the uplink. Output
+ * Limits: input that waits (there, or because PVM or link takes too little) pauses the reading of the uplink. Output
  * that waits (because the uplink takes too little, or because the comparator is full until the next checkpoint:
  * `Comparator.isFull`) pauses the reading of the PVM.
  */
@@ -42,6 +42,7 @@ import type { LinkWriter } from '../link/link-channel.ts';
 import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant, SlabId } from '../units.ts';
+import { CatchUp } from './catch-up.ts';
 import { ClockLead } from './clock-lead.ts';
 import { InputFilter } from './input-filter.ts';
 import { PathDivergences } from './path-divergences.ts';
@@ -70,6 +71,7 @@ export class PrimaryPath {
   readonly lag: SvmLag;
   readonly clockLead: ClockLead;
   readonly portions: Portions;
+  readonly catchUp: CatchUp;
   readonly svm: SvmSleep;
   private readonly svmWait: SvmWait;
   readonly offsets: OffsetMap;
@@ -127,25 +129,19 @@ export class PrimaryPath {
     this.clockLead = new ClockLead(options.slabs, this.comparator);
     this.svm = new SvmSleep(() => this.secondary?.sendWatchSleep(this.epoch, this.inputIndex));
     this.svmWait = new SvmWait(this.svm);
-    this.portions = new Portions({
-      slabs: options.slabs,
-      limits: this.limits,
-      vm: this.vm,
-      sight: options.sight ?? (() => null),
-      clock: options.clock,
-      timers: options.timers ?? systemTimers,
-      svm: this.svm,
-      owner: {
-        deliver: (slab, at, length) => this.deliver(slab, at, length),
-        delivered: () => this.onInputEnd(),
-      },
-    });
+    const { slabs, clock, timers = systemTimers, sight = () => null } = options;
+    const { limits, vm, svm } = this;
+    const deliver = (slab: SlabId, at: number, length: number) => this.deliver(slab, at, length);
+    const owner = { deliver, delivered: () => this.onInputEnd() };
+    this.portions = new Portions({ slabs, limits, vm, sight, clock, timers, svm, owner });
+    const rest = { next: this.portions, delivered: owner.delivered };
+    this.catchUp = new CatchUp({ slabs, limits, clock, timers, comparator, ...rest });
     this.uplinkSeat = this.uplink.seat({
       handler: {
         frame: (slab, at, length) => this.onInput(slab, at, length),
         batchEnd: () => {
           this.onInputEnd();
-          this.portions.taken();
+          this.catchUp.taken();
         },
       },
       written: () => {
@@ -204,11 +200,11 @@ export class PrimaryPath {
 
   /** From now on the gate retains input, until `openGate`. */
   closeGate(): void {
-    this.portions.closeGate();
+    this.catchUp.closeGate();
   }
 
   openGate(): void {
-    this.portions.openGate();
+    this.catchUp.openGate();
     this.regulate();
   }
 
@@ -288,7 +284,7 @@ export class PrimaryPath {
     this.reading = 'limited';
     this.svm.forget();
     this.svm.blindness = null;
-    this.portions.goAlone();
+    this.catchUp.goAlone();
     this.onOutputEnd();
     return released;
   }
@@ -301,7 +297,7 @@ export class PrimaryPath {
     this.uplink.out.clear();
     // The rest of a write that the socket has not taken would still leave. The uplink's keeper opens another socket.
     if (this.uplink.queuedBytes > 0) this.uplink.close();
-    this.portions.discard();
+    this.catchUp.discard();
     this.early.clear();
     this.divergences.settle();
     this.comparator.discard();
@@ -360,7 +356,7 @@ export class PrimaryPath {
     this.counters.inputBytes += length;
     if (this.tap !== null)
       this.tap(TAP.uplinkIn, bytes, at, length, this.portions.isGated ? 'gated' : 'input');
-    this.portions.take(slab, at, length);
+    this.catchUp.take(slab, at, length);
   }
 
   private deliver(slab: SlabId, at: number, length: number): void {
@@ -401,6 +397,7 @@ export class PrimaryPath {
   }
 
   private onOutputEnd(): void {
+    this.catchUp.compared();
     // The link first: the secondary must learn of a SYN before the client can reply to it.
     this.secondary?.flush();
     this.sendOut();
@@ -434,7 +431,7 @@ export class PrimaryPath {
   /** Back-pressure: a source is read while there is room for what it sends. */
   private regulate(): void {
     this.uplinkValve.shutIf(
-      this.portions.waitingBytes >= this.limits.gatedBytesMax ||
+      this.catchUp.waitingBytes >= this.limits.gatedBytesMax ||
         this.vm.queuedBytes >= this.limits.unsentBytesMax ||
         this.unsentToSecondary >= this.limits.unsentBytesMax,
     );

@@ -55,6 +55,11 @@ export class RetainedFrames {
     return this.next - 1;
   }
 
+  /** Whether frame `number`, from `oldest` on, is still retained. */
+  has(number: number): boolean {
+    return this.slab[number - this.base] >= 0;
+  }
+
   /** When frame `number`, which must be retained, was added: the time that its owner gave. */
   sinceOf(number: number): number {
     return this.sinceMs[number - this.base];
@@ -76,8 +81,7 @@ export class RetainedFrames {
   remove(from: number, to = from): void {
     const last = Math.min(to - this.base, this.slab.length - 1);
     for (let i = Math.max(from - this.base, this.first); i <= last; i++) this.removeAt(i);
-    while (this.first < this.slab.length && this.slab[this.first] < 0) this.first++;
-    if (this.first >= COMPACT_AT) this.compact();
+    this.closeGap();
   }
 
   /** Hands out the oldest frames, up to `framesMax` of them, and removes them. `take` neither adds nor removes. */
@@ -87,6 +91,20 @@ export class RetainedFrames {
       take(this.slab[i], this.at[i], this.length[i]);
       this.remove(this.base + i);
     }
+    if (this.frames === 0) this.clear();
+  }
+
+  /** Hands out in order the frames whose tag `isWanted`, and removes them. Neither callback adds or removes. */
+  takeWhere(
+    isWanted: (tag: number) => boolean,
+    take: (slab: SlabId, at: number, length: number, tag: number) => void,
+  ): void {
+    for (let i = this.first; i < this.slab.length; i++) {
+      if (this.slab[i] < 0 || !isWanted(this.tag[i])) continue;
+      take(this.slab[i], this.at[i], this.length[i], this.tag[i]);
+      this.removeAt(i);
+    }
+    this.closeGap();
     if (this.frames === 0) this.clear();
   }
 
@@ -120,6 +138,11 @@ export class RetainedFrames {
   clear(): void {
     this.drain(() => {});
     invariant(this.frames === 0 && this.bytes === 0, 'cleared frames are still counted');
+  }
+
+  private closeGap(): void {
+    while (this.first < this.slab.length && this.slab[this.first] < 0) this.first++;
+    if (this.first >= COMPACT_AT) this.compact();
   }
 
   private removeAt(i: number): void {

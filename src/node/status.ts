@@ -104,6 +104,7 @@ function secondaryOf(role: NodeRole | null): NodeStatus['secondary'] {
     lagMs: path.lag.quantiles(),
     clockLeadMs: path.clockLead.lead(),
     linkWaitingBytes: path.unsentToSecondary,
+    catchUp: path.catchUp.status,
     portions: path.portions.status,
   };
 }

@@ -210,6 +210,16 @@ const SECONDARY_SERIES: readonly Series[] = [
     'Bytes for the secondary that the link has not taken.',
     (s) => s.secondary?.linkWaitingBytes ?? null,
   ),
+  {
+    type: 'counter',
+    name: 'colo_catch_up_frames_total',
+    help: 'Input that waited for the secondary VM to catch up in its flow, by what ended that: it has caught up, or the bound.',
+    labels: ['cause'],
+    samples: ({ secondary }) => [
+      [secondary?.catchUp.caughtUpFrames ?? null, { cause: 'caught-up' }],
+      [secondary?.catchUp.boundFrames ?? null, { cause: 'bound' }],
+    ],
+  },
   gauge('colo_portions_on', '1 while both VMs are given their input in portions.', (s) =>
     s.secondary === null ? null : Number(s.secondary.portions.state === 'on'),
   ),

@@ -2,6 +2,7 @@
 import type { PacingStatus } from '../checkpoint/pacing.ts';
 import type { CheckpointReason, CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
 import type { Exempted } from '../compare/operator-rules.ts';
+import type { CatchUpStatus } from '../datapath/catch-up.ts';
 import type { Lead } from '../datapath/clock-lead.ts';
 import type { PortionsStatus } from '../datapath/portions.ts';
 import type { ReleasedBy } from '../datapath/released-by.ts';
@@ -84,6 +85,8 @@ export type NodeStatus = {
     clockLeadMs: Lead;
     /** bytes for the secondary that the link has not taken */
     linkWaitingBytes: number;
+    /** what input waited for its VM to catch up in a flow */
+    catchUp: CatchUpStatus;
     /** whether both VMs get their input in portions */
     portions: PortionsStatus;
   } | null;

@@ -25,6 +25,7 @@ matched      1 900 frames, by checkpoint 40, needed no match 50
              31 since the last checkpoint
 secondary    late 0.5 ms median, ahead 1.5 ms p99, 100 B wait for the link
 clocks       secondary's ahead 4.8 ms, in this epoch ahead 5.2 ms
+catch-up     123 input frames waited, 3 of them up to the bound
 portions     1 234 ended in sleep, 5 by the bound, now 250 ms
 held         3 frames, 4 KiB, oldest 2.5 ms
 flows        12 tcp, 4 other, 11 translated
@@ -87,6 +88,7 @@ test('a secondary of which nothing matches is shown as of no use', () => {
     lagMs: { p50: null, p99: null },
     clockLeadMs: { epoch: null, smoothed: null },
     linkWaitingBytes: 0,
+    catchUp: { caughtUpFrames: 0, boundFrames: 0 },
     portions: status.secondary?.portions ?? assert.fail('no secondary'),
   };
   const text = statusText(status, NOW as Instant);

@@ -50,6 +50,36 @@ test('numbers continue when removed frames are compacted, and removing them agai
   assert.equal(pool.inUse, 0);
 });
 
+test('frames are taken by their tags, in order, and the others stay with their numbers', () => {
+  const pool = new SlabPool(64, 1);
+  const slab = pool.acquire();
+  const list = new RetainedFrames(pool);
+  const takeWhere = (wanted: number) => {
+    const taken: number[] = [];
+    list.takeWhere(
+      (tag) => tag === wanted,
+      (_slab, at, _length, tag) => taken.push(at, tag),
+    );
+    return taken;
+  };
+  for (const [at, tag] of [7, 8, 7, 9, 8].entries()) list.add(slab, at, 10, tag, at);
+  assert.deepEqual(takeWhere(8), [1, 8, 4, 8]);
+  assert.deepEqual(takeWhere(8), []);
+  assert.deepEqual(
+    [0, 1, 2, 3, 4].map((number) => list.has(number)),
+    [true, false, true, true, false],
+  );
+  assert.equal(list.frames, 3);
+  assert.equal(list.bytes, 30);
+  assert.deepEqual(takeWhere(7), [0, 7, 2, 7]);
+  assert.equal(list.oldest, 3);
+  assert.equal(list.sinceOf(3), 3);
+  assert.deepEqual(takeWhere(9), [3, 9]);
+  assert.equal(list.next, 0, 'numbers start at zero again');
+  pool.unref(slab);
+  assert.equal(pool.inUse, 0);
+});
+
 test('clear removes without handing out', () => {
   const pool = new SlabPool(64, 1);
   const slab = pool.acquire();

@@ -53,7 +53,7 @@ export const COMPARE: readonly Break[] = [
   },
   {
     file: 'src/compare/holding.ts',
-    find: '      if (!flow.isEmpty) continue;\n',
+    find: '      if (!flow.mayBeForgotten) continue;\n',
     put: '',
     message: 'a flow was forgotten while frames of it are held',
     test: 'test/compare/comparator.test.ts',

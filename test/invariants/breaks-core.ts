@@ -3,6 +3,20 @@ import type { Break } from './break.ts';
 
 export const CORE: readonly Break[] = [
   {
+    file: 'src/datapath/catch-up.ts',
+    find: '    this.compared();\n    invariant(',
+    put: '    invariant(',
+    message: 'input of a lone VM waits for the SVM',
+    test: 'test/datapath/catch-up.test.ts',
+  },
+  {
+    file: 'src/limits.ts',
+    find: '  catchUpBytesMax: 256 * KIB,',
+    put: '  catchUpBytesMax: 16 * MIB,',
+    message: 'input that waits for the SVM in some flows may pause the reading of all',
+    test: 'test/limits.test.ts',
+  },
+  {
     file: 'src/datapath/portions.ts',
     find: "    this.phase = 'gated';\n    this.gateClosedMs",
     put: '    this.gateClosedMs',
@@ -328,7 +342,8 @@ export const CORE: readonly Break[] = [
     file: 'src/limits.ts',
     find: '  portionMsMax: 250,',
     put: '  portionMsMax: 1600,',
-    message: 'input that waits for a portion may be forgotten by the silent uplink before it is passed on',
+    message:
+      'input that waits for the SVM and a portion may be forgotten by the silent uplink before it is passed on',
     test: 'test/limits.test.ts',
   },
   {

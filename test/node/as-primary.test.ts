@@ -182,6 +182,7 @@ test('a secondary that sends nothing is reported after N checkpoints that releas
     lagMs: { p50: null, p99: null },
     clockLeadMs: { epoch: null, smoothed: null },
     linkWaitingBytes: 0,
+    catchUp: { caughtUpFrames: 0, boundFrames: 0 },
     portions: path.portions.status,
   });
   link.close();

@@ -66,6 +66,7 @@ export function fakeStatus(): NodeStatus {
       lagMs: { p50: 0.5, p99: -1.5 },
       clockLeadMs: { epoch: 5.2, smoothed: 4.75 },
       linkWaitingBytes: 100,
+      catchUp: { caughtUpFrames: 120, boundFrames: 3 },
       portions: {
         state: 'on',
         why: null,

@@ -18,6 +18,8 @@ export const WORLD_LIMITS: Limits = {
   passedOnMax: 512,
   gatedBytesMax: 128 * 1024,
   earlyFramesMax: 128,
+  catchUpMsMax: 30,
+  catchUpBytesMax: 8 * 1024,
   portionMsMax: 60,
   portionMsMin: 10,
   portionFramesMax: 8,

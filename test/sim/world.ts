@@ -23,6 +23,7 @@ import { Network, type PortQuality } from './network.ts';
 import { drawPortioned, hostileHost, type Portioned } from './portioned.ts';
 import { Audit } from './rules/audit.ts';
 import { BothSent } from './rules/both-sent.ts';
+import { FlowOrder } from './rules/flow-order.ts';
 import { Lineage } from './rules/lineage.ts';
 import { Periods } from './rules/periods.ts';
 import { PortionBound } from './rules/portion-bound.ts';
@@ -122,6 +123,7 @@ class World {
   private readonly uselessSecondary: UselessSecondary;
   private readonly bothSent: BothSent;
   private readonly portionBound: PortionBound;
+  private readonly flowOrder: FlowOrder;
   private readonly periods: Periods;
 
   constructor(seed: number, options: WorldOptions) {
@@ -179,6 +181,7 @@ class World {
     this.uselessSecondary = new UselessSecondary(scene);
     this.progress = new Progress(scene, this.lineage, clients, this.lossy);
     this.bothSent = new BothSent(scene, this.sameInput, this.progress, this.uplinkWrites.outputCommit);
+    this.flowOrder = new FlowOrder(scene);
     this.portionBound = new PortionBound(scene, this.portioned !== null);
     this.periods = new Periods(scene);
     record.onChange = (changed, by) => {
@@ -260,6 +263,7 @@ class World {
       this.journal.noteMax('slabsIdle', life.audit.slabsIdleMax);
       this.progress.checkWait(host, life);
       this.portionBound.check(host, life);
+      this.flowOrder.watch(host, life);
       if (!life.process.isMidway) this.uselessSecondary.check(host, life);
     }
     this.progress.checkStarved();

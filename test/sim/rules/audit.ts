@@ -7,6 +7,7 @@
  * stay that number. If it changes, a frame was lost or repeated without being counted. The difference is taken only
  * while the sockets in between are empty.
  */
+import type { CatchUp } from '../../../src/datapath/catch-up.ts';
 import type { Portions } from '../../../src/datapath/portions.ts';
 import type { PrimaryPath } from '../../../src/datapath/primary-path.ts';
 import type { SecondaryPath } from '../../../src/datapath/secondary-path.ts';
@@ -22,7 +23,8 @@ import type { SimQemu } from '../sim-qemu.ts';
 import type { SimSocket } from '../sim-socket.ts';
 
 type Port = Omit<FramePort, never> & { stream: SimSocket | null };
-type Path = Omit<PrimaryPath, 'portions'> & {
+type Path = Omit<PrimaryPath, 'portions' | 'catchUp'> & {
+  catchUp: Omit<CatchUp, never> & { waiting: RetainedFrames };
   portions: Omit<Portions, never> & { waiting: RetainedFrames; gated: RetainedFrames };
   early: RetainedFrames;
   secondary: (Omit<LinkChannel, never> & { frames: RunQueue }) | null;
@@ -220,8 +222,10 @@ export class Audit {
       if (port.queuedBytes > most) return `${port.queuedBytes} bytes wait in ${port.name}'s socket`;
     if (path !== null) {
       const { primary, secondary } = path.comparator;
-      if (path.portions.waitingBytes > limits.gatedBytesMax + 2 * limits.slabBytes)
-        return `${path.portions.waitingBytes} bytes of input wait`;
+      if (path.catchUp.waitingBytes > limits.gatedBytesMax + 2 * limits.slabBytes)
+        return `${path.catchUp.waitingBytes} bytes of input wait`;
+      if (path.catchUp.waiting.bytes > limits.catchUpBytesMax)
+        return `${path.catchUp.waiting.bytes} bytes of input wait for the SVM`;
       if (path.early.frames > limits.earlyFramesMax) return `${path.early.frames} frames came early`;
       if (primary.frames + secondary.frames > limits.heldFramesMax)
         return `${primary.frames} and ${secondary.frames} frames are held`;
@@ -257,7 +261,7 @@ function releasedOfVm({ counters, comparator }: Path): number {
   return counters.releasedFrames - questions - made + absorbed;
 }
 
-/** Input that waits, for a portion or at the gate. */
-function waitingFrames({ portions }: Path): number {
-  return portions.waiting.frames + portions.gated.frames;
+/** Input that waits, for the SVM, for a portion or at the gate. */
+function waitingFrames({ catchUp, portions }: Path): number {
+  return catchUp.waiting.frames + portions.waiting.frames + portions.gated.frames;
 }

@@ -1,5 +1,5 @@
 /**
- * The rule of portions: no input waits for the end of a portion for longer than the bound, whoever sends and whether the guests
+ * The rule of waiting input: none waits for the SVM to catch up, or for the end of a portion, for longer than the bound, whoever sends and whether the guests
  * sleep or not. In the worlds that have portions (portioned.ts) it also has the primary believe that order parts its VMs.
  */
 import { keyOfService } from '../../datapath/two-paths.ts';
@@ -34,15 +34,25 @@ export class PortionBound {
     const { journal, loop } = this.scene;
     const { role } = node.inspect();
     if (role?.kind !== 'primary' || role.isOver || process.isMidway) return;
-    const { portions } = role.path;
+    const { portions, catchUp } = role.path;
     const nowMs = process.now();
     const waitedMs = portions.waitedMs(nowMs);
     if (loop.nowMs > process.continuesAtMs + CALM_MS) {
       journal.noteMax('portionWaitMs', Math.round(waitedMs));
+      const caughtUpMs = catchUp.waitedMs(nowMs);
+      journal.noteMax('catchUpWaitMs', Math.round(caughtUpMs));
+      if (caughtUpMs > WORLD_LIMITS.catchUpMsMax + LATE_MS_MAX)
+        journal.violation(
+          'portion bound',
+          `${host.side}: input has waited ${caughtUpMs.toFixed(1)} ms for the SVM to catch up`,
+        );
       if (waitedMs > WORLD_LIMITS.portionMsMax + LATE_MS_MAX)
         journal.violation('portion bound', `${host.side}: input has waited for ${waitedMs.toFixed(1)} ms`);
     }
     const { endedBySleep, endedByBound, why } = portions.status;
+    const { caughtUpFrames, boundFrames } = catchUp.status;
+    journal.noteMax('caughtUpFrames', caughtUpFrames);
+    journal.noteMax('catchUpBoundFrames', boundFrames);
     journal.noteMax('portionsSlept', endedBySleep);
     journal.noteMax('portionsCut', endedByBound);
     if (!this.forces || why !== 'not-needed' || loop.nowMs < this.divergedMs + APART_MS) return;
