@@ -10,30 +10,28 @@
  * A row at half load (NAME-half) gets half of the rate at which the unprotected guest worked at full load in the same round;
  * the unprotected column therefore always goes first. A request's latency counts from when it was due.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { installServices } from '../lab/services/image.ts';
 import { ColoError, messageOf } from '../src/error.ts';
 import { type Bench, type BenchResult, spread } from './bench.ts';
 import { claimsOf, type RowFigures, type Rows } from './service/claims.ts';
 import { checkCheckout, startSide } from './service/columns.ts';
+import { Counted } from './service/counted.ts';
 import { Load } from './service/load.ts';
+import { rowLines, rowNames, wholeNumber } from './service/options.ts';
 import { processorMs } from './service/processor.ts';
-import { type Clients, HALF, ROWS, rowOf } from './service/rows.ts';
-import { COLUMNS, type Column, type Counts, READY_MS_MAX, type Side } from './service/side.ts';
+import { machineFor, untilReplies } from './service/ready.ts';
+import { type Around, clientsOf, HALF, ROWS, rowOf } from './service/rows.ts';
+import { COLUMNS, type Column, type Counts, type Side } from './service/side.ts';
 import { type Cell, lines, median, TABLE_HEAD } from './service/table.ts';
-
-const ROW_NAMES = Object.entries(ROWS).map(
-  ([name, { about }]) => `                       ${name.padEnd(20)} ${about}`,
-);
 
 const USAGE = `usage: npm run bench -- service [options]
 
 Requests to nginx, OpenSSH, Redis, PostgreSQL and dnsmasq in one guest of 512 MB. The first run fetches 55 MB. The default
-takes about 25 minutes, and needs two processors to itself.
+takes about 27 minutes, and needs two processors to itself.
 
   --rows R,R,...       (default all)
-${ROW_NAMES.join('\n')}
+${rowLines(ROWS)}
                        NAME-half: NAME at half of the rate that the unprotected guest has reached; after NAME
   --columns C,C,...    of ${COLUMNS.join(', ')} (default all; before only with --before)
   --before DIR         a checkout that is set up, for the column "before"
@@ -50,7 +48,6 @@ Exit codes: 0 every cell was measured, no request failed and every claim held, 1
 
 /** The guest's programs run code that TCG has not translated yet, and the clients code that V8 has not compiled. */
 const WARM_UP_MS = 1500;
-const READY_POLL_MS = 200;
 
 export type Options = {
   readonly rows: readonly string[];
@@ -95,6 +92,7 @@ class Run implements Measured {
   private readonly options: Options;
   /** requests per second of the unprotected guest at full load, in the latest round */
   private readonly unprotected = new Map<string, number>();
+  private counted = new Counted();
 
   constructor(options: Options) {
     this.options = options;
@@ -132,22 +130,25 @@ class Run implements Measured {
 
   private start(column: Column): Promise<Side> {
     const { rows, vcpus, before } = this.options;
-    const wanted = rows.map(rowOf).flatMap((row) => (row.beside === undefined ? [row] : [row, row.beside]));
-    const postgres = wanted.some(({ service }) => service === 'postgres');
-    return startSide(column, { processors: vcpus, postgres }, before, async ({ target }) => {
-      const image = await installServices();
-      for (const { service, open } of wanted) await untilReplies(() => open(target(service), 0, image));
+    this.counted = new Counted();
+    return startSide(column, machineFor(rows, vcpus), before, async ({ target }) => {
+      await untilReplies(rows, target, await this.around());
     });
+  }
+
+  private async around(): Promise<Around> {
+    const { ssh } = await installServices();
+    return { ssh, counted: this.counted };
   }
 
   private async cell(name: string, column: Column, side: Side): Promise<Cell> {
     const { ms } = this.options;
     const perSecond = this.rateFor(name);
-    const { beside, ...row } = rowOf(name);
+    const around = await this.around();
     const loads: Load[] = [];
     try {
-      for (const clients of beside === undefined ? [row] : [row, beside])
-        loads.push(await startLoad(clients, side));
+      for (const { service, clients, open } of clientsOf(rowOf(name)))
+        loads.push(await Load.start(clients, (index) => open(side.target(service), index, around)));
       const [load, other] = loads;
       await Promise.all([load.run(WARM_UP_MS, perSecond), other?.run(WARM_UP_MS)]);
       const before = await side.counts();
@@ -194,35 +195,12 @@ function progress(name: string, column: Column, { rate, p50, checkpoints }: Cell
   process.stderr.write(`  ${name}, ${column}: ${figures}\n`);
 }
 
-async function startLoad({ service, clients, open }: Clients, side: Side): Promise<Load> {
-  const image = await installServices();
-  return Load.start(clients, (index) => open(side.target(service), index, image));
-}
-
 function key(row: string, column: Column): string {
   return `${row} ${column}`;
 }
 
 function used({ processes }: Counts): Record<string, number> {
   return Object.fromEntries(Object.entries(processes).map(([name, pid]) => [name, processorMs(pid)]));
-}
-
-async function untilReplies(open: () => ReturnType<Clients['open']>): Promise<void> {
-  const endMs = performance.now() + READY_MS_MAX;
-  for (;;) {
-    try {
-      const client = await open();
-      await client.request();
-      client.close();
-      return;
-    } catch (cause) {
-      if (performance.now() > endMs)
-        throw new ColoError('COLO_LAB_GUEST', `the guest's service does not reply: ${messageOf(cause)}`, {
-          cause,
-        });
-    }
-    await sleep(READY_POLL_MS);
-  }
 }
 
 /** Prints the table and the claims, and returns them. */
@@ -269,17 +247,8 @@ export function readOptions(args: string[]): Options | null {
       },
     });
     if (values.help === true) return null;
-    const whole = (name: string, text: string, max: number): number => {
-      const value = Number(text);
-      if (!(Number.isInteger(value) && value >= 1 && value <= max))
-        throw new Error(`--${name} takes a whole number from 1 to ${max}`);
-      return value;
-    };
     const before = values.before ?? null;
-    const rows = values.rows?.split(',') ?? Object.keys(ROWS);
-    for (const name of rows)
-      if (!Object.hasOwn(ROWS, name.replace(HALF, '')))
-        throw new Error(`--rows: there is no row "${name}"; choose of ${Object.keys(ROWS).join(', ')}`);
+    const rows = rowNames(values.rows, ROWS, (name) => name.replace(HALF, ''));
     const asked =
       values.columns?.split(',') ?? COLUMNS.filter((name) => name !== 'before' || before !== null);
     for (const name of asked)
@@ -295,9 +264,9 @@ export function readOptions(args: string[]): Options | null {
     }
     return {
       ...{ rows, columns, before },
-      rounds: whole('rounds', values.rounds ?? '3', 100),
-      ms: whole('seconds', values.seconds ?? '5', 3600) * 1000,
-      vcpus: whole('vcpus', values.vcpus ?? '1', 2),
+      rounds: wholeNumber('rounds', values.rounds ?? '3', 100),
+      ms: wholeNumber('seconds', values.seconds ?? '5', 3600) * 1000,
+      vcpus: wholeNumber('vcpus', values.vcpus ?? '1', 2),
     };
   } catch (error) {
     throw new ColoError('COLO_USAGE', (error as Error).message, { cause: error });

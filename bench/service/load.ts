@@ -30,9 +30,21 @@ export class Load {
   }
 
   static async start(count: number, open: (index: number) => Promise<Client>): Promise<Load> {
-    const clients: Client[] = [];
-    for (let index = 0; index < count; index++) clients.push(await open(index));
-    return new Load(clients, open);
+    const load = new Load([], open);
+    try {
+      for (let index = 0; index < count; index++) load.clients.push(await open(index));
+      return load;
+    } catch (error) {
+      load.close();
+      throw error;
+    }
+  }
+
+  /** Has each client check what the service has acknowledged to it, and returns what is wrong. */
+  async check(): Promise<string[]> {
+    const wrong: string[] = [];
+    for (const client of this.clients) await client.check().catch((error) => wrong.push(messageOf(error)));
+    return wrong;
   }
 
   /** Has all clients work for so long, and to the end of each one's last request; `perSecond` null is full load. */

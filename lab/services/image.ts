@@ -32,6 +32,9 @@ export const SERVICES = [
 ] as const;
 export type ServiceName = (typeof SERVICES)[number]['name'];
 
+/** What nginx serves at its root. */
+export const PAGE = '<!doctype html><title>colo</title><p>A page of a service that is kept alive.\n';
+
 const RECIPE = 1;
 const POSTGRES = 'usr/lib/postgresql/17';
 /** The dynamic loader lists what each of these needs. */
@@ -186,10 +189,7 @@ async function entries(root: string, guest: string, keys: string): Promise<CpioE
   tree.file('etc/tls/key.pem', readFileSync(join(keys, 'key.pem')));
   tree.file('etc/tls/certificate.pem', readFileSync(join(keys, 'certificate.pem')));
   tree.file('etc/nginx.conf', readFileSync(source('nginx.conf')));
-  tree.file(
-    'www/index.html',
-    '<!doctype html><title>colo</title><p>A page of a service that is kept alive.\n',
-  );
+  tree.file('www/index.html', PAGE);
   tree.file('block.bin', makeBlock());
   tree.file('postgres.sh', readFileSync(source('postgres.sh')), 0o755);
   tree.file('init', readFileSync(source('init')), 0o755);

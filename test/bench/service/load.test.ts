@@ -6,7 +6,11 @@ import type { Client } from '../../../bench/service/clients.ts';
 import { Load } from '../../../bench/service/load.ts';
 import { processorMs } from '../../../bench/service/processor.ts';
 
-const client = (request: () => Promise<void>, close = (): void => {}): Client => ({ request, close });
+const client = (request: () => Promise<void>, close = (): void => {}): Client => ({
+  request,
+  check: request,
+  close,
+});
 
 test('every client works, one request at a time, and is closed', async () => {
   const open = new Set<number>();
@@ -52,6 +56,32 @@ test('a client whose request fails is replaced, and the failure counted', async 
   assert.equal(outcome.errors, 1);
   assert.equal(outcome.firstError, 'reset');
   assert.ok(outcome.requests > 0);
+});
+
+test('if one client cannot start, those before it are closed', async () => {
+  const closed: number[] = [];
+  const start = Load.start(3, async (index) => {
+    if (index === 2) throw new Error('refused');
+    return client(
+      async () => {},
+      () => closed.push(index),
+    );
+  });
+  await assert.rejects(start, /refused/);
+  assert.deepEqual(closed, [0, 1]);
+});
+
+test('every client checks what was acknowledged to it, whatever the others find', async () => {
+  let checks = 0;
+  const load = await Load.start(3, async (index) => ({
+    ...client(async () => {}),
+    check: async () => {
+      checks++;
+      if (index < 2) throw new Error(`${index} is lost`);
+    },
+  }));
+  assert.deepEqual(await load.check(), ['0 is lost', '1 is lost']);
+  assert.equal(checks, 3);
 });
 
 test('a service that never works ends the run', async () => {
