@@ -20,6 +20,11 @@ const BENCHES: Readonly<Record<string, { readonly about: string; readonly load: 
     about: 'rate and peak of memory of colo diff on two recordings of 1 GB',
     load: async () => (await import('./diff.ts')).diffBench,
   },
+  failover: {
+    about:
+      'real services under load, and the machine of the primary dies: what clients see, and what is lost',
+    load: async () => (await import('./failover.ts')).failoverBench,
+  },
   loss: {
     about: 'transfers over a lossy network between real Linux stacks: through colo, and without it',
     load: async () => (await import('./loss.ts')).lossBench,

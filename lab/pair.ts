@@ -80,13 +80,13 @@ export class LabNode {
     this.child = child;
   }
 
-  /** Kills node and VM at once, as when the host dies. */
-  async kill(): Promise<void> {
-    const { child } = this;
-    if (child?.pid === undefined) return;
+  /** Kills node and VM at once, as when the host dies. Returns when, by performance.now(). */
+  async kill(): Promise<number> {
+    const { child, pid } = this;
     const vm = (await this.status()).vm.pid;
-    const gone = new Promise((resolve) => child.once('exit', resolve));
-    process.kill(child.pid, 'SIGKILL');
+    const gone = new Promise((resolve) => child?.once('exit', resolve));
+    const killMs = performance.now();
+    process.kill(pid, 'SIGKILL');
     if (vm !== null) {
       try {
         process.kill(vm, 'SIGKILL');
@@ -96,6 +96,7 @@ export class LabNode {
     }
     await gone;
     this.child = null;
+    return killMs;
   }
 
   async stop(): Promise<void> {

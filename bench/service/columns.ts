@@ -9,8 +9,8 @@ import type { Target } from '../../lab/clients/net.ts';
 import { startNetwork } from '../../lab/network.ts';
 import { LabPair } from '../../lab/pair.ts';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
-import { installQemu } from '../../lab/qemu.ts';
-import { installServices, SERVICES, type ServiceName } from '../../lab/services/image.ts';
+import { installQemu, type QemuInstall } from '../../lab/qemu.ts';
+import { installServices, SERVICES, type ServiceName, type ServicesImage } from '../../lab/services/image.ts';
 import { NIC, nicArguments, vmArguments } from '../../lab/vm.ts';
 import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
@@ -61,11 +61,7 @@ export async function startSide(
   const target = (service: ServiceName): Target => ({ host: forwards.host, port: forwards[service] });
   const bed: Bed = {
     ...{ install, directory, network },
-    vmArgs: vmArguments(install, image, {
-      memoryMb: MEMORY_MB,
-      processors: machine.processors,
-      words: machine.postgres ? ['colo.postgres'] : [],
-    }),
+    vmArgs: guestArguments(install, image, machine),
     untilReady: () => isReady({ target }),
   };
   let programs: Programs | null = null;
@@ -81,6 +77,15 @@ export async function startSide(
     await stop();
     throw error;
   }
+}
+
+/** Returns QEMU's arguments for the guest with services, without its NIC. */
+export function guestArguments(install: QemuInstall, image: ServicesImage, machine: Machine): string[] {
+  return vmArguments(install, image, {
+    memoryMb: MEMORY_MB,
+    processors: machine.processors,
+    words: machine.postgres ? ['colo.postgres'] : [],
+  });
 }
 
 function startPrograms(column: Column, bed: Bed, before: string | null): Promise<Programs> {
@@ -110,10 +115,11 @@ async function startAlone({ install, network, vmArgs, untilReady }: Bed): Promis
   return { counts, stop };
 }
 
-async function startPair(
+/** Starts the nodes a, as the primary, and b. */
+export async function protect(
   { install, directory, network, vmArgs, untilReady }: Bed,
-  checkout: string | undefined,
-): Promise<Programs> {
+  checkout?: string,
+): Promise<LabPair> {
   const pair = await LabPair.prepare({
     directory,
     uplinks: { a: network.uplinks[0], b: network.uplinks[1] },
@@ -125,17 +131,22 @@ async function startPair(
     ...(checkout === undefined ? {} : { checkout }),
   });
   const [a, b] = [pair.node('a'), pair.node('b')];
-  const stop = () => pair.stop();
   try {
     a.start();
     await a.until('alone', ({ phase, vm }) => phase === 'alone' && vm.running, READY_MS_MAX);
     await untilReady();
     b.start();
     await a.until('protected', ({ phase }) => phase === 'protected', READY_MS_MAX);
+    return pair;
   } catch (error) {
-    await stop();
+    await pair.stop();
     throw error;
   }
+}
+
+async function startPair(bed: Bed, checkout: string | undefined): Promise<Programs> {
+  const pair = await protect(bed, checkout);
+  const [a, b] = [pair.node('a'), pair.node('b')];
   const counts = async (): Promise<Counts> => {
     const [primary, secondary] = [await a.status(), await b.status()];
     if (primary.phase !== 'protected')
@@ -153,5 +164,5 @@ async function startPair(
       },
     };
   };
-  return { counts, stop };
+  return { counts, stop: () => pair.stop() };
 }
