@@ -6,6 +6,7 @@ import type { Side } from './faults.ts';
 import type { Die } from './guest/die.ts';
 import type { Guest } from './guest/guest.ts';
 import type { Process } from './loop.ts';
+import type { Ruled } from './ruled.ts';
 import type { Audit, Counted } from './rules/audit.ts';
 import type { Sent, SentOutput } from './rules/output-commit.ts';
 import type { ArbiterWay } from './sim-arbiter.ts';
@@ -54,14 +55,14 @@ export function otherOf(hosts: Hosts, { side }: SimHost): SimHost {
   return side === 'a' ? hosts.b : hosts.a;
 }
 
-/** `waits`: as in `configOf`. */
-export function newHost(side: Side, die: Die, waits: string): SimHost {
+/** `waits`, `ruled`: as in `configOf`. */
+export function newHost(side: Side, die: Die, waits: string, ruled: Ruled | null): SimHost {
   return {
     name: side,
     side,
     up: true,
     unix: new Map(),
-    config: configOf(side, die, waits),
+    config: configOf(side, die, waits, ruled),
     arbiterWay: { delayMsMax: die.pick([1, 5, ARBITER_MS_MAX]), cutUntilMs: 0, lossy: 0 },
     life: null,
     vmDied: false,

@@ -2,12 +2,14 @@
 import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
 import type { Side } from './faults.ts';
 import type { Die } from './guest/die.ts';
+import { type Ruled, rulesOf } from './ruled.ts';
 
 /** Parsing takes longer than a short world's whole start. */
 const parsed = new Map<string, NodeConfig>();
 
 /** `waits`: of a checkpoint's settings, as YAML; empty for the defaults. */
-export function configOf(side: Side, die: Die, waits: string): NodeConfig {
+export function configOf(side: Side, die: Die, waits: string, ruled: Ruled | null): NodeConfig {
+  const intervalMsMax = die.pick([500, 2000, 5000]);
   const other = side === 'a' ? 'b' : 'a';
   const text = `
 node: ${side}
@@ -17,8 +19,8 @@ uplink: "unix:/net/uplink"
 arbiter: { directory: /arbiter }
 vm: { command: [qemu], args: [], mac: "52:54:00:12:34:56", addresses: ["10.0.2.15", "fd00::15"] }
 runDirectory: /run/${side}
-checkpoint: { intervalMsMax: ${die.pick([500, 2000, 5000])}${waits} }
-`;
+checkpoint: { intervalMsMax: ${intervalMsMax}${waits} }
+${rulesOf(ruled, intervalMsMax)}`;
   let config = parsed.get(text);
   if (config === undefined) {
     config = parseNodeConfig(text, '/sim.yaml');

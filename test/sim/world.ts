@@ -21,9 +21,11 @@ import { Journal, type Violation } from './journal.ts';
 import { Loop, Process } from './loop.ts';
 import { Network, type PortQuality } from './network.ts';
 import { drawPortioned, hostileHost, type Portioned } from './portioned.ts';
+import { drawRuled, exemptHost, type Ruled } from './ruled.ts';
 import { Audit } from './rules/audit.ts';
 import { BothSent } from './rules/both-sent.ts';
 import { FlowOrder } from './rules/flow-order.ts';
+import { Intervals } from './rules/intervals.ts';
 import { Lineage } from './rules/lineage.ts';
 import { Periods } from './rules/periods.ts';
 import { PortionBound } from './rules/portion-bound.ts';
@@ -125,6 +127,9 @@ class World {
   private readonly portionBound: PortionBound;
   private readonly flowOrder: FlowOrder;
   private readonly periods: Periods;
+  /** null: the nodes have no rules */
+  private readonly ruled: Ruled | null;
+  private readonly intervals: Intervals;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -137,6 +142,7 @@ class World {
     this.die = new Die(seed);
     this.differing = drawDifferingTcps(seed);
     this.portioned = drawPortioned(seed);
+    this.ruled = drawRuled(seed);
     const { die } = this;
     this.sockets = new Sockets(loop, this.newDie());
     this.outside = new Process(loop, 'outside', this.newDie());
@@ -161,6 +167,9 @@ class World {
     const alwaysDiffers = drawAlwaysDiffers(seed);
     if (alwaysDiffers !== null) this.addClients(differingHost(alwaysDiffers));
     const { sockets, network, mix, clients } = this;
+    const judged = [...clients];
+    if (this.ruled !== null && this.ruled.exempt !== null)
+      this.addClients(exemptHost(this.ruled), new Die(~seed));
     const endLife = (host: SimHost, life: Life, how: string) => this.endLife(host, life, how);
     this.injector = new Injector({
       loop,
@@ -179,8 +188,15 @@ class World {
     this.sameInput = new SameInput(scene);
     this.uplinkWrites = new UplinkWrites(scene, this.sameInput);
     this.uselessSecondary = new UselessSecondary(scene);
-    this.progress = new Progress(scene, this.lineage, clients, this.lossy);
-    this.bothSent = new BothSent(scene, this.sameInput, this.progress, this.uplinkWrites.outputCommit);
+    this.intervals = new Intervals(scene);
+    this.progress = new Progress(scene, this.lineage, judged, this.lossy, this.intervals);
+    this.bothSent = new BothSent(
+      scene,
+      this.sameInput,
+      this.progress,
+      this.uplinkWrites.outputCommit,
+      this.ruled,
+    );
     this.flowOrder = new FlowOrder(scene);
     this.portionBound = new PortionBound(scene, this.portioned !== null);
     this.periods = new Periods(scene);
@@ -240,6 +256,7 @@ class World {
           `host ${side}: checkpoints every ${config.checkpoint.intervalMsMax} ms, arbiter within ${arbiterWay.delayMsMax} ms, input read within ${slow.inputMs} ms, output within ${slow.outputMs} ms`,
       ),
       ...(this.portioned === null ? [] : [`portions: ${JSON.stringify(this.portioned)}`]),
+      ...(this.ruled === null ? [] : [`rules: ${JSON.stringify(this.ruled)}`]),
       ...(this.differing === null ? [] : [`differing TCPs: ${JSON.stringify(this.differing)}`]),
       `guest: ${tcp}${mix.guest.dial === undefined ? '' : `, opens a connection every ${mix.guest.dial.everyMs} ms`}`,
       ...this.clients.map(({ clients }, i) => {
@@ -292,7 +309,7 @@ class World {
   private addHost(side: Side): SimHost {
     const { die } = this;
     const quality = { delayMs: die.pick([0.05, 0.5]), jitterMs: die.pick([0, 0.1]), loss: 0, duplication: 0 };
-    const host = newHost(side, die, this.differing?.waits ?? '');
+    const host = newHost(side, die, this.differing?.waits ?? '', this.ruled);
     const plug = this.network.socketPort(`uplink-${side}`, quality, host.counted);
     host.unix.set('/net/uplink', {
       owner: this.outside,
@@ -311,9 +328,10 @@ class World {
     return host;
   }
 
-  private addClients(spec: HostSpec): void {
-    const { die, loop } = this;
-    const own = this.newDie();
+  /** `die`: of which the host is drawn. */
+  private addClients(spec: HostSpec, die = this.die): void {
+    const { loop } = this;
+    const own = new Die(Math.floor(die.next() * 0x1_0000_0000));
     const quality = {
       delayMs: die.pick([0.1, 1, 20]),
       jitterMs: die.pick([0, 0.2, 3]),
@@ -419,6 +437,7 @@ class World {
     if (type === 'checkpoint.committed') this.sameInput.committed(details);
     this.uselessSecondary.event(host, type, details);
     this.periods.event(host, type, details);
+    this.intervals.event(host, type, details);
     if (type === 'failover.done') {
       this.uplinkWrites.promoted(host);
       host.life?.audit.promoted(details as { sentFrames: number; deliveredFrames: number });

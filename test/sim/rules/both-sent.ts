@@ -8,12 +8,15 @@
  *
  * Not judged: a checkpoint and the time just after it, in which output waits for the commit; a node whose flow table is full, which
  * has forgotten what clients were sent, and which SYNs have matched: a repeated SYN of the SVM then seems to begin a connection
- * of which the PVM has sent no SYN, and the PVM's segments wait.
+ * of which the PVM has sent no SYN, and the PVM's segments wait; a service whose checkpoints a rule delays (ruled.ts): while they
+ * differ, nothing of its connections leaves.
  */
 import { LENGTH, NO_FRAME } from '../../../src/compare/held-frames.ts';
+import { RULED_PORT, type Ruled } from '../ruled.ts';
 import type { SimHost } from '../sim-host.ts';
 import type { Phase, SimQemu } from '../sim-qemu.ts';
 import { WORLD_LIMITS } from '../world-limits.ts';
+import { tcpPortOf } from './intervals.ts';
 import type { OutputCommit, Place, SentOutput } from './output-commit.ts';
 import type { Progress } from './progress.ts';
 import type { SameInput } from './same-input.ts';
@@ -31,6 +34,7 @@ export class BothSent {
   private readonly sameInput: SameInput;
   private readonly progress: Progress;
   private readonly outputCommit: OutputCommit;
+  private readonly ruled: Ruled | null;
   /** What was new at the last look, of the pair whose primary is `of`. */
   private fresh = new Map<number, Both>();
   /** What was new at the look before. */
@@ -38,8 +42,15 @@ export class BothSent {
   private of: SimQemu | null = null;
   private checkpoint: { readonly phase: Phase; readonly atMs: number } = { phase: 'loaded', atMs: 0 };
 
-  constructor(scene: Scene, sameInput: SameInput, progress: Progress, outputCommit: OutputCommit) {
+  constructor(
+    scene: Scene,
+    sameInput: SameInput,
+    progress: Progress,
+    outputCommit: OutputCommit,
+    ruled: Ruled | null,
+  ) {
     this.scene = scene;
+    this.ruled = ruled;
     this.sameInput = sameInput;
     this.progress = progress;
     this.outputCommit = outputCommit;
@@ -80,7 +91,7 @@ export class BothSent {
     for (const moved of [primary.moved, secondary.moved]) {
       for (const flow of moved) {
         const [one, other] = [primary.stream(flow), secondary.stream(flow)];
-        if (one !== undefined && other !== undefined)
+        if (one !== undefined && other !== undefined && !this.isDelayed(Math.floor(flow / 65_536) % 65_536))
           fresh.set(flow, { primary: { ...one }, secondary: { ...other } });
       }
       moved.clear();
@@ -102,8 +113,14 @@ export class BothSent {
     ) {
       const at = frames.offsetOf(id);
       const bytes = slabs.buffer(frames.slabOf(id));
+      if (this.isDelayed(tcpPortOf(bytes, at))) continue;
       this.report(host, this.outputCommit.repetition(bytes, at, at + words[id + LENGTH], sent));
     }
+  }
+
+  /** Whether a rule delays the checkpoints of the service with this port. */
+  private isDelayed(port: number): boolean {
+    return this.ruled !== null && this.ruled.intervalMs !== null && port === RULED_PORT;
   }
 
   private report(host: SimHost, text: string | null): void {

@@ -10,7 +10,8 @@
  * are therefore distances, and translation does not change them.
  *
  * Not judged: connections that the guest opens (each VM chooses its own port; the guest's peers judge them), resets, and
- * frames other than TCP, UDP and echo replies (idempotent, or judged by their client).
+ * frames other than TCP, UDP and echo replies (idempotent, or judged by their client). Nor connections that the world's rules exempt
+ * (ruled.ts), whichever of them it has: those of one service with one host, and no others.
  */
 import {
   ETHER_IPV4,
@@ -22,6 +23,7 @@ import {
   PROTOCOL_TCP,
   PROTOCOL_UDP,
 } from '../guest/packets.ts';
+import { EXEMPT_HOST, RULED_PORT } from '../ruled.ts';
 
 const FIN = 1;
 const SYN = 2;
@@ -73,6 +75,7 @@ function read(bytes: Uint8Array, at: number, end: number): void {
     last = Math.min(end, transport + get16(bytes, at + 18));
   } else return;
   if (protocol === PROTOCOL_TCP) {
+    if (peer === EXEMPT_HOST && get16(bytes, transport) === RULED_PORT) return;
     const header = (bytes[transport + 12] >> 4) * 4;
     fields.kind = 'tcp';
     fields.flow = (peer * 65_536 + get16(bytes, transport)) * 65_536 + get16(bytes, transport + 2);

@@ -4,6 +4,7 @@
  */
 import type { ClientHost } from '../guest/client.ts';
 import type { Life, SimHost } from '../sim-host.ts';
+import type { Intervals } from './intervals.ts';
 import type { Lineage } from './lineage.ts';
 import type { Scene } from './scene.ts';
 
@@ -21,17 +22,20 @@ export class Progress {
   private readonly clients: readonly ClientHost[];
   /** Clients whose network loses frames: one retransmission after the other may be lost. */
   private readonly lossy: ReadonlySet<ClientHost>;
+  private readonly intervals: Intervals;
 
   constructor(
     scene: Scene,
     lineage: Lineage,
     clients: readonly ClientHost[],
     lossy: ReadonlySet<ClientHost>,
+    intervals: Intervals,
   ) {
     this.scene = scene;
     this.lineage = lineage;
     this.clients = clients;
     this.lossy = lossy;
+    this.intervals = intervals;
   }
 
   /** Reports what clients have found wrong. */
@@ -43,16 +47,16 @@ export class Progress {
   }
 
   /** Held output waits for its counterpart or for a checkpoint, and for nothing else. */
-  checkWait(host: SimHost, { node }: Life): void {
+  checkWait(host: SimHost, life: Life): void {
     const { journal } = this.scene;
     // A status is expensive.
     if (journal.stats.heldMs !== undefined && !this.isCalm(WAIT_CALM_MS)) return;
-    const { phase, held } = node.status();
-    if (phase !== 'protected') return;
+    if (life.node.status().phase !== 'protected') return;
+    const heldMs = this.intervals.heldMs(host, life);
     const calm = this.isCalm(WAIT_CALM_MS);
-    journal.noteMax('heldMs', Math.round(calm ? held.oldestMs : 0));
-    if (held.oldestMs > WAIT_MS_MAX && calm)
-      journal.violation('waiting', `${host.side} has held a frame for ${held.oldestMs.toFixed(0)} ms`);
+    journal.noteMax('heldMs', Math.round(calm ? heldMs : 0));
+    if (heldMs > WAIT_MS_MAX && calm)
+      journal.violation('waiting', `${host.side} has held a frame for ${heldMs.toFixed(0)} ms too long`);
   }
 
   checkStarved(): void {
