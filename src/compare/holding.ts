@@ -491,7 +491,7 @@ export class Holding {
 
   private forgetFlow(id: FlowId): void {
     const flow = this.flow.moveTo(id);
-    invariant(flow.isEmpty, 'a flow was forgotten while frames of it are held');
+    invariant(flow.mayBeForgotten, 'a flow was forgotten while frames of it are held, or wait');
     this.flowCounts[flow.rule]--;
     this.rules[flow.rule].end(id);
     flow.end();

@@ -253,6 +253,8 @@ export class PrimaryPath {
     this.portions.protect();
     this.divergences.settle();
     const released = this.comparator.commit();
+    // Input that waited for flows which the next rules may have forgotten.
+    this.catchUp.compared();
     this.rules.settle();
     this.divergences.clear();
     this.lag.forget();
@@ -277,7 +279,6 @@ export class PrimaryPath {
     this.early.clear();
     this.divergences.settle();
     const released = wasProtected ? this.comparator.commit() : 0;
-    this.rules.settle();
     this.divergences.clear();
     this.lag.forget();
     this.clockLead.forget();
@@ -285,6 +286,7 @@ export class PrimaryPath {
     this.svm.forget();
     this.svm.blindness = null;
     this.catchUp.goAlone();
+    this.rules.settle();
     this.onOutputEnd();
     return released;
   }

@@ -55,7 +55,7 @@ export const COMPARE: readonly Break[] = [
     file: 'src/compare/holding.ts',
     find: '      if (!flow.mayBeForgotten) continue;\n',
     put: '',
-    message: 'a flow was forgotten while frames of it are held',
+    message: 'a flow was forgotten while frames of it are held, or wait',
     test: 'test/compare/comparator.test.ts',
   },
   {
