@@ -41,6 +41,11 @@ export const LIMITS = {
   flowClosedMsMax: 60_000,
   /** Connections whose client is owed an ACK: 256 bytes each, and more than wait for an SVM at one time. */
   owedAcksMax: 4096,
+  /**
+   * Values of a field that the secondary has been taught and clients have not acknowledged: one for each reply that is under way while
+   * a second turns. Twice as many after a failover; with their flows they fit into one link message.
+   */
+  unifiedValuesMax: 64,
   /** Datagrams of which a VM has sent some fragments: each fragment takes one of heldFramesMax rows. */
   fragmentedDatagramsMax: 1024,
   /** Fragments of one datagram: 64 KiB are 119 fragments at the least MTU that IPv4 hosts must take (576). */

@@ -184,7 +184,11 @@ function trafficRows({ traffic, vm }: NodeStatus): Row[] {
       vm.inputWaitingBytes === 0 ? null : `${formatBytes(vm.inputWaitingBytes)} not taken by the VM`,
     ],
     ['out', `${formatCount(traffic.releasedFrames)} frames`, formatBytes(traffic.releasedBytes)],
-    ['from peer', `${formatCount(traffic.peerFrames)} frames`],
+    [
+      'from peer',
+      `${formatCount(traffic.peerFrames)} frames`,
+      traffic.unifiedFrames === 0 ? null : `${formatCount(traffic.unifiedFrames)} unified`,
+    ],
     [
       'trouble',
       `${formatCount(traffic.malformedFrames)} malformed`,
@@ -194,8 +198,9 @@ function trafficRows({ traffic, vm }: NodeStatus): Row[] {
 }
 
 function ruleRows({ rules, role }: NodeStatus): Row[] {
-  return rules.map(({ match, exempt, intervalMsMin }, place): Row => {
+  return rules.map(({ match, exempt, intervalMsMin, unify }, place): Row => {
     const label = place === 0 ? 'rules' : '';
+    if (unify !== null) return [label, `${match} may differ in ${unify}`];
     if (exempt === null)
       return [label, `${match} has checkpoints at least ${formatMs(intervalMsMin ?? 0)} apart`];
     const counts =

@@ -155,6 +155,11 @@ export class Comparator {
     return this.tcp.queue.visits + this.tcp.held.visits;
   }
 
+  /** As `Unify.taught`. */
+  get unified(): number {
+    return this.tcp.unify.taught;
+  }
+
   /** Connections whose client is owed an ACK. */
   get owedAcks(): number {
     return this.tcp.exit.owed.rows;

@@ -6,9 +6,11 @@
 export const LESSON = {
   /** The initial sequence number, clock and port of a TCP SYN or SYN-ACK. */
   tcpSyn: 1,
+  /** The value of `Date` in a segment that begins with an HTTP reply: what clients are told in place of the SVM's own. */
+  httpDate: 2,
 } as const;
 export type Lesson = (typeof LESSON)[keyof typeof LESSON];
 
 export function isLesson(value: number): value is Lesson {
-  return value === LESSON.tcpSyn;
+  return value === LESSON.tcpSyn || value === LESSON.httpDate;
 }

@@ -5,9 +5,11 @@
  * exempt: the flow is not compared (rules/exempt.ts).
  * intervalMsMin: neither a difference nor a wait of the flow takes a checkpoint before that much time has passed since the last one
  * (held-waits.ts, checkpoint/policy.ts). Its output stays held meanwhile.
+ * unify: two replies may differ in one field (rules/unify.ts).
  *
  * A flow is looked up here once, when its row begins, and the row keeps the rule's number; nothing is looked up per frame. Of several
- * rules that cover a flow the first one that exempts counts, else the first one. `Comparator.useOperatorRules` puts other rules into force.
+ * rules that cover a flow the first one that exempts counts, else the first one. A rule for a field counts beside them, and is looked
+ * for when the VMs differ. `Comparator.useOperatorRules` puts other rules into force.
  */
 import { covers, describeMatch, type FlowMatch } from '../flow/match.ts';
 
@@ -16,12 +18,17 @@ export type OperatorRule = {
   readonly match: FlowMatch;
   readonly exempt?: true | undefined;
   readonly intervalMsMin?: number | undefined;
+  readonly unify?: UnifiedField | undefined;
 };
 
-/** Returns a rule as people read it: "tcp 2049: exempt", "tcp 80: intervalMsMin 500". */
-export function describeOperatorRule({ match, intervalMsMin }: OperatorRule): string {
-  const action = intervalMsMin === undefined ? 'exempt' : `intervalMsMin ${intervalMsMin}`;
-  return `${describeMatch(match)}: ${action}`;
+/** The fields in which two VMs may differ. */
+export const UNIFIED_FIELDS = ['http-date'] as const;
+export type UnifiedField = (typeof UNIFIED_FIELDS)[number];
+
+/** Returns a rule as people read it: "tcp 2049: exempt", "tcp 80: intervalMsMin 500", "tcp 80: unify http-date". */
+export function describeOperatorRule({ match, intervalMsMin, unify }: OperatorRule): string {
+  const interval = intervalMsMin === undefined ? 'exempt' : `intervalMsMin ${intervalMsMin}`;
+  return `${describeMatch(match)}: ${unify === undefined ? interval : `unify ${unify}`}`;
 }
 
 /** A rule's number fits into a flow's row (held-flow.ts), and a flow is compared with each of them when it begins. */
@@ -59,7 +66,8 @@ export class OperatorRules {
   /** Returns the number of the rule that counts for the flow with this key, or NO_OPERATOR_RULE. */
   numberOf(key: Int32Array): number {
     const exempt = this.exemptOf(key);
-    return exempt === NO_OPERATOR_RULE ? this.list.findIndex(({ match }) => covers(match, key)) + 1 : exempt;
+    if (exempt !== NO_OPERATOR_RULE) return exempt;
+    return this.list.findIndex(({ match, unify }) => unify === undefined && covers(match, key)) + 1;
   }
 
   /** Whether the rule with this number exempts. */
@@ -77,6 +85,11 @@ export class OperatorRules {
     for (let place = 0; place < this.list.length; place++)
       if (isExempt(this.list[place]) && covers(this.list[place].match, key)) return place + 1;
     return NO_OPERATOR_RULE;
+  }
+
+  /** Whether a rule lets the time of replies in the flow with this key differ. */
+  unifiesDate(key: Int32Array): boolean {
+    return this.list.some(({ match, unify }) => unify === 'http-date' && covers(match, key));
   }
 
   /** Output of `length` bytes leaves by the rule with this number. */

@@ -6,7 +6,7 @@
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { OPERATOR_RULES_MAX, type OperatorRule } from '../compare/operator-rules.ts';
+import { OPERATOR_RULES_MAX, type OperatorRule, UNIFIED_FIELDS } from '../compare/operator-rules.ts';
 import {
   type ClientPrefix,
   describeMatch,
@@ -98,7 +98,7 @@ const match = z
   });
 
 /** The keys of a rule that are an action; a rule has one of them. */
-const ACTIONS = ['exempt', 'intervalMsMin'] as const;
+const ACTIONS = ['exempt', 'intervalMsMin', 'unify'] as const;
 
 const rule = z
   .strictObject({
@@ -109,16 +109,27 @@ const rule = z
       .min(1)
       .optional()
       .describe('The least time between two checkpoints for differences of these flows.'),
+    unify: z
+      .literal(UNIFIED_FIELDS)
+      .optional()
+      .describe('The field in which replies of both VMs may differ.'),
   })
   .superRefine((given, context) => {
     const [first, second] = ACTIONS.filter((action) => given[action] !== undefined);
+    const { protocol, port } = given.match;
     if (first === undefined)
-      context.addIssue({ ...conflict, message: `a rule does nothing; give ${ACTIONS.join(' or ')}` });
+      context.addIssue({ ...conflict, message: 'a rule does nothing; give exempt, intervalMsMin or unify' });
     else if (second !== undefined)
       context.addIssue({
         ...conflict,
         path: [second],
         message: `a rule does one thing: ${first} or ${second}; write a rule for each`,
+      });
+    else if (given.unify !== undefined && (protocol !== IP_PROTOCOL.tcp || port === null))
+      context.addIssue({
+        ...conflict,
+        path: ['unify'],
+        message: `${given.unify} is in TCP; give the VM's port in match.tcp`,
       });
   });
 

@@ -27,7 +27,7 @@
  * `Comparator.isFull`) pauses the reading of the PVM.
  */
 import { Comparator, type ComparatorSink, type Overdue, type Urgent } from '../compare/comparator.ts';
-import type { Lesson } from '../compare/lesson.ts';
+import { LESSON, type Lesson } from '../compare/lesson.ts';
 import type { OperatorRule } from '../compare/operator-rules.ts';
 import type { ReleaseCause } from '../compare/verdict.ts';
 import { invariant } from '../error.ts';
@@ -455,11 +455,12 @@ export class PrimaryPath {
     this.uplink.out.push(slab, at, length);
   }
 
-  /** Sends a frame to learn from, in the PVM's own numbers: a copy if its release may translate it before the link is written. */
+  /** Sends a frame to learn from, in the PVM's own numbers: a copy if its release may change it before the link is written. */
   private teach(lesson: Lesson, slab: SlabId, at: number, length: number): void {
     const link = this.secondary;
-    this.clockLead.began(slab, at, length);
-    if (this.offsets.size === 0) link?.pushTeach(this.epoch, lesson, slab, at, length);
+    if (lesson === LESSON.tcpSyn) this.clockLead.began(slab, at, length);
+    if (this.offsets.size === 0 && lesson === LESSON.tcpSyn)
+      link?.pushTeach(this.epoch, lesson, slab, at, length);
     else link?.sendTeach(this.epoch, lesson, this.slabs.buffer(slab).subarray(at, at + length));
   }
 

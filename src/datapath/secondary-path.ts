@@ -25,7 +25,7 @@
  * the list grows large; a link that takes too little pauses the reading of the SVM.
  */
 
-import type { Lesson } from '../compare/lesson.ts';
+import { LESSON, type Lesson } from '../compare/lesson.ts';
 import { invariant } from '../error.ts';
 import { RetainedFrames } from '../frames/retained-frames.ts';
 import type { SlabPool } from '../frames/slabs.ts';
@@ -38,6 +38,8 @@ import { LIMITS, type Limits } from '../limits.ts';
 import type { LinkWriter } from '../link/link-channel.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 import type { SvmTranslator } from '../translate/svm-translator.ts';
+import type { UnifiedValue } from '../translate/unified-values.ts';
+import { ValueLesson } from '../translate/value-lesson.ts';
 import type { SlabId } from '../units.ts';
 import { InputFilter } from './input-filter.ts';
 import { SilentInput } from './silent-input.ts';
@@ -72,8 +74,11 @@ export class SecondaryPath {
   private phase: 'running' | 'draining' | 'stopped' | 'over' = 'running';
   private hasCopy = false;
   private currentEpoch = 0;
-  /** retained SYNs are not in the PVM's numbers yet; one read may teach several, so they are corrected at its end */
-  private synsToCorrect = false;
+  /**
+   * retained SYNs are not in the PVM's numbers yet, or replies do not have its value of a field; one read may teach several, so they
+   * are corrected at its end
+   */
+  private isToCorrect = false;
 
   constructor(options: {
     slabs: SlabPool;
@@ -152,13 +157,17 @@ export class SecondaryPath {
   /**
    * Takes a frame of the PVM; `lesson` names the values in it that the translator learns. A SYN of an earlier epoch may
    * arrive after the commit, since the two travel on different connections: the SVM has that connection already, and the
-   * translator must not pair the next connection that the SVM opens to the same place with it.
+   * translator must not pair the next connection that the SVM opens to the same place with it. The value of a field is void then.
    */
   teach(epoch: number, lesson: Lesson, slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
+    if (lesson === LESSON.httpDate) {
+      if (epoch === this.epoch && this.hasCopy) this.learnValue(bytes, at, length);
+      return;
+    }
     this.offsets.teach(lesson, bytes, at, length);
     const age = epoch < this.epoch ? 'past' : 'current';
-    if (this.translator.teach(lesson, age, bytes, at, length) === 'syn-moved') this.synsToCorrect = true;
+    if (this.translator.teach(lesson, age, bytes, at, length) === 'syn-moved') this.isToCorrect = true;
   }
 
   /** Clients have received what the SVM frames `from` to `to` of this epoch contain. */
@@ -183,7 +192,7 @@ export class SecondaryPath {
   }
 
   linkBatchEnd(): void {
-    if (this.synsToCorrect) this.sendCorrectedSyns();
+    if (this.isToCorrect) this.sendCorrected();
     this.vm.flush();
     if (this.link.queuedBytes < this.limits.unsentBytesMax) this.linkValve.shutIf(false);
     this.batchClock.end();
@@ -257,7 +266,7 @@ export class SecondaryPath {
     });
     this.retained.drain((slab, at, length) => {
       const bytes = this.slabs.buffer(slab);
-      this.translator.correctSyn(bytes, at, length);
+      this.correct(bytes, at, length);
       this.translator.correctTime(bytes, at, length);
       this.offsets.output(bytes, at, length);
       send(slab, at, length);
@@ -277,6 +286,21 @@ export class SecondaryPath {
     this.silent.clear();
     this.uplinkSeat.end();
     this.vmSeat.end();
+  }
+
+  /** Learns what clients are told in place of a value of the SVM, which is in a frame that is retained. */
+  private learnValue(bytes: Uint8Array, at: number, length: number): void {
+    const { values } = this.translator;
+    // A promotion adds them to those.
+    if (values.size + this.offsets.values.size >= this.offsets.values.valuesMax) return;
+    const lesson = new ValueLesson(bytes, at, length);
+    const found: UnifiedValue[] = [];
+    this.retained.forEach((_index, slab, at, length) => {
+      const value = lesson.valueIn(this.slabs.buffer(slab), at, length);
+      if (value !== null) found.push(value);
+    });
+    // The SVM may have repeated it: all have the same.
+    if (found.length > 0 && values.add(found[0])) this.isToCorrect = true;
   }
 
   private onSilentInput(slab: SlabId, at: number, length: number): void {
@@ -300,17 +324,16 @@ export class SecondaryPath {
   }
 
   /**
-   * Sends again each SYN that left in the SVM's own number or from its own port: it did not match the PVM's SYN. The
-   * corrected number shows the primary that this node knows the PVM's, so that it releases the PVM's SYN.
+   * Sends again each SYN that left in the SVM's own number or from its own port, and each reply with the SVM's own value of a field:
+   * it did not match the PVM's. What was corrected shows the primary that this node knows the PVM's, so that it releases the PVM's.
    *
    * The frame is changed in place. If its first copy still waits in a socket, the corrected frame is sent twice: harmless.
    */
-  private sendCorrectedSyns(): void {
-    this.synsToCorrect = false;
+  private sendCorrected(): void {
+    this.isToCorrect = false;
     const corrected: [index: number, slab: SlabId, at: number, length: number][] = [];
     this.retained.forEach((index, slab, at, length) => {
-      if (this.translator.correctSyn(this.slabs.buffer(slab), at, length))
-        corrected.push([index, slab, at, length]);
+      if (this.correct(this.slabs.buffer(slab), at, length)) corrected.push([index, slab, at, length]);
     });
     for (const [index, slab, at, length] of corrected) {
       const again = this.retained.add(slab, at, length);
@@ -318,6 +341,12 @@ export class SecondaryPath {
       this.retained.remove(index);
     }
     this.link.flush();
+  }
+
+  /** Gives a retained frame what the PVM has taught since it was sent. Returns true if it has changed. */
+  private correct(bytes: Uint8Array, at: number, length: number): boolean {
+    const { translator } = this;
+    return translator.correctSyn(bytes, at, length) || translator.values.correct(bytes, at, length);
   }
 
   private onOutputEnd(): void {

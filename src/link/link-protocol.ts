@@ -12,9 +12,10 @@ import { ColoError } from '../error.ts';
 import { LIMITS } from '../limits.ts';
 import { type ChannelName, isChannelName, isCopyChannel } from './channels.ts';
 import { type Offsets, offsetsSchema } from './offsets-message.ts';
+import { type Values, valuesSchema } from './values-message.ts';
 
 /** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */
-export const LINK_VERSION = 4;
+export const LINK_VERSION = 5;
 
 export const MESSAGE = {
   hello: 1,
@@ -36,6 +37,7 @@ export const MESSAGE = {
   watchSleep: 17,
   asleep: 18,
   blind: 19,
+  values: 20,
 } as const;
 
 export const MESSAGE_HEADER_BYTES = 4;
@@ -72,6 +74,7 @@ export type ControlBodies = {
   [MESSAGE.yielded]: Record<string, never>;
   [MESSAGE.failed]: { code: string; message: string };
   [MESSAGE.blind]: { message: string };
+  [MESSAGE.values]: Values;
 };
 export type ControlType = keyof ControlBodies;
 
@@ -113,6 +116,7 @@ const SCHEMAS: { readonly [T in ControlType]: z.ZodType } = {
   [MESSAGE.yielded]: z.object({}),
   [MESSAGE.failed]: z.object({ code: z.string(), message: z.string() }),
   [MESSAGE.blind]: z.object({ message: z.string() }),
+  [MESSAGE.values]: valuesSchema,
 };
 
 export type ReceivedControl =

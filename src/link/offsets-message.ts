@@ -27,16 +27,20 @@ export type ConnectionOffsets = {
   clientPort: number;
 };
 
-/** One connection, as far as types go: zod takes three times as long to check the ranges as `problemOf`. */
-const connection = z.object({
+/** A connection's name, as far as types go: zod takes three times as long to check the ranges as `flowProblem`. */
+export const flowFields = {
   family: z.literal([4, 6]),
   vlans: z.array(z.int32()).max(2),
   protocol: z.literal(IP_PROTOCOL.tcp),
   vmAddress: z.string(),
   vmPort: z.int32(),
-  vmPortAtClient: z.int32(),
   clientAddress: z.string(),
   clientPort: z.int32(),
+} as const;
+
+const connection = z.object({
+  ...flowFields,
+  vmPortAtClient: z.int32(),
   vmIsn: z.int32(),
   seqDelta: z.int32(),
   tsDelta: z.int32(),
@@ -50,7 +54,7 @@ export const offsetsSchema = z.object({
     .max(OFFSETS_PER_MESSAGE)
     .check(({ value, issues }) => {
       for (const [nth, entry] of value.entries()) {
-        const message = problemOf(entry);
+        const message = flowProblem(entry) ?? portProblem(entry.vmPortAtClient);
         if (message !== null) issues.push({ code: 'custom', message, path: [nth], input: entry });
       }
     }),
@@ -63,16 +67,21 @@ const ADDRESS = { 4: /^[0-9a-f]{8}$/, 6: /^[0-9a-f]{32}$/ } as const;
 const PORT_MAX = 0xffff;
 const VLAN_MAX = 0xfff;
 
-/** Returns what is wrong with an entry whose types are right, or null. */
-function problemOf(entry: Entry): string | null {
+/** Returns what is wrong with a connection's name whose types are right, or null. */
+export function flowProblem(
+  entry: Pick<Entry, 'family' | 'vlans' | 'vmAddress' | 'vmPort' | 'clientAddress' | 'clientPort'>,
+): string | null {
   const address = ADDRESS[entry.family];
   if (!address.test(entry.vmAddress) || !address.test(entry.clientAddress))
     return `an address is not one of IPv${entry.family}`;
-  for (const port of [entry.vmPort, entry.vmPortAtClient, entry.clientPort])
-    if (port < 0 || port > PORT_MAX) return `a port is ${port}`;
   const { vlans } = entry;
   for (const id of vlans) if (id < 0 || id > VLAN_MAX) return `a VLAN id is ${id}`;
-  return vlans[0] === 0 ? 'the outer VLAN id is 0' : null;
+  if (vlans[0] === 0) return 'the outer VLAN id is 0';
+  return portProblem(entry.vmPort) ?? portProblem(entry.clientPort);
+}
+
+function portProblem(port: number): string | null {
+  return port < 0 || port > PORT_MAX ? `a port is ${port}` : null;
 }
 
 /** Returns the bodies of the messages that carry this map. */

@@ -24,6 +24,7 @@ import type { ChannelName } from '../link/channels.ts';
 import { COPY_CHANNELS, type Copy, CopyChannels } from '../link/copy.ts';
 import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
 import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
+import { valuesMessage } from '../link/values-message.ts';
 import { SpeakingRight } from '../pair/lease.ts';
 
 export type PrimarySessionEvents = {
@@ -63,6 +64,8 @@ export class PrimarySession {
   private lastHeardMs: number;
   private phase: 'open' | 'copying' | 'protecting' | 'over' = 'open';
   private offsetsVersion = -1;
+  /** the secondary has values that clients were told of fields */
+  private hasSentValues = false;
   private readyForCopy: () => void = () => {};
   private copyChannels: CopyChannels | null = null;
   private readonly cancels = new Set<() => void>();
@@ -310,6 +313,9 @@ export class PrimarySession {
   /** Sends the map of offsets if it has changed: a secondary that is promoted after the next checkpoint needs the current map. */
   private sendOffsets(): void {
     const { offsets } = this.path;
+    const { values } = offsets;
+    if (values.size !== 0 || this.hasSentValues) this.link.send(MESSAGE.values, valuesMessage(values.all()));
+    this.hasSentValues = values.size !== 0;
     if (offsets.version === this.offsetsVersion) return;
     this.offsetsVersion = offsets.version;
     this.link.sendOffsets(offsets.export());

@@ -19,7 +19,9 @@ import type { Copy } from '../link/copy.ts';
 import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
 import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
 import type { ConnectionOffsets } from '../link/offsets-message.ts';
+import { valuesOf } from '../link/values-message.ts';
 import type { LeasePromise } from '../pair/lease.ts';
+import type { UnifiedValue } from '../translate/unified-values.ts';
 
 export type SecondarySessionEvents = {
   /** The primary wants to copy its VM here, through these channels. */
@@ -46,6 +48,7 @@ export class SecondarySession {
   private relay: MigrationRelay | null = null;
   /** the primary's map of offsets, until there is a path that takes it */
   private offered: ConnectionOffsets[] | null = null;
+  private offeredValues: UnifiedValue[] = [];
   private stopWatching: () => void = () => {};
   private stopReading: () => void = () => {};
   private phase: 'open' | 'ending' | 'over' = 'open';
@@ -77,6 +80,8 @@ export class SecondarySession {
     this.path = path;
     if (this.offered !== null) importOffsets(path, this.offered);
     this.offered = null;
+    importValues(path, this.offeredValues);
+    this.offeredValues = [];
     this.barrier = new SecondaryBarrier({
       path,
       link: this.link,
@@ -145,11 +150,19 @@ export class SecondarySession {
       case MESSAGE.yielded:
         this.events.yielded();
         return;
+      case MESSAGE.values:
+        this.takeValues(valuesOf(message.body));
+        return;
       case MESSAGE.failed:
         this.finish(`${message.body.code} ${message.body.message}`);
         return;
       default:
     }
+  }
+
+  private takeValues(values: UnifiedValue[]): void {
+    if (this.path === null) this.offeredValues = values;
+    else importValues(this.path, values);
   }
 
   private takeOffsets(map: ConnectionOffsets[]): void {
@@ -193,4 +206,10 @@ export class SecondarySession {
 function importOffsets(path: SecondaryPath, map: ConnectionOffsets[]): void {
   path.offsets.clear();
   path.offsets.import(map);
+}
+
+/** The same for what clients were told of fields of which the VM has another value. */
+function importValues({ offsets }: SecondaryPath, values: readonly UnifiedValue[]): void {
+  offsets.values.clear();
+  for (const value of values) offsets.values.add(value);
 }

@@ -76,6 +76,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       releasedBytes: primary?.counters.releasedBytes ?? 0,
       releasedBy: primary?.releasedBy ?? NOTHING_RELEASED,
       peerFrames: primary?.counters.peerFrames ?? 0,
+      unifiedFrames: comparator?.unified ?? 0,
       malformedFrames: comparator?.counters.malformed ?? 0,
       droppedFrames:
         (primary?.counters.droppedFrames ?? 0) +
@@ -87,7 +88,8 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
     rules: parts.rules.list.map((rule) => {
       const match = describeMatch(rule.match);
       const exempted = comparator?.operatorRules?.exemptedBy(match) ?? { frames: 0, bytes: 0 };
-      return { match, exempt: isExempt(rule) ? exempted : null, intervalMsMin: rule.intervalMsMin ?? null };
+      const { intervalMsMin = null, unify = null } = rule;
+      return { match, exempt: isExempt(rule) ? exempted : null, intervalMsMin, unify };
     }),
   };
 }

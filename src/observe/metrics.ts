@@ -138,6 +138,11 @@ const TRAFFIC_SERIES: readonly Series[] = [
   counter('colo_released_bytes_total', 'Bytes released to the uplink.', (s) => s.traffic.releasedBytes),
   counter('colo_peer_frames_total', 'Frames received over the link.', (s) => s.traffic.peerFrames),
   counter(
+    'colo_unified_frames_total',
+    "Frames of the secondary VM in which a rule let the primary's value of a field take the place of its own.",
+    (s) => s.traffic.unifiedFrames,
+  ),
+  counter(
     'colo_malformed_frames_total',
     'Frames that break the rules of their own protocol.',
     (s) => s.traffic.malformedFrames,

@@ -1,7 +1,7 @@
 /** The status of a node and the calls to it: the shapes of `colo status`, `colo events` and the HTTP API. */
 import type { PacingStatus } from '../checkpoint/pacing.ts';
 import type { CheckpointReason, CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
-import type { Exempted } from '../compare/operator-rules.ts';
+import type { Exempted, UnifiedField } from '../compare/operator-rules.ts';
 import type { CatchUpStatus } from '../datapath/catch-up.ts';
 import type { Lead } from '../datapath/clock-lead.ts';
 import type { PortionsStatus } from '../datapath/portions.ts';
@@ -107,6 +107,8 @@ export type NodeStatus = {
     releasedBytes: number;
     releasedBy: ReleasedBy;
     peerFrames: number;
+    /** segments of the secondary's VM in which the primary's value of a field took the place of its own, by a rule */
+    unifiedFrames: number;
     malformedFrames: number;
     droppedFrames: number;
   };
@@ -117,9 +119,14 @@ export type NodeStatus = {
 
 /**
  * One rule has one action, and null for the others. `exempt`: output that has left uncompared and unprotected since this node is
- * the primary.
+ * the primary. `unify`: the field that may differ.
  */
-export type RuleStatus = { match: string; exempt: Exempted | null; intervalMsMin: number | null };
+export type RuleStatus = {
+  match: string;
+  exempt: Exempted | null;
+  intervalMsMin: number | null;
+  unify: UnifiedField | null;
+};
 
 /** `rules`: in force now. `restartFor`: keys of the file that differ from the start of the node, which goes on without them. */
 export type Reloaded = { changed: boolean; rules: string[]; restartFor: string[] };

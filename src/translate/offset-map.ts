@@ -25,14 +25,17 @@
  *                                                        for IDLE_S
  *   commit on a secondary, drop-in's checkpoint          `clear`
  *
- * Limits: LIMITS.translationsMax names. Failure: `add` returns false if no connection can be forgotten for a new one; the
- * caller must report that connection as lost.
+ * `values` has what clients were told by an earlier VM of a field of which this one has another value (unified-values.ts), in the
+ * clients' numbers. It lives and is handed on like the offsets; a connection may have one of the two, or both.
+ *
+ * Limits: LIMITS.translationsMax names, twice LIMITS.unifiedValuesMax values. Failure: `add` returns false if no connection can be
+ * forgotten for a new one; the caller must report that connection as lost.
  */
 
 import { LESSON, type Lesson } from '../compare/lesson.ts';
 import { invariant } from '../error.ts';
-import { localPort } from '../flow/key.ts';
-import { seqBefore } from '../flow/sequence.ts';
+import { localPort, setLocalPort } from '../flow/key.ts';
+import { seqAdd, seqBefore } from '../flow/sequence.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import { type Instant, NONE } from '../units.ts';
 import { readI32 } from '../wire/bytes.ts';
@@ -40,6 +43,7 @@ import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_TIMESTAMPS } from '../wire/tcp.
 import type { ConnectionNames } from './connection-names.ts';
 import { Mapping } from './mapping.ts';
 import { SENDER } from './segment.ts';
+import { type UnifiedValue, UnifiedValues } from './unified-values.ts';
 
 /** What tells the VM's numbers of one connection from the client's. All but the port are int32. */
 export type Offset = {
@@ -77,6 +81,7 @@ const LAG_MAX = 1 << 20;
 const NAMES_PER_CONNECTION_MAX = 2;
 
 export class OffsetMap {
+  readonly values: UnifiedValues;
   private readonly mapping: Mapping;
   private readonly names: ConnectionNames;
   private readonly namesMax: number;
@@ -112,6 +117,7 @@ export class OffsetMap {
     this.clientTs = new Int32Array(max);
     this.state = new Uint8Array(max);
     this.usedS = new Int32Array(max);
+    this.values = new UnifiedValues(2 * limits.unifiedValuesMax, hashSeed);
   }
 
   /** How many connections are in the map. */
@@ -154,16 +160,37 @@ export class OffsetMap {
     if (vm !== NONE && names.clientName[vm] !== NONE) this.noteReceived(vm, tsVal);
   }
 
+  /** Forgets the connections, not the values. */
   clear(): void {
     this.changes++;
     this.mapping.clear();
     this.nothingToEvict = false;
   }
 
+  /** Adds a value that is in the VM's numbers. Returns false if there is no room. */
+  addValue({ key, seq, ...bytes }: UnifiedValue): boolean {
+    const { names, seqDelta } = this.mapping;
+    const clients = Int32Array.from(key);
+    const vm = names.find(key);
+    if (vm === NONE || names.clientName[vm] === NONE) return this.values.add({ key: clients, seq, ...bytes });
+    setLocalPort(clients, names.port[names.clientName[vm]]);
+    return this.values.add({ key: clients, seq: seqAdd(seq, seqDelta[vm]), ...bytes });
+  }
+
   /** Translates a frame that the VM sent, in place. */
   output(bytes: Uint8Array, at: number, length: number): void {
+    if (this.names.size !== 0) this.translateOutput(bytes, at, length);
+    if (this.values.size !== 0) this.values.output(bytes, at, length);
+  }
+
+  /** Translates a frame for the VM, in place. */
+  input(bytes: Uint8Array, at: number, length: number): void {
+    if (this.values.size !== 0) this.values.input(bytes, at, length);
+    if (this.names.size !== 0) this.translateInput(bytes, at, length);
+  }
+
+  private translateOutput(bytes: Uint8Array, at: number, length: number): void {
     const { mapping } = this;
-    if (this.names.size === 0) return;
     if (!mapping.segment.parse(bytes, at, length, SENDER.vm)) {
       mapping.quoteToClient(bytes);
       return;
@@ -183,10 +210,8 @@ export class OffsetMap {
     if ((tcpFlags & TCP_RST) !== 0) this.forget(vm);
   }
 
-  /** Translates a frame for the VM, in place. */
-  input(bytes: Uint8Array, at: number, length: number): void {
+  private translateInput(bytes: Uint8Array, at: number, length: number): void {
     const { mapping } = this;
-    if (this.names.size === 0) return;
     if (!mapping.segment.parse(bytes, at, length, SENDER.client)) {
       mapping.quoteToVm(bytes);
       return;

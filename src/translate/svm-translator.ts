@@ -53,6 +53,8 @@
  * A connection whose SYN is signed (TCP MD5, TCP-AO) is reported and not translated: any change breaks the signature. After
  * a commit both VMs have the same numbers, and the connection needs no translation.
  *
+ * Of a field in which the VMs may differ, the SVM's own value is replaced by the PVM's as well (unified-values.ts).
+ *
  * End: a commit makes both VMs equal, so everything is forgotten (rule 6). A promotion moves what is known into an OffsetMap
  * (`carryOver`), with the latest time that each client has echoed: if the SVM sent its SYN later than the PVM, its clock, set
  * equal at the SYNs, lags by the difference. OffsetMap moves that clock ahead.
@@ -75,6 +77,7 @@ import { Mapping } from './mapping.ts';
 import type { OffsetMap, Translation } from './offset-map.ts';
 import { SENDER } from './segment.ts';
 import { SynHistory } from './syn-history.ts';
+import { UnifiedValues } from './unified-values.ts';
 import { UnpairedSyns } from './unpaired-syns.ts';
 import { SYN, VmSyns } from './vm-syns.ts';
 
@@ -91,6 +94,8 @@ export class SvmTranslator {
   /** Called once for each signed connection until the next commit. `key` is the VM's, and reused after the call. */
   onSigned: (key: Int32Array) => void = () => {};
   readonly counters = { signed: 0 };
+  /** what the primary has taught of fields that may differ, in the PVM's numbers */
+  readonly values: UnifiedValues;
   private readonly mapping: Mapping;
   private readonly names: ConnectionNames;
   private readonly svm: VmSyns;
@@ -116,6 +121,7 @@ export class SvmTranslator {
     this.clientIsn = new Int32Array(max);
     this.hasEcho = new Uint8Array(max);
     this.echoed = new Int32Array(max);
+    this.values = new UnifiedValues(limits.unifiedValuesMax, hashSeed);
   }
 
   /** Names that are known, of either VM: two for a connection whose ports differ. */
@@ -127,10 +133,22 @@ export class SvmTranslator {
   clear(): void {
     this.mapping.clear();
     this.unpaired.clear();
+    this.values.clear();
   }
 
   /** Translates a frame that the SVM sent, in place. */
   output(bytes: Uint8Array, at: number, length: number): void {
+    this.translateOutput(bytes, at, length);
+    if (this.values.size !== 0) this.values.output(bytes, at, length);
+  }
+
+  /** Translates a frame for the SVM, in place. */
+  input(bytes: Uint8Array, at: number, length: number): void {
+    if (this.values.size !== 0) this.values.input(bytes, at, length);
+    if (this.names.size !== 0) this.translateInput(bytes, at, length);
+  }
+
+  private translateOutput(bytes: Uint8Array, at: number, length: number): void {
     const { mapping } = this;
     if (!mapping.segment.parse(bytes, at, length, SENDER.vm)) {
       if (this.names.size !== 0) mapping.quoteToClient(bytes);
@@ -143,10 +161,8 @@ export class SvmTranslator {
     if (name !== NONE) mapping.toClient(bytes, name);
   }
 
-  /** Translates a frame for the SVM, in place. */
-  input(bytes: Uint8Array, at: number, length: number): void {
+  private translateInput(bytes: Uint8Array, at: number, length: number): void {
     const { mapping } = this;
-    if (this.names.size === 0) return;
     if (!mapping.segment.parse(bytes, at, length, SENDER.client)) {
       if (this.portsFrom === 'clients') this.learnFromQuote(bytes);
       mapping.quoteToVm(bytes);
@@ -206,13 +222,15 @@ export class SvmTranslator {
   }
 
   /**
-   * On promotion: adds what differs to the connections' offsets. Returns how many connections cannot be continued, because
-   * they are signed or `offsets` is full.
+   * On promotion: adds what differs to the connections' offsets, and the values to theirs. Returns how many connections cannot be
+   * continued, because they are signed or `offsets` is full.
    */
   carryOver(offsets: OffsetMap): number {
     const { names, seqDelta, tsDelta, signed, key } = this.mapping;
     const all: { vm: number; older: Translation | null }[] = [];
     let lost = 0;
+    // By the older offsets: the values are in the PVM's numbers.
+    for (const value of this.values.all()) if (!offsets.addValue(value)) lost++;
     this.fixExchangedNames();
     names.forEach((vm) => {
       if (signed[vm] === 0) all.push({ vm, older: null });

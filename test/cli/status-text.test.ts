@@ -35,7 +35,7 @@ divergences  12, last 2.4 s ago
              diverged-bytes, clock: a time of day
 in           1 000 frames, 97.7 KiB, 12 B not taken by the VM
 out          2 000 frames, 2.4 MiB
-from peer    2 001 frames
+from peer    2 001 frames, 4 unified
 trouble      1 malformed, 0 dropped`,
   );
 });
@@ -119,15 +119,16 @@ test('every line has at most 80 columns and no control characters', () => {
 test('what rules exempt is shown as unprotected, with what left by each', () => {
   const status = fakeStatus();
   status.rules = [
-    { match: 'udp 161', exempt: { frames: 1200, bytes: 70_000 }, intervalMsMin: null },
-    { match: 'esp', exempt: { frames: 0, bytes: 0 }, intervalMsMin: null },
-    { match: 'tcp 80', exempt: null, intervalMsMin: 500 },
+    { match: 'udp 161', exempt: { frames: 1200, bytes: 70_000 }, intervalMsMin: null, unify: null },
+    { match: 'esp', exempt: { frames: 0, bytes: 0 }, intervalMsMin: null, unify: null },
+    { match: 'tcp 80', exempt: null, intervalMsMin: 500, unify: null },
+    { match: 'tcp 81', exempt: null, intervalMsMin: null, unify: 'http-date' },
   ];
   const text = statusText(status, NOW as Instant);
   assert.match(text, /^state +primary, protected, but NOT the flows that rules exempt$/m);
   assert.match(
     text,
-    /^rules +udp 161 UNPROTECTED, 1 200 frames, 68.4 KiB\n +esp UNPROTECTED, 0 frames, 0 B\n +tcp 80 has checkpoints at least 500 ms apart$/m,
+    /^rules +udp 161 UNPROTECTED, 1 200 frames, 68.4 KiB\n +esp UNPROTECTED, 0 frames, 0 B\n +tcp 80 has checkpoints at least 500 ms apart\n +tcp 81 may differ in http-date$/m,
   );
   status.role = 'secondary';
   assert.match(statusText(status, NOW as Instant), /^rules +udp 161 UNPROTECTED\n/m);

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { Comparator, type Step } from '../../src/compare/comparator.ts';
 import { LENGTH, NO_FRAME } from '../../src/compare/held-frames.ts';
+import { LESSON } from '../../src/compare/lesson.ts';
 import { describeFlowKey } from '../../src/flow/key.ts';
 import { type Framing, prefixBytesOf } from '../../src/frames/frame-reader.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
@@ -27,7 +28,9 @@ export class Rig {
   readonly released: { bytes: Buffer; cause: string }[] = [];
   readonly absorbed: Buffer[] = [];
   readonly confirmed: number[] = [];
+  /** frames that the secondary is taught by */
   readonly syns: Buffer[] = [];
+  readonly dates: Buffer[] = [];
   readonly diverged: string[] = [];
   /** of each divergence, the PVM's and the SVM's frame */
   readonly divergedFrames: [Buffer | null, Buffer | null][] = [];
@@ -50,7 +53,8 @@ export class Rig {
         release: (slab, at, length, cause) =>
           this.released.push({ bytes: this.copy(slab, at, length), cause }),
         absorb: (slab, at, length) => this.absorbed.push(this.copy(slab, at, length)),
-        teach: (_lesson, slab, at, length) => this.syns.push(this.copy(slab, at, length)),
+        teach: (lesson, slab, at, length) =>
+          (lesson === LESSON.tcpSyn ? this.syns : this.dates).push(this.copy(slab, at, length)),
         confirm: (index) => this.confirmed.push(index),
         diverged: (key, reason, primary, secondary) => {
           this.diverged.push(`${reason} ${describeFlowKey(key)}`);

@@ -36,7 +36,39 @@ test('a rule is read with its match', () => {
 /** A rule that delays checkpoints. */
 const interval = (match: string, ms: number): string => `  - match: ${match}\n    intervalMsMin: ${ms}\n`;
 
+/** A rule that unifies. */
+const unify = (match: string, field = 'http-date'): string => `  - match: ${match}\n    unify: ${field}\n`;
+
+test('a rule for a field names a TCP port of the VM', () => {
+  const { rules } = parseNodeConfig(
+    `${NODE_YAML}rules:\n${unify('{ tcp: 80, client: 10.0.0.0/8 }')}`,
+    '/a.yaml',
+  );
+  assert.deepEqual(
+    rules.map(({ exempt, unify, match }) => [match.port, exempt, unify]),
+    [[80, undefined, 'http-date']],
+  );
+  assert.equal(complaint(unify('{ tcp: 80 }') + exempt('{ tcp: 81 }')), 'accepted');
+});
+
 const REFUSED: [rules: string, error: string][] = [
+  [
+    '  - match: { tcp: 80 }\n    exempt: true\n    unify: http-date\n',
+    'CONFLICT 3:12: a rule does one thing: exempt or unify; write a rule for each',
+  ],
+  [unify('{ udp: 80 }'), "CONFLICT 2:12: http-date is in TCP; give the VM's port in match.tcp"],
+  [unify('{ client: fd00::/8 }'), "CONFLICT 2:12: http-date is in TCP; give the VM's port in match.tcp"],
+  [unify('{ protocol: tcp }'), "CONFLICT 2:12: http-date is in TCP; give the VM's port in match.tcp"],
+  [unify('{ tcp: 80 }', 'date'), 'VALUE 2:12: rules.0.unify: "date" is not allowed; choose http-date'],
+  [unify('{ tcp: 80 }', '[]'), 'VALUE 2:12: rules.0.unify: a list is not allowed; choose http-date'],
+  [
+    unify('{ tcp: 80 }') + unify('{ tcp: 80, client: fd00::/8 }'),
+    'CONFLICT 3:5: rules.1 (tcp 80 from fd00::/8) never counts: rules.0 (tcp 80) covers all of it; remove one',
+  ],
+  [
+    unify('{ tcp: 80 }') + exempt('{ protocol: tcp }'),
+    'CONFLICT 1:5: rules.0 (tcp 80) contradicts rules.1 (tcp), which exempts all of it; remove one',
+  ],
   [
     exempt('{ tpc: 80 }'),
     'UNKNOWN_KEY 1:14: unknown key "tpc" in rules.0.match; did you mean "tcp"? (and 1 more problem)',
@@ -103,7 +135,7 @@ const REFUSED: [rules: string, error: string][] = [
     'CONFLICT 2:20: intervalMsMin of a rule must not be above checkpoint.intervalMsMax, the longest time between two checkpoints',
   ],
   [interval('{ tcp: 80 }', 0), 'VALUE 2:20: rules.0.intervalMsMin: 0 is too small; give at least 1'],
-  ['  - match: { tcp: 80 }', 'CONFLICT 1:5: a rule does nothing; give exempt or intervalMsMin'],
+  ['  - match: { tcp: 80 }', 'CONFLICT 1:5: a rule does nothing; give exempt, intervalMsMin or unify'],
   [
     `${exempt('{ tcp: 80 }')}    intervalMsMin: 5\n`,
     'CONFLICT 3:20: a rule does one thing: exempt or intervalMsMin; write a rule for each',

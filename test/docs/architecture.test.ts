@@ -20,6 +20,7 @@ const LAYERS = [
   ['wire'],
   ['flow'],
   ['frames'],
+  ['unify'],
   ['compare'],
   ['divergence'],
   ['translate'],
@@ -32,7 +33,7 @@ const LAYERS = [
   ['node', 'node.ts', 'dropin', 'diff'],
   ['cli'],
 ];
-const CORE = ['wire', 'flow', 'frames', 'compare', 'divergence', 'translate'];
+const CORE = ['wire', 'flow', 'frames', 'unify', 'compare', 'divergence', 'translate'];
 const FOLDERS = ['src', 'lab', 'bench', 'demo', 'scripts', 'test'];
 
 /** A file with more lines than its folder allows, and why. */

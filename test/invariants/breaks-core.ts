@@ -116,8 +116,8 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/datapath/secondary-path.ts',
-    find: '        corrected.push([index, slab, at, length]);',
-    put: '        this.retained.remove(corrected.push([index, slab, at, length]) > 0 ? index : index);',
+    find: 'at, length)) corrected.push([index, slab, at, length]);',
+    put: 'at, length)) this.retained.remove(corrected.push([index, slab, at, length]) > 0 ? index : index);',
     message: 'retained frames changed while they were visited',
     test: 'test/datapath/secondary-path.test.ts',
   },

@@ -172,7 +172,7 @@ test('a message has frames whose indices follow each other, and no others', () =
 });
 
 /** Lessons of a later version of this code. */
-const [SYN, OTHER, THIRD] = [LESSON.tcpSyn, 2 as Lesson, 3 as Lesson];
+const [SYN, OTHER, THIRD] = [LESSON.tcpSyn, 3 as Lesson, 4 as Lesson];
 
 test('a message teaches one lesson, and a frame that teaches is never taken for one with an index', () => {
   const { near, far, channel, place } = sender();
@@ -216,7 +216,7 @@ test('a lesson that this node does not know garbles the link', () => {
   other.channel.listen(other.handler);
   other.far.write(far.inbox, () => {});
   other.near.pump();
-  assert.match(other.closed[0] ?? '', /^COLO_LINK_GARBLED .*lesson 2/);
+  assert.match(other.closed[0] ?? '', /^COLO_LINK_GARBLED .*lesson 3/);
 });
 
 test('frames side by side that are too long for one message leave as several', () => {

@@ -5,7 +5,10 @@ import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
 import { tcpKeyOf } from '../../src/flow/key.ts';
 import { MESSAGE } from '../../src/link/link-protocol.ts';
+import type { Values } from '../../src/link/values-message.ts';
 import { PrimarySession } from '../../src/node/primary-session.ts';
+import { httpDate } from '../../src/unify/http-date.ts';
+import type { Seq } from '../../src/units.ts';
 import { FakeTime, settled } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { differing } from '../divergence/differing.ts';
@@ -29,7 +32,8 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
   const [svmQemu, hop] = fakePair();
   const log: string[] = [];
   const reports: CheckpointReport[] = [];
-  paths.onControl = (side, type) => {
+  paths.onControl = (side, type, body) => {
+    if (type === MESSAGE.values) log.push(`values ${(body as Values).values.length}`);
     if (side === 'secondary' && type === MESSAGE.gate)
       paths.secondaryLink.send(MESSAGE.gated, { epoch: 0, drained: true });
   };
@@ -123,6 +127,25 @@ test('a commit that changes the map of offsets sends it at once', async () => {
   all.svmQemu.write(u32(6), () => {});
   await all.pass();
   assert.ok(all.log.includes('first commit'));
+});
+
+test('what clients were told of another VM’s fields is sent with the map, until there is none', async () => {
+  const all = await copied(async () => {});
+  const { values } = all.paths.primary.offsets;
+  const date = Buffer.from(httpDate(new Date(0)));
+  const sent = () => all.log.filter((line) => line.startsWith('values')).join(', ');
+  assert.equal(sent(), '', 'there is nothing to tell');
+  values.add({ key: Int32Array.from(CONNECTION), seq: 1 as Seq, own: date, told: date });
+  await all.take();
+  await all.synced;
+  assert.equal(sent(), 'values 1', 'after the commit');
+  values.clear();
+  for (let i = 0; i < 2; i++) {
+    const taken = all.session.checkpoint('requested');
+    await all.take();
+    await taken;
+  }
+  assert.equal(sent(), 'values 1, values 0');
 });
 
 test('a peer that replies to no heartbeat is lost after silenceMsMax, not at the next heartbeat', async () => {

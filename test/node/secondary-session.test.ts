@@ -3,9 +3,11 @@ import { test } from 'node:test';
 import { tcpKeyOf } from '../../src/flow/key.ts';
 import { MESSAGE } from '../../src/link/link-protocol.ts';
 import type { ConnectionOffsets } from '../../src/link/offsets-message.ts';
+import { valuesMessage } from '../../src/link/values-message.ts';
 import { SecondarySession } from '../../src/node/secondary-session.ts';
 import { LeasePromise } from '../../src/pair/lease.ts';
-import type { Instant } from '../../src/units.ts';
+import { httpDate } from '../../src/unify/http-date.ts';
+import type { Instant, Seq } from '../../src/units.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { fakePair, pumpAll } from '../io/fake-stream.ts';
@@ -60,6 +62,35 @@ test('a map of offsets replaces the former one, and is stored if it arrives befo
   assert.equal(offsets.size, 2);
   send(3);
   assert.equal(offsets.size, 1);
+});
+
+test('so do values of fields that clients were told by another VM', () => {
+  const { paths, begin } = begun();
+  const { values } = paths.secondary.offsets;
+  const own = Buffer.from(httpDate(new Date(0)));
+  const told = Buffer.from(httpDate(new Date(1000)));
+  const send = (...ports: number[]) => {
+    const all = ports.map((port) => ({
+      key: Int32Array.from(connection(port).key),
+      seq: 7 as Seq,
+      own,
+      told,
+    }));
+    paths.primaryLink.send(MESSAGE.values, valuesMessage(all));
+    paths.settle();
+  };
+  send(1, 2);
+  begin();
+  assert.equal(values.size, 2);
+  send(3);
+  assert.deepEqual(
+    values
+      .all()
+      .map((value) => [value.key.at(-1), value.seq, Buffer.from(value.own), Buffer.from(value.told)]),
+    [[(80 << 16) | 3, 7, own, told]],
+  );
+  send();
+  assert.equal(values.size, 0);
 });
 
 test('when the migration stream ends first, the link is read to its end before the session notifies of its own', async () => {

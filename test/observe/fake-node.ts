@@ -122,6 +122,7 @@ export function fakeStatus(): NodeStatus {
         promotion: 0,
       },
       peerFrames: 2001,
+      unifiedFrames: 4,
       malformedFrames: 1,
       droppedFrames: 0,
     },

@@ -6,7 +6,7 @@ import { fakeStatus, REPORT } from './fake-node.ts';
 test('a scrape is made from one status', async () => {
   let looks = 0;
   const status = fakeStatus();
-  status.rules = [{ match: 'udp 161', exempt: { frames: 12, bytes: 800 }, intervalMsMin: null }];
+  status.rules = [{ match: 'udp 161', exempt: { frames: 12, bytes: 800 }, intervalMsMin: null, unify: null }];
   const metrics = createMetrics({
     status: () => {
       looks++;

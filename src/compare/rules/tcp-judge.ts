@@ -23,6 +23,7 @@ import type { TcpExit } from './tcp-exit.ts';
 import { ACK, BINDING, type HeldTcpFlow, OPTIONS, SEQ, SEQ_END, SIGNED, WINDOW_SHIFT } from './tcp-flow.ts';
 import { SPECIAL } from './tcp-held.ts';
 import type { TcpQueue } from './tcp-queue.ts';
+import type { Unify } from './unify.ts';
 
 /** In a PVM segment, which has no index: where its urgent data ends. */
 export const URGENT_END = INDEX;
@@ -43,16 +44,18 @@ export class TcpJudge {
   private readonly flow: HeldTcpFlow;
   private readonly queue: TcpQueue;
   private readonly exit: TcpExit;
+  private readonly unify: Unify;
   private readonly rule: Pick<Rule, 'equal'>;
 
   constructor(
     holding: Holding,
-    parts: { flow: HeldTcpFlow; queue: TcpQueue; exit: TcpExit; rule: Pick<Rule, 'equal'> },
+    parts: { flow: HeldTcpFlow; queue: TcpQueue; exit: TcpExit; unify: Unify; rule: Pick<Rule, 'equal'> },
   ) {
     this.holding = holding;
     this.flow = parts.flow;
     this.queue = parts.queue;
     this.exit = parts.exit;
+    this.unify = parts.unify;
     this.rule = parts.rule;
   }
 
@@ -211,7 +214,10 @@ export class TcpJudge {
         continue;
       }
       const bytes = Math.min(left, otherLeft);
-      if (!this.rule.equal(id, skip, other, otherSkip, bytes)) return this.differs('diverged-bytes', other);
+      if (!this.rule.equal(id, skip, other, otherSkip, bytes)) {
+        if ((skip | otherSkip) === 0 && this.unify.teach(id, other)) continue;
+        return this.differs('diverged-bytes', other);
+      }
       flow.verified = seqAdd(flow.verified, bytes);
     }
     return VERDICT.match;

@@ -82,6 +82,7 @@ import {
 import { SPECIAL, TcpHeld } from './tcp-held.ts';
 import { TcpJudge, URGENT_END } from './tcp-judge.ts';
 import { isRepeatedSyn, TcpQueue } from './tcp-queue.ts';
+import { Unify } from './unify.ts';
 
 /** The short ways of plain data in order. */
 export type Lanes = { readonly lockstep: LockstepLane; readonly cut: CutLane };
@@ -93,6 +94,7 @@ export class TcpRule implements Rule {
   readonly queue: TcpQueue;
   readonly held: TcpHeld;
   readonly exit: TcpExit;
+  readonly unify: Unify;
   readonly judge: TcpJudge;
   private readonly holding: Holding;
   private readonly limits: Limits;
@@ -104,7 +106,9 @@ export class TcpRule implements Rule {
     this.queue = new TcpQueue(holding, this.flow);
     this.held = new TcpHeld(holding, this.flow);
     this.exit = new TcpExit(holding, this.flow, framing, limits);
-    this.judge = new TcpJudge(holding, { flow: this.flow, queue: this.queue, exit: this.exit, rule: this });
+    this.unify = new Unify(holding, this.flow, framing);
+    const { flow, queue, exit, unify } = this;
+    this.judge = new TcpJudge(holding, { flow, queue, exit, unify, rule: this });
     this.lanes =
       lane === 'lane'
         ? {

@@ -469,7 +469,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'interval-for-all',
     about: 'a rule that delays the checkpoints of one service delays those of all flows',
     file: 'src/compare/operator-rules.ts',
-    find: 'this.list.findIndex(({ match }) => covers(match, key)) + 1',
+    find: 'this.list.findIndex(({ match, unify }) => unify === undefined && covers(match, key)) + 1',
     put: 'this.list.findIndex(({ match, intervalMsMin = 0 }) => intervalMsMin > 0 || covers(match, key)) + 1',
     seedsMax: 120,
   },
