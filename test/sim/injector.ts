@@ -15,6 +15,7 @@ import { ARBITER_MS_MAX, type Hosts, type Life, otherOf, type SimHost } from './
 import type { Phase } from './sim-qemu.ts';
 import type { Route } from './sim-socket.ts';
 import type { Sockets } from './sockets.ts';
+import type { Web } from './unifying.ts';
 import { WORLD_LIMITS } from './world-limits.ts';
 
 const CONTEST_ARBITER_MS = 400;
@@ -53,6 +54,8 @@ export type Scene = {
   readonly record: ArbiterRecord;
   readonly hosts: Hosts;
   readonly mix: Mix;
+  /** Clients whose replies a rule may let differ. */
+  readonly web: Web;
   readonly journal: Journal;
   start(host: SimHost, afterMs: number): void;
   endLife(host: SimHost, life: Life, how: string): void;
@@ -319,7 +322,8 @@ export class Injector {
   }
 
   /**
-   * Connections begin. The primary's messages about them do not reach the secondary, while the secondary's still arrive.
+   * Connections begin, and web clients ask. The primary's messages about them do not reach the secondary, while the secondary's still
+   * arrive.
    * Then the primary dies.
    */
   private mutePrimary({ part, afterMs }: Extract<Fault['what'], { kind: 'mute-primary' }>, ms: number): void {
@@ -327,6 +331,7 @@ export class Injector {
     if (record?.state !== 'pair') return;
     const { primary, secondary } = record;
     this.scene.mix.flood.flood(MUTE_CONNECTIONS, MUTE_CONNECTIONS);
+    this.scene.web.hurry();
     this.scene.loop.after(this.scene.die.next() * MUTE_WITHIN_MS, null, () => {
       this.cut(`${primary}>${secondary}`, this.scene.loop.nowMs + ms);
       this.scene.loop.after(afterMs, null, () => {

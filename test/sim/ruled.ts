@@ -40,9 +40,9 @@ export function drawRuled(seed: number): Ruled | null {
   };
 }
 
-/** Returns the rules as YAML, for a node with this longest time between checkpoints. */
-export function rulesOf(ruled: Ruled | null, intervalMsMax: number): string {
-  if (ruled === null) return '';
+/** Returns each rule as YAML, for a node with this longest time between checkpoints. */
+export function rulesOf(ruled: Ruled | null, intervalMsMax: number): string[] {
+  if (ruled === null) return [];
   const client = `10.0.2.${EXEMPT_HOST}`;
   const rules: string[] = [];
   if (ruled.exempt === 'client') rules.push(`{ match: { client: ${client} }, exempt: true }`);
@@ -52,7 +52,7 @@ export function rulesOf(ruled: Ruled | null, intervalMsMax: number): string {
     rules.push(
       `{ match: { tcp: ${RULED_PORT} }, intervalMsMin: ${Math.min(ruled.intervalMs, intervalMsMax)} }`,
     );
-  return `rules: [ ${rules.join(', ')} ]\n`;
+  return rules;
 }
 
 /** Returns the host of the exempt clients. After a failover anything may happen to them: nobody judges what they find. */

@@ -6,13 +6,12 @@ import type { Side } from './faults.ts';
 import type { Die } from './guest/die.ts';
 import type { Guest } from './guest/guest.ts';
 import type { Process } from './loop.ts';
-import type { Ruled } from './ruled.ts';
 import type { Audit, Counted } from './rules/audit.ts';
 import type { Sent, SentOutput } from './rules/output-commit.ts';
 import type { ArbiterWay } from './sim-arbiter.ts';
 import type { SimQemu } from './sim-qemu.ts';
 import type { Host, SimSocket } from './sim-socket.ts';
-import { configOf } from './world-config.ts';
+import { configOf, type Settings } from './world-config.ts';
 
 /** The slowest arbiter of a world without faults. */
 export const ARBITER_MS_MAX = 30;
@@ -55,14 +54,14 @@ export function otherOf(hosts: Hosts, { side }: SimHost): SimHost {
   return side === 'a' ? hosts.b : hosts.a;
 }
 
-/** `waits`, `ruled`: as in `configOf`. */
-export function newHost(side: Side, die: Die, waits: string, ruled: Ruled | null): SimHost {
+/** `settings`: as in `configOf`. */
+export function newHost(side: Side, die: Die, settings: Settings): SimHost {
   return {
     name: side,
     side,
     up: true,
     unix: new Map(),
-    config: configOf(side, die, waits, ruled),
+    config: configOf(side, die, settings),
     arbiterWay: { delayMsMax: die.pick([1, 5, ARBITER_MS_MAX]), cutUntilMs: 0, lossy: 0 },
     life: null,
     vmDied: false,

@@ -4,11 +4,17 @@ import type { Side } from './faults.ts';
 import type { Die } from './guest/die.ts';
 import { type Ruled, rulesOf } from './ruled.ts';
 
+export type Settings = {
+  readonly waits: string;
+  readonly ruled: Ruled | null;
+  readonly rules: readonly string[];
+};
+
 /** Parsing takes longer than a short world's whole start. */
 const parsed = new Map<string, NodeConfig>();
 
-/** `waits`: of a checkpoint's settings, as YAML; empty for the defaults. */
-export function configOf(side: Side, die: Die, waits: string, ruled: Ruled | null): NodeConfig {
+/** `waits` of a checkpoint's settings as YAML, empty for the defaults; rules for flows, those that were drawn and others as YAML. */
+export function configOf(side: Side, die: Die, { waits, ruled, rules }: Settings): NodeConfig {
   const intervalMsMax = die.pick([500, 2000, 5000]);
   const other = side === 'a' ? 'b' : 'a';
   const text = `
@@ -20,7 +26,8 @@ arbiter: { directory: /arbiter }
 vm: { command: [qemu], args: [], mac: "52:54:00:12:34:56", addresses: ["10.0.2.15", "fd00::15"] }
 runDirectory: /run/${side}
 checkpoint: { intervalMsMax: ${intervalMsMax}${waits} }
-${rulesOf(ruled, intervalMsMax)}`;
+rules: [ ${[...rules, ...rulesOf(ruled, intervalMsMax)].join(', ')} ]
+`;
   let config = parsed.get(text);
   if (config === undefined) {
     config = parseNodeConfig(text, '/sim.yaml');

@@ -39,6 +39,7 @@ import { simLauncher } from './sim-launcher.ts';
 import type { Phase, QemuEvents, SimQemu } from './sim-qemu.ts';
 import type { SimSocket } from './sim-socket.ts';
 import { Sockets } from './sockets.ts';
+import { drawUnifying, UNIFY_RULE, type Unifying, Web } from './unifying.ts';
 import { WORLD_LIMITS } from './world-limits.ts';
 
 export type WorldOptions = {
@@ -116,6 +117,9 @@ class World {
   private readonly differing: DifferingTcps | null;
   /** null: input goes straight to the VMs until order has parted them */
   private readonly portioned: Portioned | null;
+  /** null: nobody asks for the web service */
+  private readonly unifying: Unifying | null;
+  private readonly web: Web;
   private readonly faults: Fault[];
   private readonly injector: Injector;
   private readonly lineage: Lineage;
@@ -143,6 +147,7 @@ class World {
     this.differing = drawDifferingTcps(seed);
     this.portioned = drawPortioned(seed);
     this.ruled = drawRuled(seed);
+    this.unifying = drawUnifying(seed);
     const { die } = this;
     this.sockets = new Sockets(loop, this.newDie());
     this.outside = new Process(loop, 'outside', this.newDie());
@@ -166,6 +171,9 @@ class World {
     if (this.portioned !== null && this.portioned.hostile > 0) this.addClients(hostileHost(this.portioned));
     const alwaysDiffers = drawAlwaysDiffers(seed);
     if (alwaysDiffers !== null) this.addClients(differingHost(alwaysDiffers));
+    this.web = new Web(this.unifying);
+    if (this.web.host !== null)
+      this.addClients(this.web.host, new Die(~(seed + 1)), () => this.web.isHeard(loop.nowMs));
     const { sockets, network, mix, clients } = this;
     const judged = [...clients];
     if (this.ruled !== null && this.ruled.exempt !== null)
@@ -179,6 +187,7 @@ class World {
       record,
       hosts,
       mix,
+      web: this.web,
       journal,
       start: (host, afterMs) => this.start(host, afterMs),
       endLife,
@@ -257,6 +266,7 @@ class World {
       ),
       ...(this.portioned === null ? [] : [`portions: ${JSON.stringify(this.portioned)}`]),
       ...(this.ruled === null ? [] : [`rules: ${JSON.stringify(this.ruled)}`]),
+      ...(this.unifying === null ? [] : [`web: ${JSON.stringify(this.unifying)}`]),
       ...(this.differing === null ? [] : [`differing TCPs: ${JSON.stringify(this.differing)}`]),
       `guest: ${tcp}${mix.guest.dial === undefined ? '' : `, opens a connection every ${mix.guest.dial.everyMs} ms`}`,
       ...this.clients.map(({ clients }, i) => {
@@ -275,6 +285,7 @@ class World {
       const { life } = host;
       if (life === null) continue;
       this.journal.noteMax('slabs', life.audit.slabsInUse);
+      this.journal.noteMax('unified', life.audit.unified);
       const wrong = life.process.isMidway ? null : life.audit.check(host.qemu, host.counted);
       if (wrong !== null) this.journal.violation(wrong[0], `${host.side}: ${wrong[1]}`);
       this.journal.noteMax('slabsIdle', life.audit.slabsIdleMax);
@@ -309,7 +320,11 @@ class World {
   private addHost(side: Side): SimHost {
     const { die } = this;
     const quality = { delayMs: die.pick([0.05, 0.5]), jitterMs: die.pick([0, 0.1]), loss: 0, duplication: 0 };
-    const host = newHost(side, die, this.differing?.waits ?? '', this.ruled);
+    const host = newHost(side, die, {
+      waits: this.differing?.waits ?? '',
+      ruled: this.ruled,
+      rules: this.unifying?.rule === 'unify' ? [UNIFY_RULE] : [],
+    });
     const plug = this.network.socketPort(`uplink-${side}`, quality, host.counted);
     host.unix.set('/net/uplink', {
       owner: this.outside,
@@ -329,7 +344,7 @@ class World {
   }
 
   /** `die`: of which the host is drawn. */
-  private addClients(spec: HostSpec, die = this.die): void {
+  private addClients(spec: HostSpec, die = this.die, isHeard: () => boolean = () => true): void {
     const { loop } = this;
     const own = new Die(Math.floor(die.next() * 0x1_0000_0000));
     const quality = {
@@ -342,7 +357,11 @@ class World {
     let host: ClientHost | null = null;
     const send = this.network.plug(`client-${this.clients.length}`, quality, () => host as ClientHost);
     const port = {
-      send,
+      send: (frame: Uint8Array) => {
+        if (!isHeard()) return;
+        this.uplinkWrites.outputCommit.told.clientSent(frame);
+        send(frame);
+      },
       now: () => loop.nowMs,
       wake: (atMs: number) => {
         if (atMs !== Number.POSITIVE_INFINITY) loop.at(atMs, null, () => host?.tick());
@@ -425,6 +444,7 @@ class World {
     if (host.life !== life) return;
     this.journal.trace(life.process.name, `ends: ${how}`);
     this.journal.count('node ends');
+    this.web.lose(this.loop.nowMs);
     host.life = null;
     life.process.kill();
     freeSlabMemories.push(life.slabMemory);

@@ -12,6 +12,7 @@
  * | 4005 tcp | tokens: `login` returns a random one, `use TOKEN` returns `ok <uses>` or `denied` |
  * | 4006 tcp | time: `time` returns microseconds that only grow |
  * | 4007 udp | sends bursts when the world asks for them (`burst`) |
+ * | 4008 tcp | web: `get NUMBER` returns an HTTP reply with the guest's time (web.ts) |
  *
  * Two guests of equal state differ where two real VMs do: each draws processing delays (and with them the order of
  * replies), tokens, times, ports and all that TCP leaves open from its own die. What it has sent to a client is state, and
@@ -27,6 +28,7 @@ import { type Archive, Loader, Saver } from './state.ts';
 import type { TcpConnection } from './tcp.ts';
 import type { TcpOptions } from './tcp-options.ts';
 import { decode, encode, hasLine, patternAt, takeLine } from './text.ts';
+import { WEB_PORT, webReply } from './web.ts';
 
 export const SERVICE = {
   echo: 7,
@@ -37,6 +39,7 @@ export const SERVICE = {
   download: 4004,
   token: 4005,
   time: 4006,
+  web: WEB_PORT,
 } as const;
 
 const BURST_SERVICE = 4007;
@@ -82,6 +85,7 @@ type Datagram = { dueAt: number; source: Address; sourcePort: number; port: numb
 const NEVER = Number.POSITIVE_INFINITY;
 /** A request waits until its longest reply fits into the send buffer. */
 const ANSWER_BYTES_MAX = 2048;
+const WEB_ANSWER_BYTES_MAX = 4096;
 const REQUEST_BYTES_MAX = 4096;
 const LOG_READ_MAX = 16;
 const DATAGRAMS_MAX = 512;
@@ -297,7 +301,8 @@ export class Guest implements Machine {
     if (connection.localPort === SERVICE.echo) {
       return connection.input.length > 0 ? connection.room > 0 : connection.finished;
     }
-    if (hasLine(connection)) return connection.room >= ANSWER_BYTES_MAX;
+    const answerBytes = connection.localPort === SERVICE.web ? WEB_ANSWER_BYTES_MAX : ANSWER_BYTES_MAX;
+    if (hasLine(connection)) return connection.room >= answerBytes;
     return connection.finished || connection.input.length > REQUEST_BYTES_MAX;
   }
 
@@ -354,6 +359,9 @@ export class Guest implements Machine {
         );
         reply = `${this.lastTime}`;
         break;
+      case `${SERVICE.web} get`:
+        connection.write(webReply(Number(a), this.port.now(), this.port.random()));
+        return;
       case `${SERVICE.connectOut} connect`:
         this.connectOut(connection, session, fromHex(a), Number(b), c);
         return;

@@ -4,7 +4,7 @@
  * contains one.
  *
  * `find` must stand in the file exactly once (mutations.test.ts). Some world with a seed from 1 to `seedsMax` must break
- * a rule; drop-in, of which no world knows, has tests that must fail in place of worlds (`test`).
+ * a rule; where no world gets to the place (drop-in) or too few do, a test must fail in place of worlds (`test`).
  */
 
 import type { Patch } from './patch.ts';
@@ -248,6 +248,46 @@ export const MUTATIONS: readonly Mutation[] = [
     find: '    if (offsets.version === this.offsetsVersion) return;',
     put: '    if (offsets.version >= 0) return;',
     seedsMax: 700,
+  },
+  {
+    name: 'unified-value-not-carried-over',
+    about: 'a promoted VM repeats a reply with another time than the client was told',
+    file: 'src/translate/svm-translator.ts',
+    find: '    for (const value of this.values.all()) if (!offsets.addValue(value)) lost++;',
+    put: '    if (this.values.size < 0) lost++;',
+    seedsMax: 200,
+  },
+  {
+    name: 'unified-value-forgotten-early',
+    about: 'any ACK of a client ends what the VM’s repetitions of a time are given',
+    file: 'src/translate/unified-values.ts',
+    find: 'this.keep(id, ({ seq }) => !isWithinWindow(seqDiff(ack, seqAdd(seq, HTTP_DATE_BYTES))));',
+    put: 'this.keep(id, ({ seq }) => seqDiff(ack, seq) > SEQ_WINDOW_MAX);',
+    seedsMax: 200,
+  },
+  {
+    name: 'unified-one-byte-beyond',
+    about: 'the byte after a time is changed with it',
+    file: 'src/translate/unified-values.ts',
+    find: '    const checksumAt = l4 + TCP.checksum;',
+    put: '    if (to < payloadBytes) bytes[payload + to] ^= 1;\n    const checksumAt = l4 + TCP.checksum;',
+    seedsMax: 700,
+  },
+  {
+    name: 'unified-value-not-handed-on',
+    about: 'the next secondary does not get the times that clients were told',
+    file: 'src/node/primary-session.ts',
+    find: '    if (values.size !== 0 || this.hasSentValues) this.link',
+    put: '    if (this.hasSentValues) this.link',
+    test: 'test/node/primary-session.test.ts',
+  },
+  {
+    name: 'unified-before-the-lesson-is-back',
+    about: 'a reply leaves with a time that the secondary may never learn',
+    file: 'src/compare/rules/tcp-judge.ts',
+    find: 'this.unify.teach(id, other)) continue;',
+    put: 'this.unify.teach(id, other)) return ((flow.verified = end), VERDICT.match);',
+    test: 'test/datapath/unify.test.ts',
   },
   {
     name: 'lease-ignored',

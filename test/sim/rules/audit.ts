@@ -106,6 +106,11 @@ export class Audit {
     return this.inside.uplink.out.bytes;
   }
 
+  /** How many replies the primary had the secondary take the PVM's value for. */
+  get unified(): number {
+    return this.inside.path?.comparator.unified ?? 0;
+  }
+
   get slabsInUse(): number {
     return this.inside.slabs.inUse;
   }

@@ -23,7 +23,9 @@ import {
   PROTOCOL_TCP,
   PROTOCOL_UDP,
 } from '../guest/packets.ts';
+import { WEB_PORT } from '../guest/web.ts';
 import { EXEMPT_HOST, RULED_PORT } from '../ruled.ts';
+import { ToldOnce } from './told-once.ts';
 
 const FIN = 1;
 const SYN = 2;
@@ -46,6 +48,7 @@ type Stream = {
 const fields = {
   kind: 'nothing' as 'nothing' | 'tcp' | 'datagram',
   flow: 0,
+  port: 0,
   flags: 0,
   seq: 0,
   bytes: 0,
@@ -78,6 +81,7 @@ function read(bytes: Uint8Array, at: number, end: number): void {
     if (peer === EXEMPT_HOST && get16(bytes, transport) === RULED_PORT) return;
     const header = (bytes[transport + 12] >> 4) * 4;
     fields.kind = 'tcp';
+    fields.port = get16(bytes, transport);
     fields.flow = (peer * 65_536 + get16(bytes, transport)) * 65_536 + get16(bytes, transport + 2);
     fields.flags = bytes[transport + 13];
     fields.seq = get32(bytes, transport + 4);
@@ -131,13 +135,28 @@ function addContent(stream: Stream, frame: Uint8Array): void {
   stream.length += more.length;
 }
 
+/** What comes before the one place in which two VMs' replies may differ, if a rule says so (guest/web.ts). */
+const DATE_AFTER = 'HTTP/1.1 200 OK\r\nDate: ';
+const DATE_BYTES = 29;
+
+/** Whether a rule lets the stream differ at this place of its content. */
+function mayDiffer({ content }: Stream, at: number): boolean {
+  if (fields.port !== WEB_PORT) return false;
+  for (let from = Math.max(DATE_AFTER.length, at - DATE_BYTES + 1); from <= at; from++) {
+    let i = 0;
+    while (i < DATE_AFTER.length && content[from - DATE_AFTER.length + i] === DATE_AFTER.charCodeAt(i)) i++;
+    if (i === DATE_AFTER.length) return true;
+  }
+  return false;
+}
+
 /** Returns true if the frame that was just read has the stream's bytes, as far as both have any. `place`: of its first. */
 function hasSameBytes(stream: Stream, bytes: Uint8Array, place: number): boolean {
   const ahead = ((stream.from - stream.isn) | 0) - place;
   for (let i = Math.max(0, ahead); i < fields.payloadEnd - fields.payloadAt; i++) {
     const at = i - ahead;
     if (at >= stream.length) break;
-    if (stream.content[at] !== bytes[fields.payloadAt + i]) return false;
+    if (stream.content[at] !== bytes[fields.payloadAt + i] && !mayDiffer(stream, at)) return false;
   }
   return true;
 }
@@ -244,6 +263,7 @@ export class OutputCommit {
   private readonly releasedTo = new Map<number, number>();
   private readonly releasedAck = new Map<number, number>();
   private readonly datagrams = new Set<number>();
+  readonly told = new ToldOnce();
 
   /** Judges a frame that is written to an uplink. `partner`: the output of the VM that must have sent it; null if none. */
   released(bytes: Uint8Array, at: number, end: number, partner: SentOutput | null): string | null {
@@ -269,6 +289,11 @@ export class OutputCommit {
     this.releasedTo.set(flow, Math.max(this.releasedTo.get(flow) ?? 0, (seq + fields.bytes - isn) | 0));
     if ((flags & ACK) !== 0 && ((ack - (this.releasedAck.get(flow) ?? ack)) | 0) >= 0)
       this.releasedAck.set(flow, ack);
+    const { payloadAt, payloadEnd } = fields;
+    if (fields.port === WEB_PORT && (flags & SYN) === 0) {
+      const text = this.told.released(flow, isn, (seq - isn) | 0, bytes, payloadAt, payloadEnd);
+      if (text !== null) return text;
+    }
     if (partner === null) return null;
     const stream = partner.stream(flow);
     if (stream === undefined) return 'a segment was released of a connection that its VM does not know';
