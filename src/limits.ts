@@ -39,6 +39,8 @@ export const LIMITS = {
   flowQuietMsMin: 1000,
   /** A connection whose FIN has left and that has no frames for this long is over: Linux keeps TIME-WAIT for 60 s. */
   flowClosedMsMax: 60_000,
+  /** A connection that both VMs have reset stays known for as long as the client's last segments may be under way, or wait for the SVM. */
+  flowResetMsMin: 1000,
   /** Connections whose client is owed an ACK: 256 bytes each, and more than wait for an SVM at one time. */
   owedAcksMax: 4096,
   /**

@@ -2,24 +2,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NO_FLOW } from '../../src/compare/held-frames.ts';
-import { FLOW_KEY_WORDS, writeOutputKey } from '../../src/flow/key.ts';
-import { PacketView, parsePacket } from '../../src/wire/packet.ts';
 import { ACK, FIN, tcpFrame } from '../frames.ts';
-import { Rig } from './rig.ts';
+import { flowOf, Rig } from './rig.ts';
 
 const FLOWS_MAX = 8;
 
 function output(port: number, { seq = 1000, ack = 1, flags = ACK, text = '' }): Buffer {
   return tcpFrame({ destinationPort: port, seq, ack, flags, payload: Buffer.from(text) });
-}
-
-/** Returns the flow of a frame of a VM. */
-function flowOf({ comparator }: Rig, frame: Buffer) {
-  const view = new PacketView();
-  const key = new Int32Array(FLOW_KEY_WORDS);
-  parsePacket(frame, 0, frame.length, view);
-  writeOutputKey(frame, view, key);
-  return comparator.flowWithKey(key);
 }
 
 test('the SVM is behind while PVM output with sequence numbers lacks its counterpart', () => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { Comparator, type Step } from '../../src/compare/comparator.ts';
 import { LENGTH, NO_FRAME } from '../../src/compare/held-frames.ts';
 import { LESSON } from '../../src/compare/lesson.ts';
-import { describeFlowKey } from '../../src/flow/key.ts';
+import { describeFlowKey, FLOW_KEY_WORDS, writeOutputKey } from '../../src/flow/key.ts';
 import { type Framing, prefixBytesOf } from '../../src/frames/frame-reader.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS, type Limits } from '../../src/limits.ts';
@@ -193,6 +193,15 @@ export function udp(text: string, destinationPort = 5000): Buffer {
 export function echoReply(id: number, sequence: number, text: string): Buffer {
   const payload = Buffer.from(text);
   return icmpFrame({ ...FROM_VM, ...ADDRESSES, type: 0, id, sequence, payload });
+}
+
+/** Returns the flow of a frame of a VM. */
+export function flowOf({ comparator }: Rig, frame: Buffer) {
+  const view = new PacketView();
+  const key = new Int32Array(FLOW_KEY_WORDS);
+  parsePacket(frame, 0, frame.length, view);
+  writeOutputKey(frame, view, key);
+  return comparator.flowWithKey(key);
 }
 
 /** Opens a connection on both sides; the next byte of the VM is 1001, of the client 501. */

@@ -102,7 +102,7 @@ export const COMPARE: readonly Break[] = [
   },
   {
     file: 'src/compare/rules/tcp-judge.ts',
-    find: 'return flow.svmResets === 0 ? VERDICT.waitForBytes : VERDICT.match;',
+    find: 'return flow.svmResets === 0 && !this.repeatsReset(id) ? VERDICT.waitForBytes : VERDICT.match;',
     put: 'return VERDICT.match;',
     message: 'an RST was released that the SVM has not sent',
     test: 'test/compare/tcp-connection.test.ts',

@@ -70,6 +70,7 @@ const SVM_URGENT_KNOWN = FLOW_RULE_BITS << 5;
 const OUT_OF_STEP = FLOW_RULE_BITS << 6;
 const LATEST_TIME_KNOWN = FLOW_RULE_BITS << 7;
 const SYN_LENT = FLOW_RULE_BITS << 8;
+const RESET_BY_BOTH = FLOW_RULE_BITS << 9;
 
 const ACKS_KNOWN = SVM_ACK_KNOWN | RELEASED_ACK_KNOWN;
 const USUAL_MASK = POSITIONED | DIVERGED | SVM_URGENT_KNOWN | OUT_OF_STEP;
@@ -243,6 +244,23 @@ export class HeldTcpFlow extends HeldFlow {
     this.put(FIN_RELEASED, value);
   }
 
+  /**
+   * The client was told by both VMs that the connection is gone, and neither has sent anything but RSTs since: a further RST tells it
+   * nothing new (`repeatsReset` in tcp-judge.ts). Never together with `positioned`.
+   */
+  get resetByBoth(): boolean {
+    return this.has(RESET_BY_BOTH);
+  }
+  set resetByBoth(value: boolean) {
+    this.put(RESET_BY_BOTH, value);
+  }
+
+  /** Both VMs have sent bytes or a FIN in it. One that is only half open may go on after an RST (RFC 9293 section 3.5.2, group 2). */
+  get isPastOpening(): boolean {
+    if (!this.positioned) return false;
+    return this.released !== ((this.first + (this.synAgreed ? 1 : 0)) | 0);
+  }
+
   /** Where the SVM's urgent data ends. */
   get svmUrgentKnown(): boolean {
     return this.has(SVM_URGENT_KNOWN);
@@ -359,6 +377,7 @@ export class HeldTcpFlow extends HeldFlow {
   /** A connection, or what is known of one, begins at `seq`. */
   positionAt(seq: Seq): void {
     this.positioned = true;
+    this.resetByBoth = false;
     this.first = seq;
     this.verified = seq;
     this.released = seq;

@@ -22,7 +22,7 @@ import type { Openings } from './openings.ts';
 import type { TcpExit } from './tcp-exit.ts';
 import { ACK, BINDING, type HeldTcpFlow, OPTIONS, SEQ, SEQ_END, SIGNED, WINDOW_SHIFT } from './tcp-flow.ts';
 import { SPECIAL } from './tcp-held.ts';
-import type { TcpQueue } from './tcp-queue.ts';
+import { PLAIN_RESET_MASK, type TcpQueue } from './tcp-queue.ts';
 import type { Unify } from './unify.ts';
 
 /** In a PVM segment, which has no index: where its urgent data ends. */
@@ -64,7 +64,8 @@ export class TcpJudge {
     const { flow } = this;
     const { words } = this.holding.frames;
     const flags = words[id + FLAGS];
-    if ((flags & TCP_RST) !== 0) return flow.svmResets === 0 ? VERDICT.waitForBytes : VERDICT.match;
+    if ((flags & TCP_RST) !== 0)
+      return flow.svmResets === 0 && !this.repeatsReset(id) ? VERDICT.waitForBytes : VERDICT.match;
     const seq = words[id + SEQ] as Seq;
     if ((flags & TCP_SYN) !== 0) {
       const verdict = this.judgeSyn(id);
@@ -86,6 +87,19 @@ export class TcpJudge {
     }
     if ((flags & TCP_ACK) === 0 || ackMayLeave(flow, words[id + ACK] as Seq)) return VERDICT.match;
     return this.mayBeLowered(id) ? VERDICT.match : VERDICT.waitForAck;
+  }
+
+  /**
+   * Whether a PVM segment is an RST that says no more than the one that both VMs have sent: it answers, by its number alone, a
+   * segment of the client for which there is no connection. A VM that is still closing its socket answers several with one.
+   */
+  repeatsReset(id: FrameId): boolean {
+    const { words } = this.holding.frames;
+    return (
+      (words[id + FLAGS] & PLAIN_RESET_MASK) === TCP_RST &&
+      words[id + SEQ] === words[id + SEQ_END] &&
+      this.flow.resetByBoth
+    );
   }
 
   /**
@@ -174,7 +188,15 @@ export class TcpJudge {
     flow.first = isn;
   }
 
-  forgetConnection(): void {
+  /** The client is told that the connection is gone: by both VMs, or at a commit, after which they are equal. */
+  endByReset(): void {
+    const { flow } = this;
+    // After the SVM's next SYN an RST may be of another connection.
+    if (flow.isPastOpening && flow.svmSyns === 0) flow.resetByBoth = true;
+    this.forgetConnection();
+  }
+
+  private forgetConnection(): void {
     this.exit.forgetOwed();
     this.flow.forgetConnection();
   }

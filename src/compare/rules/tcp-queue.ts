@@ -10,15 +10,18 @@
 import { invariant } from '../../error.ts';
 import { seqAdd, seqAtOrBefore, seqBefore, seqDiff } from '../../flow/sequence.ts';
 import type { FrameId, Seq } from '../../units.ts';
-import { TCP_ACK, TCP_RST, TCP_SYN } from '../../wire/tcp.ts';
+import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from '../../wire/tcp.ts';
 import { noteSvmAck } from '../ack-rule.ts';
 import { FLAGS, INDEX, NEXT, NO_FRAME } from '../held-frames.ts';
 import type { Holding } from '../holding.ts';
 import { settleSegment } from './tcp-acks.ts';
-import { ACK, type HeldTcpFlow, SEQ, SEQ_END, WINDOW_SHIFT } from './tcp-flow.ts';
+import { ACK, BINDING, type HeldTcpFlow, SEQ, SEQ_END, WINDOW_SHIFT } from './tcp-flow.ts';
 
 /** More frames than a VM sends out of order; in order, the first look finds the frame. */
 const SCAN_MAX = 64;
+
+/** Of a segment's FLAGS: only TCP_RST is set if it says that there is no connection, and nothing else. */
+export const PLAIN_RESET_MASK = TCP_RST | TCP_ACK | TCP_SYN | TCP_FIN | TCP_URG | BINDING;
 
 export class TcpQueue {
   /** Held frames examined in a search: bounded for each frame that comes, whatever the VMs send. A test asserts it. */
@@ -141,13 +144,24 @@ export class TcpQueue {
     }
   }
 
-  /** Drops to the first RST and that one: both VMs may send several, one for each segment that came late. They pair off one to one. */
+  /** Drops to the first RST and that one: both VMs may send several, one for each segment that came late. */
   dropReset(): void {
     const { flow } = this;
     invariant(flow.svmResets > 0, 'an RST was released that the SVM has not sent');
     const { words } = this.holding.frames;
     while ((words[flow.secondary.head + FLAGS] & TCP_RST) === 0) this.dropHead();
     this.dropHead();
+  }
+
+  /** Both VMs have reset the connection: drops plain RSTs at the head, which need no counterpart any more. */
+  dropRepeatedResets(): void {
+    const { flow } = this;
+    const { words } = this.holding.frames;
+    while (
+      flow.secondary.head !== NO_FRAME &&
+      (words[flow.secondary.head + FLAGS] & PLAIN_RESET_MASK) === TCP_RST
+    )
+      this.dropHead();
   }
 
   /** Drops segments whose bytes the client already has from the PVM; their ACK may still matter. */

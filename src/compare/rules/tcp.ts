@@ -81,7 +81,7 @@ import {
 } from './tcp-flow.ts';
 import { SPECIAL, TcpHeld } from './tcp-held.ts';
 import { TcpJudge, URGENT_END } from './tcp-judge.ts';
-import { isRepeatedSyn, TcpQueue } from './tcp-queue.ts';
+import { isRepeatedSyn, PLAIN_RESET_MASK, TcpQueue } from './tcp-queue.ts';
 import { Unify } from './unify.ts';
 
 /** The short ways of plain data in order. */
@@ -188,7 +188,7 @@ export class TcpRule implements Rule {
       flow.svmUrgentKnown = true;
     }
     if (packet.seqLength === 0) flow.noteSvmBinding(bindingOf(bytes, packet));
-    if (this.acceptSecondary(packet, index)) {
+    if (this.acceptSecondary(packet, bytes, index)) {
       const id = holding.holdSecondary(flow.secondary, slab, at, length, index, nowMs);
       if (id === NO_FRAME) return;
       this.describe(id, flowId, packet, bytes);
@@ -279,12 +279,14 @@ export class TcpRule implements Rule {
   }
 
   /**
-   * An RST has ended it, or it has not begun; or its FIN was released, or its SYN lent, and nothing followed for
-   * `flowClosedMsMax`.
+   * It has not begun, or an RST has ended it; for `flowResetMsMin`, if both VMs may repeat that. Or its FIN was released, or its SYN
+   * lent, and nothing followed for `flowClosedMsMax`.
    */
   isOver(id: FlowId, idleMs: number): boolean {
+    const { flowClosedMsMax, flowResetMsMin } = this.limits;
     const flow = this.flow.moveTo(id);
-    const isLong = idleMs >= this.limits.flowClosedMsMax;
+    if (flow.resetByBoth && idleMs < flowResetMsMin) return false;
+    const isLong = idleMs >= flowClosedMsMax;
     return flow.positioned ? flow.finReleased && isLong : !flow.synLent || isLong;
   }
 
@@ -327,14 +329,15 @@ export class TcpRule implements Rule {
     while (flow.primary.head !== NO_FRAME && !flow.diverged) {
       const id = flow.primary.head;
       const repeats =
-        seqAtOrBefore(words[id + SEQ_END] as Seq, flow.released) &&
-        flow.clientHas(
-          words[id + FLAGS],
-          words[id + SEQ],
-          words[id + SEQ_END],
-          // It leaves with no more than that.
-          flow.svmAckKnown ? lesserAck(flow, words[id + ACK] as Seq) : words[id + ACK],
-        );
+        this.judge.repeatsReset(id) ||
+        (seqAtOrBefore(words[id + SEQ_END] as Seq, flow.released) &&
+          flow.clientHas(
+            words[id + FLAGS],
+            words[id + SEQ],
+            words[id + SEQ_END],
+            // It leaves with no more than that.
+            flow.svmAckKnown ? lesserAck(flow, words[id + ACK] as Seq) : words[id + ACK],
+          ));
       const verdict = this.judge.judge(id);
       if (verdict !== VERDICT.match) {
         this.keepHeld(id, verdict);
@@ -376,13 +379,11 @@ export class TcpRule implements Rule {
 
   /** A PVM segment with the verdict `match` leaves: records what the client has now. */
   private noteReleased(id: FrameId): void {
-    const { holding, flow, queue } = this;
-    const { words } = holding.frames;
+    const { flow, queue } = this;
+    const { words } = this.holding.frames;
     const flags = words[id + FLAGS];
     if ((flags & TCP_RST) !== 0) {
-      this.judge.forgetConnection();
-      queue.dropReset();
-      settlePendingAck(holding, flow);
+      if (!this.judge.repeatsReset(id)) this.noteReset();
       return;
     }
     flow.released = seqMax(flow.released, words[id + SEQ_END] as Seq);
@@ -393,6 +394,14 @@ export class TcpRule implements Rule {
     if ((flags & TCP_FIN) !== 0) flow.finReleased = true;
     if ((flags & TCP_ACK) !== 0) this.tellAck(id);
     queue.dropReleased();
+  }
+
+  private noteReset(): void {
+    const { holding, flow, queue } = this;
+    this.judge.endByReset();
+    queue.dropReset();
+    if (flow.resetByBoth) queue.dropRepeatedResets();
+    settlePendingAck(holding, flow);
   }
 
   private tellAck(id: FrameId): void {
@@ -411,7 +420,7 @@ export class TcpRule implements Rule {
   private noteUncompared(flags: number, seq: Seq, seqEnd: Seq, ack: Seq, windowScale: number): void {
     const { flow } = this;
     if ((flags & TCP_RST) !== 0) {
-      this.judge.forgetConnection();
+      this.judge.endByReset();
       return;
     }
     let window = flags >>> WINDOW_SHIFT;
@@ -430,12 +439,18 @@ export class TcpRule implements Rule {
   }
 
   /** Records what an SVM segment acknowledges, and settles it if it has nothing else to say; returns true if it must be queued. */
-  private acceptSecondary(packet: PacketView, index: number): boolean {
+  private acceptSecondary(packet: PacketView, bytes: Uint8Array, index: number): boolean {
     const { holding, flow } = this;
     const flags = packet.tcpFlags;
     const seq = packet.seq as Seq;
     const ack = packet.ack as Seq;
-    if ((flags & TCP_RST) !== 0) return true;
+    if ((flags & TCP_RST) !== 0) {
+      if (!flow.resetByBoth || !isPlainReset(packet, bytes)) return true;
+      // The client has it from both.
+      holding.sink.confirm(index);
+      return false;
+    }
+    flow.resetByBoth = false;
     if ((flags & TCP_SYN) !== 0) {
       if (!isRepeatedSyn(flow, seq) || flow.svmSyns > 0) return true;
       // In a simultaneous open the SYN is repeated with an ACK.
@@ -462,6 +477,12 @@ export class TcpRule implements Rule {
 /** Returns where a segment's data is in the stream: after its SYN. */
 function dataSeq(packet: PacketView): Seq {
   return seqAdd(packet.seq as Seq, (packet.tcpFlags & TCP_SYN) === 0 ? 0 : 1);
+}
+
+/** Returns true for an RST that says that there is no connection, and nothing else. */
+function isPlainReset(packet: PacketView, bytes: Uint8Array): boolean {
+  if ((packet.tcpFlags & PLAIN_RESET_MASK) !== TCP_RST || packet.seqLength > 0) return false;
+  return bindingOf(bytes, packet) === 0;
 }
 
 /** By how many bits the sender of a SYN shifts its windows. */

@@ -258,7 +258,7 @@ function hasGap(now: Said[]): boolean {
   return starts[0] !== starts[1] || starts[0] === null;
 }
 
-/** Returns true if the PVM has sent more resets than the SVM. They pair off one to one. */
+/** Returns true if the PVM has sent more resets than the SVM: the first ones pair off one to one. */
 function moreResets({ now }: TcpFacts): boolean {
   const resets = (side: 'pvm' | 'svm') => bySide(now, side).filter(isReset).length;
   return resets('pvm') > resets('svm');

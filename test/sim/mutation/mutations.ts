@@ -31,6 +31,15 @@ export const MUTATIONS: readonly Mutation[] = [
     seedsMax: 20,
   },
   {
+    name: 'reset-without-counterpart',
+    about:
+      'a client is told that its connection is gone by the primary’s VM alone: the secondary’s still has it',
+    file: 'src/compare/rules/tcp-judge.ts',
+    find: '      this.flow.resetByBoth\n',
+    put: '      !this.flow.diverged\n',
+    seedsMax: 200,
+  },
+  {
     name: 'ack-early',
     about: 'an ACK leaves before the secondary has the data',
     file: 'src/compare/ack-rule.ts',

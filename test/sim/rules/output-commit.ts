@@ -9,8 +9,10 @@
  * stream's place as clients know it is counted from the first number that was released. All numbers that are compared
  * are therefore distances, and translation does not change them.
  *
- * Not judged: connections that the guest opens (each VM chooses its own port; the guest's peers judge them), resets, and
- * frames other than TCP, UDP and echo replies (idempotent, or judged by their client). Nor connections that the world's rules exempt
+ * A reset has no place: its partner's VM must have sent one on the same ports.
+ *
+ * Not judged: connections that the guest opens (each VM chooses its own port; the guest's peers judge them), and frames other
+ * than TCP, UDP and echo replies (idempotent, or judged by their client). Nor connections that the world's rules exempt
  * (ruled.ts), whichever of them it has: those of one service with one host, and no others.
  */
 import {
@@ -105,7 +107,12 @@ function read(bytes: Uint8Array, at: number, end: number): void {
   fields.hash = hash;
 }
 
-type Snapshot = { streams: Map<number, Stream>; datagrams: Map<number, number>; count: number };
+type Snapshot = {
+  streams: Map<number, Stream>;
+  resets: Set<number>;
+  datagrams: Map<number, number>;
+  count: number;
+};
 
 /** How far a VM has come with a connection. */
 export type Place = {
@@ -172,6 +179,8 @@ export type Sent = { ends: { flow: number; isn: number; place: number }[]; datag
 /** The output of one VM, and the output that came with the state it loaded. */
 export class SentOutput {
   private streams = new Map<number, Stream>();
+  /** Flows in which it has sent an RST. */
+  private resets = new Set<number>();
   /** By hash: how many datagrams were sent before it. */
   private datagrams = new Map<number, number>();
   private count = 0;
@@ -187,8 +196,12 @@ export class SentOutput {
       if (!this.datagrams.has(fields.hash)) this.datagrams.set(fields.hash, this.count);
       this.count++;
     }
-    if (fields.kind !== 'tcp' || (fields.flags & RST) !== 0) return;
+    if (fields.kind !== 'tcp') return;
     const { flow, flags, seq, ack } = fields;
+    if ((flags & RST) !== 0) {
+      this.resets.add(flow);
+      return;
+    }
     const end = (seq + fields.bytes) | 0;
     const edge = (ack + fields.window) | 0;
     const stream = this.streams.get(flow);
@@ -214,7 +227,7 @@ export class SentOutput {
     this.notesContent = false;
     const streams = new Map<number, Stream>();
     for (const [flow, stream] of this.streams) streams.set(flow, newStream(stream));
-    return { streams, datagrams: this.datagrams, count: this.count };
+    return { streams, resets: new Set(this.resets), datagrams: this.datagrams, count: this.count };
   }
 
   /** It has another VM's whole state, which replaces its own output. */
@@ -222,6 +235,7 @@ export class SentOutput {
     this.streams = new Map();
     for (const [flow, stream] of state.streams) this.streams.set(flow, newStream(stream));
     this.notesContent = true;
+    this.resets = new Set(state.resets);
     this.datagrams = new Map();
     this.count = 0;
     this.given = state;
@@ -231,6 +245,7 @@ export class SentOutput {
   copy(): SentOutput {
     const copy = new SentOutput();
     for (const [flow, stream] of this.streams) copy.streams.set(flow, { ...stream });
+    copy.resets = new Set(this.resets);
     copy.datagrams = new Map(this.datagrams);
     copy.count = this.count;
     copy.given = this.given;
@@ -247,6 +262,10 @@ export class SentOutput {
 
   stream(flow: number): Stream | undefined {
     return this.streams.get(flow);
+  }
+
+  hasReset(flow: number): boolean {
+    return this.resets.has(flow);
   }
 
   hasDatagram(hash: number): boolean {
@@ -275,7 +294,11 @@ export class OutputCommit {
       return 'a datagram was released that its VM has not sent';
     }
     const { flow, flags, seq, ack } = fields;
-    if ((flags & RST) !== 0) return null;
+    if ((flags & RST) !== 0) {
+      const isOfGuest = (this.isns.get(flow) ?? null) === null;
+      if (isOfGuest || partner === null || partner.hasReset(flow)) return null;
+      return 'a reset was released that its VM has not sent';
+    }
     if ((flags & SYN) !== 0) {
       const first = (flags & ACK) !== 0 ? seq : null;
       if (this.isns.get(flow) !== first) {
