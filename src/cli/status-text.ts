@@ -145,11 +145,13 @@ function clocksRow({ epoch, smoothed }: Lead): Row {
   ];
 }
 
-function portionsRow({ why, blindness, boundMs, endedBySleep, endedByBound }: PortionsStatus): Row {
+function portionsRow(portions: PortionsStatus): Row {
+  const { why, blindness, boundMs, endedBySleep, endedByAnswers, endedByBound } = portions;
   if (why === 'blind') return ['portions', `off: ${blindness}`];
   if (why !== null) return ['portions', `off: ${PORTIONS_OFF_TEXTS[why]}`];
   const ended = `${formatCount(endedBySleep)} ended in sleep`;
-  return ['portions', ended, `${formatCount(endedByBound)} by the bound`, `now ${formatMs(boundMs)}`];
+  const others = [`${formatCount(endedByAnswers)} by answers`, `${formatCount(endedByBound)} by the bound`];
+  return ['portions', ended, ...others, `now ${formatMs(boundMs)}`];
 }
 
 function outputRows({ held, flows, divergences }: NodeStatus, nowMs: Instant): Row[] {

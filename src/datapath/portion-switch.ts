@@ -43,7 +43,7 @@ type State =
     }
   | { readonly kind: 'on'; readonly sinceMs: number; readonly perMsBefore: number; window: Window };
 /** Divergences, and portions by how they ended, since a time. */
-type Window = { readonly sinceMs: number; divergences: number; slept: number; cut: number };
+type Window = { readonly sinceMs: number; divergences: number; done: number; cut: number };
 
 export class PortionSwitch {
   private state: State = off('not-needed', 0);
@@ -84,19 +84,19 @@ export class PortionSwitch {
   }
 
   /** A portion has ended. */
-  ended(cause: 'sleep' | 'bound', nowMs: Instant): void {
+  ended(cause: 'done' | 'bound', nowMs: Instant): void {
     const { state } = this;
     if (state.kind === 'off') return;
-    if (cause === 'sleep') state.window.slept++;
+    if (cause === 'done') state.window.done++;
     else state.window.cut++;
     this.judge(state, nowMs);
   }
 
   private judge(state: State & { kind: 'on' }, nowMs: Instant): void {
-    const { sinceMs, divergences, slept, cut } = state.window;
+    const { sinceMs, divergences, done, cut } = state.window;
     const ms = nowMs - sinceMs;
     if (ms < WINDOW_MS) return;
-    if (cut >= CUTS_MIN && cut > slept) this.state = off('never-sleeps', nowMs + REST_MS);
+    if (cut >= CUTS_MIN && cut > done) this.state = off('never-sleeps', nowMs + REST_MS);
     else if (divergences / ms > state.perMsBefore / 2) this.state = off('no-gain', nowMs + REST_MS);
     else if (nowMs - state.sinceMs >= ON_MS) this.state = off('not-needed', nowMs);
     else state.window = windowAt(nowMs);
@@ -132,7 +132,7 @@ export class PortionSwitches {
     this.follow(service, one);
   }
 
-  ended(cause: 'sleep' | 'bound', nowMs: Instant): void {
+  ended(cause: 'done' | 'bound', nowMs: Instant): void {
     for (const service of this.on) {
       const one = this.switches.get(service) as PortionSwitch;
       one.ended(cause, nowMs);
@@ -154,5 +154,5 @@ function off(why: OffReason, untilMs: number): State {
 }
 
 function windowAt(sinceMs: number): Window {
-  return { sinceMs, divergences: 0, slept: 0, cut: 0 };
+  return { sinceMs, divergences: 0, done: 0, cut: 0 };
 }

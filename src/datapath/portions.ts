@@ -13,10 +13,9 @@
  * A portion ends when the SVM has slept over it (the secondary looks, and sends ASLEEP) and the PVM sleeps (sleep-watch.ts).
  * Nobody looks while no input waits. As long as a portion gives work of one flow only, more of that flow belongs to it
  * at once: one client alone is never made to wait. A bare ACK gives no work; it waits only behind what waits.
+ * Where other services keep a guest awake, a portion also ends by both VMs' answers and quiet after them (portion-answers.ts).
  *
- * A portion is cut from the waiting input, in order: at most `size` frames with work, and none of a flow whose earlier frame in it
- * lies before another flow's (A, B, A): such a frame would take the place of the first A in the VM that is slower. `size` aims
- * at 10 to 20 ms of work.
+ * A portion is cut from the waiting input, in order (portion-cut.ts): at most `size` frames with work, which aims at 10 to 20 ms of it.
  *
  * Bound: no input waits longer than `boundMs`, which is at most `portionMsMax` (limits.ts), beside what a checkpoint's gate
  * takes. What has waited so long goes to both VMs at once, whatever its size. A portion that the bound has ended halves the bound,
@@ -43,6 +42,8 @@ import type { SleepSight } from '../io/sleep-sight.ts';
 import type { Limits } from '../limits.ts';
 import type { Instant, SlabId } from '../units.ts';
 import { InputFlow, NO_WORK, serviceOf } from './input-flow.ts';
+import { PortionAnswers } from './portion-answers.ts';
+import { PortionCut } from './portion-cut.ts';
 import { type OffReason, PortionSwitches } from './portion-switch.ts';
 import { SleepWatch, type WatchedPort } from './sleep-watch.ts';
 import type { SvmSleep } from './svm-sleep.ts';
@@ -65,6 +66,7 @@ export type PortionsStatus = {
   readonly boundMs: number;
   readonly size: number;
   readonly endedBySleep: number;
+  readonly endedByAnswers: number;
   readonly endedByBound: number;
   /** frames that waited for the end of a portion */
   readonly waitedFrames: number;
@@ -75,6 +77,8 @@ export type PortionsOwner = {
   deliver(slab: SlabId, at: number, length: number): void;
   /** Writes what was delivered. */
   delivered(): void;
+  /** Returns whether output of the flow with this key waits for its counterpart. */
+  isHeld(key: Int32Array): boolean;
 };
 
 export class Portions {
@@ -91,13 +95,14 @@ export class Portions {
   /** how often portions of a service had been switched off when this was asked last */
   private switchedOff = 0;
   private readonly watch: SleepWatch;
+  private readonly answers: PortionAnswers;
+  private cancelQuiet: (() => void) | null = null;
   private phase: 'through' | 'running' | 'ending' | 'gated' = 'through';
   /** the pair is protected: there is an SVM that gets the same input */
   private protection: 'alone' | 'protected' = 'alone';
   private readonly svm: SvmSleep;
   private flow = NO_FLOW;
-  /** distinct flows of the portion that is cut */
-  private readonly cutFlows: Int32Array;
+  private readonly cut: PortionCut;
   private size: number;
   private boundMs: number;
   /** when the portion was delivered, and how many frames with work it had */
@@ -107,7 +112,7 @@ export class Portions {
   private gateMs = 0;
   private gateClosedMs = 0;
   private cancelBound: (() => void) | null = null;
-  private readonly counts = { endedBySleep: 0, endedByBound: 0, waitedFrames: 0 };
+  private readonly counts = { endedBySleep: 0, endedByAnswers: 0, endedByBound: 0, waitedFrames: 0 };
 
   constructor(options: {
     slabs: SlabPool;
@@ -127,15 +132,16 @@ export class Portions {
     this.waiting = new RetainedFrames(options.slabs);
     this.gated = new RetainedFrames(options.slabs);
     this.flows = new InputFlow(options.slabs);
-    this.cutFlows = new Int32Array(this.limits.portionFramesMax);
+    this.cut = new PortionCut(this.limits.portionFramesMax);
     this.size = this.limits.portionFramesMax;
     this.boundMs = this.limits.portionMsMax;
+    this.answers = new PortionAnswers(options.slabs, this.limits.portionFramesMax);
     this.watch = new SleepWatch({
       port: options.vm,
       sight: options.sight,
       clock: options.clock,
       timers: options.timers,
-      asleep: () => this.ended(),
+      asleep: () => this.onAsleep(),
     });
   }
 
@@ -189,6 +195,7 @@ export class Portions {
     }
     if (this.phase === 'running') {
       if (flow === NO_WORK || flow === this.flow || this.flow === NO_FLOW) {
+        if (flow !== NO_WORK) this.answers.expect(this.flows.key);
         this.owner.deliver(slab, at, length);
         this.note(flow);
         return;
@@ -202,6 +209,17 @@ export class Portions {
   /** All frames of one read were taken, and what was delivered is written. */
   taken(): void {
     if (this.phase === 'ending') this.seekEnd();
+  }
+
+  /** A frame of the PVM has been released. */
+  released(slab: SlabId, at: number, length: number): void {
+    if (this.phase !== 'running' && this.phase !== 'ending') return;
+    this.answers.released(slab, at, length, this.clock.now());
+  }
+
+  /** Output of either VM was compared. */
+  compared(): void {
+    if (this.phase === 'ending') this.seekQuiet();
   }
 
   /** A batch of the PVM's output was read. */
@@ -221,7 +239,7 @@ export class Portions {
 
   /** From now on the gate retains input, until `openGate`. */
   closeGate(): void {
-    this.watch.end();
+    this.stopSeeking();
     this.stopBound();
     this.phase = 'gated';
     this.gateClosedMs = this.clock.now();
@@ -254,7 +272,7 @@ export class Portions {
 
   /** Drops everything: the path is over. */
   discard(): void {
-    this.watch.end();
+    this.stopSeeking();
     this.stopBound();
     this.waiting.clear();
     this.gated.clear();
@@ -288,6 +306,7 @@ export class Portions {
     if (isWanted && this.phase === 'through') {
       this.phase = 'running';
       this.flow = SEVERAL;
+      this.answers.clear();
     } else if (!isWanted && this.phase !== 'through') this.letThrough();
     else if (hasSwitchedOff) this.beginWithAll();
   }
@@ -301,14 +320,15 @@ export class Portions {
 
   /** Delivers all that waits, though the portion is not over. */
   private beginWithAll(): void {
-    this.watch.end();
+    this.stopSeeking();
     if (this.waiting.frames > 0) this.begin(this.waiting.frames, this.clock.now());
     this.flow = SEVERAL;
+    this.answers.clear();
   }
 
   /** Delivers all that waits. */
   private letThrough(): void {
-    this.watch.end();
+    this.stopSeeking();
     this.stopBound();
     this.phase = 'through';
     for (const frames of [this.waiting, this.gated])
@@ -340,21 +360,46 @@ export class Portions {
 
   /** Input waits: finds out whether the portion has ended. */
   private seekEnd(): void {
+    if (this.seekQuiet() === 'ended') return;
     if (this.svm.isAsleep) this.watch.begin();
     else this.svm.ask();
   }
 
-  /** Both VMs sleep over the portion, and input waits. */
-  private ended(): void {
-    invariant(this.phase === 'ending', `a portion ended in sleep while ${this.phase}`);
-    // It has sent something by itself since it was seen asleep.
-    if (!this.svm.isAsleep) {
-      this.svm.ask();
-      return;
+  /** Ends the portion if both VMs have answered it and were quiet for long enough; looks again when they may have been. */
+  private seekQuiet(): 'ended' | 'goes on' {
+    if (!this.answers.isComplete || this.cancelQuiet !== null) return 'goes on';
+    const ms = this.answers.remainingMs(this.clock.now(), this.owner.isHeld);
+    if (ms === 0) {
+      this.ended('answers');
+      return 'ended';
     }
+    this.cancelQuiet = this.timers.after(ms, () => {
+      this.cancelQuiet = null;
+      if (this.phase === 'ending') this.seekQuiet();
+    });
+    return 'goes on';
+  }
+
+  private stopSeeking(): void {
+    this.watch.end();
+    this.cancelQuiet?.();
+    this.cancelQuiet = null;
+  }
+
+  /** Both VMs sleep over the portion, and input waits. */
+  private onAsleep(): void {
+    invariant(this.phase === 'ending', `a portion ended in sleep while ${this.phase}`);
+    // The SVM has sent something by itself since it was seen asleep.
+    if (this.svm.isAsleep) this.ended('sleep');
+    else this.svm.ask();
+  }
+
+  private ended(cause: 'sleep' | 'answers'): void {
+    this.stopSeeking();
     const nowMs = this.clock.now();
     const waitMs = this.waitClock(nowMs);
-    this.counts.endedBySleep++;
+    if (cause === 'sleep') this.counts.endedBySleep++;
+    else this.counts.endedByAnswers++;
     this.boundMs = Math.min(this.boundMs * 2, this.limits.portionMsMax);
     // If nothing waited for that long, nobody looked: it is not known how long the work took.
     const tookMs = waitMs - this.startedMs;
@@ -363,30 +408,13 @@ export class Portions {
       else if (tookMs < WORK_MS_MAX / 2 && this.work >= this.size)
         this.size = Math.min(2 * this.size, this.limits.portionFramesMax);
     }
-    this.switches.ended('sleep', nowMs);
+    this.switches.ended('done', nowMs);
     if (!this.isWanted) this.letThrough();
-    else this.begin(this.hasSwitchedOff() ? this.waiting.frames : this.cut(), nowMs);
-  }
-
-  /** Returns how many waiting frames the next portion has. */
-  private cut(): number {
-    const { waiting, cutFlows } = this;
-    const first = waiting.oldest;
-    let work = 0;
-    let flows = 0;
-    let last = NO_FLOW;
-    for (let number = first; number < waiting.next; number++) {
-      const flow = waiting.tagOf(number);
-      if (flow === NO_WORK) continue;
-      if (work === this.size) return number - first;
-      if (flow !== last) {
-        for (let i = 0; i < flows; i++) if (cutFlows[i] === flow) return number - first;
-        cutFlows[flows++] = flow;
-        last = flow;
-      }
-      work++;
-    }
-    return waiting.frames;
+    else
+      this.begin(
+        this.hasSwitchedOff() ? this.waiting.frames : this.cut.frames(this.waiting, this.size),
+        nowMs,
+      );
   }
 
   /** Delivers a portion of the `frames` oldest frames that wait. */
@@ -397,7 +425,11 @@ export class Portions {
     const { waiting } = this;
     const first = waiting.oldest;
     for (let number = first; number < first + frames; number++) this.note(waiting.tagOf(number));
-    waiting.takeOldest(frames, (slab, at, length) => this.owner.deliver(slab, at, length));
+    this.answers.clear();
+    waiting.takeOldest(frames, (slab, at, length) => {
+      if (this.flows.of(slab, at, length) !== NO_WORK) this.answers.expect(this.flows.key);
+      this.owner.deliver(slab, at, length);
+    });
     this.phase = waiting.frames > 0 ? 'ending' : 'running';
     if (this.phase === 'ending') this.armBound();
     // Of one flow alone nobody may ever have to know. With the question, the link needs one write.
@@ -415,7 +447,7 @@ export class Portions {
       this.armBound();
       return;
     }
-    this.watch.end();
+    this.stopSeeking();
     this.counts.endedByBound++;
     this.boundMs = Math.max(this.boundMs / 2, this.limits.portionMsMin);
     this.switches.ended('bound', nowMs);

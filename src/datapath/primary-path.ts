@@ -27,6 +27,7 @@
  * `Comparator.isFull`) pauses the reading of the PVM.
  */
 import { Comparator, type ComparatorSink, type Overdue, type Urgent } from '../compare/comparator.ts';
+import { NO_FLOW } from '../compare/held-frames.ts';
 import { LESSON, type Lesson } from '../compare/lesson.ts';
 import type { OperatorRule } from '../compare/operator-rules.ts';
 import type { ReleaseCause } from '../compare/verdict.ts';
@@ -132,7 +133,8 @@ export class PrimaryPath {
     const { slabs, clock, timers = systemTimers, sight = () => null } = options;
     const { limits, vm, svm } = this;
     const deliver = (slab: SlabId, at: number, length: number) => this.deliver(slab, at, length);
-    const owner = { deliver, delivered: () => this.onInputEnd() };
+    const isHeld = (key: Int32Array) => this.isHeld(key);
+    const owner = { deliver, delivered: () => this.onInputEnd(), isHeld };
     this.portions = new Portions({ slabs, limits, vm, sight, clock, timers, svm, owner });
     const rest = { next: this.portions, delivered: owner.delivered };
     this.catchUp = new CatchUp({ slabs, limits, clock, timers, comparator, ...rest });
@@ -406,6 +408,7 @@ export class PrimaryPath {
     this.regulate();
     if (this.offsets.size > 0) this.offsets.sweep(this.batchClock.now());
     if (this.secondary !== null) {
+      this.portions.compared();
       this.lag.batchEnd(this.batchClock.now());
       this.clockLead.batchEnd(this.batchClock.now());
     }
@@ -452,7 +455,13 @@ export class PrimaryPath {
       const comment = cause === 'commit' ? this.divergences.commentOf(slab, at) : cause;
       this.tap(TAP.released, bytes, at, length, comment);
     }
+    this.portions.released(slab, at, length);
     this.uplink.out.push(slab, at, length);
+  }
+
+  private isHeld(key: Int32Array): boolean {
+    const flow = this.comparator.flowWithKey(key);
+    return flow !== NO_FLOW && this.comparator.svmIsBehind(flow);
   }
 
   /** Sends a frame to learn from, in the PVM's own numbers: a copy if its release may change it before the link is written. */

@@ -236,10 +236,11 @@ const SECONDARY_SERIES: readonly Series[] = [
   {
     type: 'counter',
     name: 'colo_portions_ended_total',
-    help: 'Portions that somebody waited for, by what ended them: both guests slept, or the bound.',
+    help: 'Portions that somebody waited for, by what ended them: both guests slept, or had answered and were quiet, or the bound.',
     labels: ['cause'],
     samples: ({ secondary }) => [
       [secondary?.portions.endedBySleep ?? null, { cause: 'sleep' }],
+      [secondary?.portions.endedByAnswers ?? null, { cause: 'answers' }],
       [secondary?.portions.endedByBound ?? null, { cause: 'bound' }],
     ],
   },

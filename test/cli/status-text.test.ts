@@ -26,7 +26,7 @@ matched      1 900 frames, by checkpoint 40, needed no match 50
 secondary    late 0.5 ms median, ahead 1.5 ms p99, 100 B wait for the link
 clocks       secondary's ahead 4.8 ms, in this epoch ahead 5.2 ms
 catch-up     123 input frames waited, 3 of them up to the bound
-portions     1 234 ended in sleep, 5 by the bound, now 250 ms
+portions     1 234 ended in sleep, 67 by answers, 5 by the bound, now 250 ms
 held         3 frames, 4 KiB, oldest 2.5 ms
 flows        12 tcp, 4 other, 11 translated
 divergences  12, last 2.4 s ago

@@ -10,7 +10,7 @@ function diverge(one: PortionSwitch, fromMs: number, toMs: number, everyMs: numb
 }
 
 function sleeps(one: PortionSwitch, fromMs: number, toMs: number, everyMs: number): void {
-  for (let ms = fromMs; ms <= toMs; ms += everyMs) one.ended('sleep', ms as Instant);
+  for (let ms = fromMs; ms <= toMs; ms += everyMs) one.ended('done', ms as Instant);
 }
 
 test('a few divergences in a row switch portions on', () => {
@@ -66,7 +66,7 @@ test('a guest that never sleeps switches them off', () => {
 test('one long request among many short ones does not', () => {
   const one = new PortionSwitch();
   diverge(one, 0, 1000, 200);
-  for (let ms = 1000; ms < 60_000; ms += 100) one.ended(ms % 400 === 0 ? 'bound' : 'sleep', ms as Instant);
+  for (let ms = 1000; ms < 60_000; ms += 100) one.ended(ms % 400 === 0 ? 'bound' : 'done', ms as Instant);
   assert.equal(one.isOn, true);
 });
 

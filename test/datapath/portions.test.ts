@@ -1,14 +1,16 @@
 /** What reaches the VMs when: portions, their ends, their bound, the gate. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { QUIET_MS } from '../../src/datapath/portion-answers.ts';
 import { Portions } from '../../src/datapath/portions.ts';
 import { SvmSleep } from '../../src/datapath/svm-sleep.ts';
 import type { DivergenceClass } from '../../src/divergence/explained.ts';
+import { PORTS_WORD } from '../../src/flow/key.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { LIMITS } from '../../src/limits.ts';
 import type { Instant } from '../../src/units.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
-import { ACK, arpFrame, tcpFrame } from '../frames.ts';
+import { ACK, arpFrame, CLIENT_ADDRESS, tcpFrame, VM_ADDRESS } from '../frames.ts';
 import { keyOfService } from './two-paths.ts';
 
 const KEY = keyOfService(6, 80);
@@ -21,6 +23,8 @@ class Bed {
   readonly pvm = { drained: true, exhausted: true, rests: false, blindness: null as string | null };
   readonly slabs = new SlabPool(4096, 4096);
   readonly portions: Portions;
+  /** clients' ports whose flow has output that waits for its counterpart */
+  readonly held = new Set<number>();
   asks = 0;
   readonly svm = new SvmSleep(() => {
     this.asks++;
@@ -54,6 +58,7 @@ class Bed {
           if (this.batch.length > 0) this.batches.push(this.batch.join(' '));
           this.batch = [];
         },
+        isHeld: (key) => this.held.has(key[PORTS_WORD] & 0xffff),
       },
     });
     this.portions.closeGate();
@@ -88,6 +93,22 @@ class Bed {
     frame.copy(this.slabs.buffer(slab), 4);
     this.portions.take(slab, 4, frame.length);
     this.slabs.unref(slab);
+  }
+
+  /** Both VMs have sent something in the flows of these clients. */
+  answer(clients: string, payload = 'answer'): void {
+    for (const client of clients) {
+      const slab = this.slabs.acquire();
+      const frame = tcpFrame({
+        ...{ source: VM_ADDRESS[4], destination: CLIENT_ADDRESS[4] },
+        ...{ sourcePort: 80, destinationPort: PORTS[client as Client], flags: ACK },
+        payload: Buffer.from(payload, 'latin1'),
+      });
+      frame.copy(this.slabs.buffer(slab), 4);
+      this.portions.released(slab, 4, frame.length);
+      this.slabs.unref(slab);
+    }
+    this.portions.compared();
   }
 
   readEnds(): void {
@@ -282,6 +303,99 @@ test('no input waits longer than the bound, and all that has waited goes', async
   await bed.time.pass(LIMITS.portionMsMax / 2 - 1);
   assert.deepEqual(bed.delivered, ['b1 a2']);
   assert.equal(bed.portions.status.endedByBound, 2);
+});
+
+test('a portion also ends once both VMs have answered it and were quiet', async () => {
+  const bed = new Bed();
+  bed.input('a1', 'b1');
+  bed.sleep();
+  bed.input('c1');
+  bed.answer('a');
+  await bed.time.pass(QUIET_MS);
+  bed.answer('b', '');
+  await bed.time.pass(QUIET_MS);
+  assert.deepEqual(bed.delivered, ['a1 b1'], 'an ACK is no answer');
+  bed.answer('b');
+  await bed.time.pass(QUIET_MS - 1);
+  bed.answer('b');
+  await bed.time.pass(QUIET_MS - 1);
+  assert.deepEqual(bed.delivered, [], 'b was not quiet');
+  await bed.time.pass(1);
+  assert.deepEqual(bed.delivered, ['c1']);
+  assert.equal(bed.portions.status.endedByAnswers, 1);
+});
+
+test('a portion is not over while the SVM owes output of one of its flows', async () => {
+  const bed = new Bed();
+  bed.input('a1', 'b1');
+  bed.sleep();
+  bed.input('c1');
+  bed.held.add(PORTS.a);
+  bed.answer('ab');
+  await bed.time.pass(10);
+  assert.deepEqual(bed.delivered, ['a1 b1']);
+  bed.held.clear();
+  await bed.time.pass(QUIET_MS);
+  assert.deepEqual(bed.delivered, ['c1']);
+});
+
+test('more work for an answered flow asks for another answer', async () => {
+  const bed = new Bed();
+  bed.input('a1');
+  bed.sleep();
+  bed.answer('a');
+  bed.input('a2');
+  bed.input('b1');
+  await bed.time.pass(10);
+  assert.deepEqual(bed.delivered, ['a1', 'a2']);
+  bed.answer('a');
+  await bed.time.pass(QUIET_MS);
+  assert.deepEqual(bed.delivered, ['b1']);
+});
+
+test('input that comes when the answers are long there begins a portion at once, and nobody looks', async () => {
+  const bed = new Bed();
+  bed.input('a1');
+  bed.sleep();
+  bed.answer('a');
+  await bed.time.pass(QUIET_MS);
+  const { asks, looks } = bed;
+  bed.input('b1');
+  assert.deepEqual(bed.delivered, ['a1', 'b1']);
+  assert.deepEqual([bed.asks, bed.looks], [asks, looks]);
+});
+
+test('answers to what came before portions end none', async () => {
+  const bed = new Bed();
+  bed.input('a1');
+  bed.answer('a');
+  await bed.time.pass(10);
+  assert.deepEqual(bed.delivered, [], 'what went before is a portion of unknown flows');
+});
+
+test('in a guest that never sleeps the answers end the portions that the bound began', async () => {
+  const bed = new Bed();
+  bed.input('a1');
+  await bed.time.pass(LIMITS.portionMsMax);
+  assert.deepEqual(bed.delivered, ['a1']);
+  bed.input('b1');
+  bed.answer('a');
+  await bed.time.pass(QUIET_MS);
+  assert.deepEqual(bed.delivered, ['b1']);
+  assert.equal(bed.portions.status.endedByBound, 1);
+});
+
+test('a gate stops the wait for quiet, and its opening begins it again', async () => {
+  const bed = new Bed();
+  bed.input('a1');
+  bed.sleep();
+  bed.input('b1');
+  bed.answer('a');
+  bed.portions.closeGate();
+  await bed.time.pass(10);
+  assert.deepEqual(bed.delivered, ['a1']);
+  bed.portions.openGate();
+  assert.deepEqual(bed.delivered, ['b1']);
 });
 
 test('a guest that never sleeps shortens the bound, and one that sleeps lengthens it again', async () => {

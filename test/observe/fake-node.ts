@@ -74,6 +74,7 @@ export function fakeStatus(): NodeStatus {
         boundMs: 250,
         size: 64,
         endedBySleep: 1234,
+        endedByAnswers: 67,
         endedByBound: 5,
         waitedFrames: 4321,
       },

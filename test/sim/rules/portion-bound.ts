@@ -49,11 +49,12 @@ export class PortionBound {
       if (waitedMs > WORLD_LIMITS.portionMsMax + LATE_MS_MAX)
         journal.violation('portion bound', `${host.side}: input has waited for ${waitedMs.toFixed(1)} ms`);
     }
-    const { endedBySleep, endedByBound, why } = portions.status;
+    const { endedBySleep, endedByAnswers, endedByBound, why } = portions.status;
     const { caughtUpFrames, boundFrames } = catchUp.status;
     journal.noteMax('caughtUpFrames', caughtUpFrames);
     journal.noteMax('catchUpBoundFrames', boundFrames);
     journal.noteMax('portionsSlept', endedBySleep);
+    journal.noteMax('portionsAnswered', endedByAnswers);
     journal.noteMax('portionsCut', endedByBound);
     if (!this.forces || why !== 'not-needed' || loop.nowMs < this.divergedMs + APART_MS) return;
     this.divergedMs = loop.nowMs;
