@@ -15,7 +15,8 @@
  * at once: one client alone is never made to wait. A bare ACK gives no work; it waits only behind what waits.
  * Where other services keep a guest awake, a portion also ends by both VMs' answers and quiet after them (portion-answers.ts).
  *
- * A portion is cut from the waiting input, in order (portion-cut.ts): at most `size` frames with work, which aims at 10 to 20 ms of it.
+ * A portion is cut from the waiting input, in order (portion-cut.ts): at most `size` frames with work, which aims at 40 to 80 ms of it.
+ * Between two portions both guests rest for 2 to 4 ms, which short ones would pay too often.
  *
  * Bound: no input waits longer than `boundMs`, which is at most `portionMsMax` (limits.ts), beside what a checkpoint's gate
  * takes. What has waited so long goes to both VMs at once, whatever its size. A portion that the bound has ended halves the bound,
@@ -53,7 +54,7 @@ const NO_FLOW = 0;
 const SEVERAL = -1;
 
 /** Work in a portion: one that took longer is followed by one of half its size, a full one that took less than half by a larger. */
-const WORK_MS_MAX = 20;
+const WORK_MS_MAX = 80;
 
 export type PortionsOff = OffReason | 'alone' | 'blind';
 

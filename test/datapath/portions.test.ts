@@ -429,7 +429,7 @@ test('the size of a portion follows the time that it takes', async () => {
   const full = () => bed.input(...Array.from({ length: 70 }, (_, i) => (i < 35 ? 'a' : 'b')));
   full();
   bed.sleep();
-  await bed.time.pass(30);
+  await bed.time.pass(90);
   bed.sleep();
   assert.equal(bed.portions.status.size, LIMITS.portionFramesMax / 2);
   for (let i = 0; i < 10; i++) {

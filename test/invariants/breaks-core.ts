@@ -25,7 +25,7 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/datapath/portions.ts',
-    find: '  closeGate(): void {\n    this.watch.end();\n',
+    find: '  closeGate(): void {\n    this.stopSeeking();\n',
     put: '  closeGate(): void {\n',
     message: 'a portion ended in sleep while ',
     test: 'test/datapath/portions.test.ts',
