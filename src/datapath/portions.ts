@@ -214,8 +214,7 @@ export class Portions {
 
   /** A frame of the PVM has been released. */
   released(slab: SlabId, at: number, length: number): void {
-    if (this.phase !== 'running' && this.phase !== 'ending') return;
-    this.answers.released(slab, at, length, this.clock.now());
+    if (this.phase !== 'through') this.answers.released(slab, at, length, this.clock.now());
   }
 
   /** Output of either VM was compared. */

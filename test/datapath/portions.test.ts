@@ -373,6 +373,18 @@ test('answers to what came before portions end none', async () => {
   assert.deepEqual(bed.delivered, [], 'what went before is a portion of unknown flows');
 });
 
+test('what a commit releases while the gate is closed is an answer', async () => {
+  const bed = new Bed();
+  bed.input('a1');
+  bed.sleep();
+  bed.input('b1');
+  bed.portions.closeGate();
+  bed.answer('a');
+  bed.portions.openGate();
+  await bed.time.pass(QUIET_MS);
+  assert.deepEqual(bed.delivered, ['a1', 'b1']);
+});
+
 test('in a guest that never sleeps the answers end the portions that the bound began', async () => {
   const bed = new Bed();
   bed.input('a1');
