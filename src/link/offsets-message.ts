@@ -62,22 +62,21 @@ export const offsetsSchema = z.object({
 /** The body of one message. */
 export type Offsets = z.infer<typeof offsetsSchema>;
 type Entry = Offsets['offsets'][number];
+type ConnectionName = Omit<Entry, 'vmPortAtClient' | 'vmIsn' | 'seqDelta' | 'tsDelta'>;
 
 const ADDRESS = { 4: /^[0-9a-f]{8}$/, 6: /^[0-9a-f]{32}$/ } as const;
 const PORT_MAX = 0xffff;
 const VLAN_MAX = 0xfff;
 
 /** Returns what is wrong with a connection's name whose types are right, or null. */
-export function flowProblem(
-  entry: Pick<Entry, 'family' | 'vlans' | 'vmAddress' | 'vmPort' | 'clientAddress' | 'clientPort'>,
-): string | null {
-  const address = ADDRESS[entry.family];
-  if (!address.test(entry.vmAddress) || !address.test(entry.clientAddress))
-    return `an address is not one of IPv${entry.family}`;
-  const { vlans } = entry;
+export function flowProblem(name: ConnectionName): string | null {
+  const address = ADDRESS[name.family];
+  if (!address.test(name.vmAddress) || !address.test(name.clientAddress))
+    return `an address is not one of IPv${name.family}`;
+  const { vlans } = name;
   for (const id of vlans) if (id < 0 || id > VLAN_MAX) return `a VLAN id is ${id}`;
   if (vlans[0] === 0) return 'the outer VLAN id is 0';
-  return portProblem(entry.vmPort) ?? portProblem(entry.clientPort);
+  return portProblem(name.vmPort) ?? portProblem(name.clientPort);
 }
 
 function portProblem(port: number): string | null {
@@ -112,7 +111,8 @@ export class OffsetsReader {
   }
 }
 
-function entryOf({ key, vmIsn, seqDelta, tsDelta, clientPort }: ConnectionOffsets): Entry {
+/** Returns the name of the connection with this key. */
+export function nameOf(key: ArrayLike<number>): ConnectionName {
   const flow = tcpFlowOf(key);
   return {
     family: flow.family,
@@ -120,26 +120,29 @@ function entryOf({ key, vmIsn, seqDelta, tsDelta, clientPort }: ConnectionOffset
     protocol: IP_PROTOCOL.tcp,
     vmAddress: flow.localAddress,
     vmPort: flow.localPort,
-    vmPortAtClient: clientPort,
     clientAddress: flow.remoteAddress,
     clientPort: flow.remotePort,
-    vmIsn,
-    seqDelta,
-    tsDelta,
   };
 }
 
-function offsetsOf(entry: Entry): ConnectionOffsets {
-  const { vmIsn, seqDelta, tsDelta } = entry;
-  const key = tcpKeyOf({
-    family: entry.family,
-    vlans: entry.vlans,
-    localAddress: entry.vmAddress,
-    localPort: entry.vmPort,
-    remoteAddress: entry.clientAddress,
-    remotePort: entry.clientPort,
+/** Returns the key of the connection with this name. */
+export function keyOf(name: ConnectionName): number[] {
+  return tcpKeyOf({
+    family: name.family,
+    vlans: name.vlans,
+    localAddress: name.vmAddress,
+    localPort: name.vmPort,
+    remoteAddress: name.clientAddress,
+    remotePort: name.clientPort,
   });
-  return { key, vmIsn, seqDelta, tsDelta, clientPort: entry.vmPortAtClient };
+}
+
+function entryOf({ key, vmIsn, seqDelta, tsDelta, clientPort }: ConnectionOffsets): Entry {
+  return { ...nameOf(key), vmPortAtClient: clientPort, vmIsn, seqDelta, tsDelta };
+}
+
+function offsetsOf({ vmPortAtClient, vmIsn, seqDelta, tsDelta, ...name }: Entry): ConnectionOffsets {
+  return { key: keyOf(name), vmIsn, seqDelta, tsDelta, clientPort: vmPortAtClient };
 }
 
 function garbled(what: string): ColoError {

@@ -5,13 +5,11 @@
  * Limits: VALUES_MAX values, all in one message.
  */
 import { z } from 'zod';
-import { tcpFlowOf, tcpKeyOf } from '../flow/key.ts';
 import { LIMITS } from '../limits.ts';
 import type { UnifiedValue } from '../translate/unified-values.ts';
 import { HTTP_DATE_BYTES, httpSeconds } from '../unify/http-date.ts';
 import type { Seq } from '../units.ts';
-import { IP_PROTOCOL } from '../wire/ipv4.ts';
-import { flowFields, flowProblem } from './offsets-message.ts';
+import { flowFields, flowProblem, keyOf, nameOf } from './offsets-message.ts';
 
 /** As many as an OffsetMap has. */
 export const VALUES_MAX = 2 * LIMITS.unifiedValuesMax;
@@ -42,37 +40,19 @@ export type Values = z.infer<typeof valuesSchema>;
 /** Returns the body that carries these values. */
 export function valuesMessage(values: readonly UnifiedValue[]): Values {
   return {
-    values: values.map(({ key, seq, own, told }) => {
-      const flow = tcpFlowOf(key);
-      return {
-        family: flow.family,
-        vlans: [...flow.vlans],
-        protocol: IP_PROTOCOL.tcp,
-        vmAddress: flow.localAddress,
-        vmPort: flow.localPort,
-        clientAddress: flow.remoteAddress,
-        clientPort: flow.remotePort,
-        seq,
-        own: Buffer.from(own).toString('latin1'),
-        told: Buffer.from(told).toString('latin1'),
-      };
-    }),
+    values: values.map(({ key, seq, own, told }) => ({
+      ...nameOf(key),
+      seq,
+      own: Buffer.from(own).toString('latin1'),
+      told: Buffer.from(told).toString('latin1'),
+    })),
   };
 }
 
 /** Returns the values of a message. */
 export function valuesOf({ values }: Values): UnifiedValue[] {
-  return values.map(({ seq, own, told, ...flow }) => ({
-    key: Int32Array.from(
-      tcpKeyOf({
-        family: flow.family,
-        vlans: flow.vlans,
-        localAddress: flow.vmAddress,
-        localPort: flow.vmPort,
-        remoteAddress: flow.clientAddress,
-        remotePort: flow.clientPort,
-      }),
-    ),
+  return values.map(({ seq, own, told, ...name }) => ({
+    key: Int32Array.from(keyOf(name)),
     seq: seq as Seq,
     own: Uint8Array.from(Buffer.from(own, 'latin1')),
     told: Uint8Array.from(Buffer.from(told, 'latin1')),
