@@ -423,11 +423,13 @@ export class Portions {
     this.work = 0;
     this.startedMs = this.waitClock(nowMs);
     const { waiting } = this;
-    const first = waiting.oldest;
-    for (let number = first; number < first + frames; number++) this.note(waiting.tagOf(number));
     this.answers.clear();
-    waiting.takeOldest(frames, (slab, at, length) => {
-      if (this.flows.of(slab, at, length) !== NO_WORK) this.answers.expect(this.flows.key);
+    waiting.takeOldest(frames, (slab, at, length, flow) => {
+      if (flow !== NO_WORK) {
+        this.flows.of(slab, at, length);
+        this.answers.expect(this.flows.key);
+      }
+      this.note(flow);
       this.owner.deliver(slab, at, length);
     });
     this.phase = waiting.frames > 0 ? 'ending' : 'running';

@@ -85,10 +85,10 @@ export class RetainedFrames {
   }
 
   /** Hands out the oldest frames, up to `framesMax` of them, and removes them. `take` neither adds nor removes. */
-  takeOldest(framesMax: number, take: (slab: SlabId, at: number, length: number) => void): void {
+  takeOldest(framesMax: number, take: (slab: SlabId, at: number, length: number, tag: number) => void): void {
     for (let left = framesMax; left > 0 && this.frames > 0; left--) {
       const i = this.first;
-      take(this.slab[i], this.at[i], this.length[i]);
+      take(this.slab[i], this.at[i], this.length[i], this.tag[i]);
       this.remove(this.base + i);
     }
     if (this.frames === 0) this.clear();
