@@ -4,11 +4,9 @@
  *
  * All of it is drawn from a die of its own: what a seed means otherwise does not depend on it.
  */
-import { ClientHost, type ClientHostOptions } from './guest/client.ts';
 import { Die } from './guest/die.ts';
 import { TimeClient } from './guest/line-clients.ts';
-import { GUEST_ADDRESS4, type HostSpec } from './guest/mix.ts';
-import { fromHex } from './guest/packets.ts';
+import { GUEST_ADDRESS4, type HostSpec, hostAt } from './guest/mix.ts';
 
 export type AlwaysDiffers = { readonly clients: number; readonly restMsMax: number };
 
@@ -33,10 +31,5 @@ export function differingHost({ clients: count, restMsMax }: AlwaysDiffers): Hos
       restMsMax,
     });
   });
-  const options: ClientHostOptions = {
-    mac: Uint8Array.of(2, 0, 0, 0, 1, 201),
-    address4: Uint8Array.of(10, 0, 2, 201),
-    address6: fromHex('fd000000000000000000000000000201'),
-  };
-  return { options, clients, make: (port) => new ClientHost(port, options, clients) };
+  return hostAt(201, '201', clients);
 }

@@ -6,11 +6,9 @@
  * All of it is drawn from a die of its own: what a seed means otherwise does not depend on it.
  */
 import type { Side } from './faults.ts';
-import { ClientHost, type ClientHostOptions } from './guest/client.ts';
 import { UdpEchoClient } from './guest/datagram-clients.ts';
 import { Die } from './guest/die.ts';
-import { GUEST_ADDRESS4, type HostSpec } from './guest/mix.ts';
-import { fromHex } from './guest/packets.ts';
+import { GUEST_ADDRESS4, type HostSpec, hostAt } from './guest/mix.ts';
 
 import type { Sleeper } from './sim-vm.ts';
 
@@ -51,10 +49,5 @@ export function hostileHost({ hostile }: Portioned): HostSpec {
       startMs: HOSTILE_FROM_MS,
     });
   });
-  const options: ClientHostOptions = {
-    mac: Uint8Array.of(2, 0, 0, 0, 1, 200),
-    address4: Uint8Array.of(10, 0, 2, 200),
-    address6: fromHex('fd000000000000000000000000000200'),
-  };
-  return { options, clients, make: (port) => new ClientHost(port, options, clients) };
+  return hostAt(200, '200', clients);
 }

@@ -4,12 +4,10 @@
  *
  * All of it is drawn from a die of its own: what a seed means otherwise does not depend on it.
  */
-import { ClientHost, type ClientHostOptions } from './guest/client.ts';
 import { Die } from './guest/die.ts';
 import { SERVICE } from './guest/guest.ts';
 import { TimeClient } from './guest/line-clients.ts';
-import { GUEST_ADDRESS4, type HostSpec } from './guest/mix.ts';
-import { fromHex } from './guest/packets.ts';
+import { GUEST_ADDRESS4, type HostSpec, hostAt } from './guest/mix.ts';
 
 export type Ruled = {
   /** Whether the exempt rule names the service, or all that the client exchanges; null: no such rule and host. */
@@ -66,10 +64,5 @@ export function exemptHost({ clients: count }: Ruled): HostSpec {
       restMsMax: 200,
     });
   });
-  const options: ClientHostOptions = {
-    mac: Uint8Array.of(2, 0, 0, 0, 1, EXEMPT_HOST),
-    address4: Uint8Array.of(10, 0, 2, EXEMPT_HOST),
-    address6: fromHex('fd000000000000000000000000000202'),
-  };
-  return { options, clients, make: (port) => new ClientHost(port, options, clients) };
+  return hostAt(EXEMPT_HOST, '202', clients);
 }

@@ -4,10 +4,8 @@
  *
  * All of it is drawn from a die of its own: what a seed means otherwise does not depend on it.
  */
-import { ClientHost, type ClientHostOptions } from './guest/client.ts';
 import { Die } from './guest/die.ts';
-import { GUEST_ADDRESS4, GUEST_ADDRESS6, type HostSpec } from './guest/mix.ts';
-import { fromHex } from './guest/packets.ts';
+import { GUEST_ADDRESS4, GUEST_ADDRESS6, type HostSpec, hostAt } from './guest/mix.ts';
 import { WEB_PORT, WebClient } from './guest/web.ts';
 
 export type Unifying = {
@@ -81,11 +79,5 @@ function webClient({ restMsMax }: Unifying, i: number): WebClient {
 }
 
 function hostOf({ ackDelayMsMax, splitChance }: Unifying, clients: readonly WebClient[]): HostSpec {
-  const options: ClientHostOptions = {
-    mac: Uint8Array.of(2, 0, 0, 0, 1, 203),
-    address4: Uint8Array.of(10, 0, 2, 203),
-    address6: fromHex('fd000000000000000000000000000203'),
-    tcp: { ackDelayMsMax, splitChance },
-  };
-  return { options, clients, make: (port) => new ClientHost(port, options, clients) };
+  return hostAt(203, '203', clients, { ackDelayMsMax, splitChance });
 }

@@ -15,7 +15,7 @@ import {
   TokenClient,
 } from './line-clients.ts';
 import type { MachinePort } from './machine.ts';
-import { type Address, fromHex, type Mac } from './packets.ts';
+import { type Address, fromHex } from './packets.ts';
 import { DownloadClient, EchoClient } from './stream-clients.ts';
 import type { TcpOptions } from './tcp-options.ts';
 
@@ -132,10 +132,22 @@ function clientMaker(die: Die, durationMs: number): (index: number) => Client {
 
 function hostSpec(die: Die, clients: Client[], index: number): HostSpec {
   const last = 100 + index;
-  const mac: Mac = Uint8Array.of(2, 0, 0, 0, 1, last);
-  const address4 = Uint8Array.of(10, 0, 2, last);
-  const address6 = fromHex(`fd0000000000000000000000000001${last.toString(16)}`);
-  const options: ClientHostOptions = { mac, address4, address6, tcp: tcpOptions(die) };
+  return hostAt(last, `1${last.toString(16)}`, clients, tcpOptions(die));
+}
+
+/** Returns the host with these last bytes in its addresses: `last` in MAC and IPv4, the digits `last6` in IPv6. */
+export function hostAt(
+  last: number,
+  last6: string,
+  clients: readonly Client[],
+  tcp?: Partial<TcpOptions>,
+): HostSpec {
+  const options: ClientHostOptions = {
+    mac: Uint8Array.of(2, 0, 0, 0, 1, last),
+    address4: Uint8Array.of(10, 0, 2, last),
+    address6: fromHex(`fd${'0'.repeat(26)}${last6.padStart(4, '0')}`),
+    ...(tcp === undefined ? {} : { tcp }),
+  };
   return { options, clients, make: (port) => new ClientHost(port, options, clients) };
 }
 
