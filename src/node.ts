@@ -2,12 +2,12 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NodeConfig } from './config/node-config.ts';
+import { arbiterOf } from './node/arbiter-of.ts';
 import { ColoNode } from './node/node.ts';
 import { type ApiServer, CONTROL_SOCKET, listenControl, listenMetrics } from './observe/api.ts';
 import { EventLog } from './observe/event-log.ts';
 import { createMetrics } from './observe/metrics.ts';
 import type { NodeControl, NodeEvent } from './observe/status.ts';
-import { DirectoryArbiter } from './pair/directory-arbiter.ts';
 
 export type NodeHooks = { onEvent?: (event: NodeEvent) => void };
 
@@ -17,14 +17,16 @@ export async function startNode(
   hooks: NodeHooks = {},
 ): Promise<{ control: NodeControl; done: Promise<number> }> {
   mkdirSync(config.runDirectory, { recursive: true, mode: 0o700 });
+  const arbiter = arbiterOf(config);
   const events = new EventLog({ path: config.eventLog, node: config.node, now: () => Date.now() });
   if (hooks.onEvent !== undefined) events.subscribe(hooks.onEvent);
-  const node = new ColoNode({ config, arbiter: new DirectoryArbiter(config.arbiter.directory), events });
+  const node = new ColoNode({ config, arbiter, events });
   const metrics = createMetrics({ status: () => node.status(), eventsUnwritten: () => events.unwritten });
   node.onCheckpoint = (report) => metrics.observeCheckpoint(report);
 
   const servers: ApiServer[] = [];
   const closeAll = async () => {
+    arbiter.close();
     await Promise.all(servers.map((server) => server.close()));
     await events.close();
   };

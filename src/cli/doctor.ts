@@ -21,6 +21,7 @@ import { describeMatch } from '../flow/match.ts';
 import { acceptsUnix } from '../io/unix-socket.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
 import { type Check, good, problem, warning } from './check.ts';
+import { checkEtcd, checkFileSystem } from './doctor-arbiter.ts';
 import { checkQemu } from './doctor-qemu.ts';
 import { print, printJson, safe } from './output.ts';
 
@@ -53,7 +54,7 @@ export async function examine(
   const runs = await acceptsUnix(socket);
   const checks = [
     ...checkQemu(config, kvmPath),
-    checkArbiterDirectory('arbiter', config.arbiter.directory),
+    ...(await checkArbiter(config)),
     checkDirectory('run directory', config.runDirectory),
     checkDirectory('event log', dirname(config.eventLog)),
     checkSocketPath('control socket', socket, runs ? 'a node runs there' : 'free'),
@@ -78,6 +79,13 @@ export function checksText(checks: readonly Check[]): string {
     .join('\n');
 }
 
+async function checkArbiter(config: NodeConfig): Promise<Check[]> {
+  const { arbiter } = config;
+  return arbiter.kind === 'etcd'
+    ? checkEtcd(config, arbiter.etcd)
+    : [checkArbiterDirectory('arbiter', arbiter.directory)];
+}
+
 /** More than a record of the arbiter, and than the file systems that have space in an inode put there. */
 const PROBE = Buffer.alloc(8192);
 
@@ -87,7 +95,7 @@ function checkArbiterDirectory(name: string, path: string): Check {
     try {
       linkSync(probe, `${probe}.link`);
       unlinkSync(`${probe}.link`);
-      return null;
+      return checkFileSystem(name, directory);
     } catch (error) {
       const found = `the file system of ${directory} has no hard links (${errorCode(error)})`;
       return problem(name, found, 'choose one that has, such as ext4, xfs or tmpfs');

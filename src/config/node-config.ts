@@ -10,6 +10,7 @@ import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type YAM
 import { z } from 'zod';
 import { type Endpoint, UNIX_PATH_BYTES_MAX, unixPathProblem } from '../endpoint.ts';
 import { ColoError, invariant, messageOf } from '../error.ts';
+import { withArbiterPaths } from './arbiter.ts';
 import { nearestName } from './nearest.ts';
 import { nodeConfigSchema } from './schema.ts';
 
@@ -56,11 +57,16 @@ export function parseNodeConfig(text: string, fileName: string): NodeConfig {
   const result = nodeConfigSchema.safeParse(file.value, { reportInput: true });
   if (!result.success) file.fail(result.error.issues.flatMap((issue) => explain(issue, file.top)));
   const config = withAbsolutePaths(result.data!, resolve(fileName));
-  for (const path of [config.runDirectory, config.eventLog, config.arbiter.directory, config.file])
-    invariant(isAbsolute(path), 'a path of the configuration depends on the working directory');
+  withArbiterPaths(config.arbiter, mustBeAbsolute);
+  for (const path of [config.runDirectory, config.eventLog, config.file]) mustBeAbsolute(path);
   const tooLong = pathProblems(config, file.top);
   if (tooLong.length > 0) file.fail(tooLong);
   return config;
+}
+
+function mustBeAbsolute(path: string): string {
+  invariant(isAbsolute(path), 'a path of the configuration depends on the working directory');
+  return path;
 }
 
 /** A file that is valid YAML. */
@@ -175,7 +181,7 @@ function withAbsolutePaths(raw: z.output<typeof nodeConfigSchema>, file: string)
     file,
     link: { listen: absolute(raw.link.listen), peer: absolute(raw.link.peer) },
     uplink: absolute(raw.uplink),
-    arbiter: { directory: resolve(base, raw.arbiter.directory) },
+    arbiter: withArbiterPaths(raw.arbiter, (path) => resolve(base, path)),
     runDirectory,
     eventLog: raw.eventLog === undefined ? join(runDirectory, 'events.ndjson') : resolve(base, raw.eventLog),
   };

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { type Endpoint, type EndpointMode, isLoopback, parseEndpoint, sameAddress } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { userProblems } from '../qemu/user-arguments.ts';
+import { arbiter } from './arbiter.ts';
 import { rules } from './rules.ts';
 
 /** An hour: far above any sensible wait, and far below the 24.8 days at which JavaScript's timers wrap. */
@@ -197,9 +198,7 @@ const nodeShape = z.strictObject({
   pair: name.describe('The name of the pair; both nodes give the same one.'),
   link,
   uplink: endpoint('connect').describe('The network: a socket with the framing of -netdev stream.'),
-  arbiter: z.strictObject({
-    directory: path.describe('A directory that both nodes use as the arbiter; both are on one machine.'),
-  }),
+  arbiter: arbiter.describe('Who decides which node may speak: one of directory and etcd.'),
   vm,
   runDirectory: path.describe('The directory of the sockets and the event log. Each node has its own.'),
   eventLog: path.optional().describe('The event log; events.ndjson in runDirectory if not given.'),

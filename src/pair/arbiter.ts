@@ -24,12 +24,21 @@ export const recordSchema = z.strictObject({
 /** The record and the arbiter's own number of this version; `record` is null before the first change. */
 export type Stored = { revision: number; record: PairRecord | null };
 
+/**
+ * What an arbiter promises, and test/pair/arbiter-conformance.ts tries on each. Every call rejects with a ColoError whose code begins
+ * with COLO_ARBITER_ when there is no reply.
+ */
 export interface Arbiter {
-  /** Throws COLO_ARBITER_UNREACHABLE. */
+  /** Returns what is stored: no older than any change that a reply has reported. */
   read(): Promise<Stored>;
   /**
    * Stores `record` if the revision is still `revision`. Returns what is stored now, and whether this call won.
-   * When it throws COLO_ARBITER_UNREACHABLE the outcome is unknown: read again.
+   * When it rejects, the outcome is unknown, **and stays so for a while**: the change may be made later, if the revision is still
+   * `revision` by then. Only a later reply says what became of it.
    */
   compareAndSwap(revision: number, record: PairRecord): Promise<Stored & { won: boolean }>;
+  /** Changes nothing, and resolves only if a change could be made now. Returns what is stored. */
+  probe(): Promise<Stored>;
+  /** Ends its connections, if it has any. */
+  close(): void;
 }

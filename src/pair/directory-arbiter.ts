@@ -15,6 +15,8 @@ import { ColoError, messageOf } from '../error.ts';
 import { type Arbiter, type PairRecord, recordSchema, type Stored } from './arbiter.ts';
 
 const VERSION_NAME = /^(\d{8})\.json$/;
+/** About as long as a record. */
+const PROBE = `${'-'.repeat(80)}\n`;
 
 export class DirectoryArbiter implements Arbiter {
   private readonly directory: string;
@@ -40,15 +42,9 @@ export class DirectoryArbiter implements Arbiter {
   }
 
   async compareAndSwap(revision: number, record: PairRecord): Promise<Stored & { won: boolean }> {
-    const draft = join(this.directory, `draft-${randomUUID()}`);
+    const draft = this.newDraft();
     try {
-      const file = await open(draft, 'wx', 0o644);
-      try {
-        await file.writeFile(`${JSON.stringify(record)}\n`);
-        await file.sync();
-      } finally {
-        await file.close();
-      }
+      await writeDraft(draft, `${JSON.stringify(record)}\n`);
       const won = await this.claim(draft, revision + 1);
       await this.syncDirectory();
       // Not read again: by now the other node may have changed the record once more.
@@ -59,6 +55,25 @@ export class DirectoryArbiter implements Arbiter {
     } finally {
       await unlink(draft).catch(() => {});
     }
+  }
+
+  async probe(): Promise<Stored> {
+    const draft = this.newDraft();
+    try {
+      await mkdir(this.directory, { recursive: true });
+      await writeDraft(draft, PROBE);
+    } catch (cause) {
+      throw this.unreachable(cause);
+    } finally {
+      await unlink(draft).catch(() => {});
+    }
+    return this.read();
+  }
+
+  close(): void {}
+
+  private newDraft(): string {
+    return join(this.directory, `draft-${randomUUID()}`);
   }
 
   private async claim(draft: string, revision: number): Promise<boolean> {
@@ -92,5 +107,15 @@ export class DirectoryArbiter implements Arbiter {
       `the arbiter's directory ${this.directory} cannot be used: ${why}; no failover is possible until it can`,
       { cause },
     );
+  }
+}
+
+async function writeDraft(path: string, text: string): Promise<void> {
+  const file = await open(path, 'wx', 0o644);
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }

@@ -44,7 +44,7 @@ test('a minimal file gets defaults, absolute paths and parsed endpoints', () => 
       peer: { kind: 'tcp', mode: 'connect', host: '::1', port: 7001 },
     },
     uplink: { kind: 'unix', mode: 'connect', path: '/run/hub.sock' },
-    arbiter: { directory: '/etc/colo/arbiter' },
+    arbiter: { kind: 'directory', directory: '/etc/colo/arbiter' },
     vm: {
       command: ['qemu-system-x86_64'],
       env: {},

@@ -19,6 +19,10 @@ test('an arbiter that cannot be written is reported once, however often it is as
         asked++;
         throw new ColoError('COLO_ARBITER_UNREACHABLE', cause);
       },
+      probe: async () => {
+        throw new ColoError('COLO_ARBITER_UNREACHABLE', cause);
+      },
+      close() {},
     },
     events: parts.events,
     surroundings: parts.surroundings,

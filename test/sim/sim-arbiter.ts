@@ -1,4 +1,7 @@
-/** The arbiter: one record in memory. Each node reaches it by a way that can be slow, be cut, or lose replies. */
+/**
+ * The arbiter: one record in memory. Each node reaches it by a way that can be slow, be cut, or lose replies. As etcd may, it can
+ * report an error and make the change later.
+ */
 import { ColoError } from '../../src/error.ts';
 import type { Arbiter, PairRecord, Stored } from '../../src/pair/arbiter.ts';
 import type { Die } from './guest/die.ts';
@@ -12,8 +15,8 @@ export type ArbiterWay = {
   lossy: number;
 };
 
-/** The direction of a request that is lost, if any. */
-export type Lost = 'request' | 'reply' | null;
+/** The direction of a request that is lost, if any; or the request is carried out so much later than the error that it ends in. */
+export type Lost = 'request' | 'reply' | { readonly lateMs: number } | null;
 
 export class ArbiterRecord {
   stored: Stored = { revision: 0, record: null };
@@ -43,25 +46,51 @@ export class SimArbiter implements Arbiter {
 
   compareAndSwap(revision: number, record: PairRecord): Promise<Stored & { won: boolean }> {
     const lost = this.store.onAsked(record);
-    return this.ask(() => {
+    const carryOut = () => {
       const won = this.store.stored.revision === revision;
       if (won) {
         this.store.stored = { revision: revision + 1, record };
         this.store.onChange(record, this.owner.name);
       }
       return { ...this.store.stored, won };
-    }, lost);
+    };
+    return typeof lost === 'object' && lost !== null
+      ? this.carryOutLate(carryOut, lost.lateMs)
+      : this.ask(carryOut, lost);
   }
 
+  /** The request arrives, its reply is an error, and it is carried out later. */
+  private carryOutLate(carryOut: () => unknown, lateMs: number): Promise<never> {
+    const { owner, way } = this;
+    const { loop } = owner;
+    return new Promise((_, reject) => {
+      owner.act(() => {
+        loop.after(way.delayMsMax + lateMs, null, () => void carryOut());
+        loop.after(2 * way.delayMsMax, owner, () => reject(noReply()));
+      });
+    });
+  }
+
+  /** Draws nothing, so that a node that asks regularly leaves its world as it was. */
+  probe(): Promise<Stored> {
+    const { owner, way } = this;
+    const { loop } = owner;
+    return new Promise((resolve, reject) => {
+      loop.after(way.delayMsMax, owner, () => {
+        if (way.cutUntilMs > loop.nowMs) reject(noReply());
+        else resolve({ ...this.store.stored });
+      });
+    });
+  }
+
+  close(): void {}
+
   /** Sends a request, which arrives or not and is then carried out; and its reply, which arrives or not. */
-  private ask<T>(carryOut: () => T, surelyLost: Lost = null): Promise<T> {
+  private ask<T>(carryOut: () => T, surelyLost: 'request' | 'reply' | null = null): Promise<T> {
     const { owner, way, die } = this;
     const { loop } = owner;
     return new Promise((resolve, reject) => {
-      const fail = () =>
-        loop.after(TIMEOUT_MS, owner, () =>
-          reject(new ColoError('COLO_ARBITER_UNREACHABLE', 'the arbiter does not answer')),
-        );
+      const fail = () => loop.after(TIMEOUT_MS, owner, () => reject(noReply()));
       const there = die.next() * way.delayMsMax;
       const back = die.next() * way.delayMsMax;
       const lost = surelyLost !== null || (way.lossy > 0 && die.next() < way.lossy);
@@ -82,3 +111,5 @@ export class SimArbiter implements Arbiter {
     });
   }
 }
+
+const noReply = (): ColoError => new ColoError('COLO_ARBITER_UNREACHABLE', 'the arbiter does not reply');
