@@ -29,6 +29,8 @@ export type LabEtcdOptions = {
   readonly tls?: EtcdTls;
   /** More of etcd's command line. */
   readonly args?: readonly string[];
+  /** A cluster that has stopped, whose addresses this one gets. */
+  readonly at?: LabEtcd;
   /** Distinguishes clusters whose members have the same addresses. */
   readonly token?: string;
 };
@@ -49,15 +51,23 @@ export async function installEtcd(): Promise<EtcdPrograms> {
 export class EtcdProcess {
   readonly name: string;
   readonly clientUrl: string;
+  readonly peerUrl: string;
   private readonly command: readonly string[];
   private readonly logFile: string;
   private child: ChildProcess | null = null;
 
-  constructor(name: string, clientUrl: string, command: readonly string[], logFile: string) {
-    this.name = name;
-    this.clientUrl = clientUrl;
-    this.command = command;
-    this.logFile = logFile;
+  constructor(options: {
+    name: string;
+    clientUrl: string;
+    peerUrl: string;
+    command: readonly string[];
+    logFile: string;
+  }) {
+    this.name = options.name;
+    this.clientUrl = options.clientUrl;
+    this.peerUrl = options.peerUrl;
+    this.command = options.command;
+    this.logFile = options.logFile;
   }
 
   start(): void {
@@ -123,8 +133,8 @@ export class LabEtcd {
         return {
           name,
           within,
-          peer: `http://${host}:${await freePort()}`,
-          client: `${scheme}://${host}:${await freePort()}`,
+          peer: options.at?.members[place].peerUrl ?? `http://${host}:${await freePort()}`,
+          client: options.at?.members[place].clientUrl ?? `${scheme}://${host}:${await freePort()}`,
         };
       }),
     );
@@ -153,7 +163,13 @@ export class LabEtcd {
             ]),
         ...args,
       ];
-      return new EtcdProcess(name, client, command, join(folder, 'etcd.log'));
+      return new EtcdProcess({
+        name,
+        clientUrl: client,
+        peerUrl: peer,
+        command,
+        logFile: join(folder, 'etcd.log'),
+      });
     });
     const lab = new LabEtcd(members, programs, planned[0].within, tls);
     for (const member of members) member.start();

@@ -43,8 +43,8 @@ export type EtcdOptions = {
 
 /** Three times a write to a slow disk, and far below etcd's own seven seconds. */
 export const QUESTION_MS_MAX = 1500;
-/** More than a healthy member takes, and little of a failover. */
-const PATIENCE_MS = 150;
+/** Several times what a healthy member takes, and little of a failover. */
+const PATIENCE_MS = 100;
 
 /** From what an operator has to do most about, on. */
 const CODES_BY_RANK = [

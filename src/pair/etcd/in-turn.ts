@@ -2,20 +2,23 @@
  * One question to several that could reply, in turn: the next is asked when the one before has failed, or has not replied for
  * a while; the first reply wins. One that hangs costs that while and no more, and one that is merely slow may still be first.
  *
- * A question may so be carried out several times. Limits: every attempt ends with the deadline. Failure: all attempts'.
+ * All are asked again, each round twice as patiently, as long as some have neither replied nor failed: an etcd that has lost its leader
+ * leaves what it was asked before the election without a reply, and replies to the same question after it.
+ *
+ * A question may so be carried out several times. Limits: every attempt ends with the deadline. Failure: the last of each.
  */
 import { ColoError } from '../../error.ts';
 import type { Timers } from '../../io/clock.ts';
 
 export type Attempt<T> = (signal: AbortSignal) => Promise<T>;
 
-/** `failures`: one for each attempt, null for one that had not failed by the deadline. */
+/** `failures`: the last of each that was asked, null for one that has not failed. */
 export type Outcome<T> =
   | { readonly kind: 'reply'; readonly value: T; readonly by: number }
   | { readonly kind: 'none'; readonly failures: readonly (ColoError | null)[] };
 
 export type Patience = {
-  /** How long one is waited for before the next is asked as well. */
+  /** In the first round: how long one is waited for before the next is asked as well. */
   readonly patienceMs: number;
   readonly deadlineMs: number;
   readonly timers: Timers;
@@ -23,14 +26,14 @@ export type Patience = {
 
 /** Never rejects. An attempt rejects with a ColoError. */
 export function askInTurn<T>(
-  attempts: readonly Attempt<T>[],
+  asked: readonly Attempt<T>[],
   { patienceMs, deadlineMs, timers }: Patience,
 ): Promise<Outcome<T>> {
   return new Promise((resolve) => {
     const ending = new AbortController();
-    const failures: (ColoError | null)[] = attempts.map(() => null);
+    const failures: (ColoError | null)[] = asked.map(() => null);
     let begun = 0;
-    let failed = 0;
+    let pending = 0;
     let cancelNext = (): void => {};
     const finish = (outcome: Outcome<T>): void => {
       cancelNext();
@@ -38,21 +41,26 @@ export function askInTurn<T>(
       resolve(outcome);
       ending.abort();
     };
-    const cancelDeadline = timers.after(deadlineMs, () => finish({ kind: 'none', failures: [...failures] }));
+    const cancelDeadline = timers.after(deadlineMs, () => finish({ kind: 'none', failures }));
+    const failed = (place: number, isLatest: boolean, cause: unknown): void => {
+      failures[place] = cause instanceof ColoError ? cause : unexpected(cause);
+      if (begun < asked.length) {
+        if (isLatest) next();
+      } else if (pending === 0) finish({ kind: 'none', failures });
+    };
     const next = (): void => {
       cancelNext();
-      if (ending.signal.aborted || begun === attempts.length) return;
-      const place = begun++;
-      cancelNext = timers.after(patienceMs, next);
-      attempts[place](ending.signal).then(
+      const number = begun++;
+      const place = number % asked.length;
+      pending++;
+      cancelNext = timers.after(patienceMs * 2 ** Math.floor(number / asked.length), next);
+      asked[place](ending.signal).then(
         (value) => {
           if (!ending.signal.aborted) finish({ kind: 'reply', value, by: place });
         },
         (cause: unknown) => {
-          if (ending.signal.aborted) return;
-          failures[place] = cause instanceof ColoError ? cause : unexpected(cause);
-          if (++failed === attempts.length) finish({ kind: 'none', failures });
-          else if (place === begun - 1) next();
+          pending--;
+          if (!ending.signal.aborted) failed(place, number === begun - 1, cause);
         },
       );
     };

@@ -160,7 +160,18 @@ export class EtcdMember {
         `${name}: TLS fails: ${oneLine(messageOf(cause))}; check arbiter.etcd.tls and etcd's certificate`,
         { cause },
       );
-    return new ColoError('COLO_ARBITER_UNREACHABLE', `${name}: ${oneLine(messageOf(cause))}`, { cause });
+    const isCut = code === 'ECONNRESET' || code === 'EPIPE';
+    const hint = isCut ? this.hintOfCut() : '';
+    return new ColoError('COLO_ARBITER_UNREACHABLE', `${name}: ${oneLine(messageOf(cause))}${hint}`, {
+      cause,
+    });
+  }
+
+  /** Returns why a member may have ended the connection without a reply. */
+  private hintOfCut(): string {
+    if (this.tls === null) return ' (has it TLS? then write https://)';
+    // With TLS 1.3 a member refuses our certificate after we have begun to use the connection.
+    return ' (does it ask for certificates? is arbiter.etcd.tls.certificate one that it takes?)';
   }
 
   /** Returns the JSON of a reply; undefined if it is a refusal without one. */
