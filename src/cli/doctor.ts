@@ -22,6 +22,7 @@ import { acceptsUnix } from '../io/unix-socket.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
 import { type Check, good, problem, warning } from './check.ts';
 import { checkEtcd, checkFileSystem } from './doctor-arbiter.ts';
+import { checkFence } from './doctor-fence.ts';
 import { checkQemu } from './doctor-qemu.ts';
 import { print, printJson, safe } from './output.ts';
 
@@ -62,6 +63,7 @@ export async function examine(
     checkUplink(config.uplink),
     ...checkBridgeFilter(bridgeFilterPath),
     ...checkRules(config),
+    ...checkFence(config),
   ];
   if (config.metrics !== undefined)
     checks.push(await checkListen('metrics.listen', config.metrics.listen, runs));

@@ -22,6 +22,7 @@ export function statusText(status: NodeStatus, nowMs: Instant): string {
     ...trafficRows(status),
     ...ruleRows(status),
     ...failoverRows(status, nowMs),
+    ...fenceRows(status),
   ];
   return rows.map(lineOf).join('\n');
 }
@@ -209,6 +210,21 @@ function ruleRows({ rules, role }: NodeStatus): Row[] {
       role === 'primary' ? [`${formatCount(exempt.frames)} frames`, formatBytes(exempt.bytes)] : [];
     return [label, `${match} UNPROTECTED`, ...counts];
   });
+}
+
+function fenceRows({ fence }: NodeStatus): Row[] {
+  if (fence === null || fence.waitingMs === null) return [];
+  const { waitingMs, failed, message } = fence;
+  const rows: Row[] = [
+    [
+      'fence',
+      `NOT DONE after ${formatMs(waitingMs)}`,
+      'the promotion waits for it',
+      failed > 0 ? `${formatCount(failed)} failed` : null,
+    ],
+  ];
+  if (message !== null) rows.push(['', message]);
+  return rows;
 }
 
 function failoverRows({ failover }: NodeStatus, nowMs: Instant): Row[] {

@@ -193,6 +193,16 @@ const heartbeat = z
     message: 'heartbeat.silenceMsMax must be at least heartbeat.leaseMs',
   });
 
+const fence = z.strictObject({
+  command: z
+    .array(z.string().min(1))
+    .min(1)
+    .max(LIST_LENGTH_MAX)
+    .describe('The program that cuts the other host off, and its arguments, one string each.'),
+  // Agents wait up to 20 s for a power supply to report that it is off, and log in to it before.
+  timeoutMs: durationMs.default(60_000).describe('A run that takes longer is ended, and has failed.'),
+});
+
 const nodeShape = z.strictObject({
   node: name.describe('The name of this node; the peer has another one.'),
   pair: name.describe('The name of the pair; both nodes give the same one.'),
@@ -214,6 +224,9 @@ const nodeShape = z.strictObject({
   // Each rule gives up a guarantee.
   rules: rules.prefault([]).describe('Flows that are not treated like the others; docs/rules.md.'),
   heartbeat: heartbeat.prefault({}),
+  fence: fence
+    .optional()
+    .describe('A command that is run after a lost primary, before this node goes on; docs/operation.md.'),
 });
 
 export const nodeConfigSchema = nodeShape.superRefine(

@@ -31,9 +31,11 @@ import { AsPrimary } from './as-primary.ts';
 import { AsSecondary } from './as-secondary.ts';
 import { Capture } from './capture.ts';
 import { Control } from './control.ts';
+import { runFenceCommand } from './fence-command.ts';
 import { NodeRules } from './node-rules.ts';
 import { Observed } from './observed.ts';
 import type { NodeParts } from './parts.ts';
+import { type Fencer, PeerFence } from './peer-fence.ts';
 import { Scope } from './scope.ts';
 import { type NodeRole, statusOf } from './status.ts';
 import { phaseOf } from './status-view.ts';
@@ -69,6 +71,8 @@ export class ColoNode implements NodeControl {
     /** Reads the file again that `config` is from. */
     readConfig?: () => NodeConfig;
     launcher?: QemuLauncher;
+    /** In place of the configuration's fence command. */
+    fencer?: Fencer;
     /** Seed of the flow tables' hash: secret, so that no sender can choose flows that collide. */
     hashSeed?: number;
     limits?: Limits;
@@ -82,12 +86,14 @@ export class ColoNode implements NodeControl {
     const slabs = new SlabPool(limits.slabBytes, limits.slabsMax, options.slabMemory);
     const uplink = new FramePort('uplink', slabs);
     const scope = new Scope();
+    const dispatch = (event: PairEvent) => this.dispatch(event);
     this.arbiter = options.arbiter;
     this.events = events;
     // It is asked several times a second.
     const outage = () => new Outage('per cause', (message) => events.emit('arbiter.failed', { message }));
     this.outages = { read: outage(), swap: outage() };
-    this.pair = newPair(config.node, config.protect === 'auto');
+    const fencer = options.fencer ?? fencerOf(config);
+    this.pair = newPair(config.node, config.protect === 'auto', fencer === null ? 'lease' : 'fence');
     this.capture = new Capture(events, surroundings.clock, () => this.role?.setTap(this.capture.tap));
     this.uplinkKeeper = new UplinkKeeper(uplink, config.uplink, events, surroundings);
     this.entered = new Scope(scope);
@@ -103,8 +109,12 @@ export class ColoNode implements NodeControl {
       events,
       observed: new Observed(),
       rules: new NodeRules(config, readConfig, events),
+      fence:
+        fencer === null
+          ? null
+          : new PeerFence({ fencer, events, clock: surroundings.clock, scope, dispatch }),
       scope,
-      dispatch: (event) => this.dispatch(event),
+      dispatch,
       hello: (channel, role) => this.hello(channel, role),
       tap: () => this.capture.tap,
     };
@@ -112,7 +122,7 @@ export class ColoNode implements NodeControl {
       pair: this.pair,
       scope,
       timers: surroundings.timers,
-      dispatch: (event) => this.dispatch(event),
+      dispatch,
       primarySession: () => (this.role?.kind === 'primary' ? this.role.session : null),
       rules: this.parts.rules,
       useRules: (inForce) => this.useRules(inForce),
@@ -267,6 +277,9 @@ export class ColoNode implements NodeControl {
         return;
       case 'waitForLease':
         this.asSecondary?.waitForLease(this.entered);
+        return;
+      case 'fencePeer':
+        void this.parts.fence?.run(effect.peer);
         return;
       case 'promote':
         this.promote(generation, effect.cause);
@@ -429,4 +442,9 @@ export class ColoNode implements NodeControl {
       );
     }
   }
+}
+
+/** Null without a fence command in the configuration. */
+function fencerOf({ fence }: NodeConfig): Fencer | null {
+  return fence === undefined ? null : (peer, signal) => runFenceCommand(fence, peer, signal);
 }

@@ -11,6 +11,7 @@ import type { PairEvent } from '../pair/machine.ts';
 import type { QemuLauncher } from '../qemu/launcher.ts';
 import type { NodeRules } from './node-rules.ts';
 import type { Observed } from './observed.ts';
+import type { PeerFence } from './peer-fence.ts';
 import type { Scope } from './scope.ts';
 
 export type NodeParts = {
@@ -26,6 +27,8 @@ export type NodeParts = {
   readonly events: EventSink;
   readonly observed: Observed;
   readonly rules: NodeRules;
+  /** null: a promotion relies on the lease */
+  readonly fence: PeerFence | null;
   readonly scope: Scope;
   /** Gives an event to the state machine. */
   dispatch(event: PairEvent): void;

@@ -9,6 +9,8 @@ export function roleOf(pair: Pair): Role | null {
     case 'primary':
       return 'primary';
     case 'claiming':
+      return pair.state.purpose === 'promote' || pair.state.purpose === 'fence' ? 'secondary' : 'primary';
+    case 'fencing':
       return pair.state.purpose === 'promote' ? 'secondary' : 'primary';
     case 'candidate':
     case 'copying':
@@ -34,6 +36,7 @@ export function phaseOf(pair: Pair): Phase {
     case 'primary':
       return 'protected';
     case 'orphaned':
+    case 'fencing':
     case 'promoting':
       return 'promoting';
     case 'claiming':

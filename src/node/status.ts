@@ -85,6 +85,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
         parts.vmPort.droppedFrames,
     },
     failover: observed.failover,
+    fence: parts.fence?.status(nowMs) ?? null,
     rules: parts.rules.list.map((rule) => {
       const match = describeMatch(rule.match);
       const exempted = comparator?.operatorRules?.exemptedBy(match) ?? { frames: 0, bytes: 0 };

@@ -24,6 +24,10 @@ export type NodeEvents = {
   'pair.alone': { cause: string; releasedFrames: number; generation: number };
   'pair.fenced': { why: string };
   'failover.done': FailoverReport & Promotion;
+  /** This node has won, and cuts its peer off before it goes on. */
+  'fence.started': { peer: string };
+  'fence.done': { peer: string; tookMs: number };
+  'fence.failed': { peer: string; tookMs: number; message: string };
 
   /** The record that is stored after a claim of this node, won or lost. */
   'arbiter.won': { revision: number } & Partial<PairRecord>;

@@ -278,6 +278,22 @@ const FAILOVER_SERIES: readonly Series[] = [
     'Last failover: from the decision until the promotion was complete.',
     (s) => seconds(s.failover?.promoteMs),
   ),
+  gauge('colo_fence_waiting_seconds', 'For how long a promotion has waited for the fence command.', (s) =>
+    s.fence === null ? null : (s.fence.waitingMs ?? 0) / 1000,
+  ),
+  {
+    type: 'counter',
+    name: 'colo_fence_runs_total',
+    help: 'Runs of the fence command that have ended, by result.',
+    labels: ['result'],
+    samples: ({ fence }) =>
+      fence === null
+        ? []
+        : [
+            [fence.done, { result: 'done' }],
+            [fence.failed, { result: 'failed' }],
+          ],
+  },
 ];
 
 export function createMetrics({ status, eventsUnwritten }: MetricsOptions): Metrics {

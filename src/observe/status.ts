@@ -38,6 +38,15 @@ export type SpentRow = {
   totalMs: number;
 };
 
+/** A promotion waits while `waitingMs` is not null; `message` says why the command failed last. */
+export type FenceStatus = {
+  waitingMs: number | null;
+  running: boolean;
+  done: number;
+  failed: number;
+  message: string | null;
+};
+
 export type NodeStatus = {
   node: string;
   pair: string;
@@ -113,6 +122,8 @@ export type NodeStatus = {
     droppedFrames: number;
   };
   failover: FailoverReport | null;
+  /** The fence command; null if there is none in the configuration. */
+  fence: FenceStatus | null;
   /** The rules of the node's configuration; they are in force while it is the primary. */
   rules: RuleStatus[];
 };

@@ -7,8 +7,11 @@ import { z } from 'zod';
 export type PairRecord = {
   /** Grows by one with every change: the number of the pair's membership. */
   generation: number;
-  /** alone: only `primary` has the VM. pair: `secondary` has a copy and may be promoted. */
-  state: 'alone' | 'pair';
+  /**
+   * alone: only `primary` has the VM. pair: `secondary` has a copy and may be promoted. fencing: `primary` has won against
+   * `secondary`, the former primary, and becomes alone when that one is cut off.
+   */
+  state: 'alone' | 'pair' | 'fencing';
   primary: string;
   secondary: string | null;
 };
@@ -16,7 +19,7 @@ export type PairRecord = {
 /** The schema of a stored record: an arbiter checks each record that it reads back. */
 export const recordSchema = z.strictObject({
   generation: z.int().positive(),
-  state: z.enum(['alone', 'pair']),
+  state: z.enum(['alone', 'pair', 'fencing']),
   primary: z.string(),
   secondary: z.string().nullable(),
 });

@@ -9,6 +9,10 @@
  * ended. A node that loses such a claim is fenced (it drops its output and stops its VM); one that loses the claim to boot
  * starts again.
  *
+ * With a fence (config: `fence`) a node that takes over without its primary's consent claims in two steps. The record first says
+ * `fencing`: this node has won, and its peer is to be cut off. When the fence command has succeeded the record says `alone`, and
+ * only then the node is promoted. A node that starts again in between fences before it boots.
+ *
  * A node asks the arbiter to continue alone or to be promoted only after its VM has replied: when a VM dies, its migration
  * stream often closes first, and that looks like a lost link. A node that won with a dead VM would end the service.
  */
@@ -28,6 +32,8 @@ export type PairState =
   | { name: 'secondary' }
   /** a secondary without a link: waiting for the lease to end, then for the record */
   | { name: 'orphaned'; cause: string }
+  /** has won, and waits until `peer` is cut off */
+  | { name: 'fencing'; peer: string; purpose: 'promote' | 'boot'; cause: string }
   | { name: 'promoting' }
   /** the only VM runs here */
   | { name: 'alone'; peer: string | null }
@@ -40,7 +46,7 @@ export type PairState =
   | { name: 'fenced'; why: string }
   | { name: 'stopped' };
 
-export type Purpose = 'boot' | 'protect' | 'alone' | 'promote';
+export type Purpose = 'boot' | 'protect' | 'alone' | 'fence' | 'promote';
 
 export type PairEvent =
   | { type: 'record'; stored: Stored }
@@ -52,6 +58,8 @@ export type PairEvent =
   | { type: 'committed' }
   | { type: 'syncFailed'; message: string }
   | { type: 'leaseOver' }
+  | { type: 'peerFenced' }
+  | { type: 'fenceFailed' }
   | { type: 'promoted' }
   | { type: 'returnTimeOver' }
   | { type: 'protect' }
@@ -84,6 +92,8 @@ export type PairEffect =
   /** from now on speak only within the lease: the peer may soon be allowed to be promoted */
   | { do: 'speakByLease' }
   | { do: 'waitForLease' }
+  /** cut the peer off; this node has won */
+  | { do: 'fencePeer'; peer: string }
   | { do: 'promote'; cause: string }
   | { do: 'fence'; why: string }
   | { do: 'askTakeover' }
@@ -93,18 +103,26 @@ export type PairEffect =
   | { do: 'waitForReturn' }
   | { do: 'exit'; code: number; message: string | null };
 
+/** What keeps a former primary silent once this node speaks: its lease alone, or also a fence command. */
+export type Guarantee = 'lease' | 'fence';
+
 export type Pair = {
   readonly node: string;
   /** take every candidate as secondary at once */
   readonly autoProtect: boolean;
+  readonly guarantee: Guarantee;
   state: PairState;
   stored: Stored;
 };
 
+/** The cause of a promotion that the primary has agreed to. */
+const TAKEOVER = 'takeover';
 const RETRY_MS = 200;
+/** Between two runs of the fence command: a device that was busy or rebooting is ready by then. */
+const FENCE_AGAIN_MS = 1000;
 
-export function newPair(node: string, autoProtect: boolean): Pair {
-  return { node, autoProtect, state: { name: 'starting' }, stored: { revision: 0, record: null } };
+export function newPair(node: string, autoProtect: boolean, guarantee: Guarantee = 'lease'): Pair {
+  return { node, autoProtect, guarantee, state: { name: 'starting' }, stored: { revision: 0, record: null } };
 }
 
 export function generationOf(pair: Pair): number {
@@ -142,6 +160,8 @@ export function step(pair: Pair, event: PairEvent): PairEffect[] {
       return secondary(pair, event);
     case 'orphaned':
       return orphaned(pair, state.cause, event);
+    case 'fencing':
+      return fencing(pair, state, event);
     case 'promoting':
       return promoting(pair, event);
     case 'alone':
@@ -172,6 +192,10 @@ function starting(pair: Pair, event: PairEvent): PairEffect[] {
   pair.stored = event.stored;
   const { record } = event.stored;
   if (record === null) return claim(pair, 'boot', null, 'first start');
+  if (record.state === 'fencing' && record.primary === pair.node && record.secondary !== null) {
+    if (pair.guarantee === 'fence') return beginFencing(pair, record.secondary, 'boot', 'cold start');
+    return claim(pair, 'boot', null, 'cold start');
+  }
   if (record.state === 'alone' && record.primary === pair.node)
     return claim(pair, 'boot', null, 'cold start');
   if (record.state === 'pair' && (record.primary === pair.node || record.secondary === pair.node)) {
@@ -211,7 +235,7 @@ function secondary(pair: Pair, event: PairEvent): PairEffect[] {
   if (event.type === 'failover') return [{ do: 'askTakeover' }];
   if (event.type === 'yielded') {
     // The primary has fenced itself, so no lease has to be waited for.
-    pair.state = { name: 'orphaned', cause: 'takeover' };
+    pair.state = { name: 'orphaned', cause: TAKEOVER };
     return [{ do: 'closeLink' }, { do: 'readRecord' }];
   }
   return [];
@@ -223,8 +247,17 @@ function orphaned(pair: Pair, cause: string, event: PairEvent): PairEffect[] {
   if (event.type !== 'record') return [];
   pair.stored = event.stored;
   const { record } = event.stored;
-  if (record?.state === 'pair' && record.secondary === pair.node) return claim(pair, 'promote', null, cause);
-  return startAgain(pair);
+  if (record?.state !== 'pair' || record.secondary !== pair.node) return startAgain(pair);
+  // A primary that has yielded lives, and is silent by its own word.
+  if (pair.guarantee === 'fence' && cause !== TAKEOVER) return claim(pair, 'fence', record.primary, cause);
+  return claim(pair, 'promote', null, cause);
+}
+
+function fencing(pair: Pair, state: Extract<PairState, { name: 'fencing' }>, event: PairEvent): PairEffect[] {
+  if (event.type === 'peerFenced') return claim(pair, state.purpose, null, state.cause);
+  if (event.type === 'fenceFailed') return [{ do: 'retryAfter', ms: FENCE_AGAIN_MS }];
+  if (event.type === 'retry') return [{ do: 'fencePeer', peer: state.peer }];
+  return [];
 }
 
 function promoting(pair: Pair, event: PairEvent): PairEffect[] {
@@ -320,7 +353,8 @@ function claim(pair: Pair, purpose: Purpose, peer: string | null, cause: string)
 
 /** A node continues alone, or is promoted, only with a VM that replies. */
 function change(pair: Pair, purpose: Purpose, peer: string | null): PairEffect[] {
-  return purpose === 'alone' || purpose === 'promote' ? [{ do: 'checkVm' }] : [swap(pair, purpose, peer)];
+  const needsVm = purpose === 'alone' || purpose === 'fence' || purpose === 'promote';
+  return needsVm ? [{ do: 'checkVm' }] : [swap(pair, purpose, peer)];
 }
 
 function swap(pair: Pair, purpose: Purpose, peer: string | null): PairEffect {
@@ -328,8 +362,10 @@ function swap(pair: Pair, purpose: Purpose, peer: string | null): PairEffect {
 }
 
 function wanted(pair: Pair, purpose: Purpose, peer: string | null): PairRecord {
-  invariant((purpose === 'protect') === (peer !== null), `a claim to ${purpose} with the peer ${peer}`);
+  const namesPeer = purpose === 'protect' || purpose === 'fence';
+  invariant(namesPeer === (peer !== null), `a claim to ${purpose} with the peer ${peer}`);
   const generation = generationOf(pair) + 1;
+  if (purpose === 'fence') return { generation, state: 'fencing', primary: pair.node, secondary: peer };
   if (purpose === 'protect') return { generation, state: 'pair', primary: pair.node, secondary: peer };
   return { generation, state: 'alone', primary: pair.node, secondary: null };
 }
@@ -345,6 +381,8 @@ function claimed(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, st
     case 'alone':
       pair.state = { name: 'alone', peer: null };
       return [{ do: 'goAlone', cause: state.cause }];
+    case 'fence':
+      return beginFencing(pair, state.peer ?? '', 'promote', state.cause);
     case 'promote':
       pair.state = { name: 'promoting' };
       return [{ do: 'promote', cause: state.cause }];
@@ -361,6 +399,16 @@ function lost(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, store
   const why = `generation ${generationOf(pair)} belongs to ${stored.record?.primary ?? 'nobody'}`;
   pair.state = { name: 'fenced', why };
   return [{ do: 'fence', why }, { do: 'closeLink' }, { do: 'retryAfter', ms: RETRY_MS }];
+}
+
+function beginFencing(pair: Pair, peer: string, purpose: 'promote' | 'boot', cause: string): PairEffect[] {
+  const { record } = pair.stored;
+  invariant(
+    record?.state === 'fencing' && record.primary === pair.node && record.secondary === peer,
+    'a node that has not won was about to fence its peer',
+  );
+  pair.state = { name: 'fencing', peer, purpose, cause };
+  return [{ do: 'fencePeer', peer }];
 }
 
 function beginSync(pair: Pair, peer: string): PairEffect[] {

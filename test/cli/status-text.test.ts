@@ -133,3 +133,13 @@ test('what rules exempt is shown as unprotected, with what left by each', () => 
   status.role = 'secondary';
   assert.match(statusText(status, NOW as Instant), /^rules +udp 161 UNPROTECTED\n/m);
 });
+
+test('a promotion that waits for its fence command is told apart', () => {
+  const message = 'COLO_FENCE_FAILED: "fence" ended with status 1: no route';
+  const fence = { waitingMs: 2500, running: false, done: 0, failed: 2, message };
+  const lines = statusText({ ...fakeStatus(), fence }, 0 as Instant).split('\n');
+  assert.deepEqual(lines.slice(-2), [
+    'fence        NOT DONE after 2.5 s, the promotion waits for it, 2 failed',
+    `             ${message}`,
+  ]);
+});

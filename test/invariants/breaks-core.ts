@@ -213,6 +213,20 @@ export const CORE: readonly Break[] = [
     test: 'test/pair/machine.test.ts',
   },
   {
+    file: 'src/pair/machine.ts',
+    find: "    if (pair.guarantee === 'fence') return beginFencing(pair, record.secondary,",
+    put: "    if (pair.guarantee === 'fence') return beginFencing(pair, pair.node,",
+    message: 'a node that has not won was about to fence its peer',
+    test: 'test/pair/machine.test.ts',
+  },
+  {
+    file: 'src/node/peer-fence.ts',
+    find: '    this.running = false;\n    if (this.scope.isOver) return;',
+    put: '    if (this.scope.isOver) return;',
+    message: 'a fence command was started while another one ran',
+    test: 'test/node/peer-fence.test.ts',
+  },
+  {
     file: 'src/node/as-secondary.ts',
     find: "      const vm = await this.vm.start('incoming');\n",
     put: "      await this.vm.start('incoming');\n      const vm = await this.vm.start('incoming');\n",

@@ -40,6 +40,7 @@ export function fakeParts(
     events: { emit: (type) => emitted.push(type) },
     observed: new Observed(),
     rules: new NodeRules(config, () => config, { emit: (type) => emitted.push(type) }),
+    fence: null,
     scope: new Scope(),
     dispatch: (event) => dispatched.push(event),
     hello: (channel, role) => ({

@@ -128,6 +128,7 @@ export function fakeStatus(): NodeStatus {
       droppedFrames: 0,
     },
     failover: null,
+    fence: { waitingMs: null, running: false, done: 1, failed: 2, message: null },
     rules: [],
   };
 }

@@ -7,7 +7,14 @@
  */
 import assert from 'node:assert/strict';
 import type { PairRecord } from '../../src/pair/arbiter.ts';
-import { newPair, type Pair, type PairEffect, type PairEvent, step } from '../../src/pair/machine.ts';
+import {
+  type Guarantee,
+  newPair,
+  type Pair,
+  type PairEffect,
+  type PairEvent,
+  step,
+} from '../../src/pair/machine.ts';
 
 type Right = 'none' | 'lease' | 'for-good';
 type Action = { name: string; fault: boolean; run: () => void };
@@ -30,12 +37,12 @@ class ModelNode {
   constructor(world: PairModel, name: string) {
     this.world = world;
     this.name = name;
-    this.pair = newPair(name, true);
+    this.pair = newPair(name, true, world.guarantee);
   }
 
   /** Starts a new process: everything that the former one waited for is gone. */
   restart(): void {
-    this.pair = newPair(this.name, true);
+    this.pair = newPair(this.name, true, this.world.guarantee);
     this.pending = [];
     this.queue.length = 0;
     this.right = 'none';
@@ -91,6 +98,9 @@ class ModelNode {
       case 'waitForLease':
         this.pending.push({ type: 'leaseOver' });
         return;
+      case 'fencePeer':
+        world.fences(this, effect.peer);
+        return;
       case 'promote':
         this.hasVm = true;
         this.right = 'for-good';
@@ -127,20 +137,38 @@ class ModelNode {
 
 export class PairModel {
   readonly log: string[] = [];
+  readonly guarantee: Guarantee;
   questions: Question[] = [];
   /** the steps of the first copy that are done, or null */
   sync: number | null = null;
-  readonly a = new ModelNode(this, 'a');
-  readonly b = new ModelNode(this, 'b');
+  readonly a: ModelNode;
+  readonly b: ModelNode;
   private revision = 0;
   private record: PairRecord | null = null;
   private linked = false;
   /** on their way over the link, in order */
   private messages: { to: ModelNode; event: PairEvent }[] = [];
 
-  constructor() {
+  constructor(guarantee: Guarantee) {
+    this.guarantee = guarantee;
+    this.a = new ModelNode(this, 'a');
+    this.b = new ModelNode(this, 'b');
     this.a.restart();
     this.b.restart();
+  }
+
+  /** A run of the fence command begins. */
+  fences(node: ModelNode, peer: string): void {
+    assert.equal(peer, this.other(node).name);
+    assert.ok(
+      this.record?.state === 'fencing' && this.record.primary === node.name,
+      `a node that has not won fences its peer:\n${this.log.join('\n')}`,
+    );
+    assert.ok(
+      !node.pending.some(({ type }) => type === 'peerFenced'),
+      `two fence commands run at once:\n${this.log.join('\n')}`,
+    );
+    node.pending.push({ type: 'peerFenced' });
   }
 
   ask(question: Question): void {
@@ -187,12 +215,20 @@ export class PairModel {
       for (const event of node.pending) {
         add(`${node.name} handles ${event.type}`, false, () => {
           node.pending.splice(node.pending.indexOf(event), 1);
+          if (event.type === 'peerFenced') this.cutOff(this.other(node));
           // This is all that a lease promises.
           if (event.type === 'leaseOver' && this.other(node).right === 'lease')
             this.other(node).right = 'none';
           // An arbiter may read the record long after the change: the other node may have changed it again.
           const stored = { revision: this.revision, record: this.record };
           node.dispatch(event.type === 'swapped' ? { ...event, stored } : event);
+        });
+      }
+      const run = node.pending.findIndex(({ type }) => type === 'peerFenced');
+      if (run >= 0) {
+        add(`the fence of ${node.name} fails`, true, () => {
+          node.pending.splice(run, 1);
+          node.dispatch({ type: 'fenceFailed' });
         });
       }
       const peer = this.other(node);
@@ -227,6 +263,12 @@ export class PairModel {
   get settled(): boolean {
     const states = [this.a.pair.state.name, this.b.pair.state.name].sort().join();
     return states === 'primary,secondary';
+  }
+
+  /** Its host is off, and starts again. */
+  private cutOff(node: ModelNode): void {
+    this.closeLink(null);
+    node.restart();
   }
 
   private other(node: ModelNode): ModelNode {
@@ -264,10 +306,9 @@ export class PairModel {
     assert.ok(speaking.length <= 1, `both nodes may speak:\n${this.log.join('\n')}`);
     for (const node of speaking) {
       if (node.right === 'for-good')
-        assert.equal(
-          this.record?.primary,
-          node.name,
-          `a node may speak without a record that names it:\n${this.log.join('\n')}`,
+        assert.ok(
+          this.record?.primary === node.name && this.record.state !== 'fencing',
+          `a node may speak without a record that says so:\n${this.log.join('\n')}`,
         );
     }
   }

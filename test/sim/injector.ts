@@ -232,6 +232,15 @@ export class Injector {
     });
   }
 
+  /** A fence takes the power of a host. */
+  cutOff(side: Side, offMs: number): void {
+    const host = this.scene.hosts[side];
+    this.scene.journal.trace('fault', `${side} is fenced, and off for ${offMs} ms`);
+    this.markFault(host, offMs);
+    // It may be off already.
+    if (host.up) this.asFault(() => this.crashHost(host, offMs));
+  }
+
   /** A node has looked at its clock and is about to write to its uplink. `sent`: the output that the write is judged by. */
   aboutToWrite(host: SimHost, sent: SentOutput | null): void {
     const { stall } = this;

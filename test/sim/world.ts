@@ -12,6 +12,7 @@ import { ColoNode } from '../../src/node/node.ts';
 import { differingHost, drawAlwaysDiffers } from './always-differs.ts';
 import { type DifferingTcps, drawDifferingTcps } from './differing-tcps.ts';
 import { describeFault, type Fault, planFaults, type Side } from './faults.ts';
+import { drawFenced, type Fenced, simFencer } from './fenced.ts';
 import type { ClientHost } from './guest/client.ts';
 import { Die } from './guest/die.ts';
 import { Guest, type GuestOptions } from './guest/guest.ts';
@@ -24,6 +25,7 @@ import { drawPortioned, hostileHost, type Portioned } from './portioned.ts';
 import { drawRuled, exemptHost, type Ruled } from './ruled.ts';
 import { Audit } from './rules/audit.ts';
 import { BothSent } from './rules/both-sent.ts';
+import { FenceRuns } from './rules/fence-runs.ts';
 import { FlowOrder } from './rules/flow-order.ts';
 import { Intervals } from './rules/intervals.ts';
 import { Lineage } from './rules/lineage.ts';
@@ -134,6 +136,9 @@ class World {
   /** null: the nodes have no rules */
   private readonly ruled: Ruled | null;
   private readonly intervals: Intervals;
+  /** null: a promotion relies on the lease */
+  private readonly fenced: Fenced | null;
+  private readonly fenceRuns: FenceRuns;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -148,6 +153,7 @@ class World {
     this.portioned = drawPortioned(seed);
     this.ruled = drawRuled(seed);
     this.unifying = drawUnifying(seed);
+    this.fenced = drawFenced(seed);
     const { die } = this;
     this.sockets = new Sockets(loop, this.newDie());
     this.outside = new Process(loop, 'outside', this.newDie());
@@ -209,12 +215,14 @@ class World {
     this.flowOrder = new FlowOrder(scene);
     this.portionBound = new PortionBound(scene, this.portioned !== null);
     this.periods = new Periods(scene);
+    this.fenceRuns = new FenceRuns(scene);
     record.onChange = (changed, by) => {
       journal.trace('arbiter', `${JSON.stringify(changed)} by ${by}`);
       journal.count('generations');
       this.uplinkWrites.checkVoices();
       this.uplinkWrites.recordChanged(changed, by);
       this.lineage.recordChanged(changed, by);
+      this.fenceRuns.recordChanged(changed);
     };
     record.onAsked = (wanted) => this.lineage.changeAsked(wanted);
   }
@@ -266,6 +274,7 @@ class World {
       ),
       ...(this.portioned === null ? [] : [`portions: ${JSON.stringify(this.portioned)}`]),
       ...(this.ruled === null ? [] : [`rules: ${JSON.stringify(this.ruled)}`]),
+      ...(this.fenced === null ? [] : [`fence: ${JSON.stringify(this.fenced)}`]),
       ...(this.unifying === null ? [] : [`web: ${JSON.stringify(this.unifying)}`]),
       ...(this.differing === null ? [] : [`differing TCPs: ${JSON.stringify(this.differing)}`]),
       `guest: ${tcp}${mix.guest.dial === undefined ? '' : `, opens a connection every ${mix.guest.dial.everyMs} ms`}`,
@@ -280,6 +289,7 @@ class World {
   /** Every CHECK_MS: the rules that look at a state. The others are notified of what happens. */
   private check(): void {
     this.uplinkWrites.checkVoices();
+    this.fenceRuns.check();
     this.progress.checkClients();
     for (const host of Object.values(this.hosts)) {
       const { life } = host;
@@ -416,6 +426,7 @@ class World {
         transports: this.sockets.transportsOf(host, process),
       },
       launcher,
+      ...this.fencerOf(host),
       hashSeed: own.within(0, 0x7ffffffe),
       limits: WORLD_LIMITS,
       slabMemory,
@@ -431,6 +442,18 @@ class World {
       );
       void node.done.then((code) => this.endLife(host, life, `exit ${code}`));
     });
+  }
+
+  private fencerOf(host: SimHost) {
+    if (this.fenced === null) return {};
+    const fencer = simFencer(this.fenced, {
+      loop: this.loop,
+      die: new Die(this.seed + (this.journal.stats['node ends'] ?? 0)),
+      host,
+      runs: this.fenceRuns,
+      cutOff: (peer, offMs) => this.injector.cutOff(peer as Side, offMs),
+    });
+    return { fencer };
   }
 
   private guestOptions(side: Side): GuestOptions {

@@ -562,4 +562,28 @@ export const MUTATIONS: readonly Mutation[] = [
     put: "    this.hasOutputSlabs = true;\n    const { stream } = this.guestOut as unknown as { stream: { pause(): void; resume(): void } | null };\n    if (this.svm === 'drained') stream?.pause();\n    else stream?.resume();",
     test: 'test/dropin/one-thread.test.ts',
   },
+  {
+    name: 'fence-not-awaited',
+    about: 'a secondary that has won speaks before its former primary is cut off',
+    file: 'src/pair/machine.ts',
+    find: "      return beginFencing(pair, state.peer ?? '', 'promote', state.cause);",
+    put: "      pair.state = { name: 'promoting' };\n      return [{ do: 'promote', cause: state.cause }];",
+    seedsMax: 100,
+  },
+  {
+    name: 'fence-failure-ignored',
+    about: 'a secondary goes on though its fence command has failed',
+    file: 'src/node/peer-fence.ts',
+    find: "      this.dispatch({ type: 'fenceFailed' });",
+    put: "      this.dispatch({ type: 'peerFenced' });",
+    seedsMax: 100,
+  },
+  {
+    name: 'fence-forgotten-at-restart',
+    about: 'a node that starts again before its fence is done boots the VM without it',
+    file: 'src/pair/machine.ts',
+    find: "if (pair.guarantee === 'fence') return beginFencing(pair, record.secondary, 'boot', 'cold start');",
+    put: '',
+    seedsMax: 900,
+  },
 ];

@@ -69,7 +69,13 @@ export class Lineage {
     if (host.qemu === qemu) host.qemu = null;
     host.vmDied = true;
     const { record } = this.scene.record.stored;
-    if (!injector.injecting && this.covered && record?.state === 'alone' && record.primary === host.side)
+    if (
+      !injector.injecting &&
+      this.covered &&
+      record !== null &&
+      record.state !== 'pair' &&
+      record.primary === host.side
+    )
       journal.violation('nothing lost', `${host.side} is alone by the record, and its node ended its VM`);
     this.update(injector.injecting ? null : `${host.side}'s node ended its VM`, host);
   }
@@ -81,7 +87,7 @@ export class Lineage {
   /** A node that asks to be alone must have a living VM, however many faults there are: the other copy may be the last. */
   changeAsked(record: PairRecord): Lost {
     const { journal, hosts, injector } = this.scene;
-    if (record.state !== 'alone') return null;
+    if (record.state === 'pair') return null;
     if (this.covered && hosts[record.primary as Side].vmDied)
       journal.violation('nothing lost', `${record.primary} claims to be alone, and its VM is dead`);
     return injector.lostOfClaim(record);

@@ -77,7 +77,7 @@ export class UplinkWrites {
 
   /** A secondary has just been given the record: all that its VM has sent will reach clients. */
   recordChanged(record: PairRecord, by: string): void {
-    if (record.state !== 'alone' || by !== `node-${record.primary}`) return;
+    if (record.state === 'pair' || by !== `node-${record.primary}`) return;
     const host = this.scene.hosts[record.primary as Side];
     const { qemu } = host;
     if (qemu === null || qemu.vm.sent !== this.sameInput.partner?.sent) return;

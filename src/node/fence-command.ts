@@ -1,0 +1,94 @@
+/**
+ * Runs the administrator's fence command: it cuts a host off, at its power or its switch port.
+ *
+ * The convention is that of fence-agents (FenceAgentAPI): parameters as `name=value` lines on standard input, unknown ones
+ * ignored; exit status 0 says that the host is off, and nothing else does. "Timeout is a failure, not success."
+ *
+ * Limits: `timeoutMs`; the last OUTPUT_BYTES_MAX of what it prints. The command has a process group of its own: at its time-out,
+ * when it fails, and when `signal` aborts, it is killed with its children, and the call ends when it has ended.
+ * Failure: COLO_FENCE_START, COLO_FENCE_FAILED, COLO_FENCE_TIMEOUT, COLO_FENCE_ENDED.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { ColoError } from '../error.ts';
+import { startProblem } from '../qemu/start-problem.ts';
+
+const OUTPUT_BYTES_MAX = 1024;
+
+export type FenceCommand = { readonly command: readonly string[]; readonly timeoutMs: number };
+
+/** The parameters that the command gets: `peer` is the name of the node to fence. */
+export function fenceParameters(peer: string): string {
+  // `port` is the older name of `plug`. fenced "always passes the name of the node to be fenced via the nodename argument".
+  return `action=off\nnodename=${peer}\nplug=${peer}\nport=${peer}\n`;
+}
+
+/** Resolves when the command has fenced `peer`. */
+export function runFenceCommand(fence: FenceCommand, peer: string, signal: AbortSignal): Promise<void> {
+  const [program, ...args] = fence.command;
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
+    let end: ColoError | null = null;
+    const kill = (cause: ColoError) => {
+      end ??= cause;
+      killGroup(child);
+    };
+    const timer = setTimeout(
+      () =>
+        kill(
+          new ColoError(
+            'COLO_FENCE_TIMEOUT',
+            `"${program}" did not end within fence.timeoutMs${said(output)}`,
+          ),
+        ),
+      fence.timeoutMs,
+    );
+    const onAbort = () =>
+      kill(new ColoError('COLO_FENCE_ENDED', 'the node stopped before its fence was done'));
+    const output = lastOutput(child);
+    const settle = () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', onAbort);
+    };
+    child.once('error', (error) => {
+      settle();
+      const text = `"${program}" cannot be started: ${startProblem(program, error)}; correct fence.command`;
+      reject(new ColoError('COLO_FENCE_START', text, { cause: error }));
+    });
+    child.once('exit', (code, by) => {
+      settle();
+      if (end === null && code === 0) return resolve();
+      // What it has started could still run when it is tried again.
+      killGroup(child);
+      const how = by === null ? `status ${code}` : by;
+      reject(end ?? new ColoError('COLO_FENCE_FAILED', `"${program}" ended with ${how}${said(output)}`));
+    });
+    signal.addEventListener('abort', onAbort);
+    if (signal.aborted) onAbort();
+    // It may end without having read anything.
+    child.stdin?.on('error', () => {});
+    child.stdin?.end(fenceParameters(peer));
+  });
+}
+
+function lastOutput(child: ChildProcess): { text: string } {
+  const output = { text: '' };
+  for (const stream of [child.stdout, child.stderr])
+    stream?.on('data', (chunk: Buffer) => {
+      output.text = `${output.text}${chunk.toString('utf8')}`.slice(-OUTPUT_BYTES_MAX);
+    });
+  return output;
+}
+
+function said({ text }: { text: string }): string {
+  const last = text.trim().split('\n').at(-1)?.trim() ?? '';
+  return last === '' ? ' and printed nothing' : `: ${last}`;
+}
+
+function killGroup({ pid }: ChildProcess): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // All of them have ended.
+  }
+}
