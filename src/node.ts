@@ -2,7 +2,10 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NodeConfig } from './config/node-config.ts';
+import { systemClock } from './io/clock.ts';
+import { loadCredentials } from './link/credentials.ts';
 import { arbiterOf } from './node/arbiter-of.ts';
+import { LinkTls } from './node/link-tls.ts';
 import { ColoNode } from './node/node.ts';
 import { type ApiServer, CONTROL_SOCKET, listenControl, listenMetrics } from './observe/api.ts';
 import { EventLog } from './observe/event-log.ts';
@@ -16,11 +19,14 @@ export async function startNode(
   config: NodeConfig,
   hooks: NodeHooks = {},
 ): Promise<{ control: NodeControl; done: Promise<number> }> {
+  const { tls: files } = config.link;
+  const credentials = files === undefined ? null : loadCredentials(files, config);
   mkdirSync(config.runDirectory, { recursive: true, mode: 0o700 });
   const arbiter = arbiterOf(config);
   const events = new EventLog({ path: config.eventLog, node: config.node, now: () => Date.now() });
   if (hooks.onEvent !== undefined) events.subscribe(hooks.onEvent);
-  const node = new ColoNode({ config, arbiter, events });
+  const tls = credentials === null ? null : new LinkTls(credentials, events, systemClock);
+  const node = new ColoNode({ config, tls, arbiter, events });
   const metrics = createMetrics({ status: () => node.status(), eventsUnwritten: () => events.unwritten });
   node.onCheckpoint = (report) => metrics.observeCheckpoint(report);
 

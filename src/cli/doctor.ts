@@ -19,6 +19,10 @@ import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { describeMatch } from '../flow/match.ts';
 import { acceptsUnix } from '../io/unix-socket.ts';
+import { nodeUri } from '../link/certified-node.ts';
+import { loadCredentials } from '../link/credentials.ts';
+import { checkOwnDates } from '../link/peer-certificate.ts';
+import { WARN_DAYS } from '../node/link-tls.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
 import { type Check, good, problem, warning } from './check.ts';
 import { checkEtcd, checkFileSystem } from './doctor-arbiter.ts';
@@ -26,6 +30,7 @@ import { checkFence } from './doctor-fence.ts';
 import { checkQemu } from './doctor-qemu.ts';
 import { print, printJson, safe } from './output.ts';
 
+const DAY_MS = 86_400_000;
 const KVM = '/dev/kvm';
 /** There while the module br_netfilter is loaded. */
 const BRIDGE_FILTER = '/proc/sys/net/bridge';
@@ -59,6 +64,7 @@ export async function examine(
     checkDirectory('run directory', config.runDirectory),
     checkDirectory('event log', dirname(config.eventLog)),
     checkSocketPath('control socket', socket, runs ? 'a node runs there' : 'free'),
+    ...checkLinkTls(config, Date.now()),
     await checkListen('link.listen', config.link.listen, runs),
     checkUplink(config.uplink),
     ...checkBridgeFilter(bridgeFilterPath),
@@ -154,6 +160,26 @@ function checkSocketPath(name: string, path: string, state: string): Check {
   const why = unixPathProblem(path);
   if (why === null) return good(name, `${path} (${state})`);
   return problem(name, `${path}: ${why}`, 'give a shorter runDirectory');
+}
+
+/** An expired certificate keeps no node from starting, but every peer from connecting. */
+function checkLinkTls(config: NodeConfig, wallMs: number): Check[] {
+  const { tls } = config.link;
+  if (tls === undefined) return [];
+  try {
+    const { own, ca } = loadCredentials(tls, config);
+    checkOwnDates(own, wallMs);
+    const days = Math.floor(
+      (Math.min(...[own, ...ca].map(({ validTo }) => Date.parse(validTo))) - wallMs) / DAY_MS,
+    );
+    const found = `${nodeUri(config)}, valid for ${days} days`;
+    if (days >= WARN_DAYS) return [good('link.tls', found)];
+    return [warning('link.tls', found, 'make new certificates with "colo certs", then "colo reload"')];
+  } catch (error) {
+    if (!(error instanceof ColoError)) throw error;
+    const [found, ...advice] = error.message.split('; ');
+    return [problem('link.tls', `${error.code}: ${found}`, advice.join('; '))];
+  }
 }
 
 async function checkListen(name: string, endpoint: Endpoint, runs: boolean): Promise<Check> {

@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { ColoError } from '../error.ts';
 import { adviseCommand } from './advise.ts';
 import { captureCommand } from './capture.ts';
+import { certsCommand } from './certs.ts';
 import { checkpointCommand } from './checkpoint.ts';
 import { compareCommand } from './compare.ts';
 import { diffCommand } from './diff.ts';
@@ -48,6 +49,7 @@ export function buildProgram(): Command {
     rewriteCommand(),
     diffCommand(),
     doctorCommand(),
+    certsCommand(),
   ]) {
     program.addCommand(command);
   }

@@ -9,7 +9,9 @@ import { print, printJson, safe } from './output.ts';
 
 export function reloadCommand(): Command {
   return withNodeOptions(new Command('reload'), 60)
-    .description("Makes a node read its file again and take over its rules, and waits until they're in force")
+    .description(
+      "Makes a node read its file again and take over its rules and certificates, and waits until they're in force",
+    )
     .action(async (options: NodeOptions) => {
       const client = new NodeClient(socketOf(options), options.timeout);
       const reloaded = await client.call<Reloaded>('POST', '/reload');
@@ -25,9 +27,10 @@ function socketOf(options: NodeOptions): string {
   return controlSocket({ ...others, socket: join(readRunDirectory(config), CONTROL_SOCKET) });
 }
 
-function reloadedText({ changed, rules, restartFor }: Reloaded): string {
+function reloadedText({ changed, rules, certificatesChanged, restartFor }: Reloaded): string {
   const what = changed ? 'rules in force now' : 'rules unchanged';
   const list = rules.length === 0 ? 'none' : rules.join('; ');
+  const certificates = certificatesChanged ? '; new certificates from the next connection on' : '';
   const restart = restartFor.length === 0 ? '' : `; restart the node for ${restartFor.join(', ')}`;
-  return `${what}: ${list}${restart}`;
+  return `${what}: ${list}${certificates}${restart}`;
 }

@@ -15,7 +15,7 @@ type Row = readonly [label: string, ...parts: (string | null)[]];
 
 export function statusText(status: NodeStatus, nowMs: Instant): string {
   const rows = [
-    ...nodeRows(status),
+    ...nodeRows(status, nowMs),
     ...checkpointRows(status, nowMs),
     ...secondaryRows(status),
     ...outputRows(status, nowMs),
@@ -32,7 +32,8 @@ function lineOf([label, ...parts]: Row): string {
   return cut(`${label.padEnd(LABEL_WIDTH)} ${safe(text)}`.trimEnd());
 }
 
-function nodeRows({ node, pair, role, phase, generation, epoch, peer, vm, rules }: NodeStatus): Row[] {
+function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
+  const { node, pair, role, phase, generation, epoch, peer, vm, rules } = status;
   const isPartial = phase === 'protected' && rules.some(({ exempt }) => exempt !== null);
   return [
     ['node', `${node} of pair ${pair}`],
@@ -48,6 +49,7 @@ function nodeRows({ node, pair, role, phase, generation, epoch, peer, vm, rules 
       peer.connected ? 'connected' : 'NOT CONNECTED',
       peer.lastHeardMs === null ? 'never heard' : `heard ${formatMs(peer.lastHeardMs)} ago`,
     ],
+    linkRow(status.link.tls, nowMs),
     [
       'vm',
       vm.running ? 'running' : 'not running',
@@ -56,6 +58,21 @@ function nodeRows({ node, pair, role, phase, generation, epoch, peer, vm, rules 
     ],
     ...(vm.pausedMs > 0 ? [['', `stopped for ${formatMs(vm.pausedMs)} in all`] as const] : []),
   ];
+}
+
+const DAY_MS = 86_400_000;
+/** From then on the node also emits tls.expires. */
+const SOON_DAYS = 30;
+
+function linkRow(tls: NodeStatus['link']['tls'], nowMs: Instant): Row {
+  if (tls === null) return ['link', 'not encrypted'];
+  const expires = (what: string, atMs: number): string => {
+    const days = Math.floor((atMs - nowMs) / DAY_MS);
+    if (days < 0) return `${what} HAS EXPIRED`;
+    return `${what} ${days < SOON_DAYS ? 'EXPIRES' : 'expires'} in ${formatCount(days)} days`;
+  };
+  const ca = tls.caEndsAtMs < tls.nodeEndsAtMs ? expires('CA', tls.caEndsAtMs) : null;
+  return ['link', 'TLS', expires('certificate', tls.nodeEndsAtMs), ca];
 }
 
 function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {

@@ -179,12 +179,25 @@ function withAbsolutePaths(raw: z.output<typeof nodeConfigSchema>, file: string)
   return {
     ...raw,
     file,
-    link: { listen: absolute(raw.link.listen), peer: absolute(raw.link.peer) },
+    link: {
+      listen: absolute(raw.link.listen),
+      peer: absolute(raw.link.peer),
+      ...tlsFiles(raw.link.tls, base),
+    },
     uplink: absolute(raw.uplink),
     arbiter: withArbiterPaths(raw.arbiter, (path) => resolve(base, path)),
     runDirectory,
     eventLog: raw.eventLog === undefined ? join(runDirectory, 'events.ndjson') : resolve(base, raw.eventLog),
   };
+}
+
+function tlsFiles(
+  tls: z.output<typeof nodeConfigSchema>['link']['tls'],
+  base: string,
+): Pick<NodeConfig['link'], 'tls'> {
+  if (tls === undefined) return {};
+  const { ca, certificate, key } = tls;
+  return { tls: { ca: resolve(base, ca), certificate: resolve(base, certificate), key: resolve(base, key) } };
 }
 
 /** Returns the problems that an issue of the schema means, each with its place in the file. */

@@ -4,7 +4,14 @@
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { type Endpoint, type EndpointMode, isLoopback, parseEndpoint, sameAddress } from '../endpoint.ts';
+import {
+  type Endpoint,
+  type EndpointMode,
+  formatEndpoint,
+  isLoopback,
+  parseEndpoint,
+  sameAddress,
+} from '../endpoint.ts';
 import { ColoError } from '../error.ts';
 import { userProblems } from '../qemu/user-arguments.ts';
 import { arbiter } from './arbiter.ts';
@@ -17,13 +24,18 @@ const LIST_LENGTH_MAX = 1024;
 
 const durationMs = z.int().min(1).max(DURATION_MS_MAX);
 const path = z.string().min(1).max(4096);
-/** A name becomes part of file names and of the arbiter's keys, so only characters that all of them take are allowed. */
-const name = z
-  .string()
-  .regex(
-    /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/,
-    'use 1 to 63 letters, digits, ".", "_" or "-", starting with a letter or digit',
-  );
+/**
+ * A name becomes part of file names, of the arbiter's keys and of a URI (link/certified-node.ts), so only characters that all of
+ * them take are allowed.
+ */
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+export const NAME_ADVICE = 'use 1 to 63 letters, digits, ".", "_" or "-", starting with a letter or digit';
+const name = z.string().regex(NAME, NAME_ADVICE);
+
+/** Whether a node or a pair can have this name. */
+export function isName(text: string): boolean {
+  return NAME.test(text);
+}
 
 const endpoint = (mode?: EndpointMode) =>
   z.string().transform((text, context): Endpoint => {
@@ -65,6 +77,14 @@ const link = z
   .strictObject({
     listen: endpoint('listen').describe('The address at which this node accepts its peer.'),
     peer: endpoint('connect').describe('The address at which the peer accepts this node.'),
+    tls: z
+      .strictObject({
+        ca: path.describe("The CA that has issued the peer's certificate; PEM."),
+        certificate: path.describe("This node's certificate; PEM."),
+        key: path.describe('The key of that certificate; PEM, closed to other users.'),
+      })
+      .optional()
+      .describe('Encrypts the link; "colo certs" makes the files.'),
   })
   .refine(({ listen, peer }) => !sameAddress(listen, peer), {
     ...conflict,
@@ -231,6 +251,16 @@ const nodeShape = z.strictObject({
 
 export const nodeConfigSchema = nodeShape.superRefine(
   ({ link, uplink, metrics, rules, checkpoint }, context) => {
+    for (const end of ['listen', 'peer'] as const)
+      if (link.tls === undefined && !isLoopback(link[end]))
+        context.addIssue({
+          code: 'custom',
+          params: { coloCode: 'COLO_CONFIG_LINK_PLAIN' },
+          path: ['link', end],
+          message:
+            `${formatEndpoint(link[end])} is not on this machine alone, and the memory of the VM would cross the network ` +
+            'unencrypted; add link.tls ("colo certs" makes its files), or use 127.0.0.1, [::1] or a unix socket',
+        });
     const clash = (path: (string | number)[], text: string): void =>
       context.addIssue({ code: 'custom', ...conflict, path, message: text });
     if (sameAddress(uplink, link.listen) || sameAddress(uplink, link.peer))

@@ -4,7 +4,7 @@
  * Limits: one attempt at a time, `waitMs` between two. An aborted signal ends the wait at once; a connection that a
  * dial under way then still opens is closed. Failure: a dial never fails for good, it is repeated.
  */
-import { messageOf } from '../error.ts';
+import { ColoError, messageOf } from '../error.ts';
 import type { Timers } from './clock.ts';
 
 /** `per outage`: of its first cause alone. `per cause`: also of each cause that differs from the one before. */
@@ -13,20 +13,20 @@ export type NotifyOnce = 'per outage' | 'per cause';
 /** Notifies of an outage once, however many attempts fail. */
 export class Outage {
   private readonly once: NotifyOnce;
-  private readonly notify: (message: string) => void;
+  private readonly notify: (message: string, code: string | null) => void;
   /** The cause of the current outage that was last notified of. */
   private known: string | null = null;
 
-  constructor(once: NotifyOnce, notify: (message: string) => void) {
+  constructor(once: NotifyOnce, notify: (message: string, code: string | null) => void) {
     this.once = once;
     this.notify = notify;
   }
 
-  /** The connection is down because of `message`. */
-  down(message: string): void {
+  /** The connection is down because of `message`; `code`: of the error, if it has one. */
+  down(message: string, code: string | null = null): void {
     if (this.known !== null && (this.once === 'per outage' || this.known === message)) return;
     this.known = message;
-    this.notify(message);
+    this.notify(message, code);
   }
 
   /** The outage is over: the next one is notified of again. */
@@ -59,7 +59,7 @@ export async function redial<T extends { close(): void }>(options: {
     try {
       connection = await options.dial();
     } catch (cause) {
-      if (!signal.aborted) outage.down(messageOf(cause));
+      if (!signal.aborted) outage.down(messageOf(cause), cause instanceof ColoError ? cause.code : null);
       continue;
     }
     if (signal.aborted) {

@@ -34,7 +34,7 @@ type Handle = {
 };
 type WithHandle = { _handle: Handle | null };
 
-const CONNECT_MS_MAX = 5000;
+export const CONNECT_MS_MAX = 5000;
 
 const NOTHING = new Uint8Array(1);
 
@@ -181,13 +181,7 @@ export function connectStream(endpoint: Endpoint): Promise<KernelStream> {
     );
     const failed = (cause: Error) => {
       clearTimeout(timer);
-      reject(
-        new ColoError(
-          'COLO_ENDPOINT_CONNECT',
-          `cannot connect to ${formatEndpoint(endpoint)}: ${cause.message}`,
-          { cause },
-        ),
-      );
+      reject(cannotConnect(endpoint, cause));
     };
     stream.raw.once('error', failed);
     stream.raw.once('connect', () => {
@@ -197,6 +191,14 @@ export function connectStream(endpoint: Endpoint): Promise<KernelStream> {
       resolve(stream);
     });
   });
+}
+
+export function cannotConnect(endpoint: Endpoint, cause: Error): ColoError {
+  return new ColoError(
+    'COLO_ENDPOINT_CONNECT',
+    `cannot connect to ${formatEndpoint(endpoint)}: ${cause.message}`,
+    { cause },
+  );
 }
 
 /** Removes the socket that a killed process has left. Throws if the path cannot be listened on, and says why. */
@@ -222,6 +224,11 @@ export async function listenStream(
     stream.opened(endpoint);
     accept(stream);
   });
+  return listenOn(server, endpoint);
+}
+
+/** Makes `server` listen; rejects with COLO_ENDPOINT_LISTEN if the endpoint is in use. */
+export async function listenOn(server: net.Server, endpoint: Endpoint): Promise<StreamListener> {
   try {
     if (endpoint.kind === 'unix') await makeRoom(endpoint.path);
     await new Promise<void>((resolve, reject) => {

@@ -31,7 +31,14 @@ import {
   MESSAGE_HEADER_BYTES,
   parseControl,
 } from './link-protocol.ts';
-import { framesHeader, numbersMessage, writeHeader } from './message-header.ts';
+import {
+  controlMessage,
+  FAILED_CHARACTERS_MAX,
+  failedMessage,
+  framesHeader,
+  numbersMessage,
+  writeHeader,
+} from './message-header.ts';
 import { type ConnectionOffsets, OffsetsReader, offsetsMessages } from './offsets-message.ts';
 
 export type LinkHandler = {
@@ -98,9 +105,6 @@ type FramesType = typeof MESSAGE.input | typeof MESSAGE.output | typeof MESSAGE.
 /** Between its HELLO and a session's start a peer may send one heartbeat, OFFSETS and START_SYNC. */
 const EARLY_MESSAGES_MAX = 16;
 
-/** Of the message in FAILED, which may quote the peer or QEMU. */
-const FAILED_CHARACTERS_MAX = 1000;
-
 /** In one CONFIRM message: two per range. */
 const CONFIRM_NUMBERS_MAX = 4096;
 
@@ -164,21 +168,13 @@ export class LinkChannel {
 
   send<T extends ControlType>(type: T, body: ControlBodies[T]): void {
     this.flush();
-    const text = Buffer.from(JSON.stringify(body));
-    invariant(
-      MESSAGE_HEADER_BYTES + text.length <= MESSAGE_BYTES_MAX,
-      'a control message is longer than the peer takes',
-    );
-    const message = Buffer.alloc(LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES + text.length);
-    writeHeader(message, type, text.length);
-    text.copy(message, LENGTH_PREFIX_BYTES + MESSAGE_HEADER_BYTES);
-    this.write(message);
+    this.write(controlMessage(type, body));
   }
 
   /** Sends why this node refuses or ends what the peer has asked for: `cause`, cut to a length that fits into a message. */
   sendFailed(cause: unknown, codeOfOthers: `COLO_${string}`): void {
-    const code = cause instanceof ColoError ? cause.code : codeOfOthers;
-    this.send(MESSAGE.failed, { code, message: messageOf(cause).slice(0, FAILED_CHARACTERS_MAX) });
+    this.flush();
+    this.write(failedMessage(cause, codeOfOthers));
   }
 
   /** Sends the whole map of offsets. */

@@ -17,8 +17,11 @@ import { CHANNELS, type ChannelKind, type ChannelName, kindOf, type Stage } from
 import { IGNORE_LINK, LinkChannel } from './link-channel.ts';
 import { type ControlMessage, checkHello, checkVersion, type Hello, MESSAGE } from './link-protocol.ts';
 
+/** A connection of the link. `provenNode`: the node that the peer has proven to be, where connections prove that. */
+export type LinkStream = ByteStream & { readonly provenNode?: string };
+
 /** What the link needs of the world. A node that encrypts its link gives other connections than the kernel's sockets. */
-export type LinkSurroundings = { readonly transports: Connections<ByteStream>; readonly timers: Timers };
+export type LinkSurroundings = { readonly transports: Connections<LinkStream>; readonly timers: Timers };
 
 type Rows = (typeof CHANNELS)[ChannelKind];
 type Carried<C> = C extends 'stream' ? ByteStream : LinkChannel;
@@ -91,9 +94,10 @@ function otherChannel(theirs: string, ours: string): ColoError {
 }
 
 function closedAtOnce(cause: Error | null): ColoError {
+  const why = cause === null ? '' : `: ${cause.message}`;
   return new ColoError(
     'COLO_LINK_CLOSED',
-    `the peer closed the link at once${cause === null ? '' : `: ${cause.message}`}`,
+    `the peer closed the link at once${why}; do both nodes have link.tls, or neither?`,
   );
 }
 
@@ -104,11 +108,13 @@ export async function dialLink(
   hello: Hello,
   { transports, timers }: LinkSurroundings = systemSurroundings,
 ): Promise<{ channel: LinkChannel; hello: Hello }> {
-  const channel = new LinkChannel(await transports.connect(peer), slabs);
+  const stream = await transports.connect(peer);
+  const channel = new LinkChannel(stream, slabs);
   channel.send(MESSAGE.hello, hello);
   const theirs = await firstHello(channel, timers);
   try {
     checkHello(theirs, hello);
+    checkProven(stream, theirs);
     if (theirs.channel !== hello.channel) throw otherChannel(theirs.channel, hello.channel);
   } catch (cause) {
     channel.close();
@@ -149,7 +155,7 @@ export function listenLink(
       (hello) => {
         nameless.delete(channel);
         try {
-          admit(host, channel, hello);
+          admit(host, stream, channel, hello);
         } catch (cause) {
           if (!(cause instanceof ColoError)) throw cause;
           channel.sendFailed(cause, cause.code);
@@ -165,7 +171,15 @@ export function listenLink(
   });
 }
 
-function admit(host: LinkHost, channel: LinkChannel, theirs: Hello): void {
+function checkProven({ provenNode }: LinkStream, theirs: Hello): void {
+  if (provenNode === undefined || provenNode === theirs.node) return;
+  throw new ColoError(
+    'COLO_TLS_NODE',
+    `the peer calls itself "${theirs.node}", and its certificate is of "${provenNode}"; give it its own certificate`,
+  );
+}
+
+function admit(host: LinkHost, stream: LinkStream, channel: LinkChannel, theirs: Hello): void {
   // The version comes first: a peer of another one may name channels that this node does not know.
   checkVersion(theirs);
   const kind = kindOf(theirs.channel);
@@ -173,6 +187,7 @@ function admit(host: LinkHost, channel: LinkChannel, theirs: Hello): void {
   const ours = host.hello(theirs.channel);
   invariant(ours.channel === theirs.channel, 'a node replied with a HELLO of another channel');
   checkHello(theirs, ours);
+  checkProven(stream, theirs);
   const { during, carries } = CHANNELS[kind];
   host.admit[during](theirs);
   channel.send(MESSAGE.hello, ours);

@@ -63,15 +63,15 @@ export class AsSecondary {
 
   /** Dials the primary until it accepts this node as its candidate, or `wanted` ends. */
   async dial(wanted: Scope): Promise<void> {
-    const { config, slabs, surroundings, events } = this.parts;
+    const { config, slabs, surroundings, events, link } = this.parts;
     await redial({
       dial: async () => {
         const hello = this.parts.hello('data', 'candidate');
-        const { channel, hello: theirs } = await dialLink(config.link.peer, slabs, hello, surroundings);
+        const { channel, hello: theirs } = await dialLink(config.link.peer, slabs, hello, link);
         return { channel, peer: theirs.node, close: () => channel.close() };
       },
       connected: ({ channel, peer }) => this.openSession(channel, peer),
-      outage: new Outage('per cause', (message) => events.emit('link.dial-failed', { message })),
+      outage: new Outage('per cause', (message, code) => events.emit('link.dial-failed', { message, code })),
       timers: surroundings.timers,
       waitMs: REDIAL_MS,
       signal: wanted.signal,
@@ -187,7 +187,7 @@ export class AsSecondary {
       await vm.colo.prepare('secondary');
       const qemu = await vm.openIncoming();
       const primary = await dialCopy(channels, (name) =>
-        dialStream(parts.config.link.peer, parts.slabs, parts.hello(name, 'candidate'), parts.surroundings),
+        dialStream(parts.config.link.peer, parts.slabs, parts.hello(name, 'candidate'), parts.link),
       );
       if (wanted.isOver) {
         closeCopy(qemu);

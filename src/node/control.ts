@@ -90,7 +90,7 @@ export class Control {
   }
 
   /**
-   * Reads the node's file again, and takes over its rules. Resolves when they are in force: a protected primary takes a checkpoint
+   * Reads the node's file again, and takes over its certificates and its rules. Resolves when they are in force: a protected primary takes a checkpoint
    * first. Rejects with COLO_CONFIG_... if the file has an error; then nothing changes. COLO_TIMEOUT, COLO_NODE_FENCED or
    * COLO_NODE_STOPPED: they are not in force yet.
    */
@@ -101,9 +101,14 @@ export class Control {
     this.reloading = promise;
     await before;
     try {
-      const { isChanged, restartFor } = rules.reload();
+      const { isChanged, certificatesChanged, restartFor } = rules.reload();
       if (isChanged) await this.putIntoForce();
-      return { changed: isChanged, rules: rules.list.map(describeOperatorRule), restartFor };
+      return {
+        changed: isChanged,
+        rules: rules.list.map(describeOperatorRule),
+        certificatesChanged,
+        restartFor,
+      };
     } finally {
       resolve();
     }

@@ -32,6 +32,7 @@ import { AsSecondary } from './as-secondary.ts';
 import { Capture } from './capture.ts';
 import { Control } from './control.ts';
 import { runFenceCommand } from './fence-command.ts';
+import type { LinkTls } from './link-tls.ts';
 import { NodeRules } from './node-rules.ts';
 import { Observed } from './observed.ts';
 import type { NodeParts } from './parts.ts';
@@ -70,6 +71,8 @@ export class ColoNode implements NodeControl {
     surroundings?: Surroundings;
     /** Reads the file again that `config` is from. */
     readConfig?: () => NodeConfig;
+    /** Encrypts the link; without it the link is what `surroundings` has. */
+    tls?: LinkTls | null;
     launcher?: QemuLauncher;
     /** In place of the configuration's fence command. */
     fencer?: Fencer;
@@ -79,7 +82,7 @@ export class ColoNode implements NodeControl {
     /** Slab memory of a node that has ended, for its successor in the same process. */
     slabMemory?: SlabMemory;
   }) {
-    const { config, events, readConfig = () => loadNodeConfig(config.file) } = options;
+    const { config, events, readConfig = () => loadNodeConfig(config.file), tls = null } = options;
     const limits = options.limits ?? LIMITS;
     checkLimits(limits);
     const surroundings = options.surroundings ?? systemSurroundings;
@@ -101,6 +104,8 @@ export class ColoNode implements NodeControl {
       config,
       limits,
       surroundings,
+      link: { timers: surroundings.timers, transports: tls?.connections ?? surroundings.transports },
+      tls,
       launcher: options.launcher ?? systemLauncher,
       slabs,
       uplink,
@@ -108,11 +113,11 @@ export class ColoNode implements NodeControl {
       hashSeed: options.hashSeed ?? randomInt(0x7fffffff),
       events,
       observed: new Observed(),
-      rules: new NodeRules(config, readConfig, events),
       fence:
         fencer === null
           ? null
           : new PeerFence({ fencer, events, clock: surroundings.clock, scope, dispatch }),
+      rules: new NodeRules(config, readConfig, events, tls),
       scope,
       dispatch,
       hello: (channel, role) => this.hello(channel, role),
@@ -133,7 +138,7 @@ export class ColoNode implements NodeControl {
   }
 
   async start(): Promise<void> {
-    const { config, slabs, surroundings } = this.parts;
+    const { config, link, scope, slabs, surroundings, tls } = this.parts;
     this.listener = await listenLink(
       config.link.listen,
       slabs,
@@ -148,9 +153,10 @@ export class ColoNode implements NodeControl {
           copy: (stream, hello) => this.asPrimary?.session?.copyChannel(hello.channel, stream),
         },
       },
-      surroundings,
+      link,
     );
     this.events.emit('node.started', { pair: config.pair, pid: process.pid });
+    tls?.watch(scope, surroundings.timers);
     void this.uplinkKeeper.connect();
     this.perform([{ do: 'readRecord' }]);
   }

@@ -6,9 +6,11 @@ import type { FramePort } from '../io/frame-port.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 import type { Limits } from '../limits.ts';
 import type { Hello } from '../link/link-protocol.ts';
+import type { LinkSurroundings } from '../link/link-setup.ts';
 import type { EventSink } from '../observe/events.ts';
 import type { PairEvent } from '../pair/machine.ts';
 import type { QemuLauncher } from '../qemu/launcher.ts';
+import type { LinkTls } from './link-tls.ts';
 import type { NodeRules } from './node-rules.ts';
 import type { Observed } from './observed.ts';
 import type { PeerFence } from './peer-fence.ts';
@@ -18,6 +20,9 @@ export type NodeParts = {
   readonly config: NodeConfig;
   readonly limits: Limits;
   readonly surroundings: Surroundings;
+  /** what the link is made of: the kernel's sockets, or TLS inside them */
+  readonly link: LinkSurroundings;
+  readonly tls: LinkTls | null;
   readonly launcher: QemuLauncher;
   readonly slabs: SlabPool;
   readonly uplink: FramePort;

@@ -43,6 +43,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       connected: heardMs !== null,
       lastHeardMs: heardMs === null ? null : nowMs - heardMs,
     },
+    link: { tls: parts.tls?.status() ?? null },
     vm: {
       running: vm !== null,
       pid: vm?.pid ?? null,

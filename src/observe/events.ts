@@ -36,7 +36,13 @@ export type NodeEvents = {
 
   'link.up': { peer: string; peerGeneration?: number };
   'link.lost': { cause: string; silentMs?: number };
-  'link.dial-failed': { message: string };
+  'link.dial-failed': { message: string; code: string | null };
+  /** A peer that may not connect to this node: its certificate, or what it sent in place of one. */
+  'link.refused': { code: string; message: string; from: string };
+  /** The certificate of this node, or of its CA, expires soon, or has expired. */
+  'tls.expires': { of: 'node' | 'ca'; notAfter: string; daysLeft: number };
+  /** The node has read its certificate, key and CA again: connections that open from now on use them. */
+  'tls.changed': { notAfter: string };
   'sync.started': { peer: string | null };
   'sync.done': { peer: string | null } & FirstCopyReport;
   'sync.failed': { message: string };

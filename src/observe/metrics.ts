@@ -81,6 +81,16 @@ const NODE_SERIES: readonly Series[] = [
   gauge('colo_peer_silence_seconds', 'Time since the last message of the peer.', (s) =>
     seconds(s.peer.lastHeardMs),
   ),
+  {
+    type: 'gauge',
+    name: 'colo_link_certificate_expires_timestamp_seconds',
+    help: "When the certificate of this node expires, or that of its CA; none if the link isn't encrypted.",
+    labels: ['of'],
+    samples: ({ link: { tls } }) => [
+      [seconds(tls?.nodeEndsAtMs), { of: 'node' }],
+      [seconds(tls?.caEndsAtMs), { of: 'ca' }],
+    ],
+  },
   gauge('colo_vm_running', '1 while the VM of this node runs.', (s) => (s.vm.running ? 1 : 0)),
   {
     type: 'counter',

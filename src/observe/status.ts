@@ -47,6 +47,9 @@ export type FenceStatus = {
   message: string | null;
 };
 
+/** When the certificates of a node's link expire; `caEndsAtMs`: the first of them. */
+export type LinkCertificates = { nodeEndsAtMs: number; caEndsAtMs: number };
+
 export type NodeStatus = {
   node: string;
   pair: string;
@@ -56,6 +59,8 @@ export type NodeStatus = {
   epoch: number;
   /** lastHeardMs: time since the peer's last message */
   peer: { name: string | null; connected: boolean; lastHeardMs: number | null };
+  /** tls: null if the link is not encrypted */
+  link: { tls: LinkCertificates | null };
   /**
    * pausedMs: how long the VM was stopped since this node runs it as the primary; a clock in the guest that nothing corrects
    * is behind by as much. inputWaitingBytes: written to the VM's socket and not taken yet, with what
@@ -139,8 +144,13 @@ export type RuleStatus = {
   unify: UnifiedField | null;
 };
 
-/** `rules`: in force now. `restartFor`: keys of the file that differ from the start of the node, which goes on without them. */
-export type Reloaded = { changed: boolean; rules: string[]; restartFor: string[] };
+/** `rules`: in force now. `certificatesChanged`: new connections of the link use others. `restartFor`: keys of the file that differ from the start of the node, which goes on without them. */
+export type Reloaded = {
+  changed: boolean;
+  rules: string[];
+  certificatesChanged: boolean;
+  restartFor: string[];
+};
 
 /** One line of the event log. `type` is a key of NodeEvents. */
 export type NodeEvent = {

@@ -38,6 +38,7 @@ test('help and version are printed', async () => {
     'events',
     'capture',
     'doctor',
+    'certs',
   ]) {
     assert.match(help.out, new RegExp(`^ {2}${name} `, 'm'));
   }

@@ -13,6 +13,7 @@ test('a protected primary is shown whole', () => {
 state        primary, protected
 membership   generation 3, epoch 42
 peer         beta, connected, heard 12 ms ago
+link         TLS, certificate expires in 365 days, CA EXPIRES in 10 days
 vm           running, process 4242, QEMU 11.1.3 (kvm)
              stopped for 5.4 s in all
 checkpoints  41, pause 5.5 ms median, 9.8 ms p99

@@ -194,6 +194,37 @@ test('every value of a wrong type says what to write instead', () => {
   );
 });
 
+test('a link that leaves the machine needs TLS', () => {
+  const advice =
+    'is not on this machine alone, and the memory of the VM would cross the network unencrypted; add link.tls ' +
+    '("colo certs" makes its files), or use 127.0.0.1, [::1] or a unix socket';
+  expect(
+    GOOD.replace('[::1]:7001', '192.0.2.2:7001'),
+    `COLO_CONFIG_LINK_PLAIN @:5:9: link.peer: tcp:192.0.2.2:7001 ${advice}`,
+  );
+  for (const listen of ['0.0.0.0:7000', '[::]:7000', 'db.example:7000', '[::ffff:127.0.0.1]:7000'])
+    expect(
+      GOOD.replace('unix-listen:alpha.link', `tcp-listen:${listen}`),
+      `COLO_CONFIG_LINK_PLAIN @:4:11: link.listen: tcp-listen:${listen} ${advice}`,
+    );
+  for (const listen of ['127.0.0.1:7000', '127.9.9.9:7000', 'localhost:7000', '[::1]:7000'])
+    assert.equal(complaint(GOOD.replace('unix-listen:alpha.link', `tcp-listen:${listen}`)), 'accepted');
+  const tls = '  tls: { ca: ca.crt, certificate: /x/a.crt, key: a.key }\nuplink';
+  const config = parseNodeConfig(
+    GOOD.replace('[::1]:7001', '192.0.2.2:7001').replace('uplink', tls),
+    '/etc/colo/a.yaml',
+  );
+  assert.deepEqual(config.link.tls, {
+    ca: '/etc/colo/ca.crt',
+    certificate: '/x/a.crt',
+    key: '/etc/colo/a.key',
+  });
+  assert.match(
+    complaint(GOOD.replace('uplink', '  tls: { ca: x, certificate: y }\nuplink')),
+    /^COLO_CONFIG_MISSING_KEY .*link\.tls\.key/,
+  );
+});
+
 test('one socket cannot have two uses', () => {
   for (const end of ['tcp:[::1]:7001', 'unix:alpha.link'])
     expect(

@@ -191,6 +191,11 @@ test('reload rejects when the node has lost before the rules were in force', asy
 
 test('rules that are the same are not put into force again', async () => {
   const { control, waiting } = controlled(alone);
-  assert.deepEqual(await control.reload(), { changed: false, rules: [], restartFor: [] });
+  assert.deepEqual(await control.reload(), {
+    changed: false,
+    rules: [],
+    certificatesChanged: false,
+    restartFor: [],
+  });
   assert.deepEqual(waiting, []);
 });

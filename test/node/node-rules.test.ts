@@ -18,7 +18,7 @@ function node(text: string) {
 
 test('the rules of the file are taken over, and nothing else: that needs a restart', () => {
   const { rules, file } = node(NODE_YAML);
-  assert.deepEqual(rules.reload(), { isChanged: false, restartFor: [] });
+  assert.deepEqual(rules.reload(), { isChanged: false, certificatesChanged: false, restartFor: [] });
   const more = `checkpoint: { waitMsMax: 100 }\nmetrics: { listen: "tcp-listen:127.0.0.1:9" }\n${exempt(53)}`;
   file.text = NODE_YAML.replace('args: []', 'args: ["-m", "64"]').replace('run/hub', 'run/bub') + more;
   const { isChanged, restartFor } = rules.reload();
@@ -40,7 +40,7 @@ test('rules that were reloaded before are what the next reload compares with', (
   const { rules, file } = node(NODE_YAML);
   file.text = `${NODE_YAML}${exempt(53)}`;
   assert.equal(rules.reload().isChanged, true);
-  assert.deepEqual(rules.reload(), { isChanged: false, restartFor: [] });
+  assert.deepEqual(rules.reload(), { isChanged: false, certificatesChanged: false, restartFor: [] });
   file.text = NODE_YAML;
   assert.equal(rules.reload().isChanged, true);
   assert.deepEqual(rules.list, []);

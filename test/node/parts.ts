@@ -32,6 +32,11 @@ export function fakeParts(
       timers: time,
       transports: { connect: never, listen: never, unlink() {}, ...options.transports },
     },
+    link: {
+      timers: time,
+      transports: { connect: never, listen: never, ...options.transports },
+    },
+    tls: null,
     launcher: { probeExitWithParent: async () => true, start: never, connectQmp: never, ...options.launcher },
     slabs,
     uplink: new FramePort('uplink', slabs),

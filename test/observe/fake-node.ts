@@ -8,6 +8,8 @@ import type { NodeControl, NodeStatus } from '../../src/observe/status.ts';
 /** The events of a log in which a test emits any type with any details. */
 export type AnyEvents = Record<string, EventDetails>;
 
+const DAY_MS = 86_400_000;
+
 export const REPORT: CheckpointReport = {
   epoch: 42,
   reason: 'wait-secondary',
@@ -38,6 +40,7 @@ export function fakeStatus(): NodeStatus {
     generation: 3,
     epoch: 42,
     peer: { name: 'beta', connected: true, lastHeardMs: 12 },
+    link: { tls: { nodeEndsAtMs: REPORT.atMs + 365.5 * DAY_MS, caEndsAtMs: REPORT.atMs + 10.5 * DAY_MS } },
     vm: {
       running: true,
       pid: 4242,
@@ -157,7 +160,12 @@ export function fakeNode(overrides: Partial<NodeControl> = {}): FakeNode {
     },
     async reload() {
       calls.push('reload');
-      return { changed: true, rules: ['udp 161: exempt'], restartFor: ['vm.args'] };
+      return {
+        changed: true,
+        rules: ['udp 161: exempt'],
+        certificatesChanged: false,
+        restartFor: ['vm.args'],
+      };
     },
     async stop() {
       calls.push('stop');

@@ -13,14 +13,17 @@ export type Settings = {
 /** Parsing takes longer than a short world's whole start. */
 const parsed = new Map<string, NodeConfig>();
 
-/** `waits` of a checkpoint's settings as YAML, empty for the defaults; rules for flows, those that were drawn and others as YAML. */
+/**
+ * The link's network is the simulator's: nobody reads the files of `tls`, which the hosts' names only demand. `waits` of a checkpoint's settings as YAML, empty for the defaults; rules for flows, those that were drawn and others
+ * as YAML.
+ */
 export function configOf(side: Side, die: Die, { waits, ruled, rules }: Settings): NodeConfig {
   const intervalMsMax = die.pick([500, 2000, 5000]);
   const other = side === 'a' ? 'b' : 'a';
   const text = `
 node: ${side}
 pair: sim
-link: { listen: "tcp-listen:${side}:7000", peer: "tcp:${other}:7000" }
+link: { listen: "tcp-listen:${side}:7000", peer: "tcp:${other}:7000", tls: { ca: ca, certificate: own, key: key } }
 uplink: "unix:/net/uplink"
 arbiter: { directory: /arbiter }
 vm: { command: [qemu], args: [], mac: "52:54:00:12:34:56", addresses: ["10.0.2.15", "fd00::15"] }
