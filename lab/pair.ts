@@ -64,15 +64,7 @@ export class LabNode {
   start(): void {
     mkdirSync(this.runDirectory, { recursive: true });
     const log = createWriteStream(this.logFile, { flags: 'a' });
-    const argv = [
-      process.execPath,
-      '--disable-sigusr1',
-      '--disable-warning=ExperimentalWarning',
-      join(this.checkout, 'src/cli/main.ts'),
-      'node',
-      '-c',
-      this.configFile,
-    ];
+    const argv = [join(this.checkout, 'bin/colo'), 'node', '-c', this.configFile];
     // A session of its own, as a service has: its QEMU shares it (qemu/process.ts).
     const child = startChild(argv, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     child.stdout?.pipe(log, { end: false });
