@@ -3,7 +3,7 @@
  * them. A member can be paused, killed and started again with its data.
  */
 import type { ChildProcess } from 'node:child_process';
-import { createWriteStream, mkdirSync, readFileSync } from 'node:fs';
+import { createWriteStream, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../src/error.ts';
@@ -82,8 +82,12 @@ export class EtcdProcess {
     return this.child !== null && this.child.exitCode === null && this.child.signalCode === null;
   }
 
-  pause(): void {
-    this.child?.kill('SIGSTOP');
+  /** Resolves when none of its threads runs any more. */
+  async pause(): Promise<void> {
+    const { child } = this;
+    if (child?.pid === undefined) return;
+    child.kill('SIGSTOP');
+    while (this.isRunning && !areStopped(child.pid)) await sleep(1);
   }
 
   resume(): void {
@@ -225,4 +229,14 @@ export class LabEtcd {
       env: { ...process.env, ETCDCTL_API: '3' },
     });
   }
+}
+
+function areStopped(pid: number): boolean {
+  const folder = `/proc/${pid}/task`;
+  const states = readdirSync(folder).map((task) => {
+    const stat = readFileSync(join(folder, task, 'stat'), 'utf8');
+    // The second field is the program's name, which may contain blanks and parentheses.
+    return stat[stat.lastIndexOf(')') + 2];
+  });
+  return states.every((state) => state === 'T');
 }

@@ -33,13 +33,14 @@ function lineOf([label, ...parts]: Row): string {
 }
 
 function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
-  const { node, pair, role, phase, generation, epoch, peer, vm, rules } = status;
+  const { node, pair, role, phase, generation, epoch, peer, arbiter, vm, rules } = status;
   const isPartial = phase === 'protected' && rules.some(({ exempt }) => exempt !== null);
   return [
     ['node', `${node} of pair ${pair}`],
     [
       'state',
       `${role ?? 'no role yet'}, ${PHASE_TEXTS[phase]}`,
+      phase === 'protected' && arbiter.state === 'fails' ? 'but NO FAILOVER: see arbiter' : null,
       isPartial ? 'but NOT the flows that rules exempt' : null,
     ],
     ['membership', `generation ${formatCount(generation)}`, `epoch ${formatCount(epoch)}`],
@@ -50,6 +51,7 @@ function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
       peer.lastHeardMs === null ? 'never heard' : `heard ${formatMs(peer.lastHeardMs)} ago`,
     ],
     linkRow(status.link.tls, nowMs),
+    ...arbiterRows(arbiter),
     [
       'vm',
       vm.running ? 'running' : 'not running',
@@ -73,6 +75,27 @@ function linkRow(tls: NodeStatus['link']['tls'], nowMs: Instant): Row {
   };
   const ca = tls.caEndsAtMs < tls.nodeEndsAtMs ? expires('CA', tls.caEndsAtMs) : null;
   return ['link', 'TLS', expires('certificate', tls.nodeEndsAtMs), ca];
+}
+
+function arbiterRows({ kind, state, lastReplyMs, latencyMs, failing }: NodeStatus['arbiter']): Row[] {
+  if (failing !== null) {
+    const label = failing.code === 'COLO_ARBITER_RECORD' ? 'WRONG RECORD' : 'DOES NOT REPLY';
+    return [
+      ['arbiter', `${kind} ${label} for ${formatMs(failing.forMs)}: NO FAILOVER NOW`],
+      ['', `${failing.code}: ${failing.message}`],
+    ];
+  }
+  const { p50, p99 } = latencyMs;
+  return [
+    [
+      'arbiter',
+      kind,
+      state === 'unknown' ? 'not asked yet' : null,
+      p50 === null ? null : `replies in ${formatMs(p50)} median`,
+      p99 === null ? null : `${formatMs(p99)} p99`,
+      lastReplyMs === null ? null : `last ${formatMs(lastReplyMs)} ago`,
+    ],
+  ];
 }
 
 function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {

@@ -38,6 +38,6 @@ export class CheckpointHistory {
 }
 
 /** Nearest rank; null without values. */
-function quantile(sorted: number[], q: number): number | null {
+export function quantile(sorted: number[], q: number): number | null {
   return sorted.length === 0 ? null : sorted[Math.ceil(q * sorted.length) - 1];
 }

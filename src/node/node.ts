@@ -14,7 +14,6 @@ import { loadNodeConfig, type NodeConfig } from '../config/node-config.ts';
 import { ColoError, messageOf } from '../error.ts';
 import { type SlabMemory, SlabPool } from '../frames/slabs.ts';
 import { FramePort } from '../io/frame-port.ts';
-import { Outage } from '../io/redial.ts';
 import type { StreamListener } from '../io/socket-stream.ts';
 import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
 import { checkLimits, LIMITS, type Limits } from '../limits.ts';
@@ -27,6 +26,7 @@ import type { Arbiter } from '../pair/arbiter.ts';
 import { generationOf, newPair, type Pair, type PairEffect, type PairEvent, step } from '../pair/machine.ts';
 import { frameBytesMinOf } from '../qemu/command-line.ts';
 import { type QemuLauncher, systemLauncher } from '../qemu/launcher.ts';
+import { ArbiterWatch } from './arbiter-watch.ts';
 import { AsPrimary } from './as-primary.ts';
 import { AsSecondary } from './as-secondary.ts';
 import { Capture } from './capture.ts';
@@ -39,7 +39,7 @@ import type { NodeParts } from './parts.ts';
 import { type Fencer, PeerFence } from './peer-fence.ts';
 import { Scope } from './scope.ts';
 import { type NodeRole, statusOf } from './status.ts';
-import { phaseOf } from './status-view.ts';
+import { namesNode, phaseOf } from './status-view.ts';
 import { UplinkKeeper } from './uplink.ts';
 
 /** A node that was primary of a pair waits this long for the other one to show that it has the VM. */
@@ -48,7 +48,7 @@ const RETURN_MS_MAX = 10_000;
 export class ColoNode implements NodeControl {
   readonly done: Promise<number>;
   private readonly parts: NodeParts;
-  private readonly arbiter: Arbiter;
+  private readonly arbiter: ArbiterWatch;
   private readonly events: EventSink;
   private readonly pair: Pair;
   private readonly capture: Capture;
@@ -57,8 +57,6 @@ export class ColoNode implements NodeControl {
   private readonly resolveDone: (code: number) => void;
   private readonly queue: PairEvent[] = [];
   private handling = false;
-  /** Of one that can still be read when it cannot be written, each reply to a read would begin a new outage: so two. */
-  private readonly outages: { readonly read: Outage; readonly swap: Outage };
   private listener: StreamListener | null = null;
   private role: NodeRole | null = null;
   /** lasts until the machine enters another state */
@@ -90,11 +88,7 @@ export class ColoNode implements NodeControl {
     const uplink = new FramePort('uplink', slabs);
     const scope = new Scope();
     const dispatch = (event: PairEvent) => this.dispatch(event);
-    this.arbiter = options.arbiter;
     this.events = events;
-    // It is asked several times a second.
-    const outage = () => new Outage('per cause', (message) => events.emit('arbiter.failed', { message }));
-    this.outages = { read: outage(), swap: outage() };
     const fencer = options.fencer ?? fencerOf(config);
     this.pair = newPair(config.node, config.protect === 'auto', fencer === null ? 'lease' : 'fence');
     this.capture = new Capture(events, surroundings.clock, () => this.role?.setTap(this.capture.tap));
@@ -123,6 +117,14 @@ export class ColoNode implements NodeControl {
       hello: (channel, role) => this.hello(channel, role),
       tap: () => this.capture.tap,
     };
+    this.arbiter = new ArbiterWatch({
+      arbiter: options.arbiter,
+      history: this.parts.observed.arbiter,
+      events,
+      surroundings,
+      scope,
+      agrees: (stored) => namesNode(this.pair, stored),
+    });
     this.control = new Control({
       pair: this.pair,
       scope,
@@ -158,6 +160,7 @@ export class ColoNode implements NodeControl {
     this.events.emit('node.started', { pair: config.pair, pid: process.pid });
     tls?.watch(scope, surroundings.timers);
     void this.uplinkKeeper.connect();
+    this.arbiter.start();
     this.perform([{ do: 'readRecord' }]);
   }
 
@@ -248,10 +251,10 @@ export class ColoNode implements NodeControl {
     const generation = generationOf(this.pair);
     switch (effect.do) {
       case 'readRecord':
-        this.ask('read', async () => ({ type: 'record', stored: await this.arbiter.read() }));
+        this.ask(async () => ({ type: 'record', stored: await this.arbiter.read() }));
         return;
       case 'swap':
-        this.ask('swap', async () => {
+        this.ask(async () => {
           const { won, ...stored } = await this.arbiter.compareAndSwap(effect.revision, effect.record);
           this.events.emit(won ? 'arbiter.won' : 'arbiter.lost', {
             revision: stored.revision,
@@ -320,18 +323,10 @@ export class ColoNode implements NodeControl {
   }
 
   /** Dispatches the arbiter's reply, even in another state: the machine decides what it means there. */
-  private ask(what: 'read' | 'swap', question: () => Promise<PairEvent>): void {
-    const outage = this.outages[what];
+  private ask(question: () => Promise<PairEvent>): void {
     question().then(
-      (event) => {
-        outage.up();
-        this.dispatch(event);
-      },
-      (cause: unknown) => {
-        const message = messageOf(cause);
-        outage.down(message);
-        this.dispatch({ type: 'arbiterFailed', message });
-      },
+      (event) => this.dispatch(event),
+      (cause: unknown) => this.dispatch({ type: 'arbiterFailed', message: messageOf(cause) }),
     );
   }
 

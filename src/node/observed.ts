@@ -3,11 +3,13 @@ import type { CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts'
 import { DIVERGENCE_CLASSES, type Divergence } from '../divergence/explained.ts';
 import type { FailoverReport, NodeStatus } from '../observe/status.ts';
 import type { Instant } from '../units.ts';
+import { ArbiterHistory } from './arbiter-history.ts';
 import { CheckpointHistory } from './checkpoint-history.ts';
 import { Spending } from './spending.ts';
 
 export class Observed {
   readonly history = new CheckpointHistory();
+  readonly arbiter = new ArbiterHistory();
   readonly spending = new Spending();
   divergences: NodeStatus['divergences'] = { count: 0, byClass: noneOfAnyClass(), last: null };
   failover: FailoverReport | null = null;

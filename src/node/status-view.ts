@@ -1,5 +1,6 @@
 /** The state of the machine as operators see it: role and phase. */
 import type { Phase, Role } from '../observe/status.ts';
+import type { Stored } from '../pair/arbiter.ts';
 import type { Pair } from '../pair/machine.ts';
 
 export function roleOf(pair: Pair): Role | null {
@@ -51,4 +52,11 @@ export function phaseOf(pair: Pair): Phase {
     case 'stopped':
       return 'stopped';
   }
+}
+
+/** Returns whether the record lets this node fail over: of a node that is not protected, any does. */
+export function namesNode({ node, state }: Pair, { record }: Stored): boolean {
+  if (state.name === 'primary') return record?.state === 'pair' && record.primary === node;
+  if (state.name === 'secondary') return record?.state === 'pair' && record.secondary === node;
+  return true;
 }

@@ -44,6 +44,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       lastHeardMs: heardMs === null ? null : nowMs - heardMs,
     },
     link: { tls: parts.tls?.status() ?? null },
+    arbiter: observed.arbiter.summary(config.arbiter.kind, nowMs),
     vm: {
       running: vm !== null,
       pid: vm?.pid ?? null,

@@ -32,7 +32,8 @@ export type NodeEvents = {
   /** The record that is stored after a claim of this node, won or lost. */
   'arbiter.won': { revision: number } & Partial<PairRecord>;
   'arbiter.lost': { revision: number } & Partial<PairRecord>;
-  'arbiter.failed': { message: string };
+  'arbiter.failed': { code: string; message: string };
+  'arbiter.replies': { forMs: number };
 
   'link.up': { peer: string; peerGeneration?: number };
   'link.lost': { cause: string; silentMs?: number };

@@ -91,6 +91,24 @@ const NODE_SERIES: readonly Series[] = [
       [seconds(tls?.caEndsAtMs), { of: 'ca' }],
     ],
   },
+  gauge('colo_arbiter_up', '1 while the arbiter replies, 0 while no failover is possible.', ({ arbiter }) =>
+    arbiter.state === 'unknown' ? null : Number(arbiter.state === 'replies'),
+  ),
+  gauge(
+    'colo_arbiter_failing_seconds',
+    'How long the arbiter has failed; 0 while it replies.',
+    ({ arbiter }) => (arbiter.state === 'unknown' ? null : (arbiter.failing?.forMs ?? 0) / 1000),
+  ),
+  {
+    type: 'gauge',
+    name: 'colo_arbiter_latency_seconds',
+    help: 'How long the arbiter took for its last 64 replies.',
+    labels: ['quantile'],
+    samples: ({ arbiter }) => [
+      [seconds(arbiter.latencyMs.p50), { quantile: '0.5' }],
+      [seconds(arbiter.latencyMs.p99), { quantile: '0.99' }],
+    ],
+  },
   gauge('colo_vm_running', '1 while the VM of this node runs.', (s) => (s.vm.running ? 1 : 0)),
   {
     type: 'counter',

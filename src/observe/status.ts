@@ -62,6 +62,17 @@ export type NodeStatus = {
   /** tls: null if the link is not encrypted */
   link: { tls: LinkCertificates | null };
   /**
+   * Whether a failover would be possible. state: `unknown` until it was asked first; `fails` from a question without a reply until a change
+   * could be made again. lastReplyMs: time since its last reply. latencyMs: of its last 64 replies.
+   */
+  arbiter: {
+    kind: 'directory' | 'etcd';
+    state: 'unknown' | 'replies' | 'fails';
+    lastReplyMs: number | null;
+    latencyMs: { p50: number | null; p99: number | null };
+    failing: { forMs: number; code: string; message: string } | null;
+  };
+  /**
    * pausedMs: how long the VM was stopped since this node runs it as the primary; a clock in the guest that nothing corrects
    * is behind by as much. inputWaitingBytes: written to the VM's socket and not taken yet, with what
    * the kernel needs for each write.

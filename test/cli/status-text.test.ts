@@ -14,6 +14,7 @@ state        primary, protected
 membership   generation 3, epoch 42
 peer         beta, connected, heard 12 ms ago
 link         TLS, certificate expires in 365 days, CA EXPIRES in 10 days
+arbiter      etcd, replies in 3.1 ms median, 24 ms p99, last 1.2 s ago
 vm           running, process 4242, QEMU 11.1.3 (kvm)
              stopped for 5.4 s in all
 checkpoints  41, pause 5.5 ms median, 9.8 ms p99
@@ -143,4 +144,30 @@ test('a promotion that waits for its fence command is told apart', () => {
     'fence        NOT DONE after 2.5 s, the promotion waits for it, 2 failed',
     `             ${message}`,
   ]);
+});
+
+test('a pair that could not fail over does not look protected', () => {
+  const status = fakeStatus();
+  const failing = {
+    forMs: 12_300,
+    code: 'COLO_ARBITER_UNREACHABLE',
+    message: `etcd cannot be asked${'!'.repeat(90)}`,
+  };
+  const arbiter = { ...status.arbiter, state: 'fails', failing } as const;
+  const lines = statusText({ ...status, arbiter }, NOW as Instant).split('\n');
+  assert.equal(lines[1], 'state        primary, protected, but NO FAILOVER: see arbiter');
+  assert.equal(lines[5], 'arbiter      etcd DOES NOT REPLY for 12.3 s: NO FAILOVER NOW');
+  assert.match(lines[6], /^ {13}COLO_ARBITER_UNREACHABLE: etcd cannot be asked!+\.\.\.$/);
+  const wrong = { ...arbiter, failing: { ...failing, code: 'COLO_ARBITER_RECORD' } };
+  assert.match(statusText({ ...status, arbiter: wrong }, NOW as Instant), /etcd WRONG RECORD for 12.3 s/);
+  const unknown = {
+    ...status.arbiter,
+    state: 'unknown',
+    lastReplyMs: null,
+    latencyMs: { p50: null, p99: null },
+  } as const;
+  assert.match(
+    statusText({ ...status, arbiter: unknown }, NOW as Instant),
+    /^arbiter {6}etcd, not asked yet$/m,
+  );
 });

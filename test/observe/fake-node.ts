@@ -41,6 +41,13 @@ export function fakeStatus(): NodeStatus {
     epoch: 42,
     peer: { name: 'beta', connected: true, lastHeardMs: 12 },
     link: { tls: { nodeEndsAtMs: REPORT.atMs + 365.5 * DAY_MS, caEndsAtMs: REPORT.atMs + 10.5 * DAY_MS } },
+    arbiter: {
+      kind: 'etcd',
+      state: 'replies',
+      lastReplyMs: 1200,
+      latencyMs: { p50: 3.1, p99: 24 },
+      failing: null,
+    },
     vm: {
       running: true,
       pid: 4242,

@@ -33,7 +33,7 @@ for (const etcd of clusters) {
       applied: async (swap) => {
         const leader = await etcd.leader();
         const followers = etcd.members.filter((member) => member !== leader);
-        for (const follower of followers) follower.pause();
+        await Promise.all(followers.map((follower) => follower.pause()));
         await noReply(swap(nodes[0])).finally(() => {
           for (const follower of followers) follower.resume();
         });
@@ -45,7 +45,7 @@ for (const etcd of clusters) {
         const [follower] = etcd.members.filter((member) => member !== leader);
         const only = open([follower.clientUrl]);
         await only.read();
-        follower.pause();
+        await follower.pause();
         await noReply(swap(only))
           .then(meanwhile)
           .finally(() => follower.resume());

@@ -245,7 +245,7 @@ test('with one member down etcd replies, without quorum it does not, and then do
   await first.kill();
   const oneDownMs = await untilReply(arbiter);
   assert.equal((await arbiter.read()).revision, revision);
-  second.pause();
+  await second.pause();
   for (const asked of [() => arbiter.read(), () => arbiter.probe()]) {
     const beginMs = performance.now();
     const cause = await noReply(asked());
@@ -276,7 +276,7 @@ test('a leader that dies or hangs costs an election, and little more', async (t)
   leader.start();
   await etcd.ready();
   const next = await etcd.leader();
-  next.pause();
+  await next.pause();
   const hungMs = await untilReply(arbiter);
   next.resume();
   t.diagnostic(
