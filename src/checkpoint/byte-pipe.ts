@@ -10,6 +10,8 @@ import type { SlabId } from '../units.ts';
 
 export class BytePipe {
   bytes = 0;
+  /** of these the receiver has taken */
+  takenBytes = 0;
   private readonly from: ByteStream;
   private readonly to: ByteStream;
   private readonly slabs: SlabPool;
@@ -53,6 +55,9 @@ export class BytePipe {
     if (!this.inspect(view)) return;
     this.bytes += bytes;
     this.slab = NO_SLAB;
-    this.to.write(view, () => this.slabs.unref(slab));
+    this.to.write(view, () => {
+      this.takenBytes += bytes;
+      this.slabs.unref(slab);
+    });
   }
 }

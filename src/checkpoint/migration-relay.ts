@@ -103,6 +103,11 @@ export class MigrationRelay {
     return this.forward.bytes;
   }
 
+  /** The same bytes, counted when they are read and again when the receiver has taken them: a number that grows while any move. */
+  get movedBytes(): number {
+    return this.forward.bytes + this.forward.takenBytes;
+  }
+
   pass(message: ReverseMessage): void {
     if (message === 'ready' || message === 'loaded') this.idle = true;
     this.toPrimary.write(coloMessageBytes(CODE[message]), () => {});

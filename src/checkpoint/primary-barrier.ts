@@ -12,7 +12,8 @@
  *   5 loaded   the SVM runs; the PVM runs when LOADED reaches it; the gate opens
  *
  * Limits: a VM that reads no input (its receive ring is full and its guest hangs) is waited for `DRAIN_MS_MAX`. Then the
- * checkpoint is taken all the same and reported as inexact, since without it nothing would ever leave again.
+ * checkpoint is taken all the same and reported as inexact, since without it nothing would ever leave again. A secondary that makes no
+ * progress at all is waited for SECONDARY_STALL_MS_MAX (stall-watch.ts): clients wait for the checkpoint.
  * Failure: `abort` (link lost, QEMU's stream closed) ends a running checkpoint; the state machine decides what happens next.
  */
 
@@ -24,18 +25,15 @@ import { MESSAGE } from '../link/link-protocol.ts';
 import type { ReverseMessage } from './colo-messages.ts';
 import type { MigrationRelay } from './migration-relay.ts';
 import type { CheckpointReason, CheckpointReport } from './report.ts';
+import { watchForStall } from './stall-watch.ts';
 import { until } from './until.ts';
 
-const DRAIN_MS_MAX = 2000;
+const DRAIN_MS_MAX = 1000;
 /**
  * QEMU forgets a request that arrives before it has finished the previous checkpoint (qemu_event_reset in
  * migration/colo.c), so a request without effect is repeated. A superfluous one only costs one more checkpoint.
  */
 const ASK_AGAIN_MS = 200;
-/** Without a new phase or a byte of state for this long, one of the two QEMUs hangs. */
-const STALL_MS_MAX = 10_000;
-/** How exactly that is measured. */
-const STALL_POLL_MS = 100;
 /** The PVM is stopped and its last output is in a socket: only this node's own reading is waited for. */
 const EXHAUST_MS_MAX = 1000;
 
@@ -54,6 +52,8 @@ export class PrimaryBarrier {
   private aborting: Promise<never> | null = null;
   private rejectRun: (cause: ColoError) => void = () => {};
   private running = false;
+  /** QEMU has been told to stop the PVM, and the checkpoint is not over */
+  private stopping = false;
   /** grows with every phase reached */
   private progress = 0;
   /** frames that had matched at the last commit */
@@ -82,21 +82,23 @@ export class PrimaryBarrier {
     return this.running;
   }
 
+  /** The PVM stands for this checkpoint, or is about to, and QEMU's threads may hold its lock. */
+  get isStopping(): boolean {
+    return this.stopping;
+  }
+
   /** The relay ('request' and QEMU's messages) or the link (`gated`) notifies of a phase. */
   reached(step: Step): void {
     this.progress++;
-    const resume = this.waiting.get(step);
-    if (resume === undefined) this.seen.add(step);
-    else {
-      this.waiting.delete(step);
-      resume();
-    }
+    this.resume(step);
   }
 
   /** The secondary has sent its VM all input; `drained` is false if the VM has not read all of it in time. */
   gated({ drained }: { drained: boolean }): void {
     this.undrained = drained ? 0 : 1;
-    this.reached('gated');
+    // A VM that takes no input has made no progress.
+    if (drained) this.progress++;
+    this.resume('gated');
   }
 
   /** The link or a QEMU is gone: a running checkpoint rejects, and no other begins. */
@@ -110,15 +112,23 @@ export class PrimaryBarrier {
     if (this.running) throw new ColoError('COLO_CHECKPOINT_RUNNING', 'a checkpoint is under way already');
     if (this.aborted !== null) throw this.aborted;
     this.running = true;
-    const cancelWatch = this.watchForStall();
+    const { clock, timers } = this;
+    const stopWatching = watchForStall({
+      clock,
+      timers,
+      progress: () => this.progress + this.relay.movedBytes,
+      waitsForSecondary: () => this.waitsForSecondary,
+      stalled: (why) => this.abort(new ColoError('COLO_CHECKPOINT_STALLED', why)),
+    });
     this.aborting = new Promise<never>((_, reject) => {
       this.rejectRun = reject;
     });
     try {
       return await Promise.race([this.phases(reason, onCommit), this.aborting]);
     } finally {
-      cancelWatch();
+      stopWatching();
       this.running = false;
+      this.stopping = false;
       this.rejectRun = () => {};
       this.waiting.clear();
     }
@@ -147,6 +157,7 @@ export class PrimaryBarrier {
 
     await this.step('reply');
     const pausedMs = clock.now();
+    this.stopping = true;
     relay.pass('reply');
 
     await this.step('received');
@@ -196,27 +207,10 @@ export class PrimaryBarrier {
     }
   }
 
-  /** Aborts when nothing has moved for STALL_MS_MAX. Time that this process itself was paused does not count. */
-  private watchForStall(): () => void {
-    let seen = -1;
-    let stillMs = 0;
-    let lastMs = this.clock.now();
-    let cancel: () => void = () => {};
-    const watch = () => {
-      const nowMs = this.clock.now();
-      const moved = this.progress + this.relay.stateBytes;
-      stillMs = moved === seen ? stillMs + Math.min(nowMs - lastMs, 2 * STALL_POLL_MS) : 0;
-      seen = moved;
-      lastMs = nowMs;
-      if (stillMs < STALL_MS_MAX) {
-        cancel = this.timers.after(STALL_POLL_MS, watch);
-        return;
-      }
-      const text = `a checkpoint made no progress for ${STALL_MS_MAX} ms: a QEMU hangs`;
-      this.abort(new ColoError('COLO_CHECKPOINT_STALLED', text));
-    };
-    watch();
-    return () => cancel();
+  /** Whether nothing but the secondary is waited for, or the PVM's state on its way there. */
+  private get waitsForSecondary(): boolean {
+    const { waiting } = this;
+    return waiting.has('gated') || waiting.has('reply') || waiting.has('received') || waiting.has('loaded');
   }
 
   private matchedSinceLast(): number {
@@ -224,6 +218,15 @@ export class PrimaryBarrier {
     const since = matched - this.matchedBefore;
     this.matchedBefore = matched;
     return since;
+  }
+
+  private resume(step: Step): void {
+    const resume = this.waiting.get(step);
+    if (resume === undefined) this.seen.add(step);
+    else {
+      this.waiting.delete(step);
+      resume();
+    }
   }
 
   private step(step: Step): Promise<void> {

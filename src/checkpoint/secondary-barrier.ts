@@ -21,10 +21,11 @@ import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
 import type { ReverseMessage } from './colo-messages.ts';
 import type { MigrationRelay } from './migration-relay.ts';
+import { SECONDARY_STALL_MS_MAX } from './stall-watch.ts';
 import { until } from './until.ts';
 
-/** Shorter than the primary's limit, so that its wait for GATED ends by a message. */
-const DRAIN_MS_MAX = 1500;
+/** Half of what the primary's clients wait for a secondary at most, so that its wait for GATED ends by a message. */
+const DRAIN_MS_MAX = SECONDARY_STALL_MS_MAX / 2;
 const EXHAUST_MS_MAX = 1000;
 const OUTPUT_UNREAD = `the stopped VM's last output could not be read in ${EXHAUST_MS_MAX} ms: the link takes too little`;
 
@@ -34,6 +35,7 @@ export class SecondaryBarrier {
   private readonly clock: Clock;
   private readonly timers: Timers;
   private readonly onCommit: () => void;
+  private checkpointing = false;
 
   constructor(options: {
     path: SecondaryPath;
@@ -49,7 +51,13 @@ export class SecondaryBarrier {
     this.onCommit = options.onCommit;
   }
 
+  /** The primary has begun a checkpoint, and the SVM has not got its state. */
+  get isCheckpointing(): boolean {
+    return this.checkpointing;
+  }
+
   async gate(epoch: number): Promise<void> {
+    this.checkpointing = true;
     this.path.endOfEpoch(epoch);
     this.path.linkBatchEnd();
     const drained = await until(this.clock, this.timers, DRAIN_MS_MAX, () => this.path.inputDrained);
@@ -67,6 +75,7 @@ export class SecondaryBarrier {
       this.path.commit();
       this.onCommit();
     }
+    if (message === 'loaded') this.checkpointing = false;
     relay.pass(message);
   }
 }

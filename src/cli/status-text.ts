@@ -58,6 +58,7 @@ function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
       vm.pid === null ? null : `process ${vm.pid}`,
       vm.qemu === null ? null : `QEMU ${vm.qemu}${vm.accel === null ? '' : ` (${vm.accel})`}`,
     ],
+    ...troubleRows(vm),
     ...(vm.pausedMs > 0 ? [['', `stopped for ${formatMs(vm.pausedMs)} in all`] as const] : []),
   ];
 }
@@ -96,6 +97,12 @@ function arbiterRows({ kind, state, lastReplyMs, latencyMs, failing }: NodeStatu
       lastReplyMs === null ? null : `last ${formatMs(lastReplyMs)} ago`,
     ],
   ];
+}
+
+function troubleRows({ trouble }: NodeStatus['vm']): Row[] {
+  if (trouble === null) return [];
+  const what = trouble.kind === 'hung' ? 'HANGS' : trouble.kind === 'off' ? 'OFF' : 'STANDS';
+  return [['', `${what} for ${formatMs(trouble.forMs)}: ${trouble.message}`]];
 }
 
 function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {

@@ -92,6 +92,9 @@ const link = z
     message: "link.peer is this node's own link.listen; give the other node's address",
   });
 
+/** Less than a starved host costs a sound VM, and the watch asks eight times in it. */
+const SILENCE_MS_MIN = 400;
+
 const vmShape = z.strictObject({
   // The name in Debian, in Fedora and in QEMU's own build.
   command: z
@@ -123,6 +126,12 @@ const vmShape = z.strictObject({
     )
     .max(LIST_LENGTH_MAX)
     .describe('The IP addresses of the VM, which a failover announces. May be empty.'),
+  // QEMU replies within a millisecond, but for some operations of its disks and on a host that swaps. Twice what clients wait for a
+  // secondary: a node that takes a living VM for hung costs a failover.
+  silenceMsMax: durationMs
+    .min(SILENCE_MS_MIN)
+    .default(2000)
+    .describe('A QEMU that replies to nothing for this long counts as hung.'),
   nic: z
     .strictObject({
       // The fastest NIC for which every current guest has a driver.

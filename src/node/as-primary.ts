@@ -23,7 +23,7 @@ import type { AsSecondary, LinkLoss } from './as-secondary.ts';
 import type { GuardedVm } from './guarded-vm.ts';
 import type { NodeParts } from './parts.ts';
 import { PrimarySession } from './primary-session.ts';
-import { RoleVm } from './role-vm.ts';
+import { NO_TRANSFER, RoleVm } from './role-vm.ts';
 import { Scope } from './scope.ts';
 
 /** Announcements can get lost, so each is sent five times, at about the times of QEMU's own (qemu_announce_self). */
@@ -55,6 +55,7 @@ export class AsPrimary {
     this.parts = parts;
     this.scope = new Scope(parts.scope);
     this.vm = from.vm;
+    this.vm.transfer = () => this.session?.transfer ?? NO_TRANSFER;
     this.pausedBeforeMs = from.vm.vm?.pauses.all.totalMs ?? 0;
     const voice = new Voice();
     voice.grantAlone(generation);
@@ -283,6 +284,12 @@ export class AsPrimary {
 
   sendYielded(): void {
     this.session?.link.send(MESSAGE.yielded, {});
+  }
+
+  /** Tells the peer what this node's VM suffers from, and closes the link. */
+  reportVm(message: string): void {
+    this.session?.link.sendFailed(message, 'COLO_VM_TROUBLE');
+    this.closeLink(message);
   }
 
   closeLink(cause: string): void {

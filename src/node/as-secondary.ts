@@ -18,7 +18,7 @@ import { LeasePromise } from '../pair/lease.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import { SvmTranslator } from '../translate/svm-translator.ts';
 import type { NodeParts } from './parts.ts';
-import { RoleVm } from './role-vm.ts';
+import { NO_TRANSFER, RoleVm } from './role-vm.ts';
 import { Scope } from './scope.ts';
 import { SecondarySession } from './secondary-session.ts';
 
@@ -42,6 +42,7 @@ export class AsSecondary {
     this.parts = parts;
     this.scope = new Scope(parts.scope);
     this.vm = new RoleVm(parts);
+    this.vm.transfer = () => this.current?.transfer ?? NO_TRANSFER;
   }
 
   get isOver(): boolean {
@@ -94,6 +95,12 @@ export class AsSecondary {
   /** Asks the living primary to yield. */
   askTakeover(): void {
     this.current?.link.send(MESSAGE.takeover, {});
+  }
+
+  /** Tells the peer what this node's VM suffers from, and closes the link. */
+  reportVm(message: string): void {
+    this.current?.link.sendFailed(message, 'COLO_VM_TROUBLE');
+    this.closeLink(message);
   }
 
   closeLink(cause: string): void {

@@ -1,8 +1,8 @@
 /**
  * The VM that a node guards: its QEMU process, QMP connection, COLO verbs and frame port, started and stopped as one.
  *
- * Failure: whichever part ends first, `onLost` is called once with the reason, and the rest is stopped. After `stop` it is not
- * called any more.
+ * Failure: whichever part ends first, the owner's `lost` is called once with the reason, and the rest is stopped. After `stop` the
+ * owner is not called any more. A VM that stands, or whose QEMU hangs, is the watch's subject (qemu/vm-watch.ts).
  */
 import { join } from 'node:path';
 import type { NodeConfig } from '../config/node-config.ts';
@@ -14,11 +14,13 @@ import type { FramePort } from '../io/frame-port.ts';
 import type { SleepSight } from '../io/sleep-sight.ts';
 import type { Surroundings } from '../io/surroundings.ts';
 import type { Copy } from '../link/copy.ts';
+import { mayBeTheOne } from '../pair/vm-trouble-rules.ts';
 import { type QemuCapabilities, queryCapabilities, queryVcpuThreads } from '../qemu/capabilities.ts';
 import { ColoVm } from '../qemu/colo.ts';
 import { buildCommandLine } from '../qemu/command-line.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../qemu/launcher.ts';
 import { VmPauses } from '../qemu/vm-pauses.ts';
+import { type Transfer, VmWatch, type VmWatchEvents } from '../qemu/vm-watch.ts';
 
 const QMP_DEADLINE_MS = 10_000;
 const VM_PORT_TRIES = 100;
@@ -45,9 +47,26 @@ const SOCKETS = {
 /** `incoming`: QEMU waits for the state of another VM. */
 export type VmStart = 'boot' | 'incoming';
 
+/** What a VM tells its owner, and asks of it. */
+export type VmOwner = VmWatchEvents & {
+  lost(cause: string): void;
+  transfer(): Transfer;
+};
+
+type Parts = {
+  config: NodeConfig;
+  surroundings: Surroundings;
+  process: RunningQemu;
+  qmp: QmpConnection;
+  capabilities: QemuCapabilities;
+  port: FramePort;
+  threads: SleepSight;
+};
+
 export class GuardedVm {
   readonly colo: ColoVm;
   readonly pauses: VmPauses;
+  readonly watch: VmWatch;
   readonly capabilities: QemuCapabilities;
   private readonly config: NodeConfig;
   private readonly surroundings: Surroundings;
@@ -58,24 +77,29 @@ export class GuardedVm {
   private stopped = false;
 
   private constructor(
-    config: NodeConfig,
-    surroundings: Surroundings,
-    process: RunningQemu,
-    qmp: QmpConnection,
-    capabilities: QemuCapabilities,
-    port: FramePort,
-    threads: SleepSight,
+    { config, surroundings, process, qmp, capabilities, port, threads }: Parts,
+    owner: VmOwner,
   ) {
     this.config = config;
     this.surroundings = surroundings;
     this.process = process;
     this.qmp = qmp;
     this.capabilities = capabilities;
+    const { clock, timers } = surroundings;
     this.colo = new ColoVm(qmp, capabilities, surroundings);
     this.port = port;
     this.threads = threads;
-    this.pauses = new VmPauses(surroundings.clock);
+    this.pauses = new VmPauses(clock);
     qmp.onEvent((event) => this.pauses.event(event));
+    this.watch = new VmWatch({
+      qmp,
+      clock,
+      timers,
+      silenceMsMax: config.vm.silenceMsMax,
+      transfer: () => owner.transfer(),
+      isOwnStop: () => this.colo.isStopping,
+      events: owner,
+    });
   }
 
   /** Starts QEMU, checks what it can do, and attaches its frames to `port`. QEMU is killed if `signal` aborts meanwhile. */
@@ -83,12 +107,12 @@ export class GuardedVm {
     config: NodeConfig;
     how: VmStart;
     port: FramePort;
-    onLost: (cause: string) => void;
+    owner: VmOwner;
     surroundings: Surroundings;
     launcher: QemuLauncher;
     signal: AbortSignal;
   }): Promise<GuardedVm> {
-    const { config, how, port, onLost, surroundings, launcher, signal } = options;
+    const { config, how, port, owner, surroundings, launcher, signal } = options;
     const { vm, runDirectory } = config;
     const vmPort = join(runDirectory, SOCKETS.vmPort);
     const qmpPath = join(runDirectory, SOCKETS.qmp);
@@ -114,13 +138,16 @@ export class GuardedVm {
         signal: process.signal,
       });
       const capabilities = await queryCapabilities(qmp);
-      const sight = process.sight(await queryVcpuThreads(qmp));
-      const guarded = new GuardedVm(config, surroundings, process, qmp, capabilities, port, sight);
+      const threads = process.sight(await queryVcpuThreads(qmp));
+      const guarded = new GuardedVm(
+        { config, surroundings, process, qmp, capabilities, port, threads },
+        owner,
+      );
       port.onClosed = (cause) =>
-        guarded.lost(`the VM port closed: ${cause?.message ?? 'QEMU ended it'}`, onLost);
+        guarded.lost(`the VM port closed: ${cause?.message ?? 'QEMU ended it'}`, owner);
       port.attach(await connectRetrying(surroundings, vmPort, process.signal));
-      void process.exited.then((exit) => guarded.lost(exit.error.message, onLost));
-      qmp.onClose(() => guarded.lost('QMP closed', onLost));
+      void process.exited.then((exit) => guarded.lost(exit.error.message, owner));
+      qmp.onClose(() => guarded.lost('QMP closed', owner));
       return guarded;
     } catch (cause) {
       const error = await explained(process, surroundings, cause);
@@ -173,8 +200,10 @@ export class GuardedVm {
     }
   }
 
-  /** Whether QEMU's main loop replies within `msMax`. */
-  async replies(msMax: number): Promise<boolean> {
+  /** Whether the VM may be the one VM of the service: QEMU's main loop replies within `msMax`, and the VM is in no trouble. */
+  async isWell(msMax: number): Promise<boolean> {
+    const { trouble } = this.watch;
+    if (trouble !== null && !mayBeTheOne(trouble.kind)) return false;
     try {
       await this.qmp.execute('query-status', undefined, { timeoutMs: msMax });
       return true;
@@ -192,9 +221,10 @@ export class GuardedVm {
     }
   }
 
-  /** Kills QEMU; `onLost` is not called any more. Resolves when QEMU has ended. */
+  /** Kills QEMU; the owner is not called any more. Resolves when QEMU has ended. */
   async stop(): Promise<void> {
     this.stopped = true;
+    this.watch.stop();
     this.port.close();
     this.qmp.close();
     this.process.kill();
@@ -207,11 +237,11 @@ export class GuardedVm {
     return explained(this.process, this.surroundings, cause);
   }
 
-  private lost(cause: string, onLost: (cause: string) => void): void {
+  private lost(cause: string, owner: VmOwner): void {
     if (this.stopped) return;
     void this.stop();
     // QEMU's last message explains more than "its socket closed" does; it arrives a moment later.
-    void this.process.exited.then((exit) => onLost(`${cause}; ${exit.error.message}`));
+    void this.process.exited.then((exit) => owner.lost(`${cause}; ${exit.error.message}`));
   }
 }
 

@@ -266,6 +266,9 @@ export class ColoNode implements NodeControl {
       case 'checkVm':
         void this.checkVm(this.entered);
         return;
+      case 'reportVm':
+        this.role?.reportVm(effect.message);
+        return;
       case 'bootVm':
         void this.bootVm(generation);
         return;
@@ -385,10 +388,10 @@ export class ColoNode implements NodeControl {
   }
 
   private async checkVm(wanted: Scope): Promise<void> {
-    const replies = (await this.role?.vm.replies()) ?? false;
+    const isWell = (await this.role?.vm.isWell()) ?? false;
     if (wanted.isOver) return;
-    if (!replies) this.events.emit('vm.silent', {});
-    this.dispatch({ type: replies ? 'vmAnswers' : 'vmSilent' });
+    if (!isWell) this.events.emit('vm.silent', {});
+    this.dispatch({ type: isWell ? 'vmAnswers' : 'vmSilent' });
   }
 
   private async exit(code: number, message: string | null): Promise<void> {

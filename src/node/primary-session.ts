@@ -26,6 +26,7 @@ import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-ch
 import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
 import { valuesMessage } from '../link/values-message.ts';
 import { SpeakingRight } from '../pair/lease.ts';
+import type { Transfer } from '../qemu/vm-watch.ts';
 
 export type PrimarySessionEvents = {
   /**
@@ -110,6 +111,11 @@ export class PrimarySession {
   /** When the peer's latest reply to a heartbeat arrived. */
   get heardMs(): number {
     return this.lastHeardMs;
+  }
+
+  /** What is copied from the VM just now. */
+  get transfer(): Transfer {
+    return { isCheckpointing: this.barrier?.isStopping ?? false, bytes: this.relay?.stateBytes ?? 0 };
   }
 
   /** Whether a first copy is under way that lacks this channel. */

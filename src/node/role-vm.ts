@@ -1,23 +1,30 @@
 /**
  * The VM of a role: at most one, started once. A promotion passes it from the secondary's role to the primary's.
  *
- * Failure: if QEMU ends or its sockets close, `vm` becomes null and the machine gets `vmLost` once. After `stop` nothing is
+ * Failure: if QEMU ends or its sockets close, `vm` becomes null and the machine gets `vmLost` once. While its VM is in trouble the machine
+ * gets `vmTrouble` again and again. After `stop` nothing is
  * dispatched any more, and a start that is under way ends its QEMU, even one that does not reply, and rejects with
  * COLO_NODE_CHANGED.
  */
 import { ColoError, invariant } from '../error.ts';
 import { emulationNote, hasStaleCode } from '../qemu/capabilities.ts';
-import { GuardedVm, type VmStart } from './guarded-vm.ts';
+import type { VmTrouble } from '../qemu/vm-trouble.ts';
+import type { Transfer } from '../qemu/vm-watch.ts';
+import { GuardedVm, type VmOwner, type VmStart } from './guarded-vm.ts';
 import type { NodeParts } from './parts.ts';
 import { Scope } from './scope.ts';
 
 /** A QEMU replies within half a millisecond; one that is ending a checkpoint early takes longer. */
 const REPLY_MS_MAX = 1000;
 
+export const NO_TRANSFER: Transfer = { isCheckpointing: false, bytes: 0 };
+
 export class RoleVm {
   private readonly parts: NodeParts;
   private readonly scope: Scope;
   private running: GuardedVm | null = null;
+  /** What the role copies from or to the VM. */
+  transfer: () => Transfer = () => NO_TRANSFER;
   /** Resolves when the start that is under way has ended. */
   private starting: Promise<void> = Promise.resolve();
 
@@ -42,19 +49,13 @@ export class RoleVm {
 
   private async launch(how: VmStart): Promise<GuardedVm> {
     const { config, vmPort, surroundings, launcher } = this.parts;
-    const onLost = (message: string) => {
-      if (this.scope.isOver) return;
-      this.running = null;
-      this.parts.events.emit('vm.lost', { message });
-      this.parts.dispatch({ type: 'vmLost', message });
-    };
     const { signal } = this.scope;
     const changed = () => new ColoError('COLO_NODE_CHANGED', 'the role ended while its VM started');
     const vm = await GuardedVm.start({
       config,
       how,
       port: vmPort,
-      onLost,
+      owner: this.owner(),
       surroundings,
       launcher,
       signal,
@@ -75,9 +76,9 @@ export class RoleVm {
     return vm;
   }
 
-  /** Whether there is a VM and its QEMU replies. */
-  async replies(): Promise<boolean> {
-    return this.running !== null && (await this.running.replies(REPLY_MS_MAX));
+  /** Whether there is a VM that may be the one VM of the service. */
+  async isWell(): Promise<boolean> {
+    return this.running !== null && (await this.running.isWell(REPLY_MS_MAX));
   }
 
   /** Stops the VM for good, before it returns. Resolves when its QEMU has ended, also one that is starting. */
@@ -86,5 +87,34 @@ export class RoleVm {
     this.scope.end();
     this.running = null;
     await Promise.all([running?.stop(), this.starting]);
+  }
+
+  private owner(): VmOwner {
+    const { clock } = this.parts.surroundings;
+    let before: VmTrouble | null = null;
+    const dispatch = ({ kind, message }: VmTrouble) => {
+      if (!this.scope.isOver) this.parts.dispatch({ type: 'vmTrouble', kind, message });
+    };
+    return {
+      lost: (message) => {
+        if (this.scope.isOver) return;
+        this.running = null;
+        this.parts.events.emit('vm.lost', { message });
+        this.parts.dispatch({ type: 'vmLost', message });
+      },
+      changed: (trouble) => {
+        const { events } = this.parts;
+        if (before !== null)
+          events.emit('vm.trouble-over', { kind: before.kind, forMs: clock.now() - before.sinceMs });
+        before = trouble;
+        if (trouble === null) return;
+        const { kind, state, message } = trouble;
+        events.emit('vm.trouble', { kind, state, message });
+        dispatch(trouble);
+      },
+      lasts: dispatch,
+      rebooted: () => this.parts.events.emit('vm.rebooted', {}),
+      transfer: () => this.transfer(),
+    };
   }
 }

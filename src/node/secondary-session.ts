@@ -21,6 +21,7 @@ import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
 import type { ConnectionOffsets } from '../link/offsets-message.ts';
 import { valuesOf } from '../link/values-message.ts';
 import type { LeasePromise } from '../pair/lease.ts';
+import type { Transfer } from '../qemu/vm-watch.ts';
 import type { UnifiedValue } from '../translate/unified-values.ts';
 
 export type SecondarySessionEvents = {
@@ -110,6 +111,11 @@ export class SecondarySession {
     );
     this.relay.start();
     this.link.send(MESSAGE.syncReady, {});
+  }
+
+  /** What is copied to the VM just now. */
+  get transfer(): Transfer {
+    return { isCheckpointing: this.barrier?.isCheckpointing ?? false, bytes: this.relay?.movedBytes ?? 0 };
   }
 
   close(cause: string): void {

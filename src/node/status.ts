@@ -6,6 +6,7 @@ import { generationOf, type Pair } from '../pair/machine.ts';
 import type { Instant } from '../units.ts';
 import type { AsPrimary } from './as-primary.ts';
 import type { AsSecondary } from './as-secondary.ts';
+import type { GuardedVm } from './guarded-vm.ts';
 import type { NodeParts } from './parts.ts';
 import { phaseOf, roleOf } from './status-view.ts';
 
@@ -52,6 +53,8 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       accel: vm?.capabilities.accel ?? null,
       pausedMs: current?.kind === 'primary' ? current.pausedMs : 0,
       inputWaitingBytes: parts.vmPort.waitingBytes,
+      silentMs: vm?.watch.silenceMs ?? 0,
+      trouble: troubleOf(vm, nowMs),
     },
     checkpoints: {
       ...observed.history.summary(),
@@ -95,6 +98,13 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       return { match, exempt: isExempt(rule) ? exempted : null, intervalMsMin, unify };
     }),
   };
+}
+
+function troubleOf(vm: GuardedVm | null, nowMs: Instant): NodeStatus['vm']['trouble'] {
+  const trouble = vm?.watch.trouble ?? null;
+  if (trouble === null) return null;
+  const { kind, state, message, sinceMs } = trouble;
+  return { kind, state, message, forMs: nowMs - sinceMs };
 }
 
 /** Returns how the secondary's VM follows the VM of a primary. */

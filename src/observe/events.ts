@@ -8,6 +8,7 @@ import type { CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts'
 import type { Promotion } from '../datapath/secondary-path.ts';
 import type { DivergenceClass } from '../divergence/explained.ts';
 import type { PairRecord } from '../pair/arbiter.ts';
+import type { TroubleKind } from '../pair/vm-trouble-rules.ts';
 import type { FailoverReport } from './status.ts';
 
 type Nothing = Record<string, never>;
@@ -67,6 +68,11 @@ export type NodeEvents = {
   'vm.emulated': { qemu: string; staleCode: boolean; message: string };
   'vm.lost': { message: string };
   'vm.silent': Nothing;
+  /** QEMU lives, and its VM is of no use, or stands because somebody wanted it. `state`: QEMU's run state, null if it hangs. */
+  'vm.trouble': { kind: TroubleKind; state: string | null; message: string };
+  'vm.trouble-over': { kind: TroubleKind; forMs: number };
+  /** The guest has rebooted; its VM runs on. */
+  'vm.rebooted': Nothing;
   'vm.failover-failed': { message: string };
 
   'uplink.up': Nothing;

@@ -4,6 +4,7 @@
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { CheckpointReport } from '../checkpoint/report.ts';
+import type { TroubleKind } from '../pair/vm-trouble-rules.ts';
 import type { NodeStatus, Phase, Role } from './status.ts';
 
 export type MetricsOptions = {
@@ -46,6 +47,7 @@ const PHASES: readonly Phase[] = [
   'fenced',
   'stopped',
 ];
+const TROUBLES: readonly TroubleKind[] = ['hung', 'failing', 'dead', 'stopped', 'off'];
 /** From an idle guest over unix sockets (some ms) to a guest so busy that clients notice. */
 const PAUSE_BUCKETS_S = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024];
 
@@ -110,6 +112,18 @@ const NODE_SERIES: readonly Series[] = [
     ],
   },
   gauge('colo_vm_running', '1 while the VM of this node runs.', (s) => (s.vm.running ? 1 : 0)),
+  gauge(
+    'colo_vm_silence_seconds',
+    'For how long the QEMU of this node has replied to nothing.',
+    (s) => s.vm.silentMs / 1000,
+  ),
+  {
+    type: 'gauge',
+    name: 'colo_vm_trouble',
+    help: '1 for the trouble that the VM of this node is in, 0 for the others.',
+    labels: ['kind'],
+    samples: ({ vm }) => TROUBLES.map((kind) => [vm.trouble?.kind === kind ? 1 : 0, { kind }]),
+  },
   {
     type: 'counter',
     name: 'colo_checkpoints_total',

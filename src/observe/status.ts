@@ -8,6 +8,7 @@ import type { PortionsStatus } from '../datapath/portions.ts';
 import type { ReleasedBy } from '../datapath/released-by.ts';
 import type { Lag } from '../datapath/svm-lag.ts';
 import type { Divergence, DivergenceClass } from '../divergence/explained.ts';
+import type { TroubleKind } from '../pair/vm-trouble-rules.ts';
 
 export type Role = 'primary' | 'secondary';
 
@@ -84,6 +85,10 @@ export type NodeStatus = {
     accel: string | null;
     pausedMs: number;
     inputWaitingBytes: number;
+    /** for so long its QEMU has replied to nothing; 0 if it does */
+    silentMs: number;
+    /** why it is of no use, or stands; null if it runs, or stands for a checkpoint. `state`: QEMU's run state, null if QEMU hangs */
+    trouble: { kind: TroubleKind; state: string | null; message: string; forMs: number } | null;
   };
   checkpoints: {
     count: number;

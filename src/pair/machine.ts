@@ -13,11 +13,13 @@
  * `fencing`: this node has won, and its peer is to be cut off. When the fence command has succeeded the record says `alone`, and
  * only then the node is promoted. A node that starts again in between fences before it boots.
  *
- * A node asks the arbiter to continue alone or to be promoted only after its VM has replied: when a VM dies, its migration
- * stream often closes first, and that looks like a lost link. A node that won with a dead VM would end the service.
+ * A node asks the arbiter to continue alone or to be promoted only after its VM has replied, and is in no trouble: when a VM dies,
+ * its migration stream often closes first, and that looks like a lost link. A node that won with a dead VM would end the
+ * service. What a VM in trouble means is in vm-trouble-rules.ts.
  */
 import { invariant } from '../error.ts';
 import type { PairRecord, Stored } from './arbiter.ts';
+import { decide, type TroubleKind } from './vm-trouble-rules.ts';
 
 export type PairState =
   /** reading the record */
@@ -67,6 +69,8 @@ export type PairEvent =
   | { type: 'takeoverAsked' }
   | { type: 'yielded' }
   | { type: 'vmLost'; message: string }
+  /** QEMU lives, and its VM is of no use; repeated while it lasts */
+  | { type: 'vmTrouble'; kind: TroubleKind; message: string }
   /** this node's VM cannot be started, or does not leave COLO */
   | { type: 'vmFailed'; message: string }
   /** the primary has made this node its secondary: the record has a new generation */
@@ -83,6 +87,8 @@ export type PairEffect =
   /** does this node's VM reply? */
   | { do: 'checkVm' }
   | { do: 'bootVm' }
+  /** tell the peer what this node's VM suffers from, and close the link */
+  | { do: 'reportVm'; message: string }
   /** end VM and link, then dial the peer as a candidate */
   | { do: 'becomeCandidate' }
   | { do: 'startSync' }
@@ -137,6 +143,7 @@ export function step(pair: Pair, event: PairEvent): PairEffect[] {
     return [{ do: 'closeLink' }, { do: 'exit', code: 0, message: null }];
   }
   if (event.type === 'vmLost') return vmLost(pair, event.message);
+  if (event.type === 'vmTrouble') return vmTrouble(pair, event.kind, event.message);
   if (event.type === 'vmFailed') {
     pair.state = { name: 'stopped' };
     return [{ do: 'exit', code: 1, message: event.message }];
@@ -441,6 +448,20 @@ function vmLost(pair: Pair, message: string): PairEffect[] {
       // The VM is the service. If it is protected the secondary continues it, as soon as it sees the link close.
       pair.state = { name: 'stopped' };
       return [{ do: 'closeLink' }, { do: 'exit', code: 1, message }];
+  }
+}
+
+function vmTrouble(pair: Pair, kind: TroubleKind, message: string): PairEffect[] {
+  switch (decide(pair.state.name, kind)) {
+    case 'nothing':
+      return [];
+    case 'vm-lost':
+      return [{ do: 'reportVm', message }, ...vmLost(pair, message)];
+    case 'end-pair':
+      return [{ do: 'reportVm', message }, ...claim(pair, 'alone', null, message)];
+    case 'end-copy':
+      // A secondary is orphaned when its link has ended, in which a commit may still show.
+      return [{ do: 'reportVm', message }, ...(pair.state.name === 'copying' ? startAgain(pair) : [])];
   }
 }
 

@@ -89,6 +89,8 @@ export class ColoVm {
   private readonly timers: Timers;
   /** the primary's last `migrate`: not in COLO, reported as COLO, or with a COLO thread that has begun */
   private thread: 'none' | 'named' | 'begun' = 'none';
+  /** how many stops of the guest by this object are not over */
+  private stops = 0;
   /** settled unless the guest is being stopped for the end of its first pass */
   private endOfFirstPass: Promise<void> = Promise.resolve();
 
@@ -102,6 +104,11 @@ export class ColoVm {
     this.clock = time.clock;
     this.timers = time.timers;
     qmp.onEvent((event) => this.onEvent(event));
+  }
+
+  /** Whether this object has stopped the guest, and resumes it. */
+  get isStopping(): boolean {
+    return this.stops > 0;
   }
 
   /** Sets what `listenIncoming` and `startMigration` need. Changes nothing in a VM that runs. */
@@ -158,20 +165,22 @@ export class ColoVm {
     );
     // A guest that is resumed while QEMU ends the first pass would run where it must be stopped.
     await this.qmp.execute('migrate-set-parameters', { 'max-bandwidth': BANDWIDTH_LEAST_BYTES_PER_S });
-    await this.qmp.execute('stop');
+    this.stops++;
     try {
+      await this.qmp.execute('stop');
       await this.migrate(unixPath);
       while (field(await this.ask('query-migrate', deadline), 'status') === 'setup') {
         await sleep(this.timers, Math.min(POLL_MS, deadline.remainingMs()));
       }
     } finally {
-      await this.qmp.execute('cont');
+      await this.qmp.execute('cont').finally(() => this.stops--);
     }
     await this.qmp.execute('migrate-set-parameters', { 'max-bandwidth': BANDWIDTH_BYTES_PER_S });
   }
 
   /** Without KVM: stops the guest so that QEMU's next collection finds nothing. The guest runs again when this resolves. */
   private async endFirstPass(): Promise<void> {
+    this.stops++;
     try {
       await this.qmp.execute('stop');
       // COLO resumes the guest when it begins: unless it had begun before QEMU stopped, or never will.
@@ -181,6 +190,8 @@ export class ColoVm {
       if (mustResume || !this.hasBegun()) await this.resume();
     } catch {
       // QEMU is gone or hangs, which whoever waits for COLO or for a failover finds out.
+    } finally {
+      this.stops--;
     }
   }
 

@@ -43,6 +43,11 @@ export class FakeTime implements Clock, Timers {
     return this.timers.length + this.soonCalls.length;
   }
 
+  /** Time passes while this process is paused: what is due comes after it, in `pass`. */
+  jump(ms: number): void {
+    this.nowMs = (this.nowMs + ms) as Instant;
+  }
+
   /** Lets time pass, a millisecond at a time; timers and promises run in between. */
   async pass(ms: number): Promise<void> {
     const endMs = this.nowMs + ms;

@@ -50,7 +50,16 @@ test('a node that knows nothing yet, and one that was promoted, are shown', () =
       role: null,
       phase: 'alone',
       peer: { name: null, connected: false, lastHeardMs: null },
-      vm: { running: false, pid: null, qemu: null, accel: null, pausedMs: 0, inputWaitingBytes: 0 },
+      vm: {
+        running: false,
+        pid: null,
+        qemu: null,
+        accel: null,
+        pausedMs: 0,
+        inputWaitingBytes: 0,
+        silentMs: 0,
+        trouble: null,
+      },
       checkpoints: {
         count: 0,
         byReason: {},

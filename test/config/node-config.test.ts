@@ -51,6 +51,7 @@ test('a minimal file gets defaults, absolute paths and parsed endpoints', () => 
       args: ['-m', '512'],
       mac: '52:54:00:ab:34:56',
       addresses: ['192.0.2.1', '2001:db8::1'],
+      silenceMsMax: 2000,
       nic: { device: 'virtio-net-pci', options: '' },
     },
     file: '/etc/colo/a.yaml',

@@ -20,6 +20,10 @@ export class FakeQemu implements RunningQemu {
   readonly signal: AbortSignal;
   /** QMP commands are replied to; otherwise they fail */
   replying = true;
+  /** QMP commands get no reply at all */
+  hangs = false;
+  /** its run state */
+  state = 'running';
   private readonly ended = new AbortController();
   private readonly exit: (exit: QemuExit) => void;
   /** its threads sleep */
@@ -74,6 +78,8 @@ export class FakeQemu implements RunningQemu {
 
   qmp(): QmpConnection {
     const execute = async <T>(command: string) => {
+      if (this.hangs) return await new Promise<never>(() => {});
+      if (command === 'query-status' && this.replying) return { status: this.state } as T;
       if (!this.replying) throw new ColoError('COLO_QMP_TIMEOUT', 'no reply');
       return (command === 'query-kvm' ? this.kvm : (REPLIES[command] ?? {})) as T;
     };

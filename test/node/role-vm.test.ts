@@ -113,14 +113,14 @@ test('a VM that is lost while its role ends dispatches nothing', async () => {
 
 test('a VM replies while it runs and its QEMU replies', async () => {
   const { launcher, vm } = roleVm();
-  assert.equal(await vm.replies(), false, 'not started');
+  assert.equal(await vm.isWell(), false, 'not started');
   await vm.start('boot');
-  assert.equal(await vm.replies(), true);
+  assert.equal(await vm.isWell(), true);
   launcher.latest.replying = false;
-  assert.equal(await vm.replies(), false);
+  assert.equal(await vm.isWell(), false);
   launcher.latest.replying = true;
   await vm.stop();
-  assert.equal(await vm.replies(), false, 'stopped');
+  assert.equal(await vm.isWell(), false, 'stopped');
 });
 
 for (const [what, cause] of [
@@ -171,4 +171,35 @@ test('a guest sleeps when its threads do, unless a checkpoint has stopped it', a
   assert.equal(sight.isAsleep(), false);
   launcher.latest.event('RESUME');
   assert.equal(sight.isAsleep(), true);
+});
+
+test('a VM in trouble dispatches that again and again, and is not well', async () => {
+  const { launcher, parts, time, dispatched, emitted, vm } = roleVm();
+  const { silenceMsMax } = parts.config.vm;
+  await vm.start('boot');
+  launcher.latest.hangs = true;
+  await time.pass(2 * silenceMsMax);
+  assert.deepEqual(emitted, ['vm.trouble']);
+  assert.ok(dispatched.length > 2);
+  assert.ok(dispatched.every((event) => event.type === 'vmTrouble' && event.kind === 'hung'));
+  assert.equal(await vm.isWell(), false);
+  await vm.stop();
+  const { length } = dispatched;
+  await time.pass(silenceMsMax);
+  assert.equal(dispatched.length, length, 'a VM that has been stopped is watched no more');
+});
+
+test('a VM that an operator has stopped may be the one VM; one that stands for an error may not', async () => {
+  const { launcher, time, vm } = roleVm();
+  await vm.start('boot');
+  for (const [state, isWell] of [
+    ['paused', true],
+    ['io-error', false],
+    ['running', true],
+  ] as const) {
+    launcher.latest.state = state;
+    launcher.latest.event(state === 'running' ? 'RESUME' : 'STOP');
+    await time.pass(1);
+    assert.equal(await vm.isWell(), isWell, state);
+  }
 });

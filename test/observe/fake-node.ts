@@ -55,6 +55,8 @@ export function fakeStatus(): NodeStatus {
       accel: 'kvm',
       pausedMs: 5400,
       inputWaitingBytes: 12,
+      silentMs: 0,
+      trouble: null,
     },
     checkpoints: {
       count: 41,

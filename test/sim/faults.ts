@@ -19,6 +19,8 @@ export type Fault = {
     | { kind: 'node-pause' | 'vm-pause'; side: Side }
     /** The guest of the secondary is dead, after each checkpoint too; its QEMU and its node live. */
     | { kind: 'dead-guest' }
+    /** The QEMU of one of a pair's VMs does nothing for longer than its node waits. */
+    | { kind: 'hung-vm'; role: 'primary' | 'secondary' }
     | { kind: 'mute-primary'; part: Broken; afterMs: number }
     | { kind: 'uplink-stall'; dies: Broken | 'nothing'; afterMs: number }
     | { kind: 'stalled-write'; skip: number; long: boolean }
@@ -85,6 +87,10 @@ const LIGHT: readonly FaultKind[] = [
 
 /** The part of worlds in which the secondary's guest dies. */
 const DEAD_GUESTS = 0.25;
+/** The part of worlds in which a QEMU hangs. */
+const HUNG_VMS = 0.25;
+/** How long it hangs at least. */
+const HUNG_MS = 5500;
 
 const CHECKPOINT_PHASES = PHASES.filter((phase) => phase !== 'copying' && phase !== 'copied');
 /** Phases in which one of the VMs runs. */
@@ -102,6 +108,10 @@ export function planFaults(die: Die, fromMs: number, untilMs: number): Fault[] {
   if (die.chance(DEAD_GUESTS)) {
     const atMs = fromMs + die.next() * (untilMs - fromMs);
     faults.push(make(die, 'dead-guest', Math.round(atMs)));
+  }
+  if (die.chance(HUNG_VMS)) {
+    const atMs = fromMs + die.next() * (untilMs - fromMs);
+    faults.push(make(die, 'hung-vm', Math.round(atMs)));
   }
   return faults.sort((a, b) => a.atMs - b.atMs);
 }
@@ -156,6 +166,8 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
       return { atMs, ms, what: { kind, bytesPerMs: die.pick([5, 50, 500]) } };
     case 'dead-guest':
       return { atMs, ms: 2000 + 2 * ms, what: { kind } };
+    case 'hung-vm':
+      return { atMs, ms: HUNG_MS + ms, what: { kind, role: die.pick(['primary', 'secondary'] as const) } };
     case 'contest':
     case 'partition':
     case 'link-reset':

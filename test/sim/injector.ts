@@ -114,7 +114,11 @@ export class Injector {
       case 'vm-pause':
         host?.qemu?.process.pause(ms);
         // A VM that reads no input for this long gets an inexact checkpoint.
-        if (ms > 1000) this.inexactUntilMs = untilMs + 5000;
+        if (ms > 400) this.inexactUntilMs = untilMs + 5000;
+        return;
+      case 'hung-vm':
+        this.inexactUntilMs = untilMs + 5000;
+        this.hang(what.role, ms);
         return;
       case 'dead-guest':
         this.killGuest(ms);
@@ -317,6 +321,14 @@ export class Injector {
     }
     if (part !== 'node') host.qemu?.process.kill();
     if (part !== 'vm') this.crash(host);
+  }
+
+  private hang(role: 'primary' | 'secondary', ms: number): void {
+    const { record } = this.scene.record.stored;
+    const side = record?.state === 'pair' ? record[role] : null;
+    if (side === null) return;
+    this.scene.journal.count(`hung VMs of a ${role}`);
+    this.scene.hosts[side as Side].qemu?.process.pause(ms);
   }
 
   /** The guest of the secondary is dead for `ms`, unless it is promoted: the service could not outlive that. */

@@ -27,6 +27,7 @@ import { Audit } from './rules/audit.ts';
 import { BothSent } from './rules/both-sent.ts';
 import { FenceRuns } from './rules/fence-runs.ts';
 import { FlowOrder } from './rules/flow-order.ts';
+import { HungVm } from './rules/hung-vm.ts';
 import { Intervals } from './rules/intervals.ts';
 import { Lineage } from './rules/lineage.ts';
 import { Periods } from './rules/periods.ts';
@@ -129,6 +130,7 @@ class World {
   private readonly uplinkWrites: UplinkWrites;
   private readonly progress: Progress;
   private readonly uselessSecondary: UselessSecondary;
+  private readonly hungVm: HungVm;
   private readonly bothSent: BothSent;
   private readonly portionBound: PortionBound;
   private readonly flowOrder: FlowOrder;
@@ -203,6 +205,7 @@ class World {
     this.sameInput = new SameInput(scene);
     this.uplinkWrites = new UplinkWrites(scene, this.sameInput);
     this.uselessSecondary = new UselessSecondary(scene);
+    this.hungVm = new HungVm(scene);
     this.intervals = new Intervals(scene);
     this.progress = new Progress(scene, this.lineage, judged, this.lossy, this.intervals);
     this.bothSent = new BothSent(
@@ -302,6 +305,7 @@ class World {
       this.progress.checkWait(host, life);
       this.portionBound.check(host, life);
       this.flowOrder.watch(host, life);
+      this.hungVm.check(host, life);
       if (!life.process.isMidway) this.uselessSecondary.check(host, life);
     }
     this.progress.checkStarved();

@@ -7,13 +7,8 @@
  * a rule; where no world gets to the place (drop-in) or too few do, a test must fail in place of worlds (`test`).
  */
 
-import type { Patch } from './patch.ts';
-
-export type Mutation = Patch & {
-  readonly name: string;
-  /** The bug as a client or an operator would meet it. */
-  readonly about: string;
-} & ({ readonly seedsMax: number } | { readonly test: string });
+import type { Mutation } from './mutation.ts';
+import { VM_MUTATIONS } from './vm-mutations.ts';
 
 /** Pauses the reading of the PVM's stream, below the port that asserts that nobody does. */
 const PAUSE_IF = `    this.primaryRoom = hasPrimarySlabs ? primaryRoom : 0;
@@ -22,6 +17,7 @@ const PAUSE_IF = `    this.primaryRoom = hasPrimarySlabs ? primaryRoom : 0;
     else stream?.resume();`;
 
 export const MUTATIONS: readonly Mutation[] = [
+  ...VM_MUTATIONS,
   {
     name: 'release-without-verdict',
     about: 'TCP output leaves though the SVM has not sent it',
@@ -390,8 +386,8 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'alone-with-a-dead-vm',
     about: 'a node continues alone although its own VM has died',
     file: 'src/node/node.ts',
-    find: '    const replies = (await this.role?.vm.replies()) ?? false;',
-    put: '    const replies = true;',
+    find: '    const isWell = (await this.role?.vm.isWell()) ?? false;',
+    put: '    const isWell = true;',
     seedsMax: 100,
   },
   {
