@@ -27,6 +27,8 @@ export type Fault = {
     | { kind: 'crash-at'; part: 'node' | 'vm'; role: 'primary' | 'secondary'; phase: Phase }
     | { kind: 'kill-primary'; part: Broken }
     | { kind: 'lost-claim'; part: Broken | 'link'; lost: 'request' | 'reply'; times: number }
+    /** The nodes' next claims end in an error, and are made later, if at all. */
+    | { kind: 'late-claim'; part: Broken | 'link'; lateMs: number; times: number }
     | { kind: 'half-reset'; lateMs: number; arbiterMs: number }
     | { kind: 'contest' }
     | { kind: 'partition' }
@@ -91,6 +93,8 @@ const DEAD_GUESTS = 0.25;
 const HUNG_VMS = 0.25;
 /** How long it hangs at least. */
 const HUNG_MS = 5500;
+/** The part of worlds in which the arbiter makes changes after it has reported an error. */
+const LATE_CLAIMS = 0.35;
 
 const CHECKPOINT_PHASES = PHASES.filter((phase) => phase !== 'copying' && phase !== 'copied');
 /** Phases in which one of the VMs runs. */
@@ -113,6 +117,10 @@ export function planFaults(die: Die, fromMs: number, untilMs: number): Fault[] {
     const atMs = fromMs + die.next() * (untilMs - fromMs);
     faults.push(make(die, 'hung-vm', Math.round(atMs)));
   }
+  if (die.chance(LATE_CLAIMS)) {
+    const atMs = fromMs + die.next() * (untilMs - fromMs);
+    faults.push(make(die, 'late-claim', Math.round(atMs)));
+  }
   return faults.sort((a, b) => a.atMs - b.atMs);
 }
 
@@ -131,6 +139,11 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
       const part = die.pick(['node', 'vm', 'both', 'host', 'link', 'link'] as const);
       const lost = die.pick(['request', 'reply'] as const);
       return { atMs, ms: 2000 + ms, what: { kind, part, lost, times: die.pick([1, 1, 2]) } };
+    }
+    case 'late-claim': {
+      const part = die.pick(['node', 'vm', 'host', 'link', 'link', 'link'] as const);
+      const lateMs = die.pick([20, 150, 250, 600, 2000]);
+      return { atMs, ms: 2000 + ms, what: { kind, part, lateMs, times: die.pick([1, 2, 3]) } };
     }
     case 'mute-primary': {
       const part = die.pick(['node', 'host'] as const);

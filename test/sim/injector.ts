@@ -68,8 +68,13 @@ export class Injector {
   inexactUntilMs = 0;
   private readonly scene: Scene;
   private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
-  /** What is lost of the next claims by secondaries. */
-  private lostClaims: { lost: Lost; left: number; untilMs: number } = { lost: null, left: 0, untilMs: 0 };
+  /** What is lost of the next claims: those of secondaries, or of both nodes of a pair. */
+  private lostClaims: { lost: Lost; by: 'secondary' | 'both'; left: number; untilMs: number } = {
+    lost: null,
+    by: 'both',
+    left: 0,
+    untilMs: 0,
+  };
   private readonly bursts: (BurstAt & { untilMs: number; left: number })[] = [];
   /**
    * The next primary that writes to its uplink stops between its look at the clock and the write, after `skip` writes;
@@ -142,11 +147,12 @@ export class Injector {
         this.stallUplink(what, ms);
         return;
       case 'lost-claim':
-        this.lostClaims = { lost: what.lost, left: what.times, untilMs };
-        if (what.part === 'link') {
-          this.cut('a>b', untilMs);
-          this.cut('b>a', untilMs);
-        } else this.killPrimary(what.part, ms);
+        this.lostClaims = { lost: what.lost, by: 'secondary', left: what.times, untilMs };
+        this.endPair(what.part, ms);
+        return;
+      case 'late-claim':
+        this.lostClaims = { lost: { lateMs: what.lateMs }, by: 'both', left: what.times, untilMs };
+        this.endPair(what.part, ms);
         return;
       case 'burst-at':
         this.bursts.push({ ...what, untilMs, left: BURSTS });
@@ -270,13 +276,25 @@ export class Injector {
   lostOfClaim(record: PairRecord): Lost {
     const { loop } = this.scene;
     const stored = this.scene.record.stored.record;
-    const { lostClaims } = this;
-    const promotion = stored?.state === 'pair' && stored.secondary === record.primary;
-    if (!promotion || lostClaims.left === 0 || loop.nowMs > lostClaims.untilMs) return null;
-    lostClaims.left--;
-    this.scene.journal.count(`claims whose ${lostClaims.lost} was lost`);
-    this.scene.journal.trace('fault', `the ${lostClaims.lost} of ${record.primary}'s claim is lost`);
-    return lostClaims.lost;
+    const { lost, by, left, untilMs } = this.lostClaims;
+    const isMeant = stored?.state === 'pair' && (by === 'both' || stored.secondary === record.primary);
+    if (!isMeant || lost === null || left === 0 || loop.nowMs > untilMs) return null;
+    this.lostClaims.left--;
+    const how = typeof lost === 'string' ? `whose ${lost} was lost` : 'that ended in an error and came late';
+    this.scene.journal.count(`claims ${how}`);
+    this.scene.journal.trace('fault', `a claim of ${record.primary} ${how}`);
+    return lost;
+  }
+
+  /** Ends the primary, or the link between the nodes. */
+  private endPair(part: Broken | 'link', ms: number): void {
+    if (part !== 'link') {
+      this.killPrimary(part, ms);
+      return;
+    }
+    const untilMs = this.scene.loop.nowMs + ms;
+    this.cut('a>b', untilMs);
+    this.cut('b>a', untilMs);
   }
 
   /** An operator gives nodes a command. */

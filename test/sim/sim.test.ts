@@ -111,6 +111,7 @@ const STRIKES = [
   'checkpoints for limit-flows',
   'checkpoints in periodic mode',
   'checks of a useless secondary',
+  'claims that ended in an error and came late',
   'claims whose reply was lost',
   'claims whose request was lost',
   'failovers asked of a primary',

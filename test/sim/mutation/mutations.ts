@@ -7,6 +7,7 @@
  * a rule; where no world gets to the place (drop-in) or too few do, a test must fail in place of worlds (`test`).
  */
 
+import { ARBITER_MUTATIONS } from './arbiter-mutations.ts';
 import type { Mutation } from './mutation.ts';
 import { VM_MUTATIONS } from './vm-mutations.ts';
 
@@ -334,6 +335,7 @@ export const MUTATIONS: readonly Mutation[] = [
     put: "  const isStored = state.purpose === 'alone' || sameRecord(event.stored.record, wanted(pair, state.purpose, state.peer));",
     seedsMax: 60,
   },
+  ...ARBITER_MUTATIONS,
   {
     name: 'input-not-mirrored',
     about: 'some input reaches the PVM only',
