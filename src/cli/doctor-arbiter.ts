@@ -76,9 +76,12 @@ export async function checkEtcd(config: NodeConfig, etcd: EtcdConfig): Promise<C
 }
 
 async function memberStatus(member: EtcdMember): Promise<MemberStatus | ColoError> {
+  const signal = AbortSignal.timeout(MEMBER_MS_MAX);
   try {
-    return await member.askAnybody(statusRequest(), AbortSignal.timeout(MEMBER_MS_MAX));
+    return await member.askAnybody(statusRequest(), signal);
   } catch (cause) {
+    if (signal.aborted)
+      return new ColoError('COLO_ARBITER_UNREACHABLE', `${member.name}: no reply within ${MEMBER_MS_MAX} ms`);
     return cause instanceof ColoError ? cause : new ColoError('COLO_ARBITER_UNREACHABLE', errorText(cause));
   }
 }

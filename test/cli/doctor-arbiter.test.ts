@@ -112,6 +112,9 @@ test('a dead endpoint, another cluster, and a refused change are problems', asyn
   assert.match(checks[3].found, /COLO_ARBITER_UNREACHABLE.*ECONNREFUSED/);
   assert.equal(checks[4].ok, true);
 
+  const hung = await examine(t, [...good, await fakeEtcd(t, () => undefined)]);
+  assert.match(hung[3].found, /no reply within 3000 ms/);
+
   const foreign = await examine(t, [...good, await fakeEtcd(t, emptyMember('99'))]);
   assert.ok(foreign.some(({ ok, found }) => !ok && found === 'the endpoints are of several clusters'));
 
