@@ -6,10 +6,10 @@
  * connection that needs one stands still until the transfer is given up.
  */
 import { parseArgs } from 'node:util';
+import { becomeRoot } from '../lab/as-root.ts';
 import { ColoError } from '../src/error.ts';
 import type { BenchResult } from './bench.ts';
 import { COLO, coloOf } from './compare/peers.ts';
-import { becomeRoot } from './loss/as-root.ts';
 import { type Outcome, runTrial, type Trial } from './loss/bed.ts';
 import type { Direction } from './loss/service.ts';
 import { VARIANTS } from './loss/variants.ts';

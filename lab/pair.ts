@@ -2,7 +2,7 @@
  * A pair on one machine, for the demo and the end-to-end tests: two node processes, each with its own VM, that share
  * only the link and the arbiter's directory, as on two hosts.
  */
-import type { ChildProcess } from 'node:child_process';
+import type { ChildProcess, SpawnOptions } from 'node:child_process';
 import { createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
@@ -66,7 +66,7 @@ export class LabNode {
     const log = createWriteStream(this.logFile, { flags: 'a' });
     const argv = [join(this.checkout, 'bin/colo'), 'node', '-c', this.configFile];
     // A session of its own, as a service has: its QEMU shares it (qemu/process.ts).
-    const child = startChild(argv, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+    const child = this.launch(argv, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     child.stdout?.pipe(log, { end: false });
     child.stderr?.pipe(log, { end: false });
     this.child = child;
@@ -178,6 +178,11 @@ export class LabNode {
     throw this.failed(
       `node ${this.name} did not reach ${what} in ${msMax} ms; it is ${last?.role} ${last?.phase}`,
     );
+  }
+
+  /** Where the process runs is for a subclass to say. */
+  protected launch(argv: readonly string[], options: SpawnOptions): ChildProcess {
+    return startChild(argv, options);
   }
 
   private failed(message: string): ColoError {

@@ -19,21 +19,12 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { areListenedOn } from '../../lab/listening.ts';
+import { type Namespace, newNamespace, setKernel, within } from '../../lab/namespace.ts';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
 import { ColoError } from '../../src/error.ts';
 import type { Transfer } from './client.ts';
 import { FramedSocket } from './framed-socket.ts';
-import {
-  type Address,
-  makeTap,
-  type Namespace,
-  newNamespace,
-  Poll,
-  readFrame,
-  setKernel,
-  within,
-  writeFrame,
-} from './kernel.ts';
+import { type Address, makeTap, Poll, readFrame, writeFrame } from './kernel.ts';
 import { StreamProgress } from './progress.ts';
 import type { Direction } from './service.ts';
 import type { Variant } from './variants.ts';

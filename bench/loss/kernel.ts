@@ -1,26 +1,20 @@
 /**
- * Linux, as far as the bed needs it: network namespaces without a name, tap interfaces in them, and poll(2).
- *
- * A namespace is a property of a thread, and all of Node's synchronous work is done by one: `within` moves that thread
- * into a namespace, and back. Children that are started and interfaces that are made meanwhile belong to that namespace. It
- * ends with its last process and file, so that nothing is left even after a SIGKILL.
+ * Linux, as far as the bed needs it: tap interfaces in network namespaces (lab/namespace.ts), and poll(2).
  *
  * It needs root, or a user namespace (`unshare --user --map-root-user`) and permission to open /dev/net/tun.
  */
-import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import koffi from 'koffi';
+import { type Namespace, setKernel, within } from '../../lab/namespace.ts';
 import { ColoError } from '../../src/error.ts';
 
 const libc = koffi.load('libc.so.6');
-const unshare = libc.func('int unshare(int flags)');
-const setns = libc.func('int setns(int fd, int kind)');
 const ioctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
 const socket = libc.func('int socket(int domain, int type, int protocol)');
 const readBytes = libc.func('long read(int fd, void *bytes, size_t count)');
 const writeBytes = libc.func('long write(int fd, const void *bytes, size_t count)');
 const pollFds = libc.func('int poll(void *fds, unsigned long count, int timeoutMs)');
 
-const CLONE_NEWNET = 0x4000_0000;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const SOCK_DGRAM = 2;
@@ -40,9 +34,6 @@ const IFNAME_BYTES = 16;
 const POLLIN = 1;
 const EAGAIN = 11;
 
-/** The file of a namespace, which keeps it alive. */
-export type Namespace = { readonly fd: number };
-
 export type Address = {
   readonly mac: Uint8Array;
   readonly v4: Uint8Array;
@@ -52,36 +43,6 @@ export type Address = {
 
 const TAP = 'tap0';
 
-/** Throws COLO_BENCH_NAMESPACE if this user may not. */
-export function newNamespace(): Namespace {
-  const home = openSync('/proc/thread-self/ns/net', 'r');
-  if (unshare(CLONE_NEWNET) !== 0) {
-    closeSync(home);
-    throw new ColoError('COLO_BENCH_NAMESPACE', `cannot make a network namespace (errno ${koffi.errno()})`);
-  }
-  const fd = openSync('/proc/thread-self/ns/net', 'r');
-  enter(home);
-  closeSync(home);
-  return { fd };
-}
-
-/** Runs `work`, which must be synchronous, in a namespace. */
-export function within<T>({ fd }: Namespace, work: () => T): T {
-  const home = openSync('/proc/thread-self/ns/net', 'r');
-  enter(fd);
-  try {
-    return work();
-  } finally {
-    enter(home);
-    closeSync(home);
-  }
-}
-
-function enter(fd: number): void {
-  if (setns(fd, CLONE_NEWNET) !== 0)
-    throw new ColoError('COLO_BENCH_NAMESPACE', `cannot enter a network namespace (errno ${koffi.errno()})`);
-}
-
 /** Makes a tap with these addresses. Returns its file. A tap has no offloads: frames are whole, with their checksums. */
 export function makeTap(namespace: Namespace, { mac, v4, v6, mtu }: Address): number {
   return within(namespace, () => {
@@ -89,7 +50,7 @@ export function makeTap(namespace: Namespace, { mac, v4, v6, mtu }: Address): nu
     try {
       fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
     } catch (error) {
-      throw new ColoError('COLO_BENCH_NAMESPACE', `cannot open /dev/net/tun: ${(error as Error).message}`);
+      throw new ColoError('COLO_LAB_NAMESPACE', `cannot open /dev/net/tun: ${(error as Error).message}`);
     }
     const control4 = socket(AF_INET, SOCK_DGRAM, 0);
     const control6 = socket(AF_INET6, SOCK_DGRAM, 0);
@@ -155,19 +116,14 @@ function request(fd: number, number: number, what: string, fill: (at: Buffer) =>
 
 function check(status: number, what: string): void {
   if (status >= 0) return;
-  throw new ColoError('COLO_BENCH_NAMESPACE', `the kernel refuses ${what} (errno ${koffi.errno()})`);
-}
-
-/** Sets a variable of the namespace that the thread is in: `key` is its path in /proc/sys. */
-export function setKernel(key: string, value: string): void {
-  writeFileSync(`/proc/sys/${key}`, value);
+  throw new ColoError('COLO_LAB_NAMESPACE', `the kernel refuses ${what} (errno ${koffi.errno()})`);
 }
 
 /** Reads one frame. Returns its length, or 0 if there is none. */
 export function readFrame(fd: number, buffer: Uint8Array): number {
   const length = Number(readBytes(fd, buffer, buffer.length));
   if (length < 0 && koffi.errno() !== EAGAIN)
-    throw new ColoError('COLO_BENCH_NAMESPACE', `cannot read from a tap (errno ${koffi.errno()})`);
+    throw new ColoError('COLO_LAB_NAMESPACE', `cannot read from a tap (errno ${koffi.errno()})`);
   return Math.max(0, length);
 }
 

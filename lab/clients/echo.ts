@@ -63,14 +63,14 @@ interface Message {
 export class Echo {
   readonly arrivals = new Arrivals();
   readonly rtt = new Samples();
+  readonly findings = new Findings<EchoFinding>();
+  readonly broken = new Breaks();
   sent = 0;
   echoed = 0;
 
   readonly #options: EchoOptions;
   readonly #clock: Clock;
   readonly #random: Random;
-  readonly #findings = new Findings<EchoFinding>();
-  readonly #broken = new Breaks();
   readonly #ended = Promise.withResolvers<void>();
   readonly #underWay: Message[] = [];
   /** How many bytes of the first message under way have come back. */
@@ -118,14 +118,14 @@ export class Echo {
     this.arrivals.finish(this.#clock());
     const unreturned = this.sent - this.echoed;
     return {
-      ok: this.echoed > 0 && unreturned === 0 && this.#findings.count === 0 && this.#broken.count === 0,
+      ok: this.echoed > 0 && unreturned === 0 && this.findings.count === 0 && this.broken.count === 0,
       sent: this.sent,
       echoed: this.echoed,
       unreturned,
       bytes: this.#received,
       skipped: this.#skipped,
-      findings: this.#findings,
-      broken: this.#broken,
+      findings: this.findings,
+      broken: this.broken,
     };
   }
 
@@ -195,7 +195,7 @@ export class Echo {
     got: number,
     atMs: number,
   ): void {
-    this.#findings.add({ atMs, kind, message, offset, streamOffset: this.#received, expected, got });
+    this.findings.add({ atMs, kind, message, offset, streamOffset: this.#received, expected, got });
   }
 
   #stop(): void {
@@ -218,7 +218,7 @@ export class Echo {
 
   #break(error: unknown): void {
     // One session breaks once.
-    if (this.#broken.count === 0) this.#broken.note(error, `echo, message ${this.echoed}`, this.#clock());
+    if (this.broken.count === 0) this.broken.note(error, `echo, message ${this.echoed}`, this.#clock());
     clearInterval(this.#sendTimer);
     this.#socket?.destroy();
     this.#ended.resolve();

@@ -2,7 +2,8 @@
 #   7/tcp and 7/udp    echo
 #   80/tcp             files, by busybox httpd (started from here once the files exist)
 #   4000/tcp           counter: "next" hands out 1, 2, 3 ..., "stats" replies one line of JSON, "clock" replies
-#                      the nanoseconds since boot, which differ between two VMs
+#                      the nanoseconds since boot, which differ between two VMs; "put KEY VALUE" stores, "get KEY" replies
+#                      the value or "none"; "reboot" reboots the guest, which then has counted and stored nothing
 #   4001/udp           counted echo: "<datagrams so far> <payload>"
 #   4002/tcp           connect out: "connect HOST PORT TEXT", then "again TEXT" on the same connection
 # Every socket is IPv6 with V6ONLY off, which serves IPv4 as well.
@@ -15,7 +16,10 @@ use constant { OUTPUT_BYTES_MAX => 256 * 1024, LINE_BYTES_MAX => 64 * 1024 };
 # Sequence numbers are marked in a bit string, which this bounds to 8 MB.
 use constant SEQUENCE_MAX => 1 << 26;
 
+use constant STORED_MAX => 10_000;
+
 my ($next, $udp, $udp_distinct, $udp_duplicates, $seen) = (0, 0, 0, 0, '');
+my %stored;
 my (%tcp, %udp, %listen);    # by file descriptor
 my ($readable, $writable) = ('', '');
 
@@ -227,8 +231,18 @@ sub counter_input {
     if ($line eq 'next') { $next += 1; $c->{out} .= "$next\n" }
     elsif ($line eq 'stats') { $c->{out} .= stats() }
     elsif ($line eq 'clock') { $c->{out} .= clock() . "\n" }
+    elsif ($line =~ /^put ([a-z0-9]{1,32}) ([a-z0-9]{1,64})$/) { put($c, $1, $2) }
+    elsif ($line =~ /^get ([a-z0-9]{1,32})$/) { $c->{out} .= ($stored{$1} // 'none') . "\n" }
+    elsif ($line eq 'reboot') { system('/bin/busybox', 'reboot', '-f') }
     else { $c->{out} .= "error unknown request\n" }
   }
+}
+
+sub put {
+  my ($c, $key, $value) = @_;
+  if (!exists $stored{$key} && keys %stored >= STORED_MAX) { $c->{out} .= "error full\n"; return }
+  $stored{$key} = $value;
+  $c->{out} .= "stored\n";
 }
 
 # Returns CLOCK_MONOTONIC by clock_gettime, without Time::HiRes.

@@ -1,10 +1,10 @@
 /** Network namespaces need root. An ordinary user becomes root of a user namespace, if the machine allows that. */
 import { spawn } from 'node:child_process';
-import { ColoError } from '../../src/error.ts';
+import { ColoError } from '../src/error.ts';
 
 /**
  * Returns at once if this process is root. Else runs it once more as root of a user namespace, and ends with its status.
- * Throws COLO_BENCH_NAMESPACE if there is no such command.
+ * Throws COLO_LAB_NAMESPACE if there is no such command.
  */
 export async function becomeRoot(): Promise<void> {
   if (process.getuid?.() === 0) return;
@@ -23,7 +23,7 @@ export async function becomeRoot(): Promise<void> {
   const status = await new Promise<number>((resolve, reject) => {
     child.once('error', (cause) => {
       reject(
-        new ColoError('COLO_BENCH_NAMESPACE', `run this as root: cannot start unshare (${cause.message})`),
+        new ColoError('COLO_LAB_NAMESPACE', `run this as root: cannot start unshare (${cause.message})`),
       );
     });
     child.once('exit', (code) => resolve(code ?? 1));
