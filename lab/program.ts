@@ -37,6 +37,18 @@ export function installTshark(): Promise<Program> {
   return fetchProgram('tshark', 450);
 }
 
+/** Installs a program of Debian 12, with the path of its binary: what needs no newer one. */
+export async function installFromBookworm(
+  name: string,
+  packages: string[],
+  binary: string,
+): Promise<Program> {
+  const folder = await unpackPackages({
+    ...{ what: name, name: `${name}-bookworm`, megabytes: 150, suite: 'bookworm', packages },
+  });
+  return { command: throughLoader(folder, join(folder, binary)), env: {} };
+}
+
 async function fetchProgram(name: string, megabytes: number): Promise<Program> {
   const wanted = { what: name, name, megabytes, suite: 'trixie-backports', packages: [name] } as const;
   const folder = await unpackPackages(wanted);

@@ -1,0 +1,122 @@
+/**
+ * A node on a host of the bed, kept as its systemd unit in docs/operation.md keeps it: what ends with a failure is started again
+ * after RestartSec, what ends in order stays down, and what has ended too often in a short time stays down too.
+ *
+ * The wall clock of the node is the machine's, shifted by what is in a file (libfaketime); its monotonic clock is the machine's.
+ */
+import type { ChildProcess, SpawnOptions } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ColoError } from '../../src/error.ts';
+import type { Namespace } from '../namespace.ts';
+import { LabNode } from '../pair.ts';
+import { startIn } from './child.ts';
+
+const PAGE = fileURLToPath(new URL('../../docs/operation.md', import.meta.url));
+
+/** systemd's defaults for what the unit does not say: see DefaultStartLimitIntervalSec and DefaultStartLimitBurst. */
+const START_LIMIT = { withinMs: 10_000, starts: 5 };
+
+export type UnitRules = {
+  readonly restart: 'on-failure' | 'always' | 'no';
+  readonly restartMs: number;
+};
+
+/** Reads the rules of colo@.service from the page. Throws COLO_LAB if it is not there. */
+export function unitRules(page = readFileSync(PAGE, 'utf8')): UnitRules {
+  const [unit] = page.split('`/etc/systemd/system/colo@.service`:')[1]?.split('\n```\n') ?? [];
+  const restart = unit?.match(/^Restart=(\S+)$/m)?.[1];
+  const seconds = Number(unit?.match(/^RestartSec=(\d+)$/m)?.[1] ?? 0.1);
+  if (restart !== 'on-failure' && restart !== 'always' && restart !== 'no')
+    throw new ColoError(
+      'COLO_LAB',
+      'docs/operation.md has no unit colo@.service with a Restart= that the bed knows',
+    );
+  return { restart, restartMs: seconds * 1000 };
+}
+
+export type Ended = { readonly code: number | null; readonly signal: NodeJS.Signals | null };
+
+export class UnitNode extends LabNode {
+  private readonly namespace: Namespace;
+  private readonly faketime: string;
+  private readonly clockFile: string;
+  private readonly rules = unitRules();
+  private readonly starts: number[] = [];
+  private wanted = false;
+  private timer: NodeJS.Timeout | undefined;
+  /** how the process ended each time, newest last */
+  readonly endings: Ended[] = [];
+  /** why the unit is down for good; null while it runs or will be started again */
+  down: string | null = null;
+
+  constructor(options: {
+    name: string;
+    configFile: string;
+    runDirectory: string;
+    namespace: Namespace;
+    faketime: string;
+    checkout?: string;
+  }) {
+    super(options.name, options.configFile, options.runDirectory, options.checkout);
+    this.namespace = options.namespace;
+    this.faketime = options.faketime;
+    this.clockFile = join(options.runDirectory, '..', `${options.name}.clock`);
+    this.setClock('+0');
+  }
+
+  /** `shift` is libfaketime's: +3h, -2d. */
+  setClock(shift: string): void {
+    writeFileSync(this.clockFile, shift);
+  }
+
+  override start(): void {
+    this.wanted = true;
+    this.down = null;
+    this.starts.push(performance.now());
+    super.start();
+  }
+
+  /** Ends the process with a signal, as a failure does: the unit starts it again. */
+  signal(signal: NodeJS.Signals): void {
+    if (this.isRunning) process.kill(this.pid, signal);
+  }
+
+  override async stop(): Promise<void> {
+    this.wanted = false;
+    clearTimeout(this.timer);
+    await super.stop();
+  }
+
+  protected override launch(argv: readonly string[], options: SpawnOptions): ChildProcess {
+    const env = {
+      ...process.env,
+      LD_PRELOAD: this.faketime,
+      FAKETIME_TIMESTAMP_FILE: this.clockFile,
+      FAKETIME_DONT_FAKE_MONOTONIC: '1',
+      // It looks at the file this often, in seconds.
+      FAKETIME_CACHE_DURATION: '1',
+    };
+    const child = startIn(this.namespace, argv, { ...options, env });
+    child.once('exit', (code, signal) => this.ended({ code, signal }));
+    return child;
+  }
+
+  private ended(how: Ended): void {
+    this.endings.push(how);
+    if (!this.wanted) return;
+    const failed = how.code !== 0;
+    const text = how.signal ?? `status ${how.code}`;
+    if (this.rules.restart === 'no' || (this.rules.restart === 'on-failure' && !failed)) {
+      this.down = `it ended with ${text}, and its unit says Restart=${this.rules.restart}`;
+      return;
+    }
+    const sinceMs = performance.now() - START_LIMIT.withinMs;
+    if (this.starts.filter((ms) => ms > sinceMs).length >= START_LIMIT.starts) {
+      this.down = `it ended with ${text}, and was started ${START_LIMIT.starts} times in ${START_LIMIT.withinMs} ms`;
+      return;
+    }
+    this.timer = setTimeout(() => this.start(), this.rules.restartMs);
+  }
+}
