@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -12,10 +12,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { installGuest } from '../../lab/guest/image.ts';
 import { installQemu } from '../../lab/qemu.ts';
+import { MARK, processesOf } from '../marked-processes.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
-/** A variable in the environment of the demo, which every process that it starts inherits. */
-const MARK = 'COLO_E2E_MARK';
 const END_MS_MAX = 10_000;
 const REACH_MS_MAX = 60_000;
 
@@ -59,20 +58,6 @@ async function untilPrinted(demo: Demo, text: string): Promise<void> {
       assert.fail(`the demo never printed "${text}":\n${demo.printed()}`);
     await sleep(20);
   }
-}
-
-/** Returns "PID program" of every process of the demo that still runs. */
-function processesOf(mark: string): string[] {
-  const found: string[] = [];
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    try {
-      const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0');
-      if (environment.includes(`${MARK}=${mark}`)) found.push(`${pid} ${readlinkSync(`/proc/${pid}/exe`)}`);
-    } catch {
-      // The process ended meanwhile, or belongs to another user.
-    }
-  }
-  return found;
 }
 
 for (const { what, after, signal, toGroup, code } of [

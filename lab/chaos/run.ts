@@ -1,0 +1,224 @@
+/**
+ * A run of chaos: a bed, clients that check every reply, and failures one after the other. After each the pair must be protected
+ * again by itself before the next one strikes.
+ *
+ * It ends early where it cannot go on: the pair is not protected in time, or a unit is down for good. That is a result, not an error.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../../src/error.ts';
+import type { NodeEvent } from '../../src/observe/status.ts';
+import { Bed, type BedArbiter, primaryOf, type Statuses } from '../bed/bed.ts';
+import { type ClientFindings, NOTHING_FOUND } from '../bed/clients.ts';
+import { machineMs } from '../bed/clock.ts';
+import { HOSTS, type HostName } from '../bed/network.ts';
+import { Random } from '../clients/random.ts';
+import { Bag, type Chosen, type Failure } from './failures.ts';
+import type { Outcome } from './table.ts';
+import { reignsOf, VoiceJudge } from './voices.ts';
+
+export type ChaosOptions = {
+  readonly seed: number;
+  readonly failures: number;
+  readonly kinds: readonly Failure[];
+  readonly arbiter: BedArbiter;
+  readonly print: (line: string) => void;
+  readonly signal: AbortSignal;
+};
+
+export type ChaosResult = {
+  readonly outcomes: readonly Outcome[];
+  readonly checked: ClientFindings;
+  readonly voices: Pick<VoiceJudge, 'frames' | 'seconds'>;
+  /** frames that the recorder had no room for: nobody knows whose they were */
+  readonly unrecorded: number;
+  /** why the run ended before its time; null if it did not */
+  readonly broke: string | null;
+};
+
+const PROTECTED_MS_MAX = 60_000;
+/** A pair that is protected for so long has noticed all that has happened to it. */
+const SETTLED_MS = 1500;
+const SETTLED_POLL_MS = 100;
+/** Clients work between two failures, for a random time. */
+const BETWEEN_MS = { min: 500, max: 2000 };
+
+export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
+  const run = new Run(options, await Bed.open(options));
+  try {
+    return await run.all();
+  } finally {
+    await run.close();
+  }
+}
+
+class Run {
+  private readonly options: ChaosOptions;
+  private readonly bed: Bed;
+  private readonly random: Random;
+  private readonly bag: Bag;
+  private readonly voices = new VoiceJudge();
+  private readonly outcomes: Outcome[] = [];
+  private readonly startMs = machineMs();
+  private checked = NOTHING_FOUND;
+  private sessions = 0;
+  private unrecorded = 0;
+
+  constructor(options: ChaosOptions, bed: Bed) {
+    this.options = options;
+    this.bed = bed;
+    this.random = new Random(options.seed);
+    this.bag = new Bag(this.random, options.kinds);
+  }
+
+  async all(): Promise<ChaosResult> {
+    const { failures, signal } = this.options;
+    let broke: string | null = null;
+    try {
+      await this.bed.bring(signal);
+      this.print('the guest replies, the pair is protected');
+      await this.startClients();
+      for (let count = 1; count <= failures; count += 1) await this.one(count);
+      await this.finishClients();
+    } catch (cause) {
+      signal.throwIfAborted();
+      broke = messageOf(cause);
+      this.print(`BROKE: ${broke}`);
+    }
+    await this.judge();
+    this.unrecorded = await this.bed.recorder.stop();
+    const { outcomes, checked, voices, unrecorded } = this;
+    return { outcomes, checked, voices, unrecorded, broke };
+  }
+
+  close(): Promise<void> {
+    return this.bed.close();
+  }
+
+  private async one(count: number): Promise<void> {
+    const { bed, random, options } = this;
+    await sleep(random.between(BETWEEN_MS.min, BETWEEN_MS.max), undefined, { signal: options.signal });
+    const before = await this.settled();
+    const primary = primaryOf(before) as HostName;
+    const failure = this.bag.next();
+    const chosen = failure.choose({ bed, primary, random });
+    const seen = this.events().length;
+    const name = `${count}/${options.failures}  ${failure.name} ${chosen.what}`.trim();
+    const atMs = machineMs();
+    try {
+      const blackout = await this.strike(failure, chosen, atMs);
+      const protectedMs = (await this.settledSince()) - atMs;
+      const blackoutMs = blackout ?? (await bed.clients.blackoutMs(atMs - 100, machineMs()));
+      this.outcomes.push({ failure: failure.name, what: chosen.what, blackoutMs, protectedMs });
+      this.print(
+        `${name}: blackout ${blackoutMs.toFixed(0)} ms, protected again after ${(protectedMs / 1000).toFixed(1)} s`,
+      );
+    } catch (cause) {
+      options.signal.throwIfAborted();
+      this.outcomes.push({
+        failure: failure.name,
+        what: chosen.what,
+        blackoutMs: machineMs() - atMs,
+        protectedMs: null,
+      });
+      this.print(`${name}: FAILED`);
+      for (const event of this.events().slice(seen)) this.print(`    ${eventText(event)}`);
+      throw cause;
+    }
+    await this.judge();
+    await this.look(name);
+  }
+
+  /** Returns the blackout where the strike measures it itself. */
+  private async strike(failure: Failure, chosen: Chosen, atMs: number): Promise<number | null> {
+    if (failure.guest === 'lives') {
+      await chosen.strike();
+      return null;
+    }
+    // What the guest had counted and stored goes with its memory: the clients check it, and begin again.
+    await this.finishClients();
+    const beforeMs = machineMs();
+    await chosen.strike();
+    await this.bed.clients.untilReady();
+    const tookMs = machineMs() - Math.max(beforeMs, atMs);
+    await this.startClients();
+    return tookMs;
+  }
+
+  /** Resolves with when the pair became protected, once it has stayed so. */
+  private async settledSince(): Promise<number> {
+    const endMs = machineMs() + PROTECTED_MS_MAX;
+    for (;;) {
+      await this.bed.until(
+        'protected',
+        endMs - machineMs(),
+        (statuses) => this.isSettled(statuses),
+        this.options.signal,
+      );
+      const sinceMs = machineMs();
+      while (this.isSettled(await this.bed.statuses())) {
+        if (machineMs() - sinceMs >= SETTLED_MS) return sinceMs;
+        await sleep(SETTLED_POLL_MS);
+      }
+    }
+  }
+
+  private async settled(): Promise<Statuses> {
+    await this.settledSince();
+    const statuses = await this.bed.statuses();
+    this.voices.settle(statuses.a?.generation ?? 0);
+    return statuses;
+  }
+
+  private isSettled(statuses: Statuses): boolean {
+    const uplinksAreUp = HOSTS.every((name) => this.bed.hosts[name].uplink.isUp);
+    return uplinksAreUp && primaryOf(statuses) !== null && statuses.a?.generation === statuses.b?.generation;
+  }
+
+  /** Judges the frames since the last time. */
+  private async judge(): Promise<void> {
+    const frames = await this.bed.recorder.frames();
+    const before = this.voices.seconds.length;
+    this.voices.judge(frames, reignsOf(this.events()));
+    const seconds = this.voices.seconds.slice(before);
+    if (seconds.length > 0)
+      this.print(`    SECOND VOICE: ${JSON.stringify(seconds.slice(0, 5))} of ${seconds.length}`);
+  }
+
+  /** A session whose connection broke is over: the next failure gets clients that work. */
+  private async look(name: string): Promise<void> {
+    const { lost, broken } = await this.bed.clients.look();
+    if (lost === 0 && broken === 0) return;
+    this.print(`    clients of ${name}: ${lost} replies wrong, ${broken} connections broken`);
+    await this.finishClients();
+    await this.startClients();
+  }
+
+  private startClients(): Promise<void> {
+    this.sessions += 1;
+    return this.bed.clients.start(this.options.seed * 1000 + this.sessions);
+  }
+
+  private async finishClients(): Promise<void> {
+    const found = await this.bed.clients.finish();
+    for (const text of found.texts) this.print(`    ${text}`);
+    const { acknowledged, lost, broken, texts } = this.checked;
+    this.checked = {
+      acknowledged: acknowledged + found.acknowledged,
+      lost: lost + found.lost,
+      broken: broken + found.broken,
+      texts: [...texts, ...found.texts],
+    };
+  }
+
+  private events(): NodeEvent[] {
+    return HOSTS.flatMap((name) => this.bed.hosts[name].node.events());
+  }
+
+  private print(text: string): void {
+    this.options.print(`${((machineMs() - this.startMs) / 1000).toFixed(1).padStart(7)} s  ${text}`);
+  }
+}
+
+function eventText({ seq: _, at, node, type, ...details }: NodeEvent): string {
+  return `${at} ${node} ${type} ${JSON.stringify(details)}`.slice(0, 400);
+}
