@@ -2,8 +2,9 @@
  * One question to several that could reply, in turn: the next is asked when the one before has failed, or has not replied for
  * a while; the first reply wins. One that hangs costs that while and no more, and one that is merely slow may still be first.
  *
- * All are asked again, each round twice as patiently, as long as some have neither replied nor failed: an etcd that has lost its leader
- * leaves what it was asked before the election without a reply, and replies to the same question after it.
+ * All are asked again, each round twice as patiently, as long as some have neither replied nor failed: a member passes a change on to
+ * the leader that it knows, and only once. If that is lost, the change gets no reply for five seconds, and the same change, asked again
+ * after the election, gets one at once (findings/etcd-write-lost-in-election.sh).
  *
  * A question may so be carried out several times. Limits: every attempt ends with the deadline. Failure: the last of each.
  */
