@@ -45,6 +45,7 @@ import type { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant, SlabId } from '../units.ts';
 import { CatchUp } from './catch-up.ts';
 import { ClockLead } from './clock-lead.ts';
+import { Confirmations } from './confirmations.ts';
 import { InputFilter } from './input-filter.ts';
 import { PathDivergences } from './path-divergences.ts';
 import { PathRules } from './path-rules.ts';
@@ -75,6 +76,7 @@ export class PrimaryPath {
   readonly catchUp: CatchUp;
   readonly svm: SvmSleep;
   private readonly svmWait: SvmWait;
+  private readonly confirmations: Confirmations;
   readonly offsets: OffsetMap;
   readonly voice: Voice;
   tap: Tap | null = null;
@@ -118,7 +120,7 @@ export class PrimaryPath {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),
       absorb: () => {},
       teach: (lesson, slab, at, length) => this.teach(lesson, slab, at, length),
-      confirm: (index) => this.secondary?.pushConfirm(this.epoch, index),
+      confirm: (index) => this.confirmations.add(this.epoch, index),
       diverged: (...divergence) => this.onDiverged(...divergence),
     };
     this.comparator = new Comparator(options.slabs, sink, options.hashSeed, 'plain', this.limits);
@@ -137,6 +139,10 @@ export class PrimaryPath {
     const owner = { deliver, delivered: () => this.onInputEnd(), isHeld };
     this.portions = new Portions({ slabs, limits, vm, sight, clock, timers, svm, owner });
     const rest = { next: this.portions, delivered: owner.delivered };
+    const { voice, uplink } = this;
+    // Only frames that have left this process: if it dies earlier, the secondary has to send them.
+    const allLeft = () => !voice.isFenced && uplink.out.runs === 0 && uplink.queuedBytes === 0;
+    this.confirmations = new Confirmations({ timers, allLeft, link: () => this.secondary });
     this.catchUp = new CatchUp({ slabs, limits, clock, timers, comparator, ...rest });
     this.uplinkSeat = this.uplink.seat({
       handler: {
@@ -372,7 +378,7 @@ export class PrimaryPath {
   }
 
   private onInputEnd(): void {
-    this.secondary?.flush();
+    if (this.secondary !== null) this.confirmations.sendInput(this.secondary);
     this.vm.flush();
     this.regulate();
   }
@@ -424,13 +430,7 @@ export class PrimaryPath {
     while (uplink.out.runs > 0 && uplink.queuedBytes === 0 && this.maySpeak())
       uplink.flush(this.limits.uplinkWriteBytesMax);
     this.sending = false;
-    this.confirmSent();
-  }
-
-  /** Confirms only frames that have left this process: if it dies earlier, the secondary has to send them. */
-  private confirmSent(): void {
-    if (!this.voice.isFenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)
-      this.secondary?.flushConfirms();
+    this.confirmations.left();
   }
 
   /** Back-pressure: a source is read while there is room for what it sends. */
@@ -456,6 +456,7 @@ export class PrimaryPath {
       this.tap(TAP.released, bytes, at, length, comment);
     }
     this.portions.released(slab, at, length);
+    this.confirmations.released(bytes, at, length);
     this.uplink.out.push(slab, at, length);
   }
 

@@ -98,6 +98,7 @@ export type LinkWriter = Pick<
   | 'sendBlind'
   | 'flush'
   | 'flushConfirms'
+  | 'flushWithConfirms'
 >;
 
 type FramesType = typeof MESSAGE.input | typeof MESSAGE.output | typeof MESSAGE.teach;
@@ -252,6 +253,19 @@ export class LinkChannel {
     this.stream.cork();
     this.flushFrames();
     this.stream.uncork();
+  }
+
+  /** Sends the queued frames, and the queued confirmations with them. Returns false if there were no frames: nothing is sent. */
+  flushWithConfirms(): boolean {
+    if (!this.open || this.frames.runs === 0) {
+      this.flush();
+      return false;
+    }
+    this.stream.cork();
+    this.flushFrames();
+    this.flushConfirms();
+    this.stream.uncork();
+    return true;
   }
 
   flushConfirms(): void {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { OperatorRules } from '../../src/compare/operator-rules.ts';
+import { CONFIRM_MS_MAX } from '../../src/datapath/confirmations.ts';
 import { HTTP_DATE_BYTES, httpDate } from '../../src/unify/http-date.ts';
 import {
   ACK,
@@ -82,6 +83,7 @@ function replied(): TwoPaths {
   const frames = pair.client.receivedFrames();
   assert.deepEqual(frames, [fromVm('pvm', 1, reply(7))]);
   assert.deepEqual(pair.diverged, []);
+  pair.pass(CONFIRM_MS_MAX);
   return pair;
 }
 

@@ -66,9 +66,9 @@ export const LINK: readonly Break[] = [
     test: 'test/datapath/primary-path.test.ts',
   },
   {
-    file: 'src/datapath/primary-path.ts',
-    find: 'pushConfirm(this.epoch, index)',
-    put: 'pushConfirm(-this.epoch, index)',
+    file: 'src/datapath/confirmations.ts',
+    find: 'pushConfirm(epoch, index)',
+    put: 'pushConfirm(-epoch, index)',
     message: 'a frame was confirmed in an epoch before the last one',
     test: 'test/datapath/primary-path.test.ts',
   },
