@@ -257,14 +257,6 @@ export const MUTATIONS: readonly Mutation[] = [
     seedsMax: 700,
   },
   {
-    name: 'confirmed-before-it-left',
-    about: 'the secondary forgets output that is still in the primary’s process',
-    file: 'src/datapath/confirmations.ts',
-    find: '    this.allLeft = options.allLeft;',
-    put: '    this.allLeft = () => true;',
-    seedsMax: 700,
-  },
-  {
     name: 'datagram-confirmed-late',
     about: 'a failover repeats datagrams that clients have',
     file: 'src/datapath/confirmations.ts',
@@ -421,10 +413,10 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'confirmed-before-sent',
     about: 'the secondary forgets output that still waits in the primary, which may die with it',
-    file: 'src/datapath/primary-path.ts',
-    find: '    if (!this.voice.isFenced && this.uplink.out.runs === 0 && this.uplink.queuedBytes === 0)',
-    put: '    if (!this.voice.isFenced)',
-    seedsMax: 3000,
+    file: 'src/datapath/confirmations.ts',
+    find: '    this.allLeft = options.allLeft;',
+    put: '    this.allLeft = () => true;',
+    seedsMax: 1500,
   },
   {
     name: 'speaks-before-granted',
