@@ -2,10 +2,12 @@ import type { EventEmitter } from 'node:events';
 import { Command } from 'commander';
 import { loadNodeConfig, type NodeConfig, nodeConfigJsonSchema } from '../config/node-config.ts';
 import { ColoError } from '../error.ts';
+import { systemTimers } from '../io/clock.ts';
 import type { NodeControl, NodeEvent } from '../observe/status.ts';
 import { EventPrinter } from './event-printer.ts';
 import { outliveOutput } from './outliving.ts';
 import { print } from './output.ts';
+import { SystemdNotifier } from './sd-notify.ts';
 
 export type NodeHooks = { onEvent?: (event: NodeEvent) => void };
 export type StartNode = (
@@ -80,5 +82,19 @@ export async function superviseNode(
 }
 
 async function loadStartNode(): Promise<StartNode> {
-  return (await import('../node.ts')).startNode;
+  const { startNode } = await import('../node.ts');
+  const systemd = SystemdNotifier.from(process.env, process.pid, systemTimers);
+  if (systemd === null) return startNode;
+  return async (config, hooks) => {
+    const { control, done } = await startNode(config, hooks);
+    systemd.ready(() => {
+      const { role, phase } = control.status();
+      return role === null ? phase : `${role}, ${phase}`;
+    });
+    const stop = () => {
+      systemd.stopping();
+      return control.stop();
+    };
+    return { control: { stop }, done: done.finally(() => systemd.end()) };
+  };
 }

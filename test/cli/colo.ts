@@ -10,8 +10,14 @@ const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
 
 export type Result = { code: number | null; out: string; err: string };
 
-export function startColo(args: readonly string[], cwd?: string): ChildProcessWithoutNullStreams {
-  return spawn(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, ...args], { cwd });
+/** `env`: in addition to this process's own. */
+export function startColo(
+  args: readonly string[],
+  cwd?: string,
+  env: Readonly<Record<string, string>> = {},
+): ChildProcessWithoutNullStreams {
+  const options = { cwd, env: { ...process.env, ...env } };
+  return spawn(process.execPath, ['--disable-warning=ExperimentalWarning', MAIN, ...args], options);
 }
 
 /**

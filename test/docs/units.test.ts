@@ -1,0 +1,53 @@
+/** The systemd units of docs/operation.md: what systemd itself says of them. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { tempFolder } from '../temp-folder.ts';
+import { ROOT } from './tables.ts';
+
+const OPERATION = readFileSync(join(ROOT, 'docs/operation.md'), 'utf8');
+const UNITS = [...OPERATION.matchAll(/`\/etc\/systemd\/system\/([^`]+)`:\n\n```ini\n([\s\S]*?)```/g)].map(
+  ([, name, text]) => ({ name, text }),
+);
+
+test('systemd finds nothing wrong with the units', (t) => {
+  const path = tempFolder(t);
+  assert.deepEqual(
+    UNITS.map(({ name }) => name),
+    ['colo-uplink@.service', 'colo@.service'],
+  );
+  // Their programs are not on this machine.
+  for (const { name, text } of UNITS)
+    writeFileSync(
+      join(path, name),
+      text
+        .replaceAll(/^(Exec\w+=[-+]*)\S+/gm, '$1/bin/true')
+        .replaceAll(/^(User|SupplementaryGroups)=.*$/gm, ''),
+    );
+  const units = UNITS.map(({ name }) => join(path, name.replace('@.', '@a.')));
+  const ran = spawnSync('systemd-analyze', ['verify', '--man=no', ...units], { encoding: 'utf8' });
+  if (ran.error !== undefined) {
+    t.diagnostic('NOT COVERED: systemd-analyze is not on this machine');
+    return;
+  }
+  assert.equal(`${ran.stdout}${ran.stderr}`, '');
+  assert.equal(ran.status, 0);
+});
+
+test('a restart of the uplink does not stop the VM, and the node is watched', () => {
+  const node = UNITS.find(({ name }) => name === 'colo@.service')?.text ?? '';
+  for (const line of [
+    'Type=notify',
+    'NotifyAccess=main',
+    'KillMode=mixed',
+    'Restart=on-failure',
+    'StartLimitIntervalSec=0',
+    'Wants=network-online.target colo-uplink@%i.service',
+  ])
+    assert.ok(node.split('\n').includes(line), line);
+  assert.match(node, /^WatchdogSec=\d+$/m);
+  // These would stop the node, and with it the VM, when the uplink is restarted by hand.
+  assert.doesNotMatch(node, /^(Requires|BindsTo|PartOf)=/m);
+});
