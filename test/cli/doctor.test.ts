@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Check } from '../../src/cli/check.ts';
 import { checksText, examine } from '../../src/cli/doctor.ts';
 import { type NodeConfig, parseNodeConfig } from '../../src/config/node-config.ts';
+import { DAYS, newCa, writeFiles } from '../link/certificates.ts';
 import { tempFolder } from '../temp-folder.ts';
 
 const folder = tempFolder();
@@ -34,11 +35,12 @@ const config = ({
   nic = 'virtio-net-pci',
   options = '',
   command = '',
+  tls = '',
 } = {}): NodeConfig =>
   parseNodeConfig(
     `node: alpha
 pair: web
-link: {listen: "unix-listen:a.link", peer: "unix:b.link"}
+link: {listen: "unix-listen:a.link", peer: "unix:b.link"${tls}}
 uplink: unix:hub.sock
 arbiter: {directory: arbiter/deep}
 vm:
@@ -223,4 +225,38 @@ test('a rule that exempts flows is a warning, and no problem', async () => {
   assert.equal(rules.length, 1);
   assert.deepEqual([rules[0].ok, rules[0].found], [true, 'udp 161 is exempt, and so UNPROTECTED']);
   assert.match(rules[0].advice, /docs\/rules\.md/);
+});
+
+test('the certificates of the link are checked: the key, the name, and how long they are valid', async () => {
+  const ca = await newCa();
+  const check = async (ageDays: number, { mode = 0o600, node = 'alpha' } = {}) => {
+    const files = await writeFiles(join(folder, 'tls'), ca, { pair: 'web', node }, ageDays);
+    chmodSync(files.key, mode);
+    const tls = `, tls: {ca: ${files.ca}, certificate: ${files.certificate}, key: ${files.key}}`;
+    const found = (await examine(config({ tls }), kvm)).find(({ name }) => name === 'link.tls');
+    rmSync(join(folder, 'tls'), { recursive: true });
+    return found;
+  };
+  assert.deepEqual(await check(0), {
+    name: 'link.tls',
+    ok: true,
+    found: 'colo://web/alpha, valid for 729 days',
+    advice: '',
+  });
+  const soon = await check(DAYS - 10);
+  assert.ok(soon?.ok && /make new certificates/.test(soon.advice), JSON.stringify(soon));
+  const late = await check(DAYS + 1);
+  assert.ok(
+    late?.ok === false && /^COLO_TLS_EXPIRED: this node's own certificate has expired/.test(late.found),
+  );
+  const open = await check(0, { mode: 0o644 });
+  assert.ok(open?.ok === false && /^COLO_SECRET_FILE: /.test(open.found) && /chmod o=/.test(open.advice));
+  assert.match(
+    (await check(0, { node: 'beta' }))?.found ?? '',
+    /^COLO_CONFIG_TLS_NAME: .*colo:\/\/web\/beta/,
+  );
+  assert.equal(
+    (await examine(config(), kvm)).find(({ name }) => name === 'link.tls'),
+    undefined,
+  );
 });
