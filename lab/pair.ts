@@ -8,6 +8,7 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { makeCertificates } from '../src/cli/certs.ts';
 import { ColoError } from '../src/error.ts';
 import type { NodeEvent, NodeStatus } from '../src/observe/status.ts';
 import { freePort } from './free-port.ts';
@@ -15,6 +16,7 @@ import { startChild, stopChild } from './process.ts';
 import type { QemuInstall } from './qemu.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const PAIR = 'demo';
 const POLL_MS = 10;
 /** Shorter than a checkpoint. */
 const CHECKPOINT_AGAIN_MS = 2;
@@ -30,9 +32,18 @@ export type PairOptions = {
   addresses: readonly string[];
   /** the checkout whose nodes run; this one if not given */
   checkout?: string;
+  /** plain if not given */
+  link?: LinkKind;
+  /** Returns the port at which `node` dials its peer, which listens at `port`: that of a relay, for instance. */
+  dials?: (node: string, port: number) => Promise<number>;
   /** more of the configuration, by section */
   config?: Readonly<Record<string, unknown>>;
 };
+
+/** Without encryption on loopback, or inside TLS with certificates that the lab makes. */
+export type LinkKind = 'plain' | 'tls';
+
+const CERTIFICATE_DAYS = 30;
 
 /** One node process, and the files that it leaves when it has ended. */
 export class LabNode {
@@ -209,6 +220,15 @@ export class LabPair {
     const names = Object.keys(options.uplinks);
     const ports = new Map<string, number>();
     for (const name of names) ports.set(name, await freePort());
+    const { link = 'plain', dials = async (_node: string, port: number) => port } = options;
+    const certs = join(options.directory, 'certs');
+    if (link === 'tls')
+      await makeCertificates({ pair: PAIR, nodes: names, out: certs, days: CERTIFICATE_DAYS }, Date.now());
+    const tlsOf = (name: string) => ({
+      ca: join(certs, 'ca.crt'),
+      certificate: join(certs, `${name}.crt`),
+      key: join(certs, `${name}.key`),
+    });
     const nodes: Record<string, LabNode> = {};
     for (const name of names) {
       const peer = names.find((other) => other !== name) ?? name;
@@ -216,8 +236,12 @@ export class LabPair {
       const configFile = join(options.directory, `${name}.yaml`);
       const config = {
         node: name,
-        pair: 'demo',
-        link: { listen: `tcp-listen:127.0.0.1:${ports.get(name)}`, peer: `tcp:127.0.0.1:${ports.get(peer)}` },
+        pair: PAIR,
+        link: {
+          listen: `tcp-listen:127.0.0.1:${ports.get(name)}`,
+          peer: `tcp:127.0.0.1:${await dials(name, ports.get(peer) as number)}`,
+          ...(link === 'tls' ? { tls: tlsOf(name) } : {}),
+        },
         uplink: `unix:${options.uplinks[name]}`,
         arbiter: { directory: join(options.directory, 'arbiter') },
         runDirectory,

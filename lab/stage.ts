@@ -7,7 +7,7 @@ import type { Target } from './clients/net.ts';
 import { untilGuestReplies } from './clients/ready.ts';
 import { installGuest } from './guest/image.ts';
 import { GUEST_SERVICES, type Network, startNetwork } from './network.ts';
-import { type LabNode, LabPair } from './pair.ts';
+import { type LabNode, LabPair, type PairOptions } from './pair.ts';
 import { removeWorkFolder, workFolder } from './process.ts';
 import { installQemu, type QemuInstall } from './qemu.ts';
 import { NIC, vmArguments } from './vm.ts';
@@ -17,6 +17,9 @@ export type StageOptions = {
   ip: 'v4' | 'v6';
   /** Uplinks besides the two nodes', for clients that inject frames; with any, the network is closed. */
   extraUplinks?: number;
+  /** The link: see PairOptions. */
+  link?: PairOptions['link'];
+  dials?: PairOptions['dials'];
   /** Further sections of the nodes' configuration. */
   config?: Readonly<Record<string, unknown>>;
 };
@@ -73,6 +76,8 @@ export class Stage {
         vmArgs: vmArguments(install, image),
         mac: NIC.mac,
         addresses: [NIC.v4, NIC.v6],
+        ...(options.link === undefined ? {} : { link: options.link }),
+        ...(options.dials === undefined ? {} : { dials: options.dials }),
         ...(options.config === undefined ? {} : { config: options.config }),
       });
       return new Stage(install, network, pair, targets, directory);
