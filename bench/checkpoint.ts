@@ -47,7 +47,7 @@ export const checkpointBench: Bench = async (args, print) => {
     ours: column((bed) => startOurs(bed)),
     stock: column((bed) => startDirect(bed, 'tcp')),
     limit: column((bed) => startDirect(bed, 'unix')),
-    before: before === null ? null : column((bed) => startOurs(bed, before)),
+    before: before === null ? null : column((bed) => startOurs(bed, { checkout: before })),
   };
   const turns = [columns.ours, columns.before, columns.limit, columns.stock].filter((turn) => turn !== null);
   for (const turn of [...turns, ...turns.toReversed()]) {

@@ -25,6 +25,11 @@ const BENCHES: Readonly<Record<string, { readonly about: string; readonly load: 
       'real services under load, and the machine of the primary dies: what clients see, and what is lost',
     load: async () => (await import('./failover.ts')).failoverBench,
   },
+  link: {
+    about:
+      'frames and checkpoints over a link inside TLS and over a plain one; and what its delay costs a service',
+    load: async () => (await import('./link.ts')).linkBench,
+  },
   loss: {
     about: 'transfers over a lossy network between real Linux stacks: through colo, and without it',
     load: async () => (await import('./loss.ts')).lossBench,

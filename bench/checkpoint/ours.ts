@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { untilGuestReplies } from '../../lab/clients/ready.ts';
 import { GUEST_SERVICES, startNetwork } from '../../lab/network.ts';
-import { type LabNode, LabPair } from '../../lab/pair.ts';
+import { type LabNode, LabPair, type LinkKind } from '../../lab/pair.ts';
 import { NIC, vmArguments } from '../../lab/vm.ts';
 import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { unixEndpoint } from '../../src/endpoint.ts';
@@ -18,7 +18,11 @@ import { type Bed, READY_MS_MAX, type Side } from './side.ts';
 /** One hour: only this bench (and, under load, the comparator) asks for checkpoints. */
 const NEVER_MS = 3_600_000;
 
-export async function startOurs({ install, image, directory }: Bed, checkout?: string): Promise<Side> {
+/** `checkout`: of another build; `link`: plain if not given. */
+export async function startOurs(
+  { install, image, directory }: Bed,
+  { checkout, link }: { checkout?: string; link?: LinkKind } = {},
+): Promise<Side> {
   const network = await startNetwork({
     services: GUEST_SERVICES,
     install,
@@ -40,6 +44,7 @@ export async function startOurs({ install, image, directory }: Bed, checkout?: s
     ],
     mac: NIC.mac,
     addresses: [NIC.v4],
+    ...(link === undefined ? {} : { link }),
     ...(checkout === undefined ? {} : { checkout: resolve(checkout) }),
     config: { checkpoint: { intervalMsMax: NEVER_MS } },
   });

@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Target } from '../../lab/clients/net.ts';
 import { startNetwork } from '../../lab/network.ts';
-import { LabPair } from '../../lab/pair.ts';
+import { LabPair, type PairOptions } from '../../lab/pair.ts';
 import { removeWorkFolder, startChild, stopChild, workFolder } from '../../lab/process.ts';
 import { installQemu, type QemuInstall } from '../../lab/qemu.ts';
 import { installServices, SERVICES, type ServiceName, type ServicesImage } from '../../lab/services/image.ts';
@@ -16,6 +16,9 @@ import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
 import { type Bed, type Column, type Counts, type Programs, READY_MS_MAX, type Side } from './side.ts';
 import { startStockPair } from './stock.ts';
+
+/** The link of a pair. */
+export type PairLink = Pick<PairOptions, 'link' | 'dials'>;
 
 export type Machine = {
   readonly processors: number;
@@ -44,6 +47,7 @@ export async function startSide(
   machine: Machine,
   before: string | null,
   isReady: (side: Pick<Side, 'target'>) => Promise<void>,
+  link: PairLink = {},
 ): Promise<Side> {
   const image = await installServices();
   const install = await installQemu();
@@ -71,7 +75,7 @@ export async function startSide(
     removeWorkFolder(directory);
   };
   try {
-    programs = await startPrograms(column, bed, before);
+    programs = await startPrograms(column, bed, before, link);
     return { ...programs, target, stop };
   } catch (error) {
     await stop();
@@ -88,10 +92,10 @@ export function guestArguments(install: QemuInstall, image: ServicesImage, machi
   });
 }
 
-function startPrograms(column: Column, bed: Bed, before: string | null): Promise<Programs> {
+function startPrograms(column: Column, bed: Bed, before: string | null, link: PairLink): Promise<Programs> {
   if (column === 'unprotected') return startAlone(bed);
   if (column === 'stock') return startStockPair(bed, INTERVAL_MS);
-  return startPair(bed, column === 'before' && before !== null ? resolve(before) : undefined);
+  return startPair(bed, column === 'before' && before !== null ? resolve(before) : undefined, link);
 }
 
 async function startAlone({ install, network, vmArgs, untilReady }: Bed): Promise<Programs> {
@@ -110,7 +114,7 @@ async function startAlone({ install, network, vmArgs, untilReady }: Bed): Promis
     throw error;
   }
   const counts = async (): Promise<Counts> => {
-    return { divergences: 0, checkpoints: [], processes: { VM: vm.pid ?? 0 } };
+    return { divergences: 0, checkpoints: [], portions: false, processes: { VM: vm.pid ?? 0 } };
   };
   return { counts, stop };
 }
@@ -119,6 +123,7 @@ async function startAlone({ install, network, vmArgs, untilReady }: Bed): Promis
 export async function protect(
   { install, directory, network, vmArgs, untilReady }: Bed,
   checkout?: string,
+  link: PairLink = {},
 ): Promise<LabPair> {
   const pair = await LabPair.prepare({
     directory,
@@ -128,6 +133,7 @@ export async function protect(
     mac: NIC.mac,
     addresses: [NIC.v4],
     config: { checkpoint: { intervalMsMax: INTERVAL_MS } },
+    ...link,
     ...(checkout === undefined ? {} : { checkout }),
   });
   const [a, b] = [pair.node('a'), pair.node('b')];
@@ -144,8 +150,8 @@ export async function protect(
   }
 }
 
-async function startPair(bed: Bed, checkout: string | undefined): Promise<Programs> {
-  const pair = await protect(bed, checkout);
+async function startPair(bed: Bed, checkout: string | undefined, link: PairLink): Promise<Programs> {
+  const pair = await protect(bed, checkout, link);
   const [a, b] = [pair.node('a'), pair.node('b')];
   const counts = async (): Promise<Counts> => {
     const [primary, secondary] = [await a.status(), await b.status()];
@@ -154,6 +160,7 @@ async function startPair(bed: Bed, checkout: string | undefined): Promise<Progra
     const reports = a.events().filter(({ type }) => type === 'checkpoint.committed');
     return {
       divergences: primary.divergences.count,
+      portions: primary.secondary?.portions.state === 'on',
       checkpoints: reports.map((report) => {
         const { reason, class: one, pauseMs } = report as unknown as CheckpointReport;
         return { reason: one === undefined ? reason : `${reason} ${one}`, pauseMs };

@@ -21,6 +21,8 @@ export type Bed = {
 /** What a column's programs have counted since they started. */
 export type Counts = {
   readonly divergences: number;
+  /** whether both VMs get their input in portions now */
+  readonly portions: boolean;
   readonly checkpoints: readonly { readonly reason: string; readonly pauseMs: number }[];
   /** the numbers of its processes, by name */
   readonly processes: Readonly<Record<string, number>>;

@@ -79,6 +79,7 @@ export async function startStockPair(bed: Bed, intervalMs: number): Promise<Prog
       const list = [...checkpoints.list];
       return {
         divergences: list.filter(({ reason }) => reason === 'colo-compare').length,
+        portions: false,
         checkpoints: list,
         processes: { 'VM a': primary.qemu.pid, 'VM b': secondary.qemu.pid },
       };
