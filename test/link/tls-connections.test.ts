@@ -10,6 +10,7 @@ import type { Endpoint } from '../../src/endpoint.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import { systemTimers } from '../../src/io/clock.ts';
 import { systemSurroundings } from '../../src/io/surroundings.ts';
+import type { TlsStream } from '../../src/io/tls-stream.ts';
 import type { ChannelName } from '../../src/link/channels.ts';
 import type { Credentials } from '../../src/link/credentials.ts';
 import { IGNORE_LINK, type LinkChannel } from '../../src/link/link-channel.ts';
@@ -17,6 +18,7 @@ import { type Hello, LINK_VERSION, MESSAGE } from '../../src/link/link-protocol.
 import { dialLink, type LinkHost, listenLink } from '../../src/link/link-setup.ts';
 import { HANDSHAKES_MAX, TlsConnections } from '../../src/link/tls-connections.ts';
 import { framed } from '../io/fake-stream.ts';
+import { hasNoDelay } from '../io/no-delay.ts';
 import { credentialsOf, DAYS, newCa } from './certificates.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-tls-'));
@@ -368,4 +370,18 @@ test('a node whose own certificate has expired does not dial, and says why', asy
     code: 'COLO_TLS_EXPIRED',
     message: /^this node's own certificate has expired/,
   });
+});
+
+test("Nagle's algorithm is off at both ends: no message waits for the acknowledgement of the one before", async (t) => {
+  const port = await freePort();
+  const accepted = Promise.withResolvers<TlsStream>();
+  const listen: Endpoint = { kind: 'tcp', mode: 'listen', host: '127.0.0.1', port };
+  const listener = await ends(A).transports.listen(listen, accepted.resolve);
+  t.after(() => listener.close());
+  const near = await ends(B).transports.connect({ ...listen, mode: 'connect' });
+  for (const stream of [near, await accepted.promise]) {
+    const { socket } = stream as unknown as { socket: { _handle: { fd: number } } };
+    assert.ok(hasNoDelay(socket._handle.fd));
+    stream.close();
+  }
 });
