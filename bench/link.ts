@@ -23,6 +23,7 @@ type DelayFigures = Pick<DelayCell, 'rate' | 'p50' | 'p99'> & {
   readonly cp1000: number;
   /** rounds at whose end portions were on */
   readonly portions: number;
+  readonly rounds: readonly Pick<DelayCell, 'rate' | 'p50' | 'p99' | 'portions'>[];
 };
 type DelayRows = Record<DelayRow, Record<string, DelayFigures>>;
 
@@ -101,6 +102,7 @@ async function delayRows({ delaysMs, rounds, ms }: Options): Promise<DelayRows> 
         div1000: medianOf(all, ({ divergences, requests }) => (1000 * divergences) / requests),
         cp1000: medianOf(all, ({ checkpoints, requests }) => (1000 * checkpoints) / requests),
         portions: all.filter(({ portions }) => portions).length,
+        rounds: all.map(({ rate, p50, p99, portions }) => ({ rate, p50, p99, portions })),
       };
     }
   }
@@ -133,15 +135,23 @@ function pauseLines({ plain, tls, ratio }: PauseFigures): string[] {
 
 function delayLines(rows: DelayRows): string[] {
   const columns = ['delay ms', 'rate/s', 'p50 ms', 'p99 ms', 'div/1000', 'cp/1000', 'portions'];
-  const cells = (delayMs: string, { rate, p50, p99, div1000, cp1000, portions }: DelayFigures): string[] => [
+  const cells = (
+    delayMs: string,
+    { rate, p50, p99, div1000, cp1000, portions, rounds }: DelayFigures,
+  ): string[] => [
     ...[delayMs, rate.toFixed(1), p50.toFixed(1), p99.toFixed(1), div1000.toFixed(2), cp1000.toFixed(2)],
-    portions > 0 ? `on (${portions})` : 'off',
+    `${portions} of ${rounds.length}`,
   ];
   const line = (texts: readonly string[]): string => texts.map((text) => text.padStart(10)).join('');
   return DELAY_ROWS.flatMap((name) => [
     `${name}: a pair whose link is late each way, inside TLS (portions: rounds in which they were on)`,
     line(columns),
-    ...Object.entries(rows[name]).map(([delayMs, figures]) => line(cells(delayMs, figures))),
+    ...byDelay(rows[name]).map(([delayMs, figures]) => line(cells(delayMs, figures))),
     '',
   ]);
+}
+
+/** An object has its whole numbers first. */
+function byDelay(rows: Record<string, DelayFigures>): [string, DelayFigures][] {
+  return Object.entries(rows).toSorted(([a], [b]) => Number(a) - Number(b));
 }
