@@ -77,6 +77,15 @@ export const LIMITS = {
   portionMsMin: 20,
   /** Frames with work for the VM in one portion: more than wait in 10 ms of a service that takes 5000 requests a second. */
   portionFramesMax: 64,
+  /**
+   * Two moves of a pair for its uplinks' sake are at least so far apart (pair/uplink-yield.ts): each one costs clients a pause, and the
+   * pair its protection until the next first copy is done.
+   */
+  uplinkHoldDownMs: 60_000,
+  /** VLANs in which a move of the VM is announced (pair/places.ts): more than the interfaces that a guest is given. */
+  placesMax: 64,
+  /** Addresses that are announced, in all VLANs: one frame each, seven times. */
+  placeAddressesMax: 256,
   /** SVM output of the next epoch that overtook the commit; the SVM cannot send more before it gets input. */
   earlyFramesMax: 8192,
   /**

@@ -206,12 +206,13 @@ export function icmpFrame(message: IcmpMessage): Buffer {
   return transportFrame(message, message.version === 6 ? 58 : 1, body, 2);
 }
 
-export function arpFrame(link: LinkLayer = {}): Buffer {
+/** An ARP request of `source`, an IPv4 address, or with another operation. */
+export function arpFrame(link: LinkLayer & { source?: string; operation?: number } = {}): Buffer {
   const sender = link.sourceMac ?? CLIENT_MAC;
   const body = Buffer.concat([
-    u16(1, 0x0800, 0x0604, 1),
+    u16(1, 0x0800, 0x0604, link.operation ?? 1),
     mac(sender),
-    address(CLIENT_ADDRESS[4]),
+    address(link.source ?? CLIENT_ADDRESS[4]),
     Buffer.alloc(6),
     address(VM_ADDRESS[4]),
   ]);

@@ -66,7 +66,8 @@ export async function examine(
     checkSocketPath('control socket', socket, runs ? 'a node runs there' : 'free'),
     ...checkLinkTls(config, Date.now()),
     await checkListen('link.listen', config.link.listen, runs),
-    checkUplink(config.uplink),
+    checkUplink(config.uplink.socket),
+    ...config.uplink.interfaces.map(checkInterface),
     ...checkBridgeFilter(bridgeFilterPath),
     ...checkRules(config),
     ...checkFence(config),
@@ -214,6 +215,13 @@ function checkUplink(uplink: Endpoint): Check {
   if (!statSync(uplink.path).isSocket())
     return problem('uplink', `${text} is not a socket`, 'give the socket of the network');
   return good('uplink', text);
+}
+
+function checkInterface(name: string): Check {
+  if (existsSync(`/sys/class/net/${name}`)) return good('uplink interface', name);
+  const advice =
+    'correct uplink.interfaces, or make the interface first: the uplink counts as away without it';
+  return warning('uplink interface', `there is no interface ${name} here`, advice);
 }
 
 /**

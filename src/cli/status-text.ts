@@ -3,7 +3,7 @@ import type { AtOnceReason, PacingStatus } from '../checkpoint/pacing.ts';
 import type { CatchUpStatus } from '../datapath/catch-up.ts';
 import type { Lead } from '../datapath/clock-lead.ts';
 import type { PortionsOff, PortionsStatus } from '../datapath/portions.ts';
-import type { NodeStatus } from '../observe/status.ts';
+import type { NodeStatus, UplinkStatus } from '../observe/status.ts';
 import type { Instant } from '../units.ts';
 import { formatBytes, formatCount, formatLag, formatLead, formatMs, formatPercent, safe } from './output.ts';
 
@@ -52,6 +52,7 @@ function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
     ],
     linkRow(status.link.tls, nowMs),
     ...arbiterRows(arbiter),
+    uplinkRow(status.uplink),
     [
       'vm',
       vm.running ? 'running' : 'not running',
@@ -103,6 +104,16 @@ function troubleRows({ trouble }: NodeStatus['vm']): Row[] {
   if (trouble === null) return [];
   const what = trouble.kind === 'hung' ? 'HANGS' : trouble.kind === 'off' ? 'OFF' : 'STANDS';
   return [['', `${what} for ${formatMs(trouble.forMs)}: ${trouble.message}`]];
+}
+
+/** An uplink that is away is named in capitals: a VM that nobody reaches is of no use, and a secondary's would be of none. */
+function uplinkRow({ own, peer }: NodeStatus['uplink']): Row {
+  return ['uplink', uplinkText(own), `the peer's ${peer === null ? 'is not known' : uplinkText(peer)}`];
+}
+
+function uplinkText({ cause, forMs }: UplinkStatus): string {
+  if (cause === null) return `up for ${formatMs(forMs)}`;
+  return `AWAY for ${formatMs(forMs)} (${cause})`;
 }
 
 function checkpointRows(status: NodeStatus, nowMs: Instant): Row[] {

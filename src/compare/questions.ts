@@ -29,9 +29,10 @@
  */
 import type { SlabPool } from '../frames/slabs.ts';
 import type { Instant, SlabId } from '../units.ts';
+import { ARP, ARP_LENGTHS, ARP_REQUEST } from '../wire/arp.ts';
 import { readI32, readU16 } from '../wire/bytes.ts';
 import { ETHER_TYPE } from '../wire/ethernet.ts';
-import { ICMPV6_NEIGHBOR_SOLICITATION, ICMPV6_ROUTER_SOLICITATION } from '../wire/icmp.ts';
+import { ICMPV6_NEIGHBOR_SOLICITATION, ICMPV6_ROUTER_SOLICITATION, NEIGHBOR } from '../wire/icmp.ts';
 import { PACKET, type PacketView } from '../wire/packet.ts';
 
 /** VMs in lock-step ask within this time of each other; a checkpoint costs about as much. */
@@ -41,13 +42,6 @@ const ASKED_MAX = 64;
 const WAITING_MAX = 64;
 /** Far more than a guest asks at rest; a guest that looks through its network does it in the PVM, too. */
 const PER_SECOND_MAX = 20;
-
-/** Offsets in ARP for IPv4 over Ethernet (RFC 826). */
-const ARP = { protocol: 2, lengths: 4, operation: 6, senderIp: 14, targetIp: 24, bytes: 28 } as const;
-const ARP_LENGTHS = 0x0604;
-const ARP_REQUEST = 1;
-/** The target's offset in a neighbour solicitation (RFC 4861 section 4.3). */
-const SOLICITED = { target: 8, bytes: 24 } as const;
 
 /** A digest that is no question's. */
 const NO_QUESTION = 0;
@@ -161,9 +155,9 @@ function digestOf(bytes: Uint8Array, packet: PacketView): number {
   if (packet.kind !== PACKET.icmpv6) return NO_QUESTION;
   const about = mixed(packet.icmpType, vlan);
   if (packet.icmpType === ICMPV6_ROUTER_SOLICITATION) return about;
-  if (packet.icmpType !== ICMPV6_NEIGHBOR_SOLICITATION || payloadBytes < SOLICITED.bytes) return NO_QUESTION;
+  if (packet.icmpType !== ICMPV6_NEIGHBOR_SOLICITATION || payloadBytes < NEIGHBOR.bytes) return NO_QUESTION;
   let result = about;
-  for (let at = payload + SOLICITED.target; at < payload + SOLICITED.bytes; at += 4)
+  for (let at = payload + NEIGHBOR.target; at < payload + NEIGHBOR.bytes; at += 4)
     result = mixed(result, readI32(bytes, at));
   return result;
 }

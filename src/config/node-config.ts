@@ -121,7 +121,7 @@ function pathProblems(config: NodeConfig, top: Node | null): Problem[] {
   for (const [endpoint, path] of [
     [config.link.listen, ['link', 'listen']],
     [config.link.peer, ['link', 'peer']],
-    [config.uplink, ['uplink']],
+    [config.uplink.socket, ['uplink']],
   ] as const) {
     const why = endpoint.kind === 'unix' ? unixPathProblem(endpoint.path) : null;
     if (why !== null) add(path, why);
@@ -184,7 +184,7 @@ function withAbsolutePaths(raw: z.output<typeof nodeConfigSchema>, file: string)
       peer: absolute(raw.link.peer),
       ...tlsFiles(raw.link.tls, base),
     },
-    uplink: absolute(raw.uplink),
+    uplink: { ...raw.uplink, socket: absolute(raw.uplink.socket) },
     arbiter: withArbiterPaths(raw.arbiter, (path) => resolve(base, path)),
     runDirectory,
     eventLog: raw.eventLog === undefined ? join(runDirectory, 'events.ndjson') : resolve(base, raw.eventLog),
@@ -218,6 +218,7 @@ function explain(issue: Issue, top: Node | null): Problem[] {
       };
     });
   }
+  if (issue.code === 'invalid_union') return explainForm(issue, top);
   const { offset, found } = locate(top, path, issue.code === 'invalid_key' ? 'key' : 'value');
   if (!found && issue.code !== 'custom') {
     return [{ offset, code: 'COLO_CONFIG_MISSING_KEY', text: `key "${dotted}" is missing; add it` }];
@@ -230,6 +231,15 @@ function explain(issue: Issue, top: Node | null): Problem[] {
   }
   const subject = dotted === '' ? 'the file' : dotted;
   return [{ offset, code: 'COLO_CONFIG_VALUE', text: `${subject}: ${valueProblem(issue)}` }];
+}
+
+/** Of a key that takes one text or a map: the problems of the form that was meant. */
+function explainForm(issue: Extract<Issue, { code: 'invalid_union' }>, top: Node | null): Problem[] {
+  const path = issue.path.map(String);
+  const { input } = issue;
+  const isMap = typeof input === 'object' && input !== null && !Array.isArray(input);
+  const inner = issue.errors[isMap ? 1 : 0];
+  return inner.flatMap((one) => explain({ ...one, path: [...path, ...one.path] }, top));
 }
 
 function valueProblem(issue: Issue): string {
@@ -319,11 +329,12 @@ function locate(
 }
 
 function keysAt(path: readonly (string | number)[]): string[] {
-  type Schema = { properties?: Record<string, Schema>; items?: Schema };
+  type Schema = { properties?: Record<string, Schema>; items?: Schema; anyOf?: Schema[] };
   let schema: Schema = nodeConfigJsonSchema();
   for (const part of path)
     schema = (typeof part === 'number' ? schema.items : schema.properties?.[part]) ?? {};
-  return Object.keys(schema.properties ?? {});
+  const { properties } = schema.anyOf?.find((form) => form.properties !== undefined) ?? schema;
+  return Object.keys(properties ?? {});
 }
 
 /** The order of problems: an unknown key often explains a missing one, and a wrong value a conflict. */

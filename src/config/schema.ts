@@ -21,6 +21,10 @@ import { rules } from './rules.ts';
 const DURATION_MS_MAX = 3_600_000;
 /** Far above any real list, and low enough to refuse a mistake, such as a file of addresses. */
 const LIST_LENGTH_MAX = 1024;
+/** A tap, a port, a bond and what they are made of; each one is asked ten times a second. */
+const INTERFACES_MAX = 8;
+/** IFNAMSIZ with its zero; the kernel refuses "/", ":" and space (dev_valid_name). */
+const INTERFACE_NAME = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
 
 const durationMs = z.int().min(1).max(DURATION_MS_MAX);
 const path = z.string().min(1).max(4096);
@@ -94,6 +98,37 @@ const link = z
 
 /** Less than a starved host costs a sound VM, and the watch asks eight times in it. */
 const SILENCE_MS_MIN = 400;
+/** Above the restart of the documented helper (1.5 s), and below what people call an outage. */
+const UPLINK_AWAY_MS = 2000;
+
+const uplinkShape = z.strictObject({
+  socket: endpoint('connect').describe('The network: a socket with the framing of -netdev stream.'),
+  interfaces: z
+    .array(z.string().regex(INTERFACE_NAME, 'this is not the name of a network interface'))
+    .max(INTERFACES_MAX)
+    .default([])
+    .describe(
+      'Interfaces of this host without which clients do not reach the node: its tap, the port of the bridge.',
+    ),
+  // A move costs the pair its protection for a while, so the administrator decides.
+  failover: z
+    .boolean()
+    .default(false)
+    .describe('Whether a primary whose uplink is away gives way to a secondary whose uplink is up.'),
+  awayMsMax: durationMs
+    .default(UPLINK_AWAY_MS)
+    .describe('With failover: for how long the uplink may be away before the node gives way.'),
+});
+/** The endpoint alone means a map that has nothing else. */
+const uplink = z
+  .union([endpoint('connect'), uplinkShape])
+  .transform((given) => ('socket' in given ? given : uplinkOf(given)));
+const uplinkOf = (socket: Endpoint): z.output<typeof uplinkShape> => ({
+  socket,
+  interfaces: [],
+  failover: false,
+  awayMsMax: UPLINK_AWAY_MS,
+});
 
 const vmShape = z.strictObject({
   // The name in Debian, in Fedora and in QEMU's own build.
@@ -236,7 +271,7 @@ const nodeShape = z.strictObject({
   node: name.describe('The name of this node; the peer has another one.'),
   pair: name.describe('The name of the pair; both nodes give the same one.'),
   link,
-  uplink: endpoint('connect').describe('The network: a socket with the framing of -netdev stream.'),
+  uplink: uplink.describe('The network: a socket, or a map with the socket and how its loss is noticed.'),
   arbiter: arbiter.describe('Who decides which node may speak: one of directory and etcd.'),
   vm,
   runDirectory: path.describe('The directory of the sockets and the event log. Each node has its own.'),
@@ -272,7 +307,7 @@ export const nodeConfigSchema = nodeShape.superRefine(
         });
     const clash = (path: (string | number)[], text: string): void =>
       context.addIssue({ code: 'custom', ...conflict, path, message: text });
-    if (sameAddress(uplink, link.listen) || sameAddress(uplink, link.peer))
+    if (sameAddress(uplink.socket, link.listen) || sameAddress(uplink.socket, link.peer))
       clash(['uplink'], 'uplink is an end of the link between the nodes; give the socket of the network');
     for (const [place, { intervalMsMin = 0 }] of rules.entries())
       if (intervalMsMin > checkpoint.intervalMsMax)

@@ -5,6 +5,7 @@ import type { Clock, Timers } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
 import type { SleepSight } from '../io/sleep-sight.ts';
 import type { Limits } from '../limits.ts';
+import type { Places } from '../pair/places.ts';
 import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
 
@@ -24,6 +25,8 @@ export type PrimaryPathOptions = {
   mac: string;
   hashSeed: number;
   voice: Voice;
+  /** Learns where the VM is in the network. */
+  places?: Places;
   /** The epoch of a promoted VM; 0 for a VM that boots. */
   epoch: number;
   events: PrimaryPathEvents;

@@ -47,6 +47,7 @@ import { CatchUp } from './catch-up.ts';
 import { ClockLead } from './clock-lead.ts';
 import { Confirmations } from './confirmations.ts';
 import { InputFilter } from './input-filter.ts';
+import { OwnFrames } from './own-frames.ts';
 import { PathDivergences } from './path-divergences.ts';
 import { PathRules } from './path-rules.ts';
 import { Portions } from './portions.ts';
@@ -75,6 +76,7 @@ export class PrimaryPath {
   readonly portions: Portions;
   readonly catchUp: CatchUp;
   readonly svm: SvmSleep;
+  readonly own: OwnFrames;
   private readonly svmWait: SvmWait;
   private readonly confirmations: Confirmations;
   readonly offsets: OffsetMap;
@@ -133,24 +135,24 @@ export class PrimaryPath {
     this.svm = new SvmSleep(() => this.secondary?.sendWatchSleep(this.epoch, this.inputIndex));
     this.svmWait = new SvmWait(this.svm);
     const { slabs, clock, timers = systemTimers, sight = () => null } = options;
-    const { limits, vm, svm } = this;
+    const { limits, vm, svm, voice, uplink } = this;
     const deliver = (slab: SlabId, at: number, length: number) => this.deliver(slab, at, length);
     const isHeld = (key: Int32Array) => this.isHeld(key);
     const owner = { deliver, delivered: () => this.onInputEnd(), isHeld };
     this.portions = new Portions({ slabs, limits, vm, sight, clock, timers, svm, owner });
     const rest = { next: this.portions, delivered: owner.delivered };
-    const { voice, uplink } = this;
     // Only frames that have left this process: if it dies earlier, the secondary has to send them.
     const allLeft = () => !voice.isFenced && uplink.out.runs === 0 && uplink.queuedBytes === 0;
     this.confirmations = new Confirmations({ timers, allLeft, link: () => this.secondary });
     this.catchUp = new CatchUp({ slabs, limits, clock, timers, comparator, ...rest });
+    this.own = new OwnFrames(options, {
+      take: (slab, at, length) => this.catchUp.take(slab, at, length),
+      taken: () => this.onTaken(),
+    });
     this.uplinkSeat = this.uplink.seat({
       handler: {
         frame: (slab, at, length) => this.onInput(slab, at, length),
-        batchEnd: () => {
-          this.onInputEnd();
-          this.catchUp.taken();
-        },
+        batchEnd: () => this.onTaken(),
       },
       written: () => {
         this.sendOut();
@@ -324,11 +326,6 @@ export class PrimaryPath {
     this.uplink.out.push(slab, at, length);
   }
 
-  /** Sends a frame that the node itself has made. */
-  announce(frame: Uint8Array): void {
-    if (this.maySpeak()) this.uplink.writeOwn(frame);
-  }
-
   releaseDue(nowMs: Instant): void {
     if (this.secondary !== null && this.comparator.releaseDue(nowMs) > 0) this.onOutputEnd();
   }
@@ -364,8 +361,8 @@ export class PrimaryPath {
     }
     this.counters.inputFrames++;
     this.counters.inputBytes += length;
-    if (this.tap !== null)
-      this.tap(TAP.uplinkIn, bytes, at, length, this.portions.isGated ? 'gated' : 'input');
+    this.own.places.heard(bytes, at, length);
+    this.tap?.(TAP.uplinkIn, bytes, at, length, this.portions.isGated ? 'gated' : 'input');
     this.catchUp.take(slab, at, length);
   }
 
@@ -377,6 +374,11 @@ export class PrimaryPath {
     this.secondary?.pushInput(this.epoch, this.inputIndex++, slab, at, length);
   }
 
+  private onTaken(): void {
+    this.onInputEnd();
+    this.catchUp.taken();
+  }
+
   private onInputEnd(): void {
     if (this.secondary !== null) this.confirmations.sendInput(this.secondary);
     this.vm.flush();
@@ -384,8 +386,8 @@ export class PrimaryPath {
   }
 
   private onOutput(slab: SlabId, at: number, length: number): void {
-    if (this.tap !== null)
-      this.tap(TAP.primaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch}`);
+    this.tap?.(TAP.primaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch}`);
+    this.own.places.sent(this.slabs.buffer(slab), at, length);
     const nowMs = this.batchClock.now();
     if (this.secondary === null) {
       this.comparator.passAlone(slab, at, length, nowMs);

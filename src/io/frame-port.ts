@@ -157,6 +157,12 @@ export class FramePort {
     return this.out.bytes + (this.stream?.unsentBytes() ?? 0);
   }
 
+  /** Grows when the peer reads. The kernel counts more than the bytes of what is unread, so it may be below what was read. */
+  get readByPeer(): number {
+    const { stream } = this;
+    return stream === null ? 0 : stream.acceptedBytes() - stream.unsentBytes();
+  }
+
   get queuedBytes(): number {
     return this.stream?.queuedBytes() ?? 0;
   }

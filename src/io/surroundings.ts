@@ -5,6 +5,7 @@
 import { rmSync } from 'node:fs';
 import type { Endpoint } from '../endpoint.ts';
 import type { ByteStream, KernelStream } from './byte-stream.ts';
+import { type Carrier, readCarrier } from './carrier.ts';
 import { type Clock, systemClock, systemTimers, type Timers } from './clock.ts';
 import { connectStream, listenStream, type StreamListener } from './socket-stream.ts';
 
@@ -28,6 +29,8 @@ export type Surroundings = {
   readonly clock: Clock;
   readonly timers: Timers;
   readonly transports: Transports;
+  /** Absent: no interface of this host is seen. */
+  readonly readCarrier?: (name: string) => Promise<Carrier>;
 };
 
 export const systemSurroundings: Surroundings = {
@@ -38,4 +41,5 @@ export const systemSurroundings: Surroundings = {
     listen: listenStream,
     unlink: (path) => rmSync(path, { force: true }),
   },
+  readCarrier,
 };

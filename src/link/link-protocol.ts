@@ -12,10 +12,12 @@ import { ColoError } from '../error.ts';
 import { LIMITS } from '../limits.ts';
 import { type ChannelName, isChannelName, isCopyChannel } from './channels.ts';
 import { type Offsets, offsetsSchema } from './offsets-message.ts';
+import { type PlacesBody, placesSchema } from './places-message.ts';
+import { type UplinkBody, uplinkSchema } from './uplink-message.ts';
 import { type Values, valuesSchema } from './values-message.ts';
 
 /** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */
-export const LINK_VERSION = 5;
+export const LINK_VERSION = 6;
 
 export const MESSAGE = {
   hello: 1,
@@ -38,6 +40,9 @@ export const MESSAGE = {
   asleep: 18,
   blind: 19,
   values: 20,
+  places: 21,
+  uplink: 22,
+  offer: 23,
 } as const;
 
 export const MESSAGE_HEADER_BYTES = 4;
@@ -75,6 +80,9 @@ export type ControlBodies = {
   [MESSAGE.failed]: { code: string; message: string };
   [MESSAGE.blind]: { message: string };
   [MESSAGE.values]: Values;
+  [MESSAGE.places]: PlacesBody;
+  [MESSAGE.uplink]: UplinkBody;
+  [MESSAGE.offer]: Record<string, never>;
 };
 export type ControlType = keyof ControlBodies;
 
@@ -117,6 +125,9 @@ const SCHEMAS: { readonly [T in ControlType]: z.ZodType } = {
   [MESSAGE.failed]: z.object({ code: z.string(), message: z.string() }),
   [MESSAGE.blind]: z.object({ message: z.string() }),
   [MESSAGE.values]: valuesSchema,
+  [MESSAGE.places]: placesSchema,
+  [MESSAGE.uplink]: uplinkSchema,
+  [MESSAGE.offer]: z.object({}),
 };
 
 export type ReceivedControl =

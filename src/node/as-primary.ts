@@ -15,10 +15,10 @@ import { errorText, invariant, messageOf } from '../error.ts';
 import { describeMatch } from '../flow/match.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { type Hello, MESSAGE } from '../link/link-protocol.ts';
-import { announcements } from '../pair/announce.ts';
 import { Voice } from '../pair/voice.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant } from '../units.ts';
+import { Announcer } from './announcer.ts';
 import type { AsSecondary, LinkLoss } from './as-secondary.ts';
 import type { GuardedVm } from './guarded-vm.ts';
 import type { NodeParts } from './parts.ts';
@@ -26,8 +26,6 @@ import { PrimarySession } from './primary-session.ts';
 import { NO_TRANSFER, RoleVm } from './role-vm.ts';
 import { Scope } from './scope.ts';
 
-/** Announcements can get lost, so each is sent five times, at about the times of QEMU's own (qemu_announce_self). */
-const ANNOUNCE_AT_MS = [0, 50, 200, 450, 800];
 /**
  * Leaving COLO takes milliseconds, or longer if the host is starved. This is the last copy of the service, so the node gives
  * up on it only if its QEMU hangs for good.
@@ -42,9 +40,12 @@ export class AsPrimary {
   private readonly scope: Scope;
   private peer: { session: PrimarySession; policy: CheckpointPolicy; pacing: Pacing } | null = null;
   private readonly watch: MatchWatch;
+  private readonly announcer: Announcer;
   /** of a promoted VM, while it followed another one, whose state and clock it got with each checkpoint */
   private readonly pausedBeforeMs: number;
   private promotion: (Promotion & { loss: LinkLoss }) | null = null;
+  /** null: it booted its VM */
+  promotedAtMs: Instant | null = null;
 
   /** The arbiter's record of `generation` says alone(this node). */
   private constructor(
@@ -68,6 +69,7 @@ export class AsPrimary {
       mac: parts.config.vm.mac,
       hashSeed: parts.hashSeed,
       voice,
+      places: parts.places,
       epoch: from.epoch,
       limits: parts.limits,
       sight: () => this.vm.vm?.sight ?? null,
@@ -84,6 +86,10 @@ export class AsPrimary {
         },
       },
     });
+    const { timers } = parts.surroundings;
+    const { places, config } = parts;
+    const { own } = this.path;
+    this.announcer = new Announcer({ vm: config.vm, places, own, timers, scope: this.scope });
     this.path.tap = parts.tap();
     if (parts.rules.list.length > 0) this.useRules(() => {});
     this.watch = new MatchWatch({
@@ -109,8 +115,9 @@ export class AsPrimary {
     const primary = new AsPrimary(parts, generation, { vm, offsets: path.offsets, epoch: path.epoch });
     const promotion = path.handOver((slab, at, length) => primary.path.sendAsIs(slab, at, length));
     primary.promotion = { ...promotion, loss };
+    primary.promotedAtMs = parts.surroundings.clock.now();
     primary.path.flush();
-    primary.announce();
+    primary.announcer.begin();
     return primary;
   }
 
@@ -205,6 +212,7 @@ export class AsPrimary {
       clock: surroundings.clock,
       timers: surroundings.timers,
       heartbeat: config.heartbeat,
+      places: this.parts.places,
       limits,
       events: {
         firstCommit: () => dispatch({ type: 'committed' }),
@@ -217,8 +225,10 @@ export class AsPrimary {
           pacing.committed(report, totals, nowMs);
         },
         takeoverAsked: () => dispatch({ type: 'takeoverAsked' }),
+        peerUplink: (body) => this.parts.uplinkWatch.peerSaid(body),
         closed: (cause) => {
           this.peer = null;
+          this.parts.uplinkWatch.peerGone();
           this.watch.pairEnded(surroundings.clock.now());
           pacing.pairEnded(surroundings.clock.now());
           events.emit('link.lost', { cause });
@@ -228,11 +238,12 @@ export class AsPrimary {
     });
     this.peer = { session, policy, pacing };
     observed.peerName = hello.node;
+    this.sendUplink();
     events.emit('link.up', { peer: hello.node, peerGeneration: hello.generation });
     dispatch({ type: 'linkUp', peer: hello.node });
     // A former primary that was paused may have woken in the middle of a write, after the promotion was announced: the
     // network then sends to its port. By now it has read the record, and sends nothing more.
-    this.announce();
+    this.announcer.begin();
   }
 
   /** Copies the VM to the peer. A copy that fails ends its session. */
@@ -276,6 +287,21 @@ export class AsPrimary {
       });
       inForce();
     });
+  }
+
+  /** The uplink has come up: what was announced before may have reached nobody. */
+  uplinkUp(): void {
+    this.announcer.begin();
+  }
+
+  /** Notifies the secondary of the state of this node's uplink. */
+  sendUplink(): void {
+    this.session?.link.send(MESSAGE.uplink, this.parts.uplinkWatch.body);
+  }
+
+  /** Offers the secondary to take over: this node's uplink is away. */
+  offerTakeover(): void {
+    this.session?.link.send(MESSAGE.offer, {});
   }
 
   speakByLease(): void {
@@ -349,16 +375,6 @@ export class AsPrimary {
       releasedBytes: counters.releasedBytes,
       secondaryFrames: counters.peerFrames,
     };
-  }
-
-  private announce(): void {
-    const { config, surroundings } = this.parts;
-    const frames = announcements(config.vm.mac, config.vm.addresses);
-    for (const ms of ANNOUNCE_AT_MS) {
-      this.scope.after(surroundings.timers, ms, () => {
-        for (const frame of frames) this.path.announce(frame);
-      });
-    }
   }
 
   private async leaveColo(): Promise<void> {

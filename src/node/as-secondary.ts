@@ -103,6 +103,11 @@ export class AsSecondary {
     this.closeLink(message);
   }
 
+  /** Notifies the primary of the state of this node's uplink. */
+  sendUplink(): void {
+    this.current?.link.send(MESSAGE.uplink, this.parts.uplinkWatch.body);
+  }
+
   closeLink(cause: string): void {
     this.current?.close(cause);
   }
@@ -162,10 +167,16 @@ export class AsSecondary {
           events.emit('pair.protected', { generation, primary: peer });
           dispatch({ type: 'protectedBy', generation });
         },
+        places: (list) => this.parts.places.replace(list),
         yielded: () => dispatch({ type: 'yielded' }),
+        peerUplink: (body) => this.parts.uplinkWatch.peerSaid(body),
+        takeoverOffered: () => {
+          if (this.parts.uplinkWatch.isUp) dispatch({ type: 'takeoverOffered' });
+        },
         closed: (cause) => {
           scope.end();
           this.current = null;
+          this.parts.uplinkWatch.peerGone();
           const nowMs = clock.now();
           events.emit('link.lost', { cause, silentMs: nowMs - promise.lastHeardMs });
           if (this.scope.isOver) return;
@@ -178,6 +189,7 @@ export class AsSecondary {
     this.current = session;
     this.parts.observed.peerName = peer;
     events.emit('link.up', { peer });
+    this.sendUplink();
     dispatch({ type: 'linkUp', peer });
   }
 

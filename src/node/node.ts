@@ -24,6 +24,7 @@ import type { EventSink } from '../observe/events.ts';
 import type { NodeControl, NodeStatus, Reloaded } from '../observe/status.ts';
 import type { Arbiter } from '../pair/arbiter.ts';
 import { generationOf, newPair, type Pair, type PairEffect, type PairEvent, step } from '../pair/machine.ts';
+import { Places } from '../pair/places.ts';
 import { frameBytesMinOf } from '../qemu/command-line.ts';
 import { type QemuLauncher, systemLauncher } from '../qemu/launcher.ts';
 import { ArbiterWatch } from './arbiter-watch.ts';
@@ -41,6 +42,7 @@ import { Scope } from './scope.ts';
 import { type NodeRole, statusOf } from './status.ts';
 import { namesNode, phaseOf } from './status-view.ts';
 import { UplinkKeeper } from './uplink.ts';
+import { UplinkWatch } from './uplink-watch.ts';
 
 /** A node that was primary of a pair waits this long for the other one to show that it has the VM. */
 const RETURN_MS_MAX = 10_000;
@@ -92,7 +94,9 @@ export class ColoNode implements NodeControl {
     const fencer = options.fencer ?? fencerOf(config);
     this.pair = newPair(config.node, config.protect === 'auto', fencer === null ? 'lease' : 'fence');
     this.capture = new Capture(events, surroundings.clock, () => this.role?.setTap(this.capture.tap));
-    this.uplinkKeeper = new UplinkKeeper(uplink, config.uplink, events, surroundings);
+    const uplinkWatch = this.newUplinkWatch(uplink, config, limits, surroundings);
+    const changed = () => uplinkWatch.socketChanged();
+    this.uplinkKeeper = new UplinkKeeper(uplink, config.uplink.socket, { events, changed }, surroundings);
     this.entered = new Scope(scope);
     this.parts = {
       config,
@@ -112,8 +116,10 @@ export class ColoNode implements NodeControl {
           ? null
           : new PeerFence({ fencer, events, clock: surroundings.clock, scope, dispatch }),
       rules: new NodeRules(config, readConfig, events, tls),
+      places: new Places(config.vm.mac, limits),
       scope,
       dispatch,
+      uplinkWatch,
       hello: (channel, role) => this.hello(channel, role),
       tap: () => this.capture.tap,
     };
@@ -161,6 +167,7 @@ export class ColoNode implements NodeControl {
     tls?.watch(scope, surroundings.timers);
     void this.uplinkKeeper.connect();
     this.arbiter.start();
+    this.parts.uplinkWatch.run(this.parts.scope);
     this.perform([{ do: 'readRecord' }]);
   }
 
@@ -305,6 +312,9 @@ export class ColoNode implements NodeControl {
       case 'sendYielded':
         this.asPrimary?.sendYielded();
         return;
+      case 'offerTakeover':
+        this.asPrimary?.offerTakeover();
+        return;
       case 'closeLink':
         this.role?.closeLink('closed by this node');
         return;
@@ -405,6 +415,31 @@ export class ColoNode implements NodeControl {
     await this.listener?.close();
     this.events.emit('node.stopped', { code, ...(message === null ? {} : { message }) });
     this.resolveDone(code);
+  }
+
+  /* The uplink. */
+
+  private newUplinkWatch(
+    port: FramePort,
+    config: NodeConfig,
+    limits: Limits,
+    { clock, timers, readCarrier = async () => 'no-interface' }: Surroundings,
+  ): UplinkWatch {
+    return new UplinkWatch({
+      port,
+      config: config.uplink,
+      holdDownMs: limits.uplinkHoldDownMs,
+      readCarrier,
+      clock,
+      timers,
+      events: this.events,
+      changed: (state) => {
+        this.role?.sendUplink();
+        if (state === 'up') this.asPrimary?.uplinkUp();
+      },
+      primarySince: () => (this.pair.state.name === 'primary' ? this.asPrimary?.promotedAtMs : undefined),
+      offer: () => this.dispatch({ type: 'uplinkAway' }),
+    });
   }
 
   /* The link. */

@@ -9,12 +9,14 @@ import type { Hello } from '../link/link-protocol.ts';
 import type { LinkSurroundings } from '../link/link-setup.ts';
 import type { EventSink } from '../observe/events.ts';
 import type { PairEvent } from '../pair/machine.ts';
+import type { Places } from '../pair/places.ts';
 import type { QemuLauncher } from '../qemu/launcher.ts';
 import type { LinkTls } from './link-tls.ts';
 import type { NodeRules } from './node-rules.ts';
 import type { Observed } from './observed.ts';
 import type { PeerFence } from './peer-fence.ts';
 import type { Scope } from './scope.ts';
+import type { UplinkWatch } from './uplink-watch.ts';
 
 export type NodeParts = {
   readonly config: NodeConfig;
@@ -34,7 +36,11 @@ export type NodeParts = {
   readonly rules: NodeRules;
   /** null: a promotion relies on the lease */
   readonly fence: PeerFence | null;
+  /** Where the VM is in the network, in whatever role this node is. */
+  readonly places: Places;
   readonly scope: Scope;
+  /** The states of this node's uplink and of the peer's. */
+  readonly uplinkWatch: UplinkWatch;
   /** Gives an event to the state machine. */
   dispatch(event: PairEvent): void;
   /** Returns this node's HELLO for a channel. */

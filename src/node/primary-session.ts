@@ -24,8 +24,10 @@ import type { ChannelName } from '../link/channels.ts';
 import { COPY_CHANNELS, type Copy, CopyChannels } from '../link/copy.ts';
 import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
 import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
+import type { UplinkBody } from '../link/uplink-message.ts';
 import { valuesMessage } from '../link/values-message.ts';
 import { SpeakingRight } from '../pair/lease.ts';
+import type { Places } from '../pair/places.ts';
 import type { Transfer } from '../qemu/vm-watch.ts';
 
 export type PrimarySessionEvents = {
@@ -36,6 +38,7 @@ export type PrimarySessionEvents = {
   firstCommit(): void;
   checkpoint(report: CheckpointReport): void;
   takeoverAsked(): void;
+  peerUplink(body: UplinkBody): void;
   closed(cause: string): void;
 };
 
@@ -60,6 +63,9 @@ export class PrimarySession {
   private readonly heartbeat: { intervalMs: number; silenceMsMax: number };
   private readonly events: PrimarySessionEvents;
   private readonly right: SpeakingRight;
+  private readonly places: Places | null;
+  /** of the places that the secondary has */
+  private placesVersion = -1;
   private relay: MigrationRelay | null = null;
   private barrier: PrimaryBarrier | null = null;
   private lastHeardMs: number;
@@ -80,6 +86,7 @@ export class PrimarySession {
     clock: Clock;
     timers: Timers;
     heartbeat: { intervalMs: number; leaseMs: number; silenceMsMax: number };
+    places?: Places;
     events: PrimarySessionEvents;
     limits?: Limits;
   }) {
@@ -92,6 +99,7 @@ export class PrimarySession {
     this.limits = options.limits ?? LIMITS;
     this.heartbeat = options.heartbeat;
     this.events = options.events;
+    this.places = options.places ?? null;
     this.right = new SpeakingRight(options.heartbeat.leaseMs);
     this.policyClock = new PolicyClock({
       policy: this.policy,
@@ -255,6 +263,9 @@ export class PrimarySession {
       case MESSAGE.takeover:
         this.events.takeoverAsked();
         return;
+      case MESSAGE.uplink:
+        this.events.peerUplink(message.body);
+        return;
       case MESSAGE.blind:
         this.path.svmBlind(message.body.message);
         return;
@@ -277,6 +288,7 @@ export class PrimarySession {
   private beat(): void {
     if (this.phase === 'over') return;
     this.link.sendHeartbeat(MESSAGE.heartbeat, this.right.send(this.clock.now()));
+    this.sendPlaces();
     this.later(this.heartbeat.intervalMs, () => this.beat());
   }
 
@@ -325,6 +337,14 @@ export class PrimarySession {
     if (offsets.version === this.offsetsVersion) return;
     this.offsetsVersion = offsets.version;
     this.link.sendOffsets(offsets.export());
+  }
+
+  /** Sends where the VM is if that has changed: a secondary that is promoted announces it. */
+  private sendPlaces(): void {
+    const { places } = this;
+    if (places === null || places.version === this.placesVersion) return;
+    this.placesVersion = places.version;
+    this.link.send(MESSAGE.places, { places: places.list() });
   }
 
   private assertOpen(): void {

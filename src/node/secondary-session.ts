@@ -19,6 +19,8 @@ import type { Copy } from '../link/copy.ts';
 import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
 import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
 import type { ConnectionOffsets } from '../link/offsets-message.ts';
+import type { Place } from '../link/places-message.ts';
+import type { UplinkBody } from '../link/uplink-message.ts';
 import { valuesOf } from '../link/values-message.ts';
 import type { LeasePromise } from '../pair/lease.ts';
 import type { Transfer } from '../qemu/vm-watch.ts';
@@ -29,7 +31,12 @@ export type SecondarySessionEvents = {
   syncAsked(channels: readonly ChannelName[]): void;
   committed(): void;
   protected(generation: number): void;
+  /** Where the primary's VM is in the network. */
+  places(places: readonly Place[]): void;
   yielded(): void;
+  peerUplink(body: UplinkBody): void;
+  /** The primary's uplink is away: it offers this node to take over. */
+  takeoverOffered(): void;
   closed(cause: string): void;
 };
 
@@ -158,6 +165,15 @@ export class SecondarySession {
         return;
       case MESSAGE.values:
         this.takeValues(valuesOf(message.body));
+        return;
+      case MESSAGE.uplink:
+        this.events.peerUplink(message.body);
+        return;
+      case MESSAGE.offer:
+        this.events.takeoverOffered();
+        return;
+      case MESSAGE.places:
+        this.events.places(message.body.places);
         return;
       case MESSAGE.failed:
         this.finish(`${message.body.code} ${message.body.message}`);

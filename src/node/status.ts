@@ -46,6 +46,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
     },
     link: { tls: parts.tls?.status() ?? null },
     arbiter: observed.arbiter.summary(config.arbiter.kind, nowMs),
+    uplink: parts.uplinkWatch.status(),
     vm: {
       running: vm !== null,
       pid: vm?.pid ?? null,

@@ -14,25 +14,29 @@ export class UplinkKeeper {
   private readonly port: FramePort;
   private readonly endpoint: Endpoint;
   private readonly events: EventSink;
+  private readonly changed: () => void;
   private readonly surroundings: Surroundings;
   private readonly outage: Outage;
   private readonly closing = new AbortController();
   private upAtMs = 0;
 
+  /** `changed` is called whenever the uplink was connected, or lost. */
   constructor(
     port: FramePort,
     endpoint: Endpoint,
-    events: EventSink,
+    { events, changed }: { events: EventSink; changed: () => void },
     surroundings: Surroundings = systemSurroundings,
   ) {
     this.port = port;
     this.endpoint = endpoint;
     this.events = events;
+    this.changed = changed;
     this.surroundings = surroundings;
     this.outage = new Outage('per outage', (message) => this.events.emit('uplink.down', { message }));
     port.onClosed = (cause) => {
       if (this.closing.signal.aborted) return;
       this.events.emit('uplink.lost', { cause: cause?.message ?? 'closed' });
+      this.changed();
       // A peer that closes every connection at once must not cause a busy loop.
       void this.connect(RETRY_MS - (surroundings.clock.now() - this.upAtMs));
     };
@@ -47,6 +51,7 @@ export class UplinkKeeper {
         this.upAtMs = clock.now();
         this.port.attach(stream);
         this.events.emit('uplink.up', {});
+        this.changed();
       },
       outage: this.outage,
       timers,

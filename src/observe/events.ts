@@ -7,6 +7,7 @@ import type { PacingChange } from '../checkpoint/pacing.ts';
 import type { CheckpointReport, FirstCopyReport } from '../checkpoint/report.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
 import type { DivergenceClass } from '../divergence/explained.ts';
+import type { UplinkCause } from '../link/uplink-message.ts';
 import type { PairRecord } from '../pair/arbiter.ts';
 import type { TroubleKind } from '../pair/vm-trouble-rules.ts';
 import type { FailoverReport } from './status.ts';
@@ -78,6 +79,13 @@ export type NodeEvents = {
   'uplink.up': Nothing;
   'uplink.down': { message: string };
   'uplink.lost': { cause: string };
+  /** Clients do not reach this node, whether its socket is connected or not; and they do again. */
+  'uplink.away': { cause: UplinkCause };
+  'uplink.back': { cause: UplinkCause; awayMs: number };
+  /** A primary offers its secondary to take over, since its own uplink is away; or why it does not. */
+  'uplink.yields': { awayMs: number };
+  'uplink.stays': { why: 'peer-away' | 'hold-down' };
+  'peer.uplink': { up: boolean; cause?: UplinkCause };
 
   'capture.started': { path: string; bytesMax: number };
   'capture.ended': { path: string; frames: number; lost: number; reason: 'requested' | 'limit' | 'error' };

@@ -5,7 +5,7 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { CheckpointReport } from '../checkpoint/report.ts';
 import type { TroubleKind } from '../pair/vm-trouble-rules.ts';
-import type { NodeStatus, Phase, Role } from './status.ts';
+import type { NodeStatus, Phase, Role, UplinkStatus } from './status.ts';
 
 export type MetricsOptions = {
   status: () => NodeStatus;
@@ -109,6 +109,26 @@ const NODE_SERIES: readonly Series[] = [
     samples: ({ arbiter }) => [
       [seconds(arbiter.latencyMs.p50), { quantile: '0.5' }],
       [seconds(arbiter.latencyMs.p99), { quantile: '0.99' }],
+    ],
+  },
+  {
+    type: 'gauge',
+    name: 'colo_uplink_up',
+    help: '1 while clients reach the node by its uplink, 0 while that is away; of this node and of its peer.',
+    labels: ['of'],
+    samples: ({ uplink: { own, peer } }) => [
+      [Number(own.up), { of: 'node' }],
+      [peer === null ? null : Number(peer.up), { of: 'peer' }],
+    ],
+  },
+  {
+    type: 'gauge',
+    name: 'colo_uplink_away_seconds',
+    help: 'For how long the uplink has been away; 0 while it is up.',
+    labels: ['of'],
+    samples: ({ uplink: { own, peer } }) => [
+      [awaySeconds(own), { of: 'node' }],
+      [peer === null ? null : awaySeconds(peer), { of: 'peer' }],
     ],
   },
   gauge('colo_vm_running', '1 while the VM of this node runs.', (s) => (s.vm.running ? 1 : 0)),
@@ -442,6 +462,10 @@ function gauge(name: string, help: string, value: (status: NodeStatus) => number
 
 function counter(name: string, help: string, value: (status: NodeStatus) => number | null): Series {
   return { ...gauge(name, help, value), type: 'counter' };
+}
+
+function awaySeconds({ up, forMs }: UplinkStatus): number {
+  return up ? 0 : forMs / 1000;
 }
 
 function seconds(ms: number | null | undefined): number | null {

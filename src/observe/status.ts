@@ -8,6 +8,7 @@ import type { PortionsStatus } from '../datapath/portions.ts';
 import type { ReleasedBy } from '../datapath/released-by.ts';
 import type { Lag } from '../datapath/svm-lag.ts';
 import type { Divergence, DivergenceClass } from '../divergence/explained.ts';
+import type { UplinkCause } from '../link/uplink-message.ts';
 import type { TroubleKind } from '../pair/vm-trouble-rules.ts';
 
 export type Role = 'primary' | 'secondary';
@@ -47,6 +48,8 @@ export type FenceStatus = {
   failed: number;
   message: string | null;
 };
+/** `cause`: null while it is up. forMs: for so long it has been up, or away. */
+export type UplinkStatus = { up: boolean; cause: UplinkCause | null; forMs: number };
 
 /** When the certificates of a node's link expire; `caEndsAtMs`: the first of them. */
 export type LinkCertificates = { nodeEndsAtMs: number; caEndsAtMs: number };
@@ -62,6 +65,8 @@ export type NodeStatus = {
   peer: { name: string | null; connected: boolean; lastHeardMs: number | null };
   /** tls: null if the link is not encrypted */
   link: { tls: LinkCertificates | null };
+  /** Whether clients reach this node, and the peer; the peer's is null while it is not known. */
+  uplink: { own: UplinkStatus; peer: UplinkStatus | null };
   /**
    * Whether a failover would be possible. state: `unknown` until it was asked first; `fails` from a question without a reply until a change
    * could be made again. lastReplyMs: time since its last reply. latencyMs: of its last 64 replies.

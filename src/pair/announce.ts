@@ -1,14 +1,16 @@
 /**
- * Announcements: after a promotion the network must learn where the VM's addresses are now. Switches learn its MAC address,
- * neighbours update ARP and NDP caches that may have another one. One frame per address, repeated, since any can get lost.
+ * Announcements: after a promotion, and when the uplink comes up, the network must learn where the VM's addresses are now. Switches
+ * learn its MAC address, in each VLAN of its own; neighbours update ARP and NDP caches that may have another one. One frame per
+ * address, repeated, since any can get lost.
  */
-import { foldChecksum, sumWords } from '../wire/checksum.ts';
-import { ETHER_TYPE, ETHERNET_FRAME_BYTES_MIN } from '../wire/ethernet.ts';
+import type { Place } from '../link/places-message.ts';
+import { ARP_REQUEST } from '../wire/arp.ts';
+import { ETHER_TYPE } from '../wire/ethernet.ts';
 import { ICMPV6_NEIGHBOR_ADVERTISEMENT } from '../wire/icmp.ts';
 import { IP_PROTOCOL } from '../wire/ipv4.ts';
+import { frameIn, writeIcmpv6Checksum } from './own-frame.ts';
 
 const BROADCAST = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-const ARP_REQUEST = 1;
 const RARP_REQUEST = 3;
 /** ff02::1 and its Ethernet group (RFC 2464 section 7) */
 const ALL_NODES = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -16,19 +18,34 @@ const ALL_NODES_MAC = [0x33, 0x33, 0, 0, 0, 1];
 const OVERRIDE = 0x20;
 const TARGET_LINK_LAYER_OPTION = [2, 1];
 
-/** Frames with their stream length prefix: RARP for the MAC, gratuitous ARP (RFC 5227) per IPv4, NA (RFC 4861) per IPv6. */
-export function announcements(mac: string, addresses: readonly string[]): Uint8Array[] {
+/**
+ * Returns frames with their stream length prefix, for each place: RARP for the MAC, gratuitous ARP (RFC 5227) per IPv4, NA
+ * (RFC 4861) per IPv6.
+ */
+export function announcements(mac: string, places: readonly Place[]): Uint8Array[] {
   const own = mac.split(':').map((part) => Number.parseInt(part, 16));
   const zero4 = [0, 0, 0, 0];
-  const frames = [framed(arp(own, ETHER_TYPE.rarp, RARP_REQUEST, zero4, own, zero4))];
-  for (const address of addresses) {
-    if (address.includes(':')) frames.push(framed(neighborAdvertisement(own, ipv6Bytes(address))));
-    else {
-      const bytes = address.split('.').map(Number);
-      frames.push(framed(arp(own, ETHER_TYPE.arp, ARP_REQUEST, bytes, [0, 0, 0, 0, 0, 0], bytes)));
-    }
-  }
-  return frames;
+  return places.flatMap(({ tags, addresses }) => [
+    frameIn(tags, arp(own, ETHER_TYPE.rarp, RARP_REQUEST, zero4, own, zero4)),
+    ...addresses.map((hex) => {
+      const bytes = [...Buffer.from(hex, 'hex')];
+      if (bytes.length > zero4.length) return frameIn(tags, neighborAdvertisement(own, bytes));
+      return frameIn(tags, arp(own, ETHER_TYPE.arp, ARP_REQUEST, bytes, [0, 0, 0, 0, 0, 0], bytes));
+    }),
+  ]);
+}
+
+/** Adds addresses of the configuration, as text, to the place without tags. */
+export function withConfigured(places: readonly Place[], addresses: readonly string[]): Place[] {
+  const configured = addresses.map((text) => {
+    const bytes = text.includes(':') ? ipv6Bytes(text) : text.split('.').map(Number);
+    return Buffer.from(bytes).toString('hex');
+  });
+  return places.map((place) =>
+    place.tags.length > 0
+      ? place
+      : { ...place, addresses: [...new Set([...configured, ...place.addresses])] },
+  );
 }
 
 function arp(
@@ -57,22 +74,7 @@ function neighborAdvertisement(own: number[], address: number[]): number[] {
     ...TARGET_LINK_LAYER_OPTION,
     ...own,
   ];
-  const pseudo = Uint8Array.from([
-    ...address,
-    ...ALL_NODES,
-    0,
-    0,
-    0,
-    icmp.length,
-    0,
-    0,
-    0,
-    IP_PROTOCOL.icmpv6,
-    ...icmp,
-  ]);
-  const checksum = foldChecksum(sumWords(pseudo, 0, pseudo.length, 0));
-  icmp[2] = checksum >> 8;
-  icmp[3] = checksum & 255;
+  writeIcmpv6Checksum(icmp, address, ALL_NODES);
   const hopLimit = 255;
   const ip = [0x60, 0, 0, 0, 0, icmp.length, IP_PROTOCOL.icmpv6, hopLimit, ...address, ...ALL_NODES];
   return [...ALL_NODES_MAC, ...own, ETHER_TYPE.ipv6 >> 8, ETHER_TYPE.ipv6 & 255, ...ip, ...icmp];
@@ -94,13 +96,4 @@ function groups(text: string): number[] {
     const [a, b, c, d] = part.split('.').map(Number);
     return [(a << 8) | b, (c << 8) | d];
   });
-}
-
-function framed(frame: number[]): Uint8Array {
-  const bytes = Math.max(frame.length, ETHERNET_FRAME_BYTES_MIN);
-  const out = new Uint8Array(4 + bytes);
-  out[2] = bytes >> 8;
-  out[3] = bytes & 255;
-  out.set(frame, 4);
-  return out;
 }

@@ -68,6 +68,10 @@ export type PairEvent =
   | { type: 'failover' }
   | { type: 'takeoverAsked' }
   | { type: 'yielded' }
+  /** the uplink of this node, a primary, is away, and the secondary's is up (uplink-yield.ts) */
+  | { type: 'uplinkAway' }
+  /** the primary's uplink is away, and this node's is up */
+  | { type: 'takeoverOffered' }
   | { type: 'vmLost'; message: string }
   /** QEMU lives, and its VM is of no use; repeated while it lasts */
   | { type: 'vmTrouble'; kind: TroubleKind; message: string }
@@ -104,6 +108,7 @@ export type PairEffect =
   | { do: 'fence'; why: string }
   | { do: 'askTakeover' }
   | { do: 'sendYielded' }
+  | { do: 'offerTakeover' }
   | { do: 'closeLink' }
   | { do: 'retryAfter'; ms: number }
   | { do: 'waitForReturn' }
@@ -239,7 +244,7 @@ function secondary(pair: Pair, event: PairEvent): PairEffect[] {
     pair.state = { name: 'orphaned', cause: event.cause };
     return [{ do: 'waitForLease' }];
   }
-  if (event.type === 'failover') return [{ do: 'askTakeover' }];
+  if (event.type === 'failover' || event.type === 'takeoverOffered') return [{ do: 'askTakeover' }];
   if (event.type === 'yielded') {
     // The primary has fenced itself, so no lease has to be waited for.
     pair.state = { name: 'orphaned', cause: TAKEOVER };
@@ -311,6 +316,8 @@ function primary(pair: Pair, peer: string, event: PairEvent): PairEffect[] {
       return claim(pair, 'alone', null, event.cause);
     case 'failover':
       return [{ do: 'closeLink' }, ...claim(pair, 'alone', null, 'requested')];
+    case 'uplinkAway':
+      return [{ do: 'offerTakeover' }];
     case 'takeoverAsked':
       pair.state = { name: 'fenced', why: `yielded to ${peer}` };
       return [

@@ -26,3 +26,5 @@ export const ICMPV6_MLDV2_REPORT = 143;
 export const ICMPV6_ROUTER_SOLICITATION = 133;
 export const ICMPV6_NEIGHBOR_SOLICITATION = 135;
 export const ICMPV6_NEIGHBOR_ADVERTISEMENT = 136;
+/** The target's offset in a neighbour solicitation or advertisement, and the bytes up to its end (RFC 4861 sections 4.3 and 4.4). */
+export const NEIGHBOR = { target: 8, bytes: 24 } as const;

@@ -19,6 +19,7 @@ import { IP_PROTOCOL, IPV4, IPV4_MORE_FRAGMENTS, IPV4_OFFSET_MASK } from './ipv4
 import { IPV6, IPV6_EXTENSION_HEADERS_MAX, IPV6_FRAGMENT } from './ipv6.ts';
 import { TCP, TCP_FIN, TCP_SYN } from './tcp.ts';
 import { UDP } from './udp.ts';
+import { isVlanTag } from './vlan-tags.ts';
 
 export const PACKET = {
   /** lengths contradict each other, or the frame ends before its headers do */
@@ -120,7 +121,7 @@ function parse(bytes: Uint8Array, at: number, length: number, view: PacketView, 
 
   let l3 = at + ETHERNET.headerBytes;
   let etherType = readU16(bytes, at + ETHERNET.etherType);
-  for (let tags = 0; isTag(etherType) && tags < 2; tags++) {
+  for (let tags = 0; isVlanTag(etherType) && tags < 2; tags++) {
     if (l3 + ETHERNET.tagBytes > frameEnd) return PACKET.malformed;
     view.vlan = (view.vlan << 12) | (readU16(bytes, l3) & 0xfff);
     etherType = readU16(bytes, l3 + 2);
@@ -138,10 +139,6 @@ function parse(bytes: Uint8Array, at: number, length: number, view: PacketView, 
   view.payloadBytes = frameEnd - l3;
   view.kind = PACKET.nonIp;
   return PACKET.nonIp;
-}
-
-function isTag(etherType: number): boolean {
-  return etherType === ETHER_TYPE.vlan || etherType === ETHER_TYPE.qinq || etherType === ETHER_TYPE.qinqOld;
 }
 
 function parseIpv4(

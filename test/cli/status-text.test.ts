@@ -15,6 +15,7 @@ membership   generation 3, epoch 42
 peer         beta, connected, heard 12 ms ago
 link         TLS, certificate expires in 365 days, CA EXPIRES in 10 days
 arbiter      etcd, replies in 3.1 ms median, 24 ms p99, last 1.2 s ago
+uplink       up for 61 s, the peer's AWAY for 3.2 s (no-carrier)
 vm           running, process 4242, QEMU 11.1.3 (kvm)
              stopped for 5.4 s in all
 checkpoints  41, pause 5.5 ms median, 9.8 ms p99

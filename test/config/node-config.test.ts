@@ -43,7 +43,12 @@ test('a minimal file gets defaults, absolute paths and parsed endpoints', () => 
       listen: { kind: 'unix', mode: 'listen', path: '/etc/colo/alpha.link' },
       peer: { kind: 'tcp', mode: 'connect', host: '::1', port: 7001 },
     },
-    uplink: { kind: 'unix', mode: 'connect', path: '/run/hub.sock' },
+    uplink: {
+      socket: { kind: 'unix', mode: 'connect', path: '/run/hub.sock' },
+      interfaces: [],
+      failover: false,
+      awayMsMax: 2000,
+    },
     arbiter: { kind: 'directory', directory: '/etc/colo/arbiter' },
     vm: {
       command: ['qemu-system-x86_64'],

@@ -254,7 +254,7 @@ test('nothing leaves after the lease has ended, and everything that waited leave
   pair.settle();
   pair.svm.send('later');
   pair.settle();
-  pair.primary.announce(Buffer.alloc(64));
+  pair.primary.own.announce(Buffer.alloc(64));
   assert.deepEqual(pair.client.received(), []);
   assert.equal(pair.secondary.retainedFrames, 2, 'the secondary retains what the primary may never send');
   pair.voice.prolong(2500);
@@ -417,7 +417,7 @@ test('a fenced path drops what waits and what arrives', () => {
   pair.svm.send('held', 'more');
   pair.settle();
   pair.primary.flush();
-  pair.primary.announce(Buffer.alloc(64));
+  pair.primary.own.announce(Buffer.alloc(64));
   assert.deepEqual(pair.client.received(), []);
   assert.deepEqual(pair.pvm.received(), []);
   assert.equal(pair.primary.comparator.primary.frames, 0);

@@ -8,6 +8,7 @@ import { codeOf, readDoc, tableRows } from './tables.ts';
 type Schema = {
   type?: string;
   properties?: Record<string, Schema>;
+  anyOf?: Schema[];
   required?: string[];
   default?: unknown;
 };
@@ -23,6 +24,8 @@ function yamlBlocks(markdown: string): string[] {
 function leaves(schema: Schema, prefix: string, out: Map<string, string>): Map<string, string> {
   for (const [name, child] of Object.entries(schema.properties ?? {})) {
     const key = prefix === '' ? name : `${prefix}.${name}`;
+    // One text or a map: both forms are listed.
+    for (const form of child.anyOf ?? []) leaves(form, key, out);
     if (child.properties !== undefined) leaves(child, key, out);
     else if (child.default !== undefined) out.set(key, JSON.stringify(child.default));
     else out.set(key, schema.required?.includes(name) === true ? 'required' : 'none');

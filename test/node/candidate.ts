@@ -39,7 +39,10 @@ export async function candidate() {
       open: {
         alone: (link: LinkChannel) => {
           opened.data = link;
-          link.listen({ ...IGNORE_LINK, control: ({ type }) => received.push(type) });
+          link.listen({
+            ...IGNORE_LINK,
+            control: ({ type }) => type !== MESSAGE.uplink && received.push(type),
+          });
         },
         copy: (stream: ByteStream) => {
           opened.state = stream;

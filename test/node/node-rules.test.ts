@@ -23,7 +23,7 @@ test('the rules of the file are taken over, and nothing else: that needs a resta
   file.text = NODE_YAML.replace('args: []', 'args: ["-m", "64"]').replace('run/hub', 'run/bub') + more;
   const { isChanged, restartFor } = rules.reload();
   assert.equal(isChanged, true);
-  assert.deepEqual(restartFor.toSorted(), ['checkpoint.waitMsMax', 'metrics', 'uplink', 'vm.args']);
+  assert.deepEqual(restartFor.toSorted(), ['checkpoint.waitMsMax', 'metrics', 'uplink.socket', 'vm.args']);
   assert.equal(rules.list[0].match.port, 53);
 });
 

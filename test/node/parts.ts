@@ -9,12 +9,30 @@ import { NodeRules } from '../../src/node/node-rules.ts';
 import { Observed } from '../../src/node/observed.ts';
 import type { NodeParts } from '../../src/node/parts.ts';
 import { Scope } from '../../src/node/scope.ts';
+import { UplinkWatch } from '../../src/node/uplink-watch.ts';
 import type { PairEvent } from '../../src/pair/machine.ts';
+import { Places } from '../../src/pair/places.ts';
 import type { QemuLauncher } from '../../src/qemu/launcher.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { CONFIG } from './config-of-b.ts';
 
 export const never = () => new Promise<never>(() => {});
+
+/** Of an uplink that was never connected. */
+function fakeUplinkWatch(slabs: SlabPool, time: FakeTime): UplinkWatch {
+  return new UplinkWatch({
+    port: new FramePort('uplink', slabs),
+    config: CONFIG.uplink,
+    holdDownMs: LIMITS.uplinkHoldDownMs,
+    readCarrier: never,
+    clock: time,
+    timers: time,
+    events: { emit() {} },
+    changed() {},
+    primarySince: () => undefined,
+    offer() {},
+  });
+}
 
 export function fakeParts(
   options: { launcher?: Partial<QemuLauncher>; transports?: Partial<Transports>; config?: NodeConfig } = {},
@@ -46,6 +64,8 @@ export function fakeParts(
     observed: new Observed(),
     rules: new NodeRules(config, () => config, { emit: (type) => emitted.push(type) }),
     fence: null,
+    places: new Places(config.vm.mac),
+    uplinkWatch: fakeUplinkWatch(slabs, time),
     scope: new Scope(),
     dispatch: (event) => dispatched.push(event),
     hello: (channel, role) => ({

@@ -5,14 +5,16 @@ import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
 import { tcpKeyOf } from '../../src/flow/key.ts';
 import { MESSAGE } from '../../src/link/link-protocol.ts';
+import type { PlacesBody } from '../../src/link/places-message.ts';
 import type { Values } from '../../src/link/values-message.ts';
 import { PrimarySession } from '../../src/node/primary-session.ts';
+import { Places } from '../../src/pair/places.ts';
 import { httpDate } from '../../src/unify/http-date.ts';
 import type { Seq } from '../../src/units.ts';
 import { FakeTime, settled } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { differing } from '../divergence/differing.ts';
-import { u32 } from '../frames.ts';
+import { arpFrame, u32, VM_MAC } from '../frames.ts';
 import { fakePair, pumpAll } from '../io/fake-stream.ts';
 
 const CONNECTION = tcpKeyOf({
@@ -32,7 +34,10 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
   const [svmQemu, hop] = fakePair();
   const log: string[] = [];
   const reports: CheckpointReport[] = [];
+  const places = new Places(VM_MAC);
+  const placesSent: PlacesBody['places'][] = [];
   paths.onControl = (side, type, body) => {
+    if (type === MESSAGE.places) placesSent.push((body as PlacesBody).places);
     if (type === MESSAGE.values) log.push(`values ${(body as Values).values.length}`);
     if (side === 'secondary' && type === MESSAGE.gate)
       paths.secondaryLink.send(MESSAGE.gated, { epoch: 0, drained: true });
@@ -50,6 +55,7 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
     path: paths.primary,
     vm: { openCopy: async () => ({ state: pvmNear }), requestCheckpoint },
     policy,
+    places,
     clock: time,
     timers: time,
     heartbeat: { intervalMs: 100, leaseMs: 600_000, silenceMsMax },
@@ -60,6 +66,7 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
         reports.push(report);
       },
       takeoverAsked() {},
+      peerUplink() {},
       closed: (cause) => log.push(`closed: ${cause}`),
     },
   });
@@ -86,7 +93,7 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
     }
     await pass();
   };
-  return { paths, session, policy, log, reports, pass, take, synced, pvmQemu, svmQemu };
+  return { places, placesSent, paths, session, policy, log, reports, pass, take, synced, pvmQemu, svmQemu };
 }
 
 test('a requested checkpoint that fails ends the session, since only that opens the gate', async () => {
@@ -185,4 +192,17 @@ test('a checkpoint reports what it was taken for: the first divergence, or the f
     flow: 'udp 10.0.2.15:53 <-> 10.0.2.2:5353',
     service: 'udp 53',
   });
+});
+
+test('the secondary is told where the VM is: at the start, and again with a heartbeat when that has changed', async () => {
+  const all = await copied(async () => {});
+  const untagged = { tags: [], addresses: [] };
+  assert.deepEqual(all.placesSent, [[untagged]]);
+  await all.pass(500);
+  assert.equal(all.placesSent.length, 1);
+  const frame = arpFrame({ sourceMac: VM_MAC, source: '10.9.0.1', tags: [{ id: 9 }] });
+  all.places.sent(frame, 0, frame.length);
+  await all.pass(200);
+  const tagged = { tags: [{ etherType: 0x8100, id: 9 }], addresses: ['0a090001'] };
+  assert.deepEqual(all.placesSent.slice(1), [[untagged, tagged]]);
 });

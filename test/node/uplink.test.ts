@@ -29,7 +29,12 @@ test('a keeper dials until the uplink is connected, again when it is lost, and n
   const frames: number[] = [];
   const port = new FramePort('uplink', slabs);
   port.seat({ handler: { frame: (_slab, _at, length) => frames.push(length), batchEnd() {} } });
-  const keeper = new UplinkKeeper(port, { kind: 'unix', mode: 'connect', path }, events);
+  let changes = 0;
+  const keeper = new UplinkKeeper(
+    port,
+    { kind: 'unix', mode: 'connect', path },
+    { events, changed: () => changes++ },
+  );
   void keeper.connect();
   await until(() => emitted.includes('uplink.down'));
   await sleep(350);
@@ -48,6 +53,8 @@ test('a keeper dials until the uplink is connected, again when it is lost, and n
   await until(() => frames.length === 1);
   assert.deepEqual(frames, [60]);
   assert.deepEqual(emitted, ['uplink.down', 'uplink.up', 'uplink.lost', 'uplink.up']);
+
+  assert.equal(changes, 3, 'up, lost, up');
 
   keeper.close();
   await sleep(250);

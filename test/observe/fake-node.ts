@@ -48,6 +48,10 @@ export function fakeStatus(): NodeStatus {
       latencyMs: { p50: 3.1, p99: 24 },
       failing: null,
     },
+    uplink: {
+      own: { up: true, cause: null, forMs: 61_000 },
+      peer: { up: false, cause: 'no-carrier', forMs: 3200 },
+    },
     vm: {
       running: true,
       pid: 4242,

@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { announcements } from '../../src/pair/announce.ts';
+import { announcements, withConfigured } from '../../src/pair/announce.ts';
 import { address, internetChecksum, u32 } from '../frames.ts';
 
 const MAC = '52:54:00:ab:cd:ef';
 
+const UNTAGGED = { tags: [], addresses: [] };
+
 /** Returns the frames as hex; checks padding and length prefix, and removes the prefix. */
 function frames(addresses: string[], bytes: number): string[] {
-  return announcements(MAC, addresses).map((message) => {
+  return announcements(MAC, withConfigured([UNTAGGED], addresses)).map((message) => {
     const frame = Buffer.from(message);
     assert.equal(frame.readUInt32BE(0), frame.length - 4);
     assert.ok(frame.length - 4 >= 60, 'at least as long as Ethernet requires');
@@ -57,7 +59,7 @@ for (const [text, full] of [
   ['64:ff9b::192.0.2.33', '0064ff9b0000000000000000c0000221'],
 ]) {
   test(`a neighbour advertisement announces ${text}`, () => {
-    const frame = Buffer.from(announcements(MAC, [text])[1].subarray(4));
+    const frame = Buffer.from(announcements(MAC, withConfigured([UNTAGGED], [text]))[1].subarray(4));
     assert.equal(frame.length, 86);
     const allNodes = 'ff020000000000000000000000000001';
     const checksum = frame.toString('hex', 56, 58);
@@ -85,3 +87,25 @@ for (const [text, full] of [
     assert.equal(checksum, internetChecksum(pseudo, icmp).toString(16).padStart(4, '0'));
   });
 }
+
+test('each VLAN has a RARP frame of its own, and the addresses that were used there', () => {
+  const places = [
+    { tags: [], addresses: ['0a00020f'] },
+    { tags: [{ etherType: 0x8100, id: 10 }], addresses: ['c0a80a01'] },
+    {
+      tags: [
+        { etherType: 0x88a8, id: 0x123 },
+        { etherType: 0x8100, id: 20 },
+      ],
+      addresses: [],
+    },
+  ];
+  const all = announcements(MAC, withConfigured(places, ['10.0.2.15', '10.0.2.16']));
+  const types = all.map((message) => Buffer.from(message).toString('hex', 4 + 12, 4 + 22));
+  assert.deepEqual(
+    types.map((types) => /^(8100....|88a8....)*(8035|0806)/.exec(types)?.[0]),
+    ['8035', '0806', '0806', '8100000a8035', '8100000a0806', '88a80123810000148035'],
+    'the configured addresses once, untagged; then the VLAN 10 and the stacked one',
+  );
+  assert.equal(Buffer.from(all[4]).toString('hex', 4 + 32, 4 + 36), 'c0a80a01');
+});

@@ -10,6 +10,7 @@
 import { ARBITER_MUTATIONS } from './arbiter-mutations.ts';
 import type { Mutation } from './mutation.ts';
 import { RULE_MUTATIONS } from './rule-mutations.ts';
+import { UPLINK_MUTATIONS } from './uplink-mutations.ts';
 import { VM_MUTATIONS } from './vm-mutations.ts';
 
 /** Pauses the reading of the PVM's stream, below the port that asserts that nobody does. */
@@ -20,6 +21,7 @@ const PAUSE_IF = `    this.primaryRoom = hasPrimarySlabs ? primaryRoom : 0;
 
 export const MUTATIONS: readonly Mutation[] = [
   ...VM_MUTATIONS,
+  ...UPLINK_MUTATIONS,
   {
     name: 'release-without-verdict',
     about: 'TCP output leaves though the SVM has not sent it',
@@ -406,7 +408,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'not-announced-again',
     about: "a late frame of the old primary makes the network take the old primary's port for the VM's",
     file: 'src/node/as-primary.ts',
-    find: 'and sends nothing more.\n    this.announce();',
+    find: 'and sends nothing more.\n    this.announcer.begin();',
     put: 'and sends nothing more.',
     seedsMax: 1000,
   },

@@ -165,7 +165,7 @@ export class Audit {
     if (wrong === null && receivedAll)
       wrong = this.same(
         'input of the primary VM',
-        counters.inputFrames - waitingFrames(path) - qemu.vm.receivedFrames,
+        inputOf(path) - waitingFrames(path) - qemu.vm.receivedFrames,
       );
     if (wrong === null && sentAll) {
       const known = releasedOfVm(path) + comparator.primary.frames + comparator.counters.malformed;
@@ -196,8 +196,7 @@ export class Audit {
     this.before = null;
     const { input, output } = before;
     const old = before.path.counters;
-    const delivered =
-      old.inputFrames + promotion.deliveredFrames + path.counters.inputFrames - waitingFrames(path);
+    const delivered = old.inputFrames + promotion.deliveredFrames + inputOf(path) - waitingFrames(path);
     if (input !== undefined && delivered - qemu.vm.receivedFrames !== input)
       return `a promotion: ${delivered - qemu.vm.receivedFrames - input} frames of input are not accounted for`;
     const { comparator } = path;
@@ -264,6 +263,11 @@ export class Audit {
 function releasedOfVm({ counters, comparator }: Path): number {
   const { questions, made, absorbed } = comparator.counters;
   return counters.releasedFrames - questions - made + absorbed;
+}
+
+/** What clients have sent, and the node has asked. */
+function inputOf({ counters, own }: Path): number {
+  return counters.inputFrames + own.inputFrames;
 }
 
 /** Input that waits, for the SVM, for a portion or at the gate. */
