@@ -38,6 +38,8 @@ export type Fault = {
     | { kind: 'arbiter-cut'; side: Side }
     | { kind: 'arbiter-lossy'; side: Side }
     | { kind: 'uplink-reset'; side: Side }
+    /** Nobody is at the other end of its socket (uplinks.ts). */
+    | { kind: 'uplink-away'; side: Side }
     | { kind: 'bad-network'; loss: number; duplication: number; jitterMs: number }
     | { kind: 'burst-at'; phase: Phase; who: Bursting; datagrams: number; bytes: number; own: boolean }
     | { kind: 'flood'; connections: number; atOnce: number }

@@ -16,6 +16,7 @@ import type { Phase } from './sim-qemu.ts';
 import type { Route } from './sim-socket.ts';
 import type { Sockets } from './sockets.ts';
 import type { Web } from './unifying.ts';
+import { UPLINK_PATH } from './uplinks.ts';
 import { WORLD_LIMITS } from './world-limits.ts';
 
 const CONTEST_ARBITER_MS = 400;
@@ -205,6 +206,9 @@ export class Injector {
       }
       case 'uplink-reset':
         host?.life?.process.loop.after(0, null, () => this.resetUplink(hosts[what.side]));
+        return;
+      case 'uplink-away':
+        this.takeUplink(hosts[what.side], ms);
         return;
       case 'bad-network':
         this.scene.network.trouble(
@@ -438,6 +442,21 @@ export class Injector {
   private cut(key: string, untilMs: number): void {
     const route = this.scene.sockets.routes.get(key);
     if (route !== undefined) route.cutUntilMs = Math.max(route.cutUntilMs, untilMs);
+  }
+
+  private takeUplink(host: SimHost, ms: number): void {
+    const listener = host.unix.get(UPLINK_PATH);
+    if (listener === undefined) return;
+    const { loop, journal } = this.scene;
+    journal.count('uplinks that were away');
+    host.unix.delete(UPLINK_PATH);
+    host.uplinkAwaySinceMs = loop.nowMs;
+    this.resetUplink(host);
+    loop.after(ms, null, () => {
+      host.unix.set(UPLINK_PATH, listener);
+      host.uplinkAwaySinceMs = null;
+      host.uplinkUpSinceMs = loop.nowMs;
+    });
   }
 
   private resetUplink(host: SimHost): void {

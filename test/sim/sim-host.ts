@@ -40,6 +40,9 @@ export type SimHost = Host & {
   uplinkSocket: SimSocket | null;
   readonly counted: Counted;
   uplinkResets: number;
+  /** Since when nobody is at the other end of its socket; null: somebody is, since `uplinkUpSinceMs`. */
+  uplinkAwaySinceMs: number | null;
+  uplinkUpSinceMs: number;
   /** In progress. */
   write: UplinkWrite | null;
   promotion: { qemu: SimQemu; sent: Sent; uplinkResets: number } | null;
@@ -69,6 +72,8 @@ export function newHost(side: Side, die: Die, settings: Settings): SimHost {
     guest: null,
     uplinkSocket: null,
     uplinkResets: 0,
+    uplinkAwaySinceMs: null,
+    uplinkUpSinceMs: 0,
     write: null,
     promotion: null,
     counted: { uplinkIn: 0, uplinkOut: 0 },

@@ -27,4 +27,5 @@ export const WORLD_LIMITS: Limits = {
   unsentBytesMax: 128 * 1024,
   pipeSlabBytes: 64 * 1024,
   pipeSlabsMax: 4,
+  uplinkHoldDownMs: 6000,
 };

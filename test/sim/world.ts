@@ -34,6 +34,7 @@ import { Periods } from './rules/periods.ts';
 import { PortionBound } from './rules/portion-bound.ts';
 import { Progress } from './rules/progress.ts';
 import { SameInput } from './rules/same-input.ts';
+import { UplinkMoves } from './rules/uplink-moves.ts';
 import { UplinkWrites } from './rules/uplink-writes.ts';
 import { UselessSecondary } from './rules/useless-secondary.ts';
 import { ArbiterRecord, SimArbiter } from './sim-arbiter.ts';
@@ -43,6 +44,7 @@ import type { Phase, QemuEvents, SimQemu } from './sim-qemu.ts';
 import type { SimSocket } from './sim-socket.ts';
 import { Sockets } from './sockets.ts';
 import { drawUnifying, UNIFY_RULE, type Unifying, Web } from './unifying.ts';
+import { drawUplinks, planAway, UPLINK_PATH, type Uplinks } from './uplinks.ts';
 import { WORLD_LIMITS } from './world-limits.ts';
 
 export type WorldOptions = {
@@ -141,6 +143,9 @@ class World {
   /** null: a promotion relies on the lease */
   private readonly fenced: Fenced | null;
   private readonly fenceRuns: FenceRuns;
+  /** null: nodes do not give way, and uplinks do not go away */
+  private readonly uplinks: Uplinks | null;
+  private readonly uplinkMoves: UplinkMoves;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -156,6 +161,7 @@ class World {
     this.ruled = drawRuled(seed);
     this.unifying = drawUnifying(seed);
     this.fenced = drawFenced(seed);
+    this.uplinks = drawUplinks(seed);
     const { die } = this;
     this.sockets = new Sockets(loop, this.newDie());
     this.outside = new Process(loop, 'outside', this.newDie());
@@ -164,7 +170,8 @@ class World {
     if (onFrame !== undefined) this.network.tap = (port, frame) => onFrame(loop.nowMs, port, frame);
     this.mix = makeMix({ seed: this.nextSeed(), durationMs: WORK_MS, clients: die.within(2, 4) });
     this.paceClients();
-    this.faults = planFaults(this.newDie(), FAULTS_FROM_MS, FAULTS_UNTIL_MS);
+    const away = this.uplinks === null ? [] : planAway(seed, FAULTS_FROM_MS, FAULTS_UNTIL_MS);
+    this.faults = [...planFaults(this.newDie(), FAULTS_FROM_MS, FAULTS_UNTIL_MS), ...away];
     const hosts = { a: this.addHost('a'), b: this.addHost('b') };
     this.hosts = hosts;
     for (const [from, to] of [
@@ -219,6 +226,7 @@ class World {
     this.portionBound = new PortionBound(scene, this.portioned !== null);
     this.periods = new Periods(scene);
     this.fenceRuns = new FenceRuns(scene);
+    this.uplinkMoves = new UplinkMoves(scene);
     record.onChange = (changed, by) => {
       journal.trace('arbiter', `${JSON.stringify(changed)} by ${by}`);
       journal.count('generations');
@@ -279,6 +287,7 @@ class World {
       ...(this.ruled === null ? [] : [`rules: ${JSON.stringify(this.ruled)}`]),
       ...(this.fenced === null ? [] : [`fence: ${JSON.stringify(this.fenced)}`]),
       ...(this.unifying === null ? [] : [`web: ${JSON.stringify(this.unifying)}`]),
+      ...(this.uplinks === null ? [] : [`uplinks: ${JSON.stringify(this.uplinks)}`]),
       ...(this.differing === null ? [] : [`differing TCPs: ${JSON.stringify(this.differing)}`]),
       `guest: ${tcp}${mix.guest.dial === undefined ? '' : `, opens a connection every ${mix.guest.dial.everyMs} ms`}`,
       ...this.clients.map(({ clients }, i) => {
@@ -309,6 +318,7 @@ class World {
       if (!life.process.isMidway) this.uselessSecondary.check(host, life);
     }
     this.progress.checkStarved();
+    this.uplinkMoves.check();
     this.bothSent.check();
   }
 
@@ -338,9 +348,10 @@ class World {
       waits: this.differing?.waits ?? '',
       ruled: this.ruled,
       rules: this.unifying?.rule === 'unify' ? [UNIFY_RULE] : [],
+      uplinks: this.uplinks,
     });
     const plug = this.network.socketPort(`uplink-${side}`, quality, host.counted);
-    host.unix.set('/net/uplink', {
+    host.unix.set(UPLINK_PATH, {
       owner: this.outside,
       accept: (stream) => {
         const { peer } = stream as SimSocket;
@@ -484,6 +495,7 @@ class World {
     if (type === 'checkpoint.committed') this.sameInput.committed(details);
     this.uselessSecondary.event(host, type, details);
     this.periods.event(host, type, details);
+    this.uplinkMoves.event(host, type, details);
     this.intervals.event(host, type, details);
     if (type === 'failover.done') {
       this.uplinkWrites.promoted(host);
