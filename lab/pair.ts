@@ -36,6 +36,8 @@ export type PairOptions = {
   link?: LinkKind;
   /** Returns the port at which `node` dials its peer, which listens at `port`: that of a relay, for instance. */
   dials?: (node: string, port: number) => Promise<number>;
+  /** what is said of the uplink beside its socket */
+  uplink?: Readonly<Record<string, unknown>>;
   /** more of the configuration, by section */
   config?: Readonly<Record<string, unknown>>;
 };
@@ -44,6 +46,12 @@ export type PairOptions = {
 export type LinkKind = 'plain' | 'tls';
 
 const CERTIFICATE_DAYS = 30;
+
+/** An older checkout knows the endpoint alone. */
+function uplinkOf(path: string, more: PairOptions['uplink']): unknown {
+  const socket = `unix:${path}`;
+  return more === undefined ? socket : { socket, ...more };
+}
 
 /** One node process, and the files that it leaves when it has ended. */
 export class LabNode {
@@ -242,7 +250,7 @@ export class LabPair {
           peer: `tcp:127.0.0.1:${await dials(name, ports.get(peer) as number)}`,
           ...(link === 'tls' ? { tls: tlsOf(name) } : {}),
         },
-        uplink: `unix:${options.uplinks[name]}`,
+        uplink: uplinkOf(options.uplinks[name], options.uplink),
         arbiter: { directory: join(options.directory, 'arbiter') },
         runDirectory,
         vm: {

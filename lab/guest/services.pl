@@ -7,6 +7,8 @@
 #   4001/udp           counted echo: "<datagrams so far> <payload>"
 #   4002/tcp           connect out: "connect HOST PORT TEXT", then "again TEXT" on the same connection
 # Every socket is IPv6 with V6ONLY off, which serves IPv4 as well.
+# Words of the kernel's command line: colo.group=ADDRESS has the echo of datagrams join that group; colo.vlan=ID:ADDRESS has the
+# guest say once, in that VLAN, that it has that IPv4 address.
 use strict;
 use Socket qw(:DEFAULT inet_pton inet_ntop IPPROTO_IPV6 IPV6_V6ONLY IPPROTO_TCP TCP_NODELAY);
 
@@ -31,6 +33,7 @@ listen_tcp(4002, \&connector_input);
 bind_udp(7, sub { $_[0] });
 bind_udp(4001, \&counted);
 system('/bin/busybox', 'httpd', '-p', '[::]:80', '-h', '/www') == 0 or die "httpd: $?";
+follow_words();
 $| = 1;
 print "colo-guest ready\n";
 loop();
@@ -93,6 +96,32 @@ sub bind_udp {
   setsockopt($socket, SOL_SOCKET, 33, pack('i', 4 << 20));    # SO_RCVBUFFORCE: bursts are a test
   $udp{ fileno $socket } = { socket => $socket, answer => $answer };
   vec($readable, fileno($socket), 1) = 1;
+}
+
+sub follow_words {
+  my $words = slurp('/proc/cmdline');
+  my ($echo) = map { $_->{socket} } grep { (unpack_sockaddr_in6(getsockname($_->{socket})))[0] == 7 } values %udp;
+  # IP_ADD_MEMBERSHIP and IPV6_ADD_MEMBERSHIP, on the interface of that number.
+  my $interface = slurp('/sys/class/net/eth0/ifindex') + 0;
+  while ($words =~ /\bcolo\.group=([0-9a-f:.]+)/g) {
+    my $joined =
+      $1 =~ /:/
+      ? setsockopt($echo, IPPROTO_IPV6, 20, inet_pton(AF_INET6, $1) . pack('I', $interface))
+      : setsockopt($echo, 0, 35, inet_pton(AF_INET, $1) . pack('x4I', $interface));
+    $joined or die "join $1: $!";
+  }
+  say_in_vlan($interface, $1, $2) if $words =~ /\bcolo\.vlan=(\d+):([0-9.]+)/;
+}
+
+# One ARP announcement (RFC 5227) by a packet socket.
+sub say_in_vlan {
+  my ($interface, $id, $address) = @_;
+  my $mac = pack('H12', slurp('/sys/class/net/eth0/address') =~ tr/0-9a-f//cdr);
+  my $ip = inet_pton(AF_INET, $address);
+  my $tagged = "\xff" x 6 . $mac . pack('nnn', 0x8100, $id, 0x0806);
+  my $arp = pack('nnCCn', 1, 0x0800, 6, 4, 1) . $mac . $ip . "\0" x 6 . $ip;
+  socket(my $packets, 17, SOCK_RAW, 0) or die "packet socket: $!";
+  send($packets, $tagged . $arp . "\0" x 18, 0, pack('SniSCCx8', 17, 0x0806, $interface, 0, 0, 0)) or die "VLAN: $!";
 }
 
 sub loop {
