@@ -36,12 +36,13 @@ const config = ({
   options = '',
   command = '',
   tls = '',
+  interfaces = '',
 } = {}): NodeConfig =>
   parseNodeConfig(
     `node: alpha
 pair: web
 link: {listen: "unix-listen:a.link", peer: "unix:b.link"${tls}}
-uplink: unix:hub.sock
+uplink: {socket: unix:hub.sock${interfaces}}
 arbiter: {directory: arbiter/deep}
 vm:
   command: ${command || JSON.stringify([process.execPath, join(folder, 'qemu.cjs'), version, capability])}
@@ -258,5 +259,17 @@ test('the certificates of the link are checked: the key, the name, and how long 
   assert.equal(
     (await examine(config(), kvm)).find(({ name }) => name === 'link.tls'),
     undefined,
+  );
+});
+
+test('an interface of the uplink that is not there is a warning', async () => {
+  const checks = await examine(config({ interfaces: ', interfaces: [lo, colo-none]' }), kvm);
+  const of = checks.filter(({ name }) => name === 'uplink interface');
+  assert.deepEqual(
+    of.map(({ found, ok, advice }) => [found, ok, advice !== '']),
+    [
+      ['lo', true, false],
+      ['there is no interface colo-none here', true, true],
+    ],
   );
 });

@@ -43,6 +43,8 @@ export type SimHost = Host & {
   /** Since when nobody is at the other end of its socket; null: somebody is, since `uplinkUpSinceMs`. */
   uplinkAwaySinceMs: number | null;
   uplinkUpSinceMs: number;
+  /** When a RARP frame was last written to its uplink. */
+  announcedAtMs: number;
   /** In progress. */
   write: UplinkWrite | null;
   promotion: { qemu: SimQemu; sent: Sent; uplinkResets: number } | null;
@@ -74,6 +76,7 @@ export function newHost(side: Side, die: Die, settings: Settings): SimHost {
     uplinkResets: 0,
     uplinkAwaySinceMs: null,
     uplinkUpSinceMs: 0,
+    announcedAtMs: Number.NEGATIVE_INFINITY,
     write: null,
     promotion: null,
     counted: { uplinkIn: 0, uplinkOut: 0 },

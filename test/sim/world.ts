@@ -23,6 +23,7 @@ import { Loop, Process } from './loop.ts';
 import { Network, type PortQuality } from './network.ts';
 import { drawPortioned, hostileHost, type Portioned } from './portioned.ts';
 import { drawRuled, exemptHost, type Ruled } from './ruled.ts';
+import { Announced } from './rules/announced.ts';
 import { Audit } from './rules/audit.ts';
 import { BothSent } from './rules/both-sent.ts';
 import { FenceRuns } from './rules/fence-runs.ts';
@@ -146,6 +147,7 @@ class World {
   /** null: nodes do not give way, and uplinks do not go away */
   private readonly uplinks: Uplinks | null;
   private readonly uplinkMoves: UplinkMoves;
+  private readonly announced: Announced;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -227,6 +229,7 @@ class World {
     this.periods = new Periods(scene);
     this.fenceRuns = new FenceRuns(scene);
     this.uplinkMoves = new UplinkMoves(scene);
+    this.announced = new Announced(scene);
     record.onChange = (changed, by) => {
       journal.trace('arbiter', `${JSON.stringify(changed)} by ${by}`);
       journal.count('generations');
@@ -319,6 +322,7 @@ class World {
     }
     this.progress.checkStarved();
     this.uplinkMoves.check();
+    this.announced.check();
     this.bothSent.check();
   }
 

@@ -42,4 +42,12 @@ export const UPLINK_MUTATIONS: readonly Mutation[] = [
     put: 'if (!this.parts.uplinkWatch.isUp) dispatch',
     seedsMax: 200,
   },
+  {
+    name: 'uplink-up-not-announced',
+    about: 'an uplink that comes up is not told where the VM is: clients and switches look for it elsewhere',
+    file: 'src/node/node.ts',
+    find: "if (state === 'up') this.asPrimary?.uplinkUp();",
+    put: '',
+    seedsMax: 20,
+  },
 ];

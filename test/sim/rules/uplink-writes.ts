@@ -9,13 +9,15 @@
  */
 import type { PairRecord } from '../../../src/pair/arbiter.ts';
 import type { Side } from '../faults.ts';
-import { get32 } from '../guest/packets.ts';
+import { get16, get32 } from '../guest/packets.ts';
 import type { SimHost } from '../sim-host.ts';
 import { WORLD_LIMITS } from '../world-limits.ts';
 import { OutputCommit } from './output-commit.ts';
 import type { SameInput } from './same-input.ts';
 import type { Scene } from './scene.ts';
 
+const ETHER_TYPE_AT = 12;
+const ETHER_RARP = 0x8035;
 /** A promoted node sends what it retained at once; its VM's own output takes a moment to be read. */
 const RELEASED_AFTER_MS = 100;
 
@@ -57,6 +59,7 @@ export class UplinkWrites {
     for (let at = 4; at < bytes.length; ) {
       const end = at + get32(bytes, at - 4);
       host.counted.uplinkOut++;
+      if (get16(bytes, at + ETHER_TYPE_AT) === ETHER_RARP) host.announcedAtMs = this.scene.loop.nowMs;
       const text = this.outputCommit.released(bytes, at, end, sent);
       if (text !== null) journal.violation('output commit', `${host.side}: ${text}`);
       at = end + 4;
