@@ -2,7 +2,7 @@
  * Runs the administrator's fence command: it cuts a host off, at its power or its switch port.
  *
  * The convention is that of fence-agents (FenceAgentAPI): parameters as `name=value` lines on standard input, unknown ones
- * ignored; exit status 0 says that the host is off, and nothing else does. "Timeout is a failure, not success."
+ * ignored; exit status 0 says that the host is off, and nothing else does: a command that is still running has failed.
  *
  * Limits: `timeoutMs`; the last OUTPUT_BYTES_MAX of what it prints. The command has a process group of its own: at its time-out,
  * when it fails, and when `signal` aborts, it is killed with its children, and the call ends when it has ended.
@@ -18,7 +18,7 @@ export type FenceCommand = { readonly command: readonly string[]; readonly timeo
 
 /** The parameters that the command gets: `peer` is the name of the node to fence. */
 export function fenceParameters(peer: string): string {
-  // `port` is the older name of `plug`. fenced "always passes the name of the node to be fenced via the nodename argument".
+  // `port` is the older name of `plug`; `nodename` is what agents get that need no plug.
   return `action=off\nnodename=${peer}\nplug=${peer}\nport=${peer}\n`;
 }
 
