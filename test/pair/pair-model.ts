@@ -18,9 +18,10 @@ import {
 
 type Right = 'none' | 'lease' | 'for-good';
 type Action = { name: string; fault: boolean; run: () => void };
-/** What becomes of a request to the arbiter. */
-type Outcome = 'replied' | 'reply lost' | 'request lost';
-type Question = { node: ModelNode; swap: { revision: number; record: PairRecord } | null };
+/** What becomes of a request to the arbiter. `late`: it ends in an error, and may be carried out later. */
+type Outcome = 'replied' | 'reply lost' | 'request lost' | 'late';
+type Swap = { revision: number; record: PairRecord };
+type Question = { node: ModelNode; swap: Swap | null };
 
 class ModelNode {
   readonly name: string;
@@ -143,6 +144,8 @@ export class PairModel {
   sync: number | null = null;
   readonly a: ModelNode;
   readonly b: ModelNode;
+  /** changes that ended in an error, and that the arbiter may still make: also those of nodes that have died since */
+  private lateSwaps: Swap[] = [];
   private revision = 0;
   private record: PairRecord | null = null;
   private linked = false;
@@ -160,8 +163,9 @@ export class PairModel {
   /** A run of the fence command begins. */
   fences(node: ModelNode, peer: string): void {
     assert.equal(peer, this.other(node).name);
+    // Its own late change may have made it alone since it read the record: then it fences once more than it had to.
     assert.ok(
-      this.record?.state === 'fencing' && this.record.primary === node.name,
+      this.record?.primary === node.name && this.record.state !== 'pair',
       `a node that has not won fences its peer:\n${this.log.join('\n')}`,
     );
     assert.ok(
@@ -210,6 +214,14 @@ export class PairModel {
       add(what, false, () => this.reply(question, 'replied'));
       add(`${what}, and the reply is lost`, true, () => this.reply(question, 'reply lost'));
       add(`${what}, and the request is lost`, true, () => this.reply(question, 'request lost'));
+      if (question.swap !== null)
+        add(`${what}, which ends in an error`, true, () => this.reply(question, 'late'));
+    }
+    for (const swap of this.lateSwaps) {
+      add(`a late change of ${swap.record.primary} is carried out`, false, () => {
+        this.lateSwaps.splice(this.lateSwaps.indexOf(swap), 1);
+        this.carryOut(swap);
+      });
     }
     for (const node of [this.a, this.b]) {
       for (const event of node.pending) {
@@ -285,16 +297,21 @@ export class PairModel {
     else if (at === 2) primary.dispatch({ type: 'committed' });
   }
 
+  /** Returns whether the record was still as the change wants it. */
+  private carryOut({ revision, record }: Swap): boolean {
+    if (revision !== this.revision) return false;
+    this.revision++;
+    this.record = record;
+    this.log.push(`  record ${this.revision}: ${JSON.stringify(record)}`);
+    return true;
+  }
+
   private reply(question: Question, outcome: Outcome): void {
     this.questions.splice(this.questions.indexOf(question), 1);
     const { node, swap } = question;
     let won = false;
-    if (outcome !== 'request lost' && swap !== null && swap.revision === this.revision) {
-      won = true;
-      this.revision++;
-      this.record = swap.record;
-      this.log.push(`  record ${this.revision}: ${JSON.stringify(this.record)}`);
-    }
+    if (swap !== null && outcome === 'late') this.lateSwaps.push(swap);
+    else if (swap !== null && outcome !== 'request lost') won = this.carryOut(swap);
     const stored = { revision: this.revision, record: this.record };
     if (outcome !== 'replied') node.pending.push({ type: 'arbiterFailed', message: 'lost' });
     else if (swap === null) node.pending.push({ type: 'record', stored });
