@@ -7,6 +7,7 @@ import { loadCredentials } from './link/credentials.ts';
 import { arbiterOf } from './node/arbiter-of.ts';
 import { LinkTls } from './node/link-tls.ts';
 import { ColoNode } from './node/node.ts';
+import { refuseTwin } from './node/twin.ts';
 import { type ApiServer, CONTROL_SOCKET, listenControl, listenMetrics } from './observe/api.ts';
 import { EventLog } from './observe/event-log.ts';
 import { createMetrics } from './observe/metrics.ts';
@@ -41,6 +42,7 @@ export async function startNode(
     servers.push(await listenControl({ socketPath, control: node, events }));
     if (config.metrics !== undefined) servers.push(await listenMetrics(config.metrics.listen, metrics));
     await node.start();
+    void refuseTwin(node.inspect().parts);
   } catch (cause) {
     await closeAll();
     throw cause;

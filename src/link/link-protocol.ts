@@ -168,11 +168,16 @@ export function checkHello(theirs: Hello, ours: Hello): void {
       `the peer belongs to pair "${theirs.pair}", this node to "${ours.pair}"; check "link" in both files`,
     );
   }
-  if (theirs.node === ours.node || theirs.role === ours.role) {
+  if (theirs.node === ours.node) {
+    throw new ColoError(
+      'COLO_LINK_TWIN',
+      `the peer calls itself "${theirs.node}", as this node; give each node a name of its own, and check "link" in both files`,
+    );
+  }
+  if (theirs.role === ours.role) {
     throw new ColoError(
       'COLO_LINK_PEER',
-      `the peer calls itself ${theirs.role} "${theirs.node}", this node is ${ours.role} "${ours.node}"; ` +
-        'give each node a name of its own, and check "link" in both files',
+      `the peer "${theirs.node}" is ${theirs.role}, as this node "${ours.node}"; check "link" in both files`,
     );
   }
   // A secondary that promised less than the primary relies on would speak too early (pair/lease.ts).
@@ -182,6 +187,19 @@ export function checkHello(theirs: Hello, ours: Hello): void {
       `the peer's heartbeat.leaseMs is ${theirs.leaseMs}, this node's ${ours.leaseMs}; both must be the same`,
     );
   }
+}
+
+/**
+ * Throws COLO_LINK_GENERATION if a candidate has read a later record than the primary that would take it: the primary has lost the
+ * record, or the two use different arbiters.
+ */
+export function checkGeneration(candidate: Hello, primary: Hello): void {
+  if (candidate.generation <= primary.generation) return;
+  throw new ColoError(
+    'COLO_LINK_GENERATION',
+    `the candidate "${candidate.node}" has read generation ${candidate.generation} of the record, the primary ` +
+      `"${primary.node}" generation ${primary.generation}; do both use the same arbiter?`,
+  );
 }
 
 function whyOf(error: z.ZodError): string {

@@ -15,7 +15,14 @@ import type { StreamListener } from '../io/socket-stream.ts';
 import { type Connections, systemSurroundings } from '../io/surroundings.ts';
 import { CHANNELS, type ChannelKind, type ChannelName, kindOf, type Stage } from './channels.ts';
 import { IGNORE_LINK, LinkChannel } from './link-channel.ts';
-import { type ControlMessage, checkHello, checkVersion, type Hello, MESSAGE } from './link-protocol.ts';
+import {
+  type ControlMessage,
+  checkGeneration,
+  checkHello,
+  checkVersion,
+  type Hello,
+  MESSAGE,
+} from './link-protocol.ts';
 
 /** A connection of the link. `provenNode`: the node that the peer has proven to be, where connections prove that. */
 export type LinkStream = ByteStream & { readonly provenNode?: string };
@@ -190,6 +197,7 @@ function admit(host: LinkHost, stream: LinkStream, channel: LinkChannel, theirs:
   checkProven(stream, theirs);
   const { during, carries } = CHANNELS[kind];
   host.admit[during](theirs);
+  checkGeneration(theirs, ours);
   channel.send(MESSAGE.hello, ours);
   const carrier = carries === 'stream' ? channel.detach() : channel;
   // The table's types say that this stage takes what this row carries.

@@ -210,7 +210,7 @@ export class ColoNode implements NodeControl {
     return this.capture.stop();
   }
 
-  /** For tests and the simulator, which look at a node and change nothing. */
+  /** For tests, the simulator and the start, which look at a node and change nothing. */
   inspect(): { readonly pair: Pair; readonly role: NodeRole | null; readonly parts: NodeParts } {
     return { pair: this.pair, role: this.role, parts: this.parts };
   }

@@ -51,6 +51,9 @@ const SERVER = {
   headersTimeout: REQUEST_MS_MAX,
   requestTimeout: REQUEST_MS_MAX,
   connectionsCheckingInterval: 1000,
+  // A scraper whose host has died leaves no connection behind.
+  keepAlive: true,
+  keepAliveInitialDelay: 2000,
 };
 /** A follower that has so much still to read is disconnected; it can come back with after=SEQ. */
 const FOLLOWER_BACKLOG_BYTES_MAX = 1 << 20;

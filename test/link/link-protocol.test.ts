@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkHello, type Hello, LINK_VERSION, MESSAGE, parseControl } from '../../src/link/link-protocol.ts';
+import {
+  checkGeneration,
+  checkHello,
+  type Hello,
+  LINK_VERSION,
+  MESSAGE,
+  parseControl,
+} from '../../src/link/link-protocol.ts';
 
 const ours: Hello = {
   version: LINK_VERSION,
@@ -20,7 +27,7 @@ test('a peer of the same pair, with another name, the other role and the same le
 for (const [what, difference, code] of [
   ['another version', { version: LINK_VERSION + 1 }, 'COLO_LINK_VERSION'],
   ['another pair', { pair: 'mail' }, 'COLO_LINK_PAIR'],
-  ["this node's own name", { node: 'a' }, 'COLO_LINK_PEER'],
+  ["this node's own name", { node: 'a' }, 'COLO_LINK_TWIN'],
   ["this node's own role", { role: 'primary' }, 'COLO_LINK_PEER'],
   ['a shorter lease', { leaseMs: 200 }, 'COLO_LINK_LEASE'],
   ['a longer lease', { leaseMs: 300 }, 'COLO_LINK_LEASE'],
@@ -29,6 +36,15 @@ for (const [what, difference, code] of [
     assert.throws(() => checkHello({ ...theirs, ...difference }, ours), { code });
   });
 }
+
+test('a candidate may know an older record than the primary, and no later one', () => {
+  for (const generation of [0, 2, 3]) checkGeneration({ ...theirs, generation }, ours);
+  assert.throws(() => checkGeneration({ ...theirs, generation: 4 }, ours), {
+    code: 'COLO_LINK_GENERATION',
+    message:
+      'the candidate "b" has read generation 4 of the record, the primary "a" generation 3; do both use the same arbiter?',
+  });
+});
 
 const startSync = (channels: unknown) => JSON.stringify({ generation: 1, channels });
 
