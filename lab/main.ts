@@ -1,10 +1,12 @@
 /**
  * `npm run lab -- up|setup|check`: the guest directly on the network, without a node in between. It shows that the
- * lab itself works before a test uses it.
+ * lab itself works before a test uses it. `bed`: a protected pair on two hosts.
  */
 import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import { ColoError } from '../src/error.ts';
+import { becomeRoot } from './as-root.ts';
+import { Bed } from './bed/bed.ts';
 import { checkServices } from './check.ts';
 import { type GuestImage, installGuest } from './guest/image.ts';
 import { GUEST_SERVICES, type Network, startNetwork } from './network.ts';
@@ -16,7 +18,9 @@ import { nicArguments, untilReady, vmArguments } from './vm.ts';
 const HELP = `npm run lab -- COMMAND
   setup   fetch QEMU, passt and the guest into the cache ($COLO_CACHE, else ~/.cache/colo-proxy)
   up      boot one guest, print the ports of this host that lead to its services, run until Ctrl-C
-  check   boot one guest, use each of its services over IPv4 and IPv6, say what works`;
+  check   boot one guest, use each of its services over IPv4 and IPv6, say what works
+  bed     two hosts with a protected guest, a client and an etcd in network namespaces (docs/chaos.md), print how to enter
+          each, run until Ctrl-C; needs root, or user namespaces`;
 
 const BOOT_MS_MAX = 60_000;
 
@@ -73,10 +77,31 @@ async function check(): Promise<number> {
   return failures === 0 ? 0 : 1;
 }
 
+async function bed(): Promise<number> {
+  await becomeRoot();
+  const interrupted = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => interrupted.abort());
+  const opened = await Bed.open({ arbiter: 'etcd' });
+  try {
+    await opened.bring(interrupted.signal);
+    process.stdout.write(`${opened.describe()}\nready; Ctrl-C stops\n`);
+    const timer = setInterval(() => undefined, 60_000);
+    await new Promise((resolve) => interrupted.signal.addEventListener('abort', resolve));
+    clearInterval(timer);
+  } catch (cause) {
+    if (!interrupted.signal.aborted) throw cause;
+  } finally {
+    await opened.close();
+  }
+  return 0;
+}
+
 async function main(command: string | undefined): Promise<number> {
   if (command === 'setup') return setup().then(() => 0);
   if (command === 'up') return up();
   if (command === 'check') return check();
+  if (command === 'bed') return bed();
   const asked = command === '--help' || command === 'help';
   (asked ? process.stdout : process.stderr).write(`${HELP}\n`);
   return asked ? 0 : 2;

@@ -43,6 +43,11 @@ export function within<T>({ fd }: Namespace, work: () => T): T {
   }
 }
 
+/** Returns a path of the namespace, for programs of this machine while this process lives. */
+export function fileOf({ fd }: Namespace): string {
+  return `/proc/${process.pid}/fd/${fd}`;
+}
+
 function enter(fd: number): void {
   if (setns(fd, CLONE_NEWNET) !== 0)
     throw new ColoError('COLO_LAB_NAMESPACE', `cannot enter a network namespace (errno ${koffi.errno()})`);

@@ -10,16 +10,17 @@ import { ColoError } from '../../src/error.ts';
 import type { NodeStatus } from '../../src/observe/status.ts';
 import { LabEtcd } from '../etcd.ts';
 import { type GuestImage, installGuest } from '../guest/image.ts';
+import { fileOf } from '../namespace.ts';
 import { removeWorkFolder, workFolder } from '../process.ts';
 import { installQemu, type QemuInstall } from '../qemu.ts';
 import { NIC, vmArguments } from '../vm.ts';
 import { wordsIn } from './child.ts';
 import { Clients } from './clients.ts';
-import { ADDRESSES, BedNetwork, HOSTS, type HostName, MEMBERS } from './network.ts';
+import { ADDRESSES, BedNetwork, HOSTS, type HostName, type MachineName, MEMBERS } from './network.ts';
 import { Recorder } from './recorder.ts';
 import { installTools } from './tools.ts';
 import { UnitNode } from './unit.ts';
-import { Uplink } from './uplink.ts';
+import { tapOf, Uplink } from './uplink.ts';
 
 export type BedArbiter = 'directory' | 'etcd';
 
@@ -142,6 +143,20 @@ export class Bed {
     return { a, b };
   }
 
+  /** Returns how to enter each machine, and what to do there. */
+  describe(): string {
+    const { etcd } = this;
+    const enter = (name: MachineName): string => `nsenter --net=${fileOf(this.network.of(name))}`;
+    const hosts = HOSTS.map(
+      (name) => `${enter(name)}   # host ${name}: bin/colo status -c ${this.directory}/${name}.yaml`,
+    );
+    const client = `${enter('client')}   # client: the guest is ${NIC.v4} and ${NIC.v6}`;
+    const members = MEMBERS.map(
+      (name, place) => `${enter(name)}   # etcd: ${etcd?.endpoints[place] ?? 'none'}`,
+    );
+    return [...hosts, client, ...members].join('\n');
+  }
+
   async close(): Promise<void> {
     await this.clients.stop();
     for (const name of HOSTS) await this.hosts[name].node.stop();
@@ -199,7 +214,7 @@ function configOf(name: HostName, { directory, qemu, image, socket, etcd, config
       listen: `tcp-listen:${ADDRESSES[name]}:${LINK_PORT}`,
       peer: `tcp:${ADDRESSES[peer]}:${LINK_PORT}`,
     },
-    uplink: `unix:${socket}`,
+    uplink: { socket: `unix:${socket}`, interfaces: [tapOf(name), 'lan0'], failover: true },
     arbiter: etcd === null ? { directory: arbiterDirectory } : { etcd: { endpoints: etcd.endpoints } },
     runDirectory: join(directory, name),
     vm: {

@@ -5,7 +5,8 @@
  * All times are milliseconds of the machine's monotonic clock, which all processes share.
  */
 import { createInterface } from 'node:readline';
-import { Counter } from '../clients/counter.ts';
+import { ColoError } from '../../src/error.ts';
+import { Counter, counterStats } from '../clients/counter.ts';
 import { Echo } from '../clients/echo.ts';
 import type { Arrivals } from '../clients/gaps.ts';
 import { LineConnection } from '../clients/lines.ts';
@@ -25,6 +26,8 @@ const COUNTER = at(PORTS.counter);
 /** A service may be away for as long as a failure lasts, and the way back. */
 const PATIENCE_MS = 90_000;
 const READY_MS_MAX = 60_000;
+/** Longer than a guest needs to begin it. */
+const REBOOT_MS = 1000;
 const TEXTS_MAX = 5;
 
 class Session {
@@ -121,10 +124,13 @@ async function reply(request: ClientRequest): Promise<ClientReply> {
   }
 }
 
-/** The guest reboots itself, and replies to nobody any more. */
+/** The guest reboots itself, and replies to nobody until it has booted. */
 async function reboot(): Promise<void> {
   const connection = await LineConnection.open(COUNTER, PATIENCE_MS, () => undefined);
-  await connection.ask('reboot', 1000).catch(() => undefined);
+  await connection.ask('reboot', REBOOT_MS).catch(() => undefined);
+  await untilGuestReplies(ECHO, READY_MS_MAX);
+  const { next } = await counterStats(COUNTER, PATIENCE_MS);
+  if (next > 0) throw new ColoError('COLO_LAB_GUEST', `the guest did not reboot: it has counted to ${next}`);
 }
 
 createInterface({ input: process.stdin })

@@ -19,6 +19,7 @@ export type ClientRequest =
   | { readonly do: 'look' }
   /** resolves when nothing is under way any more and all has been checked */
   | { readonly do: 'stop' }
+  /** resolves when the guest has rebooted itself and replies again */
   | { readonly do: 'reboot' };
 
 export type ClientReply = {

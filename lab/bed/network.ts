@@ -20,7 +20,7 @@ import { type ChildProcess, execFileSync } from 'node:child_process';
 import { closeSync, existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { ColoError, messageOf } from '../../src/error.ts';
-import { type Namespace, newNamespace, setKernel, within } from '../namespace.ts';
+import { fileOf, type Namespace, newNamespace, setKernel, within } from '../namespace.ts';
 import type { Program } from '../program.ts';
 import { HOST_FROM_GUEST } from '../vm.ts';
 import { startIn } from './child.ts';
@@ -39,13 +39,16 @@ export const ADDRESSES: Readonly<Record<HostName | MemberName, string>> = {
   ...{ e1: '10.8.0.11', e2: '10.8.0.12', e3: '10.8.0.13' },
 };
 
+/** A TCP connection still gets on with it, with pauses of seconds. */
+export const LOSS_PERCENT = 30;
+
 const TABLE = `table bridge bed {
   set cut { type ipv4_addr . ipv4_addr; }
   set lossy { type ipv4_addr . ipv4_addr; }
   chain forward {
     type filter hook forward priority 0;
     ip saddr . ip daddr @cut drop
-    ip saddr . ip daddr @lossy numgen random mod 100 < LOSS drop
+    ip saddr . ip daddr @lossy numgen random mod 100 < ${LOSS_PERCENT} drop
   }
 }
 `;
@@ -63,11 +66,10 @@ export class BedNetwork {
     this.nft = nft;
   }
 
-  /** `lossPercent`: of the frames between addresses that are made lossy. */
-  static make(nft: Program, lossPercent = 0): BedNetwork {
+  static make(nft: Program): BedNetwork {
     const network = new BedNetwork(nft);
     try {
-      network.build(lossPercent);
+      network.build();
     } catch (cause) {
       network.close();
       throw cause;
@@ -94,9 +96,13 @@ export class BedNetwork {
     this.change('delete', 'cut', cuts);
   }
 
-  /** From now on a share of the frames of `from` for `to` is lost. */
-  lose(cuts: readonly Cut[]): void {
-    this.change('add', 'lossy', cuts);
+  /** From now on LOSS_PERCENT of the frames of `from` for `to` are lost. */
+  lose(ways: readonly Cut[]): void {
+    this.change('add', 'lossy', ways);
+  }
+
+  loseNoMore(ways: readonly Cut[]): void {
+    this.change('delete', 'lossy', ways);
   }
 
   /** Sets what a host sends on `core` to at most this rate. */
@@ -129,11 +135,11 @@ export class BedNetwork {
     this.machines.clear();
   }
 
-  private build(lossPercent: number): void {
+  private build(): void {
     ip(this.switches, ['link add lan type bridge', 'link add core type bridge']);
     ip(this.switches, ['link set lan up', 'link set core up']);
     bridgeWithoutIptables(this.switches);
-    within(this.switches, () => this.run('-f', TABLE.replace('LOSS', String(lossPercent))));
+    within(this.switches, () => this.run('-f', TABLE));
     for (const name of [...HOSTS, ...MEMBERS, 'client'] as const) {
       const machine = newNamespace();
       this.machines.set(name, machine);
@@ -188,11 +194,6 @@ function bridgeWithoutIptables(namespace: Namespace): void {
   within(namespace, () => {
     for (const tables of ['ip', 'ip6', 'arp']) setKernel(`net/bridge/bridge-nf-call-${tables}tables`, '0');
   });
-}
-
-/** Returns a path of the namespace, for programs that this process has started. */
-function fileOf({ fd }: Namespace): string {
-  return `/proc/${process.pid}/fd/${fd}`;
 }
 
 /** Runs lines of ip(8) in a namespace. */

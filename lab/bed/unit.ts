@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { ColoError } from '../../src/error.ts';
 import type { Namespace } from '../namespace.ts';
 import { LabNode } from '../pair.ts';
-import { startIn } from './child.ts';
+import { startWithSysIn } from './child.ts';
 
 const PAGE = fileURLToPath(new URL('../../docs/operation.md', import.meta.url));
 
@@ -98,7 +98,7 @@ export class UnitNode extends LabNode {
       // It looks at the file this often, in seconds.
       FAKETIME_CACHE_DURATION: '1',
     };
-    const child = startIn(this.namespace, argv, { ...options, env });
+    const child = startWithSysIn(this.namespace, argv, { ...options, env });
     child.once('exit', (code, signal) => this.ended({ code, signal }));
     return child;
   }

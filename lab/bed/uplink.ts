@@ -19,6 +19,9 @@ const BEFORE_UP_MS = 1000;
 /** systemd's default. */
 const RESTART_MS = 100;
 
+/** As on the page. */
+export const tapOf = (host: string): string => `colo-${host}`;
+
 export class Uplink {
   readonly socket: string;
   private readonly tap: string;
@@ -26,8 +29,6 @@ export class Uplink {
   private readonly qemu: Pick<QemuInstall, 'command' | 'env'>;
   private helper: ChildProcess | null = null;
   private wanted = false;
-  private cable: 'up' | 'down' = 'up';
-  private tapIsUp = false;
   /** what the helper has printed last, for an error */
   private said = '';
 
@@ -37,7 +38,7 @@ export class Uplink {
     socket: string;
     qemu: Pick<QemuInstall, 'command' | 'env'>;
   }) {
-    this.tap = `colo-${options.host}`;
+    this.tap = tapOf(options.host);
     this.namespace = options.namespace;
     this.socket = options.socket;
     this.qemu = options.qemu;
@@ -50,21 +51,14 @@ export class Uplink {
     await this.startHelper();
   }
 
-  /** Whether frames can pass between the socket and the clients' network. */
-  get isUp(): boolean {
-    return this.tapIsUp && this.cable === 'up';
-  }
-
   /** Kills the helper, which its unit starts again. */
   kill(): void {
-    this.tapIsUp = false;
     this.helper?.kill('SIGKILL');
   }
 
   /** Pulls the host's cable to the clients' network, or puts it back. */
   setCable(state: 'up' | 'down'): void {
     ip(this.namespace, [`link set lan0 ${state}`]);
-    this.cable = state;
   }
 
   async stop(): Promise<void> {
@@ -100,13 +94,10 @@ export class Uplink {
         );
     }
     await sleep(BEFORE_UP_MS);
-    if (!this.wanted) return;
-    ip(this.namespace, [`link set ${this.tap} up`]);
-    this.tapIsUp = true;
+    if (this.wanted) ip(this.namespace, [`link set ${this.tap} up`]);
   }
 
   private async ended(): Promise<void> {
-    this.tapIsUp = false;
     if (!this.wanted) return;
     await sleep(RESTART_MS);
     if (this.wanted) await this.startHelper().catch(() => undefined);

@@ -39,9 +39,13 @@ const CLOCK_MS = 3000;
 export const FAILURES: readonly Failure[] = [
   ofOneHost('kill node', async ({ node }) => node.signal('SIGKILL')),
   ofOneHost('kill QEMU', async ({ node }) => kill(await vmOf(node))),
-  ofOneHost('kill host', async ({ node, uplink }) => {
+  ofOneHost('kill host', async ({ name, node, uplink }, { etcd }) => {
+    const member = etcd?.members[HOSTS.indexOf(name)];
     node.signal('SIGKILL');
     uplink.kill();
+    await member?.kill();
+    await sleep(MEMBER_AWAY_MS);
+    member?.start();
   }),
   ofOneHost('stop node', ({ node }) => stopped(node.pid)),
   ofOneHost('stop QEMU', async ({ node }) => stopped(await vmOf(node))),
@@ -61,6 +65,10 @@ export const FAILURES: readonly Failure[] = [
       const way = pick(random, LINK);
       return cut(bed, pick(random, CUT_MS), `${way.from} to ${way.to}`, [way]);
     },
+  },
+  {
+    ...{ name: 'lossy link', needs: 'nothing', guest: 'lives' },
+    choose: ({ bed }) => ({ what: '', strike: () => lossyLink(bed) }),
   },
   {
     ...{ name: 'cut arbiter', needs: 'etcd', guest: 'lives' },
@@ -118,13 +126,13 @@ const toArbiter = (host: HostName): Cut[] =>
   ]);
 
 /** The host is the primary or the secondary. */
-function ofOneHost(name: string, strikeOn: (host: Host) => Promise<void>): Failure {
+function ofOneHost(name: string, strikeOn: (host: Host, bed: Bed) => Promise<void>): Failure {
   return {
     ...{ name, needs: 'nothing', guest: 'lives' },
     choose: ({ bed, primary, random }) => {
       const host = pick(random, HOSTS);
       const role = host === primary ? 'primary' : 'secondary';
-      return { what: `of the ${role} ${host}`, strike: () => strikeOn(bed.hosts[host]) };
+      return { what: `of the ${role} ${host}`, strike: () => strikeOn(bed.hosts[host], bed) };
     },
   };
 }
@@ -136,6 +144,12 @@ function cut(bed: Bed, ms: number, where: string, cuts: readonly Cut[]): Chosen 
     bed.network.mend(cuts);
   };
   return { what: `${where} for ${ms} ms`, strike };
+}
+
+async function lossyLink({ network }: Bed): Promise<void> {
+  network.lose(LINK);
+  await sleep(STOP_MS);
+  network.loseNoMore(LINK);
 }
 
 async function vmOf(node: Host['node']): Promise<number> {

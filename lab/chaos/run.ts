@@ -83,6 +83,7 @@ class Run {
       signal.throwIfAborted();
       broke = messageOf(cause);
       this.print(`BROKE: ${broke}`);
+      this.add(await this.bed.clients.look());
     }
     await this.judge();
     this.unrecorded = await this.bed.recorder.stop();
@@ -101,11 +102,11 @@ class Run {
     const primary = primaryOf(before) as HostName;
     const failure = this.bag.next();
     const chosen = failure.choose({ bed, primary, random });
-    const seen = this.events().length;
+    const seen = this.lastEvents();
     const name = `${count}/${options.failures}  ${failure.name} ${chosen.what}`.trim();
     const atMs = machineMs();
     try {
-      const blackout = await this.strike(failure, chosen, atMs);
+      const blackout = await this.strike(failure, chosen);
       const protectedMs = (await this.settledSince()) - atMs;
       const blackoutMs = blackout ?? (await bed.clients.blackoutMs(atMs - 100, machineMs()));
       this.outcomes.push({ failure: failure.name, what: chosen.what, blackoutMs, protectedMs });
@@ -121,7 +122,8 @@ class Run {
         protectedMs: null,
       });
       this.print(`${name}: FAILED`);
-      for (const event of this.events().slice(seen)) this.print(`    ${eventText(event)}`);
+      for (const event of this.events().filter(({ node, seq }) => seq > (seen.get(node) ?? 0)))
+        this.print(`    ${eventText(event)}`);
       throw cause;
     }
     await this.judge();
@@ -129,7 +131,7 @@ class Run {
   }
 
   /** Returns the blackout where the strike measures it itself. */
-  private async strike(failure: Failure, chosen: Chosen, atMs: number): Promise<number | null> {
+  private async strike(failure: Failure, chosen: Chosen): Promise<number | null> {
     if (failure.guest === 'lives') {
       await chosen.strike();
       return null;
@@ -138,8 +140,7 @@ class Run {
     await this.finishClients();
     const beforeMs = machineMs();
     await chosen.strike();
-    await this.bed.clients.untilReady();
-    const tookMs = machineMs() - Math.max(beforeMs, atMs);
+    const tookMs = machineMs() - beforeMs;
     await this.startClients();
     return tookMs;
   }
@@ -148,14 +149,9 @@ class Run {
   private async settledSince(): Promise<number> {
     const endMs = machineMs() + PROTECTED_MS_MAX;
     for (;;) {
-      await this.bed.until(
-        'protected',
-        endMs - machineMs(),
-        (statuses) => this.isSettled(statuses),
-        this.options.signal,
-      );
+      await this.bed.until('protected', endMs - machineMs(), isSettled, this.options.signal);
       const sinceMs = machineMs();
-      while (this.isSettled(await this.bed.statuses())) {
+      while (isSettled(await this.bed.statuses())) {
         if (machineMs() - sinceMs >= SETTLED_MS) return sinceMs;
         await sleep(SETTLED_POLL_MS);
       }
@@ -167,11 +163,6 @@ class Run {
     const statuses = await this.bed.statuses();
     this.voices.settle(statuses.a?.generation ?? 0);
     return statuses;
-  }
-
-  private isSettled(statuses: Statuses): boolean {
-    const uplinksAreUp = HOSTS.every((name) => this.bed.hosts[name].uplink.isUp);
-    return uplinksAreUp && primaryOf(statuses) !== null && statuses.a?.generation === statuses.b?.generation;
   }
 
   /** Judges the frames since the last time. */
@@ -199,7 +190,10 @@ class Run {
   }
 
   private async finishClients(): Promise<void> {
-    const found = await this.bed.clients.finish();
+    this.add(await this.bed.clients.finish());
+  }
+
+  private add(found: ClientFindings): void {
     for (const text of found.texts) this.print(`    ${text}`);
     const { acknowledged, lost, broken, texts } = this.checked;
     this.checked = {
@@ -214,9 +208,23 @@ class Run {
     return HOSTS.flatMap((name) => this.bed.hosts[name].node.events());
   }
 
+  /** Returns the number of each node's last event. */
+  private lastEvents(): Map<string, number> {
+    return new Map(this.events().map(({ node, seq }) => [node, seq]));
+  }
+
   private print(text: string): void {
     this.options.print(`${((machineMs() - this.startMs) / 1000).toFixed(1).padStart(7)} s  ${text}`);
   }
+}
+
+/** A pair that looks protected, and that could not fail over, is not ready for the next failure. */
+function isSettled(statuses: Statuses): boolean {
+  if (primaryOf(statuses) === null || statuses.a?.generation !== statuses.b?.generation) return false;
+  return HOSTS.every((name) => {
+    const status = statuses[name];
+    return status?.arbiter.state === 'replies' && status.vm.trouble === null && status.uplink.own.up;
+  });
 }
 
 function eventText({ seq: _, at, node, type, ...details }: NodeEvent): string {

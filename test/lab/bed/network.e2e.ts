@@ -14,8 +14,8 @@ import { NEEDS_ROOT } from '../../namespaces.ts';
 
 const tools = NEEDS_ROOT === false ? await installTools() : null;
 
-function make(t: TestContext, lossPercent?: number): BedNetwork {
-  const network = BedNetwork.make((tools ?? assert.fail()).nft, lossPercent);
+function make(t: TestContext): BedNetwork {
+  const network = BedNetwork.make((tools ?? assert.fail()).nft);
   t.after(() => network.close());
   return network;
 }
@@ -69,12 +69,15 @@ test('a cut is for one direction of two machines, and is mended', { skip: NEEDS_
 test('a lossy way loses about its share, and a limited rate still passes frames', {
   skip: NEEDS_ROOT,
 }, async (t) => {
-  const network = make(t, 30);
-  network.lose([{ from: 'a', to: 'b' }]);
+  const network = make(t);
+  const ways = [{ from: 'a', to: 'b' }] as const;
+  network.lose(ways);
   network.limitRate('b', 10);
   const passed = await reached(network, 'a', 'b', 200);
   assert.ok(passed > 100 && passed < 180, `${passed}`);
   assert.equal(await reached(network, 'b', 'a'), 20);
+  network.loseNoMore(ways);
+  assert.equal(await reached(network, 'a', 'b'), 20);
 });
 
 /** Sends a datagram 20 times, each when the last one has come back, and prints how many milliseconds each took. */
