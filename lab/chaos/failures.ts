@@ -14,10 +14,15 @@ import type { EtcdProcess } from '../etcd.ts';
 
 export type Scene = { readonly bed: Bed; readonly primary: HostName; readonly random: Random };
 
-export type Chosen = { readonly what: string; readonly strike: () => Promise<void> };
+export type Chosen = {
+  readonly what: string;
+  /** of the host that is struck, where the two differ for clients */
+  readonly role?: 'primary' | 'secondary';
+  readonly strike: () => Promise<void>;
+};
 
 export type Failure = {
-  /** a row of the table */
+  /** a row of the table, or two: of the primary and of the secondary */
   readonly name: string;
   /** what the bed must have */
   readonly needs: 'nothing' | 'etcd';
@@ -132,7 +137,7 @@ function ofOneHost(name: string, strikeOn: (host: Host, bed: Bed) => Promise<voi
     choose: ({ bed, primary, random }) => {
       const host = pick(random, HOSTS);
       const role = host === primary ? 'primary' : 'secondary';
-      return { what: `of the ${role} ${host}`, strike: () => strikeOn(bed.hosts[host], bed) };
+      return { what: `of the ${role} ${host}`, role, strike: () => strikeOn(bed.hosts[host], bed) };
     },
   };
 }

@@ -104,19 +104,20 @@ class Run {
     const chosen = failure.choose({ bed, primary, random });
     const seen = this.lastEvents();
     const name = `${count}/${options.failures}  ${failure.name} ${chosen.what}`.trim();
+    const row = chosen.role === undefined ? failure.name : `${failure.name}, ${chosen.role}`;
     const atMs = machineMs();
     try {
       const blackout = await this.strike(failure, chosen);
       const protectedMs = (await this.settledSince()) - atMs;
       const blackoutMs = blackout ?? (await bed.clients.blackoutMs(atMs - 100, machineMs()));
-      this.outcomes.push({ failure: failure.name, what: chosen.what, blackoutMs, protectedMs });
+      this.outcomes.push({ failure: row, what: chosen.what, blackoutMs, protectedMs });
       this.print(
         `${name}: blackout ${blackoutMs.toFixed(0)} ms, protected again after ${(protectedMs / 1000).toFixed(1)} s`,
       );
     } catch (cause) {
       options.signal.throwIfAborted();
       this.outcomes.push({
-        failure: failure.name,
+        failure: row,
         what: chosen.what,
         blackoutMs: machineMs() - atMs,
         protectedMs: null,

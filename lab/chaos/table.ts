@@ -33,11 +33,11 @@ export function tableLines(rows: readonly Row[]): string[] {
   const seconds = (ms: number): string => (ms / 1000).toFixed(1).padStart(8);
   const whole = (ms: number): string => ms.toFixed(0).padStart(8);
   return [
-    `${''.padEnd(24)}${''.padStart(6)}   blackout, ms         protected again, s`,
-    `${'failure'.padEnd(24)}${'count'.padStart(6)}${'median'.padStart(8)}${'max'.padStart(8)}     ${'median'.padStart(8)}${'max'.padStart(8)}`,
+    `${''.padEnd(32)}${''.padStart(6)}   blackout, ms         protected again, s`,
+    `${'failure'.padEnd(32)}${'count'.padStart(6)}${'median'.padStart(8)}${'max'.padStart(8)}     ${'median'.padStart(8)}${'max'.padStart(8)}`,
     ...rows.map(
       ({ failure, count, blackoutMs, protectedMs }) =>
-        `${failure.padEnd(24)}${String(count).padStart(6)}${whole(blackoutMs.median)}${whole(blackoutMs.max)}     ${seconds(protectedMs.median)}${seconds(protectedMs.max)}`,
+        `${failure.padEnd(32)}${String(count).padStart(6)}${whole(blackoutMs.median)}${whole(blackoutMs.max)}     ${seconds(protectedMs.median)}${seconds(protectedMs.max)}`,
     ),
   ];
 }
