@@ -157,6 +157,11 @@ export class FramePort {
     return this.out.bytes + (this.stream?.unsentBytes() ?? 0);
   }
 
+  /** True unless something that was written to the stream waits for the peer; what waits in `out` was not written. */
+  get isReadByPeer(): boolean {
+    return this.stream === null || this.stream.unsentBytes() === 0;
+  }
+
   /** Grows when the peer reads. The kernel counts more than the bytes of what is unread, so it may be below what was read. */
   get readByPeer(): number {
     const { stream } = this;

@@ -45,7 +45,7 @@ export class AsPrimary {
   private readonly pausedBeforeMs: number;
   private promotion: (Promotion & { loss: LinkLoss }) | null = null;
   /** null: it booted its VM */
-  promotedAtMs: Instant | null = null;
+  private promotedMs: Instant | null = null;
 
   /** The arbiter's record of `generation` says alone(this node). */
   private constructor(
@@ -115,7 +115,7 @@ export class AsPrimary {
     const primary = new AsPrimary(parts, generation, { vm, offsets: path.offsets, epoch: path.epoch });
     const promotion = path.handOver((slab, at, length) => primary.path.sendAsIs(slab, at, length));
     primary.promotion = { ...promotion, loss };
-    primary.promotedAtMs = parts.surroundings.clock.now();
+    primary.promotedMs = parts.surroundings.clock.now();
     primary.path.flush();
     primary.announcer.begin();
     return primary;
@@ -123,6 +123,11 @@ export class AsPrimary {
 
   get isOver(): boolean {
     return this.scope.isOver;
+  }
+
+  /** When this node was promoted; null if it booted its VM. */
+  get promotedAtMs(): Instant | null {
+    return this.promotedMs;
   }
 
   get session(): PrimarySession | null {

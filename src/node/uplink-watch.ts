@@ -131,7 +131,8 @@ export class UplinkWatch {
     const { port, clock, events } = this.options;
     const { readByPeer } = port;
     const nowMs = clock.now();
-    if (port.drained || readByPeer > this.readBytes) this.readAtMs = nowMs;
+    // What waits for this node's right to speak waits for nobody at the other end.
+    if (port.isReadByPeer || readByPeer > this.readBytes) this.readAtMs = nowMs;
     this.readBytes = readByPeer;
     this.settle();
     const { cause } = this.state;

@@ -13,7 +13,8 @@ type Config = { interfaces?: string[]; failover?: boolean };
 
 function begun({ interfaces = [], failover = false }: Config = {}) {
   const time = new FakeTime();
-  const port = new FramePort('uplink', new SlabPool(LIMITS.slabBytes, 4));
+  const slabs = new SlabPool(LIMITS.slabBytes, 4);
+  const port = new FramePort('uplink', slabs);
   const events: [string, object][] = [];
   const told: string[] = [];
   const carriers: Record<string, Carrier> = {};
@@ -39,7 +40,7 @@ function begun({ interfaces = [], failover = false }: Config = {}) {
   };
   const scope = new Scope();
   watch.run(scope);
-  return { time, port, watch, events, told, carriers, role, connect, scope };
+  return { time, slabs, port, watch, events, told, carriers, role, connect, scope };
 }
 
 test('an uplink that closes is away until it is connected again', async () => {
@@ -93,6 +94,17 @@ test('a helper that reads nothing of what is written for a second hangs', async 
   pumpAll(near, far);
   await time.pass(200);
   assert.equal(watch.isUp, true);
+});
+
+test('output that waits for the right to speak is no sign of a helper that hangs', async () => {
+  const { time, slabs, port, watch, connect } = begun();
+  connect();
+  const slab = slabs.acquire();
+  port.out.push(slab, 4, 60);
+  await time.pass(5000);
+  assert.equal(watch.isUp, true);
+  port.out.clear();
+  slabs.unref(slab);
 });
 
 test('a helper that reads slowly does not hang', async () => {
