@@ -194,13 +194,19 @@ export function step(pair: Pair, event: PairEvent): PairEffect[] {
 function starting(pair: Pair, event: PairEvent): PairEffect[] {
   if (event.type === 'arbiterFailed') return [{ do: 'retryAfter', ms: RETRY_MS }];
   if (event.type === 'retry') return [{ do: 'readRecord' }];
-  if (event.type === 'returnTimeOver' && pair.state.name === 'returning')
+  const { name } = pair.state;
+  if (event.type === 'returnTimeOver' && name === 'returning') {
+    // A change that this node asked for before it started again may have come late, and have made it the primary.
+    if (pair.stored.record?.primary !== pair.node) return [{ do: 'readRecord' }];
     return claim(pair, 'boot', null, 'cold start');
-  if (event.type === 'linkUp' && pair.state.name === 'returning') {
+  }
+  if (event.type === 'linkUp' && name === 'returning') {
     pair.state = { name: 'candidate', linked: true };
     return [];
   }
   if (event.type !== 'record') return [];
+  if (name === 'returning' && event.stored.revision === pair.stored.revision)
+    return [{ do: 'waitForReturn' }];
   pair.stored = event.stored;
   const { record } = event.stored;
   if (record === null) return claim(pair, 'boot', null, 'first start');
@@ -212,10 +218,7 @@ function starting(pair: Pair, event: PairEvent): PairEffect[] {
     return claim(pair, 'boot', null, 'cold start');
   if (record.state === 'pair' && (record.primary === pair.node || record.secondary === pair.node)) {
     pair.state = { name: 'returning' };
-    return [
-      { do: 'becomeCandidate' },
-      ...(record.primary === pair.node ? [{ do: 'waitForReturn' } as const] : []),
-    ];
+    return [{ do: 'becomeCandidate' }, { do: 'waitForReturn' }];
   }
   return toCandidate(pair);
 }

@@ -94,7 +94,7 @@ const ROWS: Row[] = [
     null,
     { type: 'record', stored: stored(PAIR_BA) },
     'returning',
-    'becomeCandidate',
+    'becomeCandidate waitForReturn',
   ],
   ['retries without an arbiter', starting, null, arbiterFailed, 'starting', 'retryAfter'],
   ['reads the record again', starting, null, { type: 'retry' }, 'starting', 'readRecord'],

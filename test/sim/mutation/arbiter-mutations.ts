@@ -28,4 +28,13 @@ export const ARBITER_MUTATIONS: readonly Mutation[] = [
     put: '    return lost(pair, state, event.stored);',
     seedsMax: 100,
   },
+  {
+    name: 'late-change-not-looked-for',
+    about:
+      'after a restart both nodes wait for each other, as a change of the secondary came after it had read the record',
+    file: 'src/pair/machine.ts',
+    find: "    if (pair.stored.record?.primary !== pair.node) return [{ do: 'readRecord' }];",
+    put: '    if (pair.stored.record?.primary !== pair.node) return [];',
+    test: 'test/pair/returning.test.ts',
+  },
 ];
