@@ -159,9 +159,9 @@ class Run {
     }
   }
 
+  /** It was settled after the last failure. */
   private async settled(): Promise<Statuses> {
-    await this.settledSince();
-    const statuses = await this.bed.statuses();
+    const statuses = await this.bed.until('protected', PROTECTED_MS_MAX, isSettled, this.options.signal);
     this.voices.settle(statuses.a?.generation ?? 0);
     return statuses;
   }
