@@ -7,6 +7,7 @@
  * Phases. The relay delays QEMU's message of each phase until it is safe to pass it on:
  *   1 gate     the gate retains input; GATE goes to the secondary after the last input; QEMU is asked to begin
  *   2 drain    until the PVM has read its input, the secondary sends GATED (so has the SVM), and REQUEST has arrived
+ *     A PVM that stands for another reason is not copied: the phases 2 and 3 wait until it runs
  *   3 reply    the SVM has stopped and its output has been sent; the PVM stops when REPLY reaches it
  *   4 commit   RECEIVED: the PVM is stopped, the SVM owns the state. Read the PVM's remaining output, then commit
  *   5 loaded   the SVM runs; the PVM runs when LOADED reaches it; the gate opens
@@ -19,7 +20,7 @@
 
 import type { PrimaryPath } from '../datapath/primary-path.ts';
 import { ColoError } from '../error.ts';
-import type { Clock, Timers } from '../io/clock.ts';
+import { type Clock, sleep, type Timers } from '../io/clock.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
 import { MESSAGE } from '../link/link-protocol.ts';
 import type { ReverseMessage } from './colo-messages.ts';
@@ -37,6 +38,9 @@ const ASK_AGAIN_MS = 200;
 /** The PVM is stopped and its last output is in a socket: only this node's own reading is waited for. */
 const EXHAUST_MS_MAX = 1000;
 
+/** How soon a checkpoint goes on when the VM does. */
+const STANDING_POLL_MS = 10;
+
 type Step = 'request' | 'gated' | ReverseMessage;
 
 export class PrimaryBarrier {
@@ -44,6 +48,7 @@ export class PrimaryBarrier {
   private readonly relay: MigrationRelay;
   private readonly link: LinkChannel;
   private readonly requestCheckpoint: () => Promise<void>;
+  private readonly standing: () => string | null;
   private readonly clock: Clock;
   private readonly timers: Timers;
   private readonly waiting = new Map<Step, () => void>();
@@ -66,6 +71,8 @@ export class PrimaryBarrier {
     relay: MigrationRelay;
     link: LinkChannel;
     requestCheckpoint: () => Promise<void>;
+    /** why the PVM may not be copied now, or null */
+    standing: () => string | null;
     clock: Clock;
     timers: Timers;
   }) {
@@ -73,6 +80,7 @@ export class PrimaryBarrier {
     this.relay = options.relay;
     this.link = options.link;
     this.requestCheckpoint = options.requestCheckpoint;
+    this.standing = options.standing;
     this.clock = options.clock;
     this.timers = options.timers;
     this.matchedBefore = options.path.comparator.counters.matched;
@@ -152,10 +160,12 @@ export class PrimaryBarrier {
       begun ? this.step('request') : this.ask(),
     ]);
     const inexact = (drained ? 0 : 1) + this.undrained;
+    await this.untilPvmRuns();
     const drainedMs = clock.now();
     relay.passRequest();
 
     await this.step('reply');
+    await this.untilPvmRuns();
     const pausedMs = clock.now();
     this.stopping = true;
     relay.pass('reply');
@@ -185,6 +195,15 @@ export class PrimaryBarrier {
       matchedFrames,
       atMs: clock.wall(),
     };
+  }
+
+  /** An operator may have stopped the PVM since the checkpoint began; QEMU would resume it at the end of the checkpoint. */
+  private async untilPvmRuns(): Promise<void> {
+    while (this.standing() !== null && this.aborted === null) {
+      this.progress++;
+      await sleep(this.timers, STANDING_POLL_MS);
+    }
+    if (this.aborted !== null) throw this.aborted;
   }
 
   /** Asks QEMU to begin, until it does. */

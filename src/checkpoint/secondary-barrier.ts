@@ -34,6 +34,7 @@ export class SecondaryBarrier {
   private readonly link: LinkChannel;
   private readonly clock: Clock;
   private readonly timers: Timers;
+  private readonly standing: () => string | null;
   private readonly onCommit: () => void;
   private checkpointing = false;
 
@@ -42,12 +43,15 @@ export class SecondaryBarrier {
     link: LinkChannel;
     clock: Clock;
     timers: Timers;
+    /** why the SVM may get no state now, or null */
+    standing: () => string | null;
     onCommit: () => void;
   }) {
     this.path = options.path;
     this.link = options.link;
     this.clock = options.clock;
     this.timers = options.timers;
+    this.standing = options.standing;
     this.onCommit = options.onCommit;
   }
 
@@ -57,10 +61,13 @@ export class SecondaryBarrier {
   }
 
   async gate(epoch: number): Promise<void> {
-    this.checkpointing = true;
     this.path.endOfEpoch(epoch);
+    const { clock, timers } = this;
+    // A QEMU whose VM stands for another reason may abort. Its node then ends the pair, or the primary does for want of GATED.
+    if (!(await until(clock, timers, DRAIN_MS_MAX, () => this.standing() === null))) return;
+    this.checkpointing = true;
     this.path.linkBatchEnd();
-    const drained = await until(this.clock, this.timers, DRAIN_MS_MAX, () => this.path.inputDrained);
+    const drained = await until(clock, timers, DRAIN_MS_MAX, () => this.path.inputDrained);
     this.link.send(MESSAGE.gated, { epoch, drained });
   }
 

@@ -42,6 +42,7 @@ function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
       `${role ?? 'no role yet'}, ${PHASE_TEXTS[phase]}`,
       phase === 'protected' && arbiter.state === 'fails' ? 'but NO FAILOVER: see arbiter' : null,
       isPartial ? 'but NOT the flows that rules exempt' : null,
+      vm.trouble === null ? null : 'but its VM is IN TROUBLE',
     ],
     ['membership', `generation ${formatCount(generation)}`, `epoch ${formatCount(epoch)}`],
     [

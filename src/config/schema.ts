@@ -167,6 +167,13 @@ const vmShape = z.strictObject({
     .min(SILENCE_MS_MIN)
     .default(2000)
     .describe('A QEMU that replies to nothing for this long counts as hung.'),
+  // A guest that is told to switch itself off should not come up again by itself.
+  onPoweroff: z
+    .enum(['stop', 'restart'])
+    .default('stop')
+    .describe(
+      'What follows when the guest has switched itself off: both nodes end, or the guest is started again.',
+    ),
   nic: z
     .strictObject({
       // The fastest NIC for which every current guest has a driver.

@@ -19,6 +19,9 @@ import { type Values, valuesSchema } from './values-message.ts';
 /** Grows when a node of the old version would misunderstand. Nodes of different versions refuse each other. */
 export const LINK_VERSION = 6;
 
+/** The code of a FAILED by which a primary tells its peer that the guest has been switched off: there is nothing to promote. */
+export const POWERED_OFF = 'COLO_VM_OFF';
+
 export const MESSAGE = {
   hello: 1,
   heartbeat: 2,

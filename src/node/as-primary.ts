@@ -11,10 +11,10 @@ import { describeOperatorRule, isExempt } from '../compare/operator-rules.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
 import type { Tap } from '../datapath/tap.ts';
-import { errorText, invariant, messageOf } from '../error.ts';
+import { ColoError, errorText, invariant, messageOf } from '../error.ts';
 import { describeMatch } from '../flow/match.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
-import { type Hello, MESSAGE } from '../link/link-protocol.ts';
+import { type Hello, MESSAGE, POWERED_OFF } from '../link/link-protocol.ts';
 import { Voice } from '../pair/voice.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant } from '../units.ts';
@@ -190,8 +190,11 @@ export class AsPrimary {
     const { events } = this.parts;
     const releasedFrames = this.path.goAlone(generation);
     events.emit('pair.alone', { cause, releasedFrames, generation });
+    const wasStopped = this.vm.vm?.watch.trouble?.state === 'paused';
     try {
       await this.leaveColo();
+      // QEMU resumes a VM that leaves COLO.
+      if (wasStopped) await this.vm.vm?.colo.stopAgain();
     } catch (error) {
       events.emit('vm.failover-failed', { message: messageOf(error) });
       this.failed(error);
@@ -212,7 +215,11 @@ export class AsPrimary {
     const session = new PrimarySession({
       link,
       path: this.path,
-      vm: { openCopy: () => vm.openCopy(), requestCheckpoint: () => vm.colo.requestCheckpoint() },
+      vm: {
+        openCopy: () => vm.openCopy(),
+        requestCheckpoint: () => vm.colo.requestCheckpoint(),
+        standing: () => vm.watch.standing,
+      },
       policy,
       clock: surroundings.clock,
       timers: surroundings.timers,
@@ -260,6 +267,8 @@ export class AsPrimary {
     events.emit('sync.started', { peer: observed.peerName });
     const copied = this.measureCopy(vm);
     try {
+      const { standing } = vm.watch;
+      if (standing !== null) throw new ColoError('COLO_VM_STANDS', `${standing}: it cannot be copied now`);
       await vm.colo.resetAfterFailover();
       await session.sync(generation);
       copied.done();
@@ -321,6 +330,17 @@ export class AsPrimary {
   reportVm(message: string): void {
     this.session?.link.sendFailed(message, 'COLO_VM_TROUBLE');
     this.closeLink(message);
+  }
+
+  /** Tells the peer that the guest has been switched off. */
+  reportOff(): void {
+    this.session?.link.sendFailed('the guest has been switched off', POWERED_OFF);
+  }
+
+  /** The arbiter's record of `generation` says alone(this node), and the VM is off: what is held leaves. */
+  release(generation: number): void {
+    const { path } = this;
+    path.goAlone(generation);
   }
 
   closeLink(cause: string): void {

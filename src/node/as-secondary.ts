@@ -173,6 +173,7 @@ export class AsSecondary {
         takeoverOffered: () => {
           if (this.parts.uplinkWatch.isUp) dispatch({ type: 'takeoverOffered' });
         },
+        poweredOff: () => dispatch({ type: 'peerOff' }),
         closed: (cause) => {
           scope.end();
           this.current = null;
@@ -213,7 +214,7 @@ export class AsSecondary {
         closeCopy(primary);
         return;
       }
-      session.begin(path, qemu, primary);
+      session.begin(path, qemu, primary, () => vm.watch.unloadable);
     } catch (cause) {
       const message = messageOf(cause);
       parts.events.emit('sync.failed', { message });

@@ -276,6 +276,15 @@ export class ColoNode implements NodeControl {
       case 'reportVm':
         this.role?.reportVm(effect.message);
         return;
+      case 'reportOff':
+        this.asPrimary?.reportOff();
+        return;
+      case 'waitForPowerOff':
+        this.later(effect.ms, { type: 'powerOffTimeOver' });
+        return;
+      case 'release':
+        this.asPrimary?.release(generation);
+        return;
       case 'bootVm':
         void this.bootVm(generation);
         return;
@@ -400,7 +409,7 @@ export class ColoNode implements NodeControl {
   private async checkVm(wanted: Scope): Promise<void> {
     const isWell = (await this.role?.vm.isWell()) ?? false;
     if (wanted.isOver) return;
-    if (!isWell) this.events.emit('vm.silent', {});
+    if (!isWell && !(this.role?.vm.isReported ?? false)) this.events.emit('vm.silent', {});
     this.dispatch({ type: isWell ? 'vmAnswers' : 'vmSilent' });
   }
 
@@ -462,6 +471,7 @@ export class ColoNode implements NodeControl {
     const free = this.pair.state.name === 'alone' && asPrimary?.session === null && asPrimary.vm.vm !== null;
     if (!free)
       throw new ColoError('COLO_LINK_BUSY', `this node is ${phaseOf(this.pair)} and takes no candidate now`);
+    asPrimary.vm.assertCopyable();
   }
 
   private openSession(link: LinkChannel, hello: Hello): void {

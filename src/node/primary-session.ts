@@ -47,6 +47,8 @@ export type PrimaryVm = {
   /** Makes QEMU send its state to this node; resolves with QEMU's ends of the streams. */
   openCopy(): Promise<Copy<KernelStream>>;
   requestCheckpoint(): Promise<void>;
+  /** Returns why the VM may not be copied now: it stands for another reason than a checkpoint. Null if it may. */
+  standing(): string | null;
 };
 
 /** The flow that a checkpoint is taken for: it differs, or waits; null if it is no one flow. */
@@ -105,7 +107,7 @@ export class PrimarySession {
       policy: this.policy,
       output: this.path,
       isIdle: () => !this.isHolding,
-      mayStart: () => this.phase === 'protecting' && !this.isCheckpointing,
+      mayStart: () => this.phase === 'protecting' && !this.isCheckpointing && this.vm.standing() === null,
       start: (reason) => this.start(reason),
       clock: this.clock,
       timers: this.timers,
@@ -169,6 +171,10 @@ export class PrimarySession {
     if (barrier === null) throw new ColoError('COLO_NOT_PROTECTED', 'no secondary has a copy of this VM');
     if (barrier.isRunning)
       throw new ColoError('COLO_CHECKPOINT_RUNNING', 'a checkpoint is under way already');
+    // QEMU stops the VM at the end of a first copy, too.
+    const standing = reason === 'initial' ? null : this.vm.standing();
+    if (standing !== null)
+      throw new ColoError('COLO_VM_STANDS', `${standing}: a checkpoint would copy a VM that stands`);
     this.sendOffsets();
     let report: CheckpointReport;
     try {
@@ -230,6 +236,7 @@ export class PrimarySession {
       relay,
       link: this.link,
       requestCheckpoint: () => this.vm.requestCheckpoint(),
+      standing: () => this.vm.standing(),
       clock: this.clock,
       timers: this.timers,
     });
@@ -313,7 +320,8 @@ export class PrimarySession {
   }
 
   private start(reason: CheckpointReason): void {
-    if (this.phase === 'over' || this.isCheckpointing) return;
+    // A VM that stands is not copied over one that runs. A QEMU that has asked by itself waits.
+    if (this.phase === 'over' || this.isCheckpointing || this.vm.standing() !== null) return;
     this.checkpoint(reason, this.causeOf(reason)).catch((cause: unknown) => {
       this.finish(messageOf(cause));
     });

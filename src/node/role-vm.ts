@@ -6,7 +6,7 @@
  * dispatched any more, and a start that is under way ends its QEMU, even one that does not reply, and rejects with
  * COLO_NODE_CHANGED.
  */
-import { ColoError, invariant } from '../error.ts';
+import { ColoError, invariant, messageOf } from '../error.ts';
 import { emulationNote, hasStaleCode } from '../qemu/capabilities.ts';
 import type { VmTrouble } from '../qemu/vm-trouble.ts';
 import type { Transfer } from '../qemu/vm-watch.ts';
@@ -76,6 +76,17 @@ export class RoleVm {
     return vm;
   }
 
+  /** Whether its VM is in trouble, of which an event has told. */
+  get isReported(): boolean {
+    return (this.running?.watch.trouble ?? null) !== null;
+  }
+
+  /** Throws COLO_LINK_BUSY if the VM stands for another reason than a checkpoint. */
+  assertCopyable(): void {
+    const standing = this.running?.watch.standing ?? null;
+    if (standing !== null) throw new ColoError('COLO_LINK_BUSY', `${standing}, so it cannot be copied now`);
+  }
+
   /** Whether there is a VM that may be the one VM of the service. */
   async isWell(): Promise<boolean> {
     return this.running !== null && (await this.running.isWell(REPLY_MS_MAX));
@@ -89,8 +100,18 @@ export class RoleVm {
     await Promise.all([running?.stop(), this.starting]);
   }
 
+  /** Starts a guest that has switched itself off, as the configuration wants; if QEMU refuses, it stays off. */
+  private restart(trouble: VmTrouble, orElse: (trouble: VmTrouble) => void): void {
+    this.running?.colo.restart().then(
+      () => this.parts.events.emit('vm.restarted', {}),
+      (cause: unknown) => orElse({ ...trouble, message: messageOf(cause) }),
+    );
+  }
+
   private owner(): VmOwner {
     const { clock } = this.parts.surroundings;
+    const isToRestart = ({ kind }: VmTrouble) =>
+      kind === 'off' && this.parts.config.vm.onPoweroff === 'restart';
     let before: VmTrouble | null = null;
     const dispatch = ({ kind, message }: VmTrouble) => {
       if (!this.scope.isOver) this.parts.dispatch({ type: 'vmTrouble', kind, message });
@@ -110,9 +131,12 @@ export class RoleVm {
         if (trouble === null) return;
         const { kind, state, message } = trouble;
         events.emit('vm.trouble', { kind, state, message });
-        dispatch(trouble);
+        if (isToRestart(trouble)) this.restart(trouble, dispatch);
+        else dispatch(trouble);
       },
-      lasts: dispatch,
+      lasts: (trouble) => {
+        if (!isToRestart(trouble)) dispatch(trouble);
+      },
       rebooted: () => this.parts.events.emit('vm.rebooted', {}),
       transfer: () => this.transfer(),
     };

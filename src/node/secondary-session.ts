@@ -17,7 +17,7 @@ import { LIMITS, type Limits } from '../limits.ts';
 import type { ChannelName } from '../link/channels.ts';
 import type { Copy } from '../link/copy.ts';
 import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
-import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
+import { type ControlMessage, MESSAGE, POWERED_OFF } from '../link/link-protocol.ts';
 import type { ConnectionOffsets } from '../link/offsets-message.ts';
 import type { Place } from '../link/places-message.ts';
 import type { UplinkBody } from '../link/uplink-message.ts';
@@ -37,6 +37,8 @@ export type SecondarySessionEvents = {
   peerUplink(body: UplinkBody): void;
   /** The primary's uplink is away: it offers this node to take over. */
   takeoverOffered(): void;
+  /** The primary's guest has been switched off. */
+  poweredOff(): void;
   closed(cause: string): void;
 };
 
@@ -83,7 +85,7 @@ export class SecondarySession {
   }
 
   /** The SVM's QEMU waits for state: relays the primary's to it, and feeds the path. */
-  begin(path: SecondaryPath, qemu: Copy<KernelStream>, primary: Copy): void {
+  begin(path: SecondaryPath, qemu: Copy<KernelStream>, primary: Copy, standing: () => string | null): void {
     invariant(this.path === null, 'a secondary session began a second first copy');
     this.path = path;
     if (this.offered !== null) importOffsets(path, this.offered);
@@ -95,6 +97,7 @@ export class SecondarySession {
       link: this.link,
       clock: this.clock,
       timers: this.timers,
+      standing,
       onCommit: () => this.events.committed(),
     });
     const { barrier } = this;
@@ -176,7 +179,8 @@ export class SecondarySession {
         this.events.places(message.body.places);
         return;
       case MESSAGE.failed:
-        this.finish(`${message.body.code} ${message.body.message}`);
+        if (message.body.code === POWERED_OFF) this.events.poweredOff();
+        else this.finish(`${message.body.code} ${message.body.message}`);
         return;
       default:
     }

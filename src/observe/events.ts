@@ -72,6 +72,8 @@ export type NodeEvents = {
   /** QEMU lives, and its VM is of no use, or stands because somebody wanted it. `state`: QEMU's run state, null if it hangs. */
   'vm.trouble': { kind: TroubleKind; state: string | null; message: string };
   'vm.trouble-over': { kind: TroubleKind; forMs: number };
+  /** The guest had switched itself off, and was started again as the configuration wants. */
+  'vm.restarted': Nothing;
   /** The guest has rebooted; its VM runs on. */
   'vm.rebooted': Nothing;
   'vm.failover-failed': { message: string };

@@ -47,7 +47,7 @@ const PHASES: readonly Phase[] = [
   'fenced',
   'stopped',
 ];
-const TROUBLES: readonly TroubleKind[] = ['hung', 'failing', 'dead', 'stopped', 'off'];
+const TROUBLES: readonly TroubleKind[] = ['hung', 'failing', 'dead', 'stopped', 'asleep', 'off'];
 /** From an idle guest over unix sockets (some ms) to a guest so busy that clients notice. */
 const PAUSE_BUCKETS_S = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024];
 

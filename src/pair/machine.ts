@@ -19,118 +19,21 @@
  */
 import { invariant } from '../error.ts';
 import type { PairRecord, Stored } from './arbiter.ts';
+import type { Guarantee, Pair, PairEffect, PairEvent, PairState, Purpose } from './pair-types.ts';
 import { decide, type TroubleKind } from './vm-trouble-rules.ts';
 
-export type PairState =
-  /** reading the record */
-  | { name: 'starting' }
-  /** the record names this node as primary of a pair, but its VM is gone: the other one may have the VM */
-  | { name: 'returning' }
-  /** dials the peer, to become its secondary */
-  | { name: 'candidate'; linked: boolean }
-  /** receives the first copy */
-  | { name: 'copying' }
-  /** has a copy that may be promoted */
-  | { name: 'secondary' }
-  /** a secondary without a link: waiting for the lease to end, then for the record */
-  | { name: 'orphaned'; cause: string }
-  /** has won, and waits until `peer` is cut off */
-  | { name: 'fencing'; peer: string; purpose: 'promote' | 'boot'; cause: string }
-  | { name: 'promoting' }
-  /** the only VM runs here */
-  | { name: 'alone'; peer: string | null }
-  /** sends the first copy */
-  | { name: 'syncing'; peer: string }
-  /** both VMs run, this node speaks */
-  | { name: 'primary'; peer: string }
-  /** waits for the arbiter's reply to a change */
-  | { name: 'claiming'; purpose: Purpose; peer: string | null; cause: string; linkLost: boolean }
-  | { name: 'fenced'; why: string }
-  | { name: 'stopped' };
-
-export type Purpose = 'boot' | 'protect' | 'alone' | 'fence' | 'promote';
-
-export type PairEvent =
-  | { type: 'record'; stored: Stored }
-  | { type: 'swapped'; stored: Stored; won: boolean }
-  | { type: 'arbiterFailed'; message: string }
-  | { type: 'linkUp'; peer: string }
-  | { type: 'linkLost'; cause: string }
-  | { type: 'syncAsked' }
-  | { type: 'committed' }
-  | { type: 'syncFailed'; message: string }
-  | { type: 'leaseOver' }
-  | { type: 'peerFenced' }
-  | { type: 'fenceFailed' }
-  | { type: 'promoted' }
-  | { type: 'returnTimeOver' }
-  | { type: 'protect' }
-  | { type: 'failover' }
-  | { type: 'takeoverAsked' }
-  | { type: 'yielded' }
-  /** the uplink of this node, a primary, is away, and the secondary's is up (uplink-yield.ts) */
-  | { type: 'uplinkAway' }
-  /** the primary's uplink is away, and this node's is up */
-  | { type: 'takeoverOffered' }
-  | { type: 'vmLost'; message: string }
-  /** QEMU lives, and its VM is of no use; repeated while it lasts */
-  | { type: 'vmTrouble'; kind: TroubleKind; message: string }
-  /** this node's VM cannot be started, or does not leave COLO */
-  | { type: 'vmFailed'; message: string }
-  /** the primary has made this node its secondary: the record has a new generation */
-  | { type: 'protectedBy'; generation: number }
-  /** the reply to checkVm */
-  | { type: 'vmAnswers' }
-  | { type: 'vmSilent' }
-  | { type: 'retry' }
-  | { type: 'stop' };
-
-export type PairEffect =
-  | { do: 'readRecord' }
-  | { do: 'swap'; revision: number; record: PairRecord }
-  /** does this node's VM reply? */
-  | { do: 'checkVm' }
-  | { do: 'bootVm' }
-  /** tell the peer what this node's VM suffers from, and close the link */
-  | { do: 'reportVm'; message: string }
-  /** end VM and link, then dial the peer as a candidate */
-  | { do: 'becomeCandidate' }
-  | { do: 'startSync' }
-  /** leave COLO, release what is held, continue without a secondary */
-  | { do: 'goAlone'; cause: string }
-  | { do: 'confirmProtected'; generation: number }
-  /** from now on speak only within the lease: the peer may soon be allowed to be promoted */
-  | { do: 'speakByLease' }
-  | { do: 'waitForLease' }
-  /** cut the peer off; this node has won */
-  | { do: 'fencePeer'; peer: string }
-  | { do: 'promote'; cause: string }
-  | { do: 'fence'; why: string }
-  | { do: 'askTakeover' }
-  | { do: 'sendYielded' }
-  | { do: 'offerTakeover' }
-  | { do: 'closeLink' }
-  | { do: 'retryAfter'; ms: number }
-  | { do: 'waitForReturn' }
-  | { do: 'exit'; code: number; message: string | null };
-
-/** What keeps a former primary silent once this node speaks: its lease alone, or also a fence command. */
-export type Guarantee = 'lease' | 'fence';
-
-export type Pair = {
-  readonly node: string;
-  /** take every candidate as secondary at once */
-  readonly autoProtect: boolean;
-  readonly guarantee: Guarantee;
-  state: PairState;
-  stored: Stored;
-};
+export type { Guarantee, Pair, PairEffect, PairEvent, PairState, Purpose } from './pair-types.ts';
 
 /** The cause of a promotion that the primary has agreed to. */
 const TAKEOVER = 'takeover';
 const RETRY_MS = 200;
 /** Between two runs of the fence command: a device that was busy or rebooting is ready by then. */
 const FENCE_AGAIN_MS = 1000;
+/** For so long a secondary whose guest was switched off waits for its primary's: no longer than clients wait for a secondary. */
+const OFF_MS_MAX = 1000;
+/** An arbiter that is away does not keep a node up whose guest has been switched off. */
+const OFF_RECORD_MS_MAX = 5000;
+const OFF = 'the guest has been switched off';
 
 export function newPair(node: string, autoProtect: boolean, guarantee: Guarantee = 'lease'): Pair {
   return { node, autoProtect, guarantee, state: { name: 'starting' }, stored: { revision: 0, record: null } };
@@ -231,6 +134,8 @@ function candidate(pair: Pair, event: PairEvent): PairEffect[] {
     case 'syncAsked':
       pair.state = { name: 'copying' };
       return [];
+    case 'peerOff':
+      return exitOff(pair);
     case 'committed':
       pair.state = { name: 'secondary' };
       return [];
@@ -248,6 +153,8 @@ function secondary(pair: Pair, event: PairEvent): PairEffect[] {
     return [{ do: 'waitForLease' }];
   }
   if (event.type === 'failover' || event.type === 'takeoverOffered') return [{ do: 'askTakeover' }];
+  if (event.type === 'peerOff') return exitOff(pair);
+  if (event.type === 'powerOffTimeOver') return [{ do: 'reportVm', message: OFF }, ...startAgain(pair)];
   if (event.type === 'yielded') {
     // The primary has fenced itself, so no lease has to be waited for.
     pair.state = { name: 'orphaned', cause: TAKEOVER };
@@ -342,6 +249,7 @@ function claiming(
     pair.state = { ...state, linkLost: true };
     return [];
   }
+  if (event.type === 'powerOffTimeOver') return exitOff(pair);
   if (event.type === 'arbiterFailed') return [{ do: 'retryAfter', ms: RETRY_MS }];
   // A change whose reply got lost may have been made all the same: read before asking again.
   if (event.type === 'retry') return [{ do: 'readRecord' }];
@@ -400,6 +308,8 @@ function claimed(pair: Pair, state: Extract<PairState, { name: 'claiming' }>, st
       return [{ do: 'goAlone', cause: state.cause }];
     case 'fence':
       return beginFencing(pair, state.peer ?? '', 'promote', state.cause);
+    case 'off':
+      return [{ do: 'release' }, ...exitOff(pair)];
     case 'promote':
       pair.state = { name: 'promoting' };
       return [{ do: 'promote', cause: state.cause }];
@@ -469,10 +379,35 @@ function vmTrouble(pair: Pair, kind: TroubleKind, message: string): PairEffect[]
       return [{ do: 'reportVm', message }, ...vmLost(pair, message)];
     case 'end-pair':
       return [{ do: 'reportVm', message }, ...claim(pair, 'alone', null, message)];
+    case 'end-sync':
+      return [{ do: 'reportVm', message }];
+    case 'power-off':
+      return powerOff(pair);
+    case 'await-power-off':
+      if (pair.state.name === 'secondary' && pair.state.isOff === true) return [];
+      pair.state = { name: 'secondary', isOff: true };
+      return [{ do: 'waitForPowerOff', ms: OFF_MS_MAX }];
     case 'end-copy':
       // A secondary is orphaned when its link has ended, in which a commit may still show.
       return [{ do: 'reportVm', message }, ...(pair.state.name === 'copying' ? startAgain(pair) : [])];
   }
+}
+
+/** The record says which node boots the VM again when somebody starts both: this one, without a wait. */
+function powerOff(pair: Pair): PairEffect[] {
+  if (pair.state.name === 'primary')
+    return [
+      { do: 'reportOff' },
+      ...claim(pair, 'off', null, OFF),
+      { do: 'waitForPowerOff', ms: OFF_RECORD_MS_MAX },
+    ];
+  if (pair.state.name === 'claiming' && pair.state.purpose === 'off') return [];
+  return [{ do: 'reportOff' }, ...exitOff(pair)];
+}
+
+function exitOff(pair: Pair): PairEffect[] {
+  pair.state = { name: 'stopped' };
+  return [{ do: 'exit', code: 0, message: OFF }];
 }
 
 function sameRecord(a: PairRecord | null, b: PairRecord): boolean {

@@ -52,6 +52,7 @@ import { type Clock, sleep, systemClock, systemTimers, type Timers } from '../io
 import type { QemuCapabilities } from './capabilities.ts';
 import { checkUnixPath } from './command-line.ts';
 import { isObject, type JsonObject, type Qmp, type QmpEvent, QmpRefusedError } from './qmp.ts';
+import { kindOf } from './vm-trouble.ts';
 
 /** The largest u32 of milliseconds: 49.7 days. 0 would make QEMU's main loop spin. */
 export const CHECKPOINT_DELAY_OFF_MS = 4294967295;
@@ -70,6 +71,8 @@ const BANDWIDTH_LEAST_BYTES_PER_S = 10;
 /** QEMU's collections in a first pass before the guest is stopped. A guest that rests now and then allows the end after a few. */
 const PASSES_MAX = 20;
 export const FAILOVER_MS = 5000;
+/** QEMU resumes a VM that leaves COLO within milliseconds: one that stands for longer stands for a reason of its own. */
+const STANDS_MS = 100;
 /** Setting up takes milliseconds. */
 const SETUP_MS = 5000;
 /** A state change in QEMU takes 1 to 5 ms, a query 0.4 ms. */
@@ -264,6 +267,7 @@ export class ColoVm {
     try {
       if (await this.hasMigrationStream(deadline)) await this.yank(deadline);
       let left = false;
+      let standsMs: number | null = null;
       for (;;) {
         // The mode first: it becomes `none` while the VM is stopped, so a `running` from before proves nothing.
         const mode = field(await this.ask('query-colo-status', deadline), 'mode') ?? 'none';
@@ -272,6 +276,10 @@ export class ColoVm {
         }
         const status = field(await this.ask('query-status', deadline), 'status') ?? '?';
         if (mode === 'none' && status === 'running') return;
+        // One that stood before COLO began, or that fails again at once.
+        standsMs ??= this.clock.now();
+        if (mode !== 'none' || kindOf(status) === null) standsMs = null;
+        else if (this.clock.now() - standsMs >= STANDS_MS) return;
         last = `COLO mode ${mode}, VM ${status}`;
         if (mode === 'none' && status === 'inmigrate') throw new Error('it never got a complete state');
         await sleep(this.timers, Math.min(POLL_MS, deadline.remainingMs()));
@@ -280,6 +288,17 @@ export class ColoVm {
       const text = `QEMU did not fail over: ${(error as Error).message}`;
       throw new ColoError('COLO_QEMU_FAILOVER', text, { cause: error });
     }
+  }
+
+  /** Stops the VM, as an operator had before this object resumed it. */
+  async stopAgain(): Promise<void> {
+    await this.qmp.execute('stop');
+  }
+
+  /** Starts a VM that its guest has switched off. */
+  async restart(): Promise<void> {
+    await this.qmp.execute('system_reset');
+    await this.qmp.execute('cont');
   }
 
   /** Prepares a survivor to be the primary of a new pair, when QEMU has cleaned up its last migration. */

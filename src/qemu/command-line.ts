@@ -56,6 +56,8 @@ export function buildCommandLine(options: CommandLineOptions): string[] {
   }
   argv.push(...nicArguments(options.nic, options.vmPort));
   argv.push('-qmp', `unix:${escapeValue(options.qmp)},server=on,wait=off`);
+  // A guest that switches itself off, or panics, leaves its QEMU to the node, which asks it why.
+  argv.push('-no-shutdown');
   if (options.incoming) argv.push('-incoming', 'defer');
   if (options.exitWithParent) argv.push('-run-with', 'exit-with-parent=on');
   const nics = argv.filter((arg) => optionName(arg) === 'netdev');

@@ -6,7 +6,8 @@
  * | `hung`    | unknown: QEMU replies to nothing                           | may go on                                         |
  * | `failing` | `io-error`                                                 | goes on when somebody has mended its disk         |
  * | `dead`    | `guest-panicked`, `internal-error`, `watchdog`             | never goes on by itself                           |
- * | `stopped` | `paused`, `debug`, `suspended`, `prelaunch`, `postmigrate` | stands because somebody, or its guest, wanted it  |
+ * | `stopped` | `paused`, `debug`, `prelaunch`, `postmigrate`              | stands because somebody wanted it                 |
+ * | `asleep`  | `suspended`                                                | stands because its guest wanted it                |
  * | `off`     | `shutdown`                                                 | has been switched off, by its guest above all     |
  *
  * In the other run states the VM runs, or stands for a copy or a checkpoint. What a node does about a trouble depends on
@@ -31,7 +32,7 @@ const KINDS: ReadonlyMap<string, Exclude<TroubleKind, 'hung'>> = new Map([
   ['watchdog', 'dead'],
   ['paused', 'stopped'],
   ['debug', 'stopped'],
-  ['suspended', 'stopped'],
+  ['suspended', 'asleep'],
   ['prelaunch', 'stopped'],
   ['postmigrate', 'stopped'],
   ['shutdown', 'off'],
@@ -50,10 +51,15 @@ const MESSAGES: ReadonlyMap<string, string> = new Map([
   ['shutdown', 'the guest has been switched off'],
 ]);
 
+/** Returns the kind of trouble that a run state is, or null: the VM runs, or stands for a copy. */
+export function kindOf(state: string): TroubleKind | null {
+  return KINDS.get(state) ?? null;
+}
+
 /** Returns the trouble that a run state is, or null: the VM runs, or stands for a copy. `why`: what QEMU has reported. */
 export function troubleOf(state: string, why: string | null, sinceMs: Instant): VmTrouble | null {
-  const kind = KINDS.get(state);
-  if (kind === undefined) return null;
+  const kind = kindOf(state);
+  if (kind === null) return null;
   const message = MESSAGES.get(state) ?? state;
   return { kind, state, message: why === null ? message : `${message} (${why})`, sinceMs };
 }

@@ -52,8 +52,6 @@ export type VmWatchEvents = {
 };
 
 export class VmWatch {
-  /** The guest has said that it switches itself off. */
-  isSwitchedOff = false;
   private readonly qmp: Qmp;
   private readonly clock: Clock;
   private readonly timers: Timers;
@@ -117,6 +115,11 @@ export class VmWatch {
     return this.isUnexplained ? 'the VM has just stopped' : null;
   }
 
+  /** The same for a state that is to replace the VM's: a guest that sleeps may get one. */
+  get unloadable(): string | null {
+    return this.current?.kind === 'asleep' ? null : this.standing;
+  }
+
   private onEvent({ event, data }: QmpEvent): void {
     switch (event) {
       case 'STOP':
@@ -128,7 +131,6 @@ export class VmWatch {
       case 'RESUME':
       case 'WAKEUP':
         this.isUnexplained = false;
-        this.isSwitchedOff = false;
         this.why = null;
         this.replied();
         this.change(null);
@@ -137,7 +139,6 @@ export class VmWatch {
         if (data.guest === true) this.events.rebooted();
         return;
       case 'SHUTDOWN':
-        this.isSwitchedOff = data.guest === true;
         this.why = typeof data.reason === 'string' ? data.reason : null;
         return;
       case 'BLOCK_IO_ERROR':
@@ -212,7 +213,7 @@ export class VmWatch {
 }
 
 /** Returns what BLOCK_IO_ERROR says, for people. */
-function ioError({ device, qom_path, operation, nospace }: JsonObject): string {
-  const name = [device, qom_path].find((one) => typeof one === 'string' && one !== '') ?? 'a disk';
+function ioError({ device, 'qom-path': path, operation, nospace }: JsonObject): string {
+  const name = [device, path].find((one) => typeof one === 'string' && one !== '') ?? 'a disk';
   return `${operation === 'write' ? 'write to' : 'read from'} ${String(name)}${nospace === true ? ', no space left' : ''}`;
 }

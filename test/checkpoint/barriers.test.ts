@@ -22,6 +22,8 @@ class Checkpointing {
   readonly secondaryRelay: MigrationRelay;
   private readonly streams: FakeStream[];
   asked = 0;
+  pvmStands: string | null = null;
+  svmStands: string | null = null;
   ask: () => Promise<void> = async () => {};
 
   constructor() {
@@ -45,6 +47,7 @@ class Checkpointing {
       link: paths.secondaryLink,
       clock: time,
       timers: time,
+      standing: () => this.svmStands,
       onCommit: () => this.log.push('secondary commits'),
     });
     this.primaryRelay = new MigrationRelay('primary', pvmNear, hopA, {
@@ -69,6 +72,7 @@ class Checkpointing {
         this.asked++;
         return this.ask();
       },
+      standing: () => this.pvmStands,
       clock: time,
       timers: time,
     });
@@ -372,6 +376,59 @@ for (const [phase, svmSends] of [
     assert.match(failed.message, /^the secondary made no progress/);
   });
 }
+
+test('a PVM that is stopped in the middle of a checkpoint is not copied until it runs, however long that takes', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  await all.whole();
+  const run = all.barrier.run('requested', () => {});
+  const failed = failureOf(run);
+  all.pvmStands = 'stopped';
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass(15_000);
+  assert.equal(all.received(all.svmQemu), '', 'REQUEST has not passed');
+  all.pvmStands = null;
+  await all.pass(20);
+  assert.equal(all.received(all.svmQemu), '00000001');
+  all.pvmStands = 'stopped';
+  all.svmQemu.write(u32(2), () => {});
+  await all.pass(15_000);
+  assert.equal(all.received(all.pvmQemu), '', 'REPLY has not passed');
+  all.pvmStands = null;
+  await all.pass(20);
+  for (const message of [5, 6]) {
+    all.svmQemu.write(u32(message), () => {});
+    await all.pass();
+  }
+  await run;
+  assert.equal(failed.code, null);
+});
+
+test('a checkpoint of a PVM that stands can be aborted', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  await all.whole();
+  const failed = failureOf(all.barrier.run('requested', () => {}));
+  all.pvmStands = 'an I/O error';
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass(100);
+  all.barrier.abort(new ColoError('COLO_LINK_CLOSED', 'the pair ends'));
+  await all.pass(20);
+  assert.equal(failed.code, 'COLO_LINK_CLOSED');
+  assert.equal(all.received(all.svmQemu), '');
+});
+
+test('an SVM that stands gets no state', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  await all.whole();
+  all.svmStands = 'the guest has panicked';
+  const failed = failureOf(all.barrier.run('requested', () => {}));
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass(1100);
+  assert.equal(failed.code, 'COLO_CHECKPOINT_STALLED');
+  assert.equal(all.received(all.svmQemu), '');
+});
 
 test('bytes of state that move are progress', async () => {
   const all = await withStoppedSvm();

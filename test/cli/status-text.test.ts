@@ -82,6 +82,21 @@ test('a node that knows nothing yet, and one that was promoted, are shown', () =
   assert.match(text, /^failover +3 min 20 s ago, noticed in 300 ms, promoted in 21 ms$/m);
 });
 
+for (const [kind, shown] of [
+  ['hung', 'HANGS'],
+  ['failing', 'STANDS'],
+  ['stopped', 'STANDS'],
+  ['off', 'OFF'],
+] as const) {
+  test(`a VM that is ${kind} does not look well`, () => {
+    const status = fakeStatus();
+    status.vm.trouble = { kind, state: null, message: 'for some reason', forMs: 2100 };
+    const text = statusText(status, NOW as Instant);
+    assert.match(text, /^state .*protected.*but its VM is IN TROUBLE/m);
+    assert.match(text, new RegExp(`^ +${shown} for 2.1 s: for some reason$`, 'm'));
+  });
+}
+
 test('periodic mode is shown, with what checkpoints took of the time', () => {
   const status = fakeStatus();
   const figures = { timeShare: 0.5, checkpointsPerS: 20, commitShare: null, releasedBytesPerS: 0 };

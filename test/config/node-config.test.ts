@@ -57,6 +57,7 @@ test('a minimal file gets defaults, absolute paths and parsed endpoints', () => 
       mac: '52:54:00:ab:34:56',
       addresses: ['192.0.2.1', '2001:db8::1'],
       silenceMsMax: 2000,
+      onPoweroff: 'stop',
       nic: { device: 'virtio-net-pci', options: '' },
     },
     file: '/etc/colo/a.yaml',

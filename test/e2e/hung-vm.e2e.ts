@@ -86,5 +86,10 @@ test("clients stand for a stated time when either VM's QEMU is stopped", async (
     t.diagnostic(JSON.stringify(troubles));
     assert.equal(troubles.filter(({ kind }) => kind === 'hung').length, 1);
     assert.notEqual(await vmOf(a), vm);
+    // Neither a copy, a checkpoint nor a failover is taken for a trouble.
+    const others = [a, b].flatMap((node) =>
+      node.events().filter(({ type, kind }) => type === 'vm.trouble' && kind !== 'hung'),
+    );
+    assert.deepEqual(others, []);
   });
 });

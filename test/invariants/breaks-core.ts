@@ -284,8 +284,8 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/node/as-secondary.ts',
-    find: '      session.begin(path, qemu, primary);',
-    put: '      session.begin(path, qemu, primary);\n      session.begin(path, qemu, primary);',
+    find: '      session.begin(path, qemu, primary, () => vm.watch.unloadable);',
+    put: '      session.begin(path, qemu, primary, () => vm.watch.unloadable);\n      session.begin(path, qemu, primary, () => vm.watch.unloadable);',
     message: 'a secondary session began a second first copy',
     test: 1,
   },

@@ -125,6 +125,53 @@ test('a VM that does not leave COLO is dispatched as vmFailed', async () => {
   assert.deepEqual(emitted.slice(-2), ['pair.alone', 'vm.failover-failed']);
 });
 
+test('a VM that an operator has stopped is stopped again when it has left COLO; another one runs on', async () => {
+  for (const state of ['paused', 'running'] as const) {
+    const { launcher, primary, time } = await withSession();
+    const { latest } = launcher;
+    latest.state = state;
+    latest.event(state === 'paused' ? 'STOP' : 'RESUME');
+    await time.pass(1);
+    const { vm } = primary.vm;
+    assert.ok(vm !== null);
+    vm.failover = async () => {
+      latest.state = 'running';
+      latest.event('RESUME');
+    };
+    primary.speakByLease();
+    await primary.goAlone(2, 'cable');
+    assert.equal(latest.commands.includes('stop'), state === 'paused');
+  }
+});
+
+test('a VM in trouble is reported to the peer before the link closes, and a guest that is off too', async () => {
+  for (const [report, type] of [
+    [(one: AsPrimary) => one.reportVm('it hangs'), MESSAGE.failed],
+    [(one: AsPrimary) => one.reportOff(), MESSAGE.failed],
+  ] as const) {
+    const { primary, paths } = await withSession();
+    const received: number[] = [];
+    paths.onControl = (side, one) => {
+      if (side === 'secondary') received.push(one);
+    };
+    paths.settle();
+    received.length = 0;
+    report(primary);
+    paths.settle();
+    assert.deepEqual(received, [type]);
+  }
+});
+
+test('a VM that stands is not copied', async () => {
+  const { launcher, primary, time, emitted, types } = await withSession();
+  launcher.latest.state = 'paused';
+  launcher.latest.event('STOP');
+  await time.pass(1);
+  await primary.copy(1);
+  assert.equal(emitted.at(-2), 'sync.failed');
+  assert.equal(types().at(-1), 'linkLost');
+});
+
 test('pacing is shown from the first commit on, and a pair that ends in periodic mode ends the mode', async () => {
   const { primary, parts, time, paths, emitted, link } = await withSession();
   const { path, session } = primary;

@@ -22,6 +22,7 @@ export class FakeQemu implements RunningQemu {
   replying = true;
   /** QMP commands get no reply at all */
   hangs = false;
+  readonly commands: string[] = [];
   /** its run state */
   state = 'running';
   private readonly ended = new AbortController();
@@ -78,6 +79,7 @@ export class FakeQemu implements RunningQemu {
 
   qmp(): QmpConnection {
     const execute = async <T>(command: string) => {
+      this.commands.push(command);
       if (this.hangs) return await new Promise<never>(() => {});
       if (command === 'query-status' && this.replying) return { status: this.state } as T;
       if (!this.replying) throw new ColoError('COLO_QMP_TIMEOUT', 'no reply');

@@ -54,7 +54,11 @@ test('a primary whose copy fails ends the session of that copy, and no later one
     const primary = AsPrimary.toBoot(parts, 1);
     const copied = Promise.withResolvers<void>();
     Object.defineProperty(primary.vm, 'vm', {
-      value: { colo: { resetAfterFailover: () => copied.promise }, pauses: new VmPauses(time) },
+      value: {
+        colo: { resetAfterFailover: () => copied.promise },
+        pauses: new VmPauses(time),
+        watch: { standing: null },
+      },
     });
     const [first, second] = [new TwoPaths().primaryLink, new TwoPaths().primaryLink];
     for (const link of [first, second]) link.unlisten();

@@ -50,10 +50,11 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
     waitMsMax: 50,
     ackWaitMsMax: 50,
   });
+  const vm = { standing: null as string | null };
   const session = new PrimarySession({
     link: paths.primaryLink,
     path: paths.primary,
-    vm: { openCopy: async () => ({ state: pvmNear }), requestCheckpoint },
+    vm: { openCopy: async () => ({ state: pvmNear }), requestCheckpoint, standing: () => vm.standing },
     policy,
     places,
     clock: time,
@@ -93,7 +94,21 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
     }
     await pass();
   };
-  return { places, placesSent, paths, session, policy, log, reports, pass, take, synced, pvmQemu, svmQemu };
+  return {
+    vm,
+    places,
+    placesSent,
+    paths,
+    session,
+    policy,
+    log,
+    reports,
+    pass,
+    take,
+    synced,
+    pvmQemu,
+    svmQemu,
+  };
 }
 
 test('a requested checkpoint that fails ends the session, since only that opens the gate', async () => {
@@ -205,4 +220,24 @@ test('the secondary is told where the VM is: at the start, and again with a hear
   await all.pass(200);
   const tagged = { tags: [{ etherType: 0x8100, id: 9 }], addresses: ['0a090001'] };
   assert.deepEqual(all.placesSent.slice(1), [[untagged, tagged]]);
+});
+
+test('a VM that stands is not copied, whoever asks for that, until it runs', async () => {
+  const all = await copied(async () => {});
+  await all.take();
+  await all.synced;
+  const checkpoints = () => all.log.filter((line) => line === 'checkpoint').length;
+  assert.equal(checkpoints(), 1);
+  all.vm.standing = 'the VM was stopped by an operator';
+  await assert.rejects(all.session.checkpoint('requested'), { code: 'COLO_VM_STANDS' });
+  // Output that waits, and a QEMU that asks by itself.
+  all.paths.pvm.send('differs');
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass(1000);
+  assert.equal(all.session.isCheckpointing, false);
+  all.vm.standing = null;
+  await all.pass(50);
+  assert.equal(all.session.isCheckpointing, true);
+  await all.take();
+  assert.equal(checkpoints(), 2);
 });

@@ -203,3 +203,33 @@ test('a VM that an operator has stopped may be the one VM; one that stands for a
     assert.equal(await vm.isWell(), isWell, state);
   }
 });
+
+for (const onPoweroff of ['stop', 'restart'] as const) {
+  test(`a guest that is off is ${onPoweroff === 'stop' ? 'dispatched' : 'started again'} by "${onPoweroff}"`, async () => {
+    const { config } = fakeParts().parts;
+    const launcher = new FakeLauncher();
+    const { parts, time, dispatched, emitted } = fakeParts({
+      launcher,
+      transports: { connect: launcher.connect },
+      config: { ...config, vm: { ...config.vm, onPoweroff } },
+    });
+    const vm = new RoleVm(parts);
+    await vm.start('boot');
+    launcher.latest.state = 'shutdown';
+    launcher.latest.event('STOP');
+    await time.pass(1);
+    const { commands } = launcher.latest;
+    if (onPoweroff === 'stop') {
+      assert.deepEqual(dispatched[0], {
+        type: 'vmTrouble',
+        kind: 'off',
+        message: 'the guest has been switched off',
+      });
+      assert.ok(!commands.includes('cont'));
+    } else {
+      assert.deepEqual(commands.slice(-2), ['system_reset', 'cont']);
+      assert.deepEqual([dispatched, emitted], [[], ['vm.trouble', 'vm.restarted']]);
+    }
+    await vm.stop();
+  });
+}

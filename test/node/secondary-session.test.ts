@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tcpKeyOf } from '../../src/flow/key.ts';
-import { MESSAGE } from '../../src/link/link-protocol.ts';
+import { MESSAGE, POWERED_OFF } from '../../src/link/link-protocol.ts';
 import type { ConnectionOffsets } from '../../src/link/offsets-message.ts';
 import { valuesMessage } from '../../src/link/values-message.ts';
 import { SecondarySession } from '../../src/node/secondary-session.ts';
@@ -43,12 +43,13 @@ function begun() {
       peerUplink() {},
       takeoverOffered() {},
       yielded() {},
+      poweredOff: () => ended.push('powered off'),
       closed: (cause) => ended.push(cause),
     },
   });
   const [, qemuNear] = fakePair();
   const [peer, peerNear] = fakePair();
-  const begin = () => session.begin(paths.secondary, { state: qemuNear }, { state: peerNear });
+  const begin = () => session.begin(paths.secondary, { state: qemuNear }, { state: peerNear }, () => null);
   const pumpStreams = () => pumpAll(qemuNear, peerNear);
   return { paths, time, begin, peer, pumpStreams, ended };
 }
@@ -94,6 +95,14 @@ test('so do values of fields that clients were told by another VM', () => {
   );
   send();
   assert.equal(values.size, 0);
+});
+
+test('a primary whose guest has been switched off says so before it closes the link', () => {
+  const { paths, ended } = begun();
+  paths.primaryLink.sendFailed('', POWERED_OFF);
+  paths.primaryLink.close();
+  paths.settle();
+  assert.deepEqual(ended.slice(0, 1), ['powered off']);
 });
 
 test('when the migration stream ends first, the link is read to its end before the session notifies of its own', async () => {

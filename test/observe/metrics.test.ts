@@ -83,3 +83,14 @@ test('two nodes in one process do not share their metrics', async () => {
   assert.match(await a.render(), /^colo_epoch 42$/m);
   assert.match(await b.render(), /^colo_epoch 99$/m);
 });
+
+test('the trouble of a VM is one of its kinds', async () => {
+  const status = fakeStatus();
+  status.vm.silentMs = 2400;
+  status.vm.trouble = { kind: 'hung', state: null, message: '', forMs: 400 };
+  const text = await createMetrics({ status: () => status }).render();
+  assert.match(text, /^colo_vm_silence_seconds 2.4$/m);
+  assert.match(text, /^colo_vm_trouble{kind="hung"} 1$/m);
+  for (const kind of ['failing', 'dead', 'stopped', 'asleep', 'off'])
+    assert.match(text, new RegExp(`^colo_vm_trouble{kind="${kind}"} 0$`, 'm'));
+});

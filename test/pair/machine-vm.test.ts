@@ -1,7 +1,7 @@
 /** What a node does about a VM in trouble: rows as in machine.test.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { PairRecord } from '../../src/pair/arbiter.ts';
+import type { PairRecord, Stored } from '../../src/pair/arbiter.ts';
 import { newPair, type PairEvent, type PairState, type Purpose, step } from '../../src/pair/machine.ts';
 import type { TroubleKind } from '../../src/pair/vm-trouble-rules.ts';
 
@@ -10,8 +10,13 @@ const ALONE_B: PairRecord = { generation: 3, state: 'alone', primary: 'b', secon
 const PAIR_AB: PairRecord = { generation: 3, state: 'pair', primary: 'a', secondary: 'b' };
 const PAIR_BA: PairRecord = { generation: 3, state: 'pair', primary: 'b', secondary: 'a' };
 
+const stored = (record: PairRecord | null, revision = 7): Stored => ({ revision, record });
+const next = (record: PairRecord): PairRecord => ({ ...record, generation: 4 });
+
 const orphaned: PairState = { name: 'orphaned', cause: 'cable' };
+const candidate: PairState = { name: 'candidate', linked: true };
 const alone: PairState = { name: 'alone', peer: null };
+const syncing: PairState = { name: 'syncing', peer: 'b' };
 const primary: PairState = { name: 'primary', peer: 'b' };
 const secondary: PairState = { name: 'secondary' };
 const claiming = (purpose: Purpose, peer: string | null = null): PairState => ({
@@ -33,6 +38,101 @@ type Row = [
 ];
 
 const ROWS: Row[] = [
+  [
+    'says so when the primary’s guest is switched off, and asks for the record',
+    primary,
+    PAIR_AB,
+    trouble('off'),
+    'claiming',
+    'reportOff swap waitForPowerOff',
+  ],
+  [
+    'releases what is held, and ends, when the record names the node whose guest is off',
+    claiming('off'),
+    PAIR_AB,
+    { type: 'swapped', stored: stored(next(ALONE_A), 8), won: true },
+    'stopped',
+    'release exit',
+  ],
+  [
+    'ends without the record if the arbiter is away',
+    claiming('off'),
+    PAIR_AB,
+    { type: 'powerOffTimeOver' },
+    'stopped',
+    'exit',
+  ],
+  ['asks once', claiming('off'), PAIR_AB, trouble('off'), 'claiming', ''],
+  [
+    'is fenced if the secondary was promoted before its guest was off',
+    claiming('off'),
+    PAIR_AB,
+    { type: 'swapped', stored: stored(next(ALONE_B), 8), won: false },
+    'fenced',
+    'fence closeLink retryAfter',
+  ],
+  ['ends when the guest of a lone VM is off', alone, ALONE_A, trouble('off'), 'stopped', 'reportOff exit'],
+  [
+    'ends when the guest is off in a first copy',
+    syncing,
+    ALONE_A,
+    trouble('off'),
+    'stopped',
+    'reportOff exit',
+  ],
+  [
+    'gives up its copy when the guest of an orphan is off',
+    orphaned,
+    PAIR_BA,
+    trouble('off'),
+    'starting',
+    'reportVm closeLink retryAfter',
+  ],
+  [
+    'waits for the primary’s word when the secondary’s guest is off',
+    secondary,
+    PAIR_BA,
+    trouble('off'),
+    'secondary',
+    'waitForPowerOff',
+  ],
+  ['waits once', { name: 'secondary', isOff: true }, PAIR_BA, trouble('off'), 'secondary', ''],
+  ['ends when the primary’s guest is off', secondary, PAIR_BA, { type: 'peerOff' }, 'stopped', 'exit'],
+  [
+    'ends as a candidate when the primary’s guest is off',
+    candidate,
+    ALONE_B,
+    { type: 'peerOff' },
+    'stopped',
+    'exit',
+  ],
+  [
+    'gives up its copy when only that is off',
+    { name: 'secondary', isOff: true },
+    PAIR_BA,
+    { type: 'powerOffTimeOver' },
+    'starting',
+    'reportVm closeLink retryAfter',
+  ],
+  ...(['stopped', 'failing'] as const).map(
+    (kind): Row => [
+      `ends the first copy when the VM is ${kind}`,
+      syncing,
+      ALONE_A,
+      trouble(kind),
+      'syncing',
+      'reportVm',
+    ],
+  ),
+  ['waits for the last VM in a first copy', syncing, ALONE_A, trouble('hung'), 'syncing', ''],
+  [
+    'lets the next checkpoint wake a guest that sleeps',
+    secondary,
+    PAIR_BA,
+    trouble('asleep'),
+    'secondary',
+    '',
+  ],
   ...(['hung', 'failing'] as const).flatMap((kind): Row[] => [
     [
       `ends the pair when the primary's VM is ${kind}`,

@@ -30,6 +30,7 @@ test('a primary has the user machine, the NIC of the node and QMP', () => {
     '-device',
     'virtio-net-pci,netdev=colo0,mac=52:54:00:12:34:56,romfile=,guest_announce=off',
     ...['-qmp', 'unix:/run/colo/qmp,server=on,wait=off'],
+    '-no-shutdown',
   ]);
 });
 

@@ -121,7 +121,7 @@ test('time in which this process was paused is no silence', async () => {
 
 for (const [state, kind] of [
   ['paused', 'stopped'],
-  ['suspended', 'stopped'],
+  ['suspended', 'asleep'],
   ['io-error', 'failing'],
   ['guest-panicked', 'dead'],
   ['internal-error', 'dead'],
@@ -189,14 +189,6 @@ test('QEMU’s reason is in the message', async () => {
     all.watch.trouble?.message,
     'the VM stands because of an I/O error (write to disk0, no space left)',
   );
-});
-
-test('a guest that switches itself off is told from a QEMU that is ended', () => {
-  const all = watched();
-  all.event('SHUTDOWN', { guest: false, reason: 'host-signal' });
-  assert.equal(all.watch.isSwitchedOff, false);
-  all.event('SHUTDOWN', { guest: true, reason: 'guest-shutdown' });
-  assert.equal(all.watch.isSwitchedOff, true);
 });
 
 test('a reboot of the guest is reported, and a reset by a loaded state is none', () => {

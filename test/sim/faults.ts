@@ -21,6 +21,10 @@ export type Fault = {
     | { kind: 'dead-guest' }
     /** The QEMU of one of a pair's VMs does nothing for longer than its node waits. */
     | { kind: 'hung-vm'; role: 'primary' | 'secondary' }
+    /** One of a pair's VMs stands for another reason than a checkpoint; at the end an operator continues it, unless it is dead. */
+    | { kind: 'standing-vm'; role: 'primary' | 'secondary'; why: 'paused' | 'io-error' | 'guest-panicked' }
+    /** The guest switches itself off in both VMs, at about the same time, or in one of them only. */
+    | { kind: 'power-off'; who: 'both' | 'primary' | 'secondary' }
     | { kind: 'mute-primary'; part: Broken; afterMs: number }
     | { kind: 'uplink-stall'; dies: Broken | 'nothing'; afterMs: number }
     | { kind: 'stalled-write'; skip: number; long: boolean }
@@ -93,6 +97,9 @@ const LIGHT: readonly FaultKind[] = [
 const DEAD_GUESTS = 0.25;
 /** The part of worlds in which a QEMU hangs. */
 const HUNG_VMS = 0.25;
+/** The part in which a VM stands, and in which a guest switches itself off. */
+const STANDING_VMS = 0.25;
+const POWER_OFFS = 0.2;
 /** How long it hangs at least. */
 const HUNG_MS = 5500;
 /** The part of worlds in which the arbiter makes changes after it has reported an error. */
@@ -122,6 +129,12 @@ export function planFaults(die: Die, fromMs: number, untilMs: number): Fault[] {
   if (die.chance(LATE_CLAIMS)) {
     const atMs = fromMs + die.next() * (untilMs - fromMs);
     faults.push(make(die, 'late-claim', Math.round(atMs)));
+  }
+  for (const [kind, part] of [
+    ['standing-vm', STANDING_VMS],
+    ['power-off', POWER_OFFS],
+  ] as const) {
+    if (die.chance(part)) faults.push(make(die, kind, Math.round(fromMs + die.next() * (untilMs - fromMs))));
   }
   return faults.sort((a, b) => a.atMs - b.atMs);
 }
@@ -183,6 +196,17 @@ function make(die: Die, kind: FaultKind, atMs: number): Fault {
       return { atMs, ms: 2000 + 2 * ms, what: { kind } };
     case 'hung-vm':
       return { atMs, ms: HUNG_MS + ms, what: { kind, role: die.pick(['primary', 'secondary'] as const) } };
+    case 'standing-vm': {
+      const role = die.pick(['primary', 'secondary'] as const);
+      const why = die.pick(['paused', 'io-error', 'guest-panicked'] as const);
+      return { atMs, ms: 1000 + ms, what: { kind, role, why } };
+    }
+    case 'power-off':
+      return {
+        atMs,
+        ms: 0,
+        what: { kind, who: die.pick(['both', 'both', 'primary', 'secondary'] as const) },
+      };
     case 'contest':
     case 'partition':
     case 'link-reset':

@@ -17,6 +17,7 @@ import type { Route } from './sim-socket.ts';
 import type { Sockets } from './sockets.ts';
 import type { Web } from './unifying.ts';
 import { UPLINK_PATH } from './uplinks.ts';
+import { type VmFaultEvents, VmFaults } from './vm-faults.ts';
 import { WORLD_LIMITS } from './world-limits.ts';
 
 const CONTEST_ARBITER_MS = 400;
@@ -68,6 +69,7 @@ export class Injector {
   /** Until then a checkpoint may be inexact. */
   inexactUntilMs = 0;
   private readonly scene: Scene;
+  private readonly vmFaults: VmFaults;
   private readonly traps: Extract<Fault['what'], { kind: 'crash-at' }>[] = [];
   /** What is lost of the next claims: those of secondaries, or of both nodes of a pair. */
   private lostClaims: { lost: Lost; by: 'secondary' | 'both'; left: number; untilMs: number } = {
@@ -83,8 +85,9 @@ export class Injector {
    */
   private stall: { ms: number; skip: number; long: boolean; untilMs: number } | null = null;
 
-  constructor(scene: Scene) {
+  constructor(scene: Scene, vmFaultEvents: VmFaultEvents) {
     this.scene = scene;
+    this.vmFaults = new VmFaults(scene, vmFaultEvents);
   }
 
   inject(fault: Fault): void {
@@ -99,7 +102,8 @@ export class Injector {
     const untilMs = loop.nowMs + ms;
     const both = Object.values(hosts);
     const host = 'side' in what ? hosts[what.side] : null;
-    for (const one of host === null ? both : [host]) this.markFault(one, ms);
+    // A guest that switches itself off is none: its rule wants to know whether anything else is.
+    if (what.kind !== 'power-off') for (const one of host === null ? both : [host]) this.markFault(one, ms);
     switch (what.kind) {
       case 'node-crash':
         this.crash(hosts[what.side]);
@@ -124,7 +128,16 @@ export class Injector {
         return;
       case 'hung-vm':
         this.inexactUntilMs = untilMs + 5000;
-        this.hang(what.role, ms);
+        this.vmFaults.hang(what.role, ms);
+        return;
+      case 'standing-vm':
+        // A VM that stands reads no input.
+        this.inexactUntilMs = untilMs + 5000;
+        this.vmFaults.stand(what, ms);
+        return;
+      case 'power-off':
+        this.inexactUntilMs = loop.nowMs + 5000;
+        this.vmFaults.switchOff(what.who);
         return;
       case 'dead-guest':
         this.killGuest(ms);
@@ -343,14 +356,6 @@ export class Injector {
     }
     if (part !== 'node') host.qemu?.process.kill();
     if (part !== 'vm') this.crash(host);
-  }
-
-  private hang(role: 'primary' | 'secondary', ms: number): void {
-    const { record } = this.scene.record.stored;
-    const side = record?.state === 'pair' ? record[role] : null;
-    if (side === null) return;
-    this.scene.journal.count(`hung VMs of a ${role}`);
-    this.scene.hosts[side as Side].qemu?.process.pause(ms);
   }
 
   /** The guest of the secondary is dead for `ms`, unless it is promoted: the service could not outlive that. */

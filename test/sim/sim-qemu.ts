@@ -20,6 +20,7 @@ import { MESSAGE, MigrationStream, PIECE } from './sim-migration.ts';
 import type { Host } from './sim-socket.ts';
 import { type Consumed, SimVm, type Sleeper } from './sim-vm.ts';
 import type { Sockets } from './sockets.ts';
+import { BEFORE_STOP, type Standing } from './standing.ts';
 
 /** As QEMU 11 sends them before READY: PONG and SHUT of the return path. */
 const RETURN_PATH = [
@@ -88,6 +89,9 @@ export class SimQemu {
   hasState = false;
   /** Its sockets exist. */
   greets = false;
+  /** the run state in which the VM stands for another reason than a copy; null if it does not */
+  standsFor: Standing | null = null;
+  standsSinceMs = 0;
   private readonly options: QemuOptions;
   private readonly loop: Loop;
   private readonly die: Die;
@@ -131,7 +135,10 @@ export class SimQemu {
       ...options,
       process: this.process,
       onStop: () => this.emit('STOP'),
-      onResume: () => this.emit('RESUME'),
+      onResume: () => {
+        this.standsFor = null;
+        this.emit('RESUME');
+      },
     });
     this.later(this.die.within(20, 60), () => {
       this.greets = true;
@@ -144,6 +151,17 @@ export class SimQemu {
 
   get name(): string {
     return this.process.name;
+  }
+
+  /** The VM stops for another reason than a copy. Returns false if it does not run now. */
+  stand(why: Standing): boolean {
+    if (!this.vm.running) return false;
+    const said = BEFORE_STOP[why];
+    if (said !== null) this.emit(...said);
+    this.standsFor = why;
+    this.standsSinceMs = this.loop.nowMs;
+    this.vm.stop();
+    return true;
   }
 
   private later(ms: number, run: () => void): void {
@@ -389,6 +407,11 @@ export class SimQemu {
         if (word !== MESSAGE.request) throw new Error(`message ${word} instead of REQUEST`);
         migration.take(4);
         this.expecting = 'nothing';
+        if (this.standsFor === 'guest-panicked') {
+          // There is no way from this run state to that of a checkpoint: QEMU aborts.
+          this.process.kill();
+          return false;
+        }
         this.phase('request');
         this.inStream(this.die.next() * 2, () => {
           this.vm.stop();
@@ -565,6 +588,7 @@ export class SimQemu {
   private runStatus(): string {
     if (this.incoming && !this.hasState) return 'inmigrate';
     if (this.vm.running) return 'running';
+    if (this.standsFor !== null) return this.standsFor;
     if (this.stage === 'finishing') return 'finish-migrate';
     return this.coloMode === 'none' ? 'paused' : 'colo';
   }

@@ -28,7 +28,6 @@ import { Audit } from './rules/audit.ts';
 import { BothSent } from './rules/both-sent.ts';
 import { FenceRuns } from './rules/fence-runs.ts';
 import { FlowOrder } from './rules/flow-order.ts';
-import { HungVm } from './rules/hung-vm.ts';
 import { Intervals } from './rules/intervals.ts';
 import { Lineage } from './rules/lineage.ts';
 import { Periods } from './rules/periods.ts';
@@ -38,6 +37,7 @@ import { SameInput } from './rules/same-input.ts';
 import { UplinkMoves } from './rules/uplink-moves.ts';
 import { UplinkWrites } from './rules/uplink-writes.ts';
 import { UselessSecondary } from './rules/useless-secondary.ts';
+import { VmTroubleRules } from './rules/vm-trouble.ts';
 import { ArbiterRecord, SimArbiter } from './sim-arbiter.ts';
 import { type Hosts, type Life, newHost, type SimHost } from './sim-host.ts';
 import { simLauncher } from './sim-launcher.ts';
@@ -133,7 +133,7 @@ class World {
   private readonly uplinkWrites: UplinkWrites;
   private readonly progress: Progress;
   private readonly uselessSecondary: UselessSecondary;
-  private readonly hungVm: HungVm;
+  private readonly vmTrouble: VmTroubleRules;
   private readonly bothSent: BothSent;
   private readonly portionBound: PortionBound;
   private readonly flowOrder: FlowOrder;
@@ -196,25 +196,34 @@ class World {
     if (this.ruled !== null && this.ruled.exempt !== null)
       this.addClients(exemptHost(this.ruled), new Die(~seed));
     const endLife = (host: SimHost, life: Life, how: string) => this.endLife(host, life, how);
-    this.injector = new Injector({
-      loop,
-      die,
-      sockets,
-      network,
-      record,
-      hosts,
-      mix,
-      web: this.web,
-      journal,
-      start: (host, afterMs) => this.start(host, afterMs),
-      endLife,
-    });
+    this.injector = new Injector(
+      {
+        loop,
+        die,
+        sockets,
+        network,
+        record,
+        hosts,
+        mix,
+        web: this.web,
+        journal,
+        start: (host, afterMs) => this.start(host, afterMs),
+        endLife,
+      },
+      {
+        switchedOff: () => {
+          this.vmTrouble.switchedOff();
+          this.lineage.switchedOff();
+        },
+        died: () => this.lineage.guestDied(),
+      },
+    );
     const scene = { loop, journal, record, hosts, injector: this.injector };
     this.lineage = new Lineage(scene, clients, endLife);
     this.sameInput = new SameInput(scene);
     this.uplinkWrites = new UplinkWrites(scene, this.sameInput);
     this.uselessSecondary = new UselessSecondary(scene);
-    this.hungVm = new HungVm(scene);
+    this.vmTrouble = new VmTroubleRules(scene);
     this.intervals = new Intervals(scene);
     this.progress = new Progress(scene, this.lineage, judged, this.lossy, this.intervals);
     this.bothSent = new BothSent(
@@ -317,7 +326,7 @@ class World {
       this.progress.checkWait(host, life);
       this.portionBound.check(host, life);
       this.flowOrder.watch(host, life);
-      this.hungVm.check(host, life);
+      this.vmTrouble.check(host, life);
       if (!life.process.isMidway) this.uselessSecondary.check(host, life);
     }
     this.progress.checkStarved();
@@ -486,6 +495,7 @@ class World {
     if (host.life !== life) return;
     this.journal.trace(life.process.name, `ends: ${how}`);
     this.journal.count('node ends');
+    this.vmTrouble.ended(host, how);
     this.web.lose(this.loop.nowMs);
     host.life = null;
     life.process.kill();
@@ -503,6 +513,7 @@ class World {
     this.intervals.event(host, type, details);
     if (type === 'failover.done') {
       this.uplinkWrites.promoted(host);
+      this.vmTrouble.promoted(host);
       host.life?.audit.promoted(details as { sentFrames: number; deliveredFrames: number });
     }
     if (!journal.isTraced) return;
@@ -514,7 +525,10 @@ class World {
     return {
       died: (qemu) => this.lineage.vmDied(host, qemu),
       phase: (qemu, phase) => this.reached(host, qemu, phase),
-      taken: (qemu) => this.sameInput.stateTaken(qemu),
+      taken: (qemu) => {
+        this.sameInput.stateTaken(qemu);
+        this.vmTrouble.stateTaken(qemu);
+      },
       loaded: (qemu, own, theirs, which) => this.sameInput.stateLoaded(qemu, own, theirs, which),
       note: (qemu, text) => this.journal.trace(qemu.name, text),
     };

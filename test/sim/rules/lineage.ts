@@ -26,6 +26,8 @@ export class Lineage {
   private booted = false;
   /** A copy of the service lives. */
   private covered = false;
+  /** The guest has been switched off, and was not started since. */
+  private off = false;
 
   constructor(
     scene: Scene,
@@ -43,6 +45,7 @@ export class Lineage {
     host.vmDied = false;
     journal.trace(qemu.name, `starts${qemu.incoming ? ', waiting for state' : ''}`);
     if (qemu.incoming) return;
+    this.off = false;
     if (!this.booted) {
       this.booted = true;
       this.update();
@@ -72,12 +75,25 @@ export class Lineage {
     if (
       !injector.injecting &&
       this.covered &&
+      // Nobody is served by a guest that is off.
+      qemu.standsFor !== 'shutdown' &&
       record !== null &&
       record.state !== 'pair' &&
       record.primary === host.side
     )
       journal.violation('nothing lost', `${host.side} is alone by the record, and its node ended its VM`);
     this.update(injector.injecting ? null : `${host.side}'s node ended its VM`, host);
+  }
+
+  /** The guest switches itself off: there is no service until somebody starts it. */
+  switchedOff(): void {
+    this.off = true;
+    this.covered = false;
+  }
+
+  /** A guest has panicked: its VM is no copy any more. */
+  guestDied(): void {
+    this.update();
   }
 
   recordChanged(record: PairRecord, by: string): void {
@@ -95,11 +111,14 @@ export class Lineage {
 
   /** `decision`: what a node did that may have ended the last copy; null for a fault. */
   private update(decision: string | null = null, host: SimHost | null = null): void {
+    if (this.off) return;
     const { journal, loop, hosts } = this.scene;
     const { record } = this.scene.record.stored;
     const carries = (side: string | null): boolean => {
       const one = side === null ? undefined : hosts[side as Side];
-      return one?.qemu?.process.alive === true && (one.qemu.hasState || !one.qemu.incoming);
+      const { qemu } = one ?? {};
+      if (qemu === undefined || qemu === null || qemu.standsFor === 'guest-panicked') return false;
+      return qemu.process.alive && (qemu.hasState || !qemu.incoming);
     };
     const before = this.covered;
     this.covered =

@@ -14,6 +14,9 @@ import type { Scene } from './scene.ts';
 /** The primary's VM, and the output of the VM that has its state. */
 export type Partner = { primary: SimQemu; sent: SentOutput };
 
+/** More than the longest time between two checkpoints. */
+const STOOD_MS = 6000;
+
 export class SameInput {
   partner: Partner | null = null;
   private readonly scene: Scene;
@@ -22,6 +25,7 @@ export class SameInput {
   /** A difference in the checkpoint that is being taken, which it must report as inexact. */
   private difference: string | null = null;
   private lastWasInexact = false;
+  private stoodUntilMs = 0;
 
   constructor(scene: Scene) {
     this.scene = scene;
@@ -44,6 +48,9 @@ export class SameInput {
     const { journal, loop, injector } = this.scene;
     journal.count('checkpoints loaded');
     this.difference = null;
+    // One that stands takes a buffer of input and consumes it when it runs again: neither this checkpoint nor the next one is exact.
+    if (qemu.standsFor !== null) this.stoodUntilMs = loop.nowMs + STOOD_MS;
+    if (loop.nowMs < this.stoodUntilMs) return;
     if (which === 'first' || (own.frames === theirs.frames && own.digest === theirs.digest)) return;
     const text = `${qemu.name} had consumed ${own.frames} frames (${own.digest}), the primary's VM ${theirs.frames} (${theirs.digest})`;
     // What the SVM did not read in time, it reads in the next epoch.

@@ -78,8 +78,10 @@ export class UplinkMoves {
     journal.count('offers to take over');
     const wrong = (text: string) => journal.violation('uplink moves', `${host.side} gives way ${text}`);
     const sinceMs = host.uplinkAwaySinceMs;
-    if (sinceMs === null) wrong('though its uplink is up');
-    else if (loop.nowMs - sinceMs < awayMsMax * CLOCKS)
+    if (sinceMs === null) {
+      // A node knows of a change some milliseconds later.
+      if (loop.nowMs - host.uplinkUpSinceMs > STALE_MS_MAX) wrong('though its uplink is up');
+    } else if (loop.nowMs - sinceMs < awayMsMax * CLOCKS)
       wrong(`after ${(loop.nowMs - sinceMs).toFixed(0)} ms`);
     if (other.uplinkAwaySinceMs !== null && loop.nowMs - other.uplinkAwaySinceMs > STALE_MS_MAX)
       wrong(`to ${other.side}, whose uplink is away too`);
