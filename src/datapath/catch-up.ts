@@ -20,6 +20,7 @@
  * | output of either VM was compared                | all that waits of flows in which the SVM has caught up   |
  * | a checkpoint commits, `goAlone`                 | all: nothing is held any more                            |
  * | a segment has waited `catchUpMsMax`             | all that waits of its flow                               |
+ * | `letGo`: the pair ends in order                 | all that waits, and what comes, until `goAlone`          |
  * | `catchUpBytesMax` wait                          | all that waits of the flow whose segment comes, and that |
  * | `discard`                                       | nothing: it is dropped                                   |
  *
@@ -73,6 +74,7 @@ export class CatchUp {
   private readonly waitingFrames: Int32Array;
   private readonly isDue: Uint8Array;
   private cancelBound: (() => void) | null = null;
+  private waits: 'for the SVM' | 'for nobody' = 'for the SVM';
   private readonly counts = { caughtUpFrames: 0, boundFrames: 0 };
 
   constructor(options: {
@@ -114,7 +116,7 @@ export class CatchUp {
   take(slab: SlabId, at: number, length: number): void {
     const { comparator, waiting } = this;
     const mayWait = comparator.primary.frames > 0 || waiting.frames > 0;
-    if (mayWait && this.retains(slab, at, length)) return;
+    if (mayWait && this.waits === 'for the SVM' && this.retains(slab, at, length)) return;
     this.next.take(slab, at, length);
   }
 
@@ -138,8 +140,19 @@ export class CatchUp {
     this.armBound();
   }
 
+  /** The other node is about to take over: both VMs get at once what they were to get. */
+  letGo(): void {
+    const { waiting, isDue } = this;
+    this.waits = 'for nobody';
+    for (let number = waiting.oldest; number < waiting.next; number++)
+      if (waiting.has(number)) isDue[waiting.tagOf(number)] = 1;
+    if (waiting.frames > 0) this.passOn();
+    this.next.goAlone();
+  }
+
   /** There is no SVM any more, and nothing is held. */
   goAlone(): void {
+    this.waits = 'for the SVM';
     this.compared();
     invariant(this.waiting.frames === 0, 'input of a lone VM waits for the SVM');
     this.next.goAlone();

@@ -2,7 +2,11 @@
  * Accepts the frames of the uplink that are for the VM: those to its own address and to groups. An uplink can be a hub or a
  * promiscuous tap that shows all traffic; and frames with the VM's own source address are echoes of its output.
  */
-export class InputFilter {
+export interface AcceptsInput {
+  accepts(bytes: Uint8Array, at: number, length: number): boolean;
+}
+
+export class InputFilter implements AcceptsInput {
   private readonly high: number;
   private readonly low: number;
 

@@ -8,6 +8,7 @@ import type { Limits } from '../limits.ts';
 import type { Places } from '../pair/places.ts';
 import type { Voice } from '../pair/voice.ts';
 import type { OffsetMap } from '../translate/offset-map.ts';
+import type { AcceptsInput } from './input-filter.ts';
 
 export type PrimaryPathEvents = {
   /** A flow differs: only a checkpoint heals it, at the earliest `intervalMs` after the last one. */
@@ -23,6 +24,8 @@ export type PrimaryPathOptions = {
   clock: Clock;
   offsets: OffsetMap;
   mac: string;
+  /** Which frames of the uplink the VM gets; those for `mac` if it is not given. */
+  filter?: AcceptsInput;
   hashSeed: number;
   voice: Voice;
   /** Learns where the VM is in the network. */

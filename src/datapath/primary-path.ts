@@ -46,7 +46,7 @@ import type { Instant, SlabId } from '../units.ts';
 import { CatchUp } from './catch-up.ts';
 import { ClockLead } from './clock-lead.ts';
 import { Confirmations } from './confirmations.ts';
-import { InputFilter } from './input-filter.ts';
+import { type AcceptsInput, InputFilter } from './input-filter.ts';
 import { OwnFrames } from './own-frames.ts';
 import { PathDivergences } from './path-divergences.ts';
 import { PathRules } from './path-rules.ts';
@@ -94,7 +94,7 @@ export class PrimaryPath {
   private readonly batchClock: BatchClock;
   private readonly events: PrimaryPathEvents;
   private readonly divergences: PathDivergences;
-  private readonly filter: InputFilter;
+  private readonly filter: AcceptsInput;
   /** SVM output of the next epoch that arrived before this node has committed; the tag is its index */
   private readonly early: RetainedFrames;
   private currentEpoch: number;
@@ -116,7 +116,7 @@ export class PrimaryPath {
     this.voice = options.voice;
     this.currentEpoch = options.epoch;
     this.events = options.events;
-    this.filter = new InputFilter(options.mac);
+    this.filter = options.filter ?? new InputFilter(options.mac);
     this.early = new RetainedFrames(options.slabs);
     const sink: ComparatorSink = {
       release: (slab, at, length, cause) => this.release(slab, at, length, cause),

@@ -42,6 +42,7 @@ import type { UnifiedValue } from '../translate/unified-values.ts';
 import { ValueLesson } from '../translate/value-lesson.ts';
 import type { SlabId } from '../units.ts';
 import { InputFilter } from './input-filter.ts';
+import { PassedOn } from './passed-on.ts';
 import { SilentInput } from './silent-input.ts';
 import { SleepWatch } from './sleep-watch.ts';
 import { TAP, type Tap } from './tap.ts';
@@ -79,6 +80,8 @@ export class SecondaryPath {
    * are corrected at its end
    */
   private isToCorrect = false;
+  /** null except in an orderly move */
+  private passedOn: PassedOn | null = null;
 
   constructor(options: {
     slabs: SlabPool;
@@ -242,6 +245,13 @@ export class SecondaryPath {
     this.stoppedValve.shutIf(false);
   }
 
+  /** The primary has yielded, and will pass on what its uplink still hears: to be called before `leave`. */
+  expectPassedOn(): PassedOn {
+    const { slabs, vm, clock, filter, translator, limits } = this;
+    this.passedOn = new PassedOn({ slabs, vm, clock, filter, translator, byLink: this.silent.ahead, limits });
+    return this.passedOn;
+  }
+
   /** First half of a promotion: gives both ports back to the node, for the primary's path. */
   leave(): void {
     invariant(this.isPromotable, 'a VM without a committed copy was promoted');
@@ -259,8 +269,12 @@ export class SecondaryPath {
     invariant(this.vmSeat.isEnded, 'a promotion used the ports before the secondary had left them');
     const promotion: Promotion = { sentFrames: 0, deliveredFrames: 0, lostConnections: 0 };
     this.translator.portsFrom = 'clients';
+    const { passedOn } = this;
     this.silent.drain((slab, at, length) => {
-      this.translator.input(this.slabs.buffer(slab), at, length);
+      const bytes = this.slabs.buffer(slab);
+      // The link may bring it yet.
+      passedOn?.accepts(bytes, at, length);
+      this.translator.input(bytes, at, length);
       this.vm.out.push(slab, at, length);
       promotion.deliveredFrames++;
     });
@@ -273,7 +287,7 @@ export class SecondaryPath {
       promotion.sentFrames++;
     });
     promotion.lostConnections = this.translator.carryOver(this.offsets);
-    this.translator.clear();
+    if (passedOn === null) this.translator.clear();
     this.vm.flush();
     return promotion;
   }

@@ -46,6 +46,7 @@ export const MESSAGE = {
   places: 21,
   uplink: 22,
   offer: 23,
+  taken: 24,
 } as const;
 
 export const MESSAGE_HEADER_BYTES = 4;
@@ -86,6 +87,7 @@ export type ControlBodies = {
   [MESSAGE.places]: PlacesBody;
   [MESSAGE.uplink]: UplinkBody;
   [MESSAGE.offer]: Record<string, never>;
+  [MESSAGE.taken]: { generation: number };
 };
 export type ControlType = keyof ControlBodies;
 
@@ -131,6 +133,7 @@ const SCHEMAS: { readonly [T in ControlType]: z.ZodType } = {
   [MESSAGE.places]: placesSchema,
   [MESSAGE.uplink]: uplinkSchema,
   [MESSAGE.offer]: z.object({}),
+  [MESSAGE.taken]: z.object({ generation: number }),
 };
 
 export type ReceivedControl =

@@ -7,7 +7,11 @@
 import { type MatchTotals, MatchWatch } from '../checkpoint/match-watch.ts';
 import { Pacing, type PacingStatus, type ReleaseTotals } from '../checkpoint/pacing.ts';
 import { CheckpointPolicy } from '../checkpoint/policy.ts';
+import { until } from '../checkpoint/until.ts';
 import { describeOperatorRule, isExempt } from '../compare/operator-rules.ts';
+import type { AcceptsInput } from '../datapath/input-filter.ts';
+import type { PassedOn } from '../datapath/passed-on.ts';
+import { PassingOn } from '../datapath/passing-on.ts';
 import { PrimaryPath } from '../datapath/primary-path.ts';
 import type { Promotion } from '../datapath/secondary-path.ts';
 import type { Tap } from '../datapath/tap.ts';
@@ -25,12 +29,20 @@ import type { NodeParts } from './parts.ts';
 import { PrimarySession } from './primary-session.ts';
 import { NO_TRANSFER, RoleVm } from './role-vm.ts';
 import { Scope } from './scope.ts';
+import type { SecondarySession } from './secondary-session.ts';
 
 /**
  * Leaving COLO takes milliseconds, or longer if the host is starved. This is the last copy of the service, so the node gives
  * up on it only if its QEMU hangs for good.
  */
 const FAILOVER_MS_MAX = 60_000;
+/** What was written to the uplink is usually in its socket. A network that does not read it for so long is cut off. */
+const FALL_SILENT_MS_MAX = 200;
+/**
+ * For so long after an orderly move the former primary passes on what its uplink hears. The announcements, which move the VM's
+ * address, are sent within 800 ms, and the first is enough.
+ */
+const PASSED_ON_MS = 1000;
 
 export class AsPrimary {
   readonly kind = 'primary';
@@ -46,12 +58,16 @@ export class AsPrimary {
   private promotion: (Promotion & { loss: LinkLoss }) | null = null;
   /** null: it booted its VM */
   private promotedMs: Instant | null = null;
+  /** with the former primary, which has yielded to this node */
+  private former: SecondarySession | null = null;
+  /** to the node that this one has yielded to */
+  private passingOn: PassingOn | null = null;
 
   /** The arbiter's record of `generation` says alone(this node). */
   private constructor(
     parts: NodeParts,
     generation: number,
-    from: { vm: RoleVm; offsets: OffsetMap; epoch: number },
+    from: { vm: RoleVm; offsets: OffsetMap; epoch: number; filter?: AcceptsInput },
   ) {
     this.parts = parts;
     this.scope = new Scope(parts.scope);
@@ -67,6 +83,7 @@ export class AsPrimary {
       clock: parts.surroundings.clock,
       offsets: from.offsets,
       mac: parts.config.vm.mac,
+      ...(from.filter === undefined ? {} : { filter: from.filter }),
       hashSeed: parts.hashSeed,
       voice,
       places: parts.places,
@@ -109,15 +126,19 @@ export class AsPrimary {
    * QEMU still has to leave COLO: `finishPromotion`.
    */
   static promote(parts: NodeParts, generation: number, secondary: AsSecondary): AsPrimary {
-    const { path, vm, loss } = secondary.giveUp();
+    const { path, vm, loss, yielded } = secondary.giveUp();
+    const passedOn = yielded === null ? null : path.expectPassedOn();
     // The secondary's path leaves the ports before this role's path takes them.
     path.leave();
-    const primary = new AsPrimary(parts, generation, { vm, offsets: path.offsets, epoch: path.epoch });
+    const { offsets, epoch } = path;
+    const filter = passedOn === null ? {} : { filter: passedOn };
+    const primary = new AsPrimary(parts, generation, { vm, offsets, epoch, ...filter });
     const promotion = path.handOver((slab, at, length) => primary.path.sendAsIs(slab, at, length));
     primary.promotion = { ...promotion, loss };
     primary.promotedMs = parts.surroundings.clock.now();
     primary.path.flush();
     primary.announcer.begin();
+    if (yielded !== null && passedOn !== null) primary.hearFrom(yielded, passedOn, generation);
     return primary;
   }
 
@@ -237,9 +258,12 @@ export class AsPrimary {
           pacing.committed(report, totals, nowMs);
         },
         takeoverAsked: () => dispatch({ type: 'takeoverAsked' }),
+        taken: () => dispatch({ type: 'taken' }),
+        written: () => this.passingOn?.linkWritten(),
         peerUplink: (body) => this.parts.uplinkWatch.peerSaid(body),
         closed: (cause) => {
           this.peer = null;
+          this.passingOn?.end();
           this.parts.uplinkWatch.peerGone();
           this.watch.pairEnded(surroundings.clock.now());
           pacing.pairEnded(surroundings.clock.now());
@@ -322,8 +346,30 @@ export class AsPrimary {
     this.session?.speakByLease();
   }
 
-  sendYielded(): void {
-    this.session?.link.send(MESSAGE.yielded, {});
+  /** Gives the voice up for the secondary, and notifies it when this node is silent. Both VMs get all input, as before. */
+  async yieldVoice(): Promise<void> {
+    this.path.voice.yield();
+    this.session?.yield();
+    this.path.catchUp.letGo();
+    const { session } = this;
+    const { surroundings, uplink } = this.parts;
+    const { clock, timers } = surroundings;
+    const isSilent = () => uplink.queuedBytes === 0;
+    if (!(await until(clock, timers, FALL_SILENT_MS_MAX, isSilent)) && !this.isOver) uplink.close();
+    session?.link.send(MESSAGE.yielded, {});
+  }
+
+  /** The secondary has taken over: drops all output, stops the VM, and passes on what the uplink still hears. */
+  handOver(why: string): void {
+    const { config, events, limits, slabs, uplink } = this.parts;
+    const { path, session } = this;
+    path.fence();
+    void this.vm.stop();
+    events.emit('pair.fenced', { why });
+    if (session === null) return;
+    const { offsets, epoch } = path;
+    const { mac } = config.vm;
+    this.passingOn = new PassingOn({ slabs, uplink, link: session.link, offsets, mac, epoch, limits });
   }
 
   /** Tells the peer what this node's VM suffers from, and closes the link. */
@@ -351,7 +397,7 @@ export class AsPrimary {
     this.path.tap = tap;
   }
 
-  /** Drops all output and stops the VM: this node has lost the voice for good. The link stays open for YIELDED. */
+  /** Drops all output and stops the VM: this node has lost the voice for good. */
   fence(): void {
     this.path.fence();
     this.scope.end();
@@ -363,6 +409,7 @@ export class AsPrimary {
     this.path.fence();
     this.scope.end();
     this.closeLink('closed by this node');
+    this.former?.close('closed by this node');
     await this.vm.stop();
   }
 
@@ -400,6 +447,14 @@ export class AsPrimary {
       releasedBytes: counters.releasedBytes,
       secondaryFrames: counters.peerFrames,
     };
+  }
+
+  /** The former primary has yielded, and passes on for a while what its uplink hears. */
+  private hearFrom(former: SecondarySession, passedOn: PassedOn, generation: number): void {
+    this.former = former;
+    former.handOver(passedOn, generation);
+    const end = () => former.close('the move is complete');
+    this.scope.after(this.parts.surroundings.timers, PASSED_ON_MS, end);
   }
 
   private async leaveColo(): Promise<void> {

@@ -37,6 +37,8 @@ export class AsSecondary {
   private loss: LinkLoss = { heardMs: 0, decidedMs: 0 };
   /** until then the primary may still speak */
   private leaseOverAtMs = 0;
+  /** when the primary yielded */
+  private yieldedMs: number | null = null;
 
   constructor(parts: NodeParts) {
     this.parts = parts;
@@ -123,16 +125,17 @@ export class AsSecondary {
     void this.vm.stop();
   }
 
-  /** Ends the role for a promotion, which takes VM and path. */
-  giveUp(): { path: SecondaryPath; vm: RoleVm; loss: LinkLoss } {
-    const { copy: path, vm, current } = this;
+  /**
+   * Ends the role for a promotion, which takes VM and path; and the session with a primary that has yielded, if it still
+   * passes frames on.
+   */
+  giveUp(): { path: SecondaryPath; vm: RoleVm; loss: LinkLoss; yielded: SecondarySession | null } {
+    const { copy: path, vm, current, yieldedMs } = this;
     invariant(path !== null && vm.vm !== null, 'a node without a copy of the VM was promoted');
-    // A primary that has yielded may not have closed the link yet.
-    const decidedMs = this.parts.surroundings.clock.now();
-    const loss = current === null ? this.loss : { heardMs: current.promise.lastHeardMs, decidedMs };
+    const loss = yieldedMs === null ? this.loss : { heardMs: yieldedMs, decidedMs: yieldedMs };
     this.scope.end();
     this.copy = null;
-    return { path, vm, loss };
+    return { path, vm, loss, yielded: yieldedMs === null ? null : current };
   }
 
   /** Forgets the copy and ends the VM; resolves when its QEMU has ended. */
@@ -168,7 +171,10 @@ export class AsSecondary {
           dispatch({ type: 'protectedBy', generation });
         },
         places: (list) => this.parts.places.replace(list),
-        yielded: () => dispatch({ type: 'yielded' }),
+        yielded: () => {
+          this.yieldedMs = clock.now();
+          dispatch({ type: 'yielded' });
+        },
         peerUplink: (body) => this.parts.uplinkWatch.peerSaid(body),
         takeoverOffered: () => {
           if (this.parts.uplinkWatch.isUp) dispatch({ type: 'takeoverOffered' });

@@ -15,6 +15,8 @@ const FAILOVER_MS_MAX = 10_000;
 const RELOAD_MS_MAX = 20_000;
 /** In these states a node cannot become alone or protected any more: the other node has won, or the VM was lost. */
 const LOST: ReadonlySet<Pair['state']['name']> = new Set([
+  'yielding',
+  'handed-over',
   'fenced',
   'candidate',
   'copying',
@@ -61,13 +63,20 @@ export class Control {
 
   /**
    * Ends the pair: a primary continues alone, a secondary is promoted. Resolves when this node is alone.
-   * Rejects with COLO_NOT_PROTECTED, COLO_NODE_FENCED, COLO_TIMEOUT or COLO_NODE_STOPPED.
+   * Rejects with COLO_NOT_PROTECTED, COLO_NOT_YIELDED, COLO_NODE_FENCED, COLO_TIMEOUT or COLO_NODE_STOPPED.
    */
   async failover(): Promise<void> {
     if (this.state !== 'primary' && this.state !== 'secondary')
       throw this.refusal('COLO_NOT_PROTECTED', 'a failover needs a protected pair');
     this.node.dispatch({ type: 'failover' });
-    await this.reach(() => this.state === 'alone' || this.state === 'syncing', FAILOVER_MS_MAX, 'failover');
+    const asked = this.node.pair.state.name === 'asking';
+    const isBack = () => asked && this.state === 'secondary';
+    const isDone = () => this.state === 'alone' || this.state === 'syncing' || isBack();
+    await this.reach(isDone, FAILOVER_MS_MAX, 'failover');
+    if (!isBack()) return;
+    const why =
+      'the arbiter, this VM or the primary did not reply; the primary goes on, and the pair is as before';
+    throw new ColoError('COLO_NOT_YIELDED', `${why}: see "colo events"`);
   }
 
   /**

@@ -11,6 +11,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { ColoError } from '../error.ts';
 import { startProblem } from '../qemu/start-problem.ts';
+import type { Fencer } from './peer-fence.ts';
 
 const OUTPUT_BYTES_MAX = 1024;
 
@@ -20,6 +21,11 @@ export type FenceCommand = { readonly command: readonly string[]; readonly timeo
 export function fenceParameters(peer: string): string {
   // `port` is the older name of `plug`; `nodename` is what agents get that need no plug.
   return `action=off\nnodename=${peer}\nplug=${peer}\nport=${peer}\n`;
+}
+
+/** Null without a fence command. */
+export function fencerOf({ fence }: { fence?: FenceCommand | undefined }): Fencer | null {
+  return fence === undefined ? null : (peer, signal) => runFenceCommand(fence, peer, signal);
 }
 
 /** Resolves when the command has fenced `peer`. */

@@ -32,7 +32,7 @@ import { AsPrimary } from './as-primary.ts';
 import { AsSecondary } from './as-secondary.ts';
 import { Capture } from './capture.ts';
 import { Control } from './control.ts';
-import { runFenceCommand } from './fence-command.ts';
+import { fencerOf } from './fence-command.ts';
 import type { LinkTls } from './link-tls.ts';
 import { NodeRules } from './node-rules.ts';
 import { Observed } from './observed.ts';
@@ -258,10 +258,10 @@ export class ColoNode implements NodeControl {
     const generation = generationOf(this.pair);
     switch (effect.do) {
       case 'readRecord':
-        this.ask(async () => ({ type: 'record', stored: await this.arbiter.read() }));
+        this.ask('read', async () => ({ type: 'record', stored: await this.arbiter.read() }));
         return;
       case 'swap':
-        this.ask(async () => {
+        this.ask('swap', async () => {
           const { won, ...stored } = await this.arbiter.compareAndSwap(effect.revision, effect.record);
           this.events.emit(won ? 'arbiter.won' : 'arbiter.lost', {
             revision: stored.revision,
@@ -318,8 +318,11 @@ export class ColoNode implements NodeControl {
       case 'askTakeover':
         this.asSecondary?.askTakeover();
         return;
-      case 'sendYielded':
-        this.asPrimary?.sendYielded();
+      case 'yieldVoice':
+        void this.asPrimary?.yieldVoice();
+        return;
+      case 'handOver':
+        this.asPrimary?.handOver(effect.why);
         return;
       case 'offerTakeover':
         this.asPrimary?.offerTakeover();
@@ -344,11 +347,14 @@ export class ColoNode implements NodeControl {
     this.entered.after(this.parts.surroundings.timers, ms, () => this.dispatch(event));
   }
 
-  /** Dispatches the arbiter's reply, even in another state: the machine decides what it means there. */
-  private ask(question: () => Promise<PairEvent>): void {
-    question().then(
-      (event) => this.dispatch(event),
-      (cause: unknown) => this.dispatch({ type: 'arbiterFailed', message: messageOf(cause) }),
+  /** Dispatches the arbiter's reply: to a change in any state, but not what was read for an earlier one, which is old. */
+  private ask(what: 'read' | 'swap', question: () => Promise<PairEvent>): void {
+    const { entered } = this;
+    const dispatch = (event: PairEvent) => {
+      if (what === 'swap' || !entered.isOver) this.dispatch(event);
+    };
+    question().then(dispatch, (cause: unknown) =>
+      dispatch({ type: 'arbiterFailed', message: messageOf(cause) }),
     );
   }
 
@@ -491,9 +497,4 @@ export class ColoNode implements NodeControl {
       );
     }
   }
-}
-
-/** Null without a fence command in the configuration. */
-function fencerOf({ fence }: NodeConfig): Fencer | null {
-  return fence === undefined ? null : (peer, signal) => runFenceCommand(fence, peer, signal);
 }

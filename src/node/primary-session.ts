@@ -4,7 +4,8 @@
  * Other files decide when to take a checkpoint (checkpoint/policy.ts) and how (checkpoint/primary-barrier.ts), until when this
  * node may speak (pair/lease.ts, pair/voice.ts), and what the end of a session means (pair/machine.ts).
  *
- * Phases: `open` (heartbeats only), `copying` (the first copy), `protecting` (the policy decides on checkpoints), `over`.
+ * Phases: `open` (heartbeats only), `copying` (the first copy), `protecting` (the policy decides on checkpoints), `yielded` (the
+ * peer takes over; no checkpoint, and the end of the migration stream is expected), `over`.
  * Failure: a link that closes or is silent for `silenceMsMax`, a migration stream that ends, or a checkpoint that fails ends
  * the session once, with its cause.
  */
@@ -37,8 +38,12 @@ export type PrimarySessionEvents = {
    */
   firstCommit(): void;
   checkpoint(report: CheckpointReport): void;
+  /** The peer wants to take over; no checkpoint runs. */
   takeoverAsked(): void;
   peerUplink(body: UplinkBody): void;
+  taken(): void;
+  /** The link has taken frames. */
+  written(): void;
   closed(cause: string): void;
 };
 
@@ -71,7 +76,8 @@ export class PrimarySession {
   private relay: MigrationRelay | null = null;
   private barrier: PrimaryBarrier | null = null;
   private lastHeardMs: number;
-  private phase: 'open' | 'copying' | 'protecting' | 'over' = 'open';
+  private phase: 'open' | 'copying' | 'protecting' | 'yielded' | 'over' = 'open';
+  private takeover: 'not-asked' | 'waits-for-checkpoint' = 'not-asked';
   private offsetsVersion = -1;
   /** the secondary has values that clients were told of fields */
   private hasSentValues = false;
@@ -192,7 +198,15 @@ export class PrimarySession {
     if (reason === 'initial') this.events.firstCommit();
     this.policy.committed(this.clock.now(), report.totalMs);
     this.events.checkpoint(report);
+    if (this.takeover === 'waits-for-checkpoint') this.askTakeover();
     return report;
+  }
+
+  /** The peer takes over: from now on no checkpoint begins. */
+  yield(): void {
+    if (this.phase === 'over') return;
+    this.phase = 'yielded';
+    this.policyClock.stop();
   }
 
   get isCheckpointing(): boolean {
@@ -227,7 +241,10 @@ export class PrimarySession {
           // QEMU asked by itself and waits, so it gets its checkpoint.
           if (!barrier.isRunning) this.timers.soon(() => this.start('requested'));
         },
-        closed: (cause) => this.finish(cause === null ? 'migration stream closed' : cause.message),
+        closed: (cause) => {
+          if (this.phase !== 'yielded')
+            this.finish(cause === null ? 'migration stream closed' : cause.message);
+        },
       },
       this.limits,
     );
@@ -254,7 +271,10 @@ export class PrimarySession {
       output: (epoch, index, slab, at, length) => this.path.peerFrame(epoch, index, slab, at, length),
       asleep: (epoch, frames) => this.path.svmAsleep(epoch, frames),
       batchEnd: () => this.path.peerBatchEnd(),
-      written: () => this.path.linkWritten(),
+      written: () => {
+        this.path.linkWritten();
+        this.events.written();
+      },
       closed: (cause) => this.finish(cause === null ? 'link closed' : cause.message),
     };
   }
@@ -268,7 +288,10 @@ export class PrimarySession {
         this.readyForCopy();
         return;
       case MESSAGE.takeover:
-        this.events.takeoverAsked();
+        this.askTakeover();
+        return;
+      case MESSAGE.taken:
+        this.events.taken();
         return;
       case MESSAGE.uplink:
         this.events.peerUplink(message.body);
@@ -281,6 +304,12 @@ export class PrimarySession {
         return;
       default:
     }
+  }
+
+  /** In the middle of a checkpoint neither VM may be the only one. */
+  private askTakeover(): void {
+    this.takeover = this.isCheckpointing ? 'waits-for-checkpoint' : 'not-asked';
+    if (!this.isCheckpointing) this.events.takeoverAsked();
   }
 
   private onHeartbeatReply(number: number): void {
@@ -321,7 +350,8 @@ export class PrimarySession {
 
   private start(reason: CheckpointReason): void {
     // A VM that stands is not copied over one that runs. A QEMU that has asked by itself waits.
-    if (this.phase === 'over' || this.isCheckpointing || this.vm.standing() !== null) return;
+    if (this.phase === 'over' || this.phase === 'yielded' || this.isCheckpointing) return;
+    if (this.vm.standing() !== null) return;
     this.checkpoint(reason, this.causeOf(reason)).catch((cause: unknown) => {
       this.finish(messageOf(cause));
     });

@@ -4,11 +4,15 @@
  * It replies to heartbeats, and thereby promises the lease; it feeds the SVM, sends its output, and delays the phases of each
  * checkpoint. It decides nothing: the state machine is notified of its end and decides.
  *
+ * In an orderly move the session outlives this node's promotion for a while: the former primary passes on what its uplink hears
+ * (`handOver`).
+ *
  * The end has two steps, because QEMU's last message may be RECEIVED. The session closes its streams (`ending`), reads the relay
  * to its end, so that a commit is seen first, and only then notifies (`over`).
  */
 import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import { SecondaryBarrier } from '../checkpoint/secondary-barrier.ts';
+import type { PassedOn } from '../datapath/passed-on.ts';
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
 import { invariant, messageOf } from '../error.ts';
 import type { KernelStream } from '../io/byte-stream.ts';
@@ -61,7 +65,8 @@ export class SecondarySession {
   private offeredValues: UnifiedValue[] = [];
   private stopWatching: () => void = () => {};
   private stopReading: () => void = () => {};
-  private phase: 'open' | 'ending' | 'over' = 'open';
+  private phase: 'open' | 'handed-over' | 'ending' | 'over' = 'open';
+  private passedOn: PassedOn | null = null;
   private cause = '';
 
   constructor(options: {
@@ -114,7 +119,8 @@ export class SecondarySession {
         request: () => {},
         closed: (cause) => {
           this.relay = null;
-          this.readLinkToItsEnd(cause === null ? 'migration stream closed' : cause.message);
+          if (this.phase !== 'handed-over')
+            this.readLinkToItsEnd(cause === null ? 'migration stream closed' : cause.message);
         },
       },
       this.limits,
@@ -126,6 +132,16 @@ export class SecondarySession {
   /** What is copied to the VM just now. */
   get transfer(): Transfer {
     return { isCheckpointing: this.barrier?.isCheckpointing ?? false, bytes: this.relay?.movedBytes ?? 0 };
+  }
+
+  /** This node has taken over from a primary that has yielded, which passes client frames on to `passedOn` from now on. */
+  handOver(passedOn: PassedOn, generation: number): void {
+    invariant(this.phase === 'open', 'a session was handed over after its end');
+    this.phase = 'handed-over';
+    this.passedOn = passedOn;
+    this.stopReading();
+    this.link.send(MESSAGE.taken, { generation });
+    this.relay?.close();
   }
 
   close(cause: string): void {
@@ -140,12 +156,18 @@ export class SecondarySession {
         this.promise.renew(this.clock.now());
         this.link.sendHeartbeat(MESSAGE.heartbeatAck, number);
       },
-      input: (_epoch, _index, slab, at, length) => this.path?.input(slab, at, length),
+      input: (_epoch, _index, slab, at, length) => {
+        if (this.passedOn === null) this.path?.input(slab, at, length);
+        else this.passedOn.take(slab, at, length);
+      },
       teach: (epoch, lesson, slab, at, length) => this.path?.teach(epoch, lesson, slab, at, length),
       watchSleep: (epoch, frames) => this.path?.watchSleep(epoch, frames),
       confirm: (epoch, from, to) => this.path?.confirm(epoch, from, to),
       offsets: (map) => this.takeOffsets(map),
-      batchEnd: () => this.path?.linkBatchEnd(),
+      batchEnd: () => {
+        if (this.passedOn === null) this.path?.linkBatchEnd();
+        else this.passedOn.taken();
+      },
       closed: (cause) => this.finish(cause === null ? 'link closed' : cause.message),
     };
   }
@@ -214,8 +236,9 @@ export class SecondarySession {
   }
 
   private finish(cause: string): void {
-    if (this.phase === 'open') {
+    if (this.phase === 'open' || this.phase === 'handed-over') {
       this.phase = 'ending';
+      this.passedOn?.end();
       this.cause = cause;
       this.stopWatching();
       this.stopReading();

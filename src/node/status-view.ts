@@ -16,6 +16,7 @@ export function roleOf(pair: Pair): Role | null {
     case 'candidate':
     case 'copying':
     case 'secondary':
+    case 'asking':
     case 'orphaned':
     case 'promoting':
       return 'secondary';
@@ -34,6 +35,7 @@ export function phaseOf(pair: Pair): Phase {
     case 'syncing':
       return 'syncing';
     case 'secondary':
+    case 'asking':
     case 'primary':
       return 'protected';
     case 'orphaned':
@@ -47,6 +49,8 @@ export function phaseOf(pair: Pair): Phase {
       return 'promoting';
     case 'alone':
       return 'alone';
+    case 'yielding':
+    case 'handed-over':
     case 'fenced':
       return 'fenced';
     case 'stopped':

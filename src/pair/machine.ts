@@ -9,6 +9,11 @@
  * ended. A node that loses such a claim is fenced (it drops its output and stops its VM); one that loses the claim to boot
  * starts again.
  *
+ * An orderly move (`colo failover` on the secondary) needs no lease to end. The secondary reads the record and checks its VM first
+ * (`asking`); then the primary gives its voice up for good, unless it wins the record again (`yielding`), and the secondary needs one
+ * change of the record only. Both VMs get all input until the secondary says that it has TAKEN over; from then on the former primary
+ * passes on what its uplink still hears (`handed-over`). Whoever dies in between, the other goes on with its own VM.
+ *
  * With a fence (config: `fence`) a node that takes over without its primary's consent claims in two steps. The record first says
  * `fencing`: this node has won, and its peer is to be cut off. When the fence command has succeeded the record says `alone`, and
  * only then the node is promoted. A node that starts again in between fences before it boots.
@@ -26,6 +31,8 @@ export type { Guarantee, Pair, PairEffect, PairEvent, PairState, Purpose } from 
 
 /** The cause of a promotion that the primary has agreed to. */
 const TAKEOVER = 'takeover';
+/** An orderly move takes some milliseconds, or longer if the arbiter is slow. */
+const YIELD_MS_MAX = 2000;
 const RETRY_MS = 200;
 /** Between two runs of the fence command: a device that was busy or rebooting is ready by then. */
 const FENCE_AGAIN_MS = 1000;
@@ -73,8 +80,10 @@ export function step(pair: Pair, event: PairEvent): PairEffect[] {
       return candidate(pair, event);
     case 'secondary':
       return secondary(pair, event);
+    case 'asking':
+      return asking(pair, event);
     case 'orphaned':
-      return orphaned(pair, state.cause, event);
+      return orphaned(pair, state, event);
     case 'fencing':
       return fencing(pair, state, event);
     case 'promoting':
@@ -85,6 +94,10 @@ export function step(pair: Pair, event: PairEvent): PairEffect[] {
       return syncing(pair, state.peer, event);
     case 'primary':
       return primary(pair, state.peer, event);
+    case 'yielding':
+      return yielding(pair, state.peer, event);
+    case 'handed-over':
+      return event.type === 'linkLost' || event.type === 'retry' ? startAgain(pair) : [];
     case 'claiming':
       return claiming(pair, state, event);
     case 'fenced':
@@ -149,29 +162,70 @@ function candidate(pair: Pair, event: PairEvent): PairEffect[] {
 
 function secondary(pair: Pair, event: PairEvent): PairEffect[] {
   if (event.type === 'linkLost') {
-    pair.state = { name: 'orphaned', cause: event.cause };
+    pair.state = { name: 'orphaned', cause: event.cause, waitsFor: 'lease' };
     return [{ do: 'waitForLease' }];
   }
-  if (event.type === 'failover' || event.type === 'takeoverOffered') return [{ do: 'askTakeover' }];
+  const isOff = pair.state.name === 'secondary' && pair.state.isOff === true;
   if (event.type === 'peerOff') return exitOff(pair);
   if (event.type === 'powerOffTimeOver') return [{ do: 'reportVm', message: OFF }, ...startAgain(pair)];
-  if (event.type === 'yielded') {
-    // The primary has fenced itself, so no lease has to be waited for.
-    pair.state = { name: 'orphaned', cause: TAKEOVER };
-    return [{ do: 'closeLink' }, { do: 'readRecord' }];
+  if ((event.type === 'failover' || event.type === 'takeoverOffered') && !isOff) {
+    pair.state = { name: 'asking' };
+    return [{ do: 'readRecord' }];
   }
   return [];
 }
 
-function orphaned(pair: Pair, cause: string, event: PairEvent): PairEffect[] {
-  if (event.type === 'leaseOver' || event.type === 'retry') return [{ do: 'readRecord' }];
+function asking(pair: Pair, event: PairEvent): PairEffect[] {
+  switch (event.type) {
+    case 'record': {
+      const { record } = event.stored;
+      if (record?.state !== 'pair' || record.secondary !== pair.node) break;
+      pair.stored = event.stored;
+      return [{ do: 'checkVm' }];
+    }
+    case 'vmAnswers':
+      return [{ do: 'askTakeover' }, { do: 'retryAfter', ms: YIELD_MS_MAX }];
+    case 'peerOff':
+      return exitOff(pair);
+    case 'yielded': {
+      // The primary is silent, so no lease has to be waited for; record and VM were looked at while it still spoke.
+      pair.state = { name: 'claiming', purpose: 'promote', peer: null, cause: TAKEOVER, linkLost: false };
+      return [swap(pair, 'promote', null)];
+    }
+    case 'linkLost':
+      pair.state = { name: 'orphaned', cause: event.cause, waitsFor: 'lease' };
+      return [{ do: 'waitForLease' }];
+    case 'arbiterFailed':
+    case 'vmSilent':
+    case 'retry':
+      break;
+    default:
+      return [];
+  }
+  // Nothing has changed: the primary goes on.
+  pair.state = { name: 'secondary' };
+  return [];
+}
+
+function orphaned(
+  pair: Pair,
+  state: Extract<PairState, { name: 'orphaned' }>,
+  event: PairEvent,
+): PairEffect[] {
+  const { cause } = state;
+  if (event.type === 'leaseOver') {
+    pair.state = { ...state, waitsFor: 'record' };
+    return [{ do: 'readRecord' }];
+  }
+  // The reply to a question that was asked while the link was up.
+  if (state.waitsFor === 'lease') return [];
+  if (event.type === 'retry') return [{ do: 'readRecord' }];
   if (event.type === 'arbiterFailed') return [{ do: 'retryAfter', ms: RETRY_MS }];
   if (event.type !== 'record') return [];
   pair.stored = event.stored;
   const { record } = event.stored;
   if (record?.state !== 'pair' || record.secondary !== pair.node) return startAgain(pair);
-  // A primary that has yielded lives, and is silent by its own word.
-  if (pair.guarantee === 'fence' && cause !== TAKEOVER) return claim(pair, 'fence', record.primary, cause);
+  if (pair.guarantee === 'fence') return claim(pair, 'fence', record.primary, cause);
   return claim(pair, 'promote', null, cause);
 }
 
@@ -229,12 +283,25 @@ function primary(pair: Pair, peer: string, event: PairEvent): PairEffect[] {
     case 'uplinkAway':
       return [{ do: 'offerTakeover' }];
     case 'takeoverAsked':
-      pair.state = { name: 'fenced', why: `yielded to ${peer}` };
+      pair.state = { name: 'yielding', peer };
+      return [{ do: 'yieldVoice' }, { do: 'retryAfter', ms: YIELD_MS_MAX }];
+    default:
+      return [];
+  }
+}
+
+function yielding(pair: Pair, peer: string, event: PairEvent): PairEffect[] {
+  switch (event.type) {
+    case 'taken':
+      pair.state = { name: 'handed-over' };
       return [
-        { do: 'fence', why: `yielded to ${peer}` },
-        { do: 'sendYielded' },
-        { do: 'retryAfter', ms: 10 * RETRY_MS },
+        { do: 'handOver', why: `yielded to ${peer}` },
+        { do: 'retryAfter', ms: YIELD_MS_MAX },
       ];
+    case 'linkLost':
+      return claim(pair, 'alone', null, event.cause);
+    case 'retry':
+      return [{ do: 'closeLink' }, ...claim(pair, 'alone', null, `${peer} did not take over`)];
     default:
       return [];
   }
@@ -358,8 +425,10 @@ function vmLost(pair: Pair, message: string): PairEffect[] {
     case 'candidate':
     case 'copying':
     case 'secondary':
+    case 'asking':
     case 'orphaned':
       return startAgain(pair);
+    case 'handed-over':
     case 'fenced':
     case 'starting':
     case 'returning':

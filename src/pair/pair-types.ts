@@ -13,8 +13,10 @@ export type PairState =
   | { name: 'copying' }
   /** has a copy that may be promoted; `isOff`: its guest has been switched off, and it waits for the primary's word */
   | { name: 'secondary'; isOff?: true }
+  /** a secondary that is to take over: it makes sure that it can, then asks the primary to yield */
+  | { name: 'asking' }
   /** a secondary without a link: waiting for the lease to end, then for the record */
-  | { name: 'orphaned'; cause: string }
+  | { name: 'orphaned'; cause: string; waitsFor: 'lease' | 'record' }
   /** has won, and waits until `peer` is cut off */
   | { name: 'fencing'; peer: string; purpose: 'promote' | 'boot'; cause: string }
   | { name: 'promoting' }
@@ -24,6 +26,10 @@ export type PairState =
   | { name: 'syncing'; peer: string }
   /** both VMs run, this node speaks */
   | { name: 'primary'; peer: string }
+  /** has given up the voice for `peer`, and keeps its VM until that one has taken over */
+  | { name: 'yielding'; peer: string }
+  /** the VM runs at the peer; this node passes on what its uplink still hears */
+  | { name: 'handed-over' }
   /** waits for the arbiter's reply to a change */
   | { name: 'claiming'; purpose: Purpose; peer: string | null; cause: string; linkLost: boolean }
   | { name: 'fenced'; why: string }
@@ -50,6 +56,8 @@ export type PairEvent =
   | { type: 'failover' }
   | { type: 'takeoverAsked' }
   | { type: 'yielded' }
+  /** the peer, to which this node has yielded, speaks */
+  | { type: 'taken' }
   /** the uplink of this node, a primary, is away, and the secondary's is up (uplink-yield.ts) */
   | { type: 'uplinkAway' }
   /** the primary's uplink is away, and this node's is up */
@@ -99,7 +107,10 @@ export type PairEffect =
   | { do: 'promote'; cause: string }
   | { do: 'fence'; why: string }
   | { do: 'askTakeover' }
-  | { do: 'sendYielded' }
+  /** stop speaking, unless the record says alone(this node) again, and say so; let all input through */
+  | { do: 'yieldVoice' }
+  /** drop the output, stop the VM, pass input on to the peer */
+  | { do: 'handOver'; why: string }
   | { do: 'offerTakeover' }
   | { do: 'closeLink' }
   | { do: 'retryAfter'; ms: number }

@@ -47,6 +47,7 @@ export function decide(state: string, kind: TroubleKind): TroubleDecision {
       if (kind === 'off') return 'power-off';
       return kind === 'hung' || kind === 'failing' ? 'end-pair' : 'nothing';
     case 'secondary':
+    case 'asking':
       if (kind === 'off') return 'await-power-off';
       // The next checkpoint wakes it.
       return kind === 'asleep' ? 'nothing' : 'end-copy';

@@ -6,6 +6,7 @@
  * | silent  | never                       | creation                                                          |
  * | alone   | always                      | `grantAlone`: the arbiter's record says alone(this node)          |
  * | leased  | until the lease's end       | `lease`: the record may soon allow the secondary's promotion      |
+ * | yielded | never                       | `yield`: until the record says alone(this node) again, or `fence` |
  * | fenced  | never, and nothing grants it| `fence`: the right is lost for good                               |
  *
  * A lease is proven by heartbeats (lease.ts) and only ever grows (`prolong`). Late proofs change nothing after a fence, nor while
@@ -18,7 +19,7 @@ const NEVER = Number.NEGATIVE_INFINITY;
 const ALWAYS = Number.POSITIVE_INFINITY;
 
 export class Voice {
-  private state: 'silent' | 'alone' | 'leased' | 'fenced' = 'silent';
+  private state: 'silent' | 'alone' | 'leased' | 'yielded' | 'fenced' = 'silent';
   private generation = 0;
   /** the end of what this node can prove, on its own monotonic clock */
   private untilMs = NEVER;
@@ -61,6 +62,14 @@ export class Voice {
     if (this.state !== 'leased') return;
     invariant(untilMs >= this.untilMs, 'a lease became shorter');
     this.untilMs = untilMs;
+  }
+
+  /** Gives the right up for the secondary. No heartbeat brings it back. */
+  yield(): void {
+    if (this.state === 'fenced') return;
+    invariant(this.state === 'leased', `a ${this.state} voice was yielded`);
+    this.state = 'yielded';
+    this.untilMs = NEVER;
   }
 
   /** The right is lost for good. */

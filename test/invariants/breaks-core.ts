@@ -227,6 +227,20 @@ export const CORE: readonly Break[] = [
     test: 'test/node/peer-fence.test.ts',
   },
   {
+    file: 'src/node/as-primary.ts',
+    find: '    this.path.voice.yield();\n',
+    put: '    this.path.voice.grantAlone(99);\n    this.path.voice.yield();\n',
+    message: ' voice was yielded',
+    test: 'test/node/as-primary.test.ts',
+  },
+  {
+    file: 'src/node/as-primary.ts',
+    find: '    former.handOver(passedOn, generation);\n',
+    put: "    former.close('before');\n    former.handOver(passedOn, generation);\n",
+    message: 'a session was handed over after its end',
+    test: 37,
+  },
+  {
     file: 'src/node/as-secondary.ts',
     find: "      const vm = await this.vm.start('incoming');\n",
     put: "      await this.vm.start('incoming');\n      const vm = await this.vm.start('incoming');\n",
@@ -242,8 +256,8 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/node/as-secondary.ts',
-    find: '    const { copy: path, vm, current } = this;',
-    put: '    const { vm, current } = this;\n    const path = this.isOver ? this.copy : null;',
+    find: '    const { copy: path, vm, current, yieldedMs } = this;',
+    put: '    const { vm, current, yieldedMs } = this;\n    const path = this.isOver ? this.copy : null;',
     message: 'a node without a copy of the VM was promoted',
     test: 1,
   },

@@ -99,17 +99,26 @@ test('a primary without a VM opens no session', () => {
   assert.deepEqual(types(), []);
 });
 
-test('a fenced primary has no VM and no voice, and can still send YIELDED', async () => {
+test('a primary that yields is silent before it says so, and has its VM until the other node has taken over', async () => {
   const { launcher, primary, link, paths } = await withSession();
   const received: number[] = [];
   paths.onControl = (side, type) => {
     if (side === 'secondary' && type !== MESSAGE.places && type !== MESSAGE.uplink) received.push(type);
   };
-  primary.fence();
-  primary.sendYielded();
+  primary.speakByLease();
+  await primary.yieldVoice();
   paths.settle();
   assert.deepEqual(received, [MESSAGE.yielded]);
+  assert.equal(launcher.latest.hasEnded, false);
+  primary.handOver('yielded to b');
   assert.equal(link.isOpen, true);
+  assert.equal(launcher.latest.hasEnded, true);
+  assert.deepEqual([primary.vm.vm, primary.path.voice.isFenced], [null, true]);
+});
+
+test('a fenced primary has no VM and no voice', async () => {
+  const { launcher, primary } = await withSession();
+  primary.fence();
   assert.equal(launcher.latest.hasEnded, true);
   assert.deepEqual([primary.vm.vm, primary.path.voice.isFenced, primary.isOver], [null, true, true]);
 });

@@ -66,7 +66,9 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
         log.push('checkpoint');
         reports.push(report);
       },
-      takeoverAsked() {},
+      taken() {},
+      written() {},
+      takeoverAsked: () => log.push('takeover'),
       peerUplink() {},
       closed: (cause) => log.push(`closed: ${cause}`),
     },
@@ -240,4 +242,29 @@ test('a VM that stands is not copied, whoever asks for that, until it runs', asy
   assert.equal(all.session.isCheckpointing, true);
   await all.take();
   assert.equal(checkpoints(), 2);
+});
+
+test('a takeover waits for the end of a checkpoint, and none begins after it; the end of the stream is expected then', async () => {
+  const all = await copied(async () => {});
+  await all.take();
+  await all.synced;
+  const taken = all.session.checkpoint('requested');
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass();
+  all.paths.secondaryLink.send(MESSAGE.takeover, {});
+  await all.pass();
+  assert.ok(!all.log.includes('takeover'), 'in the middle of a checkpoint neither VM may be the only one');
+  for (const message of [2, 5, 6]) {
+    all.svmQemu.write(u32(message), () => {});
+    await all.pass();
+  }
+  await taken;
+  assert.equal(all.log.at(-1), 'takeover');
+  all.session.yield();
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass();
+  assert.equal(all.session.isCheckpointing, false);
+  all.svmQemu.close();
+  await all.pass();
+  assert.equal(all.log.at(-1), 'takeover', 'the session lives');
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { PassedOn } from '../../src/datapath/passed-on.ts';
 import { tcpKeyOf } from '../../src/flow/key.ts';
 import { MESSAGE, POWERED_OFF } from '../../src/link/link-protocol.ts';
 import type { ConnectionOffsets } from '../../src/link/offsets-message.ts';
@@ -51,7 +52,7 @@ function begun() {
   const [peer, peerNear] = fakePair();
   const begin = () => session.begin(paths.secondary, { state: qemuNear }, { state: peerNear }, () => null);
   const pumpStreams = () => pumpAll(qemuNear, peerNear);
-  return { paths, time, begin, peer, pumpStreams, ended };
+  return { paths, time, session, begin, peer, pumpStreams, ended };
 }
 
 test('a map of offsets replaces the former one, and is stored if it arrives before the copy', () => {
@@ -136,4 +137,32 @@ test('a link is lost silenceMsMax after the last heartbeat, whenever that came',
     await time.pass(3);
     assert.deepEqual(ended, ['the primary sent no heartbeat for 1000 ms'], `after ${heardMs} ms`);
   }
+});
+
+test('after a move the session passes on what the former primary hears, outlives the migration stream, and ends with the link', () => {
+  const { paths, session, begin, peer, pumpStreams, ended } = begun();
+  begin();
+  paths.settle();
+  const took: number[] = [];
+  paths.onControl = (side, type) => {
+    if (side === 'primary') took.push(type);
+  };
+  let isOver = false;
+  const passedOn = {
+    take() {},
+    taken() {},
+    end: () => {
+      isOver = true;
+    },
+  } as unknown as PassedOn;
+  session.handOver(passedOn, 3);
+  paths.settle();
+  assert.deepEqual(took, [MESSAGE.taken]);
+  peer.close();
+  pumpStreams();
+  pumpStreams();
+  assert.deepEqual(ended, []);
+  paths.primaryLink.close();
+  paths.settle();
+  assert.deepEqual([ended, isOver], [['link closed'], true]);
 });

@@ -13,7 +13,7 @@ const PAIR_BA: PairRecord = { generation: 3, state: 'pair', primary: 'b', second
 const stored = (record: PairRecord | null, revision = 7): Stored => ({ revision, record });
 const next = (record: PairRecord): PairRecord => ({ ...record, generation: 4 });
 
-const orphaned: PairState = { name: 'orphaned', cause: 'cable' };
+const orphaned: PairState = { name: 'orphaned', cause: 'cable', waitsFor: 'record' };
 const candidate: PairState = { name: 'candidate', linked: true };
 const alone: PairState = { name: 'alone', peer: null };
 const syncing: PairState = { name: 'syncing', peer: 'b' };

@@ -12,7 +12,6 @@ import {
 
 const ALONE_A: PairRecord = { generation: 3, state: 'alone', primary: 'a', secondary: null };
 const ALONE_B: PairRecord = { generation: 3, state: 'alone', primary: 'b', secondary: null };
-const FENCING_AB: PairRecord = { generation: 3, state: 'fencing', primary: 'a', secondary: 'b' };
 const PAIR_AB: PairRecord = { generation: 3, state: 'pair', primary: 'a', secondary: 'b' };
 const PAIR_BA: PairRecord = { generation: 3, state: 'pair', primary: 'b', secondary: 'a' };
 
@@ -38,11 +37,15 @@ const claiming = (
 const starting: PairState = { name: 'starting' };
 const returning: PairState = { name: 'returning' };
 const candidate: PairState = { name: 'candidate', linked: true };
-const orphaned: PairState = { name: 'orphaned', cause: 'cable' };
+const leased: PairState = { name: 'orphaned', cause: 'cable', waitsFor: 'lease' };
+const orphaned: PairState = { name: 'orphaned', cause: 'cable', waitsFor: 'record' };
 const alone: PairState = { name: 'alone', peer: null };
 const syncing: PairState = { name: 'syncing', peer: 'b' };
 const primary: PairState = { name: 'primary', peer: 'b' };
 const secondary: PairState = { name: 'secondary' };
+const asking: PairState = { name: 'asking' };
+const yielding: PairState = { name: 'yielding', peer: 'b' };
+const handedOver: PairState = { name: 'handed-over' };
 const fenced: PairState = { name: 'fenced', why: '' };
 const arbiterFailed: PairEvent = { type: 'arbiterFailed', message: 'no' };
 
@@ -150,14 +153,43 @@ const ROWS: Row[] = [
     'orphaned',
     'waitForLease',
   ],
-  ['asks the primary to yield', secondary, PAIR_BA, { type: 'failover' }, 'secondary', 'askTakeover'],
   [
-    'reads the record once the primary has yielded',
+    'reads the record before it asks the primary to yield',
     secondary,
     PAIR_BA,
-    { type: 'yielded' },
-    'orphaned',
-    'closeLink readRecord',
+    { type: 'failover' },
+    'asking',
+    'readRecord',
+  ],
+  [
+    'checks its VM before it asks',
+    asking,
+    PAIR_BA,
+    { type: 'record', stored: stored(PAIR_BA) },
+    'asking',
+    'checkVm',
+  ],
+  ['asks when its VM replies', asking, PAIR_BA, { type: 'vmAnswers' }, 'asking', 'askTakeover retryAfter'],
+  ['does not ask without its VM', asking, PAIR_BA, { type: 'vmSilent' }, 'secondary', ''],
+  ['does not ask without the arbiter', asking, PAIR_BA, arbiterFailed, 'secondary', ''],
+  [
+    'does not ask if the record names it no more',
+    asking,
+    PAIR_BA,
+    { type: 'record', stored: stored(ALONE_B) },
+    'secondary',
+    '',
+  ],
+  ['goes on if the primary does not yield', asking, PAIR_BA, { type: 'retry' }, 'secondary', ''],
+  ['claims at once when the primary has yielded', asking, PAIR_BA, { type: 'yielded' }, 'claiming', 'swap'],
+  ['waits for the lease if the link is lost instead', asking, PAIR_BA, linkLost, 'orphaned', 'waitForLease'],
+  [
+    'starts again without its VM',
+    asking,
+    PAIR_BA,
+    { type: 'vmLost', message: '' },
+    'starting',
+    'closeLink retryAfter',
   ],
   [
     'starts again without its VM',
@@ -169,12 +201,21 @@ const ROWS: Row[] = [
   ],
   [
     'reads the record when the lease is over',
-    orphaned,
+    leased,
     PAIR_BA,
     { type: 'leaseOver' },
     'orphaned',
     'readRecord',
   ],
+  [
+    'ignores a record that was asked for before the link was lost',
+    leased,
+    null,
+    { type: 'record', stored: stored(PAIR_BA) },
+    'orphaned',
+    '',
+  ],
+  ['ignores the failure of such a question', leased, PAIR_BA, arbiterFailed, 'orphaned', ''],
   [
     'claims to be promoted if the record names it as secondary',
     orphaned,
@@ -214,62 +255,6 @@ const ROWS: Row[] = [
     arbiterFailed,
     'orphaned',
     'retryAfter',
-  ],
-  [
-    'tries the fence again',
-    { name: 'fencing', peer: 'b', purpose: 'promote', cause: 'cable' },
-    FENCING_AB,
-    { type: 'fenceFailed' },
-    'fencing',
-    'retryAfter',
-  ],
-  [
-    'runs the fence again after a while',
-    { name: 'fencing', peer: 'b', purpose: 'promote', cause: 'cable' },
-    FENCING_AB,
-    { type: 'retry' },
-    'fencing',
-    'fencePeer',
-  ],
-  [
-    'claims to be promoted when the peer is cut off',
-    { name: 'fencing', peer: 'b', purpose: 'promote', cause: 'cable' },
-    FENCING_AB,
-    { type: 'peerFenced' },
-    'claiming',
-    'checkVm',
-  ],
-  [
-    'claims to boot when the peer is cut off',
-    { name: 'fencing', peer: 'b', purpose: 'boot', cause: 'cold start' },
-    FENCING_AB,
-    { type: 'peerFenced' },
-    'claiming',
-    'swap',
-  ],
-  [
-    'stops without its VM, and fences again when it starts',
-    { name: 'fencing', peer: 'b', purpose: 'promote', cause: 'cable' },
-    FENCING_AB,
-    { type: 'vmLost', message: '' },
-    'stopped',
-    'closeLink exit',
-  ],
-  [
-    'boots without a fence if there is none any more',
-    starting,
-    null,
-    { type: 'record', stored: stored(FENCING_AB) },
-    'claiming',
-    'swap',
-  ],
-  [
-    'becomes a candidate of the node that fences it',
-    starting,
-    null,
-    { type: 'record', stored: stored({ ...FENCING_AB, primary: 'b', secondary: 'a' }) },
-    'candidate',
-    'becomeCandidate',
   ],
   ['is alone when QEMU has left COLO', { name: 'promoting' }, ALONE_A, { type: 'promoted' }, 'alone', ''],
 
@@ -311,13 +296,40 @@ const ROWS: Row[] = [
     'closeLink checkVm',
   ],
   [
-    'is fenced before it yields',
+    'gives its voice up before it says so, and keeps its VM',
     primary,
     PAIR_AB,
     { type: 'takeoverAsked' },
-    'fenced',
-    'fence sendYielded retryAfter',
+    'yielding',
+    'yieldVoice retryAfter',
   ],
+  [
+    'stops its VM when the other node has taken over',
+    yielding,
+    PAIR_AB,
+    { type: 'taken' },
+    'handed-over',
+    'handOver retryAfter',
+  ],
+  ['claims its VM back if the link is lost', yielding, PAIR_AB, linkLost, 'claiming', 'checkVm'],
+  [
+    'claims its VM back if the other node does not take over',
+    yielding,
+    PAIR_AB,
+    { type: 'retry' },
+    'claiming',
+    'closeLink checkVm',
+  ],
+  [
+    'starts again when the other node needs no more input',
+    handedOver,
+    ALONE_B,
+    linkLost,
+    'starting',
+    'closeLink retryAfter',
+  ],
+  ['starts again after a while', handedOver, ALONE_B, { type: 'retry' }, 'starting', 'closeLink retryAfter'],
+  ['has given its VM up', handedOver, ALONE_B, { type: 'vmLost', message: '' }, 'handed-over', ''],
   [
     'stops, so that the secondary is promoted',
     primary,
@@ -553,42 +565,4 @@ test('a VM that has failed ends the node with exit code 1, in every state but st
     assert.equal(pair.state.name, 'stopped');
     assert.deepEqual(step(pair, { type: 'vmFailed', message: 'again' }), []);
   }
-});
-
-test('with a fence: wins first, then cuts the former primary off, then is promoted', () => {
-  const pair: Pair = { ...newPair('a', true, 'fence'), state: orphaned };
-  const asked = step(pair, { type: 'record', stored: stored(PAIR_BA) });
-  assert.deepEqual(asked, [{ do: 'checkVm' }]);
-  const won = next(FENCING_AB);
-  assert.deepEqual(step(pair, { type: 'vmAnswers' }), [{ do: 'swap', revision: 7, record: won }]);
-  const fences = step(pair, { type: 'swapped', won: true, stored: stored(won, 8) });
-  assert.deepEqual(fences, [{ do: 'fencePeer', peer: 'b' }]);
-  assert.equal(pair.state.name, 'fencing');
-  assert.deepEqual(step(pair, { type: 'peerFenced' }), [{ do: 'checkVm' }]);
-  const alone = { ...won, generation: 5, state: 'alone', secondary: null };
-  assert.deepEqual(step(pair, { type: 'vmAnswers' }), [{ do: 'swap', revision: 8, record: alone }]);
-});
-
-test('with a fence: one that has lost the first claim cuts nobody off', () => {
-  const pair: Pair = { ...newPair('a', true, 'fence'), state: orphaned };
-  step(pair, { type: 'record', stored: stored(PAIR_BA) });
-  const lost = step(pair, { type: 'swapped', won: false, stored: stored(next(ALONE_B), 8) });
-  assert.deepEqual(
-    lost.map((effect) => effect.do),
-    ['fence', 'closeLink', 'retryAfter'],
-  );
-});
-
-test('with a fence: a primary that has yielded is not cut off', () => {
-  const pair: Pair = { ...newPair('a', true, 'fence'), state: secondary };
-  step(pair, { type: 'yielded' });
-  step(pair, { type: 'record', stored: stored(PAIR_BA) });
-  assert.deepEqual(step(pair, { type: 'vmAnswers' }), [{ do: 'swap', revision: 7, record: next(ALONE_A) }]);
-});
-
-test('with a fence: one that starts again before it is done runs it before it boots', () => {
-  const pair = newPair('a', true, 'fence');
-  assert.deepEqual(step(pair, { type: 'record', stored: stored(FENCING_AB) }), [
-    { do: 'fencePeer', peer: 'b' },
-  ]);
 });

@@ -21,12 +21,24 @@ type Action = { name: string; fault: boolean; run: () => void };
 /** What becomes of a request to the arbiter. `late`: it ends in an error, and may be carried out later. */
 type Outcome = 'replied' | 'reply lost' | 'request lost' | 'late';
 type Swap = { revision: number; record: PairRecord };
-type Question = { node: ModelNode; swap: Swap | null };
+/** `stay`: how often its node had changed state when it asked. */
+type Question = { node: ModelNode; stay: number; swap: Swap | null };
+
+/** Timers, and questions to the VM and what was read, end when the machine enters another state. */
+const ENDS_WITH_STATE: ReadonlySet<PairEvent['type']> = new Set([
+  'retry',
+  'returnTimeOver',
+  'leaseOver',
+  'vmAnswers',
+  'record',
+]);
 
 class ModelNode {
   readonly name: string;
   pair: Pair;
   right: Right = 'none';
+  /** grows whenever the machine enters another state */
+  stay = 0;
   hasVm = false;
   dialing = false;
   /** events that are yet to be handled: timers, replies, the loss of the link */
@@ -50,7 +62,7 @@ class ModelNode {
     this.hasVm = false;
     this.dialing = false;
     this.world.questions = this.world.questions.filter(({ node }) => node !== this);
-    this.world.ask({ node: this, swap: null });
+    this.world.ask({ node: this, stay: ++this.stay, swap: null });
   }
 
   dispatch(event: PairEvent): void {
@@ -61,6 +73,10 @@ class ModelNode {
       const before = this.pair.state.name;
       const effects = step(this.pair, next);
       this.world.log.push(`${this.name}: ${before} -${next.type}-> ${this.pair.state.name}`);
+      if (before !== this.pair.state.name) {
+        this.stay++;
+        this.pending = this.pending.filter(({ type }) => !ENDS_WITH_STATE.has(type));
+      }
       for (const effect of effects) this.perform(effect);
     }
     this.handling = false;
@@ -70,10 +86,14 @@ class ModelNode {
     const { world } = this;
     switch (effect.do) {
       case 'readRecord':
-        world.ask({ node: this, swap: null });
+        world.ask({ node: this, stay: this.stay, swap: null });
         return;
       case 'swap':
-        world.ask({ node: this, swap: { revision: effect.revision, record: effect.record } });
+        world.ask({
+          node: this,
+          stay: this.stay,
+          swap: { revision: effect.revision, record: effect.record },
+        });
         return;
       case 'checkVm':
         this.pending.push({ type: 'vmAnswers' });
@@ -106,6 +126,7 @@ class ModelNode {
         this.hasVm = true;
         this.right = 'for-good';
         this.pending.push({ type: 'promoted' });
+        if (effect.cause === 'takeover') world.message(this, { type: 'taken' });
         return;
       case 'fence':
         this.hasVm = false;
@@ -114,8 +135,13 @@ class ModelNode {
       case 'askTakeover':
         world.message(this, { type: 'takeoverAsked' });
         return;
-      case 'sendYielded':
+      case 'yieldVoice':
+        this.right = 'none';
         world.message(this, { type: 'yielded' });
+        return;
+      case 'handOver':
+        this.hasVm = false;
+        this.right = 'none';
         return;
       case 'closeLink':
         world.closeLink(this);
@@ -254,6 +280,8 @@ export class PairModel {
           node.dispatch({ type: 'linkUp', peer: peer.name });
         });
       }
+      if (this.linked && node.pair.state.name === 'alone' && peer.pair.state.name === 'handed-over')
+        add(`${node.name} needs no more input of ${peer.name}`, false, () => this.closeLink(node));
       add(`${node.name} dies and starts again`, true, () => {
         this.closeLink(null);
         node.restart();
@@ -313,6 +341,7 @@ export class PairModel {
     if (swap !== null && outcome === 'late') this.lateSwaps.push(swap);
     else if (swap !== null && outcome !== 'request lost') won = this.carryOut(swap);
     const stored = { revision: this.revision, record: this.record };
+    if (swap === null && question.stay !== node.stay) return;
     if (outcome !== 'replied') node.pending.push({ type: 'arbiterFailed', message: 'lost' });
     else if (swap === null) node.pending.push({ type: 'record', stored });
     else node.pending.push({ type: 'swapped', stored, won });

@@ -36,7 +36,7 @@ test('a primary offers a takeover, and only a secondary takes it', () => {
     { name: 'starting' },
     { name: 'candidate', linked: true },
     { name: 'secondary' },
-    { name: 'orphaned', cause: '' },
+    { name: 'orphaned', cause: '', waitsFor: 'lease' },
     { name: 'alone', peer: 'b' },
     { name: 'syncing', peer: 'b' },
     { name: 'primary', peer: 'b' },
@@ -46,7 +46,7 @@ test('a primary offers a takeover, and only a secondary takes it', () => {
   for (const state of states) {
     const offer = state.name === 'primary' ? [{ do: 'offerTakeover' }] : [];
     assert.deepEqual(effects(state, { type: 'uplinkAway' }), offer, state.name);
-    const ask = state.name === 'secondary' ? [{ do: 'askTakeover' }] : [];
+    const ask = state.name === 'secondary' ? [{ do: 'readRecord' }] : [];
     assert.deepEqual(effects(state, { type: 'takeoverOffered' }), ask, state.name);
   }
 });

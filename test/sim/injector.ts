@@ -21,6 +21,11 @@ import { type VmFaultEvents, VmFaults } from './vm-faults.ts';
 import { WORLD_LIMITS } from './world-limits.ts';
 
 const CONTEST_ARBITER_MS = 400;
+/** What clients send while an operator moves the VM. */
+const MOVE_MS = 300;
+const MOVE_EVERY_MS = 3;
+const MOVE_DATAGRAMS = 2;
+const MOVE_BYTES = 32;
 /** A primary that writes nothing for this long is not stopped any more. */
 const STALL_WITHIN_MS = 3000;
 /** A burst may cause the next checkpoint, and so the next burst. */
@@ -83,6 +88,8 @@ export class Injector {
    * The next primary that writes to its uplink stops between its look at the clock and the write, after `skip` writes;
    * `long`: only when its output is more than one write takes.
    */
+  /** When an operator last asked for a failover: it counts as a fault, which it is not for the rule of orderly moves. */
+  movedAtMs = 0;
   private stall: { ms: number; skip: number; long: boolean; untilMs: number } | null = null;
 
   constructor(scene: Scene, vmFaultEvents: VmFaultEvents) {
@@ -319,7 +326,10 @@ export class Injector {
     const { journal } = this.scene;
     for (const { side, life } of hosts) {
       if (life === null) continue;
-      if (command === 'failover') journal.count(`failovers asked of a ${this.roleOf(side)}`);
+      if (command === 'failover') {
+        journal.count(`failovers asked of a ${this.roleOf(side)}`);
+        if (this.roleOf(side) === 'secondary') this.askAround();
+      }
       this.scene.loop.after(0, life.process, () => {
         life.node[command]().then(
           () => {},
@@ -327,6 +337,14 @@ export class Injector {
         );
       });
     }
+  }
+
+  /** Clients ask while the VM moves. */
+  private askAround(): void {
+    const { loop, mix } = this.scene;
+    this.movedAtMs = loop.nowMs;
+    for (let atMs = 0; atMs < MOVE_MS; atMs += MOVE_EVERY_MS)
+      loop.after(atMs, null, () => mix.burst.ask(MOVE_DATAGRAMS, MOVE_BYTES));
   }
 
   /** VMs or clients send many datagrams at once. */

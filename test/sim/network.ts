@@ -33,6 +33,8 @@ export class Network {
   readonly counters = { frames: 0, lost: 0, dropped: 0, duplicated: 0 };
   /** Called with every frame that a port sends. */
   tap: ((port: string, frame: Uint8Array) => void) | null = null;
+  /** Called with every frame that a node's uplink is given. */
+  onHeard: (port: string, frame: Uint8Array) => void = () => {};
   private readonly ports: Port[] = [];
   /** Troubles of the whole network that have not ended; the latest one applies. */
   private readonly troubles: Trouble[] = [];
@@ -93,6 +95,7 @@ export class Network {
         if (current === null || current.queuedBytes() > PORT_QUEUE_BYTES) this.counters.dropped++;
         else {
           counted.uplinkIn++;
+          this.onHeard(name, frame);
           current.write(framed(frame), () => {});
         }
       },

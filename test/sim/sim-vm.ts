@@ -44,6 +44,8 @@ export class SimVm {
   receivedFrames = 0;
   sentFrames = 0;
   readonly sent = new SentOutput();
+  /** Called with every frame that comes through the port. */
+  onReceived: (frame: Uint8Array) => void = () => {};
   private readonly options: VmOptions;
   private readonly guest: Machine;
   private readonly cutter: FrameCutter;
@@ -152,6 +154,7 @@ export class SimVm {
 
   private receive(frame: Uint8Array): void {
     this.receivedFrames++;
+    this.onReceived(frame);
     if (this.running) this.consume(frame);
     else this.waiting.push(frame);
   }

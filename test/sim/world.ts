@@ -30,6 +30,7 @@ import { FenceRuns } from './rules/fence-runs.ts';
 import { FlowOrder } from './rules/flow-order.ts';
 import { Intervals } from './rules/intervals.ts';
 import { Lineage } from './rules/lineage.ts';
+import { OrderlyMoves } from './rules/orderly-moves.ts';
 import { Periods } from './rules/periods.ts';
 import { PortionBound } from './rules/portion-bound.ts';
 import { Progress } from './rules/progress.ts';
@@ -148,6 +149,7 @@ class World {
   private readonly uplinks: Uplinks | null;
   private readonly uplinkMoves: UplinkMoves;
   private readonly announced: Announced;
+  private readonly orderlyMoves: OrderlyMoves;
 
   constructor(seed: number, options: WorldOptions) {
     this.seed = seed;
@@ -239,6 +241,8 @@ class World {
     this.fenceRuns = new FenceRuns(scene);
     this.uplinkMoves = new UplinkMoves(scene);
     this.announced = new Announced(scene);
+    this.orderlyMoves = new OrderlyMoves(scene);
+    network.onHeard = (port, frame) => this.orderlyMoves.uplinkHeard(port, frame);
     record.onChange = (changed, by) => {
       journal.trace('arbiter', `${JSON.stringify(changed)} by ${by}`);
       journal.count('generations');
@@ -440,7 +444,10 @@ class World {
         events: this.qemuEvents(host),
       },
       () => this.nextSeed(),
-      (qemu) => this.lineage.vmStarted(host, qemu),
+      (qemu) => {
+        qemu.vm.onReceived = (frame) => this.orderlyMoves.vmGot(qemu, frame);
+        this.lineage.vmStarted(host, qemu);
+      },
     );
     const { slabBytes, slabsMax } = WORLD_LIMITS;
     const slabMemory = freeSlabMemories.pop() ?? newSlabMemory(slabBytes, slabsMax);
@@ -511,6 +518,7 @@ class World {
     this.periods.event(host, type, details);
     this.uplinkMoves.event(host, type, details);
     this.intervals.event(host, type, details);
+    this.orderlyMoves.event(host, type, details);
     if (type === 'failover.done') {
       this.uplinkWrites.promoted(host);
       this.vmTrouble.promoted(host);

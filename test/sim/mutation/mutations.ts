@@ -532,4 +532,28 @@ export const MUTATIONS: readonly Mutation[] = [
     put: '',
     seedsMax: 900,
   },
+  {
+    name: 'not-passed-on',
+    about: 'a primary that has yielded does not pass on what its uplink still hears',
+    file: 'src/datapath/passing-on.ts',
+    find: '          link.pushInput(epoch, this.frames++, slab, at, length);',
+    put: '          this.frames++;',
+    seedsMax: 400,
+  },
+  {
+    name: 'passed-on-twice',
+    about: 'a frame that both uplinks heard reaches the VM twice after an orderly move',
+    file: 'src/datapath/passed-on.ts',
+    find: '    if (others.take(hash, nowMs)) return true;',
+    put: '    if (others.take(hash, nowMs) && nowMs < 0) return true;',
+    seedsMax: 400,
+  },
+  {
+    name: 'yields-and-speaks',
+    about: 'a primary that has yielded goes on speaking by its lease',
+    file: 'src/pair/voice.ts',
+    find: "    this.state = 'yielded';\n    this.untilMs = NEVER;",
+    put: "    this.state = 'yielded';",
+    seedsMax: 400,
+  },
 ];

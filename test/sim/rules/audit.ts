@@ -8,6 +8,8 @@
  * while the sockets in between are empty.
  */
 import type { CatchUp } from '../../../src/datapath/catch-up.ts';
+import type { AcceptsInput } from '../../../src/datapath/input-filter.ts';
+import { PassedOn } from '../../../src/datapath/passed-on.ts';
 import type { Portions } from '../../../src/datapath/portions.ts';
 import type { PrimaryPath } from '../../../src/datapath/primary-path.ts';
 import type { SecondaryPath } from '../../../src/datapath/secondary-path.ts';
@@ -24,6 +26,7 @@ import type { SimSocket } from '../sim-socket.ts';
 
 type Port = Omit<FramePort, never> & { stream: SimSocket | null };
 type Path = Omit<PrimaryPath, 'portions' | 'catchUp'> & {
+  filter: AcceptsInput;
   catchUp: Omit<CatchUp, never> & { waiting: RetainedFrames };
   portions: Omit<Portions, never> & { waiting: RetainedFrames; gated: RetainedFrames };
   early: RetainedFrames;
@@ -265,9 +268,10 @@ function releasedOfVm({ counters, comparator }: Path): number {
   return counters.releasedFrames - questions - made + absorbed;
 }
 
-/** What clients have sent, and the node has asked. */
-function inputOf({ counters, own }: Path): number {
-  return counters.inputFrames + own.inputFrames;
+/** What clients have sent, by the uplink or by a primary that has yielded, and what the node has asked. */
+function inputOf({ counters, own, filter }: Path): number {
+  const passedOn = filter instanceof PassedOn ? filter.frames : 0;
+  return counters.inputFrames + own.inputFrames + passedOn;
 }
 
 /** Input that waits, for the SVM, for a portion or at the gate. */
