@@ -79,6 +79,11 @@ export class Bridge {
     this.run(`ip link set ${tap} up`);
   }
 
+  /** Stops the helper, which then reads nothing, or has it go on. */
+  signalHelper(name: string, signal: 'SIGSTOP' | 'SIGCONT'): void {
+    this.helpers.get(name)?.kill(signal);
+  }
+
   /** Kills the helper, unlinks its socket and takes its tap down. */
   async stopHelper(name: string): Promise<void> {
     const helper = this.helpers.get(name);

@@ -209,6 +209,21 @@ test('an uplink that comes up after the promotion is told where the VM is', {
   assert.deepEqual([report.wrong, report.broken], [0, null]);
 });
 
+test('a helper that hangs is noticed by what it does not read', { skip: NEEDS_ROOT }, async (t) => {
+  const { bridge, a } = await rig(t);
+  const client = startClient(bridge);
+  await sleep(500);
+  bridge.signalHelper('a', 'SIGSTOP');
+  const stoppedMs = performance.now();
+  await a.until('not-read', ({ uplink }) => uplink.own.cause === 'not-read', 10_000);
+  t.diagnostic(`noticed after ${Math.round(performance.now() - stoppedMs)} ms`);
+  bridge.signalHelper('a', 'SIGCONT');
+  await a.until('up again', ({ uplink }) => uplink.own.up, 2000);
+  await sleep(1500);
+  const report = await client.end();
+  assert.deepEqual([report.wrong, report.broken], [0, null]);
+});
+
 function arpReply(request: Buffer): Buffer {
   const mac = Buffer.from(PROBE.mac.replaceAll(':', ''), 'hex');
   const body = Buffer.concat([
