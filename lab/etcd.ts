@@ -217,6 +217,16 @@ export class LabEtcd {
     return leader;
   }
 
+  /** Makes a member the leader. */
+  async lead({ name, clientUrl }: EtcdProcess): Promise<void> {
+    if ((await this.leader()).name === name) return;
+    // Its number in hexadecimal: in JSON it is larger than a double.
+    const rows = (await this.ctl('member', 'list')).split('\n').map((row) => row.split(', '));
+    const [id] = rows.find((row) => row.includes(clientUrl)) ?? [];
+    if (id === undefined) throw new ColoError('COLO_LAB', `etcd has no member ${name}`);
+    await this.ctl('move-leader', id);
+  }
+
   async stop(): Promise<void> {
     await Promise.all(this.members.map((member) => member.kill()));
   }

@@ -28,6 +28,8 @@ export type BedOptions = {
   readonly arbiter: BedArbiter;
   /** more of the nodes' configuration, by section */
   readonly config?: Readonly<Record<string, unknown>>;
+  /** more of the command line of etcd's members */
+  readonly etcdArgs?: readonly string[];
   readonly signal?: AbortSignal;
 };
 
@@ -68,7 +70,7 @@ export class Bed {
         { pair: PAIR, nodes: [...HOSTS], out: certificatesIn(directory), days: 730 },
         Date.now(),
       );
-      if (options.arbiter === 'etcd') etcd = await startEtcd(network, directory);
+      if (options.arbiter === 'etcd') etcd = await startEtcd(network, directory, options.etcdArgs);
       recorder = await Recorder.start(network, tools.tcpdump, directory);
       const hosts: Partial<Record<HostName, Host>> = {};
       for (const name of HOSTS) {
@@ -169,9 +171,9 @@ export class Bed {
 }
 
 /** Three members, each on a machine of its own. */
-function startEtcd(network: BedNetwork, directory: string): Promise<LabEtcd> {
+function startEtcd(network: BedNetwork, directory: string, args: readonly string[] = []): Promise<LabEtcd> {
   const members = MEMBERS.map((name) => ({ host: ADDRESSES[name], within: wordsIn(network.of(name)) }));
-  return LabEtcd.start({ directory, members });
+  return LabEtcd.start({ directory, members, args });
 }
 
 export type Statuses = Readonly<Record<HostName, NodeStatus | null>>;

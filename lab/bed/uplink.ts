@@ -47,6 +47,11 @@ export class Uplink {
   /** Throws COLO_LAB_NETWORK if the helper does not listen. */
   async start(): Promise<void> {
     ip(this.namespace, [`tuntap add dev ${this.tap} mode tap`]);
+    await this.restart();
+  }
+
+  /** Starts the helper after `stop`. */
+  async restart(): Promise<void> {
     this.wanted = true;
     await this.startHelper();
   }

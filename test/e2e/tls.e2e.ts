@@ -24,8 +24,8 @@ class Recorder {
   /** what was found that must not be there */
   readonly found: string[] = [];
   private readonly servers: net.Server[] = [];
-  private readonly forbidden = [SECRET, '"channel"', 'candidate', 'leaseMs', 'QEVM', 'colo demo'].map(
-    (text) => Buffer.from(text),
+  private readonly forbidden = [SECRET, '"channel"', 'candidate', 'leaseMs', 'colo demo'].map((text) =>
+    Buffer.from(text),
   );
 
   async to(port: number): Promise<number> {
