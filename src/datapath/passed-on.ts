@@ -10,7 +10,8 @@
  * still knows those connections.
  *
  * Limits: a frame is remembered for `silentUplinkMsMax`, and forgotten early only after many others (frame-hashes.ts): the VM then
- * gets it twice. Two equal frames of which each uplink heard another one count as one. The link ends soon after the move (`end`).
+ * gets it twice. Two equal frames of which each uplink heard another one count as one. The link ends soon after the move (`end`); what it
+ * has brought is dropped when this node's uplink, which may be late, brings it after that.
  */
 import type { SlabPool } from '../frames/slabs.ts';
 import type { Clock } from '../io/clock.ts';
@@ -29,9 +30,12 @@ export class PassedOn implements AcceptsInput {
   private readonly clock: Clock;
   private readonly filter: InputFilter;
   private readonly translator: SvmTranslator;
+  private readonly limits: Limits;
   private readonly byLink: FrameHashes;
   private readonly byUplink: FrameHashes;
-  private phase: 'expected' | 'over' = 'expected';
+  /** `late`: the link has ended, and the uplink may still bring what the link has brought */
+  private phase: 'expected' | 'late' | 'over' = 'expected';
+  private lateUntilMs = 0;
 
   /** `byLink`: frames that the link has brought before this node's uplink did. */
   constructor(options: {
@@ -48,6 +52,7 @@ export class PassedOn implements AcceptsInput {
     this.clock = options.clock;
     this.filter = options.filter;
     this.translator = options.translator;
+    this.limits = options.limits;
     this.byLink = options.byLink;
     this.byUplink = new FrameHashes(options.limits);
   }
@@ -55,13 +60,20 @@ export class PassedOn implements AcceptsInput {
   /** The uplink brings a frame. Returns false if it is not for the VM, or if the VM has it by the link. */
   accepts(bytes: Uint8Array, at: number, length: number): boolean {
     if (!this.filter.accepts(bytes, at, length)) return false;
-    return this.phase === 'over' || !this.isSecond(this.byLink, this.byUplink, bytes, at, length);
+    switch (this.phase) {
+      case 'expected':
+        return !this.isSecond(this.byLink, this.byUplink, bytes, at, length);
+      case 'late':
+        return !this.isLate(bytes, at, length);
+      case 'over':
+        return true;
+    }
   }
 
   /** The link brings a frame. */
   take(slab: SlabId, at: number, length: number): void {
     const bytes = this.slabs.buffer(slab);
-    if (this.phase === 'over' || this.isSecond(this.byUplink, this.byLink, bytes, at, length)) return;
+    if (this.phase !== 'expected' || this.isSecond(this.byUplink, this.byLink, bytes, at, length)) return;
     this.frames++;
     this.translator.input(bytes, at, length);
     this.vm.out.push(slab, at, length);
@@ -74,8 +86,15 @@ export class PassedOn implements AcceptsInput {
 
   /** The link has ended. */
   end(): void {
-    this.phase = 'over';
+    this.phase = 'late';
+    this.lateUntilMs = this.clock.now() + this.limits.silentUplinkMsMax;
     this.translator.clear();
+  }
+
+  private isLate(bytes: Uint8Array, at: number, length: number): boolean {
+    const nowMs = this.clock.now();
+    if (nowMs > this.lateUntilMs) this.phase = 'over';
+    return this.byLink.take(hashFrame(bytes, at, length), nowMs);
   }
 
   private isSecond(
