@@ -46,6 +46,8 @@ export interface UdpReport {
   /** Datagrams with at least one reply. */
   readonly replied: number;
   readonly lost: number;
+  /** When the first of the latest that got no reply were sent, by the clock; LOST_MAX at most. */
+  readonly lostAtMs: readonly number[];
   /** Replies after the first to the same datagram. */
   readonly duplicates: number;
   /** Errors of the socket, an ICMP port unreachable among them. */
@@ -56,6 +58,7 @@ export interface UdpReport {
 
 /** Datagrams that may still get a reply; a reply to an older one is a finding. */
 const WINDOW = 65_536;
+const LOST_MAX = 16;
 /** Datagrams that a late timer may catch up; more would be a burst that loses some. */
 const CATCH_UP_MS = 50;
 const TICK_MS = 5;
@@ -137,11 +140,21 @@ export class UdpLoad {
       sent: this.sent,
       replied: this.replied,
       lost: this.sent - this.replied,
+      lostAtMs: this.#lostAtMs(),
       duplicates: this.duplicates,
       errors: this.#errors,
       highestCount: this.#highestCount,
       findings: this.#findings,
     };
+  }
+
+  #lostAtMs(): number[] {
+    const lost: number[] = [];
+    for (let index = Math.max(0, this.sent - WINDOW); index < this.sent && lost.length < LOST_MAX; index++) {
+      const slot = (this.#first + index) % WINDOW;
+      if (Number.isNaN(this.#counted[slot])) lost.push(this.#sentMs[slot]);
+    }
+    return lost;
   }
 
   #payload(number: number): string {
