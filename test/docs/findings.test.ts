@@ -42,7 +42,7 @@ test('each finding pins what it installs, to a version of its first line', () =>
     );
     assert.ok(packages.length > 0, `${file} installs nothing`);
     for (const one of packages) {
-      const [, version] = /^[a-z0-9-]+[=@](\d\S*)$/.exec(one) ?? [];
+      const [, version] = /^[a-z0-9.-]+[=@](\d\S*)$/.exec(one) ?? [];
       assert.ok(version !== undefined, `${file}: ${one} has no version`);
       assert.ok(head.includes(version), `${file}: its first line does not name ${version}`);
     }
