@@ -1,6 +1,6 @@
 /**
  * A node on a host of the bed, kept as its systemd unit in docs/operation.md keeps it: what ends with a failure is started again
- * after RestartSec, what ends in order stays down, and what has ended too often in a short time stays down too.
+ * after RestartSec, what ends in order stays down, and what has ended more often than StartLimit* allow stays down too.
  *
  * The wall clock of the node is the machine's, shifted by what is in a file (libfaketime); its monotonic clock is the machine's.
  */
@@ -15,25 +15,38 @@ import { startWithSysIn } from './child.ts';
 
 const PAGE = fileURLToPath(new URL('../../docs/operation.md', import.meta.url));
 
-/** systemd's defaults for what the unit does not say: see DefaultStartLimitIntervalSec and DefaultStartLimitBurst. */
-const START_LIMIT = { withinMs: 10_000, starts: 5 };
+/** systemd's defaults, in seconds, for what the unit does not say. */
+const DEFAULTS = { RestartSec: 0.1, StartLimitIntervalSec: 10, StartLimitBurst: 5 } as const;
 
 export type UnitRules = {
   readonly restart: 'on-failure' | 'always' | 'no';
   readonly restartMs: number;
+  /** Started so often within so long, it stays down. 0 ms: there is no limit. */
+  readonly startLimit: { readonly starts: number; readonly withinMs: number };
 };
 
-/** Reads the rules of colo@.service from the page. Throws COLO_LAB if it is not there. */
+/** Reads the rules of colo@.service from the page. Throws COLO_LAB if it is not there, or has a time that is no number. */
 export function unitRules(page = readFileSync(PAGE, 'utf8')): UnitRules {
   const [unit] = page.split('`/etc/systemd/system/colo@.service`:')[1]?.split('\n```\n') ?? [];
-  const restart = unit?.match(/^Restart=(\S+)$/m)?.[1];
-  const seconds = Number(unit?.match(/^RestartSec=(\d+)$/m)?.[1] ?? 0.1);
-  if (restart !== 'on-failure' && restart !== 'always' && restart !== 'no')
+  const text = (key: string): string | undefined => unit?.match(new RegExp(`^${key}=(.*)$`, 'm'))?.[1];
+  const value = (key: keyof typeof DEFAULTS): number => Number(text(key) ?? DEFAULTS[key]);
+  const restart = text('Restart');
+  const [restartSec, withinSec, starts] = [
+    value('RestartSec'),
+    value('StartLimitIntervalSec'),
+    value('StartLimitBurst'),
+  ];
+  const known = restart === 'on-failure' || restart === 'always' || restart === 'no';
+  if (!known || Number.isNaN(restartSec + withinSec + starts))
     throw new ColoError(
       'COLO_LAB',
-      'docs/operation.md has no unit colo@.service with a Restart= that the bed knows',
+      'docs/operation.md has no unit colo@.service with a Restart= and times that the bed knows',
     );
-  return { restart, restartMs: seconds * 1000 };
+  return {
+    restart,
+    restartMs: restartSec * 1000,
+    startLimit: { starts, withinMs: withinSec * 1000 },
+  };
 }
 
 export type Ended = { readonly code: number | null; readonly signal: NodeJS.Signals | null };
@@ -112,9 +125,10 @@ export class UnitNode extends LabNode {
       this.down = `it ended with ${text}, and its unit says Restart=${this.rules.restart}`;
       return;
     }
-    const sinceMs = performance.now() - START_LIMIT.withinMs;
-    if (this.starts.filter((ms) => ms > sinceMs).length >= START_LIMIT.starts) {
-      this.down = `it ended with ${text}, and was started ${START_LIMIT.starts} times in ${START_LIMIT.withinMs} ms`;
+    const { starts, withinMs } = this.rules.startLimit;
+    const sinceMs = performance.now() - withinMs;
+    if (this.starts.filter((ms) => ms > sinceMs).length >= starts) {
+      this.down = `it ended with ${text}, and was started ${starts} times in ${withinMs} ms`;
       return;
     }
     this.timer = setTimeout(() => this.start(), this.rules.restartMs);
