@@ -40,9 +40,12 @@ export type ClientFindings = {
 
 export const NOTHING_FOUND: ClientFindings = { acknowledged: 0, lost: 0, broken: 0, texts: [] };
 
+const ENDED: ClientReply = { error: 'the process of the clients ended' };
+
 export class Clients {
   private readonly child: ChildProcess;
   private waiting: ((reply: ClientReply) => void) | null = null;
+  private ended = false;
 
   constructor(namespace: Namespace) {
     const command = [process.execPath, '--disable-warning=ExperimentalWarning', PROGRAM];
@@ -51,7 +54,10 @@ export class Clients {
     createInterface({ input: this.child.stdout }).on('line', (line) =>
       this.take(JSON.parse(line) as ClientReply),
     );
-    this.child.once('exit', () => this.take({ error: 'the process of the clients ended' }));
+    this.child.once('exit', () => {
+      this.ended = true;
+      this.take(ENDED);
+    });
     this.child.stdin?.on('error', () => undefined);
   }
 
@@ -86,6 +92,7 @@ export class Clients {
   /** Throws COLO_LAB_CLIENT if the clients cannot do it. */
   private async ask(request: ClientRequest): Promise<ClientReply> {
     const reply = await new Promise<ClientReply>((resolve) => {
+      if (this.ended) return resolve(ENDED);
       this.waiting = resolve;
       this.child.stdin?.write(`${JSON.stringify(request)}\n`);
     });

@@ -44,25 +44,15 @@ export class Recorder {
 
   static async start(network: BedNetwork, tcpdump: Program, directory: string): Promise<Recorder> {
     const captures: Capture[] = [];
-    for (const host of HOSTS) {
-      const path = join(directory, `voice-${host}.pcap`);
-      const options = ['-i', network.lanPort(host), '-Q', 'in', '-s', String(SNAP_BYTES), '-B', '4096'];
-      const to = ['-U', '--immediate-mode', '-Z', 'root', '-w', path];
-      const command = [...tcpdump.command, ...options, ...to, `ether src ${NIC.mac}`];
-      const child = startIn(network.switches, command, { stdio: ['ignore', 'ignore', 'pipe'] });
-      const capture: Capture = { host, child, path, reader: new CaptureReader(path), readBytes: 0, said: '' };
-      captures.push(capture);
-      child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-        capture.said += text;
-      });
-      for (
-        const endMs = performance.now() + READY_MS_MAX;
-        !capture.said.includes('listening on');
-        await sleep(20)
-      ) {
-        if (performance.now() < endMs && child.exitCode === null) continue;
-        throw new ColoError('COLO_LAB', `tcpdump does not capture: ${capture.said.trim()}`);
+    try {
+      for (const host of HOSTS) {
+        const capture = startCapture(host, network, tcpdump, directory);
+        captures.push(capture);
+        await untilCaptures(capture);
       }
+    } catch (cause) {
+      for (const { child } of captures) await stopChild(child);
+      throw cause;
     }
     return new Recorder(captures);
   }
@@ -79,26 +69,52 @@ export class Recorder {
     return frames.sort((one, other) => one.atMs - other.atMs);
   }
 
-  /** Ends the captures. Returns how many frames the kernel had no room for, so that nobody has seen them. */
-  async stop(): Promise<number> {
-    let dropped = 0;
-    for (const { child, said } of await Promise.all(this.captures.map(ended))) {
-      await stopChild(child);
-      dropped += Number(/(\d+) packets? dropped by kernel/.exec(said)?.[1] ?? 0);
-    }
-    return dropped;
+  /**
+   * Ends the captures. Returns how many frames the kernel had no room for, so that nobody has seen them; null if a capture had ended
+   * before, so that nobody knows.
+   */
+  async stop(): Promise<number | null> {
+    const missed = await Promise.all(this.captures.map(missedBy));
+    return missed.reduce((sum, one) => (sum === null || one === null ? null : sum + one), 0);
+  }
+}
+
+function startCapture(host: HostName, network: BedNetwork, tcpdump: Program, directory: string): Capture {
+  const path = join(directory, `voice-${host}.pcap`);
+  const options = ['-i', network.lanPort(host), '-Q', 'in', '-s', String(SNAP_BYTES), '-B', '4096'];
+  const to = ['-U', '--immediate-mode', '-Z', 'root', '-w', path];
+  const command = [...tcpdump.command, ...options, ...to, `ether src ${NIC.mac}`];
+  const child = startIn(network.switches, command, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const capture: Capture = { host, child, path, reader: new CaptureReader(path), readBytes: 0, said: '' };
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    capture.said += text;
+  });
+  return capture;
+}
+
+const isOver = ({ child }: Capture): boolean => child.exitCode !== null || child.signalCode !== null;
+
+async function untilCaptures(capture: Capture): Promise<void> {
+  for (
+    const endMs = performance.now() + READY_MS_MAX;
+    !capture.said.includes('listening on');
+    await sleep(20)
+  ) {
+    if (performance.now() < endMs && !isOver(capture)) continue;
+    throw new ColoError('COLO_LAB', `tcpdump does not capture: ${capture.said.trim()}`);
   }
 }
 
 /** tcpdump prints its counts when it ends. */
-async function ended(capture: Capture): Promise<Capture> {
+async function missedBy(capture: Capture): Promise<number | null> {
+  if (isOver(capture)) return null;
   const { child } = capture;
-  if (child.exitCode === null && child.signalCode === null) {
-    const closed = new Promise((resolve) => child.once('close', resolve));
-    child.kill('SIGTERM');
-    await Promise.race([closed, sleep(ENDS_MS_MAX)]);
-  }
-  return capture;
+  const closed = new Promise((resolve) => child.once('close', resolve));
+  child.kill('SIGTERM');
+  await Promise.race([closed, sleep(ENDS_MS_MAX)]);
+  await stopChild(child);
+  const [, count] = /(\d+) packets? dropped by kernel/.exec(capture.said) ?? [];
+  return count === undefined ? null : Number(count);
 }
 
 /** Returns what the file has grown by. */

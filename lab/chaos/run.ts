@@ -29,8 +29,8 @@ export type ChaosResult = {
   readonly outcomes: readonly Outcome[];
   readonly checked: ClientFindings;
   readonly voices: Pick<VoiceJudge, 'frames' | 'seconds'>;
-  /** frames that the recorder had no room for: nobody knows whose they were */
-  readonly unrecorded: number;
+  /** frames that the recorder had no room for: nobody knows whose they were; null: not even how many */
+  readonly unrecorded: number | null;
   /** why the run ended before its time; null if it did not */
   readonly broke: string | null;
 };
@@ -61,7 +61,6 @@ class Run {
   private readonly startMs = machineMs();
   private checked = NOTHING_FOUND;
   private sessions = 0;
-  private unrecorded = 0;
 
   constructor(options: ChaosOptions, bed: Bed) {
     this.options = options;
@@ -86,8 +85,8 @@ class Run {
       this.add(await this.bed.clients.look());
     }
     await this.judge();
-    this.unrecorded = await this.bed.recorder.stop();
-    const { outcomes, checked, voices, unrecorded } = this;
+    const unrecorded = await this.bed.recorder.stop();
+    const { outcomes, checked, voices } = this;
     return { outcomes, checked, voices, unrecorded, broke };
   }
 

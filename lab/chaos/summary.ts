@@ -16,9 +16,9 @@ export type Summary = {
   readonly broken: number;
   /** replies that were checked */
   readonly acknowledged: number;
-  /** frames of the VM that were recorded, and that the recorder missed */
+  /** frames of the VM that were recorded, and that the recorder missed; null if it ended too early to know */
   readonly frames: number;
-  readonly unrecorded: number;
+  readonly unrecorded: number | null;
   /** why the run ended before its time */
   readonly broke: string | null;
   readonly rows: readonly Row[];

@@ -1,8 +1,12 @@
 /** The bed's network, its cuts and its recorder, without nodes: real bridges, nftables and tcpdump. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { startIn } from '../../../lab/bed/child.ts';
+import { Clients } from '../../../lab/bed/clients.ts';
 import { ADDRESSES, BedNetwork, type HostName, ip, type MachineName } from '../../../lab/bed/network.ts';
 import { Recorder } from '../../../lab/bed/recorder.ts';
 import { installTools } from '../../../lab/bed/tools.ts';
@@ -145,4 +149,37 @@ test('a frame of the VM that leaves the host of the secondary is recorded and ju
     ['b'],
   );
   assert.equal(await recorder.stop(), 0);
+  assert.equal(await recorder.stop(), null, 'nothing was captured since');
+});
+
+/** A capture of host a that writes its number into a file, and one of host b that fails. */
+const HALF = 'case "$*" in *lan-a*) echo $$ > "$0"; echo listening on >&2; exec sleep 60;; esac; exit 1';
+
+test('a recorder whose second capture fails ends the first one', { skip: NEEDS_ROOT }, async (t) => {
+  const network = make(t);
+  const folder = workFolder();
+  t.after(() => removeWorkFolder(folder));
+  const program = { command: ['sh', '-c', HALF, join(folder, 'pid')], env: {} };
+  await assert.rejects(Recorder.start(network, program, folder), { code: 'COLO_LAB' });
+  const pid = readFileSync(join(folder, 'pid'), 'utf8').trim();
+  assert.equal(existsSync(`/proc/${pid}`), false);
+});
+
+test('a capture that has ended early makes what was missed unknown', { skip: NEEDS_ROOT }, async (t) => {
+  const network = make(t);
+  const folder = workFolder();
+  t.after(() => removeWorkFolder(folder));
+  const program = { command: ['sh', '-c', 'echo listening on >&2; sleep 0.1'], env: {} };
+  const recorder = await Recorder.start(network, program, folder);
+  await sleep(300);
+  assert.equal(await recorder.stop(), null);
+});
+
+test('clients whose process has ended reject what they are asked', { skip: NEEDS_ROOT }, async (t) => {
+  const network = make(t);
+  const clients = new Clients(network.of('client'));
+  const asked = clients.untilReady();
+  await clients.stop();
+  await assert.rejects(asked, { code: 'COLO_LAB_CLIENT' });
+  await assert.rejects(clients.look(), { code: 'COLO_LAB_CLIENT' });
 });

@@ -100,6 +100,7 @@ test('a run is right only if it did what was asked, saw something, and found not
     { voices: { frames: 0, seconds: [] } },
     { voices: { frames: 10, seconds: [second] } },
     { unrecorded: 1 },
+    { unrecorded: null },
     { broke: 'not protected' },
   ];
   for (const part of bad)
