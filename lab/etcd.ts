@@ -177,7 +177,12 @@ export class LabEtcd {
     });
     const lab = new LabEtcd(members, programs, planned[0].within, tls);
     for (const member of members) member.start();
-    await lab.ready();
+    try {
+      await lab.ready();
+    } catch (cause) {
+      await lab.stop();
+      throw cause;
+    }
     return lab;
   }
 

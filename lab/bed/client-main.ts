@@ -48,7 +48,7 @@ class Session {
     this.echo = new Echo({ ...this.patience, ...messages, target: ECHO, seed, drainMs: PATIENCE_MS });
     const closing = { closeTimeoutMs: PATIENCE_MS, drainMs: PATIENCE_MS };
     this.counter = new Counter({ ...this.patience, ...closing, target: COUNTER, workers: 2, restMs: 100 });
-    this.store = new Store({ ...this.patience, target: COUNTER, seed, everyMs: 50 });
+    this.store = new Store({ ...this.patience, target: COUNTER, seed, everyMs: 50, prefix: `s${seed}k` });
     const files = SMALL_FILES.slice(0, 2);
     const http = { files, everyMs: 500, timeoutMs: PATIENCE_MS };
     this.pages = new Pages({ target: at(PORTS.http), ...http, clock: machineMs });

@@ -119,11 +119,11 @@ export class BedNetwork {
     const words = [WIRE, fileOf(machine), 'core0', `core-${host}`, String(ms)];
     const command = [process.execPath, '--disable-warning=ExperimentalWarning', ...words];
     const wire = startIn(this.switches, command, { stdio: ['ignore', 'pipe', 'inherit'] });
+    this.wires.push(wire);
     await new Promise<void>((resolve, reject) => {
       wire.stdout?.once('data', () => resolve());
       wire.once('exit', () => reject(new ColoError('COLO_LAB_NETWORK', 'the cable that delays has ended')));
     });
-    this.wires.push(wire);
     ip(this.switches, [`link set core-${host} master core up`]);
     ip(machine, [`addr add ${ADDRESSES[host]}/24 dev core0`, 'link set core0 up']);
   }

@@ -185,7 +185,7 @@ async function killLeader({ etcd }: Bed): Promise<void> {
 }
 
 async function stopMembers(members: readonly EtcdProcess[]): Promise<void> {
-  for (const member of members) member.pause();
+  await Promise.all(members.map((member) => member.pause()));
   await sleep(STOP_MS);
   for (const member of members) member.resume();
 }

@@ -14,6 +14,8 @@ export interface StoreOptions {
   readonly target: Target;
   readonly everyMs?: number;
   readonly keys?: number;
+  /** The beginning of the keys' names. The guest keeps values, so each store needs keys that nobody has used before. */
+  readonly prefix?: string;
   readonly seed?: number;
   readonly connectTimeoutMs?: number;
   readonly requestTimeoutMs?: number;
@@ -77,7 +79,7 @@ export class Store {
   }
 
   private async converse(signal: AbortSignal): Promise<void> {
-    const { target, everyMs = 50, keys = 100 } = this.options;
+    const { target, everyMs = 50, keys = 100, prefix = 'k' } = this.options;
     const { connectTimeoutMs = 10_000, requestTimeoutMs = 10_000 } = this.options;
     try {
       const connection = await LineConnection.open(target, connectTimeoutMs, (line) =>
@@ -91,8 +93,8 @@ export class Store {
         return reply;
       };
       while (!signal.aborted) {
-        await this.put(ask, `k${this.random.between(1, keys)}`);
-        await this.get(ask, `k${this.random.between(1, keys)}`);
+        await this.put(ask, `${prefix}${this.random.between(1, keys)}`);
+        await this.get(ask, `${prefix}${this.random.between(1, keys)}`);
         await rest(everyMs, signal);
       }
       for (const key of this.allowed.keys()) await this.get(ask, key);

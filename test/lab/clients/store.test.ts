@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { Store } from '../../../lab/clients/store.ts';
-import { eachLine, serve, within } from './servers.ts';
+import { eachLine, type Served, serve, within } from './servers.ts';
 
 /** What a store does with a value; undefined: it closes the connection without a reply. */
 type Keep = (values: Map<string, string>, key: string, value: string, count: number) => string | undefined;
@@ -13,6 +13,11 @@ const keep: Keep = (values, key, value) => {
 };
 
 async function store(t: TestContext, onPut: Keep, ms = 300) {
+  const target = await served(t, onPut);
+  return within(10_000, new Store({ target, everyMs: 1, keys: 5 }).run(AbortSignal.timeout(ms)));
+}
+
+async function served(t: TestContext, onPut: Keep): Promise<Served['target']> {
   const values = new Map<string, string>();
   let puts = 0;
   const reply = (socket: Socket, line: string): string | undefined => {
@@ -23,8 +28,7 @@ async function store(t: TestContext, onPut: Keep, ms = 300) {
     if (said === undefined) socket.destroy();
     return said;
   };
-  const { target } = await serve(t, (socket) => eachLine(socket, (line) => reply(socket, line)));
-  return within(10_000, new Store({ target, everyMs: 1, keys: 5 }).run(AbortSignal.timeout(ms)));
+  return (await serve(t, (socket) => eachLine(socket, (line) => reply(socket, line)))).target;
 }
 
 test('a correct store: every key is read once more at the end', async (t) => {
@@ -61,3 +65,14 @@ for (const stored of ['and stored', 'and not stored'] as const) {
     assert.ok(puts > 30);
   });
 }
+
+test('what another store has left is no finding under keys of its own, and is one under the same keys', async (t) => {
+  const target = await served(t, keep);
+  const foundBy = async (prefix: string): Promise<number> => {
+    const client = new Store({ target, everyMs: 1, keys: 5, prefix });
+    return (await within(10_000, client.run(AbortSignal.timeout(200)))).findings.count;
+  };
+  assert.equal(await foundBy('one'), 0);
+  assert.equal(await foundBy('two'), 0);
+  assert.ok((await foundBy('one')) > 0);
+});
