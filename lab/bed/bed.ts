@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { makeCertificates } from '../../src/cli/certs.ts';
 import { ColoError } from '../../src/error.ts';
 import type { NodeStatus } from '../../src/observe/status.ts';
+import { whenAborted } from '../clients/net.ts';
 import { LabEtcd } from '../etcd.ts';
 import { type GuestImage, installGuest } from '../guest/image.ts';
 import { fileOf } from '../namespace.ts';
@@ -30,7 +31,6 @@ export type BedOptions = {
   readonly config?: Readonly<Record<string, unknown>>;
   /** more of the command line of etcd's members */
   readonly etcdArgs?: readonly string[];
-  readonly signal?: AbortSignal;
 };
 
 export type Host = { readonly name: HostName; readonly uplink: Uplink; readonly node: UnitNode };
@@ -100,9 +100,11 @@ export class Bed {
     }
   }
 
-  /** Starts a and then b. Resolves when the guest replies and the pair is protected. */
+  /** Starts a and then b. Resolves when the guest replies and the pair is protected. The signal also ends the clients, at any time. */
   async bring(signal?: AbortSignal): Promise<void> {
     const { a, b } = this.hosts;
+    // What they were asked may take a minute and a half, and is rejected then.
+    if (signal !== undefined) whenAborted(signal, () => void this.clients.stop());
     a.node.start();
     await this.until(
       'alone',

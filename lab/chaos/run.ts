@@ -78,11 +78,13 @@ class Run {
       await this.startClients();
       for (let count = 1; count <= failures; count += 1) await this.one(count);
       await this.finishClients();
+      await this.bed.until('protected at the end', PROTECTED_MS_MAX, isSettled, signal);
     } catch (cause) {
       signal.throwIfAborted();
       broke = messageOf(cause);
       this.print(`BROKE: ${broke}`);
-      this.add(await this.bed.clients.look());
+      // The run is not right, whatever they say, or if they are what broke.
+      this.add(await this.bed.clients.look().catch(() => NOTHING_FOUND));
     }
     await this.judge();
     const unrecorded = await this.bed.recorder.stop();
@@ -158,9 +160,10 @@ class Run {
     }
   }
 
-  /** It was settled after the last failure. */
+  /** It was settled after the last failure, and may have changed since. */
   private async settled(): Promise<Statuses> {
     const statuses = await this.bed.until('protected', PROTECTED_MS_MAX, isSettled, this.options.signal);
+    await this.judge();
     this.voices.settle(statuses.a?.generation ?? 0);
     return statuses;
   }

@@ -13,6 +13,7 @@ export type Row = {
   readonly failure: string;
   readonly count: number;
   readonly blackoutMs: { readonly median: number; readonly max: number };
+  /** infinite (in JSON null): never */
   readonly protectedMs: { readonly median: number; readonly max: number };
 };
 
@@ -24,13 +25,14 @@ export function rowsOf(outcomes: readonly Outcome[]): Row[] {
       failure,
       count: own.length,
       blackoutMs: middleAndMax(own.map(({ blackoutMs }) => blackoutMs)),
-      protectedMs: middleAndMax(own.flatMap(({ protectedMs }) => protectedMs ?? [])),
+      protectedMs: middleAndMax(own.map(({ protectedMs }) => protectedMs ?? Number.POSITIVE_INFINITY)),
     };
   });
 }
 
 export function tableLines(rows: readonly Row[]): string[] {
-  const seconds = (ms: number): string => (ms / 1000).toFixed(1).padStart(8);
+  const seconds = (ms: number): string =>
+    (Number.isFinite(ms) ? (ms / 1000).toFixed(1) : 'never').padStart(8);
   const whole = (ms: number): string => ms.toFixed(0).padStart(8);
   return [
     `${''.padEnd(32)}${''.padStart(6)}   blackout, ms         protected again, s`,
@@ -42,8 +44,8 @@ export function tableLines(rows: readonly Row[]): string[] {
   ];
 }
 
-/** The median is one that was measured; 0 without any. */
+/** The median is one that was measured. */
 function middleAndMax(values: readonly number[]): { median: number; max: number } {
   const sorted = values.toSorted((one, other) => one - other);
-  return { median: sorted[Math.ceil(sorted.length / 2) - 1] ?? 0, max: sorted.at(-1) ?? 0 };
+  return { median: sorted[Math.ceil(sorted.length / 2) - 1], max: sorted[sorted.length - 1] };
 }

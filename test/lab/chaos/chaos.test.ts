@@ -88,6 +88,11 @@ test('the table has medians that were measured, and maxima', () => {
   assert.match(tableLines(rows)[3], /^kill node +3 +500 +900 +4\.0 +9\.0$/);
 });
 
+test('a failure after which the pair was never protected is never, not 0', () => {
+  const rows = rowsOf([{ failure: 'cut link', what: '', blackoutMs: 60_000, protectedMs: null }]);
+  assert.match(tableLines(rows)[2], /^cut link +1 +60000 +60000 +never +never$/);
+});
+
 test('a run is right only if it did what was asked, saw something, and found nothing', () => {
   const { ok, failures, acknowledgedLost, secondVoices, protectedAtEnd } = summaryOf(OPTIONS, GOOD);
   assert.deepEqual([ok, failures, acknowledgedLost, secondVoices, protectedAtEnd], [true, 4, 0, 0, true]);
