@@ -49,6 +49,17 @@ export function unitRules(page = readFileSync(PAGE, 'utf8')): UnitRules {
   };
 }
 
+/** Returns what a process needs in its environment to have a wall clock that is shifted by what is in a file. */
+export function clockFrom(file: string, faketime: string): Readonly<Record<string, string>> {
+  return {
+    LD_PRELOAD: faketime,
+    FAKETIME_TIMESTAMP_FILE: file,
+    FAKETIME_DONT_FAKE_MONOTONIC: '1',
+    // It looks at the file this often, in seconds.
+    FAKETIME_CACHE_DURATION: '1',
+  };
+}
+
 export type Ended = { readonly code: number | null; readonly signal: NodeJS.Signals | null };
 
 export class UnitNode extends LabNode {
@@ -57,6 +68,7 @@ export class UnitNode extends LabNode {
   private readonly clockFile: string;
   private readonly rules = unitRules();
   private readonly starts: number[] = [];
+  private shift = '';
   private wanted = false;
   private timer: NodeJS.Timeout | undefined;
   /** how the process ended each time, newest last */
@@ -79,8 +91,14 @@ export class UnitNode extends LabNode {
     this.setClock('+0');
   }
 
+  /** How far its wall clock is from the machine's. */
+  get clock(): string {
+    return this.shift;
+  }
+
   /** `shift` is libfaketime's: +3h, -2d. */
   setClock(shift: string): void {
+    this.shift = shift;
     writeFileSync(this.clockFile, shift);
   }
 
@@ -103,14 +121,7 @@ export class UnitNode extends LabNode {
   }
 
   protected override launch(argv: readonly string[], options: SpawnOptions): ChildProcess {
-    const env = {
-      ...process.env,
-      LD_PRELOAD: this.faketime,
-      FAKETIME_TIMESTAMP_FILE: this.clockFile,
-      FAKETIME_DONT_FAKE_MONOTONIC: '1',
-      // It looks at the file this often, in seconds.
-      FAKETIME_CACHE_DURATION: '1',
-    };
+    const env = { ...process.env, ...clockFrom(this.clockFile, this.faketime) };
     const child = startWithSysIn(this.namespace, argv, { ...options, env });
     child.once('exit', (code, signal) => this.ended({ code, signal }));
     return child;

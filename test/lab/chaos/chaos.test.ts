@@ -1,6 +1,7 @@
 /** What a run of chaos is made of and what it comes to, without a bed. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Bed } from '../../../lab/bed/bed.ts';
 import { Bag, FAILURES } from '../../../lab/chaos/failures.ts';
 import { readOptions, USAGE } from '../../../lab/chaos/options.ts';
 import type { ChaosResult } from '../../../lab/chaos/run.ts';
@@ -22,6 +23,19 @@ test('the same seed picks the same failures, another seed others', () => {
 test('a run as long as the list has each failure once', () => {
   const all = FAILURES.map(({ name }) => name).sort();
   for (const seed of [1, 2, 3]) assert.deepEqual(names(seed, all.length).sort(), all);
+});
+
+test('a clock steps to where it is not yet', () => {
+  const clocks = FAILURES.find(({ name }) => name === 'step clock') ?? assert.fail();
+  const whatWith = (clock: string): Set<string> => {
+    const bed = { hosts: { a: { node: { clock } }, b: { node: { clock } } } } as unknown as Bed;
+    const seeds = Array.from({ length: 100 }, (_, seed) => seed + 1);
+    return new Set(
+      seeds.map((seed) => clocks.choose({ bed, primary: 'a', random: new Random(seed) }).what.split(' ')[2]),
+    );
+  };
+  assert.deepEqual(whatWith('+0'), new Set(['+1h', '+26h', '-3h']));
+  assert.deepEqual(whatWith('+26h'), new Set(['+1h', '-3h']));
 });
 
 test('docs/chaos.md and the usage list every failure', () => {
