@@ -26,7 +26,8 @@ blackout: the longest time without a reply to a client with a standing connectio
 takes the peer for dead; arbiter, until the record is its own; promote, until QEMU has left COLO; first frame, until a frame of it
 leaves its host; rest, until the client has a reply. again: from the death until the pair was protected.
 With --json the last line on standard output is {"deaths":[{...}],"lost":N,"broken":N}, all times in ms.
-Exit codes: 0 every pair was protected again, and no reply was lost and no connection broken; 1 not; 2 wrong usage.
+Exit codes: 0 every pair was protected again, every figure was measured, no reply was lost and no connection broken; 1 not;
+2 wrong usage.
 `;
 
 const COUNT_MAX = 1000;
@@ -87,7 +88,10 @@ const lineOf = ({ strike, ...figures }: Death): string =>
     COLUMNS.map(([, of]) => of(figures).toFixed(0)),
   );
 
-function report({ deaths, lost, broken, texts }: HostsRun, print: (line: string) => void): BenchResult {
+export function report(
+  { deaths, acknowledged, lost, broken, texts }: HostsRun,
+  print: (line: string) => void,
+): BenchResult {
   print(
     row(
       'ms',
@@ -101,7 +105,12 @@ function report({ deaths, lost, broken, texts }: HostsRun, print: (line: string)
       print(row(`${strike}, ${figure === 'p50' ? 'median' : 'worst'}`, cells));
     }
   }
-  print(`${deaths.length} deaths, ${lost} replies lost, ${broken} connections broken`);
+  print(
+    `${deaths.length} deaths, ${acknowledged} replies checked, ${lost} of them lost, ${broken} connections broken`,
+  );
   for (const text of texts) print(`FAILED: ${text}`);
-  return { ok: lost === 0 && broken === 0, lastLine: { deaths, lost, broken }, deaths, lost, broken, texts };
+  const unmeasured = deaths.filter((death) => COLUMNS.some(([, of]) => Number.isNaN(of(death))));
+  for (const death of unmeasured) print(`FAILED: ${lineOf(death)}`);
+  const ok = lost === 0 && broken === 0 && acknowledged > 0 && unmeasured.length === 0;
+  return { ok, lastLine: { deaths, lost, broken }, deaths, acknowledged, lost, broken, texts };
 }

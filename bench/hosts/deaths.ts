@@ -25,6 +25,8 @@ export type Death = DeathFigures & { readonly strike: Strike };
 
 export type HostsRun = {
   readonly deaths: readonly Death[];
+  /** replies that were checked */
+  readonly acknowledged: number;
   readonly lost: number;
   readonly broken: number;
   readonly texts: readonly string[];
@@ -60,8 +62,7 @@ export async function killHosts(options: {
         said(death);
         deaths.push(death);
       }
-    const { lost, broken, texts } = await bed.clients.finish();
-    return { deaths, lost, broken, texts };
+    return { deaths, ...(await bed.clients.finish()) };
   } finally {
     await bed.close();
   }
