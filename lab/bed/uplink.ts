@@ -22,6 +22,17 @@ const RESTART_MS = 100;
 /** As on the page. */
 export const tapOf = (host: string): string => `colo-${host}`;
 
+/** Returns the rest of the command line of a QEMU that joins a tap to a socket. */
+export function helperArguments(tap: string, socket: string): string[] {
+  return [
+    ...['-machine', 'none', '-nodefaults', '-display', 'none'],
+    ...['-netdev', `tap,id=lan,ifname=${tap},script=no,downscript=no`],
+    ...['-netdev', 'hubport,id=lan-port,hubid=0,netdev=lan'],
+    ...['-netdev', `stream,id=node,server=on,addr.type=unix,addr.path=${socket}`],
+    ...['-netdev', 'hubport,id=node-port,hubid=0,netdev=node'],
+  ];
+}
+
 export class Uplink {
   readonly socket: string;
   private readonly tap: string;
@@ -74,14 +85,8 @@ export class Uplink {
   private async startHelper(): Promise<void> {
     ip(this.namespace, [`link set ${this.tap} down master br0`]);
     rmSync(this.socket, { force: true });
-    const args = [
-      ...['-machine', 'none', '-nodefaults', '-display', 'none'],
-      ...['-netdev', `tap,id=lan,ifname=${this.tap},script=no,downscript=no`],
-      ...['-netdev', 'hubport,id=lan-port,hubid=0,netdev=lan'],
-      ...['-netdev', `stream,id=node,server=on,addr.type=unix,addr.path=${this.socket}`],
-      ...['-netdev', 'hubport,id=node-port,hubid=0,netdev=node'],
-    ];
-    const helper = startIn(this.namespace, [...this.qemu.command, ...args], {
+    const command = [...this.qemu.command, ...helperArguments(this.tap, this.socket)];
+    const helper = startIn(this.namespace, command, {
       env: { ...process.env, ...this.qemu.env },
       stdio: ['ignore', 'ignore', 'pipe'],
     });

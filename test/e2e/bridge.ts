@@ -8,6 +8,7 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { helperArguments } from '../../lab/bed/uplink.ts';
 import { startChild, stopChild } from '../../lab/process.ts';
 import type { QemuInstall } from '../../lab/qemu.ts';
 import { endWithParent } from '../../lab/vm.ts';
@@ -60,11 +61,7 @@ export class Bridge {
   async startHelper(name: string): Promise<void> {
     const tap = `tap-${name}`;
     if (!this.helpers.has(name)) this.run(`ip tuntap add dev ${tap} mode tap; ip link set ${tap} master br0`);
-    const args = ['-machine', 'none', '-nodefaults', '-display', 'none', ...endWithParent(this.install)];
-    args.push('-netdev', `tap,id=lan,ifname=${tap},script=no,downscript=no`);
-    args.push('-netdev', 'hubport,id=lan-port,hubid=0,netdev=lan');
-    args.push('-netdev', `stream,id=node,server=on,addr.type=unix,addr.path=${this.socket(name)}`);
-    args.push('-netdev', 'hubport,id=node-port,hubid=0,netdev=node');
+    const args = [...helperArguments(tap, this.socket(name)), ...endWithParent(this.install)];
     const helper = startChild(this.inSpace([...this.install.command, ...args]), {
       env: { ...process.env, ...this.install.env },
       stdio: ['ignore', 'ignore', 'ignore'],
