@@ -1,51 +1,33 @@
 /**
- * `bridge-client.ts HOST PORT`: one TCP connection to the echo service, on which it sends a number every EVERY_MS and checks what comes
- * back. At the end of its standard input it prints {echoed, wrong, broken, gaps}: the longest waits for any byte, in milliseconds.
+ * `bridge-client.ts HOST PORT`: an echo session in a process of its own, which may be in another network namespace. At the end of its
+ * standard input it waits until everything has come back, and prints BridgeReport as JSON.
  */
-import { connect } from 'node:net';
+import { Echo } from '../../lab/clients/echo.ts';
 
-const EVERY_MS = 10;
-const BYTES = 16;
-const GAPS = 5;
+/** `troubles`: what was wrong with the session; empty if every byte has come back. `longestMs`: its longest wait for any. */
+export type BridgeReport = {
+  readonly echoed: number;
+  readonly unreturned: number;
+  readonly troubles: readonly string[];
+  readonly longestMs: number;
+};
+
+/** TCP sends again after 13 s at the latest when its network was away for 10 s. */
+const DRAIN_MS = 20_000;
 
 const [host, port] = process.argv.slice(2);
-const socket = connect(Number(port), host);
-socket.setNoDelay(true);
-let sent = 0;
-let received: Buffer = Buffer.alloc(0);
-let echoed = 0;
-let wrong = 0;
-let broken: string | null = null;
-let lastMs = performance.now();
-const gaps: number[] = [];
-
-const message = (n: number): Buffer => Buffer.from(String(n).padStart(BYTES, '0'));
-
-function noteGap(): void {
-  const nowMs = performance.now();
-  gaps.push(Math.round(nowMs - lastMs));
-  gaps.sort((a, b) => b - a).splice(GAPS);
-  lastMs = nowMs;
-}
-
-socket.on('data', (chunk: Buffer) => {
-  noteGap();
-  received = Buffer.concat([received, chunk]);
-  while (received.length >= BYTES) {
-    if (!received.subarray(0, BYTES).equals(message(echoed))) wrong++;
-    echoed++;
-    received = received.subarray(BYTES);
-  }
-});
-socket.on('error', (error) => {
-  broken = error.message;
-});
-socket.on('close', () => {
-  broken ??= 'closed';
-});
-const timer = setInterval(() => socket.write(message(sent++)), EVERY_MS);
-process.stdin.resume().on('end', () => {
-  clearInterval(timer);
-  noteGap();
-  process.stdout.write(`${JSON.stringify({ echoed, wrong, broken, gaps })}\n`, () => process.exit(0));
-});
+const target = { host, port: Number(port) };
+const messages = { everyMs: 10, messageBytesMin: 16, messageBytesMax: 16 };
+const echo = new Echo({ target, ...messages, drainMs: DRAIN_MS });
+const stop = new AbortController();
+process.stdin.resume().on('end', () => stop.abort());
+const startMs = performance.now();
+const { echoed, unreturned } = await echo.run(stop.signal);
+const endMs = performance.now();
+const report: BridgeReport = {
+  echoed,
+  unreturned,
+  troubles: [...echo.findings.kept, ...echo.broken.kept].slice(0, 5).map((one) => JSON.stringify(one)),
+  longestMs: Math.round(echo.arrivals.longestGap(startMs, endMs, endMs)?.ms ?? Number.NaN),
+};
+process.stdout.write(`${JSON.stringify(report)}\n`, () => process.exit(0));
