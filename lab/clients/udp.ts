@@ -46,7 +46,7 @@ export interface UdpReport {
   /** Datagrams with at least one reply. */
   readonly replied: number;
   readonly lost: number;
-  /** When the first of the latest that got no reply were sent, by the clock; LOST_MAX at most. */
+  /** When each of those that got no reply was sent, by the clock; of the last WINDOW datagrams. */
   readonly lostAtMs: readonly number[];
   /** Replies after the first to the same datagram. */
   readonly duplicates: number;
@@ -58,7 +58,6 @@ export interface UdpReport {
 
 /** Datagrams that may still get a reply; a reply to an older one is a finding. */
 const WINDOW = 65_536;
-const LOST_MAX = 16;
 /** Datagrams that a late timer may catch up; more would be a burst that loses some. */
 const CATCH_UP_MS = 50;
 const TICK_MS = 5;
@@ -150,7 +149,7 @@ export class UdpLoad {
 
   #lostAtMs(): number[] {
     const lost: number[] = [];
-    for (let index = Math.max(0, this.sent - WINDOW); index < this.sent && lost.length < LOST_MAX; index++) {
+    for (let index = Math.max(0, this.sent - WINDOW); index < this.sent; index++) {
       const slot = (this.#first + index) % WINDOW;
       if (Number.isNaN(this.#counted[slot])) lost.push(this.#sentMs[slot]);
     }

@@ -74,6 +74,7 @@ test('a move loses no datagram, and clients wait for less than after a crash', a
     moves.push(moved.udpMs);
     [primary, secondary] = [secondary, primary];
     await isProtected(primary);
+    assert.equal(lostAtMs.length, lost, 'it is known of each when it was sent');
     assert.deepEqual(lostOutsideFirstCopies(lostAtMs, [primary, secondary]), []);
     await sleep(1000);
 

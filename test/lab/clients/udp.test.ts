@@ -176,3 +176,23 @@ test('without a listener there are errors and losses, and no crash', async () =>
   assert.deepEqual([report.ok, report.lost], [false, 10]);
   assert.ok(report.errors > 0);
 });
+
+test('of each datagram without a reply it is known when it was sent', async (t) => {
+  const times: number[] = [];
+  const clock = () => {
+    const nowMs = performance.now();
+    times.push(nowMs);
+    return nowMs;
+  };
+  const isLost = (number: number): boolean => number > 20 && number <= 60;
+  const { report } = await load(
+    t,
+    (payload, send) => {
+      if (!isLost(Number(payload.split(' ')[0]))) send(payload);
+    },
+    { service: 'echo', clock },
+  );
+  assert.equal(report.lost, 40);
+  assert.equal(report.lostAtMs.length, 40);
+  assert.ok(report.lostAtMs.every((ms, i, all) => times.includes(ms) && (i === 0 || ms >= all[i - 1])));
+});
