@@ -38,4 +38,5 @@ test('a primary whose cable is pulled gives way to the other host', { skip: NEED
   );
   const findings = await bed.clients.finish();
   assert.deepEqual([findings.lost, findings.broken], [0, 0], findings.texts.join('; '));
+  assert.ok(findings.acknowledged > 100, `${findings.acknowledged} replies were checked`);
 });
