@@ -110,6 +110,7 @@ export class GuideHost {
   /** Kills every process of the machine at once, as when its power fails. What is in /run is gone. */
   async kill(): Promise<number[]> {
     const own = spaceOf(this.keeper?.pid ?? 0);
+    if (own === null) throw new Error(`the machine ${this.name} has ended by itself`);
     // All are listed first: QEMU ends with its node.
     const doomed = readdirSync('/proc')
       .filter((name) => /^\d+$/.test(name))
@@ -135,7 +136,8 @@ export class GuideHost {
 
   async close(): Promise<void> {
     if (this.keeper === null) return;
-    await this.kill();
+    if (this.keeper.exitCode === null && this.keeper.signalCode === null) await this.kill();
+    for (const service of this.services.values()) await stopChild(service);
     await stopChild(this.keeper);
   }
 
