@@ -7,6 +7,7 @@ import { LabEtcd } from '../../lab/etcd.ts';
 import type { LabNode } from '../../lab/pair.ts';
 import { Stage } from '../../lab/stage.ts';
 import { tempFolder } from '../temp-folder.ts';
+import { goesOn } from './goes-on.ts';
 
 const PROMOTION_MS_MAX = 15_000;
 const NOTICED_MS_MAX = 10_000;
@@ -143,9 +144,7 @@ test('without a quorum nobody is promoted, everybody says so, and with one the p
   assert.equal((await b.status()).phase, 'promoting');
   resume();
   await promoted(b);
-  const after = echo.echoed;
-  await sleep(5000);
-  assert.ok(echo.echoed > after, 'the service goes on');
+  await goesOn(echo, echo.echoed, 5000);
 
   stop.abort();
   const report = await running;
