@@ -29,7 +29,7 @@ test('systemd finds nothing wrong with the units', (t) => {
   const units = UNITS.map(({ name }) => join(path, name.replace('@.', '@a.')));
   const ran = spawnSync('systemd-analyze', ['verify', '--man=no', ...units], { encoding: 'utf8' });
   if (ran.error !== undefined) {
-    t.diagnostic('NOT COVERED: systemd-analyze is not on this machine');
+    t.skip('NOT COVERED: systemd-analyze is not on this machine');
     return;
   }
   assert.equal(`${ran.stdout}${ran.stderr}`, '');
