@@ -15,7 +15,8 @@ import { freePort } from './free-port.ts';
 import { startChild, stopChild } from './process.ts';
 import type { QemuInstall } from './qemu.ts';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
+/** The checkout. */
+export const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const PAIR = 'demo';
 const POLL_MS = 10;
 /** Shorter than a checkpoint. */

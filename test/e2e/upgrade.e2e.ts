@@ -3,12 +3,13 @@
  * and clients see no more than the move. Then a build of another link version, which the pair refuses.
  */
 import assert from 'node:assert/strict';
-import { cpSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Echo } from '../../lab/clients/echo.ts';
 import { UdpLoad } from '../../lab/clients/udp.ts';
+import { otherBuild } from '../../lab/other-build.ts';
 import { LabNode } from '../../lab/pair.ts';
 import { Stage } from '../../lab/stage.ts';
 import { LINK_VERSION } from '../../src/link/link-protocol.ts';
@@ -20,18 +21,6 @@ const PROTECT_MS_MAX = 60_000;
 /** Clients stand while the VM's last memory is copied, and during the move. */
 const GAP_MS_MAX = 2000;
 
-/** Returns the folder of another build, in which a text of one file is another one. */
-function otherBuild(t: TestContext, file: string, find: string, put: string): string {
-  const folder = join(tempFolder(t), 'build');
-  for (const part of ['src', 'bin', 'package.json'])
-    cpSync(join(ROOT, part), join(folder, part), { recursive: true });
-  symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
-  const text = readFileSync(join(folder, file), 'utf8');
-  assert.equal(text.split(find).length, 2, `${find} in ${file}`);
-  writeFileSync(join(folder, file), text.replace(find, put));
-  return folder;
-}
-
 const inBuild = (node: LabNode, checkout: string) =>
   new LabNode(node.name, node.configFile, node.runDirectory, checkout);
 
@@ -40,7 +29,12 @@ const untilPrimary = (node: LabNode) =>
 
 test('an upgrade of both nodes in turn keeps the VM protected, and clients see no more than the move', async (t) => {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
-  const next = otherBuild(t, 'package.json', `"version": "${version}"`, `"version": "${version}-next"`);
+  const next = otherBuild(
+    join(tempFolder(t), 'build'),
+    'package.json',
+    `"version": "${version}"`,
+    `"version": "${version}-next"`,
+  );
   const stage = await Stage.open({ ip: 'v4' });
   let [a, b] = [stage.node('a'), stage.node('b')];
   const nodes = [a, b];
@@ -105,7 +99,12 @@ test('an upgrade of both nodes in turn keeps the VM protected, and clients see n
 
   // A release with another link version: the pair has to do without it.
   const version6 = `LINK_VERSION = ${LINK_VERSION};`;
-  const foreign = otherBuild(t, 'src/link/link-protocol.ts', version6, version6.replace(/\d+/, '999'));
+  const foreign = otherBuild(
+    join(tempFolder(t), 'build'),
+    'src/link/link-protocol.ts',
+    version6,
+    version6.replace(/\d+/, '999'),
+  );
   await a.stop();
   await b.until('alone', ({ phase }) => phase === 'alone', PROTECT_MS_MAX);
   a = start(inBuild(a, foreign));
