@@ -4,10 +4,11 @@
  * Plain and TLS, and the delays, take turns, first to last and last to first, so that a drift of the machine meets all alike; only
  * one runs at a time.
  */
+import { join } from 'node:path';
 import type { LinkKind } from '../lab/pair.ts';
 import { removeWorkFolder, workFolder } from '../lab/process.ts';
 import { type Bench, type Spread, spread, tableHead, tableRow } from './bench.ts';
-import { DELAY_ROWS, type DelayCell, type DelayRow, measureDelay } from './link/delay.ts';
+import { DELAY_ROWS, type DelayCell, type DelayRow, measureDelay, withoutPortions } from './link/delay.ts';
 import { makeBenchCertificates } from './link/ends.ts';
 import { type FrameFigures, measureFrames, SHAPES } from './link/frames.ts';
 import { HELP, type Options, readOptions } from './link/options.ts';
@@ -25,7 +26,11 @@ type DelayFigures = Pick<DelayCell, 'rate' | 'p50' | 'p99'> & {
   readonly portions: number;
   readonly rounds: readonly Pick<DelayCell, 'rate' | 'p50' | 'p99' | 'portions'>[];
 };
-type DelayRows = Record<DelayRow, Record<string, DelayFigures>>;
+/** This build, and one in which portions stay off. */
+const BUILDS = ['with', 'without'] as const;
+type Build = (typeof BUILDS)[number];
+/** By delay in ms. */
+type DelayRows = Record<DelayRow, Record<string, Record<Build, DelayFigures>>>;
 
 export const linkBench: Bench = async (args, print) => {
   const options = readOptions(args);
@@ -87,26 +92,39 @@ async function pauses({ count }: Options): Promise<PauseFigures> {
 const newPauses = (): Pauses => ({ pausesMs: [], totalsMs: [], stateBytes: [] });
 
 async function delayRows({ delaysMs, rounds, ms }: Options): Promise<DelayRows> {
-  const cells = new Map<number, Record<DelayRow, DelayCell>[]>(delaysMs.map((delayMs) => [delayMs, []]));
-  for (let round = 0; round < rounds; round++)
-    for (const delayMs of inTurns(delaysMs, round)) cells.get(delayMs)?.push(await measureDelay(delayMs, ms));
+  const cases = delaysMs.flatMap((delayMs) =>
+    BUILDS.map((build) => ({ delayMs, build, cells: [] as Record<DelayRow, DelayCell>[] })),
+  );
+  const folder = workFolder();
+  try {
+    const checkouts = { with: null, without: withoutPortions(join(folder, 'without-portions')) };
+    for (let round = 0; round < rounds; round++)
+      for (const { delayMs, build, cells } of inTurns(cases, round))
+        cells.push(await measureDelay(delayMs, ms, checkouts[build]));
+  } finally {
+    removeWorkFolder(folder);
+  }
   const rows = {} as DelayRows;
   for (const name of DELAY_ROWS) {
     rows[name] = {};
-    for (const [delayMs, rounds] of cells) {
-      const all = rounds.map((round) => round[name]);
-      rows[name][delayMs] = {
-        rate: medianOf(all, (cell) => cell.rate),
-        p50: medianOf(all, (cell) => cell.p50),
-        p99: medianOf(all, (cell) => cell.p99),
-        div1000: medianOf(all, ({ divergences, requests }) => (1000 * divergences) / requests),
-        cp1000: medianOf(all, ({ checkpoints, requests }) => (1000 * checkpoints) / requests),
-        portions: all.filter(({ portions }) => portions).length,
-        rounds: all.map(({ rate, p50, p99, portions }) => ({ rate, p50, p99, portions })),
-      };
+    for (const { delayMs, build, cells } of cases) {
+      const figures = delayFigures(cells.map((cell) => cell[name]));
+      rows[name][delayMs] = { ...rows[name][delayMs], [build]: figures };
     }
   }
   return rows;
+}
+
+function delayFigures(all: readonly DelayCell[]): DelayFigures {
+  return {
+    rate: medianOf(all, (cell) => cell.rate),
+    p50: medianOf(all, (cell) => cell.p50),
+    p99: medianOf(all, (cell) => cell.p99),
+    div1000: medianOf(all, ({ divergences, requests }) => (1000 * divergences) / requests),
+    cp1000: medianOf(all, ({ checkpoints, requests }) => (1000 * checkpoints) / requests),
+    portions: all.filter(({ portions }) => portions).length,
+    rounds: all.map(({ rate, p50, p99, portions }) => ({ rate, p50, p99, portions })),
+  };
 }
 
 function frameLines(rows: FrameRows): string[] {
@@ -144,14 +162,16 @@ function delayLines(rows: DelayRows): string[] {
   ];
   const line = (texts: readonly string[]): string => texts.map((text) => text.padStart(10)).join('');
   return DELAY_ROWS.flatMap((name) => [
-    `${name}: a pair whose link is late each way, inside TLS (portions: rounds in which they were on)`,
+    `${name}: a pair whose link is late each way, inside TLS (portions: rounds in which they were on; without: a build in which they stay off)`,
     line(columns),
-    ...byDelay(rows[name]).map(([delayMs, figures]) => line(cells(delayMs, figures))),
+    ...byDelay(rows[name]).flatMap(([delayMs, builds]) =>
+      BUILDS.map((build) => line(cells(build === 'with' ? delayMs : 'without', builds[build]))),
+    ),
     '',
   ]);
 }
 
 /** An object has its whole numbers first. */
-function byDelay(rows: Record<string, DelayFigures>): [string, DelayFigures][] {
+function byDelay<T>(rows: Record<string, T>): [string, T][] {
   return Object.entries(rows).toSorted(([a], [b]) => Number(a) - Number(b));
 }

@@ -2,9 +2,11 @@
  * A service of a pair whose link is late by some milliseconds each way. The link is inside TLS, as between two hosts, and
  * passes a relay in each row, also in that without delay.
  *
- * One client's input is never parted by order, so portions stay off; ten clients that count one number need them.
+ * One client's input is never parted by order, so portions stay off; ten clients that count one number need them. A build whose
+ * switch never turns them on (`withoutPortions`) shows what they are worth.
  */
 import { LinkRelay } from '../../lab/link-relay.ts';
+import { otherBuild } from '../../lab/other-build.ts';
 import { installServices } from '../../lab/services/image.ts';
 import { ColoError } from '../../src/error.ts';
 import { spread } from '../bench.ts';
@@ -32,15 +34,30 @@ const PROCESSORS = 1;
 /** Portions switch on after a few divergences. */
 const WARM_UP_MS = 3000;
 
-/** Starts a pair behind the delay, and has the clients of each row work for `ms`. */
-export async function measureDelay(delayMs: number, ms: number): Promise<Record<DelayRow, DelayCell>> {
+/** Makes a copy of this build in which portions stay off. Returns its folder, which must not exist. */
+export function withoutPortions(folder: string): string {
+  const count = 'const ON_COUNT = ';
+  return otherBuild(
+    folder,
+    'src/datapath/portion-switch.ts',
+    `${count}3;`,
+    `${count}Number.POSITIVE_INFINITY;`,
+  );
+}
+
+/** Starts a pair of `checkout`, or of this build if it is null, behind the delay, and has the clients of each row work for `ms`. */
+export async function measureDelay(
+  delayMs: number,
+  ms: number,
+  checkout: string | null,
+): Promise<Record<DelayRow, DelayCell>> {
   const relay = new LinkRelay(delayMs);
   const { ssh } = await installServices();
   const around = { ssh, counted: new Counted() };
   const side = await startSide(
-    'ours',
+    checkout === null ? 'ours' : 'before',
     machineFor(DELAY_ROWS, PROCESSORS),
-    null,
+    checkout,
     ({ target }) => untilReplies(DELAY_ROWS, target, around),
     { link: 'tls', dials: (_node, port) => relay.to(port) },
   );
@@ -66,7 +83,10 @@ export async function measureDelay(delayMs: number, ms: number): Promise<Record<
           checkpoints: after.checkpoints.length - before.checkpoints.length,
           portions: after.portions,
         };
-        process.stderr.write(`  delay ${delayMs} ms, ${name}: ${outcome.perSecond.toFixed(1)}/s\n`);
+        const portions = checkout === null ? '' : ', without portions';
+        process.stderr.write(
+          `  delay ${delayMs} ms, ${name}${portions}: ${outcome.perSecond.toFixed(1)}/s\n`,
+        );
       } finally {
         load.close();
       }
