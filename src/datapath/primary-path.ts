@@ -310,6 +310,7 @@ export class PrimaryPath {
     // The rest of a write that the socket has not taken would still leave. The uplink's keeper opens another socket.
     if (this.uplink.queuedBytes > 0) this.uplink.close();
     this.catchUp.discard();
+    this.own.end();
     this.early.clear();
     this.divergences.settle();
     this.comparator.discard();
@@ -401,8 +402,7 @@ export class PrimaryPath {
   private onPeerOutput(index: number, slab: SlabId, at: number, length: number): void {
     this.counters.peerFrames++;
     this.svm.outputSeen();
-    if (this.tap !== null)
-      this.tap(TAP.secondaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch} index ${index}`);
+    this.tap?.(TAP.secondaryVm, this.slabs.buffer(slab), at, length, `epoch ${this.epoch} index ${index}`);
     const nowMs = this.batchClock.now();
     this.clockLead.frame('svm', slab, at, length, nowMs);
     this.comparator.secondaryFrame(slab, at, length, index, nowMs);

@@ -1,11 +1,14 @@
 /** Frames that the primary's node makes: announcements leave only while it may speak, queries are input of both VMs. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { LIMITS } from '../../src/limits.ts';
+import { announcements } from '../../src/pair/announce.ts';
 import { membershipQueries } from '../../src/pair/membership-query.ts';
 import { ethernet, ipv4, VM_ADDRESS, VM_MAC } from '../frames.ts';
 import { TwoPaths } from './two-paths.ts';
 
 const QUERIES = membershipQueries([{ tags: [], addresses: [] }]);
+const [ANNOUNCEMENT] = announcements(VM_MAC, [{ tags: [], addresses: [] }]);
 const FRAMES = QUERIES.map((message) => Buffer.from(message.subarray(4)));
 /** An IGMPv2 report of 239.7.7.7. */
 const REPORT = ethernet(
@@ -77,4 +80,48 @@ test('without a free slab a query is left out', () => {
   for (const slab of taken) primarySlabs.unref(slab);
   pair.settle();
   assert.deepEqual(pair.pvm.receivedFrames(), []);
+});
+
+test('queries that the VMs do not read take one slab', () => {
+  const pair = new TwoPaths();
+  pair.checkpoint();
+  for (const vm of [pair.pvm, pair.svm]) vm.near.stalled = true;
+  const before = pair.primarySlabs.inUse;
+  for (let round = 0; round < 100; round++) {
+    pair.primary.own.input(QUERIES);
+    pair.settle();
+  }
+  assert.equal(pair.primarySlabs.inUse - before, 1);
+  for (const vm of [pair.pvm, pair.svm]) vm.near.unstall();
+  pair.settle();
+  const read = pair.pvm.receivedFrames();
+  assert.deepEqual(read.slice(-2), FRAMES);
+  assert.equal(read.length, 200);
+  assert.deepEqual(pair.svm.receivedFrames(), read);
+  pair.assertNoLeak();
+});
+
+test('under a lease an announcement is left out while the uplink has not taken what was written before', () => {
+  const pair = new TwoPaths();
+  pair.checkpoint();
+  pair.voice.lease(pair.nowMs + 1000);
+  pair.client.near.stalled = true;
+  pair.pvm.write(REPORT);
+  pair.settle();
+  const { queuedBytes } = pair.ports.uplink;
+  assert.ok(queuedBytes > 0);
+  pair.primary.own.announce(ANNOUNCEMENT);
+  assert.equal(pair.ports.uplink.queuedBytes, queuedBytes);
+  pair.client.near.unstall();
+  pair.primary.own.announce(ANNOUNCEMENT);
+  assert.deepEqual(pair.client.receivedFrames(), [REPORT, Buffer.from(ANNOUNCEMENT.subarray(4))]);
+  pair.assertNoLeak();
+});
+
+test('a lone VM is announced behind what waits, until that is as much as may wait', () => {
+  const pair = new TwoPaths();
+  pair.client.near.stalled = true;
+  const large = Buffer.alloc(1 << 20);
+  for (let count = 0; count < 20; count++) pair.primary.own.announce(large);
+  assert.equal(pair.ports.uplink.queuedBytes, LIMITS.unsentBytesMax + large.length);
 });

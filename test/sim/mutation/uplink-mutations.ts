@@ -50,4 +50,12 @@ export const UPLINK_MUTATIONS: readonly Mutation[] = [
     put: '',
     seedsMax: 20,
   },
+  {
+    name: 'announced-behind-what-waits',
+    about: 'announcements wait in the process of a primary, and leave when it wakes after its lease',
+    file: 'src/datapath/own-frames.ts',
+    find: 'voice.isLeased ? 0 : this.limits.unsentBytesMax;',
+    put: 'this.limits.unsentBytesMax;',
+    test: 'test/datapath/own-frames.test.ts',
+  },
 ];

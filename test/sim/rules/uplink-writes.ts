@@ -3,7 +3,8 @@
  *
  * Only the primary of the arbiter's record writes to its uplink. A process that stopped between its look at the clock
  * and a write may make that one write late. The late write is short, and the VM that was its partner then has sent it
- * too.
+ * too. While a secondary may be promoted, no write follows before the socket has taken the one before: the rest would leave without a
+ * look at the clock.
  *
  * After a promotion, clients have been sent everything that the promoted VM had sent.
  */
@@ -35,6 +36,7 @@ export class UplinkWrites {
   begin(host: SimHost): void {
     // The rest of a write that a stopped process had begun is another write.
     if (host.write !== null) return;
+    this.checkTaken(host);
     host.write = { bytes: 0, runs: 0, sent: null };
     this.scene.injector.aboutToWrite(host, this.sameInput.partner?.sent ?? null);
   }
@@ -47,7 +49,8 @@ export class UplinkWrites {
     if (late && write?.sent == null)
       journal.violation('one voice', `${host.side} speaks while the record is ${JSON.stringify(held)}`);
     else if (late && write?.bytes === 0) journal.count('late writes');
-    if (write !== null) {
+    if (write === null) this.checkTaken(host);
+    else {
       write.bytes += bytes.length;
       if (++write.runs > 1 && write.bytes > WORLD_LIMITS.uplinkWriteBytesMax)
         journal.violation('one voice', `${host.side} gives ${write.bytes} bytes to its uplink at once`);
@@ -64,6 +67,22 @@ export class UplinkWrites {
       if (text !== null) journal.violation('output commit', `${host.side}: ${text}`);
       at = end + 4;
     }
+  }
+
+  /** A node is about to write something else than before. */
+  private checkTaken(host: SimHost): void {
+    const { journal, loop, record } = this.scene;
+    const held = record.stored.record;
+    const { life, uplinkSocket } = host;
+    if (life === null || held?.state !== 'pair' || held.primary !== host.side) return;
+    // A process that was stopped midway has looked at its socket before.
+    if (life.process.continuesAtMs >= loop.nowMs) return;
+    const bytes = uplinkSocket?.queuedBytes() ?? 0;
+    if (bytes > 0)
+      journal.violation(
+        'one voice',
+        `${host.side} writes behind ${bytes} bytes that its socket has not taken`,
+      );
   }
 
   /** A node without the voice must not be able to speak, even if it has no output now. */
