@@ -10,8 +10,10 @@
  * still knows those connections.
  *
  * Limits: a frame is remembered for `silentUplinkMsMax`, and forgotten early only after many others (frame-hashes.ts): the VM then
- * gets it twice. Two equal frames of which each uplink heard another one count as one. The link ends soon after the move (`end`); what it
- * has brought is dropped when this node's uplink, which may be late, brings it after that.
+ * gets it twice. So does it with a segment of a connection that outlived an earlier failover, which has the former VM's numbers on the
+ * link and the client's at the uplink: TCP drops the second one. Two equal frames of which each uplink heard another one count as one.
+ * The link ends soon after the move (`end`); what it has brought is dropped when this node's uplink, which may be late, brings it after
+ * that.
  */
 import type { SlabPool } from '../frames/slabs.ts';
 import type { Clock } from '../io/clock.ts';

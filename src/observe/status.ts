@@ -165,7 +165,10 @@ export type RuleStatus = {
   unify: UnifiedField | null;
 };
 
-/** `rules`: in force now. `certificatesChanged`: new connections of the link use others. `restartFor`: keys of the file that differ from the start of the node, which goes on without them. */
+/**
+ * `rules`: in force now. `certificatesChanged`: new connections of the link use others. `restartFor`: keys of the file that differ from
+ * the start of the node, which goes on without them.
+ */
 export type Reloaded = {
   changed: boolean;
   rules: string[];

@@ -14,7 +14,7 @@
  * | a reply                                           | its run state is what the VM does                                   |
  * | STOP, SUSPEND                                     | asks why; until the reply comes the VM may not be copied            |
  * | RESUME, WAKEUP                                    | there is no trouble                                                 |
- * | BLOCK_IO_ERROR, GUEST_PANICKED, SHUTDOWN          | remembers the reason for the run state that follows                 |
+ * | BLOCK_IO_ERROR, SHUTDOWN                          | remembers the reason for the run state that follows                 |
  *
  * Silence that counts. While state is copied QEMU's threads hold its lock, and QMP waits legitimately: for a whole checkpoint
  * (`Transfer.isCheckpointing`), and in a first copy as long as bytes move (`Transfer.bytes`). Then nothing is asked or counted: a

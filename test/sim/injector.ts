@@ -84,12 +84,12 @@ export class Injector {
     untilMs: 0,
   };
   private readonly bursts: (BurstAt & { untilMs: number; left: number })[] = [];
+  /** When an operator last asked for a failover: it counts as a fault, which it is not for the rule of orderly moves. */
+  movedAtMs = 0;
   /**
    * The next primary that writes to its uplink stops between its look at the clock and the write, after `skip` writes;
    * `long`: only when its output is more than one write takes.
    */
-  /** When an operator last asked for a failover: it counts as a fault, which it is not for the rule of orderly moves. */
-  movedAtMs = 0;
   private stall: { ms: number; skip: number; long: boolean; untilMs: number } | null = null;
 
   constructor(scene: Scene, vmFaultEvents: VmFaultEvents) {

@@ -16,8 +16,8 @@ export type Settings = {
 const parsed = new Map<string, NodeConfig>();
 
 /**
- * The link's network is the simulator's: nobody reads the files of `tls`, which the hosts' names only demand. `waits` of a checkpoint's settings as YAML, empty for the defaults; rules for flows, those that were drawn and others
- * as YAML.
+ * `waits` of a checkpoint's settings as YAML, empty for the defaults; rules for flows, those that were drawn and others as YAML.
+ * The link's network is the simulator's: nobody reads the files of `tls`, which the hosts' names only demand.
  */
 export function configOf(side: Side, die: Die, { waits, ruled, rules, uplinks }: Settings): NodeConfig {
   const intervalMsMax = die.pick([500, 2000, 5000]);
