@@ -67,6 +67,16 @@ const KEPT: readonly Kept[] = [
     reaches: ['late writes', 1],
     without: [0],
   },
+  {
+    seed: 81,
+    why: 'the VM moves in order, far from any fault, so that each datagram around the move is judged',
+    reaches: ['orderly moves judged', 1],
+  },
+  {
+    seed: 67,
+    why: 'the guest switches itself off while nothing else is broken',
+    reaches: ['guests switched off in peace', 1],
+  },
 ];
 /** CPU time for new worlds: a slow machine tries fewer. */
 const FRESH_MS = 10_000;
@@ -125,11 +135,19 @@ const STRIKES = [
   'claims whose request was lost',
   'failovers asked of a primary',
   'failovers asked of a secondary',
+  'fences done',
+  'fences failed',
+  'guests switched off: both',
+  'hung VMs of a primary',
+  'hung VMs of a secondary',
   'late writes',
   'muted primaries',
+  'offers to take over',
+  'orderly moves',
   'primaries that died with output waiting',
   'stalled long writes',
   'stalled writes',
+  'uplinks that came up at a primary',
 ];
 
 test('worlds 3 to 42, in which each fault finds its moment', async () => {
