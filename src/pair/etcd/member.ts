@@ -3,9 +3,9 @@
  * not what was asked for.
  *
  * Events: a token that etcd does not know any more (it expires, a member that restarts forgets it) is replaced by a new one,
- * once per question. Failure: a ColoError whose code says who has to act: COLO_ARBITER_AUTH, _TLS, _VERSION, _NOT_ETCD, _SPACE;
- * COLO_ARBITER_UNREACHABLE for all that may pass by itself. Only a reply says what was done: after any failure a change may have
- * been made, or may be made later.
+ * once per question; so is none, when authentication is switched on. Failure: a ColoError whose code says who has to act:
+ * COLO_ARBITER_AUTH, _TLS, _VERSION, _NOT_ETCD, _SPACE; COLO_ARBITER_UNREACHABLE for all that may pass by itself. Only a reply says
+ * what was done: after any failure a change may have been made, or may be made later.
  */
 import { ColoError, messageOf } from '../../error.ts';
 import { readSecretFile } from '../../io/secret-file.ts';
@@ -23,7 +23,7 @@ const TLS_CODES =
   /^(ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED|INVALID_CA|HOSTNAME_|EPROTO)/;
 
 type TokenState =
-  /** not asked for yet, or not known to etcd any more */
+  /** not asked for yet */
   | { readonly kind: 'none' }
   | { readonly kind: 'token'; readonly token: string }
   /** etcd asks nobody who they are */
@@ -33,21 +33,13 @@ type TokenState =
 export class EtcdUser {
   readonly name: string;
   private readonly passwordFile: string;
-  private state: TokenState = { kind: 'none' };
+  token: TokenState = { kind: 'none' };
 
   /** Throws COLO_SECRET_FILE if the password cannot be read. */
   constructor(name: string, passwordFile: string) {
     this.name = name;
     this.passwordFile = passwordFile;
     this.password();
-  }
-
-  get token(): TokenState {
-    return this.state;
-  }
-
-  set token(state: TokenState) {
-    this.state = state;
   }
 
   /** Reads it again each time: it may have been changed. */
@@ -98,7 +90,6 @@ export class EtcdMember {
   }
 
   private async authenticate(user: EtcdUser, signal: AbortSignal): Promise<void> {
-    user.token = { kind: 'none' };
     try {
       const { token } = await this.askOnce(tokenRequest(user.name, user.password()), {}, signal);
       user.token = { kind: 'token', token };
@@ -209,7 +200,9 @@ export class EtcdMember {
     if (code === PERMISSION_DENIED)
       return auth(`${what}; give the user a role that may read and write below the prefix`);
     if (code === INVALID_ARGUMENT && /user name is empty/.test(message))
-      return auth(`${what}; give arbiter.etcd.user and passwordFile`);
+      return this.user === null
+        ? auth(`${what}; give arbiter.etcd.user and passwordFile`)
+        : new TokenUnknown(what);
     if (code === INVALID_ARGUMENT && /authentication failed/.test(message))
       return auth(`${what}; check arbiter.etcd.user and passwordFile`);
     if (code === RESOURCE_EXHAUSTED && /space/.test(message))
@@ -234,7 +227,7 @@ export class EtcdMember {
   }
 }
 
-/** The member does not know the token: it expired, or the member has restarted. */
+/** The member wants another token: this one expired, the member has restarted, or authentication was off until now. */
 class TokenUnknown extends ColoError {
   constructor(message: string) {
     super('COLO_ARBITER_AUTH', message);

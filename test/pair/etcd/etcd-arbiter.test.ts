@@ -333,3 +333,44 @@ test('keys and passwords that others may read are refused before anything is ask
     code: 'COLO_ARBITER_TLS',
   });
 });
+
+/** A member that takes the token of `auth`, and gives it after a while; null: it asks nobody who they are. */
+const asksForToken =
+  (auth: { token: string | null }): Reply =>
+  (path, body, response, request) => {
+    const refuse = (code: number, message: string) =>
+      replyJson(response, 400, { code, message: `etcdserver: ${message}` });
+    const { token } = auth;
+    if (path === '/v3/auth/authenticate') {
+      if (token === null) return refuse(9, 'authentication is not enabled');
+      setTimeout(() => replyJson(response, 200, { token }), 50);
+      return undefined;
+    }
+    const given = request.headers.authorization;
+    if (token === null || path.startsWith('/v3/maintenance') || given === token)
+      return emptyMember('7')(path, body, response, request);
+    return given === undefined ? refuse(3, 'user name is empty') : refuse(16, 'invalid auth token');
+  };
+
+function asUser(t: TestContext): Pick<EtcdOptions, 'user'> {
+  const passwordFile = join(tempFolder(t), 'password');
+  writeFileSync(passwordFile, 'x', { mode: 0o600 });
+  return { user: { name: 'colo', passwordFile } };
+}
+
+test('a user authenticates when etcd begins to ask for that, and goes on when it no longer does', async (t) => {
+  const auth: { token: string | null } = { token: null };
+  const arbiter = open(t, [await fakeEtcd(t, asksForToken(auth))], asUser(t));
+  for (const token of [null, 'one', null, 'two']) {
+    auth.token = token;
+    assert.deepEqual(await arbiter.read(), NOTHING, String(token));
+  }
+});
+
+test('two questions at once with a token that etcd has forgotten both get their reply', async (t) => {
+  const auth = { token: 'one' };
+  const arbiter = open(t, [await fakeEtcd(t, asksForToken(auth))], asUser(t));
+  await arbiter.read();
+  auth.token = 'two';
+  assert.deepEqual(await Promise.all([arbiter.read(), arbiter.probe()]), [NOTHING, NOTHING]);
+});

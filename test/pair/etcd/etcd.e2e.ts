@@ -164,6 +164,7 @@ test('a user, a wrong password, a missing right, and a token that expires', asyn
   const refusal = await noReply(nobody.read());
   assert.equal(refusal.code, 'COLO_ARBITER_AUTH');
   assert.match(refusal.message, /give arbiter\.etcd\.user/);
+  assert.deepEqual(await colo.read(), { revision: 0, record: null }, 'switched on while a node runs');
   const colo2 = open(t, etcd, { user: { name: 'colo', passwordFile } });
   const { won, revision } = await colo2.compareAndSwap(0, alone(1, 'a'));
   assert.equal(won, true);
