@@ -12,6 +12,7 @@ import {
   request as requestPlain,
 } from 'node:http';
 import { request as requestTls, Agent as TlsAgent } from 'node:https';
+import { isDeepStrictEqual } from 'node:util';
 import { ColoError, messageOf } from '../../error.ts';
 import { readSecretFile } from '../../io/secret-file.ts';
 
@@ -44,15 +45,14 @@ export class TlsSecrets {
     return this.read;
   }
 
-  /** Reads the files again; returns whether they have changed. A file that cannot be used leaves all as it was. */
-  renew(): boolean {
-    const before = this.read;
+  /** Reads the files again: `texts` is another object if they have changed. A file that cannot be used leaves all as it was. */
+  renew(): void {
     try {
-      this.read = readTexts(this.files);
+      const now = readTexts(this.files);
+      if (!isDeepStrictEqual(now, this.read)) this.read = now;
     } catch {
-      return false;
+      // It may be about to be written.
     }
-    return before.ca !== this.read.ca || before.cert !== this.read.cert || before.key !== this.read.key;
   }
 }
 

@@ -120,12 +120,16 @@ export class EtcdMember {
     headers: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<HttpReply> {
+    const { tls } = this;
+    const used = tls?.texts;
     try {
       return await this.http.post(path, body, headers, signal);
     } catch (cause) {
       const failure = this.noReply(cause);
-      // The certificates may have been renewed.
-      if (failure.code !== 'COLO_ARBITER_TLS' || signal.aborted || this.tls?.renew() !== true) throw failure;
+      if (failure.code !== 'COLO_ARBITER_TLS' || signal.aborted || tls === null) throw failure;
+      // The certificates may have been renewed, and another question may have read them by now.
+      tls.renew();
+      if (tls.texts === used) throw failure;
     }
     try {
       return await this.http.post(path, body, headers, signal);

@@ -320,6 +320,15 @@ test('certificates that were renewed are used without a restart', async (t) => {
   assert.deepEqual(await arbiter.read(), NOTHING);
 });
 
+test('so they are if several members are asked at once, as before the cluster is known', async (t) => {
+  const member = () => fakeEtcd(t, emptyMember('7'), { certificate: 'server' });
+  const tls = secrets(t, null, 'other-ca');
+  const arbiter = open(t, [await member(), await member(), await member()], { tls });
+  assert.equal((await noReply(arbiter.read())).code, 'COLO_ARBITER_TLS');
+  copyFileSync(certificatePath('ca.pem'), tls.ca ?? '');
+  assert.deepEqual(await arbiter.read(), NOTHING);
+});
+
 test('keys and passwords that others may read are refused before anything is asked', (t) => {
   const tls = secrets(t, 'client');
   chmodSync(tls.key ?? '', 0o644);
