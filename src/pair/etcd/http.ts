@@ -60,6 +60,7 @@ export class EtcdHttp {
   readonly url: URL;
   private readonly tls: TlsSecrets | null;
   private readonly agent: PlainAgent | TlsAgent;
+  private isClosed = false;
 
   /** `tls` is null for http:// alone. */
   constructor(url: URL, tls: TlsSecrets | null) {
@@ -81,8 +82,9 @@ export class EtcdHttp {
     return this.send('POST', path, JSON.stringify(body), headers, signal);
   }
 
-  /** Ends the connections, with the requests that are under way. */
+  /** Ends the connections, with the requests that are under way; later ones fail. */
   close(): void {
+    this.isClosed = true;
     this.agent.destroy();
   }
 
@@ -93,6 +95,7 @@ export class EtcdHttp {
     headers: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<HttpReply> {
+    if (this.isClosed) throw new Error('its connections have been closed');
     const options: RequestOptions = {
       agent: this.agent,
       method,
@@ -109,7 +112,7 @@ export class EtcdHttp {
       return await replyTo(first, body);
     } catch (cause) {
       // The member had closed a connection that was kept. Each of our requests may be carried out twice.
-      if (first.reusedSocket && !signal.aborted && codeOf(cause) === 'ECONNRESET')
+      if (first.reusedSocket && !signal.aborted && !this.isClosed && codeOf(cause) === 'ECONNRESET')
         return await replyTo(make(), body);
       throw cause;
     }

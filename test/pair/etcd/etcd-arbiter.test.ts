@@ -75,6 +75,16 @@ test('without any reply a question ends far below seven seconds, and says who wa
   assert.ok(!cause.message.includes('\n'));
 });
 
+test('the end of the arbiter ends a question to members that hang', async (t) => {
+  const arbiter = open(t, [await fakeEtcd(t, hangs('7')), await fakeEtcd(t, hangs('7'))]);
+  const asked = noReply(arbiter.read());
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  arbiter.close();
+  const [cause, ms] = await timed(asked);
+  assert.equal(cause.code, 'COLO_ARBITER_UNREACHABLE');
+  assert.ok(ms < QUESTION_MS_MAX / 3, `${ms} ms`);
+});
+
 test('when nothing listens, that is known at once', async (t) => {
   const arbiter = open(t, [`http://127.0.0.1:${await freePort()}`, `http://127.0.0.1:${await freePort()}`]);
   const [cause, ms] = await timed(noReply(arbiter.read()));
