@@ -32,7 +32,7 @@ const OTHER_CA: ReadonlySet<string> = new Set([
   'INVALID_CA',
 ]);
 
-/** Returns the peer, or throws a COLO_TLS_ error that says what is wrong with its certificate. */
+/** Returns the peer. Throws a COLO_TLS_ error that says what is wrong with its certificate; COLO_LINK_TWIN if it is this node's. */
 export function checkPresented(
   { certificate, verdict }: Presented,
   own: CertifiedNode,
@@ -56,7 +56,7 @@ export function checkPresented(
   }
   if (named.node === own.node) {
     throw new ColoError(
-      'COLO_TLS_NODE',
+      'COLO_LINK_TWIN',
       `${whose} is of this node itself; give each node its own name and certificate, and check link.peer`,
     );
   }

@@ -5,7 +5,7 @@
  * A node therefore asks the other end of its link for its name when it starts, in no role that would be admitted. One that is not
  * reached is no twin: a copied file whose `link` is unchanged cannot listen on another host.
  */
-import { ColoError } from '../error.ts';
+import { ColoError, errorText } from '../error.ts';
 import { dialLink } from '../link/link-setup.ts';
 import type { NodeParts } from './parts.ts';
 
@@ -15,7 +15,9 @@ export async function findTwin({ config, hello, link, slabs }: NodeParts): Promi
     const { channel } = await dialLink(config.link.peer, slabs, hello('data', 'primary'), link);
     channel.close();
   } catch (cause) {
-    if (cause instanceof ColoError && cause.message.includes('COLO_LINK_TWIN')) return twinText(config.node);
+    // The peer refuses this node, or this node the certificate of the peer.
+    if (cause instanceof ColoError && errorText(cause).includes('COLO_LINK_TWIN'))
+      return twinText(config.node);
   }
   return null;
 }

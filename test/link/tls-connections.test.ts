@@ -242,9 +242,9 @@ for (const [what, credentials, code, message] of BAD) {
 
 test('a node refuses the certificate of its own name: both nodes are configured as the same one', async (t) => {
   const { port, refused, dial } = await primary(A, t);
-  await assert.rejects(dial(A, 'a'), { code: 'COLO_TLS_NODE', message: /of this node itself/ });
-  assert.match(await strangeClient(port, A.pem), /COLO_TLS_NODE/);
-  assert.equal(refused[0].code, 'COLO_TLS_NODE');
+  await assert.rejects(dial(A, 'a'), { code: 'COLO_LINK_TWIN', message: /of this node itself/ });
+  assert.match(await strangeClient(port, A.pem), /COLO_LINK_TWIN/);
+  assert.equal(refused[0].code, 'COLO_LINK_TWIN');
 });
 
 test('a node that calls itself otherwise than its certificate is refused', async (t) => {
