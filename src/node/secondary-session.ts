@@ -136,7 +136,12 @@ export class SecondarySession {
 
   /** This node has taken over from a primary that has yielded, which passes client frames on to `passedOn` from now on. */
   handOver(passedOn: PassedOn, generation: number): void {
-    invariant(this.phase === 'open', 'a session was handed over after its end');
+    invariant(this.phase === 'open' || this.phase === 'ending', 'a session was handed over twice');
+    if (this.phase === 'ending') {
+      // The former primary is gone: the link has ended, and the migration stream is still read.
+      passedOn.end();
+      return;
+    }
     this.phase = 'handed-over';
     this.passedOn = passedOn;
     this.stopReading();

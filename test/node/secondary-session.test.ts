@@ -139,6 +139,22 @@ test('a link is lost silenceMsMax after the last heartbeat, whenever that came',
   }
 });
 
+test('a former primary that has died meanwhile passes nothing on, and the session ends when its migration stream was read', () => {
+  const { paths, session, begin, peer, pumpStreams, ended } = begun();
+  begin();
+  paths.settle();
+  paths.primaryLink.close();
+  paths.settle();
+  assert.deepEqual(ended, [], 'a commit may still be seen on the migration stream');
+  let ends = 0;
+  session.handOver({ end: () => ends++ } as unknown as PassedOn, 3);
+  assert.equal(ends, 1);
+  peer.close();
+  pumpStreams();
+  pumpStreams();
+  assert.deepEqual([ended, ends], [['link closed'], 1]);
+});
+
 test('after a move the session passes on what the former primary hears, outlives the migration stream, and ends with the link', () => {
   const { paths, session, begin, peer, pumpStreams, ended } = begun();
   begin();
