@@ -2,14 +2,15 @@
  * A node's own certificate, its key, and the CA that its peer's certificate has to be from: read from files and checked
  * before they are used.
  *
- * What is checked: the key is closed to other users, it belongs to the certificate, the certificate names this node of
- * this pair, and one of the CA's certificates, or one that follows in the same file, has issued it. The dates are not: a
- * node whose clock is wrong has to start, and its VM with it. Only connections are refused while a date is wrong.
+ * What is checked: the key is closed to other users, it belongs to the certificate, OpenSSL takes both, the certificate names
+ * this node of this pair, and one of the CA's certificates, or one that follows in the same file, has issued it. The dates are
+ * not: a node whose clock is wrong has to start, and its VM with it. Only connections are refused while a date is wrong.
  *
  * Failure: COLO_SECRET_FILE, COLO_CONFIG_TLS_FILE, COLO_CONFIG_TLS_KEY, COLO_CONFIG_TLS_NAME, COLO_CONFIG_TLS_CA.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
 import { ColoError, messageOf } from '../error.ts';
 import { readSecretFile } from '../io/secret-file.ts';
 import { type CertifiedNode, certifiedNode, nodeUri } from './certified-node.ts';
@@ -39,6 +40,7 @@ export function loadCredentials(files: CredentialFiles, node: CertifiedNode): Cr
   const [own, ...chain] = certificatesOf(pem.cert, files.certificate);
   const ca = certificatesOf(pem.ca, files.ca);
   checkKey(own, privateKey(pem.key, files.key), files);
+  checkStrength(pem, files.certificate);
   checkName(own, node, files.certificate);
   if (![...chain, ...ca].some((issuer) => own.checkIssued(issuer) && own.verify(issuer.publicKey))) {
     throw new ColoError(
@@ -92,6 +94,15 @@ function checkKey(own: X509Certificate, key: KeyObject, files: CredentialFiles):
     'COLO_CONFIG_TLS_KEY',
     `${files.key}: this key does not belong to ${files.certificate}; give the two that were made together`,
   );
+}
+
+/** OpenSSL takes no certificate whose key or signature is weak. */
+function checkStrength(pem: Credentials['pem'], path: string): void {
+  try {
+    createSecureContext(pem);
+  } catch (cause) {
+    throw badFile(path, `OpenSSL refuses it: ${messageOf(cause)}`, cause);
+  }
 }
 
 function checkName(own: X509Certificate, expected: CertifiedNode, path: string): void {

@@ -56,8 +56,8 @@ export class LinkTls {
     const loaded = loadCredentials(files, this.credentials.node);
     const { pem } = this.credentials;
     if (loaded.pem.ca === pem.ca && loaded.pem.cert === pem.cert && loaded.pem.key === pem.key) return false;
-    this.credentials = loaded;
     this.connections.use(loaded);
+    this.credentials = loaded;
     this.events.emit('tls.changed', { notAfter: isoOf(loaded.own.validTo) });
     return true;
   }

@@ -6,6 +6,33 @@ import { loadCredentials } from '../../src/link/credentials.ts';
 import { tempFolder } from '../temp-folder.ts';
 import { DAYS, newCa, writeFiles } from './certificates.ts';
 
+/** RSA of 512 bits, signed by itself: openssl req -x509 -newkey rsa:512 -nodes -addext subjectAltName=URI:colo://web/a */
+const WEAK = {
+  certificate: `-----BEGIN CERTIFICATE-----
+MIIBkDCCATqgAwIBAgIURfNc8O3k6fd8V7haNvGVl0VxCOswDQYJKoZIhvcNAQEL
+BQAwDzENMAsGA1UEAwwEd2VhazAgFw0yNjEyMDEwMzAzNThaGA8yMTI2MTEwNzAz
+MDM1OFowDzENMAsGA1UEAwwEd2VhazBcMA0GCSqGSIb3DQEBAQUAA0sAMEgCQQDS
+ZKCvYl3iVQ9BKU6X0blax2WXdluyDPbWb4isR3sZIC/h590LMArGGJ74Nwh452dJ
+qT6yUbWHV5MNGjX2Q19ZAgMBAAGjbDBqMB0GA1UdDgQWBBQOX4yU1OHaq1JfT7dA
+AV2U+pGiNTAfBgNVHSMEGDAWgBQOX4yU1OHaq1JfT7dAAV2U+pGiNTAPBgNVHRMB
+Af8EBTADAQH/MBcGA1UdEQQQMA6GDGNvbG86Ly93ZWIvYTANBgkqhkiG9w0BAQsF
+AANBAJ+O3O1uRrOmoY0L0GeMzH9TjVfy/9guKzkHYGSNZU98ZwRvF39MPTNX0QLU
+94t1Q9doT5/fmFmeRZQ/cnM5jLs=
+-----END CERTIFICATE-----
+`,
+  key: `-----BEGIN PRIVATE KEY-----
+MIIBVAIBADANBgkqhkiG9w0BAQEFAASCAT4wggE6AgEAAkEA0mSgr2Jd4lUPQSlO
+l9G5Wsdll3Zbsgz21m+IrEd7GSAv4efdCzAKxhie+DcIeOdnSak+slG1h1eTDRo1
+9kNfWQIDAQABAkEAymi5FkIiZH7EwEHHNNQ16JnwqPjbWr6SMtb2vBfA2/eWUviB
+w+fxRoAdleMVrE1rvElUG2SAvPtCHbUdD08SIQIhAPMFprF3TCRXNJnyMYaFjJ5k
+9exGAtWoar3ujkW8hb8dAiEA3aDoAwe5CP4M11qFaGwP32NxCEu+BRChhrpTeSDF
+AG0CIG3+zc8fXwBH1FAllhL8GYSLz9+MZLYOD5o+Ank/9g1lAiAHGSc1KaMogZKB
+tzl8nbFoczPkkyBz4xN5UDBqOb11hQIgDPLNUNfoBuruQEFeL8TSdt61T40uKPgX
+Suuc4y2IYw0=
+-----END PRIVATE KEY-----
+`,
+};
+
 const folder = tempFolder();
 const ca = await newCa();
 const node = { pair: 'web', node: 'a' };
@@ -78,4 +105,16 @@ test('a file that is missing, or is no PEM file of the right kind, is named', as
       code: /^COLO_(CONFIG_TLS|SECRET)_FILE$/,
       message: why,
     });
+});
+
+test('a key that OpenSSL takes for too weak is refused before it is used', () => {
+  const weak = join(folder, 'weak');
+  mkdirSync(weak);
+  const [certificate, key] = [join(weak, 'node.crt'), join(weak, 'node.key')];
+  writeFileSync(certificate, WEAK.certificate);
+  writeFileSync(key, WEAK.key, { mode: 0o600 });
+  assert.throws(() => loadCredentials({ ca: certificate, certificate, key }, node), {
+    code: 'COLO_CONFIG_TLS_FILE',
+    message: /OpenSSL refuses it: .*key too small/,
+  });
 });
