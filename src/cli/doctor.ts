@@ -22,7 +22,7 @@ import { acceptsUnix } from '../io/unix-socket.ts';
 import { nodeUri } from '../link/certified-node.ts';
 import { loadCredentials } from '../link/credentials.ts';
 import { checkOwnDates } from '../link/peer-certificate.ts';
-import { WARN_DAYS } from '../node/link-tls.ts';
+import { daysLeft, endOf, WARN_DAYS } from '../link/validity.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
 import { type Check, good, problem, warning } from './check.ts';
 import { checkEtcd, checkFileSystem } from './doctor-arbiter.ts';
@@ -30,7 +30,6 @@ import { checkFence } from './doctor-fence.ts';
 import { checkQemu } from './doctor-qemu.ts';
 import { print, printJson, safe } from './output.ts';
 
-const DAY_MS = 86_400_000;
 const KVM = '/dev/kvm';
 /** There while the module br_netfilter is loaded. */
 const BRIDGE_FILTER = '/proc/sys/net/bridge';
@@ -170,9 +169,7 @@ function checkLinkTls(config: NodeConfig, wallMs: number): Check[] {
   try {
     const { own, ca } = loadCredentials(tls, config);
     checkOwnDates(own, wallMs);
-    const days = Math.floor(
-      (Math.min(...[own, ...ca].map(({ validTo }) => Date.parse(validTo))) - wallMs) / DAY_MS,
-    );
+    const days = daysLeft(Math.min(...[own, ...ca].map(endOf)), wallMs);
     const found = `${nodeUri(config)}, valid for ${days} days`;
     if (days >= WARN_DAYS) return [good('link.tls', found)];
     return [warning('link.tls', found, 'make new certificates with "colo certs", then "colo reload"')];

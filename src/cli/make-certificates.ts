@@ -22,6 +22,7 @@ import {
   TimeType,
 } from 'pkijs';
 import { type CertifiedNode, nodeUri } from '../link/certified-node.ts';
+import { DAY_MS } from '../link/validity.ts';
 
 type CryptoKeyPair = webcrypto.CryptoKeyPair;
 
@@ -30,7 +31,6 @@ export type Made = { readonly certificate: string; readonly key: string };
 
 const KEY = { name: 'ECDSA', namedCurve: 'P-256' } as const;
 const HASH = 'SHA-256';
-const DAY_MS = 86_400_000;
 const EXTRACTABLE = true;
 const SERIAL_BYTES = 16;
 const GENERAL_NAME_URI = 6;

@@ -3,6 +3,7 @@ import type { AtOnceReason, PacingStatus } from '../checkpoint/pacing.ts';
 import type { CatchUpStatus } from '../datapath/catch-up.ts';
 import type { Lead } from '../datapath/clock-lead.ts';
 import type { PortionsOff, PortionsStatus } from '../datapath/portions.ts';
+import { daysLeft, WARN_DAYS } from '../link/validity.ts';
 import type { NodeStatus, UplinkStatus } from '../observe/status.ts';
 import type { Instant } from '../units.ts';
 import { formatBytes, formatCount, formatLag, formatLead, formatMs, formatPercent, safe } from './output.ts';
@@ -65,16 +66,12 @@ function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
   ];
 }
 
-const DAY_MS = 86_400_000;
-/** From then on the node also emits tls.expires. */
-const SOON_DAYS = 30;
-
 function linkRow(tls: NodeStatus['link']['tls'], nowMs: Instant): Row {
   if (tls === null) return ['link', 'not encrypted'];
   const expires = (what: string, atMs: number): string => {
-    const days = Math.floor((atMs - nowMs) / DAY_MS);
+    const days = daysLeft(atMs, nowMs);
     if (days < 0) return `${what} HAS EXPIRED`;
-    return `${what} ${days < SOON_DAYS ? 'EXPIRES' : 'expires'} in ${formatCount(days)} days`;
+    return `${what} ${days < WARN_DAYS ? 'EXPIRES' : 'expires'} in ${formatCount(days)} days`;
   };
   const ca = tls.caEndsAtMs < tls.nodeEndsAtMs ? expires('CA', tls.caEndsAtMs) : null;
   return ['link', 'TLS', expires('certificate', tls.nodeEndsAtMs), ca];

@@ -11,6 +11,7 @@
 import type { X509Certificate } from 'node:crypto';
 import { ColoError } from '../error.ts';
 import { type CertifiedNode, certifiedNode, nodeUri } from './certified-node.ts';
+import { isoOf } from './validity.ts';
 
 export type Presented = {
   readonly certificate:
@@ -103,5 +104,3 @@ export function checkOwnDates(own: Pick<X509Certificate, 'validFrom' | 'validTo'
       `this node's own certificate is valid from ${isoOf(own.validFrom)}; ${clock}; set the clock`,
     );
 }
-
-const isoOf = (text: string): string => new Date(Date.parse(text)).toISOString();

@@ -8,16 +8,14 @@
  * stranger cannot fill the event log. `tls.expires` when the node's certificate, or its CA, has WARN_DAYS left, and once a day
  * from then on.
  */
-import type { X509Certificate } from 'node:crypto';
 import type { Clock, Timers } from '../io/clock.ts';
 import { type CredentialFiles, type Credentials, loadCredentials } from '../link/credentials.ts';
 import { type Refusal, TlsConnections } from '../link/tls-connections.ts';
+import { DAY_MS, daysLeft, endOf, isoOf, WARN_DAYS } from '../link/validity.ts';
 import type { EventSink } from '../observe/events.ts';
 import type { LinkCertificates } from '../observe/status.ts';
 import type { Scope } from './scope.ts';
 
-const DAY_MS = 86_400_000;
-export const WARN_DAYS = 30;
 export const REFUSED_MS_MIN = 60_000;
 
 export class LinkTls {
@@ -44,7 +42,7 @@ export class LinkTls {
       ['node', this.credentials.own],
       ...this.credentials.ca.map((ca) => ['ca', ca] as const),
     ] as const) {
-      const left = daysLeft(certificate, this.clock.wall());
+      const left = daysLeft(endOf(certificate), this.clock.wall());
       if (left < WARN_DAYS)
         this.events.emit('tls.expires', { of, notAfter: isoOf(certificate.validTo), daysLeft: left });
     }
@@ -75,10 +73,3 @@ export class LinkTls {
     this.events.emit('link.refused', { code: cause.code, message: cause.message, from });
   }
 }
-
-function daysLeft({ validTo }: X509Certificate, wallMs: number): number {
-  return Math.floor((Date.parse(validTo) - wallMs) / DAY_MS);
-}
-
-const endOf = ({ validTo }: X509Certificate): number => Date.parse(validTo);
-const isoOf = (text: string): string => new Date(Date.parse(text)).toISOString();
