@@ -63,7 +63,18 @@ export async function makeCa(pair: string, days: number, nowMs: number): Promise
 /** Makes a node's certificate. `ca`: the files of one that `makeCa` has made. */
 export async function makeNode(ca: Made, node: CertifiedNode, days: number, nowMs: number): Promise<Made> {
   const issuer = await readCa(ca);
-  return issue({ name: `colo ${node.pair} ${node.node}`, keys: await newKeys(), days, nowMs, issuer, node });
+  const made = await issue({
+    name: `colo ${node.pair} ${node.node}`,
+    keys: await newKeys(),
+    days,
+    nowMs,
+    issuer,
+    node,
+  });
+  const [certificate, of] = [made.certificate, ca.certificate].map((text) => new X509Certificate(text));
+  if (!certificate.checkIssued(of) || !certificate.verify(of.publicKey))
+    throw new Error('its certificate and its key do not belong together, or "colo certs" has not made them');
+  return made;
 }
 
 type Issuer = { readonly name: string; readonly keys: CryptoKeyPair };

@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { loadCredentials } from '../../src/link/credentials.ts';
@@ -70,9 +78,12 @@ test('a CA issues the next certificates of its pair, and no other folder is take
   assert.deepEqual(JSON.parse(next.out), { files: ['next/a.key', 'next/a.crt', 'next/b.key', 'next/b.crt'] });
   loadCredentials({ ...filesOf('next', 'b'), ca: filesOf('first', 'b').ca }, { pair: 'web', node: 'b' });
   assert.equal(daysOf(filesOf('next', 'b').certificate), 91);
+  await certs(...PAIR, '--out', 'mixed');
+  copyFileSync(join(folder, 'first', 'ca.key'), join(folder, 'mixed', 'ca.key'));
   for (const [ca, key] of [
     ['nothing', null],
     ['garbled', 'no key'],
+    ['mixed', null],
   ] as const) {
     if (key !== null) {
       mkdirSync(join(folder, ca));
@@ -81,7 +92,7 @@ test('a CA issues the next certificates of its pair, and no other folder is take
     }
     assert.match(
       (await certs(...PAIR, '--out', `from-${ca}`, '--ca', ca)).err,
-      /^COLO_CERTS_CA: the CA in (nothing|garbled)/,
+      /^COLO_CERTS_CA: the CA in (nothing|garbled|mixed)/,
     );
   }
 });
