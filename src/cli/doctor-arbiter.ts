@@ -139,8 +139,12 @@ async function checkChange(config: NodeConfig): Promise<Check> {
 function describe({ record }: Stored): string {
   if (record === null) return 'no record of this pair';
   const { generation, state, primary, secondary } = record;
-  const who = state === 'pair' ? `a pair of ${primary} and ${secondary}` : `${primary} alone`;
-  return `generation ${generation}, ${who}`;
+  const who = {
+    alone: `${primary} alone`,
+    pair: `a pair of ${primary} and ${secondary}`,
+    fencing: `${primary}, which fences ${secondary}`,
+  };
+  return `generation ${generation}, ${who[state]}`;
 }
 
 function isOnLoopback(endpoint: string): boolean {

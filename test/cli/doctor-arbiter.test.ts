@@ -68,16 +68,22 @@ test('of a healthy cluster each member is shown, and that it can be written', as
 });
 
 test('the record that is stored is shown', async (t) => {
-  const record = { generation: 7, state: 'pair', primary: 'a', secondary: 'b' };
-  const value = Buffer.from(JSON.stringify({ format: 1, claim: 'x', record })).toString('base64');
-  const responses = [{ response_range: { kvs: [{ mod_revision: '5', value }] } }];
-  const endpoints = await three(t, (path, body, response, request) =>
-    path === '/v3/kv/txn'
-      ? { ...header('255', 9), responses }
-      : withStatus({})(path, body, response, request),
-  );
-  const checks = await examine(t, endpoints);
-  assert.match(checks[3].found, /it has generation 7, a pair of a and b$/);
+  for (const [state, found] of [
+    ['pair', /it has generation 7, a pair of a and b$/],
+    ['alone', /it has generation 7, a alone$/],
+    ['fencing', /it has generation 7, a, which fences b$/],
+  ] as const) {
+    const record = { generation: 7, state, primary: 'a', secondary: state === 'alone' ? null : 'b' };
+    const value = Buffer.from(JSON.stringify({ format: 1, claim: 'x', record })).toString('base64');
+    const responses = [{ response_range: { kvs: [{ mod_revision: '5', value }] } }];
+    const endpoints = await three(t, (path, body, response, request) =>
+      path === '/v3/kv/txn'
+        ? { ...header('255', 9), responses }
+        : withStatus({})(path, body, response, request),
+    );
+    const checks = await examine(t, endpoints);
+    assert.match(checks[3].found, found);
+  }
 });
 
 test('each problem of a member is named', async (t) => {
