@@ -9,11 +9,15 @@
  * Failure: COLO_FENCE_START, COLO_FENCE_FAILED, COLO_FENCE_TIMEOUT, COLO_FENCE_ENDED.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../error.ts';
 import { startProblem } from '../qemu/start-problem.ts';
 import type { Fencer } from './peer-fence.ts';
 
 const OUTPUT_BYTES_MAX = 1024;
+/** What it has printed may be read after its exit is known; what has left its group could keep the output open without an end. */
+const OUTPUT_MS_MAX = 100;
 
 export type FenceCommand = { readonly command: readonly string[]; readonly timeoutMs: number };
 
@@ -60,11 +64,14 @@ export function runFenceCommand(fence: FenceCommand, peer: string, signal: Abort
       const text = `"${program}" cannot be started: ${startProblem(program, error)}; correct fence.command`;
       reject(new ColoError('COLO_FENCE_START', text, { cause: error }));
     });
-    child.once('exit', (code, by) => {
+    child.once('exit', async (code, by) => {
       settle();
+      // What it has started may use them for as long as it likes, and is not to keep this process from ending.
+      for (const pipe of [child.stdout, child.stderr]) (pipe as Socket | null)?.unref();
       if (end === null && code === 0) return resolve();
       // What it has started could still run when it is tried again.
       killGroup(child);
+      await Promise.race([new Promise((all) => child.once('close', all)), sleep(OUTPUT_MS_MAX)]);
       const how = by === null ? `status ${code}` : by;
       reject(end ?? new ColoError('COLO_FENCE_FAILED', `"${program}" ended with ${how}${said(output)}`));
     });

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { fenceParameters, runFenceCommand } from '../../src/node/fence-command.ts';
 import { tempFolder } from '../temp-folder.ts';
 
@@ -18,6 +20,16 @@ test('a command that ends with 0 has fenced; it gets its parameters as fence-age
 
 test('a command that does not read its input may end with 0', async () => {
   await runFenceCommand(sh('exec 0<&-; exit 0'), 'b', never);
+});
+
+test('what a command has started keeps no node from ending', async () => {
+  const beginMs = performance.now();
+  const script = `import { runFenceCommand } from ${JSON.stringify(join(import.meta.dirname, '../../src/node/fence-command.ts'))};
+    await runFenceCommand(${JSON.stringify(sh('sleep 5 & exit 0'))}, 'b', new AbortController().signal);`;
+  const args = ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script];
+  await promisify(execFile)(process.execPath, args);
+  const ms = performance.now() - beginMs;
+  assert.ok(ms < 4000, `${ms} ms`);
 });
 
 test('any other status is a failure, with the last line that was printed', async () => {
