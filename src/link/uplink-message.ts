@@ -1,4 +1,4 @@
-/** UPLINK: whether the sender's uplink is up, so that either node knows both (pair/uplink-state.ts). */
+/** UPLINK: whether the sender's uplink is up, so that either node knows both (pair/uplink-yield.ts). */
 import { z } from 'zod';
 
 /**
