@@ -1,21 +1,23 @@
 /** The state machine with a fence command. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { PairRecord, Stored } from '../../src/pair/arbiter.ts';
-import { newPair, type Pair, type PairEvent, type PairState, step } from '../../src/pair/machine.ts';
+import type { PairRecord } from '../../src/pair/arbiter.ts';
+import { newPair, type Pair, step } from '../../src/pair/machine.ts';
+import {
+  ALONE_A,
+  ALONE_B,
+  next,
+  orphaned,
+  PAIR_BA,
+  secondary,
+  starting,
+  stored,
+  testRows,
+} from './machine-rows.ts';
 
-const ALONE_A: PairRecord = { generation: 3, state: 'alone', primary: 'a', secondary: null };
-const ALONE_B: PairRecord = { generation: 3, state: 'alone', primary: 'b', secondary: null };
 const FENCING_AB: PairRecord = { generation: 3, state: 'fencing', primary: 'a', secondary: 'b' };
-const PAIR_BA: PairRecord = { generation: 3, state: 'pair', primary: 'b', secondary: 'a' };
 
-const stored = (record: PairRecord | null, revision = 7): Stored => ({ revision, record });
-const next = (record: PairRecord): PairRecord => ({ ...record, generation: 4 });
-const orphaned: PairState = { name: 'orphaned', cause: 'cable', waitsFor: 'record' };
-const starting: PairState = { name: 'starting' };
-const secondary: PairState = { name: 'secondary' };
-
-const ROWS: [name: string, PairState, PairRecord | null, PairEvent, after: string, effects: string][] = [
+testRows([
   [
     'tries the fence again',
     { name: 'fencing', peer: 'b', purpose: 'promote', cause: 'cable' },
@@ -72,15 +74,7 @@ const ROWS: [name: string, PairState, PairRecord | null, PairEvent, after: strin
     'candidate',
     'becomeCandidate',
   ],
-];
-
-for (const [name, state, record, event, after, effects] of ROWS)
-  test(`${state.name}, ${event.type}: a node ${name}`, () => {
-    const pair: Pair = { ...newPair('a', true), state, stored: stored(record) };
-    const done = step(pair, event).map((effect) => effect.do);
-    assert.equal(pair.state.name, after);
-    assert.equal(done.join(' '), effects);
-  });
+]);
 
 test('with a fence: wins first, then cuts the former primary off, then is promoted', () => {
   const pair: Pair = { ...newPair('a', true, 'fence'), state: orphaned };

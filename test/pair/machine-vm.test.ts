@@ -1,43 +1,27 @@
-/** What a node does about a VM in trouble: rows as in machine.test.ts. */
-import assert from 'node:assert/strict';
-import { test } from 'node:test';
-import type { PairRecord, Stored } from '../../src/pair/arbiter.ts';
-import { newPair, type PairEvent, type PairState, type Purpose, step } from '../../src/pair/machine.ts';
+/** What a node does about a VM in trouble. */
+import type { PairEvent } from '../../src/pair/machine.ts';
 import type { TroubleKind } from '../../src/pair/vm-trouble-rules.ts';
+import {
+  ALONE_A,
+  ALONE_B,
+  alone,
+  candidate,
+  claiming,
+  next,
+  orphaned,
+  PAIR_AB,
+  PAIR_BA,
+  primary,
+  type Row,
+  secondary,
+  stored,
+  syncing,
+  testRows,
+} from './machine-rows.ts';
 
-const ALONE_A: PairRecord = { generation: 3, state: 'alone', primary: 'a', secondary: null };
-const ALONE_B: PairRecord = { generation: 3, state: 'alone', primary: 'b', secondary: null };
-const PAIR_AB: PairRecord = { generation: 3, state: 'pair', primary: 'a', secondary: 'b' };
-const PAIR_BA: PairRecord = { generation: 3, state: 'pair', primary: 'b', secondary: 'a' };
-
-const stored = (record: PairRecord | null, revision = 7): Stored => ({ revision, record });
-const next = (record: PairRecord): PairRecord => ({ ...record, generation: 4 });
-
-const orphaned: PairState = { name: 'orphaned', cause: 'cable', waitsFor: 'record' };
-const candidate: PairState = { name: 'candidate', linked: true };
-const alone: PairState = { name: 'alone', peer: null };
-const syncing: PairState = { name: 'syncing', peer: 'b' };
-const primary: PairState = { name: 'primary', peer: 'b' };
-const secondary: PairState = { name: 'secondary' };
-const claiming = (purpose: Purpose, peer: string | null = null): PairState => ({
-  name: 'claiming',
-  purpose,
-  peer,
-  cause: 'why',
-  linkLost: false,
-});
 const trouble = (kind: TroubleKind): PairEvent => ({ type: 'vmTrouble', kind, message: 'it' });
 
-type Row = [
-  name: string,
-  state: PairState,
-  record: PairRecord | null,
-  event: PairEvent,
-  after: string,
-  effects: string,
-];
-
-const ROWS: Row[] = [
+testRows([
   [
     'says so when the primary’s guest is switched off, and asks for the record',
     primary,
@@ -194,11 +178,4 @@ const ROWS: Row[] = [
     'starting',
     'reportVm closeLink retryAfter',
   ],
-];
-
-for (const [name, state, record, event, after, effects] of ROWS)
-  test(name, () => {
-    const pair = { ...newPair('a', true), state, stored: { revision: 7, record } };
-    const done = step(pair, event).map((effect) => effect.do);
-    assert.deepEqual([pair.state.name, done.join(' ')], [after, effects]);
-  });
+]);

@@ -1,64 +1,36 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { PairRecord, Stored } from '../../src/pair/arbiter.ts';
+import { generationOf, type PairEvent, type PairState, step } from '../../src/pair/machine.ts';
 import {
-  generationOf,
-  newPair,
-  type Pair,
-  type PairEvent,
-  type PairState,
-  step,
-} from '../../src/pair/machine.ts';
+  ALONE_A,
+  ALONE_B,
+  alone,
+  candidate,
+  claiming,
+  next,
+  orphaned,
+  PAIR_AB,
+  PAIR_BA,
+  pairIn,
+  primary,
+  secondary,
+  starting,
+  stored,
+  syncing,
+  testRows,
+} from './machine-rows.ts';
 
-const ALONE_A: PairRecord = { generation: 3, state: 'alone', primary: 'a', secondary: null };
-const ALONE_B: PairRecord = { generation: 3, state: 'alone', primary: 'b', secondary: null };
-const PAIR_AB: PairRecord = { generation: 3, state: 'pair', primary: 'a', secondary: 'b' };
-const PAIR_BA: PairRecord = { generation: 3, state: 'pair', primary: 'b', secondary: 'a' };
-
-const stored = (record: PairRecord | null, revision = 7): Stored => ({ revision, record });
-const next = (record: PairRecord): PairRecord => ({ ...record, generation: 4 });
 const linkLost: PairEvent = { type: 'linkLost', cause: 'cable' };
 
-/** Node `a` in `state`, with `record` stored. */
-function pairIn(state: PairState, record: PairRecord | null, autoProtect = true): Pair {
-  return { ...newPair('a', autoProtect), state, stored: stored(record) };
-}
-
-const claiming = (
-  purpose: 'boot' | 'protect' | 'alone' | 'promote',
-  peer: string | null = null,
-): PairState => ({
-  name: 'claiming',
-  purpose,
-  peer,
-  cause: 'why',
-  linkLost: false,
-});
-const starting: PairState = { name: 'starting' };
 const returning: PairState = { name: 'returning' };
-const candidate: PairState = { name: 'candidate', linked: true };
 const leased: PairState = { name: 'orphaned', cause: 'cable', waitsFor: 'lease' };
-const orphaned: PairState = { name: 'orphaned', cause: 'cable', waitsFor: 'record' };
-const alone: PairState = { name: 'alone', peer: null };
-const syncing: PairState = { name: 'syncing', peer: 'b' };
-const primary: PairState = { name: 'primary', peer: 'b' };
-const secondary: PairState = { name: 'secondary' };
 const asking: PairState = { name: 'asking' };
 const yielding: PairState = { name: 'yielding', peer: 'b' };
 const handedOver: PairState = { name: 'handed-over' };
 const fenced: PairState = { name: 'fenced', why: '' };
 const arbiterFailed: PairEvent = { type: 'arbiterFailed', message: 'no' };
 
-type Row = [
-  name: string,
-  state: PairState,
-  record: PairRecord | null,
-  event: PairEvent,
-  after: string,
-  effects: string,
-];
-
-const ROWS: Row[] = [
+testRows([
   [
     'claims to boot at the first start',
     starting,
@@ -496,16 +468,7 @@ const ROWS: Row[] = [
   ['ignores requests while it is fenced', fenced, ALONE_B, { type: 'failover' }, 'fenced', ''],
   ['closes the link and exits', primary, PAIR_AB, { type: 'stop' }, 'stopped', 'closeLink exit'],
   ['ignores everything after it has stopped', { name: 'stopped' }, PAIR_AB, { type: 'retry' }, 'stopped', ''],
-];
-
-for (const [name, state, record, event, after, effects] of ROWS) {
-  test(`${state.name}, ${event.type}: a node ${name}`, () => {
-    const pair = pairIn(state, record);
-    const done = step(pair, event).map((effect) => effect.do);
-    assert.equal(pair.state.name, after);
-    assert.equal(done.join(' '), effects);
-  });
-}
+]);
 
 test('each claim asks for the next generation, by a swap from the revision that was read', () => {
   for (const [state, record, event, wanted] of [
