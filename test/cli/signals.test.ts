@@ -10,6 +10,7 @@ import { udp } from '../compare/rig.ts';
 import { tempFolder } from '../temp-folder.ts';
 import { isAlive, startColo, startInTerminal } from './colo.ts';
 import { comparePeers, comparePlaces, DropInProcess, matches } from './dropin-process.ts';
+import { muteNodeYaml } from './mute-node.ts';
 
 const COLO = join(import.meta.dirname, '../../bin/colo');
 
@@ -74,21 +75,7 @@ for (const command of ['compare', 'rewrite']) {
 
 test('colo node continues after SIGHUP', async (t) => {
   const path = tempFolder(t);
-  // This "QEMU" never replies, and the node waits for it.
-  const config = `
-node: a
-pair: web
-link: { listen: "unix-listen:${path}/a", peer: "unix:${path}/b" }
-uplink: unix:${path}/uplink
-arbiter: { directory: ${path}/arbiter }
-vm:
-  command: [sh, -c, 'case "$*" in *-version*) exit 1 ;; esac; exec sleep 60', qemu]
-  args: []
-  mac: 52:54:00:12:34:56
-  addresses: []
-runDirectory: ${path}/run
-`;
-  writeFileSync(join(path, 'a.yaml'), config);
+  writeFileSync(join(path, 'a.yaml'), muteNodeYaml(path));
   const child = startColo(['node', '-c', join(path, 'a.yaml')]);
   t.after(() => child.kill('SIGKILL'));
   while (!(await once(child.stdout, 'data')).join('').includes('node.started'));

@@ -7,29 +7,15 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { tempFolder } from '../temp-folder.ts';
 import { startColo } from './colo.ts';
+import { muteNodeYaml } from './mute-node.ts';
 import { NotifySocket } from './notify-socket.ts';
 
 const WATCHDOG_MS = 600;
 
-/** This "QEMU" never replies, and the node waits for it. */
-const configOf = (path: string) => `
-node: a
-pair: web
-link: { listen: "unix-listen:${path}/a", peer: "unix:${path}/b" }
-uplink: unix:${path}/uplink
-arbiter: { directory: ${path}/arbiter }
-vm:
-  command: [sh, -c, 'case "$*" in *-version*) exit 1 ;; esac; exec sleep 60', qemu]
-  args: []
-  mac: 52:54:00:12:34:56
-  addresses: []
-runDirectory: ${path}/run
-`;
-
 test('a node is ready when it runs, alive while its event loop turns, and says that it stops', async (t) => {
   const path = tempFolder(t);
   const systemd = new NotifySocket(join(path, 'notify'), t);
-  writeFileSync(join(path, 'a.yaml'), configOf(path));
+  writeFileSync(join(path, 'a.yaml'), muteNodeYaml(path));
   const child = startColo(['node', '-c', join(path, 'a.yaml')], path, {
     NOTIFY_SOCKET: join(path, 'notify'),
     WATCHDOG_USEC: String(WATCHDOG_MS * 1000),

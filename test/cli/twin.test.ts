@@ -5,28 +5,18 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { tempFolder } from '../temp-folder.ts';
 import { runColo, startColo } from './colo.ts';
-
-/** The node "a", whose file was copied to the other host; its "QEMU" never replies. */
-const configOf = (path: string, listen: string, peer: string) => `
-node: a
-pair: web
-link: { listen: "unix-listen:${path}/${listen}", peer: "unix:${path}/${peer}" }
-uplink: unix:${path}/uplink
-arbiter: { directory: ${path}/arbiter }
-vm:
-  command: [sh, -c, 'case "$*" in *-version*) exit 1 ;; esac; exec sleep 60', qemu]
-  args: []
-  mac: 52:54:00:12:34:56
-  addresses: []
-runDirectory: ${path}/run-${listen}
-`;
+import { muteNodeYaml } from './mute-node.ts';
 
 test('of two nodes with one name the one that starts later ends, and says why', {
   timeout: 30_000,
 }, async (t) => {
   const path = tempFolder(t);
-  writeFileSync(join(path, 'first.yaml'), configOf(path, 'first', 'second'));
-  writeFileSync(join(path, 'second.yaml'), configOf(path, 'second', 'first'));
+  // The file was copied to the other host.
+  for (const [listen, peer] of [
+    ['first', 'second'],
+    ['second', 'first'],
+  ])
+    writeFileSync(join(path, `${listen}.yaml`), muteNodeYaml(path, { listen, peer }));
   const first = startColo(['node', '-c', join(path, 'first.yaml')]);
   t.after(() => first.kill('SIGKILL'));
   while (!(await once(first.stdout, 'data')).join('').includes('node.started'));
