@@ -1,5 +1,5 @@
 /**
- * A node on a host of the bed, kept as its systemd unit in docs/operation.md keeps it: what ends with a failure is started again
+ * A node on a host of the bed, kept as its systemd unit in deploy/systemd keeps it: what ends with a failure is started again
  * after RestartSec, what ends in order stays down, and what has ended more often than StartLimit* allow stays down too.
  *
  * The wall clock of the node is the machine's, shifted by what is in a file (libfaketime); its monotonic clock is the machine's.
@@ -13,7 +13,7 @@ import type { Namespace } from '../namespace.ts';
 import { LabNode } from '../pair.ts';
 import { startWithSysIn } from './child.ts';
 
-const PAGE = fileURLToPath(new URL('../../docs/operation.md', import.meta.url));
+const UNIT = fileURLToPath(new URL('../../deploy/systemd/colo@.service', import.meta.url));
 
 /** systemd's defaults, in seconds, for what the unit does not say. */
 const DEFAULTS = { RestartSec: 0.1, StartLimitIntervalSec: 10, StartLimitBurst: 5 } as const;
@@ -25,10 +25,9 @@ export type UnitRules = {
   readonly startLimit: { readonly starts: number; readonly withinMs: number };
 };
 
-/** Reads the rules of colo@.service from the page. Throws COLO_LAB if it is not there, or has a time that is no number. */
-export function unitRules(page = readFileSync(PAGE, 'utf8')): UnitRules {
-  const [unit] = page.split('`/etc/systemd/system/colo@.service`:')[1]?.split('\n```\n') ?? [];
-  const text = (key: string): string | undefined => unit?.match(new RegExp(`^${key}=(.*)$`, 'm'))?.[1];
+/** Reads the rules of colo@.service. Throws COLO_LAB if it has no Restart=, or has a time that is no number. */
+export function unitRules(unit = readFileSync(UNIT, 'utf8')): UnitRules {
+  const text = (key: string): string | undefined => unit.match(new RegExp(`^${key}=(.*)$`, 'm'))?.[1];
   const value = (key: keyof typeof DEFAULTS): number => Number(text(key) ?? DEFAULTS[key]);
   const restart = text('Restart');
   const [restartSec, withinSec, starts] = [
@@ -38,10 +37,7 @@ export function unitRules(page = readFileSync(PAGE, 'utf8')): UnitRules {
   ];
   const known = restart === 'on-failure' || restart === 'always' || restart === 'no';
   if (!known || Number.isNaN(restartSec + withinSec + starts))
-    throw new ColoError(
-      'COLO_LAB',
-      'docs/operation.md has no unit colo@.service with a Restart= and times that the bed knows',
-    );
+    throw new ColoError('COLO_LAB', `${UNIT} has no Restart= and times that the bed knows`);
   return {
     restart,
     restartMs: restartSec * 1000,

@@ -1,4 +1,4 @@
-/** The units of docs/operation.md, as far as a test runs them. */
+/** The units of deploy/systemd, as far as a test runs them. */
 import { readDoc } from './tables.ts';
 
 export type Unit = {
@@ -10,13 +10,11 @@ export type Unit = {
   readonly after: readonly string[];
 };
 
-/** Returns an instance (`colo@a`) of a unit of the page. */
+/** Returns an instance (`colo@a`) of a unit. */
 export function unitOf(name: string): Unit {
   const [template, instance] = name.split('@');
-  const [, section] = readDoc('docs/operation.md').split(`\`/etc/systemd/system/${template}@.service\`:`);
-  const [, block] = /```ini\n([^`]*)```/.exec(section ?? '') ?? [];
-  if (block === undefined) throw new Error(`docs/operation.md has no unit ${template}@.service`);
-  const lines = block.replaceAll('\\\n', ' ').replaceAll('%i', instance).split('\n');
+  const text = readDoc(`deploy/systemd/${template}@.service`);
+  const lines = text.replaceAll('\\\n', ' ').replaceAll('%i', instance).split('\n');
   const all = (key: string): string[] =>
     lines.filter((line) => line.startsWith(`${key}=`)).map((line) => local(line.slice(key.length + 1)));
   return {

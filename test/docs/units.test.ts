@@ -1,16 +1,16 @@
-/** The systemd units of docs/operation.md: what systemd itself says of them. */
+/** The systemd units of deploy/systemd: what systemd itself says of them. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { tempFolder } from '../temp-folder.ts';
-import { ROOT } from './tables.ts';
+import { ROOT, readDoc } from './tables.ts';
 
-const OPERATION = readFileSync(join(ROOT, 'docs/operation.md'), 'utf8');
-const UNITS = [...OPERATION.matchAll(/`\/etc\/systemd\/system\/([^`]+)`:\n\n```ini\n([\s\S]*?)```/g)].map(
-  ([, name, text]) => ({ name, text }),
-);
+const FOLDER = join(ROOT, 'deploy/systemd');
+const UNITS = readdirSync(FOLDER)
+  .toSorted()
+  .map((name) => ({ name, text: readFileSync(join(FOLDER, name), 'utf8') }));
 
 test('systemd finds nothing wrong with the units', (t) => {
   const path = tempFolder(t);
@@ -50,4 +50,13 @@ test('a restart of the uplink does not stop the VM, and the node is watched', ()
   assert.match(node, /^WatchdogSec=\d+$/m);
   // These would stop the node, and with it the VM, when the uplink is restarted by hand.
   assert.doesNotMatch(node, /^(Requires|BindsTo|PartOf)=/m);
+});
+
+test('docs/operation.md names each unit', () => {
+  const page = readDoc('docs/operation.md');
+  for (const { name } of UNITS) assert.ok(page.includes(`(../deploy/systemd/${name})`), name);
+});
+
+test('the program of a unit is one that systemd finds in a checkout and in a package alike', () => {
+  for (const { name, text } of UNITS) assert.doesNotMatch(text, /\/colo (node|reload)/, name);
 });
