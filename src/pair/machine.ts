@@ -172,6 +172,8 @@ function secondary(pair: Pair, event: PairEvent): PairEffect[] {
     pair.state = { name: 'asking' };
     return [{ do: 'readRecord' }];
   }
+  // Later than this node has waited for it: the primary is silent all the same.
+  if (event.type === 'yielded' && !isOff) return takeOver(pair);
   return [];
 }
 
@@ -187,11 +189,8 @@ function asking(pair: Pair, event: PairEvent): PairEffect[] {
       return [{ do: 'askTakeover' }, { do: 'retryAfter', ms: YIELD_MS_MAX }];
     case 'peerOff':
       return exitOff(pair);
-    case 'yielded': {
-      // The primary is silent, so no lease has to be waited for; record and VM were looked at while it still spoke.
-      pair.state = { name: 'claiming', purpose: 'promote', peer: null, cause: TAKEOVER, linkLost: false };
-      return [swap(pair, 'promote', null)];
-    }
+    case 'yielded':
+      return takeOver(pair);
     case 'linkLost':
       pair.state = { name: 'orphaned', cause: event.cause, waitsFor: 'lease' };
       return [{ do: 'waitForLease' }];
@@ -341,6 +340,12 @@ function claiming(
 function claim(pair: Pair, purpose: Purpose, peer: string | null, cause: string): PairEffect[] {
   pair.state = { name: 'claiming', purpose, peer, cause, linkLost: false };
   return change(pair, purpose, peer);
+}
+
+/** The primary is silent, so no lease has to be waited for; record and VM were looked at while it still spoke. */
+function takeOver(pair: Pair): PairEffect[] {
+  pair.state = { name: 'claiming', purpose: 'promote', peer: null, cause: TAKEOVER, linkLost: false };
+  return [swap(pair, 'promote', null)];
 }
 
 /** A node continues alone, or is promoted, only with a VM that replies. */

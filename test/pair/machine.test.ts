@@ -154,6 +154,7 @@ testRows([
   ],
   ['goes on if the primary does not yield', asking, PAIR_BA, { type: 'retry' }, 'secondary', ''],
   ['claims at once when the primary has yielded', asking, PAIR_BA, { type: 'yielded' }, 'claiming', 'swap'],
+  ['claims when the primary has yielded late', secondary, PAIR_BA, { type: 'yielded' }, 'claiming', 'swap'],
   ['waits for the lease if the link is lost instead', asking, PAIR_BA, linkLost, 'orphaned', 'waitForLease'],
   [
     'starts again without its VM',
