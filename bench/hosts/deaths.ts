@@ -33,7 +33,7 @@ export type HostsRun = {
 };
 
 /** As docs/operation.md advises on a local network. */
-const ETCD_ARGS = ['--heartbeat-interval=20', '--election-timeout=200'];
+const ETCD_ARGS = ['--heartbeat-interval=10', '--election-timeout=100'];
 /** Clients work for so long before each death: the pair has taken several checkpoints. */
 const WORK_MS = 3000;
 /** The host is away for so long: longer than a promotion. */
