@@ -1,11 +1,12 @@
 /**
  * `npm test`: unit tests first, then the end-to-end tests with real QEMU, one file at a time because two
  * guests fill a small machine. `npm test -- PATTERN ...` runs only the files whose path contains one of the patterns.
+ * Each kind has its summary, and the last lines count the tests of both.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { globSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
-import { dirname } from 'node:path';
+import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -33,10 +34,18 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     child?.kill(signal);
   });
 
-/** Resolves with the status of a suite. */
-function run({ files, atOnce }: (typeof suites)[number]): Promise<number> {
-  const runner = ['--test', `--test-concurrency=${atOnce}`, '--test-reporter=spec', ...files];
-  const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...runner], {
+/** Resolves with the status of a suite, whose counts are in the file `counts` then. */
+function run({ files, atOnce }: (typeof suites)[number], counts: string): Promise<number> {
+  const reporters = { spec: 'stdout', [join(root, 'scripts/counts.ts')]: counts };
+  const runner = [
+    '--test',
+    `--test-concurrency=${atOnce}`,
+    ...Object.entries(reporters).flatMap(([reporter, destination]) => [
+      `--test-reporter=${reporter}`,
+      `--test-reporter-destination=${destination}`,
+    ]),
+  ];
+  const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...runner, ...files], {
     cwd: root,
     stdio: 'inherit',
   });
@@ -44,13 +53,48 @@ function run({ files, atOnce }: (typeof suites)[number]): Promise<number> {
   return new Promise((resolve) => started.once('exit', (code) => resolve(code ?? 1)));
 }
 
+/** The runner's names of its counts, and those that it prints. */
+const COUNTS = {
+  tests: 'tests',
+  suites: 'suites',
+  passed: 'pass',
+  failed: 'fail',
+  cancelled: 'cancelled',
+  skipped: 'skipped',
+  todo: 'todo',
+} as const;
+type Count = keyof typeof COUNTS;
+const names = Object.keys(COUNTS) as Count[];
+
+const total: Record<Count, number> = {
+  tests: 0,
+  suites: 0,
+  passed: 0,
+  failed: 0,
+  cancelled: 0,
+  skipped: 0,
+  todo: 0,
+};
 const failed: string[] = [];
-for (const suite of suites) {
-  const status = await run(suite);
-  if (status !== 0) failed.push(suite.what);
-  if (interrupted) break;
+const folder = mkdtempSync(join(tmpdir(), 'colo-counts-'));
+try {
+  for (const suite of suites) {
+    const file = join(folder, 'counts');
+    writeFileSync(file, '');
+    const status = await run(suite, file);
+    if (status !== 0) failed.push(suite.what);
+    if (interrupted) break;
+    // Empty if the runner itself has failed.
+    const line = readFileSync(file, 'utf8');
+    if (line === '') continue;
+    const counts = JSON.parse(line) as Record<Count, number>;
+    for (const name of names) total[name] += counts[name];
+  }
+} finally {
+  rmSync(folder, { recursive: true });
 }
 if (failed.length > 0) {
   process.exitCode = 1;
   process.stderr.write(`FAILED: ${failed.join(' and ')}; each has a summary above\n`);
 }
+if (suites.length > 1) for (const name of names) process.stdout.write(`ℹ ${COUNTS[name]} ${total[name]}\n`);
