@@ -39,6 +39,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
     phase: phaseOf(pair),
     generation: generationOf(pair),
     epoch: primary?.epoch ?? secondary?.epoch ?? 0,
+    voice: role?.kind === 'primary' ? role.path.voice.status(nowMs) : { state: 'silent' },
     peer: {
       name: observed.peerName,
       connected: heardMs !== null,

@@ -10,6 +10,7 @@ import type { Lag } from '../datapath/svm-lag.ts';
 import type { Divergence, DivergenceClass } from '../divergence/explained.ts';
 import type { UplinkCause } from '../link/uplink-message.ts';
 import type { TroubleKind } from '../pair/vm-trouble-rules.ts';
+import type { VoiceStatus } from '../pair/voice.ts';
 
 export type Role = 'primary' | 'secondary';
 
@@ -61,6 +62,8 @@ export type NodeStatus = {
   phase: Phase;
   generation: number;
   epoch: number;
+  /** Whether this node may release output to clients, and for how long it can prove that. */
+  voice: VoiceStatus;
   /** lastHeardMs: time since the peer's last message */
   peer: { name: string | null; connected: boolean; lastHeardMs: number | null };
   /** tls: null if the link is not encrypted */

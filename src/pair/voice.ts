@@ -18,8 +18,13 @@ import type { Instant } from '../units.ts';
 const NEVER = Number.NEGATIVE_INFINITY;
 const ALWAYS = Number.POSITIVE_INFINITY;
 
+/** `leftMs`: for so long this node may still speak, if nothing prolongs the lease; 0 if it is over. */
+export type VoiceStatus =
+  | { state: 'silent' | 'alone' | 'yielded' | 'fenced' }
+  | { state: 'leased'; leftMs: number };
+
 export class Voice {
-  private state: 'silent' | 'alone' | 'leased' | 'yielded' | 'fenced' = 'silent';
+  private state: VoiceStatus['state'] = 'silent';
   private generation = 0;
   /** the end of what this node can prove, on its own monotonic clock */
   private untilMs = NEVER;
@@ -36,6 +41,11 @@ export class Voice {
   /** Whether this node may write to its uplink now. */
   maySpeak(nowMs: Instant): boolean {
     return nowMs < this.untilMs;
+  }
+
+  status(nowMs: Instant): VoiceStatus {
+    const { state, untilMs } = this;
+    return state === 'leased' ? { state, leftMs: Math.max(0, untilMs - nowMs) } : { state };
   }
 
   /** The arbiter's record of this generation says that this node alone has the VM. */

@@ -39,6 +39,7 @@ export function fakeStatus(): NodeStatus {
     phase: 'protected',
     generation: 3,
     epoch: 42,
+    voice: { state: 'leased', leftMs: 180 },
     peer: { name: 'beta', connected: true, lastHeardMs: 12 },
     link: { tls: { nodeEndsAtMs: REPORT.atMs + 365.5 * DAY_MS, caEndsAtMs: REPORT.atMs + 10.5 * DAY_MS } },
     arbiter: {

@@ -67,3 +67,17 @@ test('whatever comes after a fence, a fenced voice is silent', () => {
     }),
   );
 });
+
+test('the status has what is left of a lease, and never less than nothing', () => {
+  const voice = new Voice();
+  assert.deepEqual(voice.status(at(0)), { state: 'silent' });
+  voice.grantAlone(1);
+  assert.deepEqual(voice.status(at(0)), { state: 'alone' });
+  voice.lease(100);
+  assert.deepEqual(voice.status(at(40)), { state: 'leased', leftMs: 60 });
+  assert.deepEqual(voice.status(at(140)), { state: 'leased', leftMs: 0 });
+  voice.yield();
+  assert.deepEqual(voice.status(at(40)), { state: 'yielded' });
+  voice.fence();
+  assert.deepEqual(voice.status(at(40)), { state: 'fenced' });
+});
