@@ -7,6 +7,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildProgram } from '../../src/cli/program.ts';
 import { ColoError, messageOf } from '../../src/error.ts';
+import { buildPage } from '../build-page.ts';
 import { bashCompletion } from '../manual/bash.ts';
 import { describeCommand } from '../manual/commands.ts';
 import { manPages } from '../manual/man.ts';
@@ -18,6 +19,7 @@ type Step = { readonly makes: string; readonly run: () => void | Promise<void> }
 /** All that is in dist/. */
 const STEPS: readonly Step[] = [
   { makes: 'JavaScript and types', run: compile },
+  { makes: 'the page of the dashboard', run: () => buildPage(join(DIST, 'page')) },
   { makes: 'man pages and completion', run: writeManual },
 ];
 

@@ -25,12 +25,16 @@ export class NodeClient {
     return parseObject(await this.readAll(response), this.socketPath) as T;
   }
 
-  /** Yields the past events whose number is above `after` or, with 'follow', also the next ones until the node stops. */
-  async *events(after: number, until: 'now' | 'follow'): AsyncGenerator<NodeEvent> {
+  /**
+   * Yields the past events whose number is above `after` or, with 'follow', also the next ones until the node stops or `signal`
+   * aborts.
+   */
+  async *events(after: number, until: 'now' | 'follow', signal?: AbortSignal): AsyncGenerator<NodeEvent> {
     const follows = until === 'follow';
     const path = `/events?after=${after}${follows ? '&follow=1' : ''}`;
     const response = await this.send('GET', path, follows ? 'headers' : 'whole response');
     response.setEncoding('utf8');
+    signal?.addEventListener('abort', () => response.destroy());
     let rest = '';
     try {
       for await (const chunk of response as AsyncIterable<string>) {

@@ -17,7 +17,7 @@ export function withNodeOptions(command: Command, timeoutS: number): Command {
     .option('--json', 'print JSON');
 }
 
-export function controlSocket({ config, socket }: NodeOptions): string {
+export function controlSocket({ config, socket }: Pick<NodeOptions, 'config' | 'socket'>): string {
   if ((config === undefined) === (socket === undefined)) {
     throw new ColoError('COLO_USAGE', 'which node? give either -c FILE.yaml or --socket PATH');
   }

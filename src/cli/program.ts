@@ -7,6 +7,7 @@ import { captureCommand } from './capture.ts';
 import { certsCommand } from './certs.ts';
 import { checkpointCommand } from './checkpoint.ts';
 import { compareCommand } from './compare.ts';
+import { dashboardCommand } from './dashboard.ts';
 import { diffCommand } from './diff.ts';
 import { doctorCommand } from './doctor.ts';
 import { eventsCommand } from './events.ts';
@@ -45,6 +46,7 @@ export function buildProgram(): Command {
     stopCommand(),
     eventsCommand(),
     captureCommand(),
+    dashboardCommand(),
     compareCommand(),
     rewriteCommand(),
     diffCommand(),

@@ -37,6 +37,7 @@ test('help and version are printed', async () => {
     'stop',
     'events',
     'capture',
+    'dashboard',
     'doctor',
     'certs',
   ]) {
@@ -62,6 +63,14 @@ test('wrong usage is one line and exit code 2', async () => {
     [['advise'], /^COLO_USAGE: which node\? give either -c FILE\.yaml or --socket PATH$/],
     [['advise', '-c', 'missing.yaml'], /^COLO_CONFIG_READ: missing\.yaml: there is no such file; /],
     [['status', '-c', 'missing.yaml'], /^COLO_CONFIG_READ: missing\.yaml: there is no such file; /],
+    [['dashboard'], /^COLO_USAGE: which node\? give either -c FILE\.yaml or --socket PATH$/],
+    [['dashboard', '--socket', 'b', '--listen', 'x'], /^COLO_CONFIG_ENDPOINT: /],
+    [['dashboard', '--socket', 'b', '--listen', 'tcp:127.0.0.1:1'], /^COLO_USAGE: .*write tcp-listen:/],
+    [
+      ['dashboard', '--socket', 'b', '--listen', 'tcp-listen:0.0.0.0:1'],
+      /^COLO_USAGE: .*put a proxy with TLS in front$/,
+    ],
+    [['dashboard', '--socket', 'b', '--origin', 'https://x/y'], /^COLO_USAGE: .*scheme and host only/],
     [['node'], /^COLO_USAGE: which node\? give -c FILE\.yaml$/],
     [['node', '-c', 'missing.yaml'], /^COLO_CONFIG_READ: /],
     [['doctor', '-c', 'missing.yaml'], /^COLO_CONFIG_READ: /],

@@ -74,6 +74,8 @@ test('the package has compiled code with types, pages and units, and nothing tha
     'bin/colo',
     'dist/cli/main.js',
     'dist/node.js',
+    'dist/page/index.html',
+    'dist/page/page.js',
     'dist/node.d.ts',
     'dist/man/colo-status.1',
     'dist/completion/colo',
