@@ -23,10 +23,16 @@ export function alarmsOf(store: Store, nowMs: number): Alarm[] {
   const status = view?.status ?? null;
   const stale = staleAlarms(store, nowMs);
   if (status === null) return stale;
-  const all = [...stale, ...protectionOf(status), ...vmOf(status), ...aroundOf(status, view?.nowMs ?? nowMs)];
+  const known = [...protectionOf(status), ...vmOf(status), ...aroundOf(status, view?.nowMs ?? nowMs)];
+  // Nobody knows whether what was good still is.
+  const all = isStale(store, nowMs)
+    ? [...stale, ...known.filter(({ level }) => level !== 'good').map(ofThePast)]
+    : known;
   const order = { bad: 0, warn: 1, good: 2 };
   return all.sort((a, b) => order[a.level] - order[b.level]);
 }
+
+const ofThePast = (alarm: Alarm): Alarm => ({ ...alarm, title: `Before that: ${alarm.title}` });
 
 function staleAlarms(store: Store, nowMs: number): Alarm[] {
   const { connection, view, receivedAtMs } = store;

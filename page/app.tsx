@@ -34,7 +34,12 @@ export function App({ store, nowMs, onToken }: AppProps) {
         <main id="main" class={stale ? 'stale' : ''}>
           <Nodes status={status} />
           <Actions status={status} isStale={stale} />
-          <TimeLine turns={store.turns} node={status.node} nowMs={view?.nowMs ?? nowMs} />
+          <TimeLine
+            turns={store.turns}
+            node={status.node}
+            nowMs={view?.nowMs ?? nowMs}
+            seenMs={store.samples.map(({ atMs }) => atMs)}
+          />
           <Plots samples={store.samples} />
           <Flows status={status} flows={store.flows} />
           <Events events={store.events} missed={store.missed} />

@@ -8,10 +8,16 @@ const SHOWN_MS = 900_000;
 const LISTED_MAX = 25;
 
 type Span = { state: string; fromMs: number; toMs: number };
-type TimeLineProps = { turns: readonly NodeEvent[]; node: string; nowMs: number };
+type TimeLineProps = {
+  turns: readonly NodeEvent[];
+  node: string;
+  nowMs: number;
+  /** times at which the node replied, oldest first */
+  seenMs: readonly number[];
+};
 
-export function TimeLine({ turns, node, nowMs }: TimeLineProps) {
-  const spans = spansOf(turns, nowMs);
+export function TimeLine({ turns, node, nowMs, seenMs }: TimeLineProps) {
+  const spans = spansOf(turns, nowMs, seenMs);
   const listed = turns
     .filter(({ type }) => type !== 'pair.state')
     .slice(-LISTED_MAX)
@@ -25,32 +31,42 @@ export function TimeLine({ turns, node, nowMs }: TimeLineProps) {
       {listed.length === 0 ? (
         <p>Nothing has changed yet.</p>
       ) : (
-        <ol class="turns">
-          {listed.map((event) => (
-            <li key={event.seq}>
-              <time>{timeText(Date.parse(event.at))}</time> {turnText(event)}
-              {event.type === 'failover.done' ? <Blackout event={event} /> : null}
-            </li>
-          ))}
-        </ol>
+        // A list that scrolls has to be reached by keyboard.
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: see above
+        <section class="scroll turns" aria-label="Changes, newest first" tabIndex={0}>
+          <ol>
+            {listed.map((event) => (
+              <li key={event.seq}>
+                <time>{timeText(Date.parse(event.at))}</time> {turnText(event)}
+                {event.type === 'failover.done' ? <Blackout event={event} /> : null}
+              </li>
+            ))}
+          </ol>
+        </section>
       )}
     </Section>
   );
 }
 
-function spansOf(turns: readonly NodeEvent[], nowMs: number): Span[] {
+/** A state lasts until the next one, and no longer than the node was seen: one that was killed does not say so. */
+function spansOf(turns: readonly NodeEvent[], nowMs: number, seenMs: readonly number[]): Span[] {
   const spans: Span[] = [];
+  const enter = (state: string, atMs: number): void => {
+    const last = spans.at(-1);
+    if (last !== undefined) last.toMs = Math.min(last.toMs, atMs);
+    spans.push({ state, fromMs: atMs, toMs: Math.max(atMs, seenMs.at(-1) ?? nowMs) });
+  };
   for (const event of turns) {
     const atMs = Date.parse(event.at);
     const last = spans.at(-1);
     if (event.type === 'pair.state') {
-      if (last !== undefined) last.toMs = Math.min(last.toMs, atMs);
-      else if (typeof event.from === 'string')
-        spans.push({ state: event.from, fromMs: nowMs - SHOWN_MS, toMs: atMs });
-      spans.push({ state: String(event.to), fromMs: atMs, toMs: nowMs });
-    }
-    if (event.type === 'node.started') spans.push({ state: 'starting', fromMs: atMs, toMs: nowMs });
-    if (event.type === 'node.stopped' && last !== undefined) last.toMs = Math.min(last.toMs, atMs);
+      if (last === undefined) enter(String(event.from), nowMs - SHOWN_MS);
+      enter(String(event.to), atMs);
+    } else if (event.type === 'node.started') {
+      const seen = seenMs.findLast((ms) => ms < atMs);
+      if (last !== undefined) last.toMs = Math.min(last.toMs, Math.max(last.fromMs, seen ?? last.fromMs));
+      enter('starting', atMs);
+    } else if (event.type === 'node.stopped' && last !== undefined) last.toMs = Math.min(last.toMs, atMs);
   }
   return spans.filter(({ fromMs, toMs }) => toMs > nowMs - SHOWN_MS && toMs > fromMs);
 }

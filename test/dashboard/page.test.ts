@@ -69,7 +69,8 @@ test('what is not news is called stale: no message, a node that is away, a dashb
   const store = storeOf();
   assert.equal(isStale(store, NOW_MS + 3000), false);
   assert.equal(isStale(store, NOW_MS + 5000), true);
-  assert.equal(titles(store, NOW_MS + 5000)[0], 'bad: STALE: no news');
+  // "Protected" is not said of what is not known any more.
+  assert.deepEqual(titles(store, NOW_MS + 5000), ['bad: STALE: no news']);
   const away = { sinceMs: NOW_MS, code: 'COLO_NODE_UNREACHABLE', message: 'no node runs' };
   const gone = withView(store, { ...store.view!, away, sample: null }, NOW_MS);
   assert.equal(isStale(gone, NOW_MS), true);
@@ -77,6 +78,8 @@ test('what is not news is called stale: no message, a node that is away, a dashb
   const lost: Store = { ...store, connection: { state: 'lost', sinceMs: NOW_MS, message: 'm' } };
   assert.equal(isStale(lost, NOW_MS), true);
   assert.equal(titles(lost)[0], 'bad: STALE: the dashboard does not reply');
+  const alone = storeOf((status) => Object.assign(status, { phase: 'alone' }));
+  assert.deepEqual(titles(alone, NOW_MS + 5000), ['bad: STALE: no news', 'bad: Before that: UNPROTECTED']);
 });
 
 test('a page that is open for a week has a bounded memory', () => {

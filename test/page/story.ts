@@ -1,0 +1,157 @@
+/** The story of the demo, as the page shows it. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
+import { Counter } from '../../lab/clients/counter.ts';
+import { Echo } from '../../lab/clients/echo.ts';
+import { Stage } from '../../lab/stage.ts';
+import { formatMs } from '../../src/cli/output.ts';
+import { violationsOf } from './browser.ts';
+import { type Check, openPage, type Served, serve } from './dashboard.ts';
+
+const DESKTOP: BrowserContextOptions = { viewport: { width: 1280, height: 1000 }, colorScheme: 'light' };
+const DARK_PHONE: BrowserContextOptions = {
+  viewport: { width: 390, height: 844 },
+  colorScheme: 'dark',
+  isMobile: true,
+  hasTouch: true,
+};
+const SHOWN_MS_MAX = 20_000;
+/** Of processor time, with and without pages. */
+const MEASURED_MS = 20_000;
+const TICKS_PER_S = 100;
+const COST_PERCENT_MAX = 1;
+
+export async function story(browser: Browser, out: string, check: Check): Promise<void> {
+  const stage = await Stage.open({ ip: 'v4' });
+  const served: Served[] = [];
+  const ended = new AbortController();
+  try {
+    const a = stage.node('a');
+    const b = stage.node('b');
+    await stage.boot(a);
+    const ofA = await serve(join(a.runDirectory, 'control.sock'));
+    served.push(ofA);
+    const look = async (page: Page, name: string): Promise<void> => {
+      const found = await violationsOf(page);
+      check(
+        `axe-core finds nothing serious: ${name}`,
+        found.length === 0,
+        found.length === 0 ? '' : JSON.stringify(found),
+      );
+      await page.screenshot({ path: join(out, `${name}.png`), fullPage: true });
+    };
+    const pageA = await openPage(browser, ofA.url, check, DESKTOP);
+    check('the token is not in the address any more', !pageA.url().includes('#'), '');
+    await shows(pageA, check, 'UNPROTECTED');
+    check('the tab says it too', (await pageA.title()).startsWith('UNPROTECTED'), await pageA.title());
+    await look(pageA, '1-alone');
+
+    await stage.protect(a, b);
+    const ofB = await serve(join(b.runDirectory, 'control.sock'));
+    served.push(ofB);
+    const pageB = await openPage(browser, ofB.url, check, DARK_PHONE);
+    await shows(pageA, check, 'Protected');
+    await shows(pageB, check, 'Protected');
+    const clients = [
+      new Echo({ target: stage.targets.echo, everyMs: 20, seed: 1 }),
+      new Counter({ target: stage.targets.counter }),
+    ];
+    const running = Promise.all(clients.map((client) => client.run(ended.signal)));
+    await sleep(8000);
+    await look(pageA, '2-protected');
+    await look(pageB, '2-protected-phone');
+    const width = await pageB.evaluate<number>('document.documentElement.scrollWidth');
+    check('on a phone nothing is wider than the screen', width <= 390, `${width} px`);
+    await costs(browser, a.pid, ofA.url, check);
+
+    await byKeyboard(pageA, check);
+    await look(pageA, '3-checkpoint');
+
+    await a.kill();
+    await b.until('promotion', ({ phase }) => phase === 'alone', SHOWN_MS_MAX);
+    await shows(pageA, check, 'STALE: the node does not reply');
+    const stale = await pageA.innerText('body');
+    check('a stale page does not say that the VM is protected', !/^Protected /m.test(stale));
+    await shows(pageB, check, 'UNPROTECTED');
+    const done = b.events().find(({ type }) => type === 'failover.done');
+    const [detect, promote] = [Number(done?.detectMs), Number(done?.promoteMs)];
+    const text = `Blackout of at most ${formatMs(detect + promote)}: ${formatMs(detect)} to detect the failure, ${formatMs(promote)} to promote`;
+    await shows(pageB, check, text);
+    await look(pageA, '4-stale');
+    await look(pageB, '4-failover-phone');
+
+    await stage.protect(b, a);
+    await shows(pageA, check, 'Protected');
+    await look(pageA, '5-protected-again');
+    ended.abort();
+    await running;
+
+    const refused = await openPage(browser, `${new URL(ofA.url).origin}/#${'x'.repeat(32)}`, check, DESKTOP);
+    await shows(refused, check, 'No access');
+    await look(refused, '6-no-access');
+    await ofA.stop();
+    await shows(pageA, check, 'STALE: the dashboard does not reply');
+    await look(pageA, '7-no-dashboard');
+  } finally {
+    ended.abort();
+    for (const one of served) await one.stop();
+    await stage.close();
+  }
+}
+
+async function shows(page: Page, check: Check, text: string): Promise<void> {
+  const isThere = await page
+    .getByText(text)
+    .first()
+    .waitFor({ timeout: SHOWN_MS_MAX })
+    .then(
+      () => true,
+      () => false,
+    );
+  check(`the page shows "${text}"`, isThere, isThere ? '' : (await page.innerText('body')).slice(0, 500));
+}
+
+/** A checkpoint by keyboard alone: to the button, Enter, to the answer, Enter. */
+async function byKeyboard(page: Page, check: Check): Promise<void> {
+  const name = () => page.evaluate<string>("document.activeElement?.textContent?.trim() ?? ''");
+  for (let i = 0; i < 20 && !(await name()).startsWith('Checkpoint'); i++) await page.keyboard.press('Tab');
+  check('the keyboard reaches an action', (await name()).startsWith('Checkpoint'), await name());
+  await page.keyboard.press('Enter');
+  await page.getByRole('dialog').waitFor({ timeout: SHOWN_MS_MAX });
+  await page.keyboard.press('Escape');
+  await page.getByRole('dialog').waitFor({ state: 'detached', timeout: SHOWN_MS_MAX });
+  check('Escape answers no', !(await page.innerText('main')).includes('Checkpoint was'), '');
+  await page.getByRole('button', { name: /^Checkpoint/ }).focus();
+  await page.keyboard.press('Enter');
+  for (let i = 0; i < 5 && (await name()) !== 'Checkpoint'; i++) await page.keyboard.press('Tab');
+  await page.keyboard.press('Enter');
+  await shows(page, check, 'Checkpoint was done in');
+}
+
+/** The node's processor time: without a page's feed the dashboard asks as often, so the dashboard itself is stopped meanwhile. */
+async function costs(browser: Browser, nodePid: number, url: string, check: Check): Promise<void> {
+  const pages = await Promise.all([1, 2, 3].map(() => openPage(browser, url, check, DESKTOP)));
+  const withPages = await usedPercent(nodePid);
+  for (const page of pages) await page.context().close();
+  const one = await usedPercent(nodePid);
+  check(
+    `three more pages cost the node at most ${COST_PERCENT_MAX}% of a processor`,
+    withPages - one <= COST_PERCENT_MAX,
+    `${withPages.toFixed(1)}% with four pages, ${one.toFixed(1)}% with one`,
+  );
+}
+
+async function usedPercent(pid: number): Promise<number> {
+  const before = ticksOf(pid);
+  await sleep(MEASURED_MS);
+  return (100 * (ticksOf(pid) - before) * 1000) / TICKS_PER_S / MEASURED_MS;
+}
+
+function ticksOf(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ');
+  return Number(fields[11]) + Number(fields[12]);
+}
