@@ -11,9 +11,9 @@ import { print, printJson } from './output.ts';
 type Options = { pair: string; nodes: string[]; out: string; ca?: string; days: number; json?: boolean };
 
 /** Two years: long enough to be renewed in good time, and short enough that somebody knows how. */
-const DAYS = 730;
+export const DAYS = 730;
 const DAYS_MAX = 3650;
-const CA_DAYS = 3650;
+export const CA_DAYS = 3650;
 
 export function certsCommand(): Command {
   return new Command('certs')

@@ -12,6 +12,7 @@ import { diffCommand } from './diff.ts';
 import { doctorCommand } from './doctor.ts';
 import { eventsCommand } from './events.ts';
 import { failoverCommand } from './failover.ts';
+import { initCommand } from './init.ts';
 import { nodeCommand } from './node.ts';
 import { printJson } from './output.ts';
 import { protectCommand } from './protect.ts';
@@ -52,6 +53,7 @@ export function buildProgram(): Command {
     diffCommand(),
     doctorCommand(),
     certsCommand(),
+    initCommand(),
   ]) {
     program.addCommand(command);
   }

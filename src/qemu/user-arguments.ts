@@ -143,13 +143,13 @@ function isOff(option: string, name: string): boolean {
 }
 
 /** A name alone switches the property on. QEMU treats `_` and `-` in some names alike; properties here have one spelling. */
-function pairOf(option: string): [name: string, value: string] {
+export function pairOf(option: string): [name: string, value: string] {
   const at = option.indexOf('=');
   return at < 0 ? [option.trim(), 'on'] : [option.slice(0, at).trim(), option.slice(at + 1).trim()];
 }
 
 /** Cuts at single commas: two commas are one comma in a value. */
-function splitOptions(options: string): string[] {
+export function splitOptions(options: string): string[] {
   return options
     .replaceAll(',,', '\0')
     .split(',')

@@ -40,6 +40,7 @@ test('help and version are printed', async () => {
     'dashboard',
     'doctor',
     'certs',
+    'init',
   ]) {
     assert.match(help.out, new RegExp(`^ {2}${name} `, 'm'));
   }

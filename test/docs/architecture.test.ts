@@ -30,7 +30,7 @@ const LAYERS = [
   ['datapath'],
   ['checkpoint'],
   ['qemu', 'observe', 'config', 'capture'],
-  ['node', 'node.ts', 'dropin', 'diff', 'dashboard'],
+  ['node', 'node.ts', 'dropin', 'diff', 'dashboard', 'init'],
   ['cli'],
 ];
 const CORE = ['wire', 'flow', 'frames', 'unify', 'compare', 'divergence', 'translate'];
