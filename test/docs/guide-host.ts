@@ -170,7 +170,7 @@ export class GuideHost {
     if (name === 'scp') {
       const [address, to] = (words.pop() ?? '').replace('root@', '').split(':');
       const files = words.map((file) => this.path(join(folder, file)));
-      const done = await run(['cp', '--no-preserve=ownership', ...files, this.peers(address).path(to)]);
+      const done = await run(['cp', '-r', '--no-preserve=ownership', ...files, this.peers(address).path(to)]);
       if (done.status !== 0) throw new Error(done.stderr);
     }
     if (name !== 'systemctl') return;
