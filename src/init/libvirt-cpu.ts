@@ -23,9 +23,13 @@ function modelOf({ domain, findings, given }: Reading): string {
   if (given.cpu !== null) return given.cpu;
   // A running domain shows the model that host-model has become.
   if (mode.startsWith('host-') || mode === 'maximum') findings.refuse('cpu-host', `<cpu mode="${mode}">`);
-  return textOf(cpu, 'model') || 'qemu64';
+  const model = textOf(cpu, 'model') || 'qemu64';
+  // A comma would add properties that nobody has looked at.
+  if (!WORD.test(model)) findings.refuse('unknown', `<model>${model} of <cpu>`);
+  return model;
 }
 
+const WORD = /^[\w.+-]+$/;
 const CPU_CHILDREN = new Set(['model', 'vendor', 'topology', 'feature', 'cache', 'maxphysaddr']);
 
 function featuresOf({ domain, findings }: Reading): string[] {
@@ -37,7 +41,7 @@ function featuresOf({ domain, findings }: Reading): string[] {
       findings.change('identity', `<${child.name}> of <cpu>`);
     else if (!CPU_CHILDREN.has(child.name)) findings.refuse('unknown', `<${child.name}> of <cpu>`);
     if (child.name !== 'feature') continue;
-    if (!/^[\w.-]+$/.test(name)) findings.refuse('unknown', `<feature name="${name}">`);
+    if (!WORD.test(name)) findings.refuse('unknown', `<feature name="${name}">`);
     else properties.push(`${name}=${isOff ? 'off' : 'on'}`);
     if (!isOff && /^rd(rand|seed)$/.test(name)) findings.change('random', `the CPU feature ${name}`);
   }
@@ -93,12 +97,15 @@ function hypervOf(hyperv: Element | null, findings: Findings): string[] {
   return (hyperv?.children ?? []).flatMap((child) => {
     const { name } = child;
     if (attributeOf(child, 'state') === 'off') return [];
-    if (name === 'spinlocks') return [`hv-spinlocks=${attributeOf(child, 'retries') || '8191'}`];
-    if (name === 'vendor_id') return [`hv-vendor-id=${attributeOf(child, 'value')}`];
+    const value = attributeOf(child, name === 'spinlocks' ? 'retries' : 'value');
+    if (name === 'spinlocks' && /^\d+$/.test(value)) return [`hv-spinlocks=${value}`];
+    if (name === 'vendor_id' && /^[\w .-]+$/.test(value)) return [`hv-vendor-id=${value}`];
     if (!HYPERV.has(name)) {
       findings.refuse('unknown', `<${name}> of <hyperv>`);
       return [];
     }
+    for (const part of child.children)
+      if (part.name !== 'direct') findings.refuse('unknown', `<${part.name}> of <${name}> of <hyperv>`);
     const isDirect = attributeOf(childOf(child, 'direct'), 'state') === 'on';
     return [`hv-${name}=on`, ...(isDirect ? [`hv-${name}-direct=on`] : [])];
   });

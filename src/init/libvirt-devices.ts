@@ -48,7 +48,7 @@ export function deviceArguments(reading: Reading): Devices {
   const of = (name: string): Element[] => devices.filter((device) => device.name === name);
   for (const device of devices) judge(reading, device);
   const disks = of('disk').flatMap((disk) => diskArguments(reading, disk));
-  const controllers = of('controller').toSorted((one, other) => indexOf(one) - indexOf(other));
+  const controllers = inOrder(of('controller'));
   const args = [
     ...controllers.flatMap((controller) => controllerArguments(reading, controller, disks)),
     ...disks,
@@ -78,6 +78,23 @@ function nameOf(device: Element): string {
   });
   const model = attributeOf(childOf(device, 'model'), 'type');
   return `<${device.name}${attributes.join('')}>${model === '' ? '' : ` ${model}`}`;
+}
+
+/** A bus comes before what is on it. */
+function inOrder(controllers: readonly Element[]): Element[] {
+  const parents = new Map(
+    controllers
+      .filter((one) => attributeOf(one, 'type') === 'pci')
+      .map((one) => [indexOf(one), Number(attributeOf(childOf(one, 'address'), 'bus'))]),
+  );
+  const depthOf = (controller: Element): number => {
+    let bus = Number(attributeOf(childOf(controller, 'address'), 'bus'));
+    let depth = 0;
+    // A circle ends as well: QEMU then says that a bus is not there.
+    for (; bus > 0 && depth <= controllers.length; depth += 1) bus = parents.get(bus) ?? 0;
+    return depth;
+  };
+  return controllers.toSorted((one, other) => depthOf(one) - depthOf(other) || indexOf(one) - indexOf(other));
 }
 
 function indexOf(controller: Element): number {

@@ -128,6 +128,12 @@ const TABLE: readonly (readonly [string, RefusalKind, RegExp])[] = [
     'unknown',
     /<qemu:commandline>/,
   ],
+  [changed('Skylake-Server-IBRS', 'qemu64,invtsc=on'), 'unknown', /<model>qemu64,invtsc=on of <cpu>/],
+  [
+    changed('<apic/>', "<apic/><hyperv><vendor_id state='on' value='a,b'/></hyperv>"),
+    'unknown',
+    /<vendor_id> of <hyperv>/,
+  ],
   [changed('<vendor>Intel</vendor>', '<numa/>'), 'unknown', /<numa> of <cpu>/],
   [changed('<apic/>', '<apic/><hyperv><future state="on"/></hyperv>'), 'unknown', /<future> of <hyperv>/],
   [changed('<backingStore/>', "<encryption format='luks'/>"), 'unknown', /<encryption>/],
@@ -202,6 +208,16 @@ test('a domain keeps its processor, memory, buses and slots, and says what it lo
     'sound',
   ] as const)
     assert.ok(kinds.has(kind), kind);
+});
+
+test('a bus comes before what is on it, whatever its number is', () => {
+  const { machine, findings } = read(readFileSync(join(import.meta.dirname, 'golden/devices.xml'), 'utf8'));
+  assert.deepEqual(findings.refusals, []);
+  const made = machine.args.flatMap((arg) => /,id=(pci\.\d|scsi\d)/.exec(arg)?.[1] ?? []);
+  assert.deepEqual(made, ['pci.1', 'pci.3', 'pci.4', 'scsi0', 'pci.2', 'pci.5']);
+  const circle = `<controller type='pci' index='8' model='pcie-root-port'><address type='pci' bus='0x09' slot='0x00'/></controller>
+    <controller type='pci' index='9' model='pcie-root-port'><address type='pci' bus='0x08' slot='0x00'/></controller>`;
+  assert.deepEqual(refusals(with_(circle)), []);
 });
 
 test('a processor is the host’s own only by the operator’s word', () => {

@@ -98,7 +98,12 @@ async function writtenPair(t: TestContext, machine: Machine, out: string): Promi
   return pair;
 }
 
-for (const name of ['domain.xml', 'command.sh'])
+const BEHIND_PORT = /bus: pci\.1\\r\\n +type PCIE\\r\\n +dev: virtio-net-pci/;
+for (const [name, nic] of [
+  ['domain.xml', BEHIND_PORT],
+  ['command.sh', BEHIND_PORT],
+  ['devices.xml', /bus: pci\.5\\r\\n +type PCI\\r\\n +dev: e1000/],
+] as const)
   test(`${name}: QEMU starts what is written, and the doctor finds nothing wrong`, {
     timeout: 120_000,
   }, async (t) => {
@@ -106,7 +111,7 @@ for (const name of ['domain.xml', 'command.sh'])
     const machine = described(name, folder);
     const tree = startQemu(machine, folder);
     // The NIC behind the port where it was.
-    assert.match(tree, /bus: pci\.1\\r\\n +type PCIE\\r\\n +dev: virtio-net-pci/);
+    assert.match(tree, nic);
     const out = join(folder, 'out');
     const pair = await writtenPair(t, machine, out);
     const kvm = join(folder, 'kvm');
