@@ -121,7 +121,7 @@ class Answers {
   missing(): ColoError {
     return new ColoError(
       'COLO_USAGE',
-      `without a terminal nobody can be asked, and these options are missing: ${this.lacking.join(', ')}; see "colo init --help"`,
+      `these options are missing: ${this.lacking.join(', ')}; give them, or start it on a terminal, without --json, to be asked`,
     );
   }
 }

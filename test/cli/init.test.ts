@@ -115,6 +115,22 @@ test('a libvirt domain becomes a folder that both hosts take as it is', async ()
     /^COLO_INIT_EXISTS: web\/web-a\/etc\/colo\/web-a\.yaml, web\/web-b\/etc\/colo\/web-b\.yaml are there already .*; give another --out\n$/,
   );
   compareWithGolden(out, 'domain');
+
+  const twin = await init(
+    ...KERNEL,
+    ...HOSTS,
+    ...ETCD,
+    '--pair',
+    'two',
+    '--nodes',
+    'web-a',
+    'web-b',
+    '--out',
+    'web',
+  );
+  assert.equal(twin.code, 1);
+  assert.match(twin.err, /^COLO_INIT_EXISTS: web\/ca\/ca\.key, .*web-b\/node\.key.* are there already/);
+  compareWithGolden(out, 'domain');
 });
 
 test('a command line of QEMU becomes a folder, and what was changed is said', async () => {
@@ -192,10 +208,10 @@ test('without a terminal everything that is missing is one error', async () => {
   assert.equal(nothing.code, 2);
   assert.equal(
     nothing.err,
-    'COLO_USAGE: without a terminal nobody can be asked, and these options are missing: one of --libvirt, --qemu-command and --kernel, --pair, --hosts, --etcd, --out; see "colo init --help"\n',
+    'COLO_USAGE: these options are missing: one of --libvirt, --qemu-command and --kernel, --pair, --hosts, --etcd, --out; give them, or start it on a terminal, without --json, to be asked\n',
   );
   const kernel = await init('--kernel', '/vmlinuz', '--pair', 'a-long-name', ...HOSTS);
-  assert.match(kernel.err, /missing: --memory, --cpu, --nodes, --etcd, --out; see/);
+  assert.match(kernel.err, /missing: --memory, --cpu, --nodes, --etcd, --out; give/);
 });
 
 test('wrong input is one clear error, and nothing is written', async () => {
@@ -302,6 +318,27 @@ test('on a terminal it asks, and asks again after a wrong answer', async (t) => 
   const { vm } = loadNodeConfig(join(cwd, 'web/web-a/etc/colo/web-a.yaml'));
   assert.match(vm.mac, /^52:54:00:/);
   assert.ok(vm.args.includes('quiet'));
+});
+
+test('on a terminal it asks for what makes a description whole', async (t) => {
+  const xml = join(tempFolder(t), 'host.xml');
+  const text = readFileSync(join(GOLDEN, 'domain.xml'), 'utf8')
+    .replace("mode='custom'", "mode='host-passthrough'")
+    .replace("<mac address='52:54:00:c0:10:01'/>", '');
+  writeFileSync(xml, text);
+  const args = ['--libvirt', xml, ...HOSTS, ...ETCD, '--out', 'asked'];
+  const { cwd } = await inTerminal(t, args, [
+    ['A CPU model', 'host\r'],
+    ['MAC address', '52:54:00:00:00:07\r'],
+    ['A name for the pair [web]', '\r'],
+    ['names of the two nodes [web-a web-b]', '\r'],
+    ['port of the link', '\r'],
+    ['The bridge', '\r'],
+    ['IP addresses of the VM', '\r'],
+  ]);
+  const { vm } = loadNodeConfig(join(cwd, 'asked/web-a/etc/colo/web-a.yaml'));
+  assert.equal(vm.mac, '52:54:00:00:00:07');
+  assert.match(vm.args[vm.args.indexOf('-cpu') + 1], /^host,/);
 });
 
 test('Ctrl-C and the end of the input between two questions leave nothing behind', async (t) => {
