@@ -159,6 +159,19 @@ function aroundOf({ uplink, phase, peer, link }: NodeStatus, nowMs: number): Ala
       title: "The peer's uplink is away",
       text: `Clients do not reach node ${peer.name ?? '?'} (${uplink.peer.cause ?? '?'}).`,
     });
+  const { summary } = peer;
+  if (summary !== null && summary.vm.trouble !== null)
+    alarms.push({
+      level: 'bad',
+      title: `The VM of node ${peer.name ?? '?'} is in trouble`,
+      text: summary.vm.trouble,
+    });
+  if (summary !== null && summary.arbiter.failing !== null)
+    alarms.push({
+      level: 'bad',
+      title: `The arbiter does not reply to node ${peer.name ?? '?'}`,
+      text: `It could not take over: ${summary.arbiter.failing}.`,
+    });
   if (phase === 'protected' && !peer.connected)
     alarms.push({ level: 'bad', title: 'The peer is not connected', text: 'The pair is about to end.' });
   if (link.tls !== null) {

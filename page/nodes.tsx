@@ -4,6 +4,7 @@ import type { NodeStatus, UplinkStatus } from '../src/observe/status.ts';
 import { Section } from './section.tsx';
 import { PHASES } from './text.ts';
 
+type PeerSummary = NonNullable<NodeStatus['peer']['summary']>;
 type Fact = { name: string; value: string; level?: 'bad' | 'warn' | 'good' };
 
 export function Nodes({ status }: { status: NodeStatus }) {
@@ -76,19 +77,47 @@ function uplinkFact({ up, cause, forMs }: UplinkStatus): Omit<Fact, 'name'> {
 }
 
 function peerFacts({ role, phase, peer, uplink }: NodeStatus): Fact[] {
-  const itsRole = role === 'primary' ? 'secondary' : role === 'secondary' ? 'primary' : null;
   const heard = peer.lastHeardMs === null ? 'never heard' : `heard ${formatMs(peer.lastHeardMs)} ago`;
   return [
-    {
-      name: 'Role',
-      value: !peer.connected ? 'not known' : phase === 'protected' ? (itsRole ?? 'none') : 'candidate',
-    },
+    ...(peer.summary === null ? guessedFacts(role, phase, peer.connected) : saidFacts(peer.summary)),
     peer.connected
       ? { name: 'Link', value: `connected, ${heard}` }
       : { name: 'Link', value: 'NOT CONNECTED', level: 'bad' },
     { name: 'Uplink', ...(uplink.peer === null ? { value: 'not known' } : uplinkFact(uplink.peer)) },
   ];
 }
+
+/** The peer is away, or of a build that does not say what it does. */
+function guessedFacts(role: NodeStatus['role'], phase: NodeStatus['phase'], isConnected: boolean): Fact[] {
+  const other = role === 'primary' ? 'secondary' : role === 'secondary' ? 'primary' : 'none';
+  const itsRole = !isConnected ? 'not known' : phase === 'protected' ? other : 'candidate';
+  return [{ name: 'Role', value: itsRole }];
+}
+
+/** What the peer says of itself, once a second. */
+function saidFacts({ role, phase, voice, vm, arbiter, agoMs }: PeerSummary): Fact[] {
+  const voices: Partial<Record<string, string>> = { alone: 'speaks', leased: 'speaks, by its lease' };
+  return [
+    { name: 'Role', value: role ?? 'none yet' },
+    {
+      name: 'State',
+      value: `${isPhase(phase) ? PHASES[phase] : phase}, ${formatMs(agoMs)} ago`,
+      level: phase === 'protected' ? 'good' : 'warn',
+    },
+    { name: 'Voice', value: voices[voice] ?? voice },
+    {
+      name: 'VM',
+      value: `${vm.running ? 'runs' : 'does not run'}${vm.qemu === null ? '' : `, QEMU ${vm.qemu}`}`,
+    },
+    ...(vm.trouble === null ? [] : [{ name: 'Trouble', value: vm.trouble, level: 'bad' as const }]),
+    arbiter.failing === null
+      ? { name: 'Arbiter', value: arbiter.state }
+      : { name: 'Arbiter', value: `FAILS: ${arbiter.failing}`, level: 'bad' },
+  ];
+}
+
+/** A later build may have others. */
+const isPhase = (phase: string): phase is NodeStatus['phase'] => Object.hasOwn(PHASES, phase);
 
 function pairFacts(status: NodeStatus): Fact[] {
   const { arbiter, generation, epoch, secondary, held, flows, link } = status;

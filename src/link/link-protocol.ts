@@ -13,6 +13,7 @@ import { LIMITS } from '../limits.ts';
 import { type ChannelName, isChannelName, isCopyChannel } from './channels.ts';
 import { type Offsets, offsetsSchema } from './offsets-message.ts';
 import { type PlacesBody, placesSchema } from './places-message.ts';
+import { type SummaryBody, summarySchema } from './summary-message.ts';
 import { type UplinkBody, uplinkSchema } from './uplink-message.ts';
 import { type Values, valuesSchema } from './values-message.ts';
 
@@ -47,6 +48,7 @@ export const MESSAGE = {
   uplink: 22,
   offer: 23,
   taken: 24,
+  summary: 25,
 } as const;
 
 export const MESSAGE_HEADER_BYTES = 4;
@@ -68,6 +70,8 @@ export type Hello = {
   role: 'primary' | 'candidate';
   /** the promise on which both sides rely */
   leaseMs: number;
+  /** messages beyond those of this version that the sender takes; a build that knows none leaves it out */
+  takes?: readonly string[];
 };
 
 /** Control messages by type. Their bodies are JSON: they are rare, and easy to extend. */
@@ -88,6 +92,7 @@ export type ControlBodies = {
   [MESSAGE.uplink]: UplinkBody;
   [MESSAGE.offer]: Record<string, never>;
   [MESSAGE.taken]: { generation: number };
+  [MESSAGE.summary]: SummaryBody;
 };
 export type ControlType = keyof ControlBodies;
 
@@ -99,6 +104,8 @@ export type ControlMessage = {
 const number = z.int().nonnegative();
 /** Longer than any name that a configuration may have: a refusal that quotes one fits into a message. */
 const peerName = z.string().max(255);
+/** More than a build of the same version can have learnt. */
+const TAKES_MAX = 32;
 
 const helloSchema = z.object({
   version: z.literal(LINK_VERSION),
@@ -108,6 +115,7 @@ const helloSchema = z.object({
   generation: number,
   role: z.enum(['primary', 'candidate']),
   leaseMs: z.number().positive(),
+  takes: z.array(peerName).max(TAKES_MAX).optional(),
 });
 /** A HELLO of another version is only known to have the number: enough for a refusal that names it. */
 const otherVersionSchema = z.object({ version: z.int() });
@@ -134,6 +142,7 @@ const SCHEMAS: { readonly [T in ControlType]: z.ZodType } = {
   [MESSAGE.uplink]: uplinkSchema,
   [MESSAGE.offer]: z.object({}),
   [MESSAGE.taken]: z.object({ generation: number }),
+  [MESSAGE.summary]: summarySchema,
 };
 
 export type ReceivedControl =

@@ -261,10 +261,12 @@ export class AsPrimary {
         taken: () => dispatch({ type: 'taken' }),
         written: () => this.passingOn?.linkWritten(),
         peerUplink: (body) => this.parts.uplinkWatch.peerSaid(body),
+        peerSummary: (body) => this.parts.peerView.heard(body),
         closed: (cause) => {
           this.peer = null;
           this.passingOn?.end();
           this.parts.uplinkWatch.peerGone();
+          this.parts.peerView.gone(link);
           this.watch.pairEnded(surroundings.clock.now());
           pacing.pairEnded(surroundings.clock.now());
           events.emit('link.lost', { cause });
@@ -275,6 +277,7 @@ export class AsPrimary {
     this.peer = { session, policy, pacing };
     observed.peerName = hello.node;
     this.sendUplink();
+    this.parts.peerView.begin(link, hello);
     events.emit('link.up', { peer: hello.node, peerGeneration: hello.generation });
     dispatch({ type: 'linkUp', peer: hello.node });
     // A former primary that was paused may have woken in the middle of a write, after the promotion was announced: the

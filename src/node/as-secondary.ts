@@ -12,7 +12,7 @@ import { Outage, redial } from '../io/redial.ts';
 import type { ChannelName } from '../link/channels.ts';
 import { closeCopy, dialCopy } from '../link/copy.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
-import { MESSAGE } from '../link/link-protocol.ts';
+import { type Hello, MESSAGE } from '../link/link-protocol.ts';
 import { dialLink, dialStream } from '../link/link-setup.ts';
 import { LeasePromise } from '../pair/lease.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
@@ -71,9 +71,9 @@ export class AsSecondary {
       dial: async () => {
         const hello = this.parts.hello('data', 'candidate');
         const { channel, hello: theirs } = await dialLink(config.link.peer, slabs, hello, link);
-        return { channel, peer: theirs.node, close: () => channel.close() };
+        return { channel, hello: theirs, close: () => channel.close() };
       },
-      connected: ({ channel, peer }) => this.openSession(channel, peer),
+      connected: ({ channel, hello }) => this.openSession(channel, hello),
       outage: new Outage('per cause', (message, code) => events.emit('link.dial-failed', { message, code })),
       timers: surroundings.timers,
       waitMs: REDIAL_MS,
@@ -147,7 +147,8 @@ export class AsSecondary {
     await this.vm.stop();
   }
 
-  private openSession(channel: LinkChannel, peer: string): void {
+  private openSession(channel: LinkChannel, hello: Hello): void {
+    const peer = hello.node;
     const { config, events, limits, surroundings, dispatch } = this.parts;
     const { clock, timers } = surroundings;
     invariant(this.current === null, 'a secondary opened a second session');
@@ -176,6 +177,7 @@ export class AsSecondary {
           dispatch({ type: 'yielded' });
         },
         peerUplink: (body) => this.parts.uplinkWatch.peerSaid(body),
+        peerSummary: (body) => this.parts.peerView.heard(body),
         takeoverOffered: () => {
           if (this.parts.uplinkWatch.isUp) dispatch({ type: 'takeoverOffered' });
         },
@@ -184,6 +186,7 @@ export class AsSecondary {
           scope.end();
           this.current = null;
           this.parts.uplinkWatch.peerGone();
+          this.parts.peerView.gone(channel);
           const nowMs = clock.now();
           events.emit('link.lost', { cause, silentMs: nowMs - promise.lastHeardMs });
           if (this.scope.isOver) return;
@@ -197,6 +200,7 @@ export class AsSecondary {
     this.parts.observed.peerName = peer;
     events.emit('link.up', { peer });
     this.sendUplink();
+    this.parts.peerView.begin(channel, hello);
     dispatch({ type: 'linkUp', peer });
   }
 

@@ -18,7 +18,7 @@ import type { StreamListener } from '../io/socket-stream.ts';
 import { type Surroundings, systemSurroundings } from '../io/surroundings.ts';
 import { checkLimits, LIMITS, type Limits } from '../limits.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
-import { type Hello, LINK_VERSION } from '../link/link-protocol.ts';
+import type { Hello } from '../link/link-protocol.ts';
 import { listenLink } from '../link/link-setup.ts';
 import type { EventSink } from '../observe/events.ts';
 import type { NodeControl, NodeStatus, Reloaded } from '../observe/status.ts';
@@ -33,11 +33,13 @@ import { AsSecondary } from './as-secondary.ts';
 import { Capture } from './capture.ts';
 import { Control } from './control.ts';
 import { fencerOf } from './fence-command.ts';
+import { helloOf } from './hello.ts';
 import type { LinkTls } from './link-tls.ts';
 import { NodeRules } from './node-rules.ts';
 import { Observed } from './observed.ts';
 import type { NodeParts } from './parts.ts';
 import { type Fencer, PeerFence } from './peer-fence.ts';
+import { PeerView } from './peer-view.ts';
 import { Scope } from './scope.ts';
 import { type NodeRole, statusOf } from './status.ts';
 import { namesNode, phaseOf } from './status-view.ts';
@@ -120,6 +122,7 @@ export class ColoNode implements NodeControl {
       scope,
       dispatch,
       uplinkWatch,
+      peerView: new PeerView({ own: () => this.status(), scope, ...surroundings }),
       hello: (channel, role) => this.hello(channel, role),
       tap: () => this.capture.tap,
     };
@@ -460,16 +463,7 @@ export class ColoNode implements NodeControl {
   /* The link. */
 
   private hello(channel: Hello['channel'], role: Hello['role']): Hello {
-    const { config } = this.parts;
-    return {
-      version: LINK_VERSION,
-      channel,
-      pair: config.pair,
-      node: config.node,
-      generation: generationOf(this.pair),
-      role,
-      leaseMs: config.heartbeat.leaseMs,
-    };
+    return helloOf(this.parts.config, generationOf(this.pair), { channel, role });
   }
 
   private admitCandidate(): void {

@@ -15,6 +15,7 @@ import type { LinkTls } from './link-tls.ts';
 import type { NodeRules } from './node-rules.ts';
 import type { Observed } from './observed.ts';
 import type { PeerFence } from './peer-fence.ts';
+import type { PeerView } from './peer-view.ts';
 import type { Scope } from './scope.ts';
 import type { UplinkWatch } from './uplink-watch.ts';
 
@@ -41,6 +42,8 @@ export type NodeParts = {
   readonly scope: Scope;
   /** The states of this node's uplink and of the peer's. */
   readonly uplinkWatch: UplinkWatch;
+  /** What the peer says of itself. */
+  readonly peerView: PeerView;
   /** Gives an event to the state machine. */
   dispatch(event: PairEvent): void;
   /** Returns this node's HELLO for a channel. */

@@ -25,6 +25,7 @@ import type { ChannelName } from '../link/channels.ts';
 import { COPY_CHANNELS, type Copy, CopyChannels } from '../link/copy.ts';
 import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
 import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
+import type { SummaryBody } from '../link/summary-message.ts';
 import type { UplinkBody } from '../link/uplink-message.ts';
 import { valuesMessage } from '../link/values-message.ts';
 import { SpeakingRight } from '../pair/lease.ts';
@@ -41,6 +42,7 @@ export type PrimarySessionEvents = {
   /** The peer wants to take over; no checkpoint runs. */
   takeoverAsked(): void;
   peerUplink(body: UplinkBody): void;
+  peerSummary(body: SummaryBody): void;
   taken(): void;
   /** The link has taken frames. */
   written(): void;
@@ -295,6 +297,9 @@ export class PrimarySession {
         return;
       case MESSAGE.uplink:
         this.events.peerUplink(message.body);
+        return;
+      case MESSAGE.summary:
+        this.events.peerSummary(message.body);
         return;
       case MESSAGE.blind:
         this.path.svmBlind(message.body.message);

@@ -24,6 +24,7 @@ import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-ch
 import { type ControlMessage, MESSAGE, POWERED_OFF } from '../link/link-protocol.ts';
 import type { ConnectionOffsets } from '../link/offsets-message.ts';
 import type { Place } from '../link/places-message.ts';
+import type { SummaryBody } from '../link/summary-message.ts';
 import type { UplinkBody } from '../link/uplink-message.ts';
 import { valuesOf } from '../link/values-message.ts';
 import type { LeasePromise } from '../pair/lease.ts';
@@ -39,6 +40,7 @@ export type SecondarySessionEvents = {
   places(places: readonly Place[]): void;
   yielded(): void;
   peerUplink(body: UplinkBody): void;
+  peerSummary(body: SummaryBody): void;
   /** The primary's uplink is away: it offers this node to take over. */
   takeoverOffered(): void;
   /** The primary's guest has been switched off. */
@@ -198,6 +200,9 @@ export class SecondarySession {
         return;
       case MESSAGE.uplink:
         this.events.peerUplink(message.body);
+        return;
+      case MESSAGE.summary:
+        this.events.peerSummary(message.body);
         return;
       case MESSAGE.offer:
         this.events.takeoverOffered();

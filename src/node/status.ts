@@ -44,6 +44,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       name: observed.peerName,
       connected: heardMs !== null,
       lastHeardMs: heardMs === null ? null : nowMs - heardMs,
+      summary: parts.peerView.status(nowMs),
     },
     link: { tls: parts.tls?.status() ?? null },
     arbiter: observed.arbiter.summary(config.arbiter.kind, nowMs),

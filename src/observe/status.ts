@@ -8,6 +8,7 @@ import type { PortionsStatus } from '../datapath/portions.ts';
 import type { ReleasedBy } from '../datapath/released-by.ts';
 import type { Lag } from '../datapath/svm-lag.ts';
 import type { Divergence, DivergenceClass } from '../divergence/explained.ts';
+import type { SummaryBody } from '../link/summary-message.ts';
 import type { UplinkCause } from '../link/uplink-message.ts';
 import type { TroubleKind } from '../pair/vm-trouble-rules.ts';
 import type { VoiceStatus } from '../pair/voice.ts';
@@ -64,8 +65,16 @@ export type NodeStatus = {
   epoch: number;
   /** Whether this node may release output to clients, and for how long it can prove that. */
   voice: VoiceStatus;
-  /** lastHeardMs: time since the peer's last message */
-  peer: { name: string | null; connected: boolean; lastHeardMs: number | null };
+  /**
+   * lastHeardMs: time since the peer's last message. summary: what it said of itself, `agoMs` ago; null without a link, and of a
+   * peer of an earlier build.
+   */
+  peer: {
+    name: string | null;
+    connected: boolean;
+    lastHeardMs: number | null;
+    summary: (SummaryBody & { agoMs: number }) | null;
+  };
   /** tls: null if the link is not encrypted */
   link: { tls: LinkCertificates | null };
   /** Whether clients reach this node, and the peer; the peer's is null while it is not known. */

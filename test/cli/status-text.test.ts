@@ -50,7 +50,7 @@ test('a node that knows nothing yet, and one that was promoted, are shown', () =
       ...status,
       role: null,
       phase: 'alone',
-      peer: { name: null, connected: false, lastHeardMs: null },
+      peer: { name: null, connected: false, lastHeardMs: null, summary: null },
       vm: {
         running: false,
         pid: null,

@@ -249,8 +249,8 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/node/as-secondary.ts',
-    find: '      connected: ({ channel, peer }) => this.openSession(channel, peer),',
-    put: '      connected: ({ channel, peer }) => {\n        this.openSession(channel, peer);\n        this.openSession(channel, peer);\n      },',
+    find: '      connected: ({ channel, hello }) => this.openSession(channel, hello),',
+    put: '      connected: ({ channel, hello }) => {\n        this.openSession(channel, hello);\n        this.openSession(channel, hello);\n      },',
     message: 'a secondary opened a second session',
     test: 1,
   },

@@ -8,12 +8,14 @@ import { LINK_VERSION } from '../../src/link/link-protocol.ts';
 import { NodeRules } from '../../src/node/node-rules.ts';
 import { Observed } from '../../src/node/observed.ts';
 import type { NodeParts } from '../../src/node/parts.ts';
+import { PeerView } from '../../src/node/peer-view.ts';
 import { Scope } from '../../src/node/scope.ts';
 import { UplinkWatch } from '../../src/node/uplink-watch.ts';
 import type { PairEvent } from '../../src/pair/machine.ts';
 import { Places } from '../../src/pair/places.ts';
 import type { QemuLauncher } from '../../src/qemu/launcher.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
+import { fakeStatus } from '../observe/fake-node.ts';
 import { CONFIG } from './config-of-b.ts';
 
 export const never = () => new Promise<never>(() => {});
@@ -42,6 +44,7 @@ export function fakeParts(
   const slabs = new SlabPool(LIMITS.slabBytes, 16);
   const dispatched: PairEvent[] = [];
   const emitted: string[] = [];
+  const scope = new Scope();
   const parts: NodeParts = {
     config,
     limits: LIMITS,
@@ -66,7 +69,8 @@ export function fakeParts(
     fence: null,
     places: new Places(config.vm.mac),
     uplinkWatch: fakeUplinkWatch(slabs, time),
-    scope: new Scope(),
+    peerView: new PeerView({ own: fakeStatus, clock: time, timers: time, scope }),
+    scope,
     dispatch: (event) => dispatched.push(event),
     hello: (channel, role) => ({
       version: LINK_VERSION,

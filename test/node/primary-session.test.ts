@@ -70,6 +70,7 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
       written() {},
       takeoverAsked: () => log.push('takeover'),
       peerUplink() {},
+      peerSummary() {},
       closed: (cause) => log.push(`closed: ${cause}`),
     },
   });

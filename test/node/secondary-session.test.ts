@@ -42,6 +42,7 @@ function begun() {
       protected() {},
       places() {},
       peerUplink() {},
+      peerSummary() {},
       takeoverOffered() {},
       yielded() {},
       poweredOff: () => ended.push('powered off'),

@@ -21,7 +21,7 @@ test('a node without a role shows no VM, no epoch and no connection', () => {
     generation: 0,
     epoch: 0,
     voice: { state: 'silent' },
-    peer: { name: null, connected: false, lastHeardMs: null },
+    peer: { name: null, connected: false, lastHeardMs: null, summary: null },
     vm: { running: false, pid: null, qemu: null, accel: null },
     held: { frames: 0, bytes: 0, oldestMs: 0 },
     flows: { tcp: 0, other: 0, translated: 0 },
@@ -73,8 +73,8 @@ test('a candidate shows when the primary’s latest heartbeat arrived, until the
   const peerOf = () => statusOf(parts, pair, secondary, time.now()).peer;
   const lastHeardMs = time.now() - (secondary.session?.promise.lastHeardMs ?? 0);
   assert.ok(lastHeardMs > 0);
-  assert.deepEqual(peerOf(), { name: 'a', connected: true, lastHeardMs });
+  assert.deepEqual(peerOf(), { name: 'a', connected: true, lastHeardMs, summary: null });
   data.close();
   await pump();
-  assert.deepEqual(peerOf(), { name: 'a', connected: false, lastHeardMs: null });
+  assert.deepEqual(peerOf(), { name: 'a', connected: false, lastHeardMs: null, summary: null });
 });

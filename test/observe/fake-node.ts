@@ -40,7 +40,19 @@ export function fakeStatus(): NodeStatus {
     generation: 3,
     epoch: 42,
     voice: { state: 'leased', leftMs: 180 },
-    peer: { name: 'beta', connected: true, lastHeardMs: 12 },
+    peer: {
+      name: 'beta',
+      connected: true,
+      lastHeardMs: 12,
+      summary: {
+        role: 'secondary',
+        phase: 'protected',
+        voice: 'silent',
+        vm: { running: true, qemu: '11.1.3', trouble: null },
+        arbiter: { state: 'replies', failing: null },
+        agoMs: 400,
+      },
+    },
     link: { tls: { nodeEndsAtMs: REPORT.atMs + 365.5 * DAY_MS, caEndsAtMs: REPORT.atMs + 10.5 * DAY_MS } },
     arbiter: {
       kind: 'etcd',
