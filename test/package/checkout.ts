@@ -1,6 +1,6 @@
 /** A copy of this checkout, in which packages are built: a pack changes package.json for as long as it takes. */
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, symlinkSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { ROOT } from '../docs/tables.ts';
 
@@ -26,3 +26,36 @@ export const buildEnv = (): NodeJS.ProcessEnv => ({
   ...process.env,
   SOURCE_DATE_EPOCH: String(SOURCE_SECONDS),
 });
+
+export type Packed = { filename: string; files: { path: string; mode: number }[] };
+
+/** Runs `npm pack` in a copy; its file is in `into` then. */
+export function packCheckout(checkout: string, into: string): Packed {
+  const printed = must('npm', ['pack', '--json', '--pack-destination', into], checkout);
+  // npm 11 and later ones print an object by package, former ones a list.
+  const [packed] = Object.values(JSON.parse(printed) as Record<string, Packed>);
+  return packed;
+}
+
+/** Installs a package into a project as npm would, beside its dependencies, which are this checkout's; returns its folder. */
+export function installBeside(file: string, project: string): string {
+  const installed = join(project, 'node_modules/colo-proxy');
+  mkdirSync(installed, { recursive: true });
+  must('tar', ['-xzf', file, '--strip-components=1', '-C', installed], project);
+  const lock = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { dev?: boolean }>;
+  };
+  for (const [path, { dev }] of Object.entries(lock.packages)) {
+    if (path === '' || dev === true || path.includes('node-linux-')) continue;
+    const at = join(project, path);
+    mkdirSync(dirname(at), { recursive: true });
+    symlinkSync(join(ROOT, path), at);
+  }
+  return installed;
+}
+
+function must(command: string, args: readonly string[], cwd: string): string {
+  const ran = spawnSync(command, args, { cwd, encoding: 'utf8', env: buildEnv() });
+  if (ran.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${ran.error?.message ?? ran.stderr}`);
+  return ran.stdout;
+}

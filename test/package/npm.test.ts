@@ -2,13 +2,12 @@
 import assert from 'node:assert/strict';
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { ROOT } from '../docs/tables.ts';
 import { tempFolder } from '../temp-folder.ts';
-import { buildEnv, copyCheckout } from './checkout.ts';
+import { buildEnv, copyCheckout, installBeside, type Packed, packCheckout } from './checkout.ts';
 
-type Packed = { filename: string; files: { path: string; mode: number }[] };
 type Manifest = {
   version: string;
   engines: { node: string };
@@ -18,11 +17,10 @@ type Manifest = {
 
 const folder = tempFolder();
 const checkout = join(folder, 'checkout');
-/** Where it is installed, as npm would: beside its dependencies. */
-const modules = join(folder, 'project/node_modules');
-const installed = join(modules, 'colo-proxy');
+const project = join(folder, 'project');
 const nodes = join(folder, 'bin');
 let packed: Packed;
+let installed = '';
 let manifestBefore = '';
 
 const run = (
@@ -43,29 +41,10 @@ const colo = (...args: string[]): SpawnSyncReturns<string> =>
 before(() => {
   copyCheckout(checkout);
   manifestBefore = readFileSync(join(checkout, 'package.json'), 'utf8');
-  const ran = run('npm', ['pack', '--json', '--pack-destination', folder], checkout);
-  assert.equal(ran.status, 0, ran.stderr);
-  // npm 11 and later ones print an object by package, former ones a list.
-  const [printed] = Object.values(JSON.parse(ran.stdout) as Record<string, Packed>);
-  packed = printed;
-  mkdirSync(installed, { recursive: true });
-  const unpacked = run(
-    'tar',
-    ['-xzf', join(folder, packed.filename), '--strip-components=1', '-C', installed],
-    folder,
-  );
-  assert.equal(unpacked.status, 0, unpacked.stderr);
+  packed = packCheckout(checkout, folder);
+  installed = installBeside(join(folder, packed.filename), project);
   mkdirSync(nodes);
   symlinkSync(process.execPath, join(nodes, 'node'));
-  const lock = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
-    packages: Record<string, { dev?: boolean }>;
-  };
-  for (const [path, { dev }] of Object.entries(lock.packages)) {
-    if (path === '' || dev === true || path.includes('node-linux-')) continue;
-    const at = join(folder, 'project', path);
-    mkdirSync(dirname(at), { recursive: true });
-    symlinkSync(join(ROOT, path), at);
-  }
 });
 
 test('the package has compiled code with types, pages and units, and nothing that only a checkout needs', () => {
@@ -144,10 +123,10 @@ test('the package runs on the Node of the PATH: commands, certificates, and the 
   assert.deepEqual([certs.status, certs.stderr], [0, '']);
   // The code of a node is loaded only when one is started.
   writeFileSync(
-    join(folder, 'project/load.mjs'),
+    join(project, 'load.mjs'),
     "import { startNode } from 'colo-proxy';\nconsole.log(typeof startNode);\n",
   );
-  const loaded = run(process.execPath, ['load.mjs'], join(folder, 'project'));
+  const loaded = run(process.execPath, ['load.mjs'], project);
   assert.deepEqual([loaded.stdout, loaded.stderr], ['function\n', '']);
 });
 
@@ -188,7 +167,6 @@ test('a Node that is too old, or none, is one line', () => {
 });
 
 test('a program that starts a node type-checks against the package', () => {
-  const project = join(folder, 'project');
   writeFileSync(
     join(project, 'own.ts'),
     `import { startNode } from 'colo-proxy';
@@ -201,9 +179,9 @@ console.log(phase, wrong, await done);
 `,
   );
   writeFileSync(join(project, 'package.json'), '{"type":"module"}');
-  mkdirSync(join(modules, '@types'), { recursive: true });
-  symlinkSync(join(ROOT, 'node_modules/@types/node'), join(modules, '@types/node'));
-  symlinkSync(join(ROOT, 'node_modules/undici-types'), join(modules, 'undici-types'));
+  mkdirSync(join(project, 'node_modules/@types'), { recursive: true });
+  symlinkSync(join(ROOT, 'node_modules/@types/node'), join(project, 'node_modules/@types/node'));
+  symlinkSync(join(ROOT, 'node_modules/undici-types'), join(project, 'node_modules/undici-types'));
   const options = [
     '--noEmit',
     '--strict',
