@@ -135,7 +135,7 @@ async function configuration(state: string, architecture: string): Promise<strin
 }
 
 /** Returns the mirror from which this machine gets Debian. A mirror carries every suite, so it has trixie too. */
-async function debianMirror(): Promise<string> {
+export async function debianMirror(): Promise<string> {
   if (process.env.COLO_DEBIAN_MIRROR) return process.env.COLO_DEBIAN_MIRROR;
   const format = '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)';
   const listed = await run(['apt-get', 'indextargets', '--format', format, 'Created-By: Packages']);

@@ -9,6 +9,13 @@ export const SOURCE_SECONDS = Date.UTC(2030, 0, 2, 3, 4, 5) / 1000;
 
 /** Copies what git has or would add, with this checkout's dependencies, into `folder`. */
 export function copyCheckout(folder: string): void {
+  // A build in the copy would else install what lacks, through the link to this checkout's dependencies.
+  const stamp = join(ROOT, 'node_modules/.colo-installed');
+  if (
+    !existsSync(stamp) ||
+    readFileSync(stamp, 'utf8') !== readFileSync(join(ROOT, 'package-lock.json'), 'utf8')
+  )
+    throw new Error(`the dependencies are not those of package-lock.json; run: npm run setup (in ${ROOT})`);
   const listed = spawnSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
     cwd: ROOT,
     encoding: 'utf8',
