@@ -73,8 +73,13 @@ const lineOf = (event: NodeEvent): string => `${event.type} ${detailsOf(event)}`
 
 function detailsOf({ seq: _seq, at: _at, node: _node, type: _type, ...details }: NodeEvent): string {
   return Object.entries(details)
-    .map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .map(([key, value]) => `${key}=${valueText(value)}`)
     .join(' ');
+}
+
+function valueText(value: unknown): string {
+  if (typeof value === 'number') return String(Number(value.toFixed(2)));
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
 function levelOf(type: string): string {

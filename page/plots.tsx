@@ -214,7 +214,7 @@ function optionsOf(spec: PlotSpec, box: HTMLElement): uPlot.Options {
     cursor: { show: false },
     scales: { y: { range: { min: { pad: 0.1, soft: 0, mode: 1 }, max: { pad: 0.1, soft: 1, mode: 1 } } } },
     axes: [
-      { ...axis, values: (_plot, values) => values.map((value) => timeText(1000 * value)) },
+      { ...axis, space: 90, values: (_plot, values) => values.map((value) => timeText(1000 * value)) },
       { ...axis, size: 70, values: (_plot, values) => values.map((value) => spec.format(value)) },
     ],
     series: [{}, ...series],

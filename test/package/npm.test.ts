@@ -1,6 +1,7 @@
 /** `npm pack`: what is in the package, and that it runs and type-checks where only its dependencies are. */
 import assert from 'node:assert/strict';
-import { type SpawnSyncReturns, spawnSync } from 'node:child_process';
+import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
@@ -128,6 +129,31 @@ test('the package runs on the Node of the PATH: commands, certificates, and the 
   );
   const loaded = run(process.execPath, ['load.mjs'], project);
   assert.deepEqual([loaded.stdout, loaded.stderr], ['function\n', '']);
+});
+
+test('its dashboard serves the page that is in the package', async () => {
+  const args = [
+    'dashboard',
+    '--socket',
+    join(folder, 'no.sock'),
+    '--listen',
+    'tcp-listen:127.0.0.1:0',
+    '--json',
+  ];
+  const child = spawn(join(installed, 'bin/colo'), args, {
+    env: { ...buildEnv(), PATH: `${nodes}:/usr/bin:/bin` },
+  });
+  try {
+    const [line] = (await once(child.stdout, 'data')) as [Buffer];
+    const { origin } = new URL((JSON.parse(line.toString()) as { url: string }).url);
+    const script = await fetch(`${origin}/page.js`);
+    assert.deepEqual(
+      Buffer.from(await script.arrayBuffer()),
+      readFileSync(join(installed, 'dist/page/page.js')),
+    );
+  } finally {
+    child.kill();
+  }
 });
 
 test('it runs with the flags for V8 that a checkout has', () => {
