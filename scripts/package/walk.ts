@@ -31,6 +31,16 @@ const STEPS: readonly Step[] = [
       grep -q COLO_NODE_UNREACHABLE /tmp/said`,
   },
   {
+    name: "writes a pair's files for hosts that have the package's units",
+    script: `colo init --kernel /var/lib/colo/vmlinuz --initrd /var/lib/colo/initrd --memory 512 --cpu host --pair web \\
+        --vm-addresses 10.0.2.15 --hosts 10.8.0.1 10.8.0.2 --out /tmp/web \\
+        --etcd http://10.8.0.1:2379 http://10.8.0.2:2379 http://10.8.0.11:2379
+      [ -e /tmp/web/web-a/etc/colo/web-a.yaml ] && [ ! -e /tmp/web/web-a/etc/systemd ]
+      cp -a /tmp/web/web-a/etc/colo/. /etc/colo
+      ! colo doctor -c /etc/colo/web-a.yaml --json >/tmp/said
+      grep -q '"configuration","ok":true' /tmp/said`,
+  },
+  {
     name: 'has units that systemd takes',
     // QEMU is the one program that they need beside the package's own.
     script: `apt-get -qq -y --no-install-recommends install systemd iproute2
