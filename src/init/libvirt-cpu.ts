@@ -1,7 +1,7 @@
 /** The processors of a libvirt domain: model, features, topology, and what Hyper-V and KVM offer to the guest. */
 import { ColoError } from '../error.ts';
 import type { Reading } from './libvirt-reading.ts';
-import { blocksMigration, cpuWithoutRandom } from './machine.ts';
+import { cpuValue } from './machine.ts';
 import type { Findings } from './reasons.ts';
 import { attributeOf, childOf, type Element, textOf } from './xml-tree.ts';
 
@@ -11,9 +11,8 @@ const PROCESSORS_MAX = 4096;
 export function cpuArguments(reading: Reading, fileName: string): string[] {
   const { domain, findings } = reading;
   const properties = [...featuresOf(reading), ...timersOf(domain), ...offeredOf(domain, findings)];
-  for (const property of properties)
-    if (blocksMigration(property)) findings.refuse('cpu-blocks', `the CPU property ${property}`);
-  return ['-cpu', cpuWithoutRandom(modelOf(reading), properties), '-smp', processorsOf(reading, fileName)];
+  const cpu = cpuValue(modelOf(reading), properties, findings);
+  return ['-cpu', cpu, '-smp', processorsOf(reading, fileName)];
 }
 
 function modelOf({ domain, findings, given }: Reading): string {
@@ -25,8 +24,9 @@ function modelOf({ domain, findings, given }: Reading): string {
   if (mode.startsWith('host-') || mode === 'maximum') findings.refuse('cpu-host', `<cpu mode="${mode}">`);
   const model = textOf(cpu, 'model') || 'qemu64';
   // A comma would add properties that nobody has looked at.
-  if (!WORD.test(model)) findings.refuse('unknown', `<model>${model} of <cpu>`);
-  return model;
+  if (WORD.test(model)) return model;
+  findings.refuse('unknown', `<model>${model} of <cpu>`);
+  return 'qemu64';
 }
 
 const WORD = /^[\w.+-]+$/;

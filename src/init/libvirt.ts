@@ -11,7 +11,14 @@ import { ColoError } from '../error.ts';
 import { cpuArguments } from './libvirt-cpu.ts';
 import { deviceArguments } from './libvirt-devices.ts';
 import type { Reading } from './libvirt-reading.ts';
-import { addFile, type Described, type Given, isMachineType, type Machine } from './machine.ts';
+import {
+  addFile,
+  type Described,
+  type Given,
+  IMAGE_FORMATS,
+  isMachineType,
+  type Machine,
+} from './machine.ts';
 import { Findings } from './reasons.ts';
 import { attributeOf, childOf, type Element, parseXml, textOf } from './xml-tree.ts';
 
@@ -195,9 +202,10 @@ function clockArguments({ domain, findings }: Reading): string[] {
     if (name === 'rtc') rtc += policy === 'catchup' ? ',driftfix=slew' : '';
     else if (name === 'pit')
       more.push(
-        ...(policy === ''
-          ? []
-          : ['-global', `kvm-pit.lost_tick_policy=${policy === 'delay' ? 'delay' : 'discard'}`]),
+        // To catch up is what it does anyway, and has no name there.
+        ...(policy === 'delay' || policy === 'discard'
+          ? ['-global', `kvm-pit.lost_tick_policy=${policy}`]
+          : []),
       );
     else if (!RTC_TIMERS.has(name)) findings.refuse('unknown', `<timer name="${name}">`);
   }
@@ -252,11 +260,17 @@ function loaderArguments({ domain, findings, files }: Reading, loader: Element):
     findings.refuse('firmware-written', `<nvram> ${textOf(childOf(domain, 'os'), 'nvram')}`.trim());
     return [];
   }
+  if (path === '') {
+    findings.refuse('firmware-unknown', '<loader> without a path');
+    return [];
+  }
   addFile(files, path, 'loader', findings);
+  const format = attributeOf(loader, 'format') || 'raw';
+  if (!IMAGE_FORMATS.includes(format)) findings.refuse('unknown', `<loader format="${format}"> ${path}`);
   if (attributeOf(loader, 'type') !== 'pflash') return ['-bios', path];
   if (attributeOf(loader, 'readonly') === 'no')
     findings.refuse('firmware-written', `<loader readonly="no"> ${path}`);
-  return ['-drive', `if=pflash,unit=0,format=raw,readonly=on,file=${path.replaceAll(',', ',,')}`];
+  return ['-drive', `if=pflash,unit=0,format=${format},readonly=on,file=${path.replaceAll(',', ',,')}`];
 }
 
 function onPoweroff({ domain, findings }: Reading): 'stop' | 'restart' {

@@ -38,8 +38,16 @@ export function nicOptions(device: string, options: readonly string[]): string {
 /** Random numbers of the processor itself differ between the two VMs. */
 const CPU_RANDOM = ['rdrand', 'rdseed'];
 
-/** Returns the value of -cpu without the processor's own random numbers. */
-export function cpuWithoutRandom(model: string, properties: readonly string[]): string {
+/**
+ * Returns the value of -cpu without the processor's own random numbers; refuses what QEMU does not migrate. `named` is a model, after which
+ * there may be properties, as an operator writes them.
+ */
+export function cpuValue(named: string, more: readonly string[], findings: Findings): string {
+  const [model, ...own] = named.split(',');
+  const properties = [...own, ...more];
+  for (const property of properties)
+    if (blocksMigration(property)) findings.refuse('cpu-blocks', `the CPU property ${property}`);
+  // QEMU lets +NAME win over a later NAME=off: it has to go.
   const rest = properties.filter((property) => !CPU_RANDOM.some((name) => isProperty(property, name)));
   return [model, ...rest, ...CPU_RANDOM.map((name) => `${name}=off`)].join(',');
 }
@@ -52,7 +60,7 @@ export function isHostCpu(model: string): boolean {
 }
 
 /** Whether QEMU refuses to migrate a CPU with this property. */
-export function blocksMigration(property: string): boolean {
+function blocksMigration(property: string): boolean {
   return /^(\+invtsc|invtsc(=(on|yes|true|y))?|migratable=(off|no|false|n))$/.test(property);
 }
 
@@ -60,6 +68,9 @@ export function blocksMigration(property: string): boolean {
 export function isMachineType(type: string): boolean {
   return /^(pc|q35|pc-(q35|i440fx)-[\w.-]+)$/.test(type);
 }
+
+/** QEMU's names for the formats of an image that is one file. */
+export const IMAGE_FORMATS: readonly string[] = ['raw', 'qcow2', 'vmdk', 'vdi', 'vpc', 'qed'];
 
 /** Adds the file to those that both hosts must have; refuses a path that is not absolute. */
 export function addFile(files: Set<string>, path: string, what: string, findings: Findings): void {

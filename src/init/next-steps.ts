@@ -16,7 +16,7 @@ export function nextSteps(pair: Pair, out: string): Step[] {
       node: null,
       why: 'bring each host its files',
       commands: pair.sides.map(
-        ({ node, host }) => `scp -r ${word(join(out, node, 'etc'))} root@${scpHost(host)}:/`,
+        ({ node, host }) => `scp -r ${word(scpPath(join(out, node, 'etc')))} root@${scpHost(host)}:/`,
       ),
     },
     ...pair.sides.map(({ node }) => ({
@@ -43,6 +43,11 @@ export function nextSteps(pair: Pair, out: string): Step[] {
 
 function scpHost(host: string): string {
   return host.includes(':') ? `[${host}]` : host;
+}
+
+/** What stands before a colon would be a host, and a dash an option. */
+function scpPath(path: string): string {
+  return /^(-|[^/]*:)/.test(path) ? `./${path}` : path;
 }
 
 /** Quotes a word for a shell where it needs that. */

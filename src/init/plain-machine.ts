@@ -1,6 +1,6 @@
 /** A VM that is described by a few options alone: a kernel or a read-only image, and no disk. */
 import { escapeValue } from '../qemu/command-line.ts';
-import { addFile, cpuWithoutRandom, type Described, nicOptions } from './machine.ts';
+import { addFile, cpuValue, type Described, nicOptions } from './machine.ts';
 import { Findings } from './reasons.ts';
 
 export type PlainMachine = {
@@ -29,9 +29,8 @@ export function plainMachine(plain: PlainMachine): Described {
     ['image', image],
   ] as const)
     if (path !== null) addFile(files, path, what, findings);
-  const [model, ...properties] = cpu.split(',');
   const args = [
-    ...['-machine', 'q35', '-accel', 'kvm', '-cpu', cpuWithoutRandom(model, properties)],
+    ...['-machine', 'q35', '-accel', 'kvm', '-cpu', cpuValue(cpu, [], findings)],
     ...['-m', String(memoryMb), '-smp', String(processors)],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-rtc', 'base=utc,clock=vm'],
     ...['-kernel', kernel],

@@ -14,8 +14,7 @@ import { ColoError } from '../error.ts';
 import { optionName, userProblems } from '../qemu/user-arguments.ts';
 import {
   addFile,
-  blocksMigration,
-  cpuWithoutRandom,
+  cpuValue,
   type Described,
   type Given,
   isHostCpu,
@@ -186,11 +185,11 @@ function readOptions(reading: CommandReading, words: readonly string[]): void {
 /** The machine's arguments, with what the node advises and QEMU's defaults written out. */
 function completed(reading: CommandReading, program: string): string[] {
   const { args, findings, given } = reading;
-  if (!reading.hasMachine) args.push('-machine', 'pc');
+  if (reading.machineType === null) args.push('-machine', 'pc');
   // Called by this name, QEMU uses KVM.
   if (!reading.hasAccelerator)
     args.push('-accel', /^(kvm|qemu-kvm)$/.test(basename(program)) ? 'kvm' : 'tcg');
-  if (!reading.hasCpu) args.push('-cpu', cpuWithoutRandom(given.cpu ?? 'qemu64', []));
+  if (!reading.hasCpu) args.push('-cpu', cpuValue(given.cpu ?? 'qemu64', [], findings));
   if (reading.memoryMb === 0) {
     reading.memoryMb = MEMORY_MB;
     args.push('-m', String(MEMORY_MB));
@@ -209,7 +208,7 @@ function machineOption(reading: CommandReading, value: string, { words }: Option
   const parsed = parseValue(value, 'type');
   const { findings } = reading;
   const type = propertyOf(parsed, 'type');
-  if (type !== '') reading.hasMachine = true;
+  if (type !== '') reading.machineType = type;
   if (type !== '' && !isMachineType(type)) findings.refuse('machine', words.join(' '));
   for (const name of ['confidential-guest-support', 'memory-encryption'])
     if (parsed.properties.has(name))
@@ -236,12 +235,10 @@ function cpuOption(reading: CommandReading, value: string, { words }: Option): v
   const [named, ...properties] = value.split(',');
   reading.hasCpu = true;
   if (isHostCpu(named) && given.cpu === null) findings.refuse('cpu-host', words.join(' '));
-  for (const property of properties) {
-    if (blocksMigration(property)) findings.refuse('cpu-blocks', `the CPU property ${property}`);
+  for (const property of properties)
     if (/^(\+rd(rand|seed)|rd(rand|seed)=on)$/.test(property))
       findings.change('random', `the CPU property ${property}`);
-  }
-  reading.args.push('-cpu', cpuWithoutRandom(given.cpu ?? named, properties));
+  reading.args.push('-cpu', cpuValue(given.cpu ?? named, properties, findings));
 }
 
 const UNITS: ReadonlyMap<string, number> = new Map([

@@ -9,8 +9,9 @@ export type Nic = {
 };
 
 const VIRTIO = 'virtio-net-pci';
-/** What QEMU puts on a PC where -net nic and -nic do not say. */
-const DEFAULT_MODEL = 'e1000';
+/** What QEMU puts on a machine where -net nic and -nic do not say. */
+const defaultModel = (machineType: string | null): string =>
+  /^(pc-)?q35/.test(machineType ?? '') ? 'e1000e' : 'e1000';
 
 /** Properties that are the node's, or that it sets itself. */
 const OF_THE_NODE = new Set([
@@ -44,7 +45,7 @@ export function nicOf(reading: CommandReading): Nic {
   }
   const mac = propertyOf(card, 'mac') || propertyOf(card, 'macaddr');
   if (mac === '' && given.mac === null) findings.refuse('nic-mac', card.option.words.join(' '));
-  const found = reading.nics.length > 0 ? ofDevice(reading, card) : ofOldOption(card);
+  const found = reading.nics.length > 0 ? ofDevice(reading, card) : ofOldOption(reading, card);
   return { mac: mac === '' ? given.mac : mac, nic: found };
 }
 
@@ -85,8 +86,8 @@ function ofDevice({ findings }: CommandReading, card: Pending): Nic['nic'] {
   return { device, options: nicOptions(device, formatProperties(rest)) };
 }
 
-function ofOldOption(card: Pending): Nic['nic'] {
-  const model = propertyOf(card, 'model') || DEFAULT_MODEL;
+function ofOldOption({ machineType }: CommandReading, card: Pending): Nic['nic'] {
+  const model = propertyOf(card, 'model') || defaultModel(machineType);
   const device = model === 'virtio' ? VIRTIO : model;
   const address = propertyOf(card, 'addr');
   return { device, options: nicOptions(device, address === '' ? [] : [`addr=${address}`]) };

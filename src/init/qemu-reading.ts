@@ -26,7 +26,8 @@ export class CommandReading {
   readonly firmware = new Set<string>();
   name: string | null = null;
   memoryMb = 0;
-  hasMachine = false;
+  /** null if the command line names none */
+  machineType: string | null = null;
   hasAccelerator = false;
   hasCpu = false;
   hasRtc = false;

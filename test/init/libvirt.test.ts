@@ -27,6 +27,8 @@ const NIC = `<interface type='bridge'>
       <mac address='52:54:00:c0:10:01'/>
       <source bridge='br0'/>`;
 
+const SOURCE = "<source file='/var/lib/colo/web/root, read-only.img' index='1'/>";
+
 const TABLE: readonly (readonly [string, RefusalKind, RegExp])[] = [
   [
     with_(OTHER_NIC),
@@ -101,6 +103,16 @@ const TABLE: readonly (readonly [string, RefusalKind, RegExp])[] = [
     /\/v\.fd/,
   ],
   [changed('<os>', "<os firmware='efi'>"), 'firmware-unknown', /without <loader>/],
+  [
+    changed('<kernel>', "<loader secure='no'/><kernel>").replace('<os>', "<os firmware='efi'>"),
+    'firmware-unknown',
+    /^<loader> without a path$/,
+  ],
+  [
+    changed('<kernel>', "<loader type='pflash' stateless='yes' format='future'>/o.fd</loader><kernel>"),
+    'unknown',
+    /^<loader format="future"> \/o\.fd$/,
+  ],
   [changed('<os>', '<memoryBacking><hugepages/></memoryBacking><os>'), 'memory-backing', /<hugepages>/],
   [
     changed('<os>', "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><os>"),
@@ -137,6 +149,33 @@ const TABLE: readonly (readonly [string, RefusalKind, RegExp])[] = [
   [changed('<vendor>Intel</vendor>', '<numa/>'), 'unknown', /<numa> of <cpu>/],
   [changed('<apic/>', '<apic/><hyperv><future state="on"/></hyperv>'), 'unknown', /<future> of <hyperv>/],
   [changed('<backingStore/>', "<encryption format='luks'/>"), 'unknown', /<encryption>/],
+  ...(
+    [
+      ["type='nvme'", "<source type='pci'/>", 'passthrough'],
+      ["type='dir'", "<source dir='/a'/>", 'filesystem'],
+      ["type='volume'", "<source pool='p' volume='v'/>", 'unknown'],
+      ["type='vhostvdpa'", "<source dev='/dev/vhost-vdpa-0'/>", 'vhost'],
+    ] as const
+  ).map(
+    ([type, source, kind]) =>
+      [
+        changed("<disk type='file' device='disk'>", `<disk ${type} device='disk'>`).replace(SOURCE, source),
+        kind,
+        new RegExp(`of the ${type.replaceAll("'", '').replace('=', ' ')}$`),
+      ] as const,
+  ),
+  [changed(SOURCE, SOURCE.replace('/>', '><slices/></source>')), 'unknown', /^<slices> of disk vda/],
+  [changed(SOURCE, SOURCE.replace('/>', '><dataStore/></source>')), 'unknown', /^<dataStore> of disk vda/],
+  [changed(SOURCE, `${SOURCE}<blockio/>`), 'unknown', /^<blockio> of disk vda/],
+  [changed("type='raw' cache", "type='fat' cache"), 'unknown', /^<driver type="fat"> of disk vda/],
+  [
+    changed(
+      '<backingStore/>',
+      "<backingStore type='file'><source file='/b'/><backingStore type='network'><source protocol='rbd'/></backingStore></backingStore>",
+    ),
+    'disk-network',
+    /^an image below disk vda .* of the type network$/,
+  ],
 ];
 
 test('each part of a domain that cannot be protected has its own reason, and only that', () => {
@@ -225,6 +264,33 @@ test('a processor is the host’s own only by the operator’s word', () => {
   assert.deepEqual(refusals(xml, { cpu: 'host', mac: null }), []);
   const { args } = read(xml, { cpu: 'host', mac: null }).machine;
   assert.match(args[args.indexOf('-cpu') + 1], /^host,md-clear=on,hle=off,rdrand=off,rdseed=off$/);
+});
+
+test('a processor of the operator may not block migration either, nor bring random numbers', () => {
+  assert.deepEqual(refusals(GOLDEN, { cpu: 'EPYC,+invtsc', mac: null }), [
+    ['cpu-blocks', 'the CPU property +invtsc'],
+  ]);
+  const { args } = read(GOLDEN, { cpu: 'EPYC,+rdrand', mac: null }).machine;
+  assert.equal(args[args.indexOf('-cpu') + 1], 'EPYC,md-clear=on,hle=off,rdrand=off,rdseed=off');
+});
+
+test('firmware is read in its own format', () => {
+  const { args } = read(
+    changed('<kernel>', "<loader type='pflash' stateless='yes' format='qcow2'>/o.qcow2</loader><kernel>"),
+  ).machine;
+  assert.ok(args.includes('if=pflash,unit=0,format=qcow2,readonly=on,file=/o.qcow2'));
+});
+
+test('ticks that are caught up are the default of the timer', () => {
+  const { args } = read(changed("tickpolicy='delay'", "tickpolicy='catchup'")).machine;
+  assert.doesNotMatch(args.join(' '), /lost_tick_policy/);
+});
+
+test('an ejected medium is none, whatever libvirt does about a missing one', () => {
+  const xml = changed("<target dev='sda'", "<source startupPolicy='optional'/><target dev='sda'");
+  const { findings } = read(xml);
+  assert.deepEqual(findings.refusals, []);
+  assert.ok(findings.changes.some(({ kind, what }) => kind === 'drive' && what === 'cdrom sda'));
 });
 
 test('a MAC address may come from the operator where the domain has none', () => {

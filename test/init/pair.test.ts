@@ -90,6 +90,24 @@ test('what a node would refuse is refused before anything is written', () => {
   });
 });
 
+test('scp takes no folder for a host or an option', () => {
+  const [{ commands }] = nextSteps(PAIR, 'web:1');
+  assert.ok(commands.includes('scp -r ./web:1/web-a/etc root@10.8.0.1:/'), commands[0]);
+  assert.match(nextSteps(PAIR, '-web')[0].commands[0], /^scp -r \.\/-web\/web-a/);
+  assert.match(nextSteps(PAIR, '/a:b')[0].commands[0], /^scp -r \/a:b\/web-a/);
+});
+
+test('a VM of a few options may not block migration either', () => {
+  const { findings } = plainMachine({
+    ...{ memoryMb: 512, processors: 1, cpu: 'Haswell,+invtsc', mac: MAC },
+    ...{ kernel: '/k', initrd: null, append: null, image: null },
+  });
+  assert.deepEqual(
+    findings.refusals.map(({ kind }) => kind),
+    ['cpu-blocks'],
+  );
+});
+
 test('the next steps name each host, and a folder with spaces is quoted', () => {
   const steps = nextSteps(PAIR, "my 'web'");
   const all = steps.flatMap(({ commands }) => commands);

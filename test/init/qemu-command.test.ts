@@ -12,6 +12,9 @@ const NOTHING: Given = { cpu: null, mac: null };
 const BASE = 'qemu-system-x86_64 -machine q35,accel=kvm -cpu Haswell -m 512 -kernel /boot/k';
 const NIC = '-netdev tap,id=n -device virtio-net-pci,netdev=n,mac=52:54:00:00:00:01';
 
+const BELOW =
+  '-blockdev driver=file,filename=/a,node-name=a -blockdev driver=raw,file=a,node-name=b,read-only=on';
+
 const read = (text: string, given: Given = NOTHING): Described => machineOfCommand(text, 'vm.sh', given);
 const kinds = (text: string, given?: Given): RefusalKind[] =>
   read(text, given).findings.refusals.map(({ kind }) => kind);
@@ -53,6 +56,12 @@ const TABLE: readonly (readonly [string, RefusalKind])[] = [
   [`${NIC} -snapshot`, 'disk-temporary'],
   [`${NIC} -drive file=nbd:host:10809,readonly=on`, 'disk-network'],
   [`${NIC} -blockdev driver=rbd,pool=p,image=i,node-name=a,read-only=on`, 'disk-network'],
+  [`${NIC} -drive driver=nbd,host=h,port=10809,readonly=on`, 'disk-network'],
+  [`${NIC} -drive driver=vvfat,dir=/a,rw=on,readonly=on`, 'disk-network'],
+  [`${NIC} -drive format=vvfat,file=/a,readonly=on`, 'disk-network'],
+  [`${NIC} -drive file=/a.qcow2,backing.driver=nbd,backing.host=h,readonly=on`, 'disk-network'],
+  [`${NIC} -drive file=/a.qcow2,backing.file.filename=b.qcow2,readonly=on`, 'path-relative'],
+  [`${NIC} ${BELOW} -device virtio-blk-pci,drive=a`, 'disk-written'],
   [`${NIC} -drive file=a.img,readonly=on`, 'path-relative'],
   [`${NIC} -initrd initrd.img`, 'path-relative'],
   [`${NIC} -virtfs local,path=/a,mount_tag=t`, 'filesystem'],
@@ -100,6 +109,7 @@ const TABLE: readonly (readonly [string, RefusalKind])[] = [
 test('each part of a command line that cannot be protected has its own reason, and only that', () => {
   for (const [more, kind] of TABLE) assert.deepEqual([...new Set(kinds(`${BASE} ${more}`))], [kind], more);
   assert.deepEqual(kinds(`${BASE} ${NIC}`), []);
+  assert.deepEqual(kinds(`${BASE} ${NIC} ${BELOW} -device virtio-blk-pci,drive=b`), []);
   assert.deepEqual(kinds(`qemu-system-aarch64 -machine q35 -m 512 -kernel /k ${NIC}`), ['architecture']);
 });
 
@@ -167,6 +177,12 @@ test('what QEMU would take by default is written out', () => {
   ]);
 });
 
+test('a card that nobody names is the one of the machine', () => {
+  const nic = '-nic user,mac=52:54:00:00:00:01';
+  assert.equal(read(`qemu-system-x86_64 -M pc-q35-9.2 ${nic}`).machine.nic.device, 'e1000e');
+  assert.equal(read(`qemu-system-x86_64 -M pc ${nic}`).machine.nic.device, 'e1000');
+});
+
 test('the command line of a running process is taken as it is', () => {
   const words = `${BASE} ${NIC}`.split(' ');
   const { machine, findings } = read(`${[...words, '-append', 'a $b "c'].join('\0')}\0`);
@@ -188,4 +204,11 @@ test('a processor is the host’s own only by the operator’s word', () => {
   const { machine, findings } = read(`${BASE} ${NIC} -cpu host,vmx=off`, { cpu: 'host', mac: null });
   assert.deepEqual(findings.refusals, []);
   assert.equal(after(machine.args, '-cpu').at(-1), 'host,vmx=off,rdrand=off,rdseed=off');
+});
+
+test('a processor of the operator may not block migration either, nor bring random numbers', () => {
+  for (const text of [`${BASE} ${NIC}`, `qemu-system-x86_64 -machine pc ${NIC}`])
+    assert.deepEqual(kinds(text, { cpu: 'EPYC,migratable=off', mac: null }), ['cpu-blocks'], text);
+  const { machine } = read(`${BASE} ${NIC}`, { cpu: 'EPYC,+rdrand', mac: null });
+  assert.equal(after(machine.args, '-cpu').at(-1), 'EPYC,rdrand=off,rdseed=off');
 });
