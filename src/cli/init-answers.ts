@@ -90,7 +90,7 @@ class Answers {
       return this.asker.ask(text, fallback, (answer) =>
         answer === '' && fallback === '' ? null : problemOf(answer),
       );
-    if (fallback === null) this.lack(flag);
+    if (fallback === null) this.lack(flag, question.noFallback);
     return fallback;
   }
 
@@ -105,7 +105,7 @@ class Answers {
     if (problem !== null) throw new ColoError('COLO_USAGE', `${flag}: ${problem}`);
     if (given !== undefined) return given;
     if (this.asker === null) {
-      if (fallback === null) this.lack(flag);
+      if (fallback === null) this.lack(flag, question.noFallback);
       return fallback;
     }
     const answer = await this.asker.ask(text, fallback === null ? null : fallback.join(' '), (words) =>
@@ -114,8 +114,9 @@ class Answers {
     return wordsOf(answer);
   }
 
-  lack(flag: string): void {
-    this.lacking.push(flag);
+  /** `why`: what is in the way of a default; null if there is never one. */
+  lack(flag: string, why: string | null = null): void {
+    this.lacking.push(why === null ? flag : `${flag} (${why})`);
   }
 
   missing(): ColoError {
@@ -129,6 +130,8 @@ class Answers {
 type Question<Value> = {
   readonly text: string;
   readonly fallback: Value | null;
+  /** why there is no fallback this time, where there mostly is one */
+  readonly noFallback?: string | null;
   readonly problemOf: (value: Value) => string | null;
 };
 
@@ -264,6 +267,7 @@ async function settlePair(
   const name = await answers.one('--pair', options.pair, {
     text: 'A name for the pair',
     fallback: ownName,
+    noFallback: own === '' ? null : `the VM is called ${JSON.stringify(own)}, which is no name of a pair`,
     problemOf: problems.pairProblem,
   });
   const nodes = await settleNodes(options, name, answers);
@@ -326,6 +330,7 @@ async function settleNodes(
   return answers.several('--nodes', options.nodes, {
     text: 'The names of the two nodes',
     fallback: pair === null ? null : problems.defaultNodes(pair),
+    noFallback: pair === null ? null : problems.defaultNodesProblem(pair),
     problemOf: problems.nodesProblem,
   });
 }

@@ -103,9 +103,14 @@ export function pathProblem(text: string): string | null {
 
 /** Returns the names of the two nodes of a pair if none are given; null if they would be too long. */
 export function defaultNodes(pair: string): [string, string] | null {
-  const nodes: [string, string] = [`${pair}-a`, `${pair}-b`];
-  return nodesProblem(nodes) === null ? nodes : null;
+  return defaultNodesProblem(pair) === null ? namedAfter(pair) : null;
 }
+
+export function defaultNodesProblem(pair: string): string | null {
+  return nodesProblem(namedAfter(pair));
+}
+
+const namedAfter = (pair: string): [string, string] => [`${pair}-a`, `${pair}-b`];
 
 /** Returns a MAC address that QEMU's and libvirt's own use the prefix of. `random` has three bytes. */
 export function madeMac(random: Uint8Array): string {

@@ -105,9 +105,9 @@ function writeOne(out: string, { path, text, mode }: PlannedFile, undo: (() => v
 function makeFolder(folder: string, out: string, undo: (() => void)[]): void {
   if (existsSync(folder)) return;
   makeFolder(dirname(folder), out, undo);
-  // Below it are keys.
+  // Below `out` are keys. It may have been written with a slash at its end.
   mkdirSync(folder);
-  chmodSync(folder, folder === out ? 0o700 : 0o755);
+  chmodSync(folder, folder === join(out, '.') ? 0o700 : 0o755);
   undo.push(() => {
     try {
       rmdirSync(folder);

@@ -211,7 +211,10 @@ test('without a terminal everything that is missing is one error', async () => {
     'COLO_USAGE: these options are missing: one of --libvirt, --qemu-command and --kernel, --pair, --hosts, --etcd, --out; give them, or start it on a terminal, without --json, to be asked\n',
   );
   const kernel = await init('--kernel', '/vmlinuz', '--pair', 'a-long-name', ...HOSTS);
-  assert.match(kernel.err, /missing: --memory, --cpu, --nodes, --etcd, --out; give/);
+  assert.match(
+    kernel.err,
+    /missing: --memory, --cpu, --nodes \(the node "a-long-name-a" has more than 10 characters, and its tap is called colo-a-long-name-a; choose a shorter name\), --etcd, --out; give/,
+  );
 });
 
 test('wrong input is one clear error, and nothing is written', async () => {

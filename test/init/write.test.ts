@@ -35,6 +35,17 @@ test('files are written with their modes, whatever the umask is', async (t) => {
   assert.deepEqual([modeOf(out), modeOf(join(out, 'a/etc'))], [0o700, 0o755]);
 });
 
+test('the folder of the keys is for its owner alone, however it is written', async (t) => {
+  const parent = tempFolder(t);
+  for (const [out, made] of [
+    ['slash/', 'slash'],
+    ['./dot//here/.', 'dot/here'],
+  ]) {
+    await writeAll(`${parent}/${out}`, FILES);
+    assert.equal(modeOf(join(parent, made)), 0o700, out);
+  }
+});
+
 test('what is there with the same contents is kept, and other contents are an error before anything is written', async (t) => {
   const out = tempFolder(t);
   mkdirSync(join(out, 'a/etc'), { recursive: true });
