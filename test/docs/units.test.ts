@@ -52,6 +52,17 @@ test('a restart of the uplink does not stop the VM, and the node is watched', ()
   assert.doesNotMatch(node, /^(Requires|BindsTo|PartOf)=/m);
 });
 
+test('the uplink is tried again until its bridge is there', () => {
+  const uplink = UNITS.find(({ name }) => name === 'colo-uplink@.service')?.text ?? '';
+  for (const line of [
+    'Wants=network-online.target',
+    'StartLimitIntervalSec=0',
+    'Restart=always',
+    'RestartSec=1',
+  ])
+    assert.ok(uplink.split('\n').includes(line), line);
+});
+
 test('docs/operation.md names each unit', () => {
   const page = readDoc('docs/operation.md');
   for (const { name } of UNITS) assert.ok(page.includes(`(../deploy/systemd/${name})`), name);
