@@ -34,7 +34,7 @@ export function nextSteps(pair: Pair, out: string): Step[] {
       node,
       why:
         place === 0
-          ? 'no line of the doctor says PROBLEM: boot the VM'
+          ? 'no line of the doctor says PROBLEM, and the VM runs nowhere else: boot it'
           : 'give it its secondary; the state is "protected" after some seconds',
       commands: [`systemctl enable --now colo@${node}`, `colo status -c /etc/colo/${node}.yaml`],
     })),

@@ -27,6 +27,9 @@ export function nodesProblem([one, two, ...more]: readonly string[]): string | n
   return null;
 }
 
+/** The loopback's, and those that stand for all addresses of a host. */
+const OF_ONE_HOST = /^(localhost|127\.[\d.]+|::1|0\.0\.0\.0|::)$/i;
+
 export function hostsProblem([one, two, ...more]: readonly string[]): string | null {
   if (two === undefined || more.length > 0)
     return 'a pair has two hosts; give the address of each, as in 10.8.0.1 10.8.0.2';
@@ -38,6 +41,8 @@ export function hostsProblem([one, two, ...more]: readonly string[]): string | n
       return `${JSON.stringify(host)} is neither an address nor a host name`;
     }
   }
+  const own = [one, two].find((host) => OF_ONE_HOST.test(host));
+  if (own !== undefined) return `the other host does not reach ${own}; give the address by which it does`;
   if (one.toLowerCase() === two.toLowerCase())
     return `both hosts have the address ${one}, and one machine that fails would take both nodes with it; give two`;
   return null;

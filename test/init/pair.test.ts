@@ -122,5 +122,10 @@ test('the next steps name each host, and a folder with spaces is quoted', () => 
       `systemctl enable --now colo@${node}`,
     ])
       assert.ok(all.includes(command), command);
+  // A second VM with its addresses would be on the network.
+  assert.match(
+    steps.find(({ commands }) => commands[0].endsWith('colo@web-a'))?.why ?? '',
+    /runs nowhere else/,
+  );
   assert.ok(all.indexOf('systemctl enable --now colo@web-a') > all.lastIndexOf('systemctl daemon-reload'));
 });

@@ -38,6 +38,9 @@ test('what does not fit is refused with the reason', () => {
     ],
     [problems.hostsProblem(['10.8.0.1', '10.8.0.1']), /both hosts have the address 10\.8\.0\.1/],
     [problems.hostsProblem(['A.example', 'a.example']), /both hosts have the address/],
+    ...['localhost', '127.0.0.1', '::1', '0.0.0.0', '::'].map(
+      (host) => [problems.hostsProblem(['10.8.0.1', host]), /^the other host does not reach /] as const,
+    ),
     [problems.hostsProblem(['10.8.0.1']), /two hosts/],
     [problems.hostsProblem(['10.8.0.1', '300.1.1.1']), /"300\.1\.1\.1" is neither/],
     [problems.hostsProblem(['10.8.0.1', 'http://b']), /neither an address/],
