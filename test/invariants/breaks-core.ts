@@ -1,7 +1,14 @@
-/** Breaks for the invariants of pair, node, datapath, checkpoint, qemu and observe. */
+/** Breaks for the invariants of pair, node, datapath, checkpoint, qemu, observe and init. */
 import type { Break } from './break.ts';
 
 export const CORE: readonly Break[] = [
+  {
+    file: 'src/init/units.ts',
+    find: "UNIT_BRIDGE = 'br0';",
+    put: "UNIT_BRIDGE = 'br9';",
+    message: 'the unit of the uplink does not name its bridge',
+    test: 'test/init/pair.test.ts',
+  },
   {
     file: 'src/datapath/catch-up.ts',
     find: '    this.compared();\n    invariant(',
