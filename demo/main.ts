@@ -4,23 +4,27 @@ import { parseArgs } from 'node:util';
 import { ColoError } from '../src/error.ts';
 import { type StoryResult, type Teller, tellStory } from './story.ts';
 
-const USAGE = `usage: npm run demo -- [--json] [--ipv6]
+const USAGE = `usage: npm run demo -- [--json] [--ipv6] [--page]
 
 Boots a VM, protects it, kills the node and VM that clients are connected to, twice, and shows what clients received.
   --json   progress goes to standard error; the last line on standard output is the result
   --ipv6   the clients use IPv6 only
+  --page   each node has a dashboard, whose address is printed, and the story gives time to look at it
 Ends by itself within three minutes (the first run fetches QEMU and a guest first) and leaves only its cache.`;
 
 /** Traffic before each kill: long enough to read, short enough for the story to take less than two minutes. */
 const TRAFFIC_MS = 8000;
+/** With pages: long enough to open one. */
+const PAGES_TRAFFIC_MS = 25_000;
 
 async function main(): Promise<number> {
-  let values: { json?: boolean | undefined; ipv6?: boolean | undefined; help?: boolean | undefined };
+  let values: Partial<Record<'json' | 'ipv6' | 'page' | 'help', boolean>>;
   try {
     ({ values } = parseArgs({
       options: {
         json: { type: 'boolean' },
         ipv6: { type: 'boolean' },
+        page: { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
       },
     }));
@@ -44,7 +48,8 @@ async function main(): Promise<number> {
   try {
     const result = await tellStory({
       ip: values.ipv6 === true ? 'v6' : 'v4',
-      trafficMs: TRAFFIC_MS,
+      pages: values.page === true ? 'served' : 'none',
+      trafficMs: values.page === true ? PAGES_TRAFFIC_MS : TRAFFIC_MS,
       teller: teller(json ? process.stderr : process.stdout),
       signal: interrupted.signal,
     });

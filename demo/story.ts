@@ -2,6 +2,7 @@
  * The story that the demo shows and the end-to-end tests check: a protected pair, three clients, and a primary that
  * dies while they are connected, twice.
  */
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Counter } from '../lab/clients/counter.ts';
 import { Download } from '../lab/clients/download.ts';
@@ -9,7 +10,9 @@ import { Echo } from '../lab/clients/echo.ts';
 import { blackout } from '../lab/clients/gaps.ts';
 import { monotonicMs } from '../lab/clients/net.ts';
 import { liveLines, summarize, troubles } from '../lab/clients/summary.ts';
+import { type Served, serve } from '../lab/dashboard.ts';
 import { BIG_FILE } from '../lab/guest/files.ts';
+import type { LabNode } from '../lab/pair.ts';
 import { Stage } from '../lab/stage.ts';
 import type { NodeStatus } from '../src/observe/status.ts';
 
@@ -40,6 +43,8 @@ export type Teller = {
 
 export type StoryOptions = {
   ip: 'v4' | 'v6';
+  /** Whether each node has a dashboard from when it runs; its address is told. */
+  pages: 'none' | 'served';
   /** How long traffic flows before each kill, and after the last one. */
   trafficMs: number;
   teller: Teller;
@@ -56,18 +61,30 @@ export async function tellStory(options: StoryOptions): Promise<StoryResult> {
   const { teller, signal } = options;
   teller.chapter('Set-up');
   const stage = await Stage.open({ ip: options.ip });
+  const pages: Served[] = [];
   try {
     teller.line(
       `QEMU ${stage.install.version}, ${stage.install.accel.toUpperCase()}; clients use IP${options.ip}`,
     );
     signal.throwIfAborted();
-    return await play(options, stage);
+    return await play(options, stage, async (node) => {
+      if (options.pages === 'none') return;
+      const page = await serve(join(node.runDirectory, 'control.sock'));
+      pages.push(page);
+      teller.line(`the dashboard of node ${node.name}: ${page.url}`);
+    });
   } finally {
+    for (const page of pages) await page.stop();
     await stage.close();
   }
 }
 
-async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
+/** `started`: a node runs, for the first time. */
+async function play(
+  options: StoryOptions,
+  stage: Stage,
+  started: (node: LabNode) => Promise<void>,
+): Promise<StoryResult> {
   const { teller, signal } = options;
   const { targets, install } = stage;
   teller.chapter('Boot and protect');
@@ -75,8 +92,10 @@ async function play(options: StoryOptions, stage: Stage): Promise<StoryResult> {
   const b = stage.node('b');
   await stage.boot(a, signal);
   teller.line('node a runs the VM, alone, and its guest replies');
+  await started(a);
   await stage.protect(a, b, signal);
   teller.line('node b has a copy: the pair is protected');
+  await started(b);
 
   teller.chapter('Three clients');
   const clients = {

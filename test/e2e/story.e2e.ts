@@ -9,10 +9,20 @@ const BLACKOUT_MS_MAX = 2000;
 for (const ip of ['v4', 'v6'] as const) {
   test(`clients on IP${ip} outlive two primaries`, async (t) => {
     const printed: string[] = [];
+    const pages: Promise<Response>[] = [];
     const result = await tellStory({
       ip,
+      pages: ip === 'v4' ? 'served' : 'none',
       trafficMs: 3000,
-      teller: { chapter: (text) => printed.push(text), line: (text) => printed.push(text), live: () => {} },
+      teller: {
+        chapter: (text) => printed.push(text),
+        line: (text) => {
+          printed.push(text);
+          const url = /http:\S+/.exec(text)?.[0];
+          if (url !== undefined) pages.push(fetch(url));
+        },
+        live: () => {},
+      },
       signal: t.signal,
     });
     t.diagnostic(JSON.stringify(result));
@@ -33,6 +43,8 @@ for (const ip of ['v4', 'v6'] as const) {
       },
       printed.join('\n'),
     );
+    const replies = (await Promise.all(pages)).map(({ status }) => status);
+    assert.deepEqual(replies, ip === 'v4' ? [200, 200] : []);
     assert.equal(result.failovers.length, 2);
     assert.ok(result.checkpoints > 0);
     for (const { blackout_ms } of result.failovers)

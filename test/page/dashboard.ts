@@ -1,25 +1,7 @@
-/** `colo dashboard` as a process, and pages of it. */
-import { join } from 'node:path';
+/** Pages of a dashboard in a browser. */
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
-import { startChild, stopChild } from '../../lab/process.ts';
-import { ROOT } from '../docs/tables.ts';
 
 export type Check = (what: string, isRight: boolean, seen?: string) => void;
-export type Served = { url: string; pid: number; stop(): Promise<void> };
-
-export async function serve(socket: string): Promise<Served> {
-  const command = ['dashboard', '--socket', socket, '--listen', 'tcp-listen:127.0.0.1:0', '--json'];
-  const child = startChild([join(ROOT, 'bin/colo'), ...command], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const line = await new Promise<string>((resolve, reject) => {
-    child.stdout?.once('data', (bytes: Buffer) => resolve(bytes.toString()));
-    child.once('exit', (code) => reject(new Error(`colo dashboard ended with ${code}`)));
-  });
-  return {
-    url: (JSON.parse(line) as { url: string }).url,
-    pid: child.pid ?? 0,
-    stop: () => stopChild(child),
-  };
-}
 
 /** Opens a page in a context of its own, and checks that it asks nobody else and that nothing fails in it. */
 export async function openPage(

@@ -2,9 +2,10 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Browser, CDPSession } from 'playwright-core';
+import { serve } from '../../lab/dashboard.ts';
 import { workFolder } from '../../lab/process.ts';
 import { nodesIn } from '../cli/with-node.ts';
-import { type Check, openPage, serve } from './dashboard.ts';
+import { type Check, openPage } from './dashboard.ts';
 
 const FLOOD = 100_000;
 const ROUND = 100;

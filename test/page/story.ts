@@ -5,10 +5,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { Counter } from '../../lab/clients/counter.ts';
 import { Echo } from '../../lab/clients/echo.ts';
+import { type Served, serve } from '../../lab/dashboard.ts';
 import { Stage } from '../../lab/stage.ts';
 import { formatMs } from '../../src/cli/output.ts';
 import { violationsOf } from './browser.ts';
-import { type Check, openPage, type Served, serve } from './dashboard.ts';
+import { type Check, openPage } from './dashboard.ts';
 
 const DESKTOP: BrowserContextOptions = { viewport: { width: 1280, height: 1000 }, colorScheme: 'light' };
 const DARK_PHONE: BrowserContextOptions = {
