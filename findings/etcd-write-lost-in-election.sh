@@ -69,11 +69,21 @@ leader() {
     if grep -qP '"member_id":"(\d+)".*"leader":"\1"' <<< "$said"; then echo $n; fi
   done
 }
-until [[ $(write 1) == 200* ]]; do sleep 0.2; done
+# Runs a command again until it succeeds, for at most half a minute.
+wait_for() {
+  local end=$((SECONDS + 30))
+  until "$@"; do
+    [ $SECONDS -lt $end ] || { echo "CHANGED: $* did not succeed within 30 s"; cat log-*; exit 1; }
+    sleep 0.2
+  done
+}
+is_written() { [[ $(write 1) == 200* ]]; }
+has_leader() { leading=$(leader) && [ -n "$leading" ]; }
+wait_for is_written
 
 lost=0
 for round in 1 2 3; do
-  until leading=$(leader) && [ -n "$leading" ]; do sleep 0.2; done
+  wait_for has_leader
   follower=$((leading % 3 + 1))
   kill -STOP "${pids[leading]}"
   write $follower > first & asking=$!
