@@ -67,7 +67,7 @@ test("clients stand for a stated time when either VM's QEMU is stopped", async (
     assert.notEqual(await vmOf(b), vm);
   });
 
-  await t.test("an idle secondary's: its own node notices", async () => {
+  await t.test("an idle secondary's: the pair ends, and is protected again", async () => {
     const vm = await vmOf(b);
     process.kill(vm, 'SIGSTOP');
     await a.until('alone', ({ phase }) => phase === 'alone' || phase === 'syncing', STATE_MS_MAX);
