@@ -25,9 +25,9 @@ function blocks(): string[] {
   return [...text.matchAll(/```\n([^`]*)```/g)].map(([, block]) => block);
 }
 
-test('the units bring the tap up last, and down before the helper starts again', () => {
-  const page = readDoc('docs/operation.md');
-  const lines = page.split('\n').filter((line) => /^(ExecStart|Restart=always)/.test(line));
+test('the unit brings the tap up last, and down before the helper starts again', () => {
+  const unit = readDoc('deploy/systemd/colo-uplink@.service');
+  const lines = unit.split('\n').filter((line) => /^(ExecStart|Restart=always)/.test(line));
   const order = [
     'tuntap add',
     'down master br0',
@@ -41,7 +41,7 @@ test('the units bring the tap up last, and down before the helper starts again',
     [...at].sort((a, b) => a - b),
   );
   assert.ok(!at.includes(-1), lines.join('\n'));
-  assert.doesNotMatch(page, /master br0 up/);
+  for (const text of [unit, readDoc('docs/operation.md')]) assert.doesNotMatch(text, /master br0 up/);
 });
 
 test("the page's commands make an uplink, whatever the bridge carries", { skip: NEEDS_ROOT }, async (t) => {
