@@ -1,6 +1,6 @@
 /** The faults of a world and their times, drawn from the seed before the world begins. */
 import type { Die } from './guest/die.ts';
-import { PHASES, type Phase } from './sim-qemu.ts';
+import { PHASES, type Phase } from './sim-migration.ts';
 
 export type Side = 'a' | 'b';
 

@@ -12,7 +12,7 @@ import type { Network } from './network.ts';
 import type { SentOutput } from './rules/output-commit.ts';
 import type { ArbiterRecord, Lost } from './sim-arbiter.ts';
 import { ARBITER_MS_MAX, type Hosts, type Life, otherOf, type SimHost } from './sim-host.ts';
-import type { Phase } from './sim-qemu.ts';
+import type { Phase } from './sim-migration.ts';
 import type { Route } from './sim-socket.ts';
 import type { Sockets } from './sockets.ts';
 import type { Web } from './unifying.ts';

@@ -2,6 +2,19 @@
 import type { KernelStream } from '../../src/io/byte-stream.ts';
 import type { SimSocket } from './sim-socket.ts';
 
+/** The phases of a migration at which faults can strike. */
+export const PHASES = [
+  'copying',
+  'copied',
+  'request',
+  'reply',
+  'state',
+  'received',
+  'loading',
+  'loaded',
+] as const;
+export type Phase = (typeof PHASES)[number];
+
 export const MESSAGE = {
   ready: 0,
   request: 1,

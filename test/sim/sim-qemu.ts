@@ -16,7 +16,7 @@ import { type JsonObject, QmpRefusedError } from '../../src/qemu/qmp.ts';
 import type { Die } from './guest/die.ts';
 import type { Machine, MachinePort } from './guest/machine.ts';
 import { type Loop, Process } from './loop.ts';
-import { MESSAGE, MigrationStream, PIECE } from './sim-migration.ts';
+import { MESSAGE, MigrationStream, type Phase, PIECE } from './sim-migration.ts';
 import type { Host } from './sim-socket.ts';
 import { type Consumed, SimVm, type Sleeper } from './sim-vm.ts';
 import type { Sockets } from './sockets.ts';
@@ -34,19 +34,6 @@ const BUFFER_BYTES = 32_768;
 const PASS_MS = 0.5;
 /** Microseconds, unless the host is busy. */
 const THREAD_BEGINS_MS_MAX = 8;
-
-/** The phases of a migration at which faults can strike. */
-export const PHASES = [
-  'copying',
-  'copied',
-  'request',
-  'reply',
-  'state',
-  'received',
-  'loading',
-  'loaded',
-] as const;
-export type Phase = (typeof PHASES)[number];
 
 export type QemuEvents = {
   died(qemu: SimQemu): void;
@@ -91,6 +78,8 @@ export class SimQemu {
   greets = false;
   /** the run state in which the VM stands for another reason than a copy; null if it does not */
   standsFor: Standing | null = null;
+  /** what the VM stood for when a failover resumed it, until it is stopped for that again */
+  private stoodFor: Standing | null = null;
   standsSinceMs = 0;
   private readonly options: QemuOptions;
   private readonly loop: Loop;
@@ -162,6 +151,12 @@ export class SimQemu {
     this.standsSinceMs = this.loop.nowMs;
     this.vm.stop();
     return true;
+  }
+
+  /** Whoever had stopped the VM, or has mended what had, lets it run again. */
+  standNoMore(why: Standing): void {
+    this.stoodFor = null;
+    if (this.standsFor === why) this.vm.resume();
   }
 
   private later(ms: number, run: () => void): void {
@@ -483,6 +478,7 @@ export class SimQemu {
       this.leaveColo();
       this.stage = 'idle';
       this.requestPending = false;
+      this.stoodFor = this.standsFor;
       this.vm.resume();
     });
   }
@@ -545,6 +541,8 @@ export class SimQemu {
         return { status: this.migrationStatus };
       case 'stop':
         this.vm.stop();
+        this.standsFor ??= this.stoodFor;
+        this.stoodFor = null;
         return {};
       case 'cont':
         if (this.stage === 'finishing')

@@ -77,6 +77,16 @@ const KEPT: readonly Kept[] = [
     why: 'the guest switches itself off while nothing else is broken',
     reaches: ['guests switched off in peace', 1],
   },
+  {
+    seed: 1800009027,
+    why: 'an operator stops a VM, its node goes alone and stops it again, and the operator lets it run',
+    reaches: ['VMs of a primary that stand: paused', 1],
+  },
+  {
+    seed: 1800007740,
+    why: 'clients that nobody hears for 8 s repeat their requests as late',
+    reaches: ['failover.done', 1],
+  },
 ];
 /** CPU time for new worlds: a slow machine tries fewer. */
 const FRESH_MS = 10_000;

@@ -42,7 +42,7 @@ export function drawUnifying(seed: number): Unifying | null {
 export class Web {
   readonly host: HostSpec | null;
   private readonly clients: readonly WebClient[];
-  private readonly unheardMs: number;
+  readonly unheardMs: number;
   private unheardUntilMs = 0;
 
   constructor(drawn: Unifying | null) {

@@ -57,10 +57,7 @@ export class VmFaults {
       const { qemu } = host;
       this.scene.journal.count(`VMs of a ${role} that stand: ${why}`);
       if (why === 'guest-panicked') this.events.died();
-      else if (qemu !== null)
-        this.scene.loop.after(ms, qemu.process, () => {
-          if (qemu.standsFor === why) qemu.vm.resume();
-        });
+      else if (qemu !== null) this.scene.loop.after(ms, qemu.process, () => qemu.standNoMore(why));
     });
   }
 

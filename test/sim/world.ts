@@ -42,7 +42,8 @@ import { VmTroubleRules } from './rules/vm-trouble.ts';
 import { ArbiterRecord, SimArbiter } from './sim-arbiter.ts';
 import { type Hosts, type Life, newHost, type SimHost } from './sim-host.ts';
 import { simLauncher } from './sim-launcher.ts';
-import type { Phase, QemuEvents, SimQemu } from './sim-qemu.ts';
+import type { Phase } from './sim-migration.ts';
+import type { QemuEvents, SimQemu } from './sim-qemu.ts';
 import type { SimSocket } from './sim-socket.ts';
 import { Sockets } from './sockets.ts';
 import { drawUnifying, UNIFY_RULE, type Unifying, Web } from './unifying.ts';
@@ -118,7 +119,8 @@ class World {
   private readonly clients: ClientHost[] = [];
   /** What was drawn for each client host. */
   private readonly clientQualities: PortQuality[] = [];
-  private readonly lossy = new Set<ClientHost>();
+  /** for how much longer than others clients may have to wait for a reply */
+  private readonly patienceMs = new Map<ClientHost, number>();
   private readonly mix: Mix;
   /** null: both VMs have the TCP that was drawn for the guest */
   private readonly differing: DifferingTcps | null;
@@ -192,7 +194,12 @@ class World {
     if (alwaysDiffers !== null) this.addClients(differingHost(alwaysDiffers));
     this.web = new Web(this.unifying);
     if (this.web.host !== null)
-      this.addClients(this.web.host, new Die(~(seed + 1)), () => this.web.isHeard(loop.nowMs));
+      this.addClients(
+        this.web.host,
+        new Die(~(seed + 1)),
+        () => this.web.isHeard(loop.nowMs),
+        this.web.unheardMs,
+      );
     const { sockets, network, mix, clients } = this;
     const judged = [...clients];
     if (this.ruled !== null && this.ruled.exempt !== null)
@@ -227,7 +234,7 @@ class World {
     this.uselessSecondary = new UselessSecondary(scene);
     this.vmTrouble = new VmTroubleRules(scene);
     this.intervals = new Intervals(scene);
-    this.progress = new Progress(scene, this.lineage, judged, this.lossy, this.intervals);
+    this.progress = new Progress(scene, this.lineage, judged, this.patienceMs, this.intervals);
     this.bothSent = new BothSent(
       scene,
       this.sameInput,
@@ -385,8 +392,13 @@ class World {
     return host;
   }
 
-  /** `die`: of which the host is drawn. */
-  private addClients(spec: HostSpec, die = this.die, isHeard: () => boolean = () => true): void {
+  /** `die`: of which the host is drawn. `unheardMs`: for how long it may not be heard; its next retransmission takes as long again. */
+  private addClients(
+    spec: HostSpec,
+    die = this.die,
+    isHeard: () => boolean = () => true,
+    unheardMs = 0,
+  ): void {
     const { loop } = this;
     const own = new Die(Math.floor(die.next() * 0x1_0000_0000));
     const quality = {
@@ -413,7 +425,8 @@ class World {
     host = spec.make(port);
     this.clients.push(host);
     this.clientQualities.push(quality);
-    if (quality.loss > 0) this.lossy.add(host);
+    // One retransmission after the other may be lost.
+    this.patienceMs.set(host, quality.loss > 0 ? Number.POSITIVE_INFINITY : unheardMs);
   }
 
   /* Lives of nodes. */

@@ -14,7 +14,8 @@
 import { LENGTH, NO_FRAME } from '../../../src/compare/held-frames.ts';
 import { RULED_PORT, type Ruled } from '../ruled.ts';
 import type { SimHost } from '../sim-host.ts';
-import type { Phase, SimQemu } from '../sim-qemu.ts';
+import type { Phase } from '../sim-migration.ts';
+import type { SimQemu } from '../sim-qemu.ts';
 import { WORLD_LIMITS } from '../world-limits.ts';
 import { tcpPortOf } from './intervals.ts';
 import type { OutputCommit, Place, SentOutput } from './output-commit.ts';

@@ -20,21 +20,21 @@ export class Progress {
   private readonly scene: Scene;
   private readonly lineage: Lineage;
   private readonly clients: readonly ClientHost[];
-  /** Clients whose network loses frames: one retransmission after the other may be lost. */
-  private readonly lossy: ReadonlySet<ClientHost>;
+  /** By how much longer than STARVED_MS clients may make no progress, where they may. */
+  private readonly patienceMs: ReadonlyMap<ClientHost, number>;
   private readonly intervals: Intervals;
 
   constructor(
     scene: Scene,
     lineage: Lineage,
     clients: readonly ClientHost[],
-    lossy: ReadonlySet<ClientHost>,
+    patienceMs: ReadonlyMap<ClientHost, number>,
     intervals: Intervals,
   ) {
     this.scene = scene;
     this.lineage = lineage;
     this.clients = clients;
-    this.lossy = lossy;
+    this.patienceMs = patienceMs;
     this.intervals = intervals;
   }
 
@@ -60,16 +60,17 @@ export class Progress {
   }
 
   checkStarved(): void {
-    const sinceMs = this.scene.loop.nowMs - STARVED_MS;
-    if (this.lineage.serviceSinceMs > sinceMs) return;
+    const { nowMs } = this.scene.loop;
     for (const host of this.clients) {
-      if (this.lossy.has(host)) continue;
+      const starvedMs = STARVED_MS + (this.patienceMs.get(host) ?? 0);
+      const sinceMs = nowMs - starvedMs;
+      if (this.lineage.serviceSinceMs > sinceMs) continue;
       for (const client of host.clients) {
         if (client.lastProgressMs >= sinceMs || client.finished()) continue;
-        if (!this.isCalm(STARVED_MS) || !this.isProtected) return;
+        if (!this.isCalm(starvedMs) || !this.isProtected) continue;
         this.scene.journal.violation(
           'liveness',
-          `${client.name} has made no progress for ${STARVED_MS} ms in a protected pair without a fault`,
+          `${client.name} has made no progress for ${starvedMs} ms in a protected pair without a fault`,
         );
       }
     }
