@@ -7,7 +7,8 @@ export const WORLD_LIMITS: Limits = {
   slabBytes: 128 * 1024,
   slabsMax: 64,
   heldSlabsMax: 12,
-  heldFramesMax: 2048,
+  // A flooding VM whose node has stood for a second has sent some thousands, which come while the forced checkpoint runs.
+  heldFramesMax: 8192,
   heldFramesCheckpoint: 512,
   heldSecondaryMax: 256,
   flowFramesMax: 192,
