@@ -7,13 +7,14 @@
  *
  * Each request passes the checks of door.ts first. An error is a JSON object {code, message}, as at the node's control socket.
  *
- * Limits: CONNECTIONS_MAX connections, REQUEST_MS_MAX for a request to arrive, BODY_BYTES_MAX for its body; readers.ts has those
+ * Limits: CONNECTIONS_MAX connections, what io/http-limits.ts gives a request, BODY_BYTES_MAX for its body; readers.ts has those
  * of pages.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError, messageOf } from '../error.ts';
 import { systemClock, systemTimers } from '../io/clock.ts';
+import { SERVER_OPTIONS } from '../io/http-limits.ts';
 import { removeStaleSocket } from '../io/unix-socket.ts';
 import { Actions, type CallNode } from './actions.ts';
 import type { Assets } from './assets.ts';
@@ -42,25 +43,16 @@ export type Dashboard = {
 
 /** Pages, each with a feed, and a few requests. */
 const CONNECTIONS_MAX = 64;
-const REQUEST_MS_MAX = 5000;
 /** The name of a file and a number. */
 const BODY_BYTES_MAX = 16 * 1024;
 const CLOSE_GRACE_MS = 250;
-
-const SERVER = {
-  headersTimeout: REQUEST_MS_MAX,
-  requestTimeout: REQUEST_MS_MAX,
-  connectionsCheckingInterval: 1000,
-  keepAlive: true,
-  keepAliveInitialDelay: 2000,
-};
 
 /** Starts to serve, and to read the node. Throws COLO_DASHBOARD_LISTEN. */
 export async function serveDashboard(options: DashboardOptions): Promise<Dashboard> {
   const { node, call, assets, token, origin, listen } = options;
   const readers = new Readers(systemClock);
   const feed = new Feed({ node, readers, clock: systemClock, timers: systemTimers });
-  const server = createServer(SERVER);
+  const server = createServer(SERVER_OPTIONS);
   server.maxConnections = CONNECTIONS_MAX;
   const endpoint = await listenOn(server, listen);
   const origins = originsOf(endpoint, origin);

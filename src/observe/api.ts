@@ -18,6 +18,7 @@ import { dirname, isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { type Endpoint, formatEndpoint, unixPathProblem } from '../endpoint.ts';
 import { ColoError, messageOf } from '../error.ts';
+import { SERVER_OPTIONS } from '../io/http-limits.ts';
 import { removeStaleSocket } from '../io/unix-socket.ts';
 import type { EventLog } from './event-log.ts';
 import type { Metrics } from './metrics.ts';
@@ -43,18 +44,8 @@ export type ControlServerOptions = {
 const BODY_BYTES_MAX = 64 * 1024;
 /** People and scripts at one node. A client that leaks connections reaches this limit, and does not fill the memory. */
 const CONNECTIONS_MAX = 64;
-/** A connection that has not sent a whole request by then gives up its place: Node's own limit is a minute. */
-const REQUEST_MS_MAX = 5000;
 /** More requests than one on a connection would be answered at once: a client that does not read would fill the memory. */
 const REQUESTS_PER_CONNECTION = 1;
-const SERVER = {
-  headersTimeout: REQUEST_MS_MAX,
-  requestTimeout: REQUEST_MS_MAX,
-  connectionsCheckingInterval: 1000,
-  // A scraper whose host has died leaves no connection behind.
-  keepAlive: true,
-  keepAliveInitialDelay: 2000,
-};
 /** A follower that has so much still to read is disconnected; it can come back with after=SEQ. */
 const FOLLOWER_BACKLOG_BYTES_MAX = 1 << 20;
 /** Enough to send a last line to a process on this machine. */
@@ -84,7 +75,7 @@ export async function listenControl(options: ControlServerOptions): Promise<ApiS
   const why = unixPathProblem(socketPath);
   if (why !== null) throw new ColoError('COLO_API_LISTEN', `control socket ${socketPath}: ${why}`);
   const followers = new Set<ServerResponse>();
-  const server = createServer(SERVER, serve(controlRoutes(options, followers)));
+  const server = createServer(SERVER_OPTIONS, serve(controlRoutes(options, followers)));
   limit(server);
   mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
   const endpoint: Endpoint = { kind: 'unix', mode: 'listen', path: socketPath };
@@ -158,7 +149,7 @@ export async function listenMetrics(
   if (listen.kind !== 'tcp')
     throw new ColoError('COLO_API_LISTEN', `${formatEndpoint(listen)}: metrics need a TCP port`);
   const server = createServer(
-    SERVER,
+    SERVER_OPTIONS,
     serve({
       '/metrics': {
         GET: async (_request, response) => {
