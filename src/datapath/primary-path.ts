@@ -142,7 +142,7 @@ export class PrimaryPath {
     this.portions = new Portions({ slabs, limits, vm, sight, clock, timers, svm, owner });
     const rest = { next: this.portions, delivered: owner.delivered };
     // Only frames that have left this process: if it dies earlier, the secondary has to send them.
-    const allLeft = () => !voice.isFenced && uplink.out.runs === 0 && uplink.queuedBytes === 0;
+    const allLeft = () => !voice.isFenced && uplink.out.runs === 0 && uplink.isTaken;
     this.confirmations = new Confirmations({ timers, allLeft, link: () => this.secondary });
     this.catchUp = new CatchUp({ slabs, limits, clock, timers, comparator, ...rest });
     this.own = new OwnFrames(options, {

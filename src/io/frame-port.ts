@@ -124,7 +124,6 @@ export class FramePort {
       inFlight.push(piece);
       stream.write(piece, (taken) => {
         if (taken) inFlight.done();
-        else this.user.lost?.();
         this.slabs.unref(slab);
         this.user.written?.();
       });
@@ -139,6 +138,7 @@ export class FramePort {
     inFlight.push(bytes);
     stream.write(bytes, (taken) => {
       if (taken) inFlight.done();
+      this.user.written?.();
     });
   }
 
@@ -170,6 +170,14 @@ export class FramePort {
 
   get queuedBytes(): number {
     return this.stream?.queuedBytes() ?? 0;
+  }
+
+  /**
+   * True when the kernel has taken all that was written to the stream. A write that has failed is not taken, and it is queued no
+   * more: `lost` follows when the stream ends.
+   */
+  get isTaken(): boolean {
+    return this.inFlight.isEmpty;
   }
 
   /** Stops reading; every pause needs one resume. Users of the port go through their seat. */
@@ -241,6 +249,7 @@ export class FramePort {
     if (!this.inFlight.isEmpty) {
       const { frames, bytes, cut } = this.inFlight.unsent(stream.acceptedBytes());
       this.endWrites(frames + (cut === null ? 0 : 1), bytes + (cut?.bytes ?? 0), 'unknown');
+      this.user.lost?.();
     } else if (cause !== null && !this.inFlight.isUnused) this.lastEnd = 'unknown';
     this.reader.close();
     this.drop();

@@ -72,6 +72,21 @@ test(`without input, replies by TCP are confirmed within ${CONFIRM_MS_MAX} ms of
   pair.assertNoLeak();
 });
 
+function datagram(pair: TwoPaths): void {
+  const frame = udpFrame({
+    ...{
+      sourceMac: VM_MAC,
+      destinationMac: CLIENT_MAC,
+      source: VM_ADDRESS[4],
+      destination: CLIENT_ADDRESS[4],
+    },
+    ...{ sourcePort: 53, destinationPort: 4000, payload: Buffer.from('reply') },
+  });
+  pair.svm.write(frame);
+  pair.pvm.write(frame);
+  pair.settle();
+}
+
 test('much that was released is confirmed at once', () => {
   const pair = opened();
   let place = 1;
@@ -84,18 +99,7 @@ test('much that was released is confirmed at once', () => {
 test('a datagram is confirmed at once, with what waits', () => {
   const pair = opened();
   reply(pair, 1, 100);
-  const datagram = udpFrame({
-    ...{
-      sourceMac: VM_MAC,
-      destinationMac: CLIENT_MAC,
-      source: VM_ADDRESS[4],
-      destination: CLIENT_ADDRESS[4],
-    },
-    ...{ sourcePort: 53, destinationPort: 4000, payload: Buffer.from('reply') },
-  });
-  pair.svm.write(datagram);
-  pair.pvm.write(datagram);
-  pair.settle();
+  datagram(pair);
   assert.equal(pair.secondary.retainedFrames, 0);
 });
 
@@ -110,4 +114,19 @@ test('nothing is confirmed that the uplink has not taken', () => {
   pair.settle();
   pair.pass(CONFIRM_MS_MAX);
   assert.equal(pair.secondary.retainedFrames, 0);
+});
+
+test('nothing is confirmed of which the write failed, or that waits when the uplink ends', async () => {
+  for (const how of ['failing', 'stalled'] as const) {
+    const pair = opened();
+    pair.client.near[how] = true;
+    datagram(pair);
+    await Promise.resolve();
+    pair.settle();
+    assert.equal(pair.secondary.retainedFrames, 1, how);
+    pair.ports.uplink.close();
+    pair.settle();
+    pair.pass(2 * CONFIRM_MS_MAX);
+    assert.equal(pair.secondary.retainedFrames, 1, `${how}: a promotion sends it`);
+  }
 });

@@ -397,8 +397,8 @@ export const CORE: readonly Break[] = [
   },
   {
     file: 'src/io/frame-port.ts',
-    find: '        if (taken) inFlight.done();\n        else',
-    put: '        inFlight.done();\n        if (taken) inFlight.done();\n        else',
+    find: '        if (taken) inFlight.done();\n        this.slabs',
+    put: '        inFlight.done();\n        if (taken) inFlight.done();\n        this.slabs',
     message: 'the kernel took a piece that was not written',
     test: 'test/io/frame-port.test.ts',
   },

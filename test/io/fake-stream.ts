@@ -20,6 +20,8 @@ export class FakeStream implements KernelStream {
   private accepted = 0;
   /** the peer's writes fail */
   refusing = false;
+  /** Writes fail: as with a socket they wait no more, and their user is notified later. */
+  failing = false;
   private endNotified = false;
   private waiting: { bytes: Uint8Array; done: (taken: boolean) => void }[] = [];
 
@@ -40,6 +42,10 @@ export class FakeStream implements KernelStream {
     this.writes++;
     if (!this.open) {
       done(false);
+      return;
+    }
+    if (this.failing) {
+      queueMicrotask(() => done(false));
       return;
     }
     this.waiting.push({ bytes, done });

@@ -177,3 +177,34 @@ test('bytes that wait for the kernel are counted, and their slabs are free when 
   one.close();
   assert.equal(slabs.inUse, 0);
 });
+
+test('what a write did not bring to the kernel is lost, once the stream has ended', async () => {
+  for (const how of ['stalled', 'failing'] as const) {
+    const slabs = new SlabPool(128 * 1024, 2);
+    const notified: string[] = [];
+    const one = new FramePort('port', slabs);
+    one.seat({
+      handler: { frame() {}, batchEnd() {} },
+      lost: () => notified.push('lost'),
+      written: () => notified.push('written'),
+    });
+    const [near] = fakePair();
+    one.attach(near);
+    assert.equal(one.isTaken, true);
+    near[how] = true;
+    const slab = slabs.acquire();
+    one.out.push(slab, 4, 3);
+    slabs.unref(slab);
+    one.flush();
+    await Promise.resolve();
+    assert.equal(one.queuedBytes, how === 'failing' ? 0 : 7);
+    assert.equal(one.isTaken, false, `${how}: the kernel has taken nothing`);
+    one.close();
+    assert.deepEqual(
+      notified.filter((what) => what === 'lost'),
+      ['lost'],
+    );
+    assert.equal(notified.at(-1), 'written', 'a user that looks again then knows it');
+    assert.equal(slabs.inUse, 0);
+  }
+});

@@ -421,6 +421,14 @@ export const MUTATIONS: readonly Mutation[] = [
     seedsMax: 1500,
   },
   {
+    name: 'failed-write-confirmed',
+    about: 'the secondary forgets output of which the write to the uplink has failed',
+    file: 'src/datapath/primary-path.ts',
+    find: 'uplink.out.runs === 0 && uplink.isTaken;',
+    put: 'uplink.out.runs === 0 && uplink.queuedBytes === 0;',
+    test: 'test/datapath/confirmations.test.ts',
+  },
+  {
     name: 'speaks-before-granted',
     about: 'a secondary speaks when it asks the arbiter for the voice, not when the arbiter has granted it',
     file: 'src/pair/machine.ts',
