@@ -92,6 +92,12 @@ const KEPT: readonly Kept[] = [
     why: 'an uplink is taken from a primary that stands before a write with many datagrams',
     reaches: ['uplink.yields', 1],
   },
+  {
+    seed: 1900000008,
+    why: 'a node is promoted a moment before its uplink is back',
+    reaches: ['promotions without an uplink', 1],
+    without: [1, 2],
+  },
 ];
 /** CPU time for new worlds: a slow machine tries fewer. */
 const FRESH_MS = 10_000;

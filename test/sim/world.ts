@@ -532,6 +532,7 @@ class World {
     this.uplinkMoves.event(host, type, details);
     this.intervals.event(host, type, details);
     this.orderlyMoves.event(host, type, details);
+    if (type === 'pair.state' && details.to === 'promoting') this.uplinkWrites.promoting(host);
     if (type === 'failover.done') {
       this.uplinkWrites.promoted(host);
       this.vmTrouble.promoted(host);

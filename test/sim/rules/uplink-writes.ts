@@ -106,6 +106,16 @@ export class UplinkWrites {
     host.promotion = { qemu, sent: qemu.vm.sent.sinceCommit(), uplinkResets: host.uplinkResets };
   }
 
+  /**
+   * The node sends what it has retained. Without an uplink that reaches nobody, even if the uplink is back before the promotion is
+   * done: the node keeps no frame for an uplink that is away, and TCP repeats its segments later than RELEASED_AFTER_MS.
+   */
+  promoting(host: SimHost): void {
+    if (host.promotion === null || host.life?.audit.hasUplink === true) return;
+    this.scene.journal.count('promotions without an uplink');
+    host.promotion = null;
+  }
+
   promoted(host: SimHost): void {
     const { loop, journal } = this.scene;
     const { promotion } = host;
