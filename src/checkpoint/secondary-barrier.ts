@@ -36,7 +36,9 @@ export class SecondaryBarrier {
   private readonly timers: Timers;
   private readonly standing: () => string | null;
   private readonly onCommit: () => void;
-  private checkpointing = false;
+  private readonly stateBytes: () => number;
+  /** what had come from the primary when QEMU began to wait for its next message; null: no checkpoint is under way */
+  private waitsAtBytes: number | null = null;
 
   constructor(options: {
     path: SecondaryPath;
@@ -45,6 +47,8 @@ export class SecondaryBarrier {
     timers: Timers;
     /** why the SVM may get no state now, or null */
     standing: () => string | null;
+    /** bytes that have come from the primary for the SVM's QEMU */
+    stateBytes: () => number;
     onCommit: () => void;
   }) {
     this.path = options.path;
@@ -52,12 +56,16 @@ export class SecondaryBarrier {
     this.clock = options.clock;
     this.timers = options.timers;
     this.standing = options.standing;
+    this.stateBytes = options.stateBytes;
     this.onCommit = options.onCommit;
   }
 
-  /** The primary has begun a checkpoint, and the SVM has not got its state. */
+  /**
+   * QEMU stops the SVM or loads the state, and its threads may hold its lock. They do not while it waits for REQUEST or for the state:
+   * a PVM that an operator has stopped delays both for any time (primary-barrier.ts), and a QEMU that hangs meanwhile is noticed.
+   */
   get isCheckpointing(): boolean {
-    return this.checkpointing;
+    return this.waitsAtBytes !== null && this.stateBytes() !== this.waitsAtBytes;
   }
 
   async gate(epoch: number): Promise<void> {
@@ -65,7 +73,7 @@ export class SecondaryBarrier {
     const { clock, timers } = this;
     // A QEMU whose VM stands for another reason may abort. Its node then ends the pair, or the primary does for want of GATED.
     if (!(await until(clock, timers, DRAIN_MS_MAX, () => this.standing() === null))) return;
-    this.checkpointing = true;
+    this.waitsAtBytes = this.stateBytes();
     this.path.linkBatchEnd();
     const drained = await until(clock, timers, DRAIN_MS_MAX, () => this.path.inputDrained);
     this.link.send(MESSAGE.gated, { epoch, drained });
@@ -78,11 +86,12 @@ export class SecondaryBarrier {
       if (!all) throw new ColoError('COLO_CHECKPOINT_STALLED', OUTPUT_UNREAD);
       this.path.stop();
       this.link.flush();
+      this.waitsAtBytes = this.stateBytes();
     } else if (message === 'received') {
       this.path.commit();
       this.onCommit();
     }
-    if (message === 'loaded') this.checkpointing = false;
+    if (message === 'loaded') this.waitsAtBytes = null;
     relay.pass(message);
   }
 }

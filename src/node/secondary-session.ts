@@ -105,6 +105,7 @@ export class SecondarySession {
       clock: this.clock,
       timers: this.timers,
       standing,
+      stateBytes: () => this.relay?.stateBytes ?? 0,
       onCommit: () => this.events.committed(),
     });
     const { barrier } = this;

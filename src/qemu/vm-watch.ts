@@ -16,10 +16,11 @@
  * | RESUME, WAKEUP                                    | there is no trouble                                                 |
  * | BLOCK_IO_ERROR, SHUTDOWN                          | remembers the reason for the run state that follows                 |
  *
- * Silence that counts. While state is copied QEMU's threads hold its lock, and QMP waits legitimately: for a whole checkpoint
+ * Silence that counts. While state is copied QEMU's threads hold its lock, and QMP waits legitimately: in a checkpoint
  * (`Transfer.isCheckpointing`), and in a first copy as long as bytes move (`Transfer.bytes`). Then nothing is asked or counted: a
- * checkpoint that makes no progress ends by a limit of its own (checkpoint/primary-barrier.ts). Time that this process itself
- * was paused does not count either.
+ * checkpoint that makes no progress ends by a limit of its own (checkpoint/primary-barrier.ts). A checkpoint that waits for a PVM which
+ * an operator has stopped has no such limit: there silence counts, on both nodes. Time that this process itself was paused does not
+ * count.
  *
  * Limits: one question at a time, for QEMU queues few commands and a late reply must find its question. Failure: a connection
  * that closes ends the watch, as `stop` does; whoever has the connection notices that.
@@ -36,7 +37,7 @@ const QUESTION_MS_MAX = 24 * 3600 * 1000;
 
 /** What this node copies from or to the VM just now. */
 export type Transfer = {
-  /** a checkpoint has stopped the VM, or is about to */
+  /** a checkpoint has stopped the VM, or is about to: by a message that its QEMU has got, or gets next */
   readonly isCheckpointing: boolean;
   /** bytes of state so far: they move while QEMU lives */
   readonly bytes: number;

@@ -18,6 +18,7 @@ class Checkpointing {
   readonly pvmQemu: FakeStream;
   readonly svmQemu: FakeStream;
   readonly barrier: PrimaryBarrier;
+  readonly secondary: SecondaryBarrier;
   readonly primaryRelay: MigrationRelay;
   readonly secondaryRelay: MigrationRelay;
   private readonly streams: FakeStream[];
@@ -48,6 +49,7 @@ class Checkpointing {
       clock: time,
       timers: time,
       standing: () => this.svmStands,
+      stateBytes: () => secondaryRelay.stateBytes,
       onCommit: () => this.log.push('secondary commits'),
     });
     this.primaryRelay = new MigrationRelay('primary', pvmNear, hopA, {
@@ -86,6 +88,7 @@ class Checkpointing {
         this.barrier.gated(body as { drained: boolean });
       }
     };
+    this.secondary = secondary;
     this.secondaryRelay = secondaryRelay;
     this.primaryRelay.start();
     secondaryRelay.start();
@@ -402,6 +405,37 @@ test('a PVM that is stopped in the middle of a checkpoint is not copied until it
   }
   await run;
   assert.equal(failed.code, null);
+});
+
+test('a QEMU of the secondary that waits for a PVM that stands holds no lock: its silence counts', async () => {
+  const all = new Checkpointing();
+  await all.pass();
+  await all.whole();
+  const run = all.barrier.run('requested', () => {});
+  all.pvmStands = 'stopped';
+  all.pvmQemu.write(u32(1), () => {});
+  await all.pass(20);
+  assert.equal(all.log.at(-1), 'gated');
+  assert.equal(all.secondary.isCheckpointing, false, 'before REQUEST');
+  all.pvmStands = null;
+  await all.pass(20);
+  assert.equal(all.secondary.isCheckpointing, true, 'until it has stopped the SVM');
+  all.pvmStands = 'stopped';
+  all.svmQemu.write(u32(2), () => {});
+  await all.pass(20);
+  assert.equal(all.secondary.isCheckpointing, false, 'before the state');
+  all.pvmStands = null;
+  await all.pass(20);
+  all.pvmQemu.write(u32(3), () => {});
+  await all.pass();
+  assert.equal(all.secondary.isCheckpointing, true, 'until it has loaded the state');
+  all.svmQemu.write(u32(5), () => {});
+  await all.pass();
+  assert.equal(all.secondary.isCheckpointing, true, 'RECEIVED, but not LOADED');
+  all.svmQemu.write(u32(6), () => {});
+  await all.pass();
+  await run;
+  assert.equal(all.secondary.isCheckpointing, false);
 });
 
 test('a checkpoint of a PVM that stands can be aborted', async () => {
