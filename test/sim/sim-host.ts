@@ -59,6 +59,11 @@ export function otherOf(hosts: Hosts, { side }: SimHost): SimHost {
   return side === 'a' ? hosts.b : hosts.a;
 }
 
+/** Whether no VM stands for another reason than a checkpoint. */
+export function noneStands(hosts: Hosts): boolean {
+  return Object.values(hosts).every(({ qemu }) => qemu === null || qemu.standsFor === null);
+}
+
 /** `settings`: as in `configOf`. */
 export function newHost(side: Side, die: Die, settings: Settings): SimHost {
   return {

@@ -9,11 +9,12 @@
  * Not judged: a checkpoint and the time just after it, in which output waits for the commit; a node whose flow table is full, which
  * has forgotten what clients were sent, and which SYNs have matched: a repeated SYN of the SVM then seems to begin a connection
  * of which the PVM has sent no SYN, and the PVM's segments wait; a service whose checkpoints a rule delays (ruled.ts): while they
- * differ, nothing of its connections leaves.
+ * differ, nothing of its connections leaves; a pair of which a guest has switched itself off: no checkpoint is
+ * taken then, for which a difference waits.
  */
 import { LENGTH, NO_FRAME } from '../../../src/compare/held-frames.ts';
 import { RULED_PORT, type Ruled } from '../ruled.ts';
-import type { SimHost } from '../sim-host.ts';
+import { noneStands, type SimHost } from '../sim-host.ts';
 import type { Phase } from '../sim-migration.ts';
 import type { SimQemu } from '../sim-qemu.ts';
 import { WORLD_LIMITS } from '../world-limits.ts';
@@ -136,6 +137,7 @@ export class BothSent {
       atMs < this.scene.loop.nowMs - AFTER_CHECKPOINT_MS &&
       this.progress.isCalm(CALM_MS) &&
       this.progress.isProtected &&
+      noneStands(this.scene.hosts) &&
       host.life?.audit.releasedBytes === 0 &&
       !isTableFull(host)
     );

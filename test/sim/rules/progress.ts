@@ -3,7 +3,7 @@
  * a protected pair every client makes progress.
  */
 import type { ClientHost } from '../guest/client.ts';
-import type { Life, SimHost } from '../sim-host.ts';
+import { type Life, noneStands, type SimHost } from '../sim-host.ts';
 import type { Intervals } from './intervals.ts';
 import type { Lineage } from './lineage.ts';
 import type { Scene } from './scene.ts';
@@ -53,7 +53,8 @@ export class Progress {
     if (journal.stats.heldMs !== undefined && !this.isCalm(WAIT_CALM_MS)) return;
     if (life.node.status().phase !== 'protected') return;
     const heldMs = this.intervals.heldMs(host, life);
-    const calm = this.isCalm(WAIT_CALM_MS);
+    // A VM that is off takes part in no checkpoint, until its node ends the pair (vm-trouble.ts). That it stands is no fault (injector.ts).
+    const calm = this.isCalm(WAIT_CALM_MS) && noneStands(this.scene.hosts);
     journal.noteMax('heldMs', Math.round(calm ? heldMs : 0));
     if (heldMs > WAIT_MS_MAX && calm)
       journal.violation('waiting', `${host.side} has held a frame for ${heldMs.toFixed(0)} ms too long`);

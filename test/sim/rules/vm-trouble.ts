@@ -1,9 +1,9 @@
 /**
  * The rules of a VM in trouble.
  *
- * - A node whose QEMU does nothing, or whose VM stands for an error, ends the pair in a stated time, so that the other VM goes on. It
- *   notices by itself and acts on its own end of the link, so no fault of the network, the arbiter or the peer excuses it. Only a
- *   checkpoint does, for as long as it may make no progress, and a pause of the node itself.
+ * - A node whose QEMU does nothing, or whose VM stands for an error or is off, ends the pair in a stated time, so that the other VM
+ *   goes on. It notices by itself and acts on its own end of the link, so no fault of the network, the arbiter or the peer excuses it.
+ *   Only a checkpoint does, for as long as it may make no progress, and a pause of the node itself.
  * - A VM that stands for another reason than a checkpoint is not copied.
  * - A guest that switches itself off ends both nodes with 0, and nobody is promoted.
  */
@@ -38,7 +38,8 @@ export class VmTroubleRules {
     if (qemu === null) return;
     const works = life.process.continuesAtMs <= nowMs && !life.process.isMidway;
     const hangs = qemu.process.continuesAtMs > nowMs;
-    if (!works || (!hangs && qemu.standsFor !== 'io-error')) {
+    const { standsFor } = qemu;
+    if (!works || (!hangs && standsFor !== 'io-error' && standsFor !== 'shutdown')) {
       this.since.delete(qemu);
       return;
     }
