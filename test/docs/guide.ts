@@ -3,10 +3,9 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Clients } from '../../lab/bed/clients.ts';
 import { ADDRESSES, type BedNetwork, HOSTS, type HostName, ip } from '../../lab/bed/network.ts';
-import { installEtcd } from '../../lab/etcd.ts';
 import { removeWorkFolder, workFolder } from '../../lab/process.ts';
-import { installQemu } from '../../lab/qemu.ts';
 import type { NodeStatus } from '../../src/observe/status.ts';
+import type { Ground } from './ground.ts';
 import { GuideHost, type GuideName } from './guide-host.ts';
 import { readDoc } from './tables.ts';
 
@@ -19,13 +18,17 @@ export type Block = {
   readonly text: string;
 };
 
-/** Returns the page's blocks of commands: the first line of each says where it is run, and after what. */
-export function guideBlocks(): Block[] {
+/**
+ * Returns the page's blocks of commands, without those for another way than `way`: the first line of each says where it is run, and after
+ * what.
+ */
+export function guideBlocks(way: Ground['way']): Block[] {
   const page = readDoc('docs/two-hosts.md');
-  return [...page.matchAll(/```\n# on ([^`\n]*)\n([^`]*)```/g)].map(([, title, text]) => {
-    const [machines] = title.split(/, (?=after|to )/);
+  const blocks = [...page.matchAll(/```\n# on ([^`\n]*)\n([^`]*)```/g)].map(([, title, text]) => {
+    const [machines] = title.split(/, (?=after|to |from )/);
     return { title, machines: machines.split(', ') as GuideName[], text };
   });
+  return blocks.filter(({ title }) => !title.includes(', from ') || title.endsWith(`, ${way}`));
 }
 
 export class Guide {
@@ -34,11 +37,11 @@ export class Guide {
   readonly machines: Readonly<Record<GuideName, GuideHost>>;
   readonly clients: Clients;
 
-  constructor(network: BedNetwork) {
+  constructor(network: BedNetwork, ground: Ground) {
     this.network = network;
     const machine = (name: GuideName): GuideHost =>
       new GuideHost({
-        ...{ name, network, folder: `${this.folder}/${name}` },
+        ...{ name, network, ground, folder: `${this.folder}/${name}` },
         peers: (address) => this.machines[address === ADDRESSES.a ? 'a' : 'b'],
       });
     this.machines = { a: machine('a'), b: machine('b'), c: machine('c') };
@@ -46,8 +49,7 @@ export class Guide {
   }
 
   async open(): Promise<void> {
-    const [qemu, etcd] = [await installQemu(), await installEtcd()];
-    for (const machine of Object.values(this.machines)) await machine.open(qemu, etcd);
+    for (const machine of Object.values(this.machines)) await machine.open();
     // The page makes it.
     for (const name of HOSTS) ip(this.network.of(name), ['link del br0', 'link set lan0 down']);
   }

@@ -1,6 +1,6 @@
 /**
  * docs/two-hosts.md, command by command, on two hosts and a third machine in network namespaces; then all of one host dies at once,
- * and comes back. Needs root. What cannot run in a namespace has a stand-in, listed at the end of the output (guide-host.ts).
+ * and comes back. Needs root. What cannot run in a namespace has a stand-in, listed at the end of the output (ground.ts).
  */
 import assert from 'node:assert/strict';
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
@@ -11,12 +11,14 @@ import { machineMs } from '../../lab/bed/clock.ts';
 import { ADDRESSES, BedNetwork, HOSTS } from '../../lab/bed/network.ts';
 import { installTools } from '../../lab/bed/tools.ts';
 import { cacheFolder } from '../../lab/cache.ts';
+import { installEtcd } from '../../lab/etcd.ts';
 import { installGuest } from '../../lab/guest/image.ts';
 import { installQemu } from '../../lab/qemu.ts';
 import { vmArguments } from '../../lab/vm.ts';
 import { NEEDS_ROOT } from '../namespaces.ts';
+import { CACHE, checkoutGround } from './ground.ts';
 import { type Block, etcdReplies, Guide, guideBlocks } from './guide.ts';
-import { CACHE, type GuideHost, STAND_INS } from './guide-host.ts';
+import type { GuideHost } from './guide-host.ts';
 import { openPorts } from './port-scan.ts';
 import { readDoc, tableRows } from './tables.ts';
 
@@ -69,8 +71,10 @@ async function runBlock(t: TestContext, guide: Guide, block: Block): Promise<str
 test('the blocks of the page say where they are run, and none is anything else', () => {
   const page = readDoc('docs/two-hosts.md');
   const fences = page.match(/^```$/gm)?.length ?? 0;
-  assert.equal(fences / 2, guideBlocks().length + 1, 'all but the drawing');
-  for (const { machines } of guideBlocks()) for (const name of machines) assert.match(name, /^[abc]$/);
+  const [one, other] = [guideBlocks('from a checkout'), guideBlocks('from the package')];
+  const blocks = new Set([...one, ...other].map(({ text }) => text));
+  assert.equal(fences / 2, blocks.size + 1, 'all but the drawing');
+  for (const { machines } of [...one, ...other]) for (const name of machines) assert.match(name, /^[abc]$/);
 });
 
 if (NEEDS_ROOT !== false) console.log(`NOT COVERED: docs/two-hosts.md was not run: ${NEEDS_ROOT}`);
@@ -79,13 +83,14 @@ test('the page, from bare hosts to a failover and back', {
   skip: NEEDS_ROOT,
   timeout: 540_000,
 }, async (t) => {
-  const guide = new Guide(BedNetwork.make((await installTools()).nft));
+  const ground = checkoutGround(await installQemu(), await installEtcd());
+  const guide = new Guide(BedNetwork.make((await installTools()).nft), ground);
   t.after(() => guide.close());
   await guide.open();
-  for (const [name, what] of Object.entries(STAND_INS)) t.diagnostic(`stand-in for ${name}: ${what}`);
+  for (const [name, what] of Object.entries(ground.standIns)) t.diagnostic(`stand-in for ${name}: ${what}`);
   t.diagnostic("in place of the page's kvm and kernel: the lab's guest; the uplink helper runs as root");
   const { machines, clients } = guide;
-  const left = guideBlocks();
+  const left = guideBlocks(ground.way);
   const next = async (): Promise<string> =>
     runBlock(t, guide, left.shift() ?? assert.fail('the page has ended'));
   while (!left[0].text.includes('daemon-reload')) {

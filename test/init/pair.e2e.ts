@@ -1,64 +1,16 @@
 /**
- * From a libvirt domain to a protected pair: `colo init`, and then the very commands that it prints, on two hosts and a third machine
- * in network namespaces, with real QEMU and etcd. Needs root. Stand-ins are those of the guide (test/docs/guide-host.ts).
+ * From a libvirt domain to a protected pair, with a checkout on two hosts and a third machine in network namespaces, with real QEMU and etcd.
+ * Needs root. With the package it is part of `npm run package:walk`.
  */
-import assert from 'node:assert/strict';
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { parse } from 'yaml';
-import { BedNetwork, HOSTS } from '../../lab/bed/network.ts';
+import { BedNetwork } from '../../lab/bed/network.ts';
 import { installTools } from '../../lab/bed/tools.ts';
-import { cacheFolder } from '../../lab/cache.ts';
-import { installGuest } from '../../lab/guest/image.ts';
+import { installEtcd } from '../../lab/etcd.ts';
 import { installQemu } from '../../lab/qemu.ts';
-import { NIC, vmArguments } from '../../lab/vm.ts';
-import { etcdReplies, Guide, guideBlocks } from '../docs/guide.ts';
-import { CACHE, type GuideName, STAND_INS } from '../docs/guide-host.ts';
+import { checkoutGround } from '../docs/ground.ts';
+import { Guide } from '../docs/guide.ts';
 import { NEEDS_ROOT } from '../namespaces.ts';
-
-const FILES = { kernel: '/var/lib/colo/vmlinuz', initrd: '/var/lib/colo/initrd' };
-const INIT = [
-  'colo init --libvirt /root/domain.xml --nodes a b --hosts 10.8.0.1 10.8.0.2',
-  '--etcd http://10.8.0.1:2379 http://10.8.0.2:2379 http://10.8.0.11:2379',
-  `--vm-addresses ${NIC.v4} --out /root/pair --json`,
-].join(' ');
-
-/** The lab's guest as a domain: on q35, its NIC behind a root port. */
-function domain(append: string): string {
-  const text = append.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
-  return `<domain type='qemu'>
-  <name>web</name>
-  <memory unit='MiB'>256</memory>
-  <vcpu>1</vcpu>
-  <os>
-    <type arch='x86_64' machine='q35'>hvm</type>
-    <kernel>${FILES.kernel}</kernel>
-    <initrd>${FILES.initrd}</initrd>
-    <cmdline>${text}</cmdline>
-  </os>
-  <features><acpi/><apic/></features>
-  <cpu mode='custom'><model>qemu64</model></cpu>
-  <devices>
-    <controller type='pci' index='0' model='pcie-root'/>
-    <controller type='pci' index='1' model='pcie-root-port'>
-      <target chassis='1' port='0x8'/>
-      <address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x0'/>
-    </controller>
-    <interface type='network'>
-      <mac address='${NIC.mac}'/>
-      <source network='default'/>
-      <model type='virtio'/>
-      <address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x0'/>
-    </interface>
-    <serial type='pty'><target type='isa-serial' port='0'/></serial>
-    <memballoon model='virtio'/>
-    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
-  </devices>
-</domain>
-`;
-}
-
-type Report = { next: { node: GuideName | null; commands: string[] }[]; needed: string[] };
+import { fromDomainToFailover } from './from-domain.ts';
 
 if (NEEDS_ROOT !== false) console.log(`NOT COVERED: the commands of colo init were not run: ${NEEDS_ROOT}`);
 
@@ -66,52 +18,9 @@ test('from a libvirt domain to a protected pair, by the commands that colo init 
   skip: NEEDS_ROOT,
   timeout: 400_000,
 }, async (t) => {
-  const [qemu, image] = [await installQemu(), await installGuest()];
-  const guide = new Guide(BedNetwork.make((await installTools()).nft));
+  const ground = checkoutGround(await installQemu(), await installEtcd());
+  const guide = new Guide(BedNetwork.make((await installTools()).nft), ground);
   t.after(() => guide.close());
   await guide.open();
-  for (const [name, what] of Object.entries(STAND_INS)) t.diagnostic(`stand-in for ${name}: ${what}`);
-  const { machines, clients } = guide;
-  const run = async (name: GuideName, command: string): Promise<string> => {
-    const { status, stdout, stderr } = await machines[name].run(command);
-    assert.equal(status, 0, `on ${name}: ${command}\n${stdout}${stderr}`);
-    return stdout;
-  };
-  for (const block of guideBlocks()) {
-    if (block.text.includes('colo init')) break;
-    if (block.text.includes('etcdctl')) await etcdReplies(machines.c, block.text);
-    await Promise.all(block.machines.map((name) => run(name, block.text)));
-  }
-
-  const args = vmArguments(qemu, FILES);
-  writeFileSync(machines.c.path('/root/domain.xml'), domain(args[args.indexOf('-append') + 1]));
-  const report = JSON.parse(await run('c', INIT)) as Report;
-  assert.deepEqual(report.needed, Object.values(FILES));
-  for (const name of HOSTS)
-    for (const file of ['kernel', 'initrd'] as const)
-      copyFileSync(image[file], machines[name].path(FILES[file]));
-
-  for (const { node, commands } of report.next) {
-    for (const command of commands) {
-      // On a busy machine etcd may be electing a leader just then, and the doctor says so.
-      if (command.includes('doctor')) await etcdReplies(machines[node ?? 'c'], command);
-      await run(node ?? 'c', command);
-      t.diagnostic(`on ${node ?? 'c'}: ${command}`);
-    }
-    // Without KVM, COLO needs the lab's remedy (docs/qemu.md): nothing else of what was written is changed.
-    if (node === null)
-      for (const name of HOSTS) addRemedy(machines[name].path(`etc/colo/${name}.yaml`), qemu.remedy);
-  }
-  await guide.until('a', 'primary', 'protected');
-  await guide.until('b', 'secondary', 'protected');
-  await clients.untilReady();
-  await machines.a.kill();
-  await guide.until('b', 'primary', 'alone');
-  await clients.untilReady();
+  await fromDomainToFailover(guide, ground, (line) => t.diagnostic(line));
 });
-
-function addRemedy(path: string, remedy: readonly string[]): void {
-  const config = parse(readFileSync(path, 'utf8')) as { vm: { args: string[] } };
-  config.vm.args.push(...remedy.map((word) => word.replaceAll(cacheFolder(), CACHE)));
-  writeFileSync(path, JSON.stringify(config));
-}
