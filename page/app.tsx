@@ -1,8 +1,8 @@
 /** The page: what must not be overlooked first, then the nodes, the time line, plots, flows and events. */
 import { Actions } from './actions.tsx';
 import { type Alarm, alarmsOf, isStale } from './alarms.ts';
+import { Diverged } from './diverged.tsx';
 import { Events } from './events.tsx';
-import { Flows } from './flows.tsx';
 import { Nodes } from './nodes.tsx';
 import { Plots } from './plots.tsx';
 import type { Store } from './store.ts';
@@ -41,7 +41,7 @@ export function App({ store, nowMs, onToken }: AppProps) {
             seenMs={store.samples.map(({ atMs }) => atMs)}
           />
           <Plots samples={store.samples} />
-          <Flows status={status} flows={store.flows} />
+          <Diverged status={status} services={store.diverged} />
           <Events events={store.events} missed={store.missed} />
         </main>
       )}

@@ -1,5 +1,6 @@
 /** Both nodes, side by side: role, voice, VM, uplink, and what the pair as a whole relies on. */
 import { formatBytes, formatCount, formatLag, formatMs } from '../src/cli/output.ts';
+import { peerVoiceText, voiceText } from '../src/cli/voice-text.ts';
 import type { NodeStatus, UplinkStatus } from '../src/observe/status.ts';
 import { Section } from './section.tsx';
 import { PHASES } from './text.ts';
@@ -52,24 +53,6 @@ function ownFacts(status: NodeStatus): Fact[] {
   ];
 }
 
-/** Who may release output to clients, and until when. */
-function voiceText({ voice, peer }: NodeStatus): string {
-  switch (voice.state) {
-    case 'alone':
-      return 'speaks; the record says that it alone has the VM';
-    case 'leased':
-      return voice.leftMs > 0
-        ? `speaks, for ${formatMs(voice.leftMs)} more unless the secondary renews that`
-        : 'its lease is over: silent until the secondary renews it';
-    case 'yielded':
-      return 'silent: it gives way to its secondary';
-    case 'fenced':
-      return 'silent for good';
-    case 'silent':
-      return `silent${peer.name === null ? '' : `; node ${peer.name} speaks, if a node does`}`;
-  }
-}
-
 function uplinkFact({ up, cause, forMs }: UplinkStatus): Omit<Fact, 'name'> {
   return up
     ? { value: `up for ${formatMs(forMs)}` }
@@ -96,7 +79,6 @@ function guessedFacts(role: NodeStatus['role'], phase: NodeStatus['phase'], isCo
 
 /** What the peer says of itself, once a second. */
 function saidFacts({ role, phase, voice, vm, arbiter, agoMs }: PeerSummary): Fact[] {
-  const voices: Partial<Record<string, string>> = { alone: 'speaks', leased: 'speaks, by its lease' };
   return [
     { name: 'Role', value: role ?? 'none yet' },
     {
@@ -104,7 +86,7 @@ function saidFacts({ role, phase, voice, vm, arbiter, agoMs }: PeerSummary): Fac
       value: `${isPhase(phase) ? PHASES[phase] : phase}, ${formatMs(agoMs)} ago`,
       level: phase === 'protected' ? 'good' : 'warn',
     },
-    { name: 'Voice', value: voices[voice] ?? voice },
+    { name: 'Voice', value: peerVoiceText(voice) },
     {
       name: 'VM',
       value: `${vm.running ? 'runs' : 'does not run'}${vm.qemu === null ? '' : `, QEMU ${vm.qemu}`}`,

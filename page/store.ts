@@ -1,7 +1,7 @@
 /**
  * What the page knows, and how messages change it.
  *
- * Limits: SAMPLES_MAX samples, EVENTS_MAX events, TURNS_MAX changes of state, FLOWS_MAX flows: a page that is open for a week has
+ * Limits: SAMPLES_MAX samples, EVENTS_MAX events, TURNS_MAX changes of state, SERVICES_MAX services: a page that is open for a week has
  * no more than one that is open for an hour.
  */
 import {
@@ -15,7 +15,7 @@ import {
 } from '../src/dashboard/messages.ts';
 import type { NodeEvent } from '../src/observe/status.ts';
 
-const FLOWS_MAX = 50;
+const SERVICES_MAX = 50;
 
 /** `refused`: the token is missing or wrong. `lost`: the dashboard's process does not reply. */
 export type Connection =
@@ -24,7 +24,15 @@ export type Connection =
   | { state: 'refused'; message: string }
   | { state: 'lost'; sinceMs: number; message: string };
 
-export type DivergedFlow = { flow: string; class: string; why: string; count: number; lastAt: string };
+/** By service and class: each connection of a client has a flow of its own. `why`, `lastFlow`, `lastAt`: of the last time. */
+export type DivergedService = {
+  service: string;
+  class: string;
+  why: string;
+  count: number;
+  lastFlow: string;
+  lastAt: string;
+};
 
 export type Store = {
   connection: Connection;
@@ -35,7 +43,7 @@ export type Store = {
   events: readonly NodeEvent[];
   turns: readonly NodeEvent[];
   /** the one that diverged last comes first */
-  flows: readonly DivergedFlow[];
+  diverged: readonly DivergedService[];
   missed: number;
 };
 
@@ -46,7 +54,7 @@ export const EMPTY: Store = {
   samples: [],
   events: [],
   turns: [],
-  flows: [],
+  diverged: [],
   missed: 0,
 };
 
@@ -60,7 +68,7 @@ export function withHello(store: Store, hello: FeedMessages['hello'], nowMs: num
     samples: samples.slice(-SAMPLES_MAX),
     events: events.slice(-EVENTS_MAX),
     turns: turns.slice(-TURNS_MAX),
-    flows: withDiverged([], events),
+    diverged: withDiverged([], events),
     missed: 0,
   };
 }
@@ -76,7 +84,7 @@ export function withEvents(store: Store, { events, missed }: FeedMessages['event
     ...store,
     events: lastOf(store.events, events, EVENTS_MAX),
     turns: turns.length === 0 ? store.turns : lastOf(store.turns, turns, TURNS_MAX),
-    flows: withDiverged(store.flows, events),
+    diverged: withDiverged(store.diverged, events),
     missed: store.missed + missed,
   };
 }
@@ -85,20 +93,26 @@ function lastOf<T>(before: readonly T[], more: readonly T[], max: number): reado
   return [...before, ...more].slice(-max);
 }
 
-function withDiverged(flows: readonly DivergedFlow[], events: readonly NodeEvent[]): readonly DivergedFlow[] {
-  let all = flows;
+function withDiverged(
+  services: readonly DivergedService[],
+  events: readonly NodeEvent[],
+): readonly DivergedService[] {
+  let all = services;
   for (const event of events) {
     if (event.type !== 'compare.diverged') continue;
-    const flow = String(event.flow);
-    const before = all.find((one) => one.flow === flow);
+    const [flow, kind] = [String(event.flow), String(event.class)];
+    // A node of an earlier build says the flow alone.
+    const service = String(event.service ?? flow);
+    const before = all.find((one) => one.service === service && one.class === kind);
     const latest = {
-      flow,
-      class: String(event.class),
+      service,
+      class: kind,
       why: String(event.why),
       count: (before?.count ?? 0) + 1,
+      lastFlow: flow,
       lastAt: event.at,
     };
-    all = [latest, ...all.filter((one) => one !== before)].slice(0, FLOWS_MAX);
+    all = [latest, ...all.filter((one) => one !== before)].slice(0, SERVICES_MAX);
   }
   return all;
 }

@@ -7,6 +7,7 @@ import { daysLeft, WARN_DAYS } from '../link/validity.ts';
 import type { NodeStatus, UplinkStatus } from '../observe/status.ts';
 import type { Instant } from '../units.ts';
 import { formatBytes, formatCount, formatLag, formatLead, formatMs, formatPercent, safe } from './output.ts';
+import { peerVoiceText, voiceText } from './voice-text.ts';
 
 const WIDTH = 80;
 const LABEL_WIDTH = 12;
@@ -45,6 +46,7 @@ function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
       isPartial ? 'but NOT the flows that rules exempt' : null,
       vm.trouble === null ? null : 'but its VM is IN TROUBLE',
     ],
+    ['voice', voiceText(status)],
     ['membership', `generation ${formatCount(generation)}`, `epoch ${formatCount(epoch)}`],
     [
       'peer',
@@ -52,6 +54,7 @@ function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
       peer.connected ? 'connected' : 'NOT CONNECTED',
       peer.lastHeardMs === null ? 'never heard' : `heard ${formatMs(peer.lastHeardMs)} ago`,
     ],
+    ...saidRows(peer.summary),
     linkRow(status.link.tls, nowMs),
     ...arbiterRows(arbiter),
     uplinkRow(status.uplink),
@@ -64,6 +67,24 @@ function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
     ...troubleRows(vm),
     ...(vm.pausedMs > 0 ? [['', `stopped for ${formatMs(vm.pausedMs)} in all`] as const] : []),
   ];
+}
+
+/** What the peer says of itself. */
+function saidRows(summary: NodeStatus['peer']['summary']): Row[] {
+  if (summary === null) return [];
+  const { role, phase, voice, vm, arbiter, agoMs } = summary;
+  const rows: Row[] = [
+    [
+      '',
+      `said ${formatMs(agoMs)} ago: ${role ?? 'no role yet'}`,
+      phase,
+      peerVoiceText(voice),
+      vm.running ? 'VM running' : 'VM not running',
+    ],
+  ];
+  if (vm.trouble !== null) rows.push(['', `its VM is IN TROUBLE: ${vm.trouble}`]);
+  if (arbiter.failing !== null) rows.push(['', `its arbiter DOES NOT REPLY: ${arbiter.failing}`]);
+  return rows;
 }
 
 function linkRow(tls: NodeStatus['link']['tls'], nowMs: Instant): Row {

@@ -97,9 +97,9 @@ export class AsPrimary {
           this.peer?.session.hurry();
         },
         settled: (divergence) => {
-          const { flow, reason, class: one, why } = divergence;
+          const { flow, service, reason, class: one, why } = divergence;
           parts.observed.diverged(divergence, parts.surroundings.clock.wall());
-          parts.events.emit('compare.diverged', { flow, reason, class: one, why });
+          parts.events.emit('compare.diverged', { flow, service, reason, class: one, why });
         },
       },
     });

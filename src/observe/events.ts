@@ -58,7 +58,7 @@ export type NodeEvents = {
   'checkpoint.committed': CheckpointReport;
   /** From now on a difference takes its checkpoint at once, or only a period after the last one. */
   'checkpoint.pacing': PacingChange;
-  'compare.diverged': { flow: string; reason: string; class: DivergenceClass; why: string };
+  'compare.diverged': { flow: string; service: string; reason: string; class: DivergenceClass; why: string };
   /** The secondary is of no use now: checkpoints release all output, and nothing matches. */
   'compare.unmatched': Unmatched;
   'compare.unmatched-over': { cause: 'match' | 'pair-ended'; forMs: number };

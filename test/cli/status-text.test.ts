@@ -11,8 +11,10 @@ test('a protected primary is shown whole', () => {
     statusText(fakeStatus(), NOW as Instant),
     `node         alpha of pair web
 state        primary, protected
+voice        speaks, for 180 ms more unless the secondary renews that
 membership   generation 3, epoch 42
 peer         beta, connected, heard 12 ms ago
+             said 400 ms ago: secondary, protected, silent, VM running
 link         TLS, certificate expires in 365 days, CA EXPIRES in 10 days
 arbiter      etcd, replies in 3.1 ms median, 24 ms p99, last 1.2 s ago
 uplink       up for 61 s, the peer's AWAY for 3.2 s (no-carrier)
@@ -143,6 +145,34 @@ test('every line has at most 80 columns and no control characters', () => {
   assert.ok(lines.join(' ').includes('requested 123 456 789'));
 });
 
+test('a peer that says of itself that it could not take over does not look well', () => {
+  const status = fakeStatus();
+  const { summary } = status.peer;
+  assert.ok(summary !== null);
+  summary.voice = 'leased';
+  summary.vm = { running: false, qemu: null, trouble: 'it hangs\n' };
+  summary.arbiter = { state: 'fails', failing: 'COLO_ARBITER_UNREACHABLE' };
+  const text = statusText(status, NOW as Instant);
+  assert.match(text, /^ {13}said 400 ms ago: secondary, protected, speaks, VM not running$/m);
+  assert.match(text, /^ {13}its VM is IN TROUBLE: it hangs.*$/m);
+  assert.match(text, /^ {13}its arbiter DOES NOT REPLY: COLO_ARBITER_UNREACHABLE$/m);
+  status.peer.summary = null;
+  assert.doesNotMatch(statusText(status, NOW as Instant), /said /);
+});
+
+for (const [voice, shown] of [
+  [{ state: 'alone' }, 'speaks; the record says that it alone has the VM'],
+  [{ state: 'leased', leftMs: 0 }, 'its lease is over: silent until the secondary renews it'],
+  [{ state: 'yielded' }, 'silent: it gives way to its secondary'],
+  [{ state: 'fenced' }, 'silent for good'],
+  [{ state: 'silent' }, 'silent; node beta speaks, if a node does'],
+] as const) {
+  test(`the voice of a node is shown: ${shown}`, () => {
+    const text = statusText({ ...fakeStatus(), voice }, NOW as Instant);
+    assert.match(text, new RegExp(`^voice {8}${shown}$`, 'm'));
+  });
+}
+
 test('what rules exempt is shown as unprotected, with what left by each', () => {
   const status = fakeStatus();
   status.rules = [
@@ -181,8 +211,8 @@ test('a pair that could not fail over does not look protected', () => {
   const arbiter = { ...status.arbiter, state: 'fails', failing } as const;
   const lines = statusText({ ...status, arbiter }, NOW as Instant).split('\n');
   assert.equal(lines[1], 'state        primary, protected, but NO FAILOVER: see arbiter');
-  assert.equal(lines[5], 'arbiter      etcd DOES NOT REPLY for 12.3 s: NO FAILOVER NOW');
-  assert.match(lines[6], /^ {13}COLO_ARBITER_UNREACHABLE: etcd cannot be asked!+\.\.\.$/);
+  assert.equal(lines[7], 'arbiter      etcd DOES NOT REPLY for 12.3 s: NO FAILOVER NOW');
+  assert.match(lines[8], /^ {13}COLO_ARBITER_UNREACHABLE: etcd cannot be asked!+\.\.\.$/);
   const wrong = { ...arbiter, failing: { ...failing, code: 'COLO_ARBITER_RECORD' } };
   assert.match(statusText({ ...status, arbiter: wrong }, NOW as Instant), /etcd WRONG RECORD for 12.3 s/);
   const unknown = {

@@ -91,7 +91,8 @@ test('a page that is open for a week has a bounded memory', () => {
       at: new Date(NOW_MS + i).toISOString(),
       node: 'alpha',
       type: j === 0 ? 'pair.state' : 'compare.diverged',
-      flow: `tcp ${100 * i + j}`,
+      flow: `tcp 192.0.2.1:80 <-> 192.0.2.9:${100 * i + j}`,
+      service: `tcp ${i}`,
       class: 'clock',
       why: 'a time',
     }));
@@ -99,10 +100,17 @@ test('a page that is open for a week has a bounded memory', () => {
     const sample = sampler.sample(fakeStatus(), NOW_MS + 1000 * i);
     store = withView(store, { ...store.view!, sample }, NOW_MS);
   }
-  const { events, turns, flows, samples, missed } = store;
+  const { events, turns, diverged, samples, missed } = store;
   assert.deepEqual(
-    [events.length, turns.length, flows.length, samples.length, missed],
+    [events.length, turns.length, diverged.length, samples.length, missed],
     [1000, 200, 50, 900, 7000],
   );
-  assert.equal(flows[0].flow, 'tcp 99999');
+  assert.deepEqual(diverged[0], {
+    service: 'tcp 999',
+    class: 'clock',
+    why: 'a time',
+    count: 99,
+    lastFlow: 'tcp 192.0.2.1:80 <-> 192.0.2.9:99999',
+    lastAt: new Date(NOW_MS + 999).toISOString(),
+  });
 });

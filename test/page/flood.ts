@@ -9,6 +9,8 @@ import { type Check, openPage } from './dashboard.ts';
 
 const FLOOD = 100_000;
 const ROUND = 100;
+/** More than the page keeps. */
+const SERVICES = 200;
 const GROWN_MIB_MAX = 5;
 
 export async function flood(browser: Browser, check: Check): Promise<void> {
@@ -20,7 +22,8 @@ export async function flood(browser: Browser, check: Check): Promise<void> {
       const emit = async (count: number): Promise<void> => {
         for (let i = 0; i < count; i++) {
           const flow = `tcp 192.0.2.1:80 <-> 192.0.2.9:${i % 60_000}`;
-          events.emit('compare.diverged', { flow, reason: 'diverged-bytes', class: 'clock', why: 'a time' });
+          const explained = { reason: 'diverged-bytes', class: 'clock', why: 'a time' } as const;
+          events.emit('compare.diverged', { flow, service: `tcp ${i % SERVICES}`, ...explained });
           if (i % ROUND === 0) await sleep(5);
         }
         await sleep(2000);

@@ -1,12 +1,12 @@
-/** Which flows diverged, in what, and what to change. */
+/** Which services diverged, in what, and what to change. */
 import { adviceFor } from '../src/cli/advice.ts';
 import { formatCount, formatMs, formatPercent } from '../src/cli/output.ts';
 import type { NodeStatus } from '../src/observe/status.ts';
 import { Section } from './section.tsx';
-import type { DivergedFlow } from './store.ts';
+import type { DivergedService } from './store.ts';
 import { timeText } from './text.ts';
 
-export function Flows({ status, flows }: { status: NodeStatus; flows: readonly DivergedFlow[] }) {
+export function Diverged({ status, services }: { status: NodeStatus; services: readonly DivergedService[] }) {
   const { spent, advice, perSecond, pausedShare, forMs } = adviceFor(status);
   const { count } = status.divergences;
   return (
@@ -14,30 +14,32 @@ export function Flows({ status, flows }: { status: NodeStatus; flows: readonly D
       title="Divergences and advice"
       note={`${formatCount(count)} divergences. ${Number(perSecond.toFixed(2))} checkpoints per second over ${formatMs(forMs)}; the VM stood for ${formatPercent(pausedShare)} of the time.`}
     >
-      {flows.length === 0 ? (
-        <p>No flow has diverged since the page has known of events.</p>
+      {services.length === 0 ? (
+        <p>Nothing has diverged since the page has known of events.</p>
       ) : (
         // A wide table is scrolled by keyboard too.
         // biome-ignore lint/a11y/noNoninteractiveTabindex: see above
-        <section class="scroll" aria-label="Flows that diverged" tabIndex={0}>
+        <section class="scroll" aria-label="Services that diverged" tabIndex={0}>
           <table>
             <thead>
               <tr>
-                <th scope="col">Flow</th>
+                <th scope="col">Service</th>
                 <th scope="col">Class</th>
                 <th scope="col">What differed</th>
                 <th scope="col">Times</th>
                 <th scope="col">Last</th>
+                <th scope="col">Last flow</th>
               </tr>
             </thead>
             <tbody>
-              {flows.map((one) => (
-                <tr key={one.flow}>
-                  <th scope="row">{one.flow}</th>
+              {services.map((one) => (
+                <tr key={`${one.service} ${one.class}`}>
+                  <th scope="row">{one.service}</th>
                   <td>{one.class}</td>
                   <td>{one.why}</td>
                   <td>{formatCount(one.count)}</td>
                   <td>{timeText(Date.parse(one.lastAt))}</td>
+                  <td>{one.lastFlow}</td>
                 </tr>
               ))}
             </tbody>
