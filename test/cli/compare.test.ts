@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { LIMITS } from '../../src/limits.ts';
 import { tcp, udp } from '../compare/rig.ts';
 import { u32 } from '../frames.ts';
 import { framed } from '../io/fake-stream.ts';
@@ -53,7 +54,7 @@ test('endpoints in all four forms: each is dialled until it accepts, and release
   primary.send(udp('same'));
   secondary.send(udp('same'));
   // The port that `out` chose is not known. Frames released before it has a peer are counted and dropped.
-  while ((await colo.report()).droppedFrames === 0);
+  await colo.reached(1, 'droppedFrames');
   const { primaryFrames, secondaryFrames, releasedFrames, matched } = await colo.stop();
   assert.deepEqual([primaryFrames, secondaryFrames, releasedFrames, matched], [1, 1, 0, 1]);
 });
@@ -126,7 +127,7 @@ test('without --notify and --qmp a warning is emitted, and one event per second 
   assert.match(String((await colo.until('compare.unasked')).message), /neither --notify nor --qmp/);
   // The SVM first: otherwise the reason could be that a PVM frame has had no counterpart for some milliseconds.
   secondary.send(udp('other'));
-  while ((await colo.report()).secondaryFrames === 0);
+  await colo.reached(1, 'secondaryFrames');
   primary.send(udp('left'), udp('right'));
   const { reason, flow } = await colo.until('checkpoint.asked');
   assert.equal(reason, 'diverged-length');
@@ -172,7 +173,7 @@ test('a consumer that does not read does not slow the primary down; no frame is 
     await secondary.write(framed(frame(i)));
     await primary.write(framed(frame(i)));
   }
-  while (Number((await colo.report()).releasedFrames) < count);
+  await colo.reached(count, 'releasedFrames');
   out.socket.resume();
   for (let i = 0; i < count; i++) assert.deepEqual(await out.next(), frame(i));
   out.socket.pause();
@@ -183,15 +184,17 @@ test('a consumer that does not read does not slow the primary down; no frame is 
     await primary.write(framed(frame(i)));
   }
   await colo.until('frames.dropping');
-  let report = await colo.report();
-  while (Number(report.secondaryFrames) < count + many) report = await colo.report();
+  const released = Number((await colo.reached(count + many, 'releasedFrames', 'noRoomOut')).releasedFrames);
   await colo.until('frames.dropped');
   out.socket.resume();
-  for (let i = 0; i < 1000; i++) assert.deepEqual(await out.next(), frame(i));
+  // All of them, before it is stopped: a process that stops waits for its consumer for one second only.
+  const waited = released - count;
+  assert.ok((waited + 1) * frame(0).length > LIMITS.dropInUnsentBytesMax, `${waited} frames waited`);
+  for (let i = 0; i < waited; i++) assert.deepEqual(await out.next(), frame(i));
   const { droppedFrames, noRoomPrimary, noRoomSecondary, noRoomOut, divergences, releasedFrames } =
     await colo.stop();
   assert.deepEqual([droppedFrames, noRoomPrimary, noRoomSecondary, divergences], [0, 0, 0, 0]);
-  assert.equal(Number(noRoomOut) + Number(releasedFrames), count + many);
+  assert.deepEqual([releasedFrames, Number(noRoomOut) + released], [released, count + many]);
 });
 
 for (const framing of ['plain', 'vnet'] as const) {

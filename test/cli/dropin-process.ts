@@ -12,14 +12,22 @@ import { startColo } from './colo.ts';
 
 export type Event = { type: string; [key: string]: unknown };
 
+/** A process that is asked for its counters without a pause does little else. */
+const REPORT_EVERY_MS = 5;
+
 export class DropInProcess {
   readonly child: ChildProcessWithoutNullStreams;
   readonly events: Event[] = [];
   errors = '';
+  private isOver = false;
 
   constructor(t: TestContext, ...args: string[]) {
     this.child = this.spawn([...args, '--json']);
     t.after(() => this.child.kill('SIGKILL'));
+    this.child.once('close', () => {
+      this.isOver = true;
+      this.child.emit('event');
+    });
     createInterface(this.child.stdout).on('line', (line) => {
       this.events.push(JSON.parse(line) as Event);
       this.child.emit('event');
@@ -37,9 +45,15 @@ export class DropInProcess {
     return this.events.filter((event) => event.type === type);
   }
 
-  /** Resolves with the `count`th event of that type. */
+  /** Resolves with the `count`th event of that type. Rejects if the process ends without it. */
   async until(type: string, count = 1): Promise<Event> {
-    while (this.of(type).length < count) await once(this.child, 'event');
+    while (this.of(type).length < count) {
+      assert.ok(
+        !this.isOver,
+        `it has ended without ${type}: ${JSON.stringify(this.events.at(-1))} ${this.errors}`,
+      );
+      await once(this.child, 'event');
+    }
     return this.of(type)[count - 1];
   }
 
@@ -49,6 +63,15 @@ export class DropInProcess {
     const next = this.until(type, this.of(type).length + 1);
     this.child.kill('SIGUSR2');
     return next;
+  }
+
+  /** Resolves with its counters when these of them have reached `least` together. */
+  async reached(least: number, ...counters: string[]): Promise<Event> {
+    for (;;) {
+      const report = await this.report();
+      if (counters.reduce((sum, counter) => sum + Number(report[counter]), 0) >= least) return report;
+      await sleep(REPORT_EVERY_MS);
+    }
   }
 
   /** Ends it in order; resolves with its last event. Fails if it printed an error. */

@@ -55,7 +55,7 @@ for (const version of [4, 6] as const) {
     const both = async (ofSvm: Buffer, ofPvm: Buffer, what: string) => {
       svm.send(ofSvm);
       sent++;
-      while ((await compare.report()).secondaryFrames !== sent) await sleep(1);
+      await compare.reached(sent, 'secondaryFrames');
       pvm.send(ofPvm);
       await gets(out, ofPvm, what);
     };

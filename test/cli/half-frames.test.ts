@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { udp } from '../compare/rig.ts';
 import { framed } from '../io/fake-stream.ts';
 import { tempFolder } from '../temp-folder.ts';
@@ -69,7 +68,7 @@ for (const [name, route] of Object.entries(ROUTES)) {
         : name.endsWith('out')
           ? 'outputFrames'
           : 'inputFrames';
-      while (Number((await colo.report())[seen]) < COUNT) await sleep(20);
+      await colo.reached(COUNT, seen);
       const last = await colo.stop();
       const { frames, cutBytes } = await to.rest();
       t.diagnostic(`${frames.length} frames arrived`);
@@ -97,7 +96,7 @@ test('a consumer that goes away with frames on their way: they count as dropped,
   to.socket.pause();
   await other?.write(framed(...FRAMES));
   await from.write(framed(...FRAMES));
-  while (Number((await colo.report()).primaryFrames) < COUNT) await sleep(20);
+  await colo.reached(COUNT, 'primaryFrames');
   to.socket.destroy();
   const { place, message } = await colo.until('stream.cut');
   assert.equal(place, 'out');

@@ -121,10 +121,11 @@ for (const [first, second] of [
     await colo.until('stream.up', 3);
     out.socket.pause();
     primary.send(...Array.from({ length: 3000 }, (_, i) => udp(`${i}`.padEnd(1000))));
-    while (((await colo.report()).primaryFrames as number) < 3000);
+    await colo.reached(3000, 'primaryFrames');
     const exit = once(colo.child, 'exit');
     colo.child.kill(first);
-    await sleep(100);
+    // It releases what it holds, and then waits for one second at most.
+    await colo.reached(1, 'releasedFrames');
     colo.child.kill(second);
     assert.deepEqual(await exit, [1, null]);
     assert.deepEqual(colo.of('compare.stopped'), []);
