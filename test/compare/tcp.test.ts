@@ -509,6 +509,36 @@ test('a connection first seen in its middle, by a retransmission, goes on after 
   }
 });
 
+test('such a connection goes on after the gap also where one VM has sent more before it than the other', () => {
+  const rig = resumed();
+  rig.svm(data(1001, 'a'.repeat(150)));
+  rig.pvm(data(5000, 'more'));
+  assert.equal(rig.svm(data(5000, 'more')), 1);
+  rig.assertConfirmed(3);
+  rig.assertEmpty();
+});
+
+test('a checkpoint makes known what a VM had sent before its connection was first seen', () => {
+  const rig = new Rig();
+  rig.pvm(data(5000, 'x'));
+  rig.svm(data(5000, 'x'));
+  rig.commit();
+  rig.released.length = 0;
+  rig.pvm(data(5001, 'new'));
+  const again = data(4990, 'not seen');
+  assert.equal(rig.pvm(again), 1, 'nor does it wait behind what is new');
+  assert.deepEqual(rig.released, [{ bytes: again, cause: 'repeat' }]);
+  for (const back of [0x40000002, 0x7fffffff])
+    assert.equal(rig.pvm(data(5000 - back, 'beyond any window')), 0, `${back}`);
+  const anew = new Rig();
+  anew.pvm(data(5000, 'x'));
+  anew.commit();
+  for (const side of ['pvm', 'svm'] as const) anew[side](tcp({ seq: 5001, ack: 501, flags: RST }));
+  anew.pvm(data(9000, 'y'));
+  anew.svm(data(9000, 'y'));
+  assert.equal(anew.pvm(data(8990, 'never copied')), 0, 'it is another connection');
+});
+
 test('after a gap, different bytes differ, and a gap in one VM alone waits', () => {
   const differs = resumed();
   differs.pvm(data(5000, 'more'));

@@ -108,6 +108,16 @@ const KEPT: readonly Kept[] = [
     why: "the secondary's QEMU hangs in a checkpoint that waits for a primary's VM which an operator has stopped",
     reaches: ['hung VMs of a secondary', 1],
   },
+  {
+    seed: 1800011419,
+    why: 'a promoted VM repeats what it had sent before its node first saw the connection, after a checkpoint',
+    reaches: ['orderly moves', 1],
+  },
+  {
+    seed: 82,
+    why: "a survivor's VM and its copy go on after one gap, and the copy's retransmission before it was longer",
+    reaches: ['failover.done', 2],
+  },
 ];
 /** CPU time for new worlds: a slow machine tries fewer. */
 const FRESH_MS = 10_000;

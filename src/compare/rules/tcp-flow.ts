@@ -9,7 +9,13 @@
  *
  * released <= verified: no byte leaves that the SVM has not produced. Both are equal most of the time.
  */
-import { seqAtOrBefore } from '../../flow/sequence.ts';
+import {
+  SEQ_WINDOW_MAX,
+  seqAdd,
+  seqAtOrBefore,
+  seqBefore,
+  seqWithinWindowBefore,
+} from '../../flow/sequence.ts';
 import type { FrameId, Seq } from '../../units.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN, WINDOW_SCALE_MAX } from '../../wire/tcp.ts';
 import {
@@ -71,6 +77,7 @@ const OUT_OF_STEP = FLOW_RULE_BITS << 6;
 const LATEST_TIME_KNOWN = FLOW_RULE_BITS << 7;
 const SYN_LENT = FLOW_RULE_BITS << 8;
 const RESET_BY_BOTH = FLOW_RULE_BITS << 9;
+const COPIED = FLOW_RULE_BITS << 10;
 
 const ACKS_KNOWN = SVM_ACK_KNOWN | RELEASED_ACK_KNOWN;
 const USUAL_MASK = POSITIONED | DIVERGED | SVM_URGENT_KNOWN | OUT_OF_STEP;
@@ -87,12 +94,20 @@ export class HeldTcpFlow extends HeldFlow {
     this.put(POSITIONED, value);
   }
 
-  /** The stream before it is unknown: it was first seen here, or a commit released a segment after a gap. */
+  /** The stream before it is unknown, unless `copied`: it was first seen here, or a commit released a segment after a gap. */
   get first(): Seq {
     return this.words[this.row + FIRST] as Seq;
   }
   set first(seq: Seq) {
     this.words[this.row + FIRST] = seq;
+  }
+
+  /** A checkpoint has copied the connection after it was first seen, in its middle: both VMs have the same bytes before that place. */
+  get copied(): boolean {
+    return this.has(COPIED);
+  }
+  set copied(value: boolean) {
+    this.put(COPIED, value);
   }
 
   /** Both VMs have produced the same bytes up to here. */
@@ -378,9 +393,21 @@ export class HeldTcpFlow extends HeldFlow {
   positionAt(seq: Seq): void {
     this.positioned = true;
     this.resetByBoth = false;
+    this.copied = false;
     this.first = seq;
     this.verified = seq;
     this.released = seq;
+  }
+
+  /**
+   * Returns true if nothing is known of the stream at `seq`. Moves `first` along, to at most a window before `released`: the order of
+   * numbers further apart is unknown.
+   */
+  isBeforeKnown(seq: Seq): boolean {
+    const farthest = seqAdd(this.released, -SEQ_WINDOW_MAX);
+    if (this.copied) return seqBefore(seq, farthest);
+    if (!seqWithinWindowBefore(this.first, this.released)) this.first = farthest;
+    return seqBefore(seq, this.first);
   }
 
   /**

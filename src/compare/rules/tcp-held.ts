@@ -62,7 +62,7 @@ export class TcpHeld {
     const { words } = this.holding.frames;
     const { tail } = flow.primary;
     // Before what is known of the stream there is no order.
-    if (!flow.positioned || seqBefore(words[id + SEQ] as Seq, flow.first) || !this.isBefore(id, tail))
+    if (!flow.positioned || flow.isBeforeKnown(words[id + SEQ] as Seq) || !this.isBefore(id, tail))
       return tail;
     let previous = NO_FRAME;
     let next = flow.primary.head;

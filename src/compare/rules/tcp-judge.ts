@@ -2,14 +2,7 @@
  * May a PVM segment leave? The verdicts of TCP's rule (tcp.ts), and what is noted on the way: where a stream is, how far both
  * VMs have sent the same, which connection begins.
  */
-import {
-  SEQ_WINDOW_MAX,
-  seqAdd,
-  seqAtOrBefore,
-  seqBefore,
-  seqDiff,
-  seqWithinWindowBefore,
-} from '../../flow/sequence.ts';
+import { seqAdd, seqAtOrBefore, seqBefore, seqDiff } from '../../flow/sequence.ts';
 import type { FrameId, Seq, SlabId } from '../../units.ts';
 import { TCP_ACK, TCP_RST, TCP_SYN, TCP_URG } from '../../wire/tcp.ts';
 import { ackMayLeave, noteSvmAck } from '../ack-rule.ts';
@@ -104,14 +97,15 @@ export class TcpJudge {
 
   /**
    * Whether both VMs go on after a gap. Of a connection that was first seen in its middle, by a retransmission, the client has what
-   * follows from a primary that is gone; neither VM sends that again.
+   * follows from a primary that is gone; neither VM sends that again. The SVM's retransmission may have been longer than the PVM's.
    */
   private bothGoOnAt(seq: Seq): boolean {
-    const { flow } = this;
+    const { flow, queue } = this;
     if (flow.synAgreed || flow.verified !== flow.released || !seqBefore(flow.released, seq)) return false;
-    const { head } = flow.secondary;
+    const next = queue.covering(seq);
     const { words } = this.holding.frames;
-    return head !== NO_FRAME && (words[head + FLAGS] & SPECIAL) === 0 && words[head + SEQ] === seq;
+    if (next === NO_FRAME || (words[next + FLAGS] & SPECIAL) !== 0 || words[next + SEQ] !== seq) return false;
+    return queue.covering(seqAdd(seq, -1)) === NO_FRAME;
   }
 
   /** Whether a segment whose ACK is ahead of the SVM's may leave with a lesser one. */
@@ -201,16 +195,9 @@ export class TcpJudge {
     this.flow.forgetConnection();
   }
 
-  /**
-   * Returns true if a segment has bytes before `first`: it repeats bytes that were never seen to leave, so it is not known to
-   * be a retransmission. Moves `first` along, to at most a window before `released`: the order of numbers further apart is unknown.
-   */
+  /** Returns true if a segment repeats bytes that were never seen to leave: it is not known to be a retransmission. */
   reachesIntoUnknown(seq: Seq, seqEnd: Seq): boolean {
-    const { flow } = this;
-    if (seq === seqEnd) return false;
-    if (!seqWithinWindowBefore(flow.first, flow.released))
-      flow.first = seqAdd(flow.released, -SEQ_WINDOW_MAX);
-    return seqBefore(seq, flow.first);
+    return seq !== seqEnd && this.flow.isBeforeKnown(seq);
   }
 
   /** Moves `verified` through the PVM segment as far as the SVM's segments reach. */

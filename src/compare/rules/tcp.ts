@@ -268,6 +268,7 @@ export class TcpRule implements Rule {
     flow.cursor = NO_FRAME;
     flow.outOfStep = false;
     flow.latestTimeKnown = false;
+    flow.copied = flow.positioned && !flow.synAgreed;
     return !flow.positioned;
   }
 
