@@ -18,6 +18,9 @@ type Options = {
   json?: boolean;
 };
 
+const AFTER = `
+The unit colo-dashboard@NODE.service runs it for /etc/colo/NODE.yaml, with the token in /var/lib/colo/NODE-dashboard.token.`;
+
 /** A node that does not reply for so long is shown as away. */
 const STATUS_TIMEOUT_S = 2;
 /** A first copy takes as long as it takes. */
@@ -36,6 +39,7 @@ export function dashboardCommand(): Command {
     .option('--origin <url>', 'where browsers reach the proxy, as in https://colo.example')
     .option('--token-file <file>', 'read the token from this file, or write a new one to it')
     .option('--json', 'print where it listens as JSON')
+    .addHelpText('after', AFTER)
     .action(async (options: Options) => {
       const socket = controlSocket(options);
       const listen = listenEndpoint(options.listen);

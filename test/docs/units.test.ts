@@ -16,7 +16,7 @@ test('systemd finds nothing wrong with the units', (t) => {
   const path = tempFolder(t);
   assert.deepEqual(
     UNITS.map(({ name }) => name),
-    ['colo-uplink@.service', 'colo@.service'],
+    ['colo-dashboard@.service', 'colo-uplink@.service', 'colo@.service'],
   );
   // Their programs are not on this machine.
   for (const { name, text } of UNITS)
@@ -66,5 +66,13 @@ test('docs/operation.md names each unit', () => {
 });
 
 test('the program of a unit is one that systemd finds in a checkout and in a package alike', () => {
-  for (const { name, text } of UNITS) assert.doesNotMatch(text, /\/colo (node|reload)/, name);
+  for (const { name, text } of UNITS) assert.doesNotMatch(text, /\/colo (node|reload|dashboard)/, name);
+});
+
+test('the dashboard prints no token into the journal, and the node comes first', () => {
+  const unit = UNITS.find(({ name }) => name === 'colo-dashboard@.service')?.text ?? '';
+  assert.match(unit, /^ExecStart=.* --token-file \/var\/lib\/colo\/%i-dashboard\.token$/m);
+  assert.doesNotMatch(unit, /^(Wants|Requires|BindsTo|PartOf)=/m);
+  const weight = (text = ''): number => Number(/^CPUWeight=(\d+)$/m.exec(text)?.[1]);
+  assert.ok(weight(unit) < 100 && weight(UNITS.find(({ name }) => name === 'colo@.service')?.text) > 100);
 });

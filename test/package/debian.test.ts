@@ -74,6 +74,7 @@ test('the package has the program, its Node, units, pages, completion, and belon
     `/usr/lib/colo-proxy/node_modules/node-linux-${process.arch}/bin/node`,
     '/usr/lib/systemd/system/colo@.service',
     '/usr/lib/systemd/system/colo-uplink@.service',
+    '/usr/lib/systemd/system/colo-dashboard@.service',
     '/usr/share/man/man1/colo.1.gz',
     '/usr/share/man/man1/colo-status.1.gz',
     '/usr/share/bash-completion/completions/colo',
