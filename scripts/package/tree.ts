@@ -74,7 +74,7 @@ export function layTree(
   copy(join(DIST, 'completion/colo'), join(root, 'usr/share/bash-completion/completions/colo'));
   copy(join(DIST, 'completion/_colo'), join(root, 'usr/share/zsh/vendor-completions/_colo'));
   copy(join(ROOT, 'deploy/debian/lintian-overrides'), join(root, 'usr/share/lintian/overrides/colo-proxy'));
-  for (const file of ['README.md', 'CHANGELOG.md', ...globSync('docs/*.md', { cwd: ROOT })])
+  for (const file of ['README.md', 'CHANGELOG.md', ...globSync('docs/*.{md,svg}', { cwd: ROOT })])
     copy(join(ROOT, file), join(root, DOC, file));
   // The pages link to what is in there.
   link(join(root, DOC, 'deploy'), '../../../lib/colo-proxy/deploy');

@@ -1,6 +1,7 @@
 /**
  * `npm run page`: the dashboard in real Chromium, before a real pair: alone, protected, a failover, and a node that is gone; by
- * mouse and keyboard, in light and dark, on a desktop and on a phone. Each picture is checked by axe-core, and written to a folder.
+ * mouse and keyboard, in light and dark, on a desktop and on a phone. Each picture is checked by axe-core, and written to a folder; with
+ * `--picture`, that of README to docs/dashboard.svg.
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,9 +11,13 @@ import { startBrowser } from './browser.ts';
 import { flood } from './flood.ts';
 import { story } from './story.ts';
 
-const { values } = parseArgs({ options: { out: { type: 'string' } } });
+const { values } = parseArgs({ options: { out: { type: 'string' }, picture: { type: 'boolean' } } });
 const out = values.out ?? join(workFolder(), 'pictures');
 mkdirSync(out, { recursive: true });
+const picture = join(
+  values.picture === true ? join(import.meta.dirname, '../../docs') : out,
+  'dashboard.svg',
+);
 
 const failures: string[] = [];
 /** Prints what was seen, and remembers what was not as it should be. */
@@ -24,7 +29,7 @@ function check(what: string, isRight: boolean, seen = ''): void {
 const browser = await startBrowser();
 try {
   process.stdout.write(`Chromium ${browser.version()}\n`);
-  await story(browser, out, check);
+  await story(browser, out, picture, check);
   await flood(browser, check);
 } finally {
   await browser.close();

@@ -1,5 +1,5 @@
 /** The story of the demo, as the page shows it. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
@@ -10,6 +10,7 @@ import { Stage } from '../../lab/stage.ts';
 import { formatMs } from '../../src/cli/output.ts';
 import { violationsOf } from './browser.ts';
 import { type Check, openPage } from './dashboard.ts';
+import { PICTURE_BYTES_MAX, pictureOf } from './picture.ts';
 
 const DESKTOP: BrowserContextOptions = { viewport: { width: 1280, height: 1000 }, colorScheme: 'light' };
 const DARK_PHONE: BrowserContextOptions = {
@@ -18,13 +19,18 @@ const DARK_PHONE: BrowserContextOptions = {
   isMobile: true,
   hasTouch: true,
 };
+/** How long the plots go on after the failover. */
+const SEEN_MS = 15_000;
+const PICTURE_TITLE =
+  'The dashboard of a pair that is protected again after a failover: both nodes, a time line with the parts of the blackout, and plots';
 const SHOWN_MS_MAX = 20_000;
 /** Of processor time, with and without pages. */
 const MEASURED_MS = 20_000;
 const TICKS_PER_S = 100;
 const COST_PERCENT_MAX = 1;
 
-export async function story(browser: Browser, out: string, check: Check): Promise<void> {
+/** Writes a picture of each step into `out`, and one of the page after the failover to the path `picture`. */
+export async function story(browser: Browser, out: string, picture: string, check: Check): Promise<void> {
   const stage = await Stage.open({ ip: 'v4' });
   const served: Served[] = [];
   const ended = new AbortController();
@@ -92,6 +98,16 @@ export async function story(browser: Browser, out: string, check: Check): Promis
     await stage.protect(b, a);
     await shows(pageA, check, 'Protected');
     await look(pageA, '5-protected-again');
+    await sleep(SEEN_MS);
+    const svg = await pictureOf(browser, ofB.url, PICTURE_TITLE);
+    writeFileSync(picture, svg);
+    const isWhole = ['Protected', 'Blackout of at most', 'Held output'].every((words) => svg.includes(words));
+    check('the picture has the state, the failover and the plots', isWhole);
+    check(
+      'the picture is a small file of text',
+      svg.length < PICTURE_BYTES_MAX && !/<image|<script/.test(svg),
+      `${svg.length} bytes`,
+    );
     ended.abort();
     await running;
 
