@@ -153,9 +153,11 @@ class Run implements Measured {
     const { ms } = this.options;
     const perSecond = this.rateFor(name);
     const around = await this.around();
+    const row = rowOf(name);
     const loads: Load[] = [];
     try {
-      for (const { service, clients, open } of clientsOf(rowOf(name)))
+      await side.useRules(row.rules ?? []);
+      for (const { service, clients, open } of clientsOf(row))
         loads.push(await Load.start(clients, (index) => open(side.target(service), index, around)));
       const [load, other] = loads;
       await Promise.all([load.run(this.warmUpMs, perSecond), other?.run(this.warmUpMs)]);

@@ -150,6 +150,13 @@ export class LabNode {
     });
   }
 
+  /** Has the node take these rules over, which its file has from then on; resolves when they are in force. */
+  async useRules(rules: readonly unknown[]): Promise<void> {
+    const config = JSON.parse(readFileSync(this.configFile, 'utf8')) as object;
+    writeFileSync(this.configFile, JSON.stringify({ ...config, rules }, null, 2));
+    await this.ask('POST', '/reload');
+  }
+
   /** Takes a checkpoint; if another is under way, after that one. */
   async checkpoint(): Promise<void> {
     for (;;) {
@@ -273,6 +280,10 @@ export class LabPair {
 
   node(name: string): LabNode {
     return this.nodes[name];
+  }
+
+  async useRules(rules: readonly unknown[]): Promise<void> {
+    for (const node of Object.values(this.nodes)) await node.useRules(rules);
   }
 
   async stop(): Promise<void> {

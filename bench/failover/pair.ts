@@ -1,7 +1,7 @@
 /** A pair with the guest of real services, whose primary's machine dies and comes back, again and again. */
 import type { Target } from '../../lab/clients/net.ts';
 import { startNetwork } from '../../lab/network.ts';
-import type { LabNode } from '../../lab/pair.ts';
+import type { LabNode, LabPair } from '../../lab/pair.ts';
 import { removeWorkFolder, workFolder } from '../../lab/process.ts';
 import { installQemu } from '../../lab/qemu.ts';
 import { installServices, SERVICES, type ServiceName } from '../../lab/services/image.ts';
@@ -19,6 +19,7 @@ export type Death = { readonly killMs: number; readonly report: FailoverReport }
 export class MortalPair {
   readonly target: (service: ServiceName) => Target;
   readonly around: Around;
+  private readonly pair: LabPair;
   private readonly stopAll: () => Promise<void>;
   private primary: LabNode;
   private secondary: LabNode;
@@ -26,13 +27,14 @@ export class MortalPair {
   private constructor(
     target: (service: ServiceName) => Target,
     around: Around,
+    pair: LabPair,
     stopAll: () => Promise<void>,
-    nodes: readonly [LabNode, LabNode],
   ) {
     this.target = target;
     this.around = around;
+    this.pair = pair;
     this.stopAll = stopAll;
-    [this.primary, this.secondary] = nodes;
+    [this.primary, this.secondary] = [pair.node('a'), pair.node('b')];
   }
 
   /** Resolves when the services of these rows reply and the guest is protected. */
@@ -61,11 +63,16 @@ export class MortalPair {
         await pair.stop();
         await stopNetwork();
       };
-      return new MortalPair(target, around, stopAll, [pair.node('a'), pair.node('b')]);
+      return new MortalPair(target, around, pair, stopAll);
     } catch (error) {
       await stopNetwork();
       throw error;
     }
+  }
+
+  /** Puts a row's rules into force, and no others. */
+  useRules(rules: readonly unknown[]): Promise<void> {
+    return this.pair.useRules(rules);
   }
 
   /** Kills the primary's node and VM at once. Resolves when the other node is the primary, alone. */

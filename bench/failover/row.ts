@@ -27,10 +27,12 @@ export type RowOutcome = { readonly figures: RowFigures; readonly wrong: readonl
 
 /** The clients work for `ms` before the death and as long after it. Throws if the pair does not come through. */
 export async function failOver(name: string, pair: MortalPair, ms: number): Promise<RowOutcome> {
+  const row = rowOf(name);
   const loads: Load[] = [];
   const seen: Seen[][] = [];
   try {
-    for (const { service, clients, open } of clientsOf(rowOf(name))) {
+    await pair.useRules(row.rules ?? []);
+    for (const { service, clients, open } of clientsOf(row)) {
       const each = Array.from({ length: clients }, () => new Seen());
       const load = await Load.start(clients, async (index) =>
         each[index].of(await open(pair.target(service), index, pair.around)),

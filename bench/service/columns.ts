@@ -14,7 +14,15 @@ import { installServices, SERVICES, type ServiceName, type ServicesImage } from 
 import { NIC, nicArguments, vmArguments } from '../../lab/vm.ts';
 import type { CheckpointReport } from '../../src/checkpoint/report.ts';
 import { ColoError } from '../../src/error.ts';
-import { type Bed, type Column, type Counts, type Programs, READY_MS_MAX, type Side } from './side.ts';
+import {
+  type Bed,
+  type Column,
+  type Counts,
+  noRules,
+  type Programs,
+  READY_MS_MAX,
+  type Side,
+} from './side.ts';
 import { startStockPair } from './stock.ts';
 
 /** The link of a pair. */
@@ -116,7 +124,7 @@ async function startAlone({ install, network, vmArgs, untilReady }: Bed): Promis
   const counts = async (): Promise<Counts> => {
     return { divergences: 0, checkpoints: [], portions: false, processes: { VM: vm.pid ?? 0 } };
   };
-  return { counts, stop };
+  return { counts, useRules: noRules, stop };
 }
 
 /** Starts the nodes a, as the primary, and b. */
@@ -171,5 +179,7 @@ async function startPair(bed: Bed, checkout: string | undefined, link: PairLink)
       },
     };
   };
-  return { counts, stop: () => pair.stop() };
+  // A build from before input went in portions has no rules either.
+  const useRules = checkout === undefined ? (rules: readonly unknown[]) => pair.useRules(rules) : noRules;
+  return { counts, useRules, stop: () => pair.stop() };
 }

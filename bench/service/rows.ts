@@ -21,6 +21,8 @@ export type Row = Clients & {
   readonly about: string;
   /** others at work at the same time, whose requests no figure contains */
   readonly beside?: Clients;
+  /** of the pair's configuration (docs/rules.md) */
+  readonly rules?: readonly unknown[];
 };
 
 export type Clients = {
@@ -67,6 +69,12 @@ export const ROWS: Readonly<Record<string, Row>> = {
   'redis-incr10': { ...redis, about: 'the same, ten clients that count one number', clients: 10 },
   'http-keep': { ...http, about: 'nginx, a small file, one kept connection', clients: 1 },
   'http-keep8': { ...http, about: 'the same, eight clients', clients: 8 },
+  'http-keep8-unify': {
+    ...http,
+    about: 'the same, with a rule that lets Date differ',
+    clients: 8,
+    rules: [{ match: { tcp: 80 }, unify: 'http-date' }],
+  },
   'tls-new': { ...tls, about: 'nginx, TLS 1.3, a new connection for each request', clients: 1 },
   'tls-new8': { ...tls, about: 'the same, eight clients', clients: 8 },
   'tls-resume': {

@@ -28,9 +28,14 @@ export type Counts = {
   readonly processes: Readonly<Record<string, number>>;
 };
 
+/** For a column that knows no rules. */
+export const noRules = async (): Promise<void> => {};
+
 export type Programs = {
   /** Throws if the VM is no longer protected, in a column where it should be. */
   counts(): Promise<Counts>;
+  /** Puts a row's rules into force, and no others, in a column that knows rules. */
+  useRules(rules: readonly unknown[]): Promise<void>;
   stop(): Promise<void>;
 };
 

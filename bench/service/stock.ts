@@ -20,7 +20,7 @@ import { queryCapabilities } from '../../src/qemu/capabilities.ts';
 import { ColoVm } from '../../src/qemu/colo.ts';
 import { QemuProcess } from '../../src/qemu/process.ts';
 import { QmpClient } from '../../src/qemu/qmp.ts';
-import { type Bed, type Counts, type Programs, READY_MS_MAX } from './side.ts';
+import { type Bed, type Counts, noRules, type Programs, READY_MS_MAX } from './side.ts';
 
 type Vm = { readonly qemu: QemuProcess; readonly qmp: QmpClient; readonly colo: ColoVm };
 
@@ -84,7 +84,7 @@ export async function startStockPair(bed: Bed, intervalMs: number): Promise<Prog
         processes: { 'VM a': primary.qemu.pid, 'VM b': secondary.qemu.pid },
       };
     };
-    return { counts, stop };
+    return { counts, useRules: noRules, stop };
   } catch (error) {
     await stop();
     throw error;
