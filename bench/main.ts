@@ -25,6 +25,10 @@ const BENCHES: Readonly<Record<string, { readonly about: string; readonly load: 
       'real services under load, and the machine of the primary dies: what clients see, and what is lost',
     load: async () => (await import('./failover.ts')).failoverBench,
   },
+  hops: {
+    about: 'one round trip through a pair, hop by hop, and what each process does for it',
+    load: async () => (await import('./hops.ts')).hopsBench,
+  },
   hosts: {
     about: "two hosts, and all of the primary's dies at once: for how long TCP clients wait, and on what",
     load: async () => (await import('./hosts.ts')).hostsBench,
