@@ -31,7 +31,9 @@ export function writtenText(pair: Pair, { out, files, kept, changes, needed, nex
     ...kept.map((file) => `kept    ${file}`),
     '',
     `Each host needs the bridge ${pair.bridge}, the user colo and ${memoryMb} MiB of free memory: a secondary has the VM's memory twice.`,
-    ...(needed.length === 0 ? [] : [`Both need, with the same contents: ${needed.map(safe).join(', ')}.`]),
+    ...(needed.length === 0
+      ? []
+      : [`Both need, with the same contents, for the user colo to read: ${needed.map(safe).join(', ')}.`]),
     `Keep ${join(out, CA_FOLDER, 'ca.key')} apart from both hosts: it makes certificates for this pair.`,
     ...next.flatMap(({ node, why, commands }) => ['', `# ${placeOf(pair, node)}: ${why}`, ...commands]),
   ].join('\n');

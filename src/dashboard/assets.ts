@@ -63,6 +63,6 @@ function build(): void {
   const why = error?.message ?? stderr.split('\n').find((line) => /error/i.test(line)) ?? 'no reason given';
   throw new ColoError(
     'COLO_DASHBOARD_PAGE',
-    `the page cannot be built (${why}); run "npm run setup" in ${ROOT}`,
+    `the page cannot be built (${why}); run "npm run setup" in ${ROOT}, and "colo dashboard" once as its owner`,
   );
 }

@@ -129,6 +129,13 @@ async function getQemu(bare: string, suite: Suite, mirror: string): Promise<void
   await inRoot(bare, text.replaceAll('http://deb.debian.org/debian', mirror.replace(/\/$/, '')));
 }
 
+/** docs/dashboard.md, as a service. */
+const PAGE = `systemctl enable --now colo-dashboard@b
+  until [ -s /var/lib/colo/b-dashboard.token ]; do sleep 0.1; done
+  node=$(echo /usr/lib/colo-proxy/node_modules/node-linux-*/bin/node)
+  ask='fetch("http://127.0.0.1:7070/").then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))'
+  until $node -e "$ask"; do sleep 0.5; done`;
+
 /** On machines of their own, of which `bare` has the files. */
 async function pair(bare: string): Promise<void> {
   const ground = debianGround(bare);
@@ -137,6 +144,8 @@ async function pair(bare: string): Promise<void> {
     await guide.open();
     await fromDomainToFailover(guide, ground, (line) => say(`  ${line}`));
     const { b } = guide.machines;
+    const page = await b.run(PAGE);
+    assert.equal(page.status, 0, page.stdout + page.stderr);
     // As where systemd runs: the package's script then has it stop the nodes.
     const { status, stdout, stderr } = await b.run(`rm /usr/sbin/policy-rc.d
       mkdir -p /run/systemd/system
