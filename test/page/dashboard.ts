@@ -20,10 +20,10 @@ export async function openPage(
   });
   page.on('pageerror', (error) => check('no error in the page', false, error.message));
   page.on('console', (message) => {
-    // A server that is gone is part of the story.
+    // A server that is gone is part of the story, and so is an action that is refused: the page says why.
     if (
       message.type() === 'error' &&
-      !/ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|status of 401/.test(message.text())
+      !/ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|status of (401|409)/.test(message.text())
     )
       check('no error in the console', false, message.text());
   });
