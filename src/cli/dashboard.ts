@@ -19,7 +19,8 @@ type Options = {
 };
 
 const AFTER = `
-The unit colo-dashboard@NODE.service runs it for /etc/colo/NODE.yaml, with the token in /var/lib/colo/NODE-dashboard.token.`;
+The unit colo-dashboard@NODE.service runs it for /etc/colo/NODE.yaml, with the
+token in /var/lib/colo/NODE-dashboard.token.`;
 
 /** A node that does not reply for so long is shown as away. */
 const STATUS_TIMEOUT_S = 2;
