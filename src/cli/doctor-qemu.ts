@@ -40,7 +40,7 @@ function findQemu(config: NodeConfig): QemuVersion | Check {
   const [program] = config.vm.command;
   const { stdout, problem: failed } = runQemu(config, ['--version']);
   if (failed !== null) {
-    const advice = 'install QEMU 11.1 or later (Debian: qemu-system-x86), or set vm.command';
+    const advice = 'install QEMU 11.1 or later (on Debian as docs/installation.md has it), or set vm.command';
     return problem('QEMU', `${program}: ${failed}`, advice);
   }
   const numbers = /version (\d+)\.(\d+)(?:\.\d+)?/.exec(stdout);

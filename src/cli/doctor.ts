@@ -27,6 +27,7 @@ import { CONTROL_SOCKET } from '../observe/api.ts';
 import { type Check, good, problem, warning } from './check.ts';
 import { checkEtcd, checkFileSystem } from './doctor-arbiter.ts';
 import { checkFence } from './doctor-fence.ts';
+import { checkVmFiles } from './doctor-files.ts';
 import { checkQemu } from './doctor-qemu.ts';
 import { print, printJson, safe } from './output.ts';
 
@@ -59,6 +60,7 @@ export async function examine(
   const runs = await acceptsUnix(socket);
   const checks = [
     ...checkQemu(config, kvmPath),
+    ...checkVmFiles(config.vm.args),
     ...(await checkArbiter(config)),
     checkDirectory('run directory', config.runDirectory),
     checkDirectory('event log', dirname(config.eventLog)),

@@ -83,6 +83,39 @@ test('a machine without problems passes, and no file is left behind', async () =
   await close();
 });
 
+test('a file of the VM that is not there, or that the user may not read, is a problem', async () => {
+  const [kernel, image] = [join(folder, 'vmlinuz'), join(folder, 'a,b.raw')];
+  writeFileSync(kernel, '');
+  const drive = `file=${image.replaceAll(',', ',,')},format=raw,readonly=on`;
+  const args = (...words: string[]): string =>
+    JSON.stringify(['-M', 'q35,accel=kvm', '-device', 'pcie-root-port,id=p1', ...words]);
+  const look = async (...words: string[]): Promise<Check> =>
+    of(await examine(config({ args: args(...words) }), kvm), 'VM files');
+  assert.deepEqual((await look('-kernel', kernel)).found, kernel);
+  const absent = await look('-kernel', kernel, '-drive', drive);
+  assert.deepEqual([absent.ok, absent.found], [false, `${image} is not there`]);
+  writeFileSync(image, '');
+  assert.equal((await look('-kernel', kernel, '-drive', drive)).ok, true);
+  rmSync(image);
+  const blockdev = JSON.stringify({ driver: 'raw', file: { driver: 'file', filename: image } });
+  assert.equal((await look('-blockdev', blockdev)).found, `${image} is not there`);
+  const relative = await examine(config({ args: args('-kernel', 'vmlinuz-that-is-nowhere') }), kvm);
+  assert.ok(!relative.some(({ name }) => name === 'VM files'));
+});
+
+test('a file of the VM that only root may read is a problem', {
+  skip: process.getuid?.() !== 0 && 'NOT COVERED: only root can become another user',
+}, () => {
+  const secret = join(folder, 'secret');
+  writeFileSync(secret, '', { mode: 0o600 });
+  chmodSync(folder, 0o755);
+  const script = `import { checkVmFiles } from ${JSON.stringify(new URL('../../src/cli/doctor-files.ts', import.meta.url).href)};
+    process.setuid(65534);
+    console.log(checkVmFiles(['-kernel', ${JSON.stringify(secret)}])[0].found);`;
+  const said = execFileSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+  assert.equal(said.trim(), `${secret} cannot be read by this user`);
+});
+
 test('a QEMU that is absent, too old, without COLO or without the NIC is a problem', async () => {
   const absent = of(await examine(config({ command: '[/no/such/qemu]' }), kvm), 'QEMU');
   assert.deepEqual([absent.ok, absent.found], [false, '/no/such/qemu: there is no such program']);
