@@ -8,14 +8,18 @@ import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type YAMLError } from 'yaml';
 import { z } from 'zod';
+import type { Disk } from '../disk/disk.ts';
 import { type Endpoint, UNIX_PATH_BYTES_MAX, unixPathProblem } from '../endpoint.ts';
 import { ColoError, invariant, messageOf } from '../error.ts';
+import { secondUserOf, secondUserText } from '../qemu/disk-arguments.ts';
 import { withArbiterPaths } from './arbiter.ts';
+import { withDiskPaths } from './disks.ts';
 import { nearestName } from './nearest.ts';
 import { nodeConfigSchema } from './schema.ts';
 
 /** A checked file: with defaults, absolute paths and parsed endpoints. */
-export type NodeConfig = z.output<typeof nodeConfigSchema> & {
+export type NodeConfig = Omit<z.output<typeof nodeConfigSchema>, 'vm'> & {
+  vm: Omit<z.output<typeof nodeConfigSchema>['vm'], 'disks'> & { disks: readonly Disk[] };
   eventLog: string;
   /** where it was read from */
   file: string;
@@ -58,9 +62,11 @@ export function parseNodeConfig(text: string, fileName: string): NodeConfig {
   if (!result.success) file.fail(result.error.issues.flatMap((issue) => explain(issue, file.top)));
   const config = withAbsolutePaths(result.data!, resolve(fileName));
   withArbiterPaths(config.arbiter, mustBeAbsolute);
+  for (const { image, overlayDirectory } of config.vm.disks)
+    for (const path of [image, overlayDirectory]) mustBeAbsolute(path);
   for (const path of [config.runDirectory, config.eventLog, config.file]) mustBeAbsolute(path);
-  const tooLong = pathProblems(config, file.top);
-  if (tooLong.length > 0) file.fail(tooLong);
+  const problems = [...pathProblems(config, file.top), ...imageProblems(config, file.top)];
+  if (problems.length > 0) file.fail(problems);
   return config;
 }
 
@@ -134,6 +140,14 @@ function pathProblems(config: NodeConfig, top: Node | null): Problem[] {
   return problems;
 }
 
+/** Images that vm.args name too, now that the paths are absolute. */
+function imageProblems({ vm }: NodeConfig, top: Node | null): Problem[] {
+  const second = secondUserOf(vm.args, vm.disks);
+  if (second === null) return [];
+  const { offset } = locate(top, ['vm', 'args', second.index], 'value');
+  return [{ offset, code: 'COLO_CONFIG_QEMU_ARGS', text: secondUserText(vm.args, second) }];
+}
+
 /** Returns the keys of which two files have different values, as in "vm.args"; not that they are two files. */
 export function differingKeys(one: NodeConfig, other: NodeConfig): string[] {
   return keysOfDifferences({ ...one, file: '' }, { ...other, file: '' }, '');
@@ -186,6 +200,7 @@ function withAbsolutePaths(raw: z.output<typeof nodeConfigSchema>, file: string)
     },
     uplink: { ...raw.uplink, socket: absolute(raw.uplink.socket) },
     arbiter: withArbiterPaths(raw.arbiter, (path) => resolve(base, path)),
+    vm: { ...raw.vm, disks: withDiskPaths(raw.vm.disks, base) },
     runDirectory,
     eventLog: raw.eventLog === undefined ? join(runDirectory, 'events.ndjson') : resolve(base, raw.eventLog),
   };

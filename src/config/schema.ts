@@ -15,6 +15,7 @@ import {
 import { ColoError } from '../error.ts';
 import { userProblems } from '../qemu/user-arguments.ts';
 import { arbiter } from './arbiter.ts';
+import { disks } from './disks.ts';
 import { rules } from './rules.ts';
 
 /** An hour: far above any sensible wait, and far below the 24.8 days at which JavaScript's timers wrap. */
@@ -185,6 +186,7 @@ const vmShape = z.strictObject({
       options: z.string().default('').describe('More properties of the device, as in "romfile=,mq=off".'),
     })
     .prefault({}),
+  disks: disks.default([]).describe('The disks that the guest writes to; docs/disks.md.'),
 });
 
 const vm = vmShape.superRefine((section, context) => {

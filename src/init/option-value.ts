@@ -1,6 +1,6 @@
 /** The value of one of QEMU's options: a list of properties, or the same in JSON. */
 import { escapeValue } from '../qemu/command-line.ts';
-import { pairOf, splitOptions } from '../qemu/user-arguments.ts';
+import { pairOf, splitOptions } from '../qemu/option-syntax.ts';
 
 /** Properties by their names, with nested ones of JSON as in `file.filename`; booleans are on and off. */
 export type Properties = ReadonlyMap<string, string>;

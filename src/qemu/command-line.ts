@@ -4,7 +4,7 @@
  * Goal: both VMs of a pair get the same machine, and the node owns all connections to it: the NIC's backend,
  * QMP and the incoming migration. The function is pure: it starts nothing and looks nothing up.
  *
- * The node adds `-netdev stream` with QEMU as the server, so that a node can connect again; the NIC, without an
+ * The node adds the replicated disks (disk-arguments.ts), `-netdev stream` with QEMU as the server, so that a node can connect again; the NIC, without an
  * option ROM (that would be one more file that both hosts must have in the same version); QMP; and, for a secondary,
  * `-incoming defer`, because capabilities have to be set before the incoming side listens.
  * virtio-net gets `guest_announce=off`: loading state arms it again, so the secondary's guest would announce itself
@@ -13,9 +13,11 @@
  * Limits: a unix socket's path fits into sun_path (endpoint.ts). Failure: COLO_CONFIG_QEMU_ARGS for arguments that would take
  * any of this away from the node, before QEMU gets them.
  */
+import type { Disk } from '../disk/disk.ts';
 import { unixPathProblem } from '../endpoint.ts';
 import { ColoError, invariant } from '../error.ts';
 import { ETHERNET_FRAME_BYTES_MIN } from '../wire/ethernet.ts';
+import { diskArguments, secondUserOf, secondUserText } from './disk-arguments.ts';
 import { isVirtioNet, optionName, userProblems } from './user-arguments.ts';
 
 const DEFAULT_NIC = 'virtio-net-pci';
@@ -35,6 +37,8 @@ export interface CommandLineOptions {
   readonly args: readonly string[];
   readonly name: string;
   readonly nic: NicOptions;
+  /** the disks that the guest writes to; none if not given */
+  readonly disks?: readonly Disk[];
   /** the socket for the VM's frames, which QEMU makes */
   readonly vmPort: string;
   /** the socket for QMP, which QEMU makes */
@@ -55,6 +59,8 @@ export function buildCommandLine(options: CommandLineOptions): string[] {
     argv.push('-name', `guest=${escapeValue(options.name)}`);
   }
   argv.push(...nicArguments(options.nic, options.vmPort));
+  // After the NIC: a VM that gets a disk keeps its NIC's place on the bus.
+  argv.push(...diskArguments(options.disks ?? []));
   argv.push('-qmp', `unix:${escapeValue(options.qmp)},server=on,wait=off`);
   // A guest that switches itself off, or panics, leaves its QEMU to the node, which asks it why.
   argv.push('-no-shutdown');
@@ -107,8 +113,10 @@ export function checkUnixPath(path: string): void {
 }
 
 /** Throws COLO_CONFIG_QEMU_ARGS for what user-arguments.ts refuses. */
-function refuseCollisions({ command, args, nic }: CommandLineOptions): void {
+function refuseCollisions({ command, args, nic, disks = [] }: CommandLineOptions): void {
   const { device = DEFAULT_NIC, options = '' } = nic;
-  const [problem] = userProblems({ command, args, nic: { device, options } });
+  const [problem] = userProblems({ command, args, nic: { device, options }, disks });
   if (problem !== undefined) throw new ColoError('COLO_CONFIG_QEMU_ARGS', problem.text);
+  const second = secondUserOf(args, disks);
+  if (second !== null) throw new ColoError('COLO_CONFIG_QEMU_ARGS', secondUserText(args, second));
 }

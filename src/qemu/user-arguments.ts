@@ -5,8 +5,10 @@
  * these without a word: of two values for one property it uses the last, and a second network bypasses the node.
  *
  * What QEMU refuses itself (a property that no device has) is not looked for here: `colo doctor` and the start show QEMU's own
- * words. The functions are pure.
+ * words. Which files are in use is seen elsewhere (disk-arguments.ts). The functions are pure.
  */
+import { diskDeviceProblem, ownDiskName } from './disk-arguments.ts';
+import { pairOf, splitOptions } from './option-syntax.ts';
 
 /** A problem of vm.args or vm.command, at this place in the list. */
 type ArgumentProblem = { readonly index: number; readonly text: string };
@@ -16,6 +18,7 @@ export type UserArguments = {
   readonly command: readonly string[];
   readonly args: readonly string[];
   readonly nic: { readonly device: string; readonly options: string };
+  readonly disks?: readonly { readonly device: string }[];
 };
 /** A problem of the section: `path` is its place there. */
 export type UserProblem = { readonly path: readonly (string | number)[]; readonly text: string };
@@ -57,7 +60,7 @@ const NIC_PROPERTIES: ReadonlyMap<string, { readonly may?: string; readonly why:
 const OFF: ReadonlySet<string> = new Set(['off', 'no', 'false', 'n']);
 
 /** Returns the first problem of each setting. */
-export function userProblems({ command, args, nic }: UserArguments): UserProblem[] {
+export function userProblems({ command, args, nic, disks = [] }: UserArguments): UserProblem[] {
   const problems: UserProblem[] = [];
   const inArgs = argumentProblem(args, nic.device);
   if (inArgs !== null) problems.push({ path: ['args', inArgs.index], text: `vm.args holds ${inArgs.text}` });
@@ -66,6 +69,11 @@ export function userProblems({ command, args, nic }: UserArguments): UserProblem
     problems.push({ path: ['command', inCommand.index], text: `vm.command holds ${inCommand.text}` });
   const inNic = nicOptionsProblem(nic.options);
   if (inNic !== null) problems.push({ path: ['nic', 'options'], text: `vm.nic.options holds ${inNic}` });
+  for (const [place, { device }] of disks.entries()) {
+    const why = diskDeviceProblem(device);
+    if (why !== null)
+      problems.push({ path: ['disks', place, 'device'], text: `vm.disks.${place}.device holds ${why}` });
+  }
   return problems;
 }
 
@@ -101,6 +109,8 @@ export function nicOptionsProblem(options: string): string | null {
 function valueProblem(name: string | undefined, value: string, device: string): string | null {
   if (/(^|,)(id|netdev)=colo0(,|$)/.test(value) || /"(id|netdev)"\s*:\s*"colo0"/.test(value))
     return 'the name colo0 belongs to the node. Choose another one';
+  const disk = ownDiskName(value);
+  if (disk !== null) return `the name ${disk} belongs to the node, for vm.disks. Choose another one`;
   switch (name) {
     case 'set':
       return /\.colo0\./.test(value) ? 'the name colo0 belongs to the node. Remove it' : null;
@@ -140,20 +150,6 @@ function nicPropertyProblem(property: string): string | null {
 function isOff(option: string, name: string): boolean {
   const [key, value] = pairOf(option);
   return key === name && OFF.has(value);
-}
-
-/** A name alone switches the property on. QEMU treats `_` and `-` in some names alike; properties here have one spelling. */
-export function pairOf(option: string): [name: string, value: string] {
-  const at = option.indexOf('=');
-  return at < 0 ? [option.trim(), 'on'] : [option.slice(0, at).trim(), option.slice(at + 1).trim()];
-}
-
-/** Cuts at single commas: two commas are one comma in a value. */
-export function splitOptions(options: string): string[] {
-  return options
-    .replaceAll(',,', '\0')
-    .split(',')
-    .map((part) => part.replaceAll('\0', ','));
 }
 
 export function isVirtioNet(device: string): boolean {

@@ -59,6 +59,7 @@ test('a minimal file gets defaults, absolute paths and parsed endpoints', () => 
       silenceMsMax: 2000,
       onPoweroff: 'stop',
       nic: { device: 'virtio-net-pci', options: '' },
+      disks: [],
     },
     file: '/etc/colo/a.yaml',
     runDirectory: '/etc/colo/run/alpha',

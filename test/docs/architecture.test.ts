@@ -29,6 +29,7 @@ const LAYERS = [
   ['pair'],
   ['datapath'],
   ['checkpoint'],
+  ['disk'],
   ['qemu', 'observe', 'config', 'capture'],
   ['node', 'node.ts', 'dropin', 'diff', 'dashboard', 'init'],
   ['cli'],

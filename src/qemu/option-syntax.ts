@@ -1,0 +1,15 @@
+/** The syntax of QEMU's options: `name=value` between single commas. */
+
+/** A name alone switches the property on. QEMU treats `_` and `-` in some names alike; properties here have one spelling. */
+export function pairOf(option: string): [name: string, value: string] {
+  const at = option.indexOf('=');
+  return at < 0 ? [option.trim(), 'on'] : [option.slice(0, at).trim(), option.slice(at + 1).trim()];
+}
+
+/** Cuts at single commas: two commas are one comma in a value. */
+export function splitOptions(options: string): string[] {
+  return options
+    .replaceAll(',,', '\0')
+    .split(',')
+    .map((part) => part.replaceAll('\0', ','));
+}
