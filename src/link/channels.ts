@@ -6,7 +6,7 @@
  *
  * A row says:
  * - `names`: which names are channels of this kind. At most one connection is open by each name, so a kind with one
- *   fixed name has one connection; a kind with one connection per disk would be `/^disk:[a-z0-9_-]{1,31}$/`.
+ *   fixed name has one connection, and one with a name per disk has a connection for each.
  * - `during`: when the candidate may open it. `alone`: the primary runs its VM alone and has no candidate. `copy`: a first
  *   copy to this candidate is under way, and START_SYNC named the channel (copy.ts).
  * - `carries`: what follows the two HELLOs. `messages`: those of link-protocol.ts. `stream`: raw bytes.
@@ -26,6 +26,11 @@ export const CHANNELS = {
   data: { names: /^data$/, during: 'alone', carries: 'messages' },
   /** QEMU's migration stream: RAM and device state, and the phases of each checkpoint. */
   state: { names: /^state$/, during: 'copy', carries: 'stream' },
+  /**
+   * What the PVM's QEMU writes to the image of one disk at the secondary: an NBD connection. The guest waits for each reply, so it
+   * never shares a connection with bulk data.
+   */
+  disk: { names: /^disk:[a-z0-9_-]{1,31}$/, during: 'copy', carries: 'stream' },
 } as const satisfies Record<string, Row>;
 
 export type ChannelKind = keyof typeof CHANNELS;

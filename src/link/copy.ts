@@ -2,8 +2,7 @@
  * The channels of a first copy, as a set.
  *
  * The primary knows what its VM consists of, so START_SYNC names the channels. The candidate dials each of them
- * (`dialCopy`), and the primary waits until it has them all (`CopyChannels`). More of them, for instance one per disk,
- * change neither message: they are more names in one list and one more field of `Copy`.
+ * (`dialCopy`), and the primary waits until it has them all (`CopyChannels`).
  *
  * Failure: a name that this node does not know garbles START_SYNC; a channel that cannot be opened ends the copy. Streams that
  * have been opened for a copy that ends early are closed.
@@ -16,14 +15,20 @@ import type { ChannelName } from './channels.ts';
 export type Copy<S extends ByteStream = ByteStream> = {
   /** QEMU's migration stream */
   readonly state: S;
+  /** NBD, by the ids of the disks */
+  readonly disks: ReadonlyMap<string, S>;
 };
 
-/** The channels of a VM whose only state is its RAM and devices. */
-export const COPY_CHANNELS: readonly ChannelName[] = ['state'];
+const DISK = 'disk:';
+
+/** Returns the channels of a VM with these disks. */
+export function copyChannelsOf(diskIds: readonly string[]): readonly ChannelName[] {
+  return ['state', ...diskIds.map((id): ChannelName => `${DISK}${id}`)];
+}
 
 /** Closes every stream of a copy that no session uses. */
-export function closeCopy(copy: Copy): void {
-  for (const stream of Object.values(copy)) stream.close();
+export function closeCopy({ state, disks }: Copy): void {
+  for (const stream of [state, ...disks.values()]) stream.close();
 }
 
 /** The primary's end: collects the channels that it named in START_SYNC, in whatever order they are opened. */
@@ -78,5 +83,7 @@ export async function dialCopy(
 function copyOf(streams: ReadonlyMap<ChannelName, ByteStream>): Copy {
   const state = streams.get('state');
   invariant(state !== undefined, 'a first copy without the channel "state"');
-  return { state };
+  const disks = new Map<string, ByteStream>();
+  for (const [name, stream] of streams) if (name.startsWith(DISK)) disks.set(name.slice(DISK.length), stream);
+  return { state, disks };
 }

@@ -11,6 +11,7 @@ import { z } from 'zod';
 import { ColoError } from '../error.ts';
 import { LIMITS } from '../limits.ts';
 import { type ChannelName, isChannelName, isCopyChannel } from './channels.ts';
+import { copyChannelsOf } from './copy.ts';
 import { type Offsets, offsetsSchema } from './offsets-message.ts';
 import { type PlacesBody, placesSchema } from './places-message.ts';
 import { type SummaryBody, summarySchema } from './summary-message.ts';
@@ -74,13 +75,23 @@ export type Hello = {
   takes?: readonly string[];
 };
 
+/** A disk of the primary's VM, and the size that its guest sees. */
+export type DiskSize = { readonly id: string; readonly bytes: number };
+
+export type StartSync = {
+  generation: number;
+  channels: readonly ChannelName[];
+  /** in the order of the primary's configuration; absent without disks */
+  disks?: readonly DiskSize[];
+};
+
 /** Control messages by type. Their bodies are JSON: they are rare, and easy to extend. */
 export type ControlBodies = {
   [MESSAGE.hello]: Hello;
   [MESSAGE.gate]: { epoch: number };
   [MESSAGE.gated]: { epoch: number; drained: boolean };
   [MESSAGE.offsets]: Offsets;
-  [MESSAGE.startSync]: { generation: number; channels: readonly ChannelName[] };
+  [MESSAGE.startSync]: StartSync;
   [MESSAGE.syncReady]: Record<string, never>;
   [MESSAGE.protected]: { generation: number };
   [MESSAGE.takeover]: Record<string, never>;
@@ -125,12 +136,25 @@ const copyChannels = z
   .refine((names) => names.includes('state'), 'the state is missing')
   .refine((names) => new Set(names).size === names.length, 'a channel is named twice');
 
+/** Sizes are below 2^53, and so exact; QEMU takes images of whole sectors only. */
+const diskSize = z.object({ id: z.string(), bytes: z.int().positive().multipleOf(512) });
+const startSyncSchema = z
+  .object({
+    generation: number,
+    channels: copyChannels,
+    disks: z.array(diskSize).max(COPY_CHANNELS_MAX).optional(),
+  })
+  .refine(({ channels, disks = [] }) => {
+    const names = copyChannelsOf(disks.map(({ id }) => id));
+    return names.length === channels.length && names.every((name) => channels.includes(name));
+  }, 'the channels are not those of the disks');
+
 const SCHEMAS: { readonly [T in ControlType]: z.ZodType } = {
   [MESSAGE.hello]: helloSchema,
   [MESSAGE.gate]: z.object({ epoch: number }),
   [MESSAGE.gated]: z.object({ epoch: number, drained: z.boolean() }),
   [MESSAGE.offsets]: offsetsSchema,
-  [MESSAGE.startSync]: z.object({ generation: number, channels: copyChannels }),
+  [MESSAGE.startSync]: startSyncSchema,
   [MESSAGE.syncReady]: z.object({}),
   [MESSAGE.protected]: z.object({ generation: number }),
   [MESSAGE.takeover]: z.object({}),

@@ -180,7 +180,7 @@ export class GuardedVm {
     const listener = await this.surroundings.transports.listen(endpoint, accepted);
     try {
       await this.colo.startMigration(path);
-      return { state: await stream };
+      return { state: await stream, disks: new Map() };
     } catch (cause) {
       throw await this.explained(cause);
     } finally {
@@ -194,7 +194,7 @@ export class GuardedVm {
     this.surroundings.transports.unlink(path);
     try {
       await this.colo.listenIncoming(path);
-      return { state: await connectRetrying(this.surroundings, path, this.process.signal) };
+      return { state: await connectRetrying(this.surroundings, path, this.process.signal), disks: new Map() };
     } catch (cause) {
       throw await this.explained(cause);
     }

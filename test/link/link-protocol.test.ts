@@ -46,11 +46,24 @@ test('a candidate may know an older record than the primary, and no later one', 
   });
 });
 
-const startSync = (channels: unknown) => JSON.stringify({ generation: 1, channels });
+const startSync = (channels: unknown, disks?: unknown) => JSON.stringify({ generation: 1, channels, disks });
 
 test('a control message is passed on as it was sent', () => {
   const body = { generation: 1, channels: ['state'] };
   assert.deepEqual(parseControl(MESSAGE.startSync, startSync(['state'])), { type: MESSAGE.startSync, body });
+});
+
+test('a copy with disks names each with its size and its channel', () => {
+  const disks = [
+    { id: 'b', bytes: 512 },
+    { id: 'a', bytes: 2 ** 53 - 512 },
+  ];
+  const channels = ['disk:a', 'state', 'disk:b'];
+  assert.deepEqual(parseControl(MESSAGE.startSync, startSync(channels, disks)).body, {
+    generation: 1,
+    channels,
+    disks,
+  });
 });
 
 for (const [what, type, text] of [
@@ -64,7 +77,16 @@ for (const [what, type, text] of [
   ['no reason for a refusal', MESSAGE.failed, '{}'],
   ['a copy without the state', MESSAGE.startSync, startSync([])],
   ['a copy through a channel that has messages', MESSAGE.startSync, startSync(['state', 'data'])],
-  ['a copy through an unknown channel', MESSAGE.startSync, startSync(['state', 'disk:vda'])],
+  ['a copy through an unknown channel', MESSAGE.startSync, startSync(['state', 'disc:vda'])],
+  ['a channel for no disk', MESSAGE.startSync, startSync(['state', 'disk:vda'])],
+  ['a disk without a channel', MESSAGE.startSync, startSync(['state'], [{ id: 'a', bytes: 512 }])],
+  ['a channel of another disk', MESSAGE.startSync, startSync(['state', 'disk:b'], [{ id: 'a', bytes: 512 }])],
+  [
+    'a disk of a part of a sector',
+    MESSAGE.startSync,
+    startSync(['state', 'disk:a'], [{ id: 'a', bytes: 513 }]),
+  ],
+  ['an empty disk', MESSAGE.startSync, startSync(['state', 'disk:a'], [{ id: 'a', bytes: 0 }])],
   ['a copy through one channel twice', MESSAGE.startSync, startSync(['state', 'state'])],
 ] as const) {
   test(`a control message with ${what} is garbled`, () => {

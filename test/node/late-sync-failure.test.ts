@@ -35,7 +35,7 @@ test('a copy begins, unless its session has ended', async () => {
     secondary.vm.start = async () =>
       ({
         colo: { prepare: () => waiting.promise },
-        openIncoming: async () => ({ state: qemu }),
+        openIncoming: async () => ({ state: qemu, disks: new Map() }),
       }) as unknown as GuardedVm;
     await startSync();
     if (late) data.close();

@@ -54,7 +54,11 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
   const session = new PrimarySession({
     link: paths.primaryLink,
     path: paths.primary,
-    vm: { openCopy: async () => ({ state: pvmNear }), requestCheckpoint, standing: () => vm.standing },
+    vm: {
+      openCopy: async () => ({ state: pvmNear, disks: new Map() }),
+      requestCheckpoint,
+      standing: () => vm.standing,
+    },
     policy,
     places,
     clock: time,

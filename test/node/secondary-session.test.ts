@@ -51,7 +51,13 @@ function begun() {
   });
   const [, qemuNear] = fakePair();
   const [peer, peerNear] = fakePair();
-  const begin = () => session.begin(paths.secondary, { state: qemuNear }, { state: peerNear }, () => null);
+  const begin = () =>
+    session.begin(
+      paths.secondary,
+      { state: qemuNear, disks: new Map() },
+      { state: peerNear, disks: new Map() },
+      () => null,
+    );
   const pumpStreams = () => pumpAll(qemuNear, peerNear);
   return { paths, time, session, begin, peer, pumpStreams, ended };
 }
