@@ -104,6 +104,15 @@ export const LIMITS = {
   /** VM state on its way from socket to socket: 16 slabs, 4 MiB, keep both ends busy. */
   pipeSlabBytes: 256 * KIB,
   pipeSlabsMax: 16,
+  /** Likewise of one disk's NBD connection, in each direction: 1 MiB is what one request of a first copy writes. */
+  nbdSlabsMax: 4,
+  /**
+   * An NBD connection with requests under way that moves nothing for so long is closed. The guest waits meanwhile. A sound disk
+   * flushes in less, under load too; the guest's own time-outs for disks begin at 30 s.
+   */
+  nbdStallMsMax: 5000,
+  /** The secondary's QEMU greets at once; QMP of the primary's QEMU waits from its connecting on, and gives up after ten seconds. */
+  nbdGreetingMsMax: 5000,
   /**
    * One write to the uplink; the next one waits until the socket has taken all of it. What the kernel has no room for leaves
    * later, without a look at the clock. More than a socket's buffer (net.core.wmem_default, 208 KiB), so that one write fills
