@@ -6,9 +6,10 @@
  *
  * The order in which a node writes it:
  * - `target`, before anything of a resync touches the image, and before a blank one is made.
- * - `secondary`, when the first copy has committed, before the primary may rely on it.
+ * - `secondary`, when the first copy has committed.
  * - `promoting`, when the claim is won, before the overlays are written into the image.
- * - `complete`, when they are; and whenever this node has won a change of the record that leaves it the primary.
+ * - `complete`, when they are, after the overlays were removed; and whenever this node has won a change of the record that leaves it the primary.
+ * - `lacking`, when QEMU reports a failed write to a primary's own image: the secondary's has it.
  */
 import type { Disk } from './disk.ts';
 
@@ -18,19 +19,18 @@ export type DiskState =
   | { readonly state: 'complete'; readonly generation: number }
   /** being overwritten by the primary's: neither the old contents nor the new */
   | { readonly state: 'target'; readonly generation: number }
-  /** follows the primary's, with all that its guest has flushed */
+  /** follows the primary's */
   | { readonly state: 'secondary'; readonly generation: number }
-  /** the overlays of the promoted VM are being written into it: whole only together with them */
-  | { readonly state: 'promoting'; readonly generation: number };
+  /** QEMU writes the overlays of the promoted VM into it */
+  | { readonly state: 'promoting'; readonly generation: number }
+  /** a write of its guest failed here and not at the secondary, so that QEMU has hidden it from the guest */
+  | { readonly state: 'lacking'; readonly generation: number };
 
 export type Overlays = { readonly active: string; readonly hidden: string };
 
-/** What the arbiter's record says: it is the first one of the pair, or it names this node as the one that has the VM. */
-export type Membership = { readonly is: 'first' | 'primary'; readonly generation: number };
-
 /** Each method rejects with COLO_DISK_IMAGE, COLO_DISK_STATE, COLO_DISK_SPACE or COLO_DISK_TOOL: which disk, why, and what to do. */
 export interface DiskStore {
-  /** Rejects if the image is not there, or is not what the configuration says. Sees also an image that another QEMU has open. */
+  /** Rejects if the image is not there, or is not what the configuration says, or is another node's. */
   check(disk: Disk): Promise<void>;
   /** Returns the size that a guest sees, in bytes. */
   virtualBytes(disk: Disk): Promise<number>;
@@ -47,9 +47,11 @@ export interface DiskStore {
   readState(disk: Disk): Promise<DiskState | null>;
   /** Resolves when the state would outlive a loss of power. */
   writeState(disk: Disk, state: DiskState): Promise<void>;
+  /** Rejects as `admit` would with this generation, and changes nothing: a node whose images must not be booted claims nothing. */
+  judge(disks: readonly Disk[], generation: number): Promise<void>;
   /**
    * Makes the images ready for a VM that boots on them alone, and writes their state `complete`; rejects if one of them must not be
-   * booted. Overlays of a promotion that QEMU did not finish are written into their image first, which may take a minute.
+   * booted. `generation`: of the record, which names this node as the one that has the VM.
    */
-  admit(disks: readonly Disk[], membership: Membership): Promise<void>;
+  admit(disks: readonly Disk[], generation: number): Promise<void>;
 }
