@@ -26,6 +26,13 @@ export function copyChannelsOf(diskIds: readonly string[]): readonly ChannelName
   return ['state', ...diskIds.map((id): ChannelName => `${DISK}${id}`)];
 }
 
+/** Returns the stream of one disk of a copy. */
+export function diskStreamOf<S extends ByteStream>({ disks }: Pick<Copy<S>, 'disks'>, id: string): S {
+  const stream = disks.get(id);
+  invariant(stream !== undefined, `a copy without a stream for the disk "${id}"`);
+  return stream;
+}
+
 /** Closes every stream of a copy that no session uses. */
 export function closeCopy({ state, disks }: Copy): void {
   for (const stream of [state, ...disks.values()]) stream.close();

@@ -17,7 +17,7 @@ import { ColoError, invariant, messageOf } from '../error.ts';
 import { FrameReader, LENGTH_PREFIX_BYTES } from '../frames/frame-reader.ts';
 import { RunQueue } from '../frames/run-queue.ts';
 import type { SlabPool } from '../frames/slabs.ts';
-import type { ByteStream } from '../io/byte-stream.ts';
+import type { ByteStream, StreamSink } from '../io/byte-stream.ts';
 import { LIMITS } from '../limits.ts';
 import type { SlabId } from '../units.ts';
 import { readU32, writeI32 } from '../wire/bytes.ts';
@@ -287,15 +287,14 @@ export class LinkChannel {
     this.stream.uncork();
   }
 
-  /**
-   * Gives the bare stream to its new user, who starts it again: it carries no messages any more. Throws COLO_LINK_GARBLED
-   * if the peer did not wait for that.
-   */
+  /** Gives the bare stream to its new user, who starts it again. Throws COLO_LINK_GARBLED if the peer did not wait for that. */
   detach(): ByteStream {
     invariant(this.handler === null, 'a link channel was detached from its listener');
     const early = this.early.length > 0 || this.reader.partialBytes > 0;
     this.open = false;
     this.reader.close();
+    this.stream.pause();
+    this.stream.start(NOBODY);
     if (!early) return this.stream;
     this.stream.close();
     throw garbled('bytes of a stream before its other end was there');
@@ -490,6 +489,9 @@ export class LinkChannel {
     this.notifyEnd();
   }
 }
+
+/** Reads nothing: what a peer sends before the new user has started the stream waits for that. */
+const NOBODY: StreamSink = { buffer: () => null, read() {}, closed() {} };
 
 function garbled(what: string): ColoError {
   return new ColoError('COLO_LINK_GARBLED', `the peer sent ${what}; the link is closed and opened again`);

@@ -45,6 +45,20 @@ export const LINK: readonly Break[] = [
     test: 'test/link/channels.test.ts',
   },
   {
+    file: 'src/link/copy.ts',
+    find: 'disks.set(name.slice(DISK.length), stream)',
+    put: 'disks.set(name, stream)',
+    message: 'a copy without a stream for the disk ',
+    test: 'test/link/channels.test.ts',
+  },
+  {
+    file: 'src/disk/nbd-relay.ts',
+    find: "private phase: Phase = 'greeting';",
+    put: "private phase: Phase = 'listening';",
+    message: 'an NBD relay was used twice',
+    test: 'test/disk/nbd-relay.test.ts',
+  },
+  {
     file: 'src/link/link-channel.ts',
     find: 'new RunQueue(slabs, LIMITS.linkRunBytesMax);',
     put: 'new RunQueue(slabs, slabs.slabBytes);',

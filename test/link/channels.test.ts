@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DISK_ID } from '../../src/disk/disk.ts';
 import { CHANNELS, type ChannelKind, isChannelName, isCopyChannel, kindOf } from '../../src/link/channels.ts';
-import { CopyChannels, closeCopy, copyChannelsOf, dialCopy } from '../../src/link/copy.ts';
+import { CopyChannels, closeCopy, copyChannelsOf, dialCopy, diskStreamOf } from '../../src/link/copy.ts';
 import { FakeStream } from '../io/fake-stream.ts';
 
 test('a name is a channel of at most one kind', () => {
@@ -75,7 +75,7 @@ test('a copy with disks is whole when the stream of each is there, and has them 
   const copy = await channels.whole;
   assert.equal(copy.state, streams.get('state'));
   assert.deepEqual([...copy.disks.keys()].sort(), ['b-1', 'vda']);
-  assert.equal(copy.disks.get('vda'), streams.get('disk:vda'));
+  assert.equal(diskStreamOf(copy, 'vda'), streams.get('disk:vda'));
   closeCopy(copy);
   for (const [name, stream] of streams) assert.equal(stream.open, false, name);
 });
