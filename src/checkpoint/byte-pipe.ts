@@ -1,6 +1,9 @@
 /**
  * Copies bulk bytes from one stream to another, in slabs of its own so that VM state never starves frames. When the receiver
  * is slow all slabs fill up, and the source is not read until one is free.
+ *
+ * A pipe can be made to hold the last byte that it has read (`holdLast`): the source is read as always, and the receiver gets all
+ * but that byte, until `passLast`.
  */
 
 import { NO_SLAB, SEPARATE_SLABS, SlabPool } from '../frames/slabs.ts';
@@ -19,6 +22,9 @@ export class BytePipe {
   private readonly inspect: (bytes: Uint8Array) => boolean;
   private readonly onClosed: (cause: Error | null) => void;
   private slab: SlabId = NO_SLAB;
+  private holding = false;
+  /** the byte that is held */
+  private last: Uint8Array | null = null;
 
   constructor(
     from: ByteStream,
@@ -49,15 +55,41 @@ export class BytePipe {
     });
   }
 
+  /** From now on the receiver lacks the last byte that was read. */
+  holdLast(): void {
+    this.holding = true;
+  }
+
+  passLast(): void {
+    this.holding = false;
+    this.writeLast();
+  }
+
   private onRead(bytes: number): void {
     const { slab } = this;
     const view = this.slabs.buffer(slab).subarray(0, bytes);
     if (!this.inspect(view)) return;
     this.bytes += bytes;
+    let length = bytes;
+    if (this.holding) {
+      this.writeLast();
+      length--;
+      this.last = Uint8Array.of(view[length]);
+      if (length === 0) return;
+    }
     this.slab = NO_SLAB;
-    this.to.write(view, () => {
-      this.takenBytes += bytes;
+    this.to.write(view.subarray(0, length), () => {
+      this.takenBytes += length;
       this.slabs.unref(slab);
+    });
+  }
+
+  private writeLast(): void {
+    const { last } = this;
+    if (last === null) return;
+    this.last = null;
+    this.to.write(last, () => {
+      this.takenBytes++;
     });
   }
 }

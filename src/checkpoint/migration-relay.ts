@@ -7,6 +7,11 @@
  * QEMU waits after each of its messages, so the relay may delay one for any time. Both QEMUs use unix sockets, and
  * Nagle's algorithm is off between the nodes: stock QEMU's stream over TCP waits 40 ms for a delayed ACK, twice per checkpoint.
  *
+ * Disks: in each checkpoint the primary's node asks its QEMU whether a write of the epoch did not reach the secondary's disk, when
+ * the first state has come: from then on the PVM stands. Until the reply (`passState`) the secondary lacks the last byte that was
+ * read. It cannot have RECEIVED then: it keeps its own state, and a disk that fits it. To hold more than that byte would hang the
+ * PVM's QEMU, which holds its lock while it writes to a socket that is full, and does not reply. To ask later would be too late.
+ *
  * The end on the secondary: a QEMU that has sent RECEIVED continues from the new state, whether or not the message was read.
  * The relay therefore stops QEMU from sending more and reads its stream to the end before it closes: either QEMU has sent
  * RECEIVED, and the node commits; or it could not, and continues from the state that the node knows.
@@ -34,6 +39,8 @@ export type RelayEvents = {
   message(message: ReverseMessage): void;
   /** Primary only: the PVM's QEMU asks for a checkpoint, and continues when `passRequest` is called. */
   request(): void;
+  /** Primary whose VM has disks only: the first state of a checkpoint has come; its last byte waits for `passState`. */
+  state?(): void;
   closed(cause: Error | null): void;
 };
 
@@ -52,6 +59,8 @@ export class MigrationRelay {
   private done = false;
   private ending = false;
   private cause: Error | null = null;
+  /** after REPLY: the next bytes are the first state of a checkpoint */
+  private stateBegins = false;
 
   constructor(
     side: 'primary' | 'secondary',
@@ -77,7 +86,11 @@ export class MigrationRelay {
     this.forward = new BytePipe(
       this.toPrimary,
       this.toSecondary,
-      (bytes) => (side === 'primary' && this.idle ? this.onIdleBytes(bytes) : true),
+      (bytes) => {
+        if (side === 'primary' && this.idle) return this.onIdleBytes(bytes);
+        if (this.stateBegins) this.onState();
+        return true;
+      },
       side === 'primary' ? qemuClosed : closed,
       limits,
     );
@@ -110,6 +123,8 @@ export class MigrationRelay {
 
   pass(message: ReverseMessage): void {
     if (message === 'ready' || message === 'loaded') this.idle = true;
+    if (message === 'reply' && this.side === 'primary' && this.events.state !== undefined)
+      this.stateBegins = true;
     this.toPrimary.write(coloMessageBytes(CODE[message]), () => {});
   }
 
@@ -119,8 +134,19 @@ export class MigrationRelay {
     this.toSecondary.write(coloMessageBytes(COLO_MESSAGE.request), () => {});
   }
 
+  /** No write is missing on the secondary's disk: it may have the whole state. */
+  passState(): void {
+    this.forward.passLast();
+  }
+
   close(): void {
     this.finish(null);
+  }
+
+  private onState(): void {
+    this.stateBegins = false;
+    this.forward.holdLast();
+    this.events.state?.();
   }
 
   private onIdleBytes(bytes: Uint8Array): boolean {

@@ -68,3 +68,24 @@ test('a pipe notifies of its end once', () => {
   while (from.pump());
   assert.deepEqual(closed, [null]);
 });
+
+test('a pipe that holds the last byte passes every other one on, however they arrive, and all of them in the end', () => {
+  const { source, from, drain, pipe: one } = pipe();
+  one.holdLast();
+  const bytes = Buffer.from('state of a VM');
+  let sent = 0;
+  for (const length of [1, 4, 1, 1, 6]) {
+    source.write(bytes.subarray(sent, sent + length), () => {});
+    sent += length;
+    from.pump();
+    assert.equal(drain.inbox.toString(), bytes.subarray(0, sent - 1).toString());
+  }
+  assert.equal(one.bytes, bytes.length);
+  assert.equal(one.takenBytes, bytes.length - 1);
+  one.passLast();
+  assert.equal(drain.inbox.toString(), bytes.toString());
+  assert.equal(one.takenBytes, bytes.length);
+  source.write(Buffer.from('.'), () => {});
+  from.pump();
+  assert.equal(drain.inbox.toString(), `${bytes}.`);
+});

@@ -6,13 +6,14 @@ import { fakePair, pumpAll } from '../io/fake-stream.ts';
 
 const REQUEST = u32(1);
 
-function relay(side: 'primary' | 'secondary') {
+function relay(side: 'primary' | 'secondary', disks: 'disks' | 'no-disks' = 'no-disks') {
   const [qemu, qemuNear] = fakePair();
   const [peer, peerNear] = fakePair();
   const log: string[] = [];
   const one = new MigrationRelay(side, qemuNear, peerNear, {
     message: (message) => log.push(message),
     request: () => log.push('request'),
+    ...(disks === 'disks' ? { state: () => log.push('state') } : {}),
     closed: (cause) => log.push(cause === null ? 'closed' : ((cause as { code?: string }).code ?? 'error')),
   });
   one.start();
@@ -152,4 +153,40 @@ test('secondary: a message that QEMU sent before the end is notified before the 
   qemu.write(u32(6), () => {});
   pumpAll(qemuNear);
   assert.deepEqual(log, ['ready', 'received', 'closed'], 'QEMU could not send LOADED any more');
+});
+
+test('primary with disks: the secondary lacks the last byte of a state until the disks have been asked for', () => {
+  const { qemu, peer, relay: one, log, settle, receivedBy } = relay('primary', 'disks');
+  qemu.write(Buffer.from('first copy'), () => {});
+  peer.write(u32(0), () => {});
+  settle();
+  assert.equal(receivedBy(peer), Buffer.from('first copy').toString('hex'), 'a first copy is not held');
+  one.pass('ready');
+  for (let checkpoint = 0; checkpoint < 2; checkpoint++) {
+    log.length = 0;
+    qemu.write(REQUEST, () => {});
+    settle();
+    one.passRequest();
+    receivedBy(peer);
+    peer.write(u32(2), () => {});
+    settle();
+    one.pass('reply');
+    qemu.write(u32(3), () => {});
+    settle();
+    assert.deepEqual(log, ['request', 'reply', 'state']);
+    assert.equal(receivedBy(peer), '000000');
+    qemu.write(Buffer.from('abc'), () => {});
+    settle();
+    assert.equal(receivedBy(peer), '036162');
+    one.passState();
+    assert.equal(receivedBy(peer), '63');
+    qemu.write(Buffer.from('def'), () => {});
+    settle();
+    assert.equal(receivedBy(peer), '646566');
+    assert.deepEqual(log, ['request', 'reply', 'state']);
+    peer.write(u32(5, 6), () => {});
+    settle();
+    one.pass('received');
+    one.pass('loaded');
+  }
 });
