@@ -18,6 +18,8 @@ import type { QemuInstall } from './qemu.ts';
 /** The checkout. */
 export const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const PAIR = 'demo';
+/** In a node's run directory. */
+const IMAGE = 'data.raw';
 const POLL_MS = 10;
 /** Shorter than a checkpoint. */
 const CHECKPOINT_AGAIN_MS = 2;
@@ -39,6 +41,8 @@ export type PairOptions = {
   dials?: (node: string, port: number) => Promise<number>;
   /** what is said of the uplink beside its socket */
   uplink?: Readonly<Record<string, unknown>>;
+  /** gives the VM one disk */
+  disks?: boolean;
   /** more of the configuration, by section */
   config?: Readonly<Record<string, unknown>>;
 };
@@ -69,6 +73,11 @@ export class LabNode {
     this.configFile = configFile;
     this.runDirectory = runDirectory;
     this.logFile = join(runDirectory, 'node.log');
+  }
+
+  /** Of a pair with a disk. */
+  get image(): string {
+    return join(this.runDirectory, IMAGE);
   }
 
   get isRunning(): boolean {
@@ -268,11 +277,15 @@ export class LabPair {
           mac: options.mac,
           addresses: options.addresses,
           nic: { options: 'rx_queue_size=1024' },
+          ...(options.disks === true
+            ? { disks: [{ id: 'data', image: join(runDirectory, IMAGE), format: 'raw' }] }
+            : {}),
         },
         ...options.config,
       };
       // JSON is YAML.
       writeFileSync(configFile, JSON.stringify(config, null, 2));
+      mkdirSync(runDirectory, { recursive: true });
       nodes[name] = new LabNode(name, configFile, runDirectory, options.checkout);
     }
     return new LabPair(nodes);

@@ -5,6 +5,7 @@
 import { ColoError } from '../src/error.ts';
 import type { Target } from './clients/net.ts';
 import { untilGuestReplies } from './clients/ready.ts';
+import { DISK_WORD, makeDisk } from './disk.ts';
 import { installGuest } from './guest/image.ts';
 import { GUEST_SERVICES, type Network, startNetwork } from './network.ts';
 import { type LabNode, LabPair, type PairOptions } from './pair.ts';
@@ -20,6 +21,8 @@ export type StageOptions = {
   /** The link: see PairOptions. */
   link?: PairOptions['link'];
   dials?: PairOptions['dials'];
+  /** Gives the guest a disk of this size, with an empty file system on node a's image. */
+  diskBytes?: number;
   /** Further sections of the nodes' configuration. */
   config?: Readonly<Record<string, unknown>>;
 };
@@ -73,13 +76,15 @@ export class Stage {
         directory,
         uplinks: { a: network.uplinks[0], b: network.uplinks[1] },
         qemu: install,
-        vmArgs: vmArguments(install, image),
+        vmArgs: vmArguments(install, image, options.diskBytes === undefined ? {} : { words: [DISK_WORD] }),
+        ...(options.diskBytes === undefined ? {} : { disks: true }),
         mac: NIC.mac,
         addresses: [NIC.v4, NIC.v6],
         ...(options.link === undefined ? {} : { link: options.link }),
         ...(options.dials === undefined ? {} : { dials: options.dials }),
         ...(options.config === undefined ? {} : { config: options.config }),
       });
+      if (options.diskBytes !== undefined) await makeDisk(pair.node('a').image, options.diskBytes);
       return new Stage(install, network, pair, targets, directory);
     } catch (cause) {
       await network?.stop();

@@ -1,6 +1,6 @@
 /**
- * Builds the guest: Debian's cloud kernel, a static busybox and perl, in an initial file system that is its only one.
- * There is no disk, so all state that COLO must copy is in RAM and devices.
+ * Builds the guest: Debian's cloud kernel, a static busybox and perl, in an initial file system, which is its only one unless
+ * the kernel's command line has the word colo.disk: the guest then mounts its first disk.
  */
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { packedInitrd } from './initrd.ts';
 
 export type GuestImage = { readonly kernel: string; readonly initrd: string };
 
-const RECIPE = 1;
+const RECIPE = 2;
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 const PERL_LIBRARIES = `${LIBRARIES}/perl-base`;
 /** Perl's files that services.pl and its modules load. */
@@ -51,8 +51,10 @@ const MODULES = [
   'net_failover',
   'virtio_net',
 ];
+/** Loaded only by a guest with a disk. */
+const DISK_MODULE = 'virtio_blk';
 const SOURCES = ['init', 'services.pl', 'image.ts', 'files.ts', 'cpio.ts'];
-const FOLDERS = ['dev', 'proc', 'sys', 'bin', 'modules', 'www', 'tmp'];
+const FOLDERS = ['dev', 'proc', 'sys', 'bin', 'modules', 'www', 'tmp', 'disk'];
 
 /** Returns the kernel, and a folder with its modules and the guest's programs; the first call fetches them. */
 export async function installGuestParts(): Promise<{ kernel: string; parts: string }> {
@@ -101,14 +103,15 @@ async function fetchParts(folder: string): Promise<void> {
 function unpackModules(root: string, into: string): string[] {
   const tree = join(root, 'usr/lib/modules');
   const files = readdirSync(tree, { recursive: true, encoding: 'utf8' });
-  const found = MODULES.filter((name) => {
+  const found = [...MODULES, DISK_MODULE].filter((name) => {
     const file = files.find((path) => basename(path).replace(/\.xz$/, '') === `${name}.ko`);
     if (file === undefined) return false;
     const data = file.endsWith('.xz') ? unxz(root, join(tree, file)) : readFileSync(join(tree, file));
     writeFileSync(join(into, `${name}.ko`), data);
     return true;
   });
-  writeFileSync(join(into, 'order'), found.map((name) => `${name}\n`).join(''));
+  const atBoot = found.filter((name) => name !== DISK_MODULE);
+  writeFileSync(join(into, 'order'), atBoot.map((name) => `${name}\n`).join(''));
   return found;
 }
 

@@ -4,6 +4,8 @@
 #   4000/tcp           counter: "next" hands out 1, 2, 3 ..., "stats" replies one line of JSON, "clock" replies
 #                      the nanoseconds since boot, which differ between two VMs; "put KEY VALUE" stores, "get KEY" replies
 #                      the value or "none"; "reboot" reboots the guest, which then has counted and stored nothing
+#                      With a disk: "write TEXT" appends a line to a file, replies "written N" when fsync says that it is durable;
+#                      "read N" replies up to 1000 lines from the Nth on, out of the disk and not out of the guest's memory
 #   4001/udp           counted echo: "<datagrams so far> <payload>"
 #   4002/tcp           connect out: "connect HOST PORT TEXT", then "again TEXT" on the same connection
 # Every socket is IPv6 with V6ONLY off, which serves IPv4 as well.
@@ -19,9 +21,11 @@ use constant { OUTPUT_BYTES_MAX => 256 * 1024, LINE_BYTES_MAX => 64 * 1024 };
 use constant SEQUENCE_MAX => 1 << 26;
 
 use constant STORED_MAX => 10_000;
+use constant DISK_FILE => '/disk/lines';
 
 my ($next, $udp, $udp_distinct, $udp_duplicates, $seen) = (0, 0, 0, 0, '');
 my %stored;
+my $written;    # lines of the disk's file, once the first was written
 my (%tcp, %udp, %listen);    # by file descriptor
 my ($readable, $writable) = ('', '');
 
@@ -262,6 +266,8 @@ sub counter_input {
     elsif ($line eq 'clock') { $c->{out} .= clock() . "\n" }
     elsif ($line =~ /^put ([a-z0-9]{1,32}) ([a-z0-9]{1,64})$/) { put($c, $1, $2) }
     elsif ($line =~ /^get ([a-z0-9]{1,32})$/) { $c->{out} .= ($stored{$1} // 'none') . "\n" }
+    elsif ($line =~ /^write ([a-z0-9]{1,64})$/) { $c->{out} .= write_line($1) . "\n" }
+    elsif ($line =~ /^read ([0-9]{1,9})$/) { $c->{out} .= join(' ', read_lines($1)) . "\n" }
     elsif ($line eq 'reboot') { system('/bin/busybox', 'reboot', '-f') }
     else { $c->{out} .= "error unknown request\n" }
   }
@@ -272,6 +278,29 @@ sub put {
   if (!exists $stored{$key} && keys %stored >= STORED_MAX) { $c->{out} .= "error full\n"; return }
   $stored{$key} = $value;
   $c->{out} .= "stored\n";
+}
+
+# Appends a line to the disk's file, and returns when the disk has it.
+sub write_line {
+  my ($text) = @_;
+  open my $file, '>>', DISK_FILE or return "error $!";
+  $written //= () = slurp(DISK_FILE) =~ /\n/g;
+  # fsync(2).
+  my $ok = syswrite($file, "$text\n") == length($text) + 1 && syscall(74, fileno $file) == 0;
+  close $file;
+  return $ok ? 'written ' . ++$written : "error $!";
+}
+
+sub read_lines {
+  my ($from) = @_;
+  write_file('/proc/sys/vm/drop_caches', '3');
+  open my $file, '<', DISK_FILE or return ();
+  my @lines;
+  while (my $line = <$file>) {
+    chomp $line;
+    push @lines, $line if $. >= $from && $. < $from + 1000;
+  }
+  return @lines;
 }
 
 # Returns CLOCK_MONOTONIC by clock_gettime, without Time::HiRes.
