@@ -2,7 +2,7 @@
 import { accessSync, constants } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import { parseValue, propertyOf } from '../init/option-value.ts';
-import { optionName } from '../qemu/user-arguments.ts';
+import { optionName } from '../qemu/option-syntax.ts';
 import { type Check, good, problem } from './check.ts';
 
 /** Options of QEMU whose value is a path, and properties of others that are. */

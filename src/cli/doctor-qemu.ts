@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import type { NodeConfig } from '../config/node-config.ts';
 import { atLeast, emulationNote, isBrokenSeries, type VersionNumber } from '../qemu/capabilities.ts';
 import { nicArguments } from '../qemu/command-line.ts';
+import { optionName } from '../qemu/option-syntax.ts';
 import { startProblem } from '../qemu/start-problem.ts';
-import { optionName } from '../qemu/user-arguments.ts';
 import { type Check, good, problem } from './check.ts';
 
 /** QEMU starts in much less than a second; this leaves room for a cold cache on a slow disk. */

@@ -11,7 +11,8 @@
  */
 import { basename } from 'node:path';
 import { ColoError } from '../error.ts';
-import { optionName, userProblems } from '../qemu/user-arguments.ts';
+import { optionName } from '../qemu/option-syntax.ts';
+import { userProblems } from '../qemu/user-arguments.ts';
 import {
   addFile,
   cpuValue,

@@ -18,7 +18,8 @@ import { unixPathProblem } from '../endpoint.ts';
 import { ColoError, invariant } from '../error.ts';
 import { ETHERNET_FRAME_BYTES_MIN } from '../wire/ethernet.ts';
 import { diskArguments, secondUserOf, secondUserText } from './disk-arguments.ts';
-import { isVirtioNet, optionName, userProblems } from './user-arguments.ts';
+import { optionName } from './option-syntax.ts';
+import { isVirtioNet, userProblems } from './user-arguments.ts';
 
 const DEFAULT_NIC = 'virtio-net-pci';
 

@@ -13,7 +13,7 @@
 import { resolve } from 'node:path';
 import type { Disk } from '../disk/disk.ts';
 import { diskNodes } from '../disk/nodes.ts';
-import { pairOf, splitOptions } from './option-syntax.ts';
+import { optionName, pairOf, splitOptions } from './option-syntax.ts';
 
 /** Returns the arguments of all disks: image and quorum first, then the device. */
 export function diskArguments(disks: readonly Disk[]): string[] {
@@ -87,6 +87,24 @@ export function secondUserOf(args: readonly string[], disks: readonly Disk[]): S
 export function secondUserText(args: readonly string[], { index, disk }: SecondUser): string {
   const why = `the image of disk ${disk.id} belongs to the node, and two writers destroy it`;
   return `vm.args holds ${args[index]}: ${why}. Remove it`;
+}
+
+/** Options that give the guest a disk, and how that is made one that it only reads. */
+const DISK_OPTIONS: ReadonlyMap<string, RegExp | null> = new Map([
+  ['drive', /(^|,)(read-?only=(on|yes|true|y)|snapshot=(on|yes|true|y)|media=cdrom|if=pflash)(,|$)/],
+  ...['hda', 'hdb', 'hdc', 'hdd', 'sd', 'mtdblock'].map((name): [string, null] => [name, null]),
+]);
+
+/** Returns the first option of the user that gives the guest a disk to write to, or null. Block nodes are not looked at. */
+export function writtenDiskOf(args: readonly string[]): string | null {
+  for (const [index, arg] of args.entries()) {
+    const name = optionName(arg);
+    const value = args[index + 1];
+    if (name === undefined || value === undefined || !DISK_OPTIONS.has(name)) continue;
+    const harmless = DISK_OPTIONS.get(name);
+    if (harmless === null || harmless?.test(value) !== true) return `${arg} ${value}`;
+  }
+  return null;
 }
 
 /** Every text in an argument that could be a path: a value of its options, or of its JSON. */

@@ -13,3 +13,8 @@ export function splitOptions(options: string): string[] {
     .split(',')
     .map((part) => part.replaceAll('\0', ','));
 }
+
+/** Returns an option's name. QEMU accepts both `-name` and `--name`. */
+export function optionName(arg: string): string | undefined {
+  return /^--?([A-Za-z][\w-]*)$/.exec(arg)?.[1];
+}

@@ -8,7 +8,7 @@
  * words. Which files are in use is seen elsewhere (disk-arguments.ts). The functions are pure.
  */
 import { diskDeviceProblem, ownDiskName } from './disk-arguments.ts';
-import { pairOf, splitOptions } from './option-syntax.ts';
+import { optionName, pairOf, splitOptions } from './option-syntax.ts';
 
 /** A problem of vm.args or vm.command, at this place in the list. */
 type ArgumentProblem = { readonly index: number; readonly text: string };
@@ -154,9 +154,4 @@ function isOff(option: string, name: string): boolean {
 
 export function isVirtioNet(device: string): boolean {
   return device.startsWith('virtio-net');
-}
-
-/** Returns an option's name. QEMU accepts both `-name` and `--name`. */
-export function optionName(arg: string): string | undefined {
-  return /^--?([A-Za-z][\w-]*)$/.exec(arg)?.[1];
 }

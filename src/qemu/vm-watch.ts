@@ -70,6 +70,8 @@ export class VmWatch {
   private isUnexplained = false;
   /** what QEMU has said of the reason for which it is about to stop */
   private why: string | null = null;
+  /** what is wrong with it although it runs */
+  private broken: VmTrouble | null = null;
   private silentMs = 0;
   private tickMs: Instant;
   private bytes = 0;
@@ -99,6 +101,13 @@ export class VmWatch {
     this.over = true;
     this.cancelTick();
     this.stopListening();
+  }
+
+  /** The VM seems to run, and may not be the one VM of the service any more: its disk fails, and QEMU hides that from the guest. */
+  fail(message: string): void {
+    if (this.over || this.broken !== null) return;
+    this.broken = { kind: 'failing', state: null, message, sinceMs: this.clock.now() };
+    if (this.current === null) this.change(null);
   }
 
   get trouble(): VmTrouble | null {
@@ -186,8 +195,9 @@ export class VmWatch {
     if (this.current?.kind === 'hung') this.change(null);
   }
 
-  private change(trouble: VmTrouble | null): void {
-    if (trouble === null && this.current === null) return;
+  private change(next: VmTrouble | null): void {
+    const trouble = next ?? this.broken;
+    if (trouble === this.current) return;
     this.current = trouble;
     this.events.changed(trouble);
   }

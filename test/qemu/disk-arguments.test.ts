@@ -8,6 +8,7 @@ import {
   diskDeviceProblem,
   ownDiskName,
   secondUserOf,
+  writtenDiskOf,
 } from '../../src/qemu/disk-arguments.ts';
 
 const RAW: Disk = {
@@ -139,4 +140,24 @@ test('a device may have any property but those that the node sets, or that hide 
     'virtio-blk-pci,rerror=ignore',
   ])
     assert.notEqual(diskDeviceProblem(bad), null, bad);
+});
+
+test('a disk of the user to which the guest writes is noticed', () => {
+  for (const args of [
+    ['-m', '64', '-hda', '/a.img'],
+    ['--drive', 'file=/a.img,if=virtio'],
+    ['-drive', 'file=/readonly=on.img'],
+    ['-sd', '/a.img'],
+  ])
+    assert.equal(writtenDiskOf(args), args.slice(-2).join(' '));
+  for (const args of [
+    [],
+    ['-cdrom', '/a.iso'],
+    ['-drive', 'file=/a.img,readonly=on'],
+    ['-drive', 'file=/a.img,read-only=on'],
+    ['-drive', 'media=cdrom,file=/a.iso'],
+    ['-drive', 'if=pflash,format=raw,readonly=on,file=/code.fd'],
+    ['-drive'],
+  ])
+    assert.equal(writtenDiskOf(args), null, args.join(' '));
 });

@@ -191,6 +191,26 @@ test('QEMU’s reason is in the message', async () => {
   );
 });
 
+test('a VM whose disk has failed is in trouble for good, though QEMU says that it runs', async () => {
+  const all = watched();
+  await all.time.pass(ASK_MS + 1);
+  all.watch.fail('disk 0: a write of its image failed');
+  all.watch.fail('disk 0: another one');
+  assert.deepEqual(all.log, ['failing null']);
+  await all.time.pass(1);
+  all.event('RESUME');
+  all.log.length = 0;
+  await all.time.pass(ASK_MS + 1);
+  assert.deepEqual(all.log, ['failing lasts']);
+  assert.equal(all.watch.trouble?.message, 'disk 0: a write of its image failed');
+  all.state = 'paused';
+  all.event('STOP');
+  await all.time.pass(1);
+  all.state = 'running';
+  all.event('RESUME');
+  assert.deepEqual(all.log.slice(1), ['stopped paused', 'failing null']);
+});
+
 test('a reboot of the guest is reported, and a reset by a loaded state is none', () => {
   const all = watched();
   all.event('RESET', { guest: false, reason: 'snapshot-load' });

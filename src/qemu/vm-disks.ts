@@ -1,0 +1,390 @@
+/**
+ * The commands to one QEMU for the disks of its VM: the first copy of each, the replication, and the ends of it.
+ *
+ * QEMU is silent about most of what goes wrong with replicated disks, so the order of the commands is what keeps data whole.
+ *
+ * Primary, for a secondary:
+ *   `copy`     connects to the secondary's images and mirrors each disk, while the guest runs; at its end every write of the guest
+ *              goes to both images before the guest learns of it (copy-mode write-blocking, actively-synced)
+ *   migrate    colo.ts; READY is held by the relay: the guest stands, and both images are equal
+ *   `attach`   ends the mirrors and adds the replication in their place, on the same connections. A replication that the guest
+ *              writes through before COLO has begun refuses the writes, the quorum hides that, and the beginning of COLO forgets it
+ *   `lostWrite` in each checkpoint: QEMU's COLO goes on when a write did not reach the secondary
+ *   `leave`    when the secondary is gone: breaks the connections, then removes the replication. A removal waits for
+ *              writes under way, so a connection that is stalled must be broken before
+ *
+ * Secondary:
+ *   `follow`   puts two overlays and the replication on the image, takes the image itself out of the quorum, and
+ *              serves it by NBD: before state is loaded
+ *   `stopServing` before a promotion: a primary that still lives would write on into the image
+ *   `committed` after it: QEMU writes the overlays into the image by a job that no query and no event shows. The image is
+ *              whole when the overlays are out of the graph
+ *
+ * Events: QUORUM_REPORT_BAD names the node that refused a write. On a primary, the image itself: QEMU hides that
+ * failure from the guest, which then reads old data; so the VM may not go on, and `failing` is called. The leader: the secondary lacks
+ * a write, and `lost` is called. On a secondary, the follower: an overlay is full, or its file system fails; `failing`.
+ *
+ * Limits: QMP's deadline for each command; the copy has none but its connections' (disk/nbd-relay.ts), for its size is the user's.
+ * Failure: COLO_DISK_COPY, COLO_DISK_SWITCH, or QEMU's refusal. `leave` undoes whatever of the copy there is.
+ */
+import { diskNodes } from '../disk/nodes.ts';
+import { ColoError } from '../error.ts';
+import { type Clock, sleep, type Timers } from '../io/clock.ts';
+import type { Instant } from '../units.ts';
+import { type DiskJob, queryBlockNodes, queryJobs, queryYank } from './disk-graph.ts';
+import { type JsonObject, type Qmp, type QmpEvent, QmpRefusedError } from './qmp.ts';
+
+/** A job's progress is shown to people. */
+const COPY_POLL_MS = 100;
+/** The guest stands, or its writes wait, meanwhile. */
+const SWITCH_POLL_MS = 2;
+/** The switch took 6 to 40 ms, on a starved host 165. */
+const SWITCH_MS_MAX = 5000;
+const LEAVE_MS_MAX = 10_000;
+/** The commit took up to 1.5 s for 63 MB of overlay. */
+const COMMIT_POLL_MS = 2;
+
+/** What a VM's disks report by themselves. */
+export type VmDiskEvents = {
+  /** The VM may not be the one VM of the service, and `message` says why. */
+  failing(message: string): void;
+  /** The secondary lacks a write. */
+  lost(message: string): void;
+};
+
+/** How far the first copy of the disks is, and how long the rest takes at the rate so far. */
+export type DiskProgress = {
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  readonly leftMs: number | null;
+};
+
+/** One disk of a secondary: the files of its overlays, and the name by which the primary knows its image. */
+export type FollowedDisk = { readonly id: string; readonly active: string; readonly hidden: string };
+
+type Phase = 'alone' | 'copying' | 'attached' | 'following';
+
+export class VmDisks {
+  private readonly qmp: Qmp;
+  private readonly count: number;
+  private readonly clock: Clock;
+  private readonly timers: Timers;
+  private readonly events: VmDiskEvents;
+  private phase: Phase = 'alone';
+  /** of the copy that is under way */
+  private copied: { doneBytes: number; totalBytes: number; readonly startMs: Instant } | null = null;
+  /** settled unless a command of `copy` or `attach` is under way */
+  private running: Promise<unknown> = Promise.resolve();
+  /** grows with each `leave`: what was begun before it is not wanted any more */
+  private term = 0;
+  /** jobs that have ended, with their error */
+  private readonly ended = new Map<string, string | null>();
+
+  constructor(options: { qmp: Qmp; count: number; clock: Clock; timers: Timers; events: VmDiskEvents }) {
+    this.qmp = options.qmp;
+    this.count = options.count;
+    this.clock = options.clock;
+    this.timers = options.timers;
+    this.events = options.events;
+    this.qmp.onEvent((event) => this.onEvent(event));
+  }
+
+  /** How far the first copy is; null if none is under way. */
+  progress(nowMs: Instant): DiskProgress | null {
+    if (this.copied === null) return null;
+    const { doneBytes, totalBytes, startMs } = this.copied;
+    const msPerByte = doneBytes === 0 ? null : (nowMs - startMs) / doneBytes;
+    return {
+      doneBytes,
+      totalBytes,
+      leftMs: msPerByte === null ? null : (totalBytes - doneBytes) * msPerByte,
+    };
+  }
+
+  /** Copies every disk to the image that QEMU finds at the socket of the same place; `ids` are the images' names there. */
+  copy(disks: readonly { readonly id: string; readonly socket: string }[]): Promise<void> {
+    return this.run(async (wanted) => {
+      this.phase = 'copying';
+      this.copied = { doneBytes: 0, totalBytes: 0, startMs: this.clock.now() };
+      this.ended.clear();
+      for (const [place, { id, socket }] of disks.entries()) {
+        const { remote, quorum } = diskNodes(place);
+        await this.qmp.execute('blockdev-add', {
+          driver: 'nbd',
+          'node-name': remote,
+          server: { type: 'unix', path: socket },
+          export: id,
+        });
+        wanted();
+        await this.qmp.execute('blockdev-mirror', {
+          'job-id': jobOf(place),
+          device: quorum,
+          target: remote,
+          sync: 'full',
+          'copy-mode': 'background',
+        });
+        wanted();
+      }
+      await this.untilJobs(COPY_POLL_MS, wanted, (job) => job.isReady);
+      for (const place of disks.keys()) {
+        await this.qmp.execute('block-job-change', {
+          id: jobOf(place),
+          type: 'mirror',
+          'copy-mode': 'write-blocking',
+        });
+        wanted();
+      }
+      await this.untilJobs(SWITCH_POLL_MS, wanted, (job) => job.isSynced);
+    });
+  }
+
+  /** Replaces the mirrors by the replication. The guest must stand, and COLO must be about to begin. */
+  attach(): Promise<void> {
+    return this.run(async (wanted) => {
+      const jobs = await queryJobs(this.qmp);
+      const places = [...Array(this.count).keys()];
+      for (const place of places)
+        if (jobs.get(jobOf(place))?.isSynced !== true)
+          throw new ColoError('COLO_DISK_SWITCH', `the copy of disk ${place} is not in step with the disk`);
+      for (const place of places) {
+        const { quorum, leader, remote } = diskNodes(place);
+        wanted();
+        await this.endJob(place);
+        wanted();
+        await this.qmp.execute('blockdev-add', {
+          driver: 'replication',
+          'node-name': leader,
+          mode: 'primary',
+          file: remote,
+        });
+        wanted();
+        await this.qmp.execute('x-blockdev-change', { parent: quorum, node: leader });
+      }
+      wanted();
+      this.copied = null;
+      this.phase = 'attached';
+    });
+  }
+
+  /** Asks whether a write did not reach the secondary since COLO began; resolves with what QEMU says of it, or null. */
+  async lostWrite(): Promise<string | null> {
+    const reply = await this.qmp.execute<JsonObject>('query-xen-replication-status');
+    if (reply.error === false) return null;
+    return typeof reply.desc === 'string' ? reply.desc : 'QEMU gives no reason';
+  }
+
+  /**
+   * Breaks what QEMU has to the secondary's images, and the migration, and removes the replication from the disks. Then COLO may
+   * be left (`ColoVm.failover`), and after that `forget` removes the rest. Does nothing to a VM that has no secondary.
+   */
+  async leave(): Promise<void> {
+    if (this.phase !== 'copying' && this.phase !== 'attached') return;
+    this.term++;
+    this.copied = null;
+    const remotes = [...Array(this.count).keys()].map((place) => diskNodes(place).remote);
+    const instances = await queryYank(this.qmp, remotes, LEAVE_MS_MAX);
+    if (instances.length > 0) {
+      try {
+        await this.qmp.executeOob('yank', { instances }, { timeoutMs: LEAVE_MS_MAX });
+      } catch (error) {
+        // One of them ended between the query and the command.
+        if (!(error instanceof QmpRefusedError)) throw error;
+        await this.yankEach(instances);
+      }
+    }
+    await this.running.catch(() => {});
+    for (let place = 0; place < this.count; place++) await this.cancelJob(place);
+    const nodes = await queryBlockNodes(this.qmp);
+    for (let place = 0; place < this.count; place++) {
+      const { quorum, leader } = diskNodes(place);
+      const child = nodes.get(quorum)?.find(({ node }) => node === leader)?.child;
+      if (child !== undefined) await this.qmp.execute('x-blockdev-change', { parent: quorum, child });
+    }
+  }
+
+  /** Removes the nodes that `leave` has taken off the disks: the VM has left COLO. */
+  async forget(): Promise<void> {
+    if (this.phase !== 'copying' && this.phase !== 'attached') return;
+    for (let place = 0; place < this.count; place++) {
+      const { leader, remote } = diskNodes(place);
+      for (const node of [leader, remote]) {
+        if (!(await queryBlockNodes(this.qmp)).has(node)) continue;
+        await this.qmp.execute('blockdev-del', { 'node-name': node });
+      }
+    }
+    this.phase = 'alone';
+  }
+
+  /** Makes a VM that waits for state follow a primary's disks, and serves its images at the socket. */
+  async follow(disks: readonly FollowedDisk[], socket: string): Promise<void> {
+    this.phase = 'following';
+    for (const [place, { active, hidden }] of disks.entries()) {
+      const names = diskNodes(place);
+      await this.qmp.execute('blockdev-add', overlay(names.hidden, names.hiddenFile, hidden, names.parent));
+      await this.qmp.execute('blockdev-add', overlay(names.active, names.activeFile, active, names.hidden));
+      await this.qmp.execute('blockdev-add', {
+        driver: 'replication',
+        'node-name': names.follower,
+        mode: 'secondary',
+        'top-id': names.quorum,
+        file: names.active,
+      });
+      await this.qmp.execute('x-blockdev-change', { parent: names.quorum, node: names.follower });
+      await this.qmp.execute('x-blockdev-change', { parent: names.quorum, child: 'children.0' });
+    }
+    await this.qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: socket } } });
+    for (const [place, { id }] of disks.entries()) {
+      await this.qmp.execute('block-export-add', {
+        type: 'nbd',
+        id: `colo-export${place}`,
+        'node-name': diskNodes(place).parent,
+        name: id,
+        writable: true,
+      });
+    }
+  }
+
+  /** Whether this VM's disks follow a primary's, or are being promoted. */
+  get isFollowing(): boolean {
+    return this.phase === 'following';
+  }
+
+  /** Ends the NBD server: from then on nobody else writes into the images. */
+  async stopServing(): Promise<void> {
+    await this.qmp.execute('nbd-server-stop');
+  }
+
+  /** After the promotion: resolves when QEMU has written the overlays into the images, and let go of their files. */
+  async committed(): Promise<void> {
+    for (;;) {
+      const nodes = await queryBlockNodes(this.qmp);
+      const isDone = (place: number) => {
+        const { follower, parent } = diskNodes(place);
+        const children = nodes.get(follower) ?? [];
+        return children.length === 1 && children[0].node === parent;
+      };
+      if ([...Array(this.count).keys()].every(isDone)) break;
+      await sleep(this.timers, COMMIT_POLL_MS);
+    }
+    for (let place = 0; place < this.count; place++) {
+      const { active, hidden } = diskNodes(place);
+      const nodes = await queryBlockNodes(this.qmp);
+      for (const node of [active, hidden])
+        if (nodes.has(node)) await this.qmp.execute('blockdev-del', { 'node-name': node });
+    }
+    this.phase = 'alone';
+  }
+
+  /** `wanted` throws when the secondary has been given up meanwhile. */
+  private run(commands: (wanted: () => void) => Promise<void>): Promise<void> {
+    const { term } = this;
+    const wanted = () => {
+      if (this.term !== term) throw new ColoError('COLO_DISK_COPY', 'the copy of the disks was given up');
+    };
+    const running = commands(wanted);
+    this.running = running;
+    return running;
+  }
+
+  private async untilJobs(pollMs: number, wanted: () => void, is: (job: DiskJob) => boolean): Promise<void> {
+    for (;;) {
+      wanted();
+      const jobs = await queryJobs(this.qmp);
+      let doneBytes = 0;
+      let totalBytes = 0;
+      let met = 0;
+      for (let place = 0; place < this.count; place++) {
+        const job = jobs.get(jobOf(place));
+        if (job === undefined) {
+          const why = this.ended.get(jobOf(place)) ?? 'its job has ended';
+          throw new ColoError('COLO_DISK_COPY', `disk ${place} was not copied: ${why}`);
+        }
+        doneBytes += job.doneBytes;
+        totalBytes += job.totalBytes;
+        if (is(job)) met++;
+      }
+      if (this.copied !== null) Object.assign(this.copied, { doneBytes, totalBytes });
+      if (met === this.count) return;
+      await sleep(this.timers, pollMs);
+    }
+  }
+
+  /** Ends a mirror that is in step: both images are equal. */
+  private async endJob(place: number): Promise<void> {
+    const id = jobOf(place);
+    await this.qmp.execute('block-job-cancel', { device: id });
+    await this.untilEnded(id, SWITCH_MS_MAX);
+    const error = this.ended.get(id);
+    if (error !== null && error !== undefined)
+      throw new ColoError('COLO_DISK_SWITCH', `the copy of disk ${place} ended with an error: ${error}`);
+  }
+
+  /** Ends a mirror whose connection is broken, whatever it has copied. */
+  private async cancelJob(place: number): Promise<void> {
+    const id = jobOf(place);
+    if (!(await queryJobs(this.qmp)).has(id)) return;
+    try {
+      await this.qmp.execute('block-job-cancel', { device: id, force: true });
+    } catch (error) {
+      // It ended by itself.
+      if (!(error instanceof QmpRefusedError)) throw error;
+    }
+    await this.untilEnded(id, LEAVE_MS_MAX);
+  }
+
+  private async untilEnded(id: string, msMax: number): Promise<void> {
+    const startMs = this.clock.now();
+    while ((await queryJobs(this.qmp)).has(id)) {
+      if (this.clock.now() - startMs >= msMax)
+        throw new ColoError('COLO_DISK_COPY', `QEMU has not ended the job ${id} in ${msMax} ms`);
+      await sleep(this.timers, SWITCH_POLL_MS);
+    }
+  }
+
+  private async yankEach(instances: readonly JsonObject[]): Promise<void> {
+    for (const instance of instances) {
+      try {
+        await this.qmp.executeOob('yank', { instances: [instance] }, { timeoutMs: LEAVE_MS_MAX });
+      } catch (error) {
+        if (!(error instanceof QmpRefusedError)) throw error;
+      }
+    }
+  }
+
+  private onEvent({ event, data }: QmpEvent): void {
+    if (event === 'BLOCK_JOB_COMPLETED' || event === 'BLOCK_JOB_CANCELLED') {
+      const error = event === 'BLOCK_JOB_CANCELLED' ? 'it was cancelled' : data.error;
+      this.ended.set(String(data.device), typeof error === 'string' ? error : null);
+    } else if (event === 'QUORUM_REPORT_BAD') this.onBad(String(data['node-name']), String(data.type));
+  }
+
+  private onBad(node: string, operation: string): void {
+    for (let place = 0; place < this.count; place++) {
+      const names = diskNodes(place);
+      if (node === names.leader && this.phase === 'attached')
+        this.events.lost(`disk ${place}: a ${operation} did not reach the secondary`);
+      else if (node === names.parent && this.phase === 'attached')
+        this.events.failing(
+          `disk ${place}: a ${operation} of its image failed, which QEMU hides from the guest`,
+        );
+      else if (node === names.follower && this.phase === 'following')
+        this.events.failing(`disk ${place}: a ${operation} of its overlay failed`);
+    }
+  }
+}
+
+function jobOf(place: number): string {
+  return `colo-copy${place}`;
+}
+
+/** The overlays are scratch: what they hold is lost with this QEMU in any case, so nobody waits for their flushes. */
+function overlay(name: string, file: string, path: string, backing: string): JsonObject {
+  const cache = { 'no-flush': true };
+  return {
+    driver: 'qcow2',
+    'node-name': name,
+    backing,
+    cache,
+    file: { driver: 'file', 'node-name': file, filename: path, cache },
+  };
+}
