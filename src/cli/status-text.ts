@@ -35,7 +35,7 @@ function lineOf([label, ...parts]: Row): string {
 }
 
 function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
-  const { node, pair, role, phase, generation, epoch, peer, arbiter, vm, rules } = status;
+  const { node, pair, role, phase, generation, epoch, peer, arbiter, vm, disks, rules } = status;
   const isPartial = phase === 'protected' && rules.some(({ exempt }) => exempt !== null);
   return [
     ['node', `${node} of pair ${pair}`],
@@ -66,6 +66,7 @@ function nodeRows(status: NodeStatus, nowMs: Instant): Row[] {
     ],
     ...troubleRows(vm),
     ...(vm.pausedMs > 0 ? [['', `stopped for ${formatMs(vm.pausedMs)} in all`] as const] : []),
+    ...diskRows(disks),
   ];
 }
 
@@ -85,6 +86,15 @@ function saidRows(summary: NodeStatus['peer']['summary']): Row[] {
   if (vm.trouble !== null) rows.push(['', `its VM is IN TROUBLE: ${vm.trouble}`]);
   if (arbiter.failing !== null) rows.push(['', `its arbiter DOES NOT REPLY: ${arbiter.failing}`]);
   return rows;
+}
+
+function diskRows(disks: NodeStatus['disks']): Row[] {
+  if (disks === null) return [];
+  const { count, copy, committing } = disks;
+  const rows: Row[] = [['disks', formatCount(count), committing ? 'the images are being completed' : null]];
+  if (copy === null) return rows;
+  const left = copy.leftMs === null ? null : `${formatMs(copy.leftMs)} left`;
+  return [...rows, ['', `${formatBytes(copy.doneBytes)} of ${formatBytes(copy.totalBytes)} copied`, left]];
 }
 
 function linkRow(tls: NodeStatus['link']['tls'], nowMs: Instant): Row {

@@ -24,7 +24,8 @@ import { OffsetMap } from '../translate/offset-map.ts';
 import type { Instant } from '../units.ts';
 import { Announcer } from './announcer.ts';
 import type { AsSecondary, LinkLoss } from './as-secondary.ts';
-import type { GuardedVm } from './guarded-vm.ts';
+import { measureCopy } from './copy-measure.ts';
+import { OwnImages } from './own-images.ts';
 import type { NodeParts } from './parts.ts';
 import { PrimarySession } from './primary-session.ts';
 import { NO_TRANSFER, RoleVm } from './role-vm.ts';
@@ -48,6 +49,8 @@ export class AsPrimary {
   readonly kind = 'primary';
   readonly path: PrimaryPath;
   readonly vm: RoleVm;
+  /** the files behind the VM's disks */
+  readonly images: OwnImages;
   private readonly parts: NodeParts;
   private readonly scope: Scope;
   private peer: { session: PrimarySession; policy: CheckpointPolicy; pacing: Pacing } | null = null;
@@ -70,6 +73,7 @@ export class AsPrimary {
     from: { vm: RoleVm; offsets: OffsetMap; epoch: number; filter?: AcceptsInput },
   ) {
     this.parts = parts;
+    this.images = new OwnImages(parts);
     this.scope = new Scope(parts.scope);
     this.vm = from.vm;
     this.vm.transfer = () => this.session?.transfer ?? NO_TRANSFER;
@@ -173,8 +177,11 @@ export class AsPrimary {
   }
 
   /** Starts the VM; dispatches `vmFailed` if that fails. */
-  async boot(): Promise<void> {
+  async boot(generation: number): Promise<void> {
+    const { disks } = this.parts;
     try {
+      await disks.admit(generation);
+      if (this.isOver) return;
       const vm = await this.vm.start('boot');
       this.parts.events.emit('vm.started', { pid: vm.pid, qemu: vm.capabilities.version.text });
     } catch (cause) {
@@ -187,6 +194,7 @@ export class AsPrimary {
     const { parts, promotion } = this;
     invariant(promotion !== null, 'a VM that was not promoted left COLO');
     try {
+      await this.images.beginPromotion(generation);
       await this.leaveColo();
     } catch (error) {
       this.failed(error);
@@ -203,6 +211,7 @@ export class AsPrimary {
     };
     parts.observed.failover = report;
     parts.events.emit('failover.done', { ...report, ...done });
+    this.images.promoted(this.vm.vm?.disks ?? null, generation);
     parts.dispatch({ type: 'promoted' });
   }
 
@@ -211,6 +220,7 @@ export class AsPrimary {
     const { events } = this.parts;
     const releasedFrames = this.path.goAlone(generation);
     events.emit('pair.alone', { cause, releasedFrames, generation });
+    void this.images.record(generation);
     const wasStopped = this.vm.vm?.watch.trouble?.state === 'paused';
     try {
       await this.leaveColo();
@@ -231,12 +241,20 @@ export class AsPrimary {
       return;
     }
     invariant(this.peer === null, 'a primary opened a second session');
+    const { disks } = vm;
     const pacing = new Pacing((change) => events.emit('checkpoint.pacing', change));
     const policy = new CheckpointPolicy(config.checkpoint, pacing);
     const session = new PrimarySession({
       link,
       path: this.path,
       vm: {
+        disks:
+          disks === null
+            ? null
+            : {
+                sizes: () => this.parts.disks.sizes(),
+                open: (streams, lost) => vm.openDisks(disks, streams, lost, limits),
+              },
         openCopy: () => vm.openCopy(),
         requestCheckpoint: () => vm.colo.requestCheckpoint(),
         standing: () => vm.watch.standing,
@@ -248,6 +266,7 @@ export class AsPrimary {
       places: this.parts.places,
       limits,
       events: {
+        disksCopied: (tookMs) => events.emit('disk.copied', { tookMs }),
         firstCommit: () => dispatch({ type: 'committed' }),
         checkpoint: (report) => {
           const nowMs = surroundings.clock.now();
@@ -292,10 +311,12 @@ export class AsPrimary {
     const { vm } = this.vm;
     if (session === null || vm === null) return;
     events.emit('sync.started', { peer: observed.peerName });
-    const copied = this.measureCopy(vm);
+    const copied = measureCopy(vm.pauses, { clock: this.parts.surroundings.clock, events, observed });
     try {
       const { standing } = vm.watch;
       if (standing !== null) throw new ColoError('COLO_VM_STANDS', `${standing}: it cannot be copied now`);
+      if (!(await this.images.areWhole()))
+        throw new ColoError('COLO_DISK_COMMIT', "this node's images are not whole");
       await vm.colo.resetAfterFailover();
       await session.sync(generation);
       copied.done();
@@ -314,6 +335,7 @@ export class AsPrimary {
       this.path.voice.isLeased,
       'the record names a secondary while this node speaks without a lease',
     );
+    void this.images.record(generation);
     this.session?.link.send(MESSAGE.protected, { generation });
     this.parts.events.emit('pair.protected', { generation, secondary: this.parts.observed.peerName });
   }
@@ -414,32 +436,6 @@ export class AsPrimary {
     this.closeLink('closed by this node');
     this.former?.close('closed by this node');
     await this.vm.stop();
-  }
-
-  /** Measures how long the VM is stopped by a first copy; reports that when the VM runs after its first checkpoint. */
-  private measureCopy({ pauses }: GuardedVm): { done(): void; failed(): void } {
-    const { events, observed, surroundings } = this.parts;
-    const { clock } = surroundings;
-    const startMs = clock.now();
-    const measure = pauses.measure();
-    const done = () => {
-      const endMs = clock.now();
-      pauses.afterNextResume(() => {
-        measure.end();
-        const { count, totalMs, longestMs } = measure.pauses;
-        const report = {
-          tookMs: endMs - startMs,
-          pauses: count,
-          pausedMs: totalMs,
-          longestPauseMs: longestMs,
-          standMs: endMs - (pauses.beforeLastMs ?? endMs),
-          atMs: clock.wall(),
-        };
-        observed.firstCopy = report;
-        events.emit('sync.done', { peer: observed.peerName, ...report });
-      });
-    };
-    return { done, failed: () => measure.end() };
   }
 
   private totals(): MatchTotals & ReleaseTotals {

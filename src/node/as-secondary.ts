@@ -9,10 +9,9 @@ import type { Tap } from '../datapath/tap.ts';
 import { invariant, messageOf } from '../error.ts';
 import { describeFlowKey } from '../flow/key.ts';
 import { Outage, redial } from '../io/redial.ts';
-import type { ChannelName } from '../link/channels.ts';
 import { closeCopy, dialCopy } from '../link/copy.ts';
 import type { LinkChannel } from '../link/link-channel.ts';
-import { type Hello, MESSAGE } from '../link/link-protocol.ts';
+import { type Hello, MESSAGE, type StartSync } from '../link/link-protocol.ts';
 import { dialLink, dialStream } from '../link/link-setup.ts';
 import { LeasePromise } from '../pair/lease.ts';
 import { OffsetMap } from '../translate/offset-map.ts';
@@ -154,6 +153,8 @@ export class AsSecondary {
     invariant(this.current === null, 'a secondary opened a second session');
     const promise = new LeasePromise(config.heartbeat.leaseMs, clock.now());
     const scope = new Scope(this.scope);
+    /** the generation of the first copy, until its first checkpoint */
+    let copied: number | null = null;
     const session = new SecondarySession({
       link: channel,
       promise,
@@ -162,12 +163,18 @@ export class AsSecondary {
       silenceMsMax: config.heartbeat.silenceMsMax,
       limits,
       events: {
-        syncAsked: (channels) => {
+        syncAsked: (sync) => {
           dispatch({ type: 'syncAsked' });
-          void this.receiveCopy(session, scope, channels);
+          copied = sync.generation;
+          void this.receiveCopy(session, scope, sync);
         },
-        committed: () => dispatch({ type: 'committed' }),
+        committed: () => {
+          if (copied !== null) void this.parts.disks.record('secondary', copied);
+          copied = null;
+          dispatch({ type: 'committed' });
+        },
         protected: (generation) => {
+          void this.parts.disks.record('secondary', generation);
           events.emit('pair.protected', { generation, primary: peer });
           dispatch({ type: 'protectedBy', generation });
         },
@@ -208,14 +215,16 @@ export class AsSecondary {
   private async receiveCopy(
     session: SecondarySession,
     wanted: Scope,
-    channels: readonly ChannelName[],
+    { channels, disks, generation }: StartSync,
   ): Promise<void> {
     const { parts } = this;
     try {
       const path = this.newPath(session);
+      const followed = await parts.disks.prepareCopy(disks ?? [], generation);
+      if (wanted.isOver) return;
       const vm = await this.vm.start('incoming');
       await vm.colo.prepare('secondary');
-      const qemu = await vm.openIncoming();
+      const qemu = await vm.openIncoming(followed);
       const primary = await dialCopy(channels, (name) =>
         dialStream(parts.config.link.peer, parts.slabs, parts.hello(name, 'candidate'), parts.link),
       );

@@ -11,16 +11,20 @@ import { ColoError } from '../error.ts';
 import type { KernelStream } from '../io/byte-stream.ts';
 import { sleep } from '../io/clock.ts';
 import type { FramePort } from '../io/frame-port.ts';
+import { LateStream } from '../io/late-stream.ts';
 import type { SleepSight } from '../io/sleep-sight.ts';
 import type { Surroundings } from '../io/surroundings.ts';
+import type { Limits } from '../limits.ts';
 import type { Copy } from '../link/copy.ts';
 import { mayBeTheOne } from '../pair/vm-trouble-rules.ts';
 import { type QemuCapabilities, queryCapabilities, queryVcpuThreads } from '../qemu/capabilities.ts';
 import { ColoVm } from '../qemu/colo.ts';
 import { buildCommandLine } from '../qemu/command-line.ts';
 import type { QemuLauncher, QmpConnection, RunningQemu } from '../qemu/launcher.ts';
+import { type FollowedDisk, VmDisks } from '../qemu/vm-disks.ts';
 import { VmPauses } from '../qemu/vm-pauses.ts';
 import { type Transfer, VmWatch, type VmWatchEvents } from '../qemu/vm-watch.ts';
+import { PrimaryDisks } from './primary-disks.ts';
 
 const QMP_DEADLINE_MS = 10_000;
 const VM_PORT_TRIES = 100;
@@ -42,6 +46,7 @@ const SOCKETS = {
   qmp: 'qmp.sock',
   migrateOut: 'migrate-out.sock',
   migrateIn: 'migrate-in.sock',
+  nbd: 'nbd.sock',
 } as const;
 
 /** `incoming`: QEMU waits for the state of another VM. */
@@ -68,6 +73,8 @@ export class GuardedVm {
   readonly pauses: VmPauses;
   readonly watch: VmWatch;
   readonly capabilities: QemuCapabilities;
+  /** null: the VM has none */
+  readonly disks: VmDisks | null;
   private readonly config: NodeConfig;
   private readonly surroundings: Surroundings;
   private readonly process: RunningQemu;
@@ -75,6 +82,8 @@ export class GuardedVm {
   private readonly port: FramePort;
   private readonly threads: SleepSight;
   private stopped = false;
+  /** to the secondary, if there is one */
+  private primaryDisks: PrimaryDisks | null = null;
 
   private constructor(
     { config, surroundings, process, qmp, capabilities, port, threads }: Parts,
@@ -89,6 +98,12 @@ export class GuardedVm {
     this.colo = new ColoVm(qmp, capabilities, surroundings);
     this.port = port;
     this.threads = threads;
+    const count = config.vm.disks.length;
+    const diskEvents = {
+      failing: (message: string) => this.watch.fail(message),
+      lost: (message: string) => this.primaryDisks?.lost(message),
+    };
+    this.disks = count === 0 ? null : new VmDisks({ qmp, count, clock, timers, events: diskEvents });
     this.pauses = new VmPauses(clock);
     qmp.onEvent((event) => this.pauses.event(event));
     this.watch = new VmWatch({
@@ -122,6 +137,7 @@ export class GuardedVm {
       args: vm.args,
       name: `${config.pair}-${config.node}`,
       nic: { device: vm.nic.device, mac: vm.mac, options: vm.nic.options },
+      disks: vm.disks,
       vmPort,
       qmp: qmpPath,
       incoming: how === 'incoming',
@@ -188,14 +204,38 @@ export class GuardedVm {
     }
   }
 
-  /** Makes QEMU wait for state; resolves with the streams on which it takes it. */
-  async openIncoming(): Promise<Copy<KernelStream>> {
+  /** Takes the link's streams to the secondary's images; calls `lost` once when these do not follow any more. */
+  openDisks(
+    vm: VmDisks,
+    streams: Copy['disks'],
+    lost: (cause: string) => void,
+    limits: Limits,
+  ): PrimaryDisks {
+    const { config, surroundings } = this;
+    const socketOf = (place: number) => join(config.runDirectory, `disk${place}.sock`);
+    const { disks } = config.vm;
+    this.primaryDisks = new PrimaryDisks({ disks, vm, streams, socketOf, surroundings, limits, lost });
+    return this.primaryDisks;
+  }
+
+  /** Makes QEMU wait for state, and its disks follow; resolves with the streams on which it takes both. */
+  async openIncoming(followed: readonly FollowedDisk[]): Promise<Copy<KernelStream>> {
     const path = join(this.config.runDirectory, SOCKETS.migrateIn);
     this.surroundings.transports.unlink(path);
+    const disks = new Map<string, KernelStream>();
     try {
+      if (followed.length > 0) {
+        const nbd = join(this.config.runDirectory, SOCKETS.nbd);
+        await this.disks?.follow(followed, nbd);
+        for (const { id } of followed)
+          disks.set(id, await connectRetrying(this.surroundings, nbd, this.process.signal));
+      }
       await this.colo.listenIncoming(path);
-      return { state: await connectRetrying(this.surroundings, path, this.process.signal), disks: new Map() };
+      const connect = () => connectRetrying(this.surroundings, path, this.process.signal);
+      // The disks are copied first, and QEMU would wait for its state in its main loop.
+      return { state: disks.size === 0 ? await connect() : new LateStream(connect), disks };
     } catch (cause) {
+      for (const stream of disks.values()) stream.close();
       throw await this.explained(cause);
     }
   }
@@ -212,10 +252,16 @@ export class GuardedVm {
     }
   }
 
-  /** Makes QEMU leave COLO and run the VM from its own state. If QEMU dies of it, the error has QEMU's last message. */
+  /**
+   * Makes QEMU leave COLO and run the VM from its own state. Disks come first: a guest that waits for the other node's image, and an
+   * image into which another VM writes, would stand in the way. If QEMU dies of it, the error has QEMU's last message. */
   async failover(deadlineMs: number): Promise<void> {
+    const { disks } = this;
     try {
+      if (disks?.isFollowing === true) await disks.stopServing();
+      else await disks?.leave();
       await this.colo.failover({ deadlineMs });
+      await disks?.forget();
     } catch (cause) {
       throw await this.explained(cause);
     }

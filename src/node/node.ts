@@ -11,6 +11,7 @@
 import { randomInt } from 'node:crypto';
 import type { CheckpointReport } from '../checkpoint/report.ts';
 import { loadNodeConfig, type NodeConfig } from '../config/node-config.ts';
+import type { DiskStore } from '../disk/store.ts';
 import { ColoError, messageOf } from '../error.ts';
 import { type SlabMemory, SlabPool } from '../frames/slabs.ts';
 import { FramePort } from '../io/frame-port.ts';
@@ -35,6 +36,7 @@ import { Control } from './control.ts';
 import { fencerOf } from './fence-command.ts';
 import { helloOf } from './hello.ts';
 import type { LinkTls } from './link-tls.ts';
+import { nodeDisksOf } from './node-disks.ts';
 import { NodeRules } from './node-rules.ts';
 import { Observed } from './observed.ts';
 import type { NodeParts } from './parts.ts';
@@ -76,6 +78,7 @@ export class ColoNode implements NodeControl {
     /** Encrypts the link; without it the link is what `surroundings` has. */
     tls?: LinkTls | null;
     launcher?: QemuLauncher;
+    diskStore?: DiskStore;
     /** In place of the configuration's fence command. */
     fencer?: Fencer;
     /** Seed of the flow tables' hash: secret, so that no sender can choose flows that collide. */
@@ -108,6 +111,7 @@ export class ColoNode implements NodeControl {
       tls,
       launcher: options.launcher ?? systemLauncher,
       slabs,
+      disks: nodeDisksOf(config, options.diskStore, events),
       uplink,
       vmPort: new FramePort('vm', slabs, 'plain', frameBytesMinOf(config.vm.nic)),
       hashSeed: options.hashSeed ?? randomInt(0x7fffffff),
@@ -265,6 +269,8 @@ export class ColoNode implements NodeControl {
         return;
       case 'swap':
         this.ask('swap', async () => {
+          const unfit = await this.parts.disks.unfit(this.pair, effect.record.generation);
+          if (unfit !== null) return { type: 'vmFailed', message: unfit };
           const { won, ...stored } = await this.arbiter.compareAndSwap(effect.revision, effect.record);
           this.events.emit(won ? 'arbiter.won' : 'arbiter.lost', {
             revision: stored.revision,
@@ -382,7 +388,7 @@ export class ColoNode implements NodeControl {
     if (this.parts.scope.isOver) return;
     const primary = AsPrimary.toBoot(this.parts, generation);
     this.role = primary;
-    await primary.boot();
+    await primary.boot(generation);
   }
 
   private async becomeCandidate(wanted: Scope): Promise<void> {

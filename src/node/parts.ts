@@ -12,6 +12,7 @@ import type { PairEvent } from '../pair/machine.ts';
 import type { Places } from '../pair/places.ts';
 import type { QemuLauncher } from '../qemu/launcher.ts';
 import type { LinkTls } from './link-tls.ts';
+import type { NodeDisks } from './node-disks.ts';
 import type { NodeRules } from './node-rules.ts';
 import type { Observed } from './observed.ts';
 import type { PeerFence } from './peer-fence.ts';
@@ -28,6 +29,7 @@ export type NodeParts = {
   readonly tls: LinkTls | null;
   readonly launcher: QemuLauncher;
   readonly slabs: SlabPool;
+  readonly disks: NodeDisks;
   readonly uplink: FramePort;
   readonly vmPort: FramePort;
   /** of the flow tables: secret, so that no sender can choose flows that collide */

@@ -4,6 +4,9 @@
  * Other files decide when to take a checkpoint (checkpoint/policy.ts) and how (checkpoint/primary-barrier.ts), until when this
  * node may speak (pair/lease.ts, pair/voice.ts), and what the end of a session means (pair/machine.ts).
  *
+ * A first copy begins with the disks, if there are any, while the guest runs (primary-disks.ts). Then the VM's state is copied, and
+ * READY is held until the disks have their replication.
+ *
  * Phases: `open` (heartbeats only), `copying` (the first copy), `protecting` (the policy decides on checkpoints), `yielded` (the
  * peer takes over; no checkpoint, and the end of the migration stream is expected), `over`.
  * Failure: a link that closes or is silent for `silenceMsMax`, a migration stream that ends, or a checkpoint that fails ends
@@ -13,6 +16,7 @@ import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import type { CheckpointPolicy } from '../checkpoint/policy.ts';
 import { PolicyClock } from '../checkpoint/policy-clock.ts';
 import { PrimaryBarrier } from '../checkpoint/primary-barrier.ts';
+import { watchForReady } from '../checkpoint/ready-watch.ts';
 import type { CheckpointCause, CheckpointReason, CheckpointReport } from '../checkpoint/report.ts';
 import type { PrimaryPath } from '../datapath/primary-path.ts';
 import type { Divergence } from '../divergence/explained.ts';
@@ -24,13 +28,14 @@ import { LIMITS, type Limits } from '../limits.ts';
 import type { ChannelName } from '../link/channels.ts';
 import { type Copy, CopyChannels, copyChannelsOf } from '../link/copy.ts';
 import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
-import { type ControlMessage, MESSAGE } from '../link/link-protocol.ts';
+import { type ControlMessage, type DiskSize, MESSAGE } from '../link/link-protocol.ts';
 import type { SummaryBody } from '../link/summary-message.ts';
 import type { UplinkBody } from '../link/uplink-message.ts';
 import { valuesMessage } from '../link/values-message.ts';
 import { SpeakingRight } from '../pair/lease.ts';
 import type { Places } from '../pair/places.ts';
 import type { Transfer } from '../qemu/vm-watch.ts';
+import type { CopiedDisks } from './primary-disks.ts';
 
 export type PrimarySessionEvents = {
   /**
@@ -38,6 +43,8 @@ export type PrimarySessionEvents = {
    * VMs. A secondary that was promoted earlier would never get those frames.
    */
   firstCommit(): void;
+  /** The secondary's images are equal to this node's, and get every write from now on. */
+  disksCopied(tookMs: number): void;
   checkpoint(report: CheckpointReport): void;
   /** The peer wants to take over; no checkpoint runs. */
   takeoverAsked(): void;
@@ -51,6 +58,13 @@ export type PrimarySessionEvents = {
 
 /** What the session asks of this node's QEMU. */
 export type PrimaryVm = {
+  /** null: the VM has none */
+  readonly disks: {
+    /** Resolves with the disks as START_SYNC names them. */
+    sizes(): Promise<readonly DiskSize[]>;
+    /** Takes the link's streams of the disks; calls `lost` once when the secondary's disks do not follow any more. */
+    open(streams: Copy['disks'], lost: (cause: string) => void): CopiedDisks;
+  } | null;
   /** Makes QEMU send its state to this node; resolves with QEMU's ends of the streams. */
   openCopy(): Promise<Copy<KernelStream>>;
   requestCheckpoint(): Promise<void>;
@@ -77,6 +91,8 @@ export class PrimarySession {
   private placesVersion = -1;
   private relay: MigrationRelay | null = null;
   private barrier: PrimaryBarrier | null = null;
+  /** null: the VM has none, or their copy has not begun */
+  private disks: CopiedDisks | null = null;
   private lastHeardMs: number;
   private phase: 'open' | 'copying' | 'protecting' | 'yielded' | 'over' = 'open';
   private takeover: 'not-asked' | 'waits-for-checkpoint' = 'not-asked';
@@ -153,12 +169,29 @@ export class PrimarySession {
     this.phase = 'copying';
     const { promise: ready, resolve } = Promise.withResolvers<void>();
     this.readyForCopy = resolve;
-    const channels = new CopyChannels(copyChannelsOf([]));
+    const { disks } = this.vm;
+    const sizes = disks === null ? [] : await disks.sizes();
+    this.assertOpen();
+    const names = copyChannelsOf(sizes.map(({ id }) => id));
+    const channels = new CopyChannels(names);
     this.copyChannels = channels;
     this.sendOffsets();
-    this.link.send(MESSAGE.startSync, { generation, channels: copyChannelsOf([]) });
+    this.link.send(MESSAGE.startSync, {
+      generation,
+      channels: names,
+      ...(disks === null ? {} : { disks: sizes }),
+    });
     const [peer] = await Promise.all([channels.whole, ready]);
     this.assertOpen();
+    if (disks !== null) {
+      this.disks = disks.open(peer.disks, (cause) => {
+        if (this.phase !== 'yielded') this.finish(cause);
+      });
+      const startMs = this.clock.now();
+      await this.disks.copy();
+      this.assertOpen();
+      this.events.disksCopied(this.clock.now() - startMs);
+    }
     const qemu = await this.vm.openCopy();
     this.assertOpen();
     await this.openRelay(qemu.state, peer.state);
@@ -227,17 +260,24 @@ export class PrimarySession {
   /** Relays QEMU's migration stream; resolves when the VM's memory has been copied. */
   private openRelay(qemu: KernelStream, peer: ByteStream): Promise<void> {
     const { promise: copied, resolve: onCopied } = Promise.withResolvers<void>();
+    let stopWatching = (): void => {};
     const relay = new MigrationRelay(
       'primary',
       qemu,
       peer,
       {
         message: (message) => {
-          if (message === 'ready') {
+          if (message !== 'ready') {
+            barrier.reached(message);
+            return;
+          }
+          stopWatching();
+          this.afterAttach(() => {
             relay.pass('ready');
             onCopied();
-          } else barrier.reached(message);
+          });
         },
+        ...(this.disks === null ? {} : { state: () => this.askDisks(relay) }),
         request: () => {
           barrier.reached('request');
           // QEMU asked by itself and waits, so it gets its checkpoint.
@@ -262,7 +302,39 @@ export class PrimarySession {
     this.relay = relay;
     this.barrier = barrier;
     relay.start();
+    if (this.disks !== null) {
+      stopWatching = watchForReady(
+        this.timers,
+        () => relay.movedBytes,
+        (why) => this.finish(why),
+      );
+      this.cancels.add(stopWatching);
+    }
     return copied;
+  }
+
+  /** QEMU waits for READY, and its guest stands: gives its disks their replication, then calls `call`. */
+  private afterAttach(call: () => void): void {
+    if (this.disks === null) call();
+    else
+      this.disks.attach().then(
+        () => {
+          if (!this.isOver) call();
+        },
+        (cause: unknown) => this.finish(messageOf(cause)),
+      );
+  }
+
+  /** The PVM stands in a checkpoint: whether the secondary's disks have all that it has written. */
+  private askDisks(relay: MigrationRelay): void {
+    this.disks?.lostWrite().then(
+      (why) => {
+        if (this.isOver) return;
+        if (why === null) relay.passState();
+        else this.finish(`a write did not reach the secondary's disk: ${why}`);
+      },
+      (cause: unknown) => this.finish(messageOf(cause)),
+    );
   }
 
   private handler(): LinkHandler {
@@ -408,6 +480,8 @@ export class PrimarySession {
     this.phase = 'over';
     this.policyClock.stop();
     for (const cancel of this.cancels) cancel();
+    // First of all: a guest that waits for the secondary's disk must not keep QEMU from anything that follows.
+    this.disks?.close();
     this.barrier?.abort(new ColoError('COLO_LINK_CLOSED', cause));
     this.relay?.close();
     this.copyChannels?.close();

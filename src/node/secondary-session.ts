@@ -14,14 +14,14 @@ import { MigrationRelay } from '../checkpoint/migration-relay.ts';
 import { SecondaryBarrier } from '../checkpoint/secondary-barrier.ts';
 import type { PassedOn } from '../datapath/passed-on.ts';
 import type { SecondaryPath } from '../datapath/secondary-path.ts';
+import { NbdRelay } from '../disk/nbd-relay.ts';
 import { invariant, messageOf } from '../error.ts';
 import type { KernelStream } from '../io/byte-stream.ts';
 import type { Clock, Timers } from '../io/clock.ts';
 import { LIMITS, type Limits } from '../limits.ts';
-import type { ChannelName } from '../link/channels.ts';
-import type { Copy } from '../link/copy.ts';
+import { type Copy, diskStreamOf } from '../link/copy.ts';
 import { IGNORE_LINK, type LinkChannel, type LinkHandler } from '../link/link-channel.ts';
-import { type ControlMessage, MESSAGE, POWERED_OFF } from '../link/link-protocol.ts';
+import { type ControlMessage, MESSAGE, POWERED_OFF, type StartSync } from '../link/link-protocol.ts';
 import type { ConnectionOffsets } from '../link/offsets-message.ts';
 import type { Place } from '../link/places-message.ts';
 import type { SummaryBody } from '../link/summary-message.ts';
@@ -32,8 +32,8 @@ import type { Transfer } from '../qemu/vm-watch.ts';
 import type { UnifiedValue } from '../translate/unified-values.ts';
 
 export type SecondarySessionEvents = {
-  /** The primary wants to copy its VM here, through these channels. */
-  syncAsked(channels: readonly ChannelName[]): void;
+  /** The primary wants to copy its VM here. */
+  syncAsked(wanted: StartSync): void;
   committed(): void;
   protected(generation: number): void;
   /** Where the primary's VM is in the network. */
@@ -62,6 +62,8 @@ export class SecondarySession {
   private path: SecondaryPath | null = null;
   private barrier: SecondaryBarrier | null = null;
   private relay: MigrationRelay | null = null;
+  /** between the primary's QEMU and this node's images; to close them is a fence */
+  private diskRelays: readonly NbdRelay[] = [];
   /** the primary's map of offsets, until there is a path that takes it */
   private offered: ConnectionOffsets[] | null = null;
   private offeredValues: UnifiedValue[] = [];
@@ -99,6 +101,7 @@ export class SecondarySession {
     this.offered = null;
     importValues(path, this.offeredValues);
     this.offeredValues = [];
+    this.diskRelays = [...qemu.disks].map(([id, image]) => this.relayDisk(id, image, primary));
     this.barrier = new SecondaryBarrier({
       path,
       link: this.link,
@@ -148,12 +151,32 @@ export class SecondarySession {
     this.phase = 'handed-over';
     this.passedOn = passedOn;
     this.stopReading();
+    this.closeDisks();
     this.link.send(MESSAGE.taken, { generation });
     this.relay?.close();
   }
 
   close(cause: string): void {
     this.finish(cause);
+  }
+
+  private relayDisk(id: string, image: KernelStream, primary: Copy): NbdRelay {
+    const peer = diskStreamOf(primary, id);
+    const relay = new NbdRelay({
+      id,
+      peer,
+      clock: this.clock,
+      timers: this.timers,
+      limits: this.limits,
+      closed: (cause) => this.readLinkToItsEnd(cause),
+    });
+    relay.join(image);
+    return relay;
+  }
+
+  /** The primary writes nothing more into this node's images. */
+  private closeDisks(): void {
+    for (const relay of this.diskRelays) relay.close();
   }
 
   private handler(): LinkHandler {
@@ -188,7 +211,7 @@ export class SecondarySession {
         });
         return;
       case MESSAGE.startSync:
-        this.events.syncAsked(message.body.channels);
+        this.events.syncAsked(message.body);
         return;
       case MESSAGE.protected:
         this.events.protected(message.body.generation);
@@ -253,6 +276,7 @@ export class SecondarySession {
       this.cause = cause;
       this.stopWatching();
       this.stopReading();
+      this.closeDisks();
       this.link.close();
       this.relay?.close();
     }

@@ -1,5 +1,6 @@
 /** A node's status as `colo status`, the metrics and the HTTP API show it. */
 import { isExempt } from '../compare/operator-rules.ts';
+import type { NodeConfig } from '../config/node-config.ts';
 import { describeMatch } from '../flow/match.ts';
 import type { NodeStatus } from '../observe/status.ts';
 import { generationOf, type Pair } from '../pair/machine.ts';
@@ -59,6 +60,7 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       silentMs: vm?.watch.silenceMs ?? 0,
       trouble: troubleOf(vm, nowMs),
     },
+    disks: disksOf(config, current, nowMs),
     checkpoints: {
       ...observed.history.summary(),
       firstCopy: observed.firstCopy,
@@ -100,6 +102,15 @@ export function statusOf(parts: NodeParts, pair: Pair, role: NodeRole | null, no
       const { intervalMsMin = null, unify = null } = rule;
       return { match, exempt: isExempt(rule) ? exempted : null, intervalMsMin, unify };
     }),
+  };
+}
+
+function disksOf({ vm }: NodeConfig, role: NodeRole | null, nowMs: Instant): NodeStatus['disks'] {
+  if (vm.disks.length === 0) return null;
+  return {
+    count: vm.disks.length,
+    copy: role?.vm.vm?.disks?.progress(nowMs) ?? null,
+    committing: role?.kind === 'primary' && role.images.isCommitting,
   };
 }
 

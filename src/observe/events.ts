@@ -50,6 +50,14 @@ export type NodeEvents = {
   'sync.done': { peer: string | null } & FirstCopyReport;
   'sync.failed': { message: string };
 
+  /** The secondary's images are equal to this node's, and get every write from now on. */
+  'disk.copied': { tookMs: number };
+  /** A promoted VM's images are whole: QEMU has written into them what the VM wrote as a secondary. */
+  'disk.committed': { generation: number; tookMs: number };
+  'disk.commit-failed': { message: string };
+  /** The file beside an image could not say what the image is. */
+  'disk.state-failed': { disk: string; state: string; message: string };
+
   /** Rules of the configuration came into force on a primary. `unprotected`: the flows that they exempt. */
   'rules.changed': { rules: string[]; unprotected: string[] };
   /** The node's file was read again and has an error: the rules before stay in force. */

@@ -107,6 +107,14 @@ export type NodeStatus = {
     /** why it is of no use, or stands; null if it runs, or stands for a checkpoint. `state`: QEMU's run state, null if QEMU hangs */
     trouble: { kind: TroubleKind; state: string | null; message: string; forMs: number } | null;
   };
+  /** The VM's disks; null if it has none. */
+  disks: {
+    count: number;
+    /** of a first copy that is under way; leftMs: null while it cannot be told */
+    copy: { doneBytes: number; totalBytes: number; leftMs: number | null } | null;
+    /** QEMU writes into the images what the VM wrote before its promotion */
+    committing: boolean;
+  } | null;
   checkpoints: {
     count: number;
     byReason: Partial<Record<CheckpointReason, number>>;

@@ -63,6 +63,7 @@ test('a node that knows nothing yet, and one that was promoted, are shown', () =
         silentMs: 0,
         trouble: null,
       },
+      disks: null,
       checkpoints: {
         count: 0,
         byReason: {},
@@ -98,6 +99,19 @@ for (const [kind, shown] of [
     assert.match(text, new RegExp(`^ +${shown} for 2.1 s: for some reason$`, 'm'));
   });
 }
+
+test('a copy of disks is shown with what is left of it', () => {
+  const status = fakeStatus();
+  status.disks = {
+    count: 2,
+    copy: { doneBytes: 2 ** 28, totalBytes: 2 ** 30, leftMs: 30_000 },
+    committing: false,
+  };
+  const text = statusText(status, NOW as Instant);
+  assert.match(text, /^disks +2\n +256 MiB of (1024 MiB|1 GiB|1.0 GiB) copied, 30 s left$/m);
+  status.disks = { count: 1, copy: null, committing: true };
+  assert.match(statusText(status, NOW as Instant), /^disks +1, the images are being completed$/m);
+});
 
 test('periodic mode is shown, with what checkpoints took of the time', () => {
   const status = fakeStatus();

@@ -37,7 +37,7 @@ function toBoot() {
 /** A primary with a VM and a session; the test has the peer's end of the link. */
 async function withSession() {
   const all = toBoot();
-  await all.primary.boot();
+  await all.primary.boot(1);
   const paths = new TwoPaths();
   paths.primaryLink.unlisten();
   all.primary.openSession(paths.primaryLink, HELLO);
@@ -47,7 +47,7 @@ async function withSession() {
 test('a VM that cannot be started is dispatched as vmFailed, with its code', async () => {
   const { launcher, time, dispatched, primary } = toBoot();
   launcher.qmpReady = Promise.reject(new ColoError('COLO_QMP_CONNECT', 'no greeting'));
-  const booted = primary.boot();
+  const booted = primary.boot(1);
   await time.pass(500);
   await booted;
   assert.deepEqual(dispatched, [{ type: 'vmFailed', message: 'COLO_QMP_CONNECT: no greeting' }]);
@@ -58,7 +58,7 @@ for (const how of ['end', 'fence'] as const) {
     const { launcher, dispatched, emitted, primary } = toBoot();
     const ready = Promise.withResolvers<void>();
     launcher.qmpReady = ready.promise;
-    const booted = primary.boot();
+    const booted = primary.boot(1);
     await settled();
     void primary[how]();
     ready.resolve();

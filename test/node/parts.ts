@@ -5,6 +5,7 @@ import { FramePort } from '../../src/io/frame-port.ts';
 import type { Transports } from '../../src/io/surroundings.ts';
 import { LIMITS } from '../../src/limits.ts';
 import { LINK_VERSION } from '../../src/link/link-protocol.ts';
+import { NodeDisks } from '../../src/node/node-disks.ts';
 import { NodeRules } from '../../src/node/node-rules.ts';
 import { Observed } from '../../src/node/observed.ts';
 import type { NodeParts } from '../../src/node/parts.ts';
@@ -17,6 +18,7 @@ import type { QemuLauncher } from '../../src/qemu/launcher.ts';
 import { FakeTime } from '../checkpoint/fake-time.ts';
 import { fakeStatus } from '../observe/fake-node.ts';
 import { CONFIG } from './config-of-b.ts';
+import { NO_DISKS } from './no-disks.ts';
 
 export const never = () => new Promise<never>(() => {});
 
@@ -60,6 +62,7 @@ export function fakeParts(
     tls: null,
     launcher: { probeExitWithParent: async () => true, start: never, connectQmp: never, ...options.launcher },
     slabs,
+    disks: new NodeDisks(config.vm.disks, NO_DISKS, { emit: (type) => emitted.push(type) }),
     uplink: new FramePort('uplink', slabs),
     vmPort: new FramePort('vm', slabs),
     hashSeed: 1,

@@ -55,6 +55,7 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
     link: paths.primaryLink,
     path: paths.primary,
     vm: {
+      disks: null,
       openCopy: async () => ({ state: pvmNear, disks: new Map() }),
       requestCheckpoint,
       standing: () => vm.standing,
@@ -65,6 +66,7 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
     timers: time,
     heartbeat: { intervalMs: 100, leaseMs: 600_000, silenceMsMax },
     events: {
+      disksCopied: () => log.push('disks copied'),
       firstCommit: () => log.push('first commit'),
       checkpoint: (report) => {
         log.push('checkpoint');

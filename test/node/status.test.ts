@@ -33,7 +33,7 @@ test('a fenced node shows no VM and no path, but the link that is still open', a
   const launcher = new FakeLauncher();
   const { parts, time } = fakeParts({ launcher, transports: { connect: launcher.connect } });
   const primary = AsPrimary.toBoot(parts, 3);
-  await primary.boot();
+  await primary.boot(1);
   const { primaryLink } = new TwoPaths();
   primaryLink.unlisten();
   primary.openSession(primaryLink, HELLO);

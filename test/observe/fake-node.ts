@@ -75,6 +75,7 @@ export function fakeStatus(): NodeStatus {
       silentMs: 0,
       trouble: null,
     },
+    disks: null,
     checkpoints: {
       count: 41,
       byReason: { initial: 1, interval: 30, 'wait-secondary': 10 },
