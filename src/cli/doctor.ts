@@ -1,15 +1,5 @@
 /** `colo doctor`: checks what a node needs before it is started, and advises what to do about each problem. */
-import {
-  accessSync,
-  constants,
-  existsSync,
-  linkSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, linkSync, readFileSync, statSync, unlinkSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { Command } from 'commander';
@@ -25,7 +15,9 @@ import { checkOwnDates } from '../link/peer-certificate.ts';
 import { daysLeft, endOf, WARN_DAYS } from '../link/validity.ts';
 import { CONTROL_SOCKET } from '../observe/api.ts';
 import { type Check, good, problem, warning } from './check.ts';
+import { checkDirectory, errorCode } from './check-directory.ts';
 import { checkEtcd, checkFileSystem } from './doctor-arbiter.ts';
+import { checkDisks } from './doctor-disks.ts';
 import { checkFence } from './doctor-fence.ts';
 import { checkVmFiles } from './doctor-files.ts';
 import { checkQemu } from './doctor-qemu.ts';
@@ -61,6 +53,7 @@ export async function examine(
   const checks = [
     ...checkQemu(config, kvmPath),
     ...checkVmFiles(config.vm.args),
+    ...(await checkDisks(config)),
     ...(await checkArbiter(config)),
     checkDirectory('run directory', config.runDirectory),
     checkDirectory('event log', dirname(config.eventLog)),
@@ -96,9 +89,6 @@ async function checkArbiter(config: NodeConfig): Promise<Check[]> {
     : [checkArbiterDirectory('arbiter', arbiter.directory)];
 }
 
-/** More than a record of the arbiter, and than the file systems that have space in an inode put there. */
-const PROBE = Buffer.alloc(8192);
-
 /** The arbiter stores its record by hard links. */
 function checkArbiterDirectory(name: string, path: string): Check {
   return checkDirectory(name, path, (probe, directory) => {
@@ -111,51 +101,6 @@ function checkArbiterDirectory(name: string, path: string): Check {
       return problem(name, found, 'choose one that has, such as ext4, xfs or tmpfs');
     }
   });
-}
-
-/**
- * Creates a file in the directory, or in its nearest parent that exists, where the node will create it. `also` checks
- * that file further: it returns a problem or null.
- */
-function checkDirectory(
-  name: string,
-  path: string,
-  also: (probe: string, directory: string) => Check | null = () => null,
-): Check {
-  let existing = path;
-  while (!existsSync(existing)) existing = dirname(existing);
-  if (!statSync(existing).isDirectory())
-    return problem(name, `${existing} is not a directory`, 'choose another path');
-  try {
-    accessSync(existing, constants.R_OK | constants.W_OK | constants.X_OK);
-  } catch {
-    return problem(
-      name,
-      `this user may not write to ${existing}`,
-      'make it writable for the user of the node, or choose another',
-    );
-  }
-  const probe = join(existing, `.colo-doctor-${process.pid}`);
-  try {
-    // On a full disk an empty file can still be created.
-    writeFileSync(probe, PROBE, { flag: 'wx', mode: 0o600 });
-  } catch (error) {
-    rmSync(probe, { force: true });
-    return problem(
-      name,
-      `a file cannot be written in ${existing} (${errorCode(error)})`,
-      'make room, mount it for writing, or choose another',
-    );
-  }
-  try {
-    return also(probe, existing) ?? good(name, existing === path ? path : `${path} (will be created)`);
-  } finally {
-    unlinkSync(probe);
-  }
-}
-
-function errorCode(error: unknown): string | undefined {
-  return (error as NodeJS.ErrnoException).code;
 }
 
 function checkSocketPath(name: string, path: string, state: string): Check {

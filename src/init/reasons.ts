@@ -31,8 +31,8 @@ export const REFUSALS = {
     'take the device out, or give the VM an emulated one',
   ],
   'disk-written': [
-    'the guest may write to the disk, and a checkpoint copies no disk',
-    'make it read-only, with the same contents on both hosts; keep what is written on a server that the guest reaches by the network',
+    'the guest may write to the disk, and "colo init" sets up no replicated disk',
+    'make it read-only, with the same contents on both hosts; or take it out, and list it in vm.disks of both files (docs/disks.md)',
   ],
   'disk-temporary': [
     'what the guest writes is in a file of one host, and a checkpoint does not copy it',
