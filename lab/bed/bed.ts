@@ -9,6 +9,7 @@ import { makeCertificates } from '../../src/cli/certs.ts';
 import { ColoError } from '../../src/error.ts';
 import type { NodeStatus } from '../../src/observe/status.ts';
 import { whenAborted } from '../clients/net.ts';
+import { DISK_WORD, makeDisk } from '../disk.ts';
 import { LabEtcd } from '../etcd.ts';
 import { type GuestImage, installGuest } from '../guest/image.ts';
 import { fileOf } from '../namespace.ts';
@@ -27,6 +28,8 @@ export type BedArbiter = 'directory' | 'etcd';
 
 export type BedOptions = {
   readonly arbiter: BedArbiter;
+  /** of the guest's disk; it has none if not given */
+  readonly diskBytes?: number;
   /** more of the nodes' configuration, by section */
   readonly config?: Readonly<Record<string, unknown>>;
   /** more of the command line of etcd's members */
@@ -88,7 +91,8 @@ export class Bed {
         });
         hosts[name] = { name, uplink, node };
       }
-      const clients = new Clients(network.of('client'));
+      if (options.diskBytes !== undefined) await makeDisk(imageOf('a', directory), options.diskBytes);
+      const clients = new Clients(network.of('client'), options.diskBytes === undefined ? 'no-disk' : 'disk');
       return new Bed({ directory, network, hosts: hosts as Record<HostName, Host>, etcd, recorder, clients });
     } catch (cause) {
       for (const uplink of made) await uplink.stop();
@@ -191,6 +195,8 @@ export function primaryOf({ a, b }: Statuses): HostName | null {
   return b.role === 'primary' && a.role === 'secondary' ? 'b' : null;
 }
 
+/** Returns where the image of a host's disk is. */
+export const imageOf = (host: HostName, directory: string): string => join(directory, `${host}.raw`);
 const certificatesIn = (directory: string): string => join(directory, 'certs');
 
 type Around = BedOptions & {
@@ -201,7 +207,10 @@ type Around = BedOptions & {
   readonly etcd: LabEtcd | null;
 };
 
-function configOf(name: HostName, { directory, qemu, image, socket, etcd, config }: Around): unknown {
+function configOf(
+  name: HostName,
+  { directory, qemu, image, socket, etcd, config, diskBytes }: Around,
+): unknown {
   const peer = name === 'a' ? 'b' : 'a';
   const arbiterDirectory = join(directory, 'arbiter');
   const certificates = certificatesIn(directory);
@@ -225,7 +234,10 @@ function configOf(name: HostName, { directory, qemu, image, socket, etcd, config
       command: qemu.command,
       // The library of the node's clock is not for its QEMU, which has a loader of its own.
       env: { ...qemu.env, LD_PRELOAD: '' },
-      args: vmArguments(qemu, image),
+      args: vmArguments(qemu, image, diskBytes === undefined ? {} : { words: [DISK_WORD] }),
+      ...(diskBytes === undefined
+        ? {}
+        : { disks: [{ id: 'data', image: imageOf(name, directory), format: 'raw' }] }),
       mac: NIC.mac,
       addresses: [NIC.v4, NIC.v6],
       nic: { options: 'rx_queue_size=1024' },

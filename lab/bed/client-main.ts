@@ -14,6 +14,7 @@ import type { Target } from '../clients/net.ts';
 import { Pages } from '../clients/pages.ts';
 import { untilGuestReplies } from '../clients/ready.ts';
 import { Store } from '../clients/store.ts';
+import { readBack, Writer } from '../clients/writer.ts';
 import { SMALL_FILES } from '../guest/files.ts';
 import { NIC, PORTS } from '../vm.ts';
 import type { ClientFindings, ClientReply, ClientRequest } from './clients.ts';
@@ -41,9 +42,13 @@ class Session {
   private readonly counter: Counter;
   private readonly store: Store;
   private readonly pages: Pages;
+  /** null: the guest has no disk */
+  private readonly writer: Writer | null;
+  /** what the disk lacks, or has and should not, at the end */
+  private diskFaults: readonly string[] = [];
   private readonly done: Promise<ClientFindings>;
 
-  constructor(seed: number) {
+  constructor(seed: number, disk: 'disk' | 'no-disk') {
     const messages = { everyMs: 20, messageBytesMin: 16, messageBytesMax: 400 };
     this.echo = new Echo({ ...this.patience, ...messages, target: ECHO, seed, drainMs: PATIENCE_MS });
     const closing = { closeTimeoutMs: PATIENCE_MS, drainMs: PATIENCE_MS };
@@ -52,6 +57,10 @@ class Session {
     const files = SMALL_FILES.slice(0, 2);
     const http = { files, everyMs: 500, timeoutMs: PATIENCE_MS };
     this.pages = new Pages({ target: at(PORTS.http), ...http, clock: machineMs });
+    this.writer =
+      disk === 'disk'
+        ? new Writer({ ...this.patience, target: COUNTER, everyMs: 50, prefix: `s${seed}` })
+        : null;
     this.done = this.run(this.stopping.signal);
   }
 
@@ -73,27 +82,46 @@ class Session {
       this.counter.run(signal),
       this.store.run(signal),
       this.pages.run(signal),
+      this.writer?.run(signal),
     ]);
+    await this.readDisk();
     return this.look();
+  }
+
+  private async readDisk(): Promise<void> {
+    if (this.writer === null) return;
+    try {
+      const { lost, strange } = this.writer.compare(await readBack(COUNTER, PATIENCE_MS));
+      this.diskFaults = [
+        ...lost.map((line) => `acknowledged and not on the disk: ${line}`),
+        ...strange.map((line) => `on the disk and not at its place: ${line}`),
+        ...this.writer.refused.map((reply) => `a line was refused: ${reply}`),
+      ];
+    } catch (cause) {
+      this.diskFaults = [`the disk cannot be read: ${String(cause)}`];
+    }
   }
 
   /** Returns what was found so far. */
   look(): ClientFindings {
-    const { echo, counter, store, pages } = this;
+    const { echo, counter, store, pages, writer, diskFaults } = this;
     const found = [
       ...echo.findings.kept.map((one) => `echo: ${JSON.stringify(one)}`),
       ...counter.findings.kept.map((one) => `counter: ${JSON.stringify(one)}`),
       ...store.findings.kept.map((one) => `store: ${JSON.stringify(one)}`),
       ...pages.findings.kept.map((one) => `http: ${one}`),
+      ...diskFaults.map((one) => `disk: ${one}`),
     ];
     const all = [echo, counter, store, pages];
-    const broken = all.flatMap((client) =>
+    const connected = writer === null ? all : [...all, writer];
+    const broken = connected.flatMap((client) =>
       client.broken.kept.map(({ where, kind, detail }) => `broken: ${where}: ${kind}: ${detail}`),
     );
     return {
-      acknowledged: echo.echoed + counter.replies + store.puts + store.gets + pages.fetched,
-      lost: all.reduce((sum, { findings }) => sum + findings.count, 0),
-      broken: all.reduce((sum, client) => sum + client.broken.count, 0),
+      acknowledged:
+        echo.echoed + counter.replies + store.puts + store.gets + pages.fetched + (writer?.acknowledged ?? 0),
+      lost: all.reduce((sum, { findings }) => sum + findings.count, diskFaults.length),
+      broken: connected.reduce((sum, client) => sum + client.broken.count, 0),
       texts: [...found.slice(0, TEXTS_MAX), ...broken.slice(0, TEXTS_MAX)],
     };
   }
@@ -107,7 +135,7 @@ async function reply(request: ClientRequest): Promise<ClientReply> {
       await untilGuestReplies(ECHO, READY_MS_MAX);
       return {};
     case 'start':
-      session = new Session(request.seed);
+      session = new Session(request.seed, request.disk);
       return {};
     case 'blackout':
       return { ms: session?.blackoutMs(request.fromMs, request.toMs) ?? 0 };

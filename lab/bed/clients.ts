@@ -13,7 +13,7 @@ const PROGRAM = fileURLToPath(new URL('./client-main.ts', import.meta.url));
 export type ClientRequest =
   /** resolves when the guest replies */
   | { readonly do: 'ready' }
-  | { readonly do: 'start'; readonly seed: number }
+  | { readonly do: 'start'; readonly seed: number; readonly disk: 'disk' | 'no-disk' }
   | { readonly do: 'blackout'; readonly fromMs: number; readonly toMs: number }
   /** what was found so far */
   | { readonly do: 'look' }
@@ -46,8 +46,11 @@ export class Clients {
   private readonly child: ChildProcess;
   private waiting: ((reply: ClientReply) => void) | null = null;
   private ended = false;
+  private readonly disk: 'disk' | 'no-disk';
 
-  constructor(namespace: Namespace) {
+  /** `disk`: whether one client has the guest write to its disk. */
+  constructor(namespace: Namespace, disk: 'disk' | 'no-disk' = 'no-disk') {
+    this.disk = disk;
     const command = [process.execPath, '--disable-warning=ExperimentalWarning', PROGRAM];
     this.child = startIn(namespace, command, { stdio: ['pipe', 'pipe', 'inherit'] });
     if (this.child.stdout === null) throw new ColoError('COLO_LAB_CLIENT', 'the clients have no output');
@@ -66,7 +69,7 @@ export class Clients {
   }
 
   start(seed: number): Promise<void> {
-    return this.ask({ do: 'start', seed }).then(() => undefined);
+    return this.ask({ do: 'start', seed, disk: this.disk }).then(() => undefined);
   }
 
   async blackoutMs(fromMs: number, toMs: number): Promise<number> {

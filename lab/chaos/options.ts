@@ -13,6 +13,7 @@ picked at random. After each the pair must be protected again by itself. Needs r
   --failures K         how many (default 10; each takes about 10 s)
   --only NAME,NAME     only these kinds
   --arbiter KIND       etcd (default), or directory: one that both hosts share
+  --disks              the guest has a disk, to which one of the clients has it write; at the end both images are compared
   --json               progress and table go to standard error; the last line on standard output is the result
 
 kinds: ${FAILURES.map(({ name }) => name).join(', ')}
@@ -24,6 +25,7 @@ export type Options = {
   readonly failures: number;
   readonly kinds: readonly Failure[];
   readonly arbiter: BedArbiter;
+  readonly disks: 'disks' | 'no-disks';
   readonly output: 'text' | 'json';
 };
 
@@ -38,6 +40,7 @@ export function readOptions(args: readonly string[]): Options | null {
         failures: { type: 'string' },
         only: { type: 'string' },
         arbiter: { type: 'string' },
+        disks: { type: 'boolean' },
         json: { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
       },
@@ -54,6 +57,7 @@ export function readOptions(args: readonly string[]): Options | null {
     failures: wholeNumber('failures', values.failures ?? '10'),
     kinds: kindsOf(values.only, arbiter),
     arbiter,
+    disks: values.disks === true ? 'disks' : 'no-disks',
     output: values.json === true ? 'json' : 'text',
   };
 }

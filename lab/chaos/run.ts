@@ -7,11 +7,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../src/error.ts';
 import type { NodeEvent } from '../../src/observe/status.ts';
-import { Bed, type BedArbiter, primaryOf, type Statuses } from '../bed/bed.ts';
+import { Bed, type BedArbiter, imageOf, primaryOf, type Statuses } from '../bed/bed.ts';
 import { type ClientFindings, NOTHING_FOUND } from '../bed/clients.ts';
 import { machineMs } from '../bed/clock.ts';
 import { HOSTS, type HostName } from '../bed/network.ts';
 import { Random } from '../clients/random.ts';
+import { differingBlocks } from '../disk.ts';
 import { Bag, type Chosen, type Failure } from './failures.ts';
 import type { Outcome } from './table.ts';
 import { reignsOf, VoiceJudge } from './voices.ts';
@@ -21,6 +22,7 @@ export type ChaosOptions = {
   readonly failures: number;
   readonly kinds: readonly Failure[];
   readonly arbiter: BedArbiter;
+  readonly disks: 'disks' | 'no-disks';
   readonly print: (line: string) => void;
   readonly signal: AbortSignal;
 };
@@ -33,8 +35,14 @@ export type ChaosResult = {
   readonly unrecorded: number | null;
   /** why the run ended before its time; null if it did not */
   readonly broke: string | null;
+  /** null without disks */
+  readonly disksEqual: boolean | null;
 };
 
+/** Small: every first copy copies all of it, and twice a run compares it. */
+const DISK_BYTES = 64 << 20;
+/** The guest's kernel writes back what is dirty, and what it has to say of the file system, within this time. */
+const QUIET_MS = 8000;
 const PROTECTED_MS_MAX = 60_000;
 /** A pair that is protected for so long has noticed all that has happened to it. */
 const SETTLED_MS = 1500;
@@ -43,7 +51,13 @@ const SETTLED_POLL_MS = 100;
 const BETWEEN_MS = { min: 500, max: 2000 };
 
 export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
-  const run = new Run(options, await Bed.open(options));
+  const run = new Run(
+    options,
+    await Bed.open({
+      arbiter: options.arbiter,
+      ...(options.disks === 'disks' ? { diskBytes: DISK_BYTES } : {}),
+    }),
+  );
   try {
     return await run.all();
   } finally {
@@ -72,6 +86,7 @@ class Run {
   async all(): Promise<ChaosResult> {
     const { failures, signal } = this.options;
     let broke: string | null = null;
+    let disksEqual: boolean | null = this.options.disks === 'disks' ? false : null;
     try {
       await this.bed.bring(signal);
       this.print('the guest replies, the pair is protected');
@@ -79,6 +94,7 @@ class Run {
       for (let count = 1; count <= failures; count += 1) await this.one(count);
       await this.finishClients();
       await this.bed.until('protected at the end', PROTECTED_MS_MAX, isSettled, signal);
+      if (disksEqual !== null) disksEqual = await this.compareDisks();
     } catch (cause) {
       signal.throwIfAborted();
       broke = messageOf(cause);
@@ -89,11 +105,24 @@ class Run {
     await this.judge();
     const unrecorded = await this.bed.recorder.stop();
     const { outcomes, checked, voices } = this;
-    return { outcomes, checked, voices, unrecorded, broke };
+    return { outcomes, checked, voices, unrecorded, broke, disksEqual };
   }
 
   close(): Promise<void> {
     return this.bed.close();
+  }
+
+  /** Nobody writes now: a checkpoint empties the secondary's overlays, and then its image is the primary's. */
+  private async compareDisks(): Promise<boolean> {
+    const { bed, options } = this;
+    await sleep(QUIET_MS, undefined, { signal: options.signal });
+    const primary = primaryOf(await this.settled()) as HostName;
+    await bed.hosts[primary].node.checkpoint();
+    const differing = differingBlocks(imageOf('a', bed.directory), imageOf('b', bed.directory));
+    this.print(
+      differing === 0 ? 'both images are equal' : `BOTH IMAGES DIFFER in ${differing} blocks of 4096 bytes`,
+    );
+    return differing === 0;
   }
 
   private async one(count: number): Promise<void> {

@@ -3,13 +3,15 @@ import type { Options } from './options.ts';
 import type { ChaosResult } from './run.ts';
 import { type Row, rowsOf } from './table.ts';
 
-/** Scripts rely on the first five. */
+/** Scripts rely on the first six. */
 export type Summary = {
   readonly ok: boolean;
   readonly failures: number;
   readonly acknowledgedLost: number;
   readonly secondVoices: number;
   readonly protectedAtEnd: boolean;
+  /** with disks: at the end both images were equal, byte for byte; absent without */
+  readonly disksEqual?: boolean;
   readonly seed: number;
   readonly arbiter: string;
   /** connections that ended in any other way than in order */
@@ -27,7 +29,7 @@ export type Summary = {
 /** `ok` needs work: replies and frames that were checked, every failure that was asked for, and no frame that nobody saw. */
 export function summaryOf(
   options: Pick<Options, 'seed' | 'failures' | 'arbiter'>,
-  { outcomes, checked, voices, unrecorded, broke }: ChaosResult,
+  { outcomes, checked, voices, unrecorded, broke, disksEqual }: ChaosResult,
 ): Summary {
   const protectedAtEnd = broke === null;
   const secondVoices = voices.seconds.length;
@@ -35,11 +37,18 @@ export function summaryOf(
   const worked =
     outcomes.length === options.failures && acknowledged > 0 && voices.frames > 0 && unrecorded === 0;
   return {
-    ok: worked && protectedAtEnd && acknowledgedLost === 0 && broken === 0 && secondVoices === 0,
+    ok:
+      disksEqual !== false &&
+      worked &&
+      protectedAtEnd &&
+      acknowledgedLost === 0 &&
+      broken === 0 &&
+      secondVoices === 0,
     failures: outcomes.length,
     acknowledgedLost,
     secondVoices,
     protectedAtEnd,
+    ...(disksEqual === null ? {} : { disksEqual }),
     ...{ seed: options.seed, arbiter: options.arbiter },
     ...{ broken, acknowledged, frames: voices.frames, unrecorded, broke },
     rows: rowsOf(outcomes),

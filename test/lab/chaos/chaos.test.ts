@@ -47,7 +47,7 @@ test('docs/chaos.md and the usage list every failure', () => {
 
 test('options: defaults, all of them, and mistakes', () => {
   const { kinds, ...rest } = readOptions([]) ?? assert.fail();
-  assert.deepEqual(rest, { seed: 1, failures: 10, arbiter: 'etcd', output: 'text' });
+  assert.deepEqual(rest, { seed: 1, failures: 10, arbiter: 'etcd', disks: 'no-disks', output: 'text' });
   assert.equal(kinds.length, FAILURES.length);
   const given = [
     '--seed',
@@ -56,12 +56,13 @@ test('options: defaults, all of them, and mistakes', () => {
     '50',
     '--arbiter',
     'directory',
+    '--disks',
     '--json',
     '--only',
     'stop node,kill node',
   ];
   const read = readOptions(given) ?? assert.fail();
-  assert.deepEqual([read.seed, read.failures, read.output], [7, 50, 'json']);
+  assert.deepEqual([read.seed, read.failures, read.disks, read.output], [7, 50, 'disks', 'json']);
   assert.deepEqual(
     read.kinds.map(({ name }) => name),
     ['stop node', 'kill node'],
@@ -90,6 +91,7 @@ const GOOD: ChaosResult = {
   voices: { frames: 10, seconds: [] },
   unrecorded: 0,
   broke: null,
+  disksEqual: null,
 };
 const OPTIONS = { seed: 1, failures: 4, arbiter: 'etcd' } as const;
 
@@ -105,6 +107,14 @@ test('the table has medians that were measured, and maxima', () => {
 test('a failure after which the pair was never protected is never, not 0', () => {
   const rows = rowsOf([{ failure: 'cut link', what: '', blackoutMs: 60_000, protectedMs: null }]);
   assert.match(tableLines(rows)[2], /^cut link +1 +60000 +60000 +never +never$/);
+});
+
+test('with disks a run is right only if both images are equal, and without them nothing is said of any', () => {
+  assert.equal('disksEqual' in summaryOf(OPTIONS, GOOD), false);
+  const equal = summaryOf(OPTIONS, { ...GOOD, disksEqual: true });
+  assert.deepEqual([equal.ok, equal.disksEqual], [true, true]);
+  const different = summaryOf(OPTIONS, { ...GOOD, disksEqual: false });
+  assert.deepEqual([different.ok, different.disksEqual], [false, false]);
 });
 
 test('a run is right only if it did what was asked, saw something, and found nothing', () => {
