@@ -15,6 +15,7 @@ import { dirname } from 'node:path';
 import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError, messageOf } from '../error.ts';
 import type { KernelStream, StreamSink } from './byte-stream.ts';
+import { deadline } from './deadline.ts';
 import { watchHost } from './host-watch.ts';
 import {
   refuseInKernel,
@@ -175,17 +176,16 @@ export function connectStream(endpoint: Endpoint): Promise<KernelStream> {
   return new Promise((resolve, reject) => {
     const target = { ...socketAddress(endpoint), noDelay: true };
     const stream = new SocketStream((onread) => net.connect({ ...target, onread }));
-    const timer = setTimeout(
-      () => stream.raw.destroy(new Error(`no reply in ${CONNECT_MS_MAX / 1000} s`)),
-      CONNECT_MS_MAX,
+    const replied = deadline(CONNECT_MS_MAX, () =>
+      stream.raw.destroy(new Error(`no reply in ${CONNECT_MS_MAX / 1000} s`)),
     );
     const failed = (cause: Error) => {
-      clearTimeout(timer);
+      replied();
       reject(cannotConnect(endpoint, cause));
     };
     stream.raw.once('error', failed);
     stream.raw.once('connect', () => {
-      clearTimeout(timer);
+      replied();
       stream.opened(endpoint);
       stream.raw.off('error', failed);
       resolve(stream);

@@ -19,6 +19,7 @@ import type net from 'node:net';
 import tls from 'node:tls';
 import { type Endpoint, socketAddress } from '../endpoint.ts';
 import { ColoError, messageOf } from '../error.ts';
+import { deadline } from '../io/deadline.ts';
 import { watchHost } from '../io/host-watch.ts';
 import { reserveInKernel } from '../io/socket-queue.ts';
 import { CONNECT_MS_MAX, cannotConnect, listenOn, type StreamListener } from '../io/socket-stream.ts';
@@ -155,7 +156,8 @@ export class TlsConnections implements Connections<TlsStream> {
 
 /** The accepted connections whose handshake is under way, oldest first. */
 class Handshakes {
-  private readonly timers = new Map<net.Socket, NodeJS.Timeout>();
+  /** How to cancel the deadline of each. */
+  private readonly underWay = new Map<net.Socket, () => void>();
   private readonly isSilent: (from: string) => void;
 
   constructor(isSilent: (from: string) => void) {
@@ -163,17 +165,19 @@ class Handshakes {
   }
 
   begin(raw: net.Socket): void {
-    const [oldest] = this.timers.keys();
-    if (this.timers.size >= HANDSHAKES_MAX) this.giveUp(oldest);
-    const timer = setTimeout(() => this.giveUp(raw), HANDSHAKE_MS_MAX);
-    this.timers.set(raw, timer);
+    const [oldest] = this.underWay.keys();
+    if (this.underWay.size >= HANDSHAKES_MAX) this.giveUp(oldest);
+    this.underWay.set(
+      raw,
+      deadline(HANDSHAKE_MS_MAX, () => this.giveUp(raw)),
+    );
     raw.once('close', () => this.end(raw));
   }
 
   /** Returns whether it was under way. */
   end(raw: net.Socket): boolean {
-    clearTimeout(this.timers.get(raw));
-    return this.timers.delete(raw);
+    this.underWay.get(raw)?.();
+    return this.underWay.delete(raw);
   }
 
   private giveUp(raw: net.Socket): void {
@@ -208,22 +212,22 @@ function connectTls(endpoint: Endpoint, secureContext: tls.SecureContext): Promi
     const socket = tls.connect(options);
     let isConnected = false;
     const fail = (cause: ColoError): void => {
-      clearTimeout(timer);
+      replied();
       socket.destroy();
       reject(cause);
     };
     const late = new Error(`no reply in ${CONNECT_MS_MAX / 1000} s`);
-    let timer = setTimeout(() => fail(cannotConnect(endpoint, late)), CONNECT_MS_MAX);
+    let replied = deadline(CONNECT_MS_MAX, () => fail(cannotConnect(endpoint, late)));
     socket.once('connect', () => {
       isConnected = true;
       socket.setNoDelay(true);
-      clearTimeout(timer);
-      timer = setTimeout(() => fail(silent()), HANDSHAKE_MS_MAX);
+      replied();
+      replied = deadline(HANDSHAKE_MS_MAX, () => fail(silent()));
     });
     // It stays: an error may follow the first one.
     socket.on('error', (cause) => fail(isConnected ? notTls(cause) : cannotConnect(endpoint, cause)));
     socket.once('secureConnect', () => {
-      clearTimeout(timer);
+      replied();
       resolve(socket);
     });
   });

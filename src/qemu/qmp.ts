@@ -24,6 +24,7 @@ import { connect as connectSocket, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Endpoint, formatEndpoint, socketAddress } from '../endpoint.ts';
 import { ColoError, invariant } from '../error.ts';
+import { deadline } from '../io/deadline.ts';
 import { watchHost } from '../io/host-watch.ts';
 
 /** The largest replies in use, to query-migrate-parameters and query-commands, have some 20 KB. */
@@ -95,7 +96,8 @@ interface Command {
   readonly oob: boolean;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
-  timer: NodeJS.Timeout | undefined;
+  /** The reply has come, or nobody waits for it any more. */
+  settled: () => void;
   /** the caller has got its timeout; only QEMU's reply is outstanding */
   expired: boolean;
 }
@@ -131,7 +133,7 @@ export class QmpClient implements Qmp {
     const name = formatEndpoint(endpoint);
     // Aborts at the deadline, or earlier if the process ends.
     const expiry = new AbortController();
-    const timer = setTimeout(() => expiry.abort(), deadlineMs);
+    const settled = deadline(deadlineMs, () => expiry.abort());
     const until = options.signal ? AbortSignal.any([options.signal, expiry.signal]) : expiry.signal;
     let lastReason = 'no attempt was made';
     const failure = (): ColoError => {
@@ -163,7 +165,7 @@ export class QmpClient implements Qmp {
         await sleep(CONNECT_RETRY_MS, undefined, { signal: until }).catch(() => undefined);
       }
     } finally {
-      clearTimeout(timer);
+      settled();
     }
   }
 
@@ -261,8 +263,8 @@ export class QmpClient implements Qmp {
     const id = this.nextId++;
     const line = `${JSON.stringify({ [oob ? 'exec-oob' : 'execute']: name, arguments: args, id })}\n`;
     return new Promise((resolve, reject) => {
-      const command: Command = { id, name, line, oob, resolve, reject, timer: undefined, expired: false };
-      command.timer = setTimeout(() => this.expire(command, timeoutMs), timeoutMs);
+      const command: Command = { id, name, line, oob, resolve, reject, settled() {}, expired: false };
+      command.settled = deadline(timeoutMs, () => this.expire(command, timeoutMs));
       if (oob || (this.inBandSent < QMP_IN_BAND_MAX && this.waiting.length === 0)) this.send(command);
       else this.waiting.push(command);
     });
@@ -354,7 +356,7 @@ export class QmpClient implements Qmp {
       return;
     }
     this.sent.delete(command.id);
-    clearTimeout(command.timer);
+    command.settled();
     if (!command.oob) this.inBandSent--;
     invariant(this.inBandSent >= 0, 'more replies to in-band commands were counted than commands');
     while (this.inBandSent < QMP_IN_BAND_MAX && this.waiting.length > 0) {
@@ -379,7 +381,7 @@ export class QmpClient implements Qmp {
     this.sent.clear();
     this.waiting.length = 0;
     for (const command of pending) {
-      clearTimeout(command.timer);
+      command.settled();
       if (!command.expired) command.reject(reason);
     }
     for (const listener of [...this.closeListeners]) listener(reason);

@@ -6,11 +6,12 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Endpoint } from '../../src/endpoint.ts';
 import { SlabPool } from '../../src/frames/slabs.ts';
 import type { KernelStream } from '../../src/io/byte-stream.ts';
 import { FramePort } from '../../src/io/frame-port.ts';
-import { connectStream, listenStream } from '../../src/io/socket-stream.ts';
+import { CONNECT_MS_MAX, connectStream, listenStream } from '../../src/io/socket-stream.ts';
 import type { SlabId } from '../../src/units.ts';
 import { framed } from './fake-stream.ts';
 
@@ -268,6 +269,20 @@ test('an endpoint that is in use is refused with its code', async () => {
   );
   await listener.close();
   await (await listenStream(taken, () => {})).close();
+});
+
+test('a reply that came while this process did not run is a reply, however late it is read', async (t) => {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as net.AddressInfo;
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  // Like the phase of timers, that of immediate calls is followed by a look at the sockets.
+  await nextTurn();
+  const dialled = connectStream({ kind: 'tcp', mode: 'connect', host: '127.0.0.1', port });
+  // The kernel has connected them by the end of connect(2), and the loop has not looked yet.
+  t.mock.timers.tick(CONNECT_MS_MAX);
+  (await dialled).close();
 });
 
 test('a host that replies to no attempt is given up after 5 s', async (t) => {
