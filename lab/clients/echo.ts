@@ -67,6 +67,7 @@ export class Echo {
   readonly broken = new Breaks();
   sent = 0;
   echoed = 0;
+  skipped = 0;
 
   readonly #options: EchoOptions;
   readonly #clock: Clock;
@@ -76,7 +77,6 @@ export class Echo {
   /** How many bytes of the first message under way have come back. */
   #headBytes = 0;
   #received = 0;
-  #skipped = 0;
   #stopping = false;
   #closing = false;
   #socket: Socket | undefined;
@@ -123,7 +123,7 @@ export class Echo {
       echoed: this.echoed,
       unreturned,
       bytes: this.#received,
-      skipped: this.#skipped,
+      skipped: this.skipped,
       findings: this.findings,
       broken: this.broken,
     };
@@ -132,7 +132,7 @@ export class Echo {
   #send(): void {
     const { outstandingMax = 256, messageBytesMin = 16, messageBytesMax = 3000 } = this.#options;
     if (this.#underWay.length >= outstandingMax) {
-      this.#skipped += 1;
+      this.skipped += 1;
       return;
     }
     const bytes = Buffer.allocUnsafe(

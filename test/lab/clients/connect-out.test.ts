@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { ConnectOut, OutListener } from '../../../lab/clients/connect-out.ts';
 import { gapAround } from '../../../lab/clients/gaps.ts';
-import { closedPort, delay, eachLine, serve, within } from './servers.ts';
+import { closedPort, delay, eachLine, serve, whenDone, within } from './servers.ts';
 
 /** Plays the guest's service in one exchange: `forward` returns the host's reply. */
 type Guest = (
@@ -15,7 +15,12 @@ type Guest = (
 
 const honest: Guest = (text, forward) => forward(text);
 
-async function run(t: TestContext, guest: Guest = honest, reconnectAt = 0, ms = 300) {
+async function run(
+  t: TestContext,
+  guest: Guest = honest,
+  reconnectAt = 0,
+  isDone = (client: ConnectOut) => client.exchanges > 10,
+) {
   const listener = await OutListener.open();
   t.after(() => listener.close());
   const { target } = await serve(t, (control) => {
@@ -44,7 +49,7 @@ async function run(t: TestContext, guest: Guest = honest, reconnectAt = 0, ms = 
   });
   const reachedAs = { host: '127.0.0.1', port: listener.port };
   const client = new ConnectOut({ target, listener, reachedAs, everyMs: 5, requestTimeoutMs: 1500 });
-  return { client, listener, report: await within(10_000, client.run(AbortSignal.timeout(ms))) };
+  return { client, listener, report: await within(10_000, client.run(whenDone(() => isDone(client)))) };
 }
 
 test('a correct guest: one connection, every text and reply', async (t) => {
@@ -109,7 +114,7 @@ test('a stall of 700 ms is seen as a gap', async (t) => {
     if (number === 5) await delay(700);
     return forward(text);
   };
-  const { client, report } = await run(t, guest, 0, 1200);
+  const { client, report } = await run(t, guest, 0, ({ rtt }) => rtt.max > 690);
   assert.equal(report.ok, true);
   const gap = gapAround(client.arrivals, beganMs + 50, performance.now());
   assert.ok(gap !== undefined && gap.ms > 690 && gap.ms < 1500, `gap ${gap?.ms} ms`);
@@ -124,7 +129,7 @@ test('a guest that resets its connection, stops sending, or is not there counts 
       return reply;
     },
     0,
-    100,
+    ({ exchanges }) => exchanges === 3,
   );
   assert.equal(reset.report.ok, false);
   assert.equal(reset.listener.broken.kept[0].kind, 'reset');

@@ -76,6 +76,18 @@ export function randomFile(size: number): { bytes: Buffer; sha256: string } {
   return { bytes, sha256: createHash('sha256').update(bytes).digest('hex') };
 }
 
+/** Returns a signal that is aborted when `isDone` holds: a busy machine takes longer to get there. */
+export function whenDone(isDone: () => boolean): AbortSignal {
+  const done = new AbortController();
+  const timer = setInterval(() => {
+    if (!isDone()) return;
+    clearInterval(timer);
+    done.abort();
+  }, 5);
+  timer.unref();
+  return done.signal;
+}
+
 /** Waits for a promise that must settle within `ms`; throws if it does not. */
 export async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
   const late = new AbortController();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { Store } from '../../../lab/clients/store.ts';
-import { eachLine, type Served, serve, within } from './servers.ts';
+import { eachLine, type Served, serve, whenDone, within } from './servers.ts';
 
 /** What a store does with a value; undefined: it closes the connection without a reply. */
 type Keep = (values: Map<string, string>, key: string, value: string, count: number) => string | undefined;
@@ -12,9 +12,9 @@ const keep: Keep = (values, key, value) => {
   return 'stored';
 };
 
-async function store(t: TestContext, onPut: Keep, ms = 300) {
-  const target = await served(t, onPut);
-  return within(10_000, new Store({ target, everyMs: 1, keys: 5 }).run(AbortSignal.timeout(ms)));
+async function store(t: TestContext, onPut: Keep) {
+  const client = new Store({ target: await served(t, onPut), everyMs: 1, keys: 5 });
+  return within(10_000, client.run(whenDone(() => client.puts > 50)));
 }
 
 async function served(t: TestContext, onPut: Keep): Promise<Served['target']> {
@@ -45,11 +45,10 @@ test('a value that was acknowledged and is the one before again is found', async
 });
 
 test('a value that is lost at the very end is found', async (t) => {
-  let last: Map<string, string> | null = null;
-  setTimeout(() => last?.clear(), 290);
-  const { findings } = await store(t, (values, key, value) => {
-    last = values;
-    return keep(values, key, value, 0);
+  const { findings } = await store(t, (values, key, value, count) => {
+    keep(values, key, value, count);
+    if (count === 50) values.clear();
+    return 'stored';
   });
   assert.ok(findings.count > 0);
 });
@@ -70,7 +69,7 @@ test('what another store has left is no finding under keys of its own, and is on
   const target = await served(t, keep);
   const foundBy = async (prefix: string): Promise<number> => {
     const client = new Store({ target, everyMs: 1, keys: 5, prefix });
-    return (await within(10_000, client.run(AbortSignal.timeout(200)))).findings.count;
+    return (await within(10_000, client.run(whenDone(() => client.puts > 20)))).findings.count;
   };
   assert.equal(await foundBy('one'), 0);
   assert.equal(await foundBy('two'), 0);
