@@ -1,8 +1,8 @@
 /** The command line as a process. */
 import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import type { TestContext } from 'node:test';
 import { tempFolder } from '../temp-folder.ts';
 
@@ -32,11 +32,23 @@ export async function startInTerminal(
   const shell = `echo $$ >${pidFile}; exec ${[process.execPath, MAIN, ...args].join(' ')}`;
   const terminal = spawn('script', ['-qec', shell, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'] });
   t.after(() => terminal.kill('SIGKILL'));
-  while (!(await once(terminal.stdout, 'data')).join('').includes('started'));
-  terminal.stdout.resume();
+  await printed(terminal.stdout, 'started');
   const pid = Number(readFileSync(pidFile, 'utf8'));
   t.after(() => isAlive(pid) && process.kill(pid, 'SIGKILL'));
   return { terminal, pid };
+}
+
+/** Resolves when a stream has brought `text`, in however many pieces, and lets the rest of it pass. */
+export async function printed(stream: Readable, text: string): Promise<void> {
+  let all = '';
+  stream.setEncoding('utf8');
+  const shown = Promise.withResolvers<void>();
+  stream.on('data', (piece: string) => {
+    all += piece;
+    if (all.includes(text)) shown.resolve();
+  });
+  stream.once('end', () => shown.reject(new Error(`it has ended without "${text}":\n${all}`)));
+  await shown.promise;
 }
 
 /** Whether the process runs. One whose parent does not wait for it stays as a zombie, and does not. */

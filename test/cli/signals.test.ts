@@ -8,7 +8,7 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { udp } from '../compare/rig.ts';
 import { tempFolder } from '../temp-folder.ts';
-import { isAlive, startColo, startInTerminal } from './colo.ts';
+import { isAlive, printed, startColo, startInTerminal } from './colo.ts';
 import { comparePeers, comparePlaces, DropInProcess, matches } from './dropin-process.ts';
 import { muteNodeYaml } from './mute-node.ts';
 
@@ -78,8 +78,7 @@ test('colo node continues after SIGHUP', async (t) => {
   writeFileSync(join(path, 'a.yaml'), muteNodeYaml(path));
   const child = startColo(['node', '-c', join(path, 'a.yaml')]);
   t.after(() => child.kill('SIGKILL'));
-  while (!(await once(child.stdout, 'data')).join('').includes('node.started'));
-  child.stdout.resume();
+  await printed(child.stdout, 'node.started');
   for (let i = 0; i < 3; i++) {
     child.kill('SIGHUP');
     await sleep(50);

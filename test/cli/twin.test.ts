@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { tempFolder } from '../temp-folder.ts';
-import { runColo, startColo } from './colo.ts';
+import { printed, runColo, startColo } from './colo.ts';
 import { muteNodeYaml } from './mute-node.ts';
 
 test('of two nodes with one name the one that starts later ends, and says why', {
@@ -19,8 +18,7 @@ test('of two nodes with one name the one that starts later ends, and says why', 
     writeFileSync(join(path, `${listen}.yaml`), muteNodeYaml(path, { listen, peer }));
   const first = startColo(['node', '-c', join(path, 'first.yaml')]);
   t.after(() => first.kill('SIGKILL'));
-  while (!(await once(first.stdout, 'data')).join('').includes('node.started'));
-  first.stdout.resume();
+  await printed(first.stdout, 'node.started');
   const { code, out } = await runColo(['node', '-c', join(path, 'second.yaml')]);
   assert.equal(code, 1);
   assert.match(out, /node\.stopped code=1 message="?COLO_LINK_TWIN: a node that calls itself "?/);
