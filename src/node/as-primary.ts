@@ -73,10 +73,11 @@ export class AsPrimary {
     from: { vm: RoleVm; offsets: OffsetMap; epoch: number; filter?: AcceptsInput },
   ) {
     this.parts = parts;
-    this.images = new OwnImages(parts);
+    this.images = new OwnImages(parts, generation);
     this.scope = new Scope(parts.scope);
     this.vm = from.vm;
     this.vm.transfer = () => this.session?.transfer ?? NO_TRANSFER;
+    this.vm.imagesLack = () => this.images.lack();
     this.pausedBeforeMs = from.vm.vm?.pauses.all.totalMs ?? 0;
     const voice = new Voice();
     voice.grantAlone(generation);

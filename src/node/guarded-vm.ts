@@ -56,6 +56,8 @@ export type VmStart = 'boot' | 'incoming';
 export type VmOwner = VmWatchEvents & {
   lost(cause: string): void;
   transfer(): Transfer;
+  /** The images lack a write that the guest takes for done. */
+  imagesLack(): void;
 };
 
 type Parts = {
@@ -101,6 +103,10 @@ export class GuardedVm {
     const count = config.vm.disks.length;
     const diskEvents = {
       failing: (message: string) => this.watch.fail(message),
+      lacking: (message: string) => {
+        owner.imagesLack();
+        this.watch.fail(message);
+      },
       lost: (message: string) => this.primaryDisks?.lost(message),
     };
     this.disks = count === 0 ? null : new VmDisks({ qmp, count, clock, timers, events: diskEvents });

@@ -4,6 +4,8 @@
  *
  * Until then the images are `promoting`: half the one VM's and half the other's. No new secondary gets a copy meanwhile, and the
  * overlays are removed as soon as QEMU has ended: a node that starts again takes that as the sign that the images are whole.
+ *
+ * Images that lack a write are whole never again. The secondary's have it; only a copy of those makes these of use.
  */
 import { messageOf } from '../error.ts';
 import type { Surroundings } from '../io/surroundings.ts';
@@ -17,8 +19,15 @@ export class OwnImages {
   private readonly surroundings: Surroundings;
   private whole: Promise<boolean> = Promise.resolve(true);
   private committing = false;
+  private lacking = false;
+  private generation: number;
 
-  constructor(parts: { disks: NodeDisks; events: EventSink; surroundings: Surroundings }) {
+  /** `generation`: of the record that makes this node's images what clients know */
+  constructor(
+    parts: { disks: NodeDisks; events: EventSink; surroundings: Surroundings },
+    generation: number,
+  ) {
+    this.generation = generation;
     this.disks = parts.disks;
     this.events = parts.events;
     this.surroundings = parts.surroundings;
@@ -41,12 +50,19 @@ export class OwnImages {
 
   /** This node's images are what clients know, as of this generation; on record as soon as they are whole. */
   async record(generation: number): Promise<void> {
-    if (await this.whole) await this.disks.record('complete', generation);
+    this.generation = generation;
+    if ((await this.whole) && !this.lacking) await this.disks.record('complete', generation);
+  }
+
+  /** A write of the guest did not reach the images, and the guest takes it for done. */
+  lack(): void {
+    this.lacking = true;
+    void this.disks.record('lacking', this.generation);
   }
 
   /** Resolves when the images are whole, or never will be. */
-  areWhole(): Promise<boolean> {
-    return this.whole;
+  async areWhole(): Promise<boolean> {
+    return (await this.whole) && !this.lacking;
   }
 
   private async commit(vm: VmDisks, generation: number): Promise<boolean> {

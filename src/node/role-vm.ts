@@ -25,6 +25,8 @@ export class RoleVm {
   private running: GuardedVm | null = null;
   /** What the role copies from or to the VM. */
   transfer: () => Transfer = () => NO_TRANSFER;
+  /** Called when the images lack a write that the guest takes for done. */
+  imagesLack = (): void => {};
   /** Resolves when the start that is under way has ended. */
   private starting: Promise<void> = Promise.resolve();
 
@@ -139,6 +141,7 @@ export class RoleVm {
       },
       rebooted: () => this.parts.events.emit('vm.rebooted', {}),
       transfer: () => this.transfer(),
+      imagesLack: () => this.imagesLack(),
     };
   }
 }

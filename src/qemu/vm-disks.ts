@@ -21,7 +21,7 @@
  *              whole when the overlays are out of the graph
  *
  * Events: QUORUM_REPORT_BAD names the node that refused a write. On a primary, the image itself: QEMU hides that
- * failure from the guest, which then reads old data; so the VM may not go on, and `failing` is called. The leader: the secondary lacks
+ * failure from the guest, which then reads old data; so the VM may not go on, and `lacking` is called. The leader: the secondary lacks
  * a write, and `lost` is called. On a secondary, the follower: an overlay is full, or its file system fails; `failing`.
  *
  * Limits: QMP's deadline for each command; the copy has none but its connections' (disk/nbd-relay.ts), for its size is the user's.
@@ -48,6 +48,8 @@ const COMMIT_POLL_MS = 2;
 export type VmDiskEvents = {
   /** The VM may not be the one VM of the service, and `message` says why. */
   failing(message: string): void;
+  /** The same, and the image lacks a write that the guest takes for done: nothing may boot on it. */
+  lacking(message: string): void;
   /** The secondary lacks a write. */
   lost(message: string): void;
 };
@@ -364,7 +366,7 @@ export class VmDisks {
       if (node === names.leader && this.phase === 'attached')
         this.events.lost(`disk ${place}: a ${operation} did not reach the secondary`);
       else if (node === names.parent && this.phase === 'attached')
-        this.events.failing(
+        this.events.lacking(
           `disk ${place}: a ${operation} of its image failed, which QEMU hides from the guest`,
         );
       else if (node === names.follower && this.phase === 'following')

@@ -47,11 +47,14 @@ function rig(disks: readonly Disk[] = DISKS) {
   };
   const time = new FakeTime();
   const node = new NodeDisks(disks, fake, events);
-  const images = new OwnImages({
-    disks: node,
-    events,
-    surroundings: { clock: time, timers: time, transports: { connect: never, listen: never, unlink() {} } },
-  });
+  const images = new OwnImages(
+    {
+      disks: node,
+      events,
+      surroundings: { clock: time, timers: time, transports: { connect: never, listen: never, unlink() {} } },
+    },
+    4,
+  );
   return { node, images, store, log };
 }
 
@@ -121,4 +124,13 @@ test('images whose overlays are lost are never on record as whole', async () => 
   await images.record(4);
   assert.equal(await images.areWhole(), false);
   assert.deepEqual(log, ['disk.commit-failed']);
+});
+
+test('images that lack a write are neither whole again nor on record as such, whatever this node wins', async () => {
+  const { images, log } = rig();
+  await images.record(5);
+  images.lack();
+  await images.record(6);
+  assert.equal(await images.areWhole(), false);
+  assert.deepEqual(log, [...['root complete 5', 'data complete 5'], ...['root lacking 5', 'data lacking 5']]);
 });

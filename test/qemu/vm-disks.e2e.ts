@@ -88,6 +88,7 @@ async function start(incoming: boolean): Promise<Vm> {
     ...{ qmp, count: 1, clock: systemClock, timers: systemTimers },
     events: {
       failing: (message) => reported.push(`failing ${message}`),
+      lacking: (message) => reported.push(`lacking ${message}`),
       lost: (message) => reported.push(`lost ${message}`),
     },
   });

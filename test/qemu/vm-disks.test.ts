@@ -90,7 +90,11 @@ function rig() {
   const reported: string[] = [];
   const disks = new VmDisks({
     ...{ qmp: qemu, count: 1, clock: time, timers: time },
-    events: { failing: (text) => reported.push(text), lost: (text) => reported.push(text) },
+    events: {
+      failing: (text) => reported.push(text),
+      lacking: (text) => reported.push(`lacking: ${text}`),
+      lost: (text) => reported.push(text),
+    },
   });
   return { qemu, time, disks, reported };
 }
@@ -218,7 +222,7 @@ test('a write that an image refuses is reported as its place in the pair wants',
   bad(primary.qemu, parent);
   assert.deepEqual(primary.reported, [
     'disk 0: a write did not reach the secondary',
-    'disk 0: a write of its image failed, which QEMU hides from the guest',
+    'lacking: disk 0: a write of its image failed, which QEMU hides from the guest',
   ]);
   const secondary = rig();
   await secondary.disks.follow([{ id: 'data', active: '/a', hidden: '/h' }], '/run/nbd.sock');
