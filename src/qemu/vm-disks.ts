@@ -20,9 +20,10 @@
  *   `committed` after it: QEMU writes the overlays into the image by a job that no query and no event shows. The image is
  *              whole when the overlays are out of the graph
  *
- * Events: QUORUM_REPORT_BAD names the node that refused a write. On a primary, the image itself: QEMU hides that
- * failure from the guest, which then reads old data; so the VM may not go on, and `lacking` is called. The leader: the secondary lacks
- * a write, and `lost` is called. On a secondary, the follower: an overlay is full, or its file system fails; `failing`.
+ * Events: QUORUM_REPORT_BAD names the quorum's child that refused a write. On a primary, the image itself, or what stays above it in
+ * a VM that was promoted, the follower: QEMU hides that failure from the guest, which then reads old data; so the VM may not go on, and
+ * `lacking` is called. The leader: the secondary lacks a write, and `lost` is called. On a secondary, the follower: an overlay is full,
+ * or its file system fails; `failing`.
  *
  * Limits: QMP's deadline for each command; the copy has none but its connections' (disk/nbd-relay.ts), for its size is the user's.
  * Failure: COLO_DISK_COPY, COLO_DISK_SWITCH, or QEMU's refusal. `leave` undoes whatever of the copy there is.
@@ -365,7 +366,7 @@ export class VmDisks {
       const names = diskNodes(place);
       if (node === names.leader && this.phase === 'attached')
         this.events.lost(`disk ${place}: a ${operation} did not reach the secondary`);
-      else if (node === names.parent && this.phase === 'attached')
+      else if ((node === names.parent || node === names.follower) && this.phase === 'attached')
         this.events.lacking(
           `disk ${place}: a ${operation} of its image failed, which QEMU hides from the guest`,
         );

@@ -102,14 +102,18 @@ function rig() {
 /** As far as a guest whose every write goes to both images. */
 async function copied() {
   const all = rig();
-  const copying = all.disks.copy([{ id: 'data', socket: '/run/disk0.sock' }]);
-  await settled();
-  Object.assign(all.qemu.jobs[0], { ready: true, offset: 100 });
-  await all.time.pass(100);
-  all.qemu.jobs[0]['actively-synced'] = true;
-  await all.time.pass(10);
-  await copying;
+  await copy(all);
   return all;
+}
+
+async function copy({ qemu, time, disks }: Pick<ReturnType<typeof rig>, 'qemu' | 'time' | 'disks'>) {
+  const copying = disks.copy([{ id: 'data', socket: '/run/disk0.sock' }]);
+  await settled();
+  Object.assign(qemu.jobs[0], { ready: true, offset: 100 });
+  await time.pass(100);
+  qemu.jobs[0]['actively-synced'] = true;
+  await time.pass(10);
+  await copying;
 }
 
 async function attached() {
@@ -228,6 +232,22 @@ test('a write that an image refuses is reported as its place in the pair wants',
   await secondary.disks.follow([{ id: 'data', active: '/a', hidden: '/h' }], '/run/nbd.sock');
   bad(secondary.qemu, follower);
   assert.deepEqual(secondary.reported, ['disk 0: a write of its overlay failed']);
+});
+
+test('the image of a promoted primary is known by the node that stays above it', async () => {
+  const { qemu, time, disks, reported } = rig();
+  await disks.follow([{ id: 'data', active: '/a', hidden: '/h' }], '/run/nbd.sock');
+  qemu.nodes.set(follower, [{ child: 'file', 'node-name': parent }]);
+  await disks.committed();
+  const bad = () => qemu.emit('QUORUM_REPORT_BAD', { 'node-name': follower, type: 'write' });
+  bad();
+  assert.deepEqual(reported, [], 'the guest gets the error');
+  await copy({ qemu, time, disks });
+  await disks.attach();
+  bad();
+  assert.deepEqual(reported, [
+    'lacking: disk 0: a write of its image failed, which QEMU hides from the guest',
+  ]);
 });
 
 test('a promoted image is whole when the overlays are out of the graph', async () => {
