@@ -263,11 +263,13 @@ export class GuardedVm {
    * image into which another VM writes, would stand in the way. If QEMU dies of it, the error has QEMU's last message. */
   async failover(deadlineMs: number): Promise<void> {
     const { disks } = this;
+    const leaveColo = () => this.colo.failover({ deadlineMs });
     try {
-      if (disks?.isFollowing === true) await disks.stopServing();
-      else await disks?.leave();
-      await this.colo.failover({ deadlineMs });
-      await disks?.forget();
+      if (disks?.isFollowing === true) {
+        await disks.stopServing(deadlineMs);
+        await leaveColo();
+      } else if (disks !== null) await disks.leave(leaveColo, deadlineMs);
+      else await leaveColo();
     } catch (cause) {
       throw await this.explained(cause);
     }

@@ -13,8 +13,8 @@
  *   again      wait until query-yank lists no migration, then as the primary above
  * QEMU keeps capabilities and parameters across a failover. Setting them again costs 2 ms and assumes nothing.
  *
- * Disks would add commands to `prepare` (what to replicate), before `migrate` (the first copy of each disk) and to `failover`
- * (drop the replication, or the guest's writes hang). The streams of one first copy are link/copy.ts's `Copy`.
+ * Disks need commands before and after these: vm-disks.ts has them, and their order. The streams of one first copy are link/copy.ts's
+ * `Copy`.
  *
  * Checkpoints: a delay of 49.7 days turns QEMU's own timer off for good. Setting the delay, to whatever value, starts a
  * checkpoint when QEMU is in COLO and does nothing otherwise. QEMU merges requests that arrive during a checkpoint.

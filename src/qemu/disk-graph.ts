@@ -7,14 +7,14 @@
  *   secondary   [follower -> active -> hidden -> parent]
  *   promoted    [follower -> parent], once QEMU has written the overlays into the image
  */
-import { isObject, type JsonObject, type Qmp } from './qmp.ts';
+import { isObject, type JsonObject, QMP_TIMEOUT_MS, type Qmp } from './qmp.ts';
 
 /** Children of the block nodes that have a name: each child's name in its parent, and its node. */
 export type BlockChildren = ReadonlyMap<string, readonly { readonly child: string; readonly node: string }[]>;
 
 /** Asks for the block nodes. */
-export async function queryBlockNodes(qmp: Qmp): Promise<BlockChildren> {
-  const reply = await qmp.execute('query-named-block-nodes', { flat: true });
+export async function queryBlockNodes(qmp: Qmp, timeoutMs: number): Promise<BlockChildren> {
+  const reply = await qmp.execute('query-named-block-nodes', { flat: true }, { timeoutMs });
   const nodes = new Map<string, { child: string; node: string }[]>();
   for (const entry of objects(reply)) {
     const name = entry['node-name'];
@@ -38,9 +38,9 @@ export type DiskJob = {
 };
 
 /** Asks for the jobs that are not over. */
-export async function queryJobs(qmp: Qmp): Promise<ReadonlyMap<string, DiskJob>> {
+export async function queryJobs(qmp: Qmp, timeoutMs = QMP_TIMEOUT_MS): Promise<ReadonlyMap<string, DiskJob>> {
   const jobs = new Map<string, DiskJob>();
-  for (const job of objects(await qmp.execute('query-block-jobs'))) {
+  for (const job of objects(await qmp.execute('query-block-jobs', undefined, { timeoutMs }))) {
     const id = String(job.device);
     const doneBytes = Number(job.offset);
     const totalBytes = Number(job.len);

@@ -10,8 +10,8 @@
  *   `attach`   ends the mirrors and adds the replication in their place, on the same connections. A replication that the guest
  *              writes through before COLO has begun refuses the writes, the quorum hides that, and the beginning of COLO forgets it
  *   `lostWrite` in each checkpoint: QEMU's COLO goes on when a write did not reach the secondary
- *   `leave`    when the secondary is gone: breaks the connections, then removes the replication. A removal waits for
- *              writes under way, so a connection that is stalled must be broken before
+ *   `leave`    when the secondary is gone: breaks the connections, then removes the replication, then leaves COLO. A removal waits
+ *              for writes under way, so a connection that is stalled must be broken before
  *
  * Secondary:
  *   `follow`   puts two overlays and the replication on the image, takes the image itself out of the quorum, and
@@ -25,7 +25,8 @@
  * `lacking` is called. The leader: the secondary lacks a write, and `lost` is called. On a secondary, the follower: an overlay is full,
  * or its file system fails; `failing`.
  *
- * Limits: QMP's deadline for each command; the copy has none but its connections' (disk/nbd-relay.ts), for its size is the user's.
+ * Limits: QMP's deadline for each command of a copy, which has no other but its connections' (disk/nbd-relay.ts), for its size is the
+ * user's. What a VM needs to go on alone has its caller's: it may be the last copy of the service.
  * Failure: COLO_DISK_COPY, COLO_DISK_SWITCH, or QEMU's refusal. `leave` undoes whatever of the copy there is.
  */
 import { diskNodes } from '../disk/nodes.ts';
@@ -41,9 +42,10 @@ const COPY_POLL_MS = 100;
 const SWITCH_POLL_MS = 2;
 /** The switch took 6 to 40 ms, on a starved host 165. */
 const SWITCH_MS_MAX = 5000;
-const LEAVE_MS_MAX = 10_000;
 /** The commit took up to 1.5 s for 63 MB of overlay. */
 const COMMIT_POLL_MS = 2;
+/** Nobody waits for the commit: a QEMU that is slow to reply, or stopped for a while, still ends it. */
+const COMMIT_REPLY_MS_MAX = 24 * 3600 * 1000;
 
 /** What a VM's disks report by themselves. */
 export type VmDiskEvents = {
@@ -65,7 +67,8 @@ export type DiskProgress = {
 /** One disk of a secondary: the files of its overlays, and the name by which the primary knows its image. */
 export type FollowedDisk = { readonly id: string; readonly active: string; readonly hidden: string };
 
-type Phase = 'alone' | 'copying' | 'attached' | 'following';
+/** `promoted`: QEMU writes the overlays into the images. */
+type Phase = 'alone' | 'copying' | 'attached' | 'following' | 'promoted';
 
 export class VmDisks {
   private readonly qmp: Qmp;
@@ -80,6 +83,8 @@ export class VmDisks {
   private running: Promise<unknown> = Promise.resolve();
   /** grows with each `leave`: what was begun before it is not wanted any more */
   private term = 0;
+  /** settled unless a `leave` is under way */
+  private left: Promise<unknown> = Promise.resolve();
   /** jobs that have ended, with their error */
   private readonly ended = new Map<string, string | null>();
 
@@ -105,8 +110,12 @@ export class VmDisks {
   }
 
   /** Copies every disk to the image that QEMU finds at the socket of the same place; `ids` are the images' names there. */
-  copy(disks: readonly { readonly id: string; readonly socket: string }[]): Promise<void> {
-    return this.run(async (wanted) => {
+  async copy(disks: readonly { readonly id: string; readonly socket: string }[]): Promise<void> {
+    const wanted = this.wanted();
+    // The nodes of the last secondary have the same names.
+    await this.left;
+    wanted();
+    await this.run(async () => {
       this.phase = 'copying';
       this.copied = { doneBytes: 0, totalBytes: 0, startMs: this.clock.now() };
       this.ended.clear();
@@ -143,7 +152,8 @@ export class VmDisks {
 
   /** Replaces the mirrors by the replication. The guest must stand, and COLO must be about to begin. */
   attach(): Promise<void> {
-    return this.run(async (wanted) => {
+    const wanted = this.wanted();
+    return this.run(async () => {
       const jobs = await queryJobs(this.qmp);
       const places = [...Array(this.count).keys()];
       for (const place of places)
@@ -177,42 +187,51 @@ export class VmDisks {
   }
 
   /**
-   * Breaks what QEMU has to the secondary's images, and the migration, and removes the replication from the disks. Then COLO may
-   * be left (`ColoVm.failover`), and after that `forget` removes the rest. Does nothing to a VM that has no secondary.
+   * Breaks what QEMU has to the secondary's images, and the migration, and removes the replication from the disks; makes the VM leave
+   * COLO by `leaveColo`; and removes the rest. Without a secondary that is `leaveColo` alone. One call at a time: the next one waits.
    */
-  async leave(): Promise<void> {
-    if (this.phase !== 'copying' && this.phase !== 'attached') return;
+  leave(leaveColo: () => Promise<void>, deadlineMs: number): Promise<void> {
     this.term++;
+    const left = this.left.then(async () => {
+      const hadSecondary = this.phase === 'copying' || this.phase === 'attached';
+      if (hadSecondary) await this.detach(deadlineMs);
+      await leaveColo();
+      if (hadSecondary) await this.forget(deadlineMs);
+    });
+    this.left = left.catch(() => {});
+    return left;
+  }
+
+  private async detach(timeoutMs: number): Promise<void> {
     this.copied = null;
     const remotes = [...Array(this.count).keys()].map((place) => diskNodes(place).remote);
-    const instances = await queryYank(this.qmp, remotes, LEAVE_MS_MAX);
+    const instances = await queryYank(this.qmp, remotes, timeoutMs);
     if (instances.length > 0) {
       try {
-        await this.qmp.executeOob('yank', { instances }, { timeoutMs: LEAVE_MS_MAX });
+        await this.qmp.executeOob('yank', { instances }, { timeoutMs });
       } catch (error) {
         // One of them ended between the query and the command.
         if (!(error instanceof QmpRefusedError)) throw error;
-        await this.yankEach(instances);
+        await this.yankEach(instances, timeoutMs);
       }
     }
     await this.running.catch(() => {});
-    for (let place = 0; place < this.count; place++) await this.cancelJob(place);
-    const nodes = await queryBlockNodes(this.qmp);
+    for (let place = 0; place < this.count; place++) await this.cancelJob(place, timeoutMs);
+    const nodes = await queryBlockNodes(this.qmp, timeoutMs);
     for (let place = 0; place < this.count; place++) {
-      const { quorum, leader } = diskNodes(place);
-      const child = nodes.get(quorum)?.find(({ node }) => node === leader)?.child;
-      if (child !== undefined) await this.qmp.execute('x-blockdev-change', { parent: quorum, child });
+      const { quorum: parent, leader } = diskNodes(place);
+      const child = nodes.get(parent)?.find(({ node }) => node === leader)?.child;
+      if (child !== undefined) await this.qmp.execute('x-blockdev-change', { parent, child }, { timeoutMs });
     }
   }
 
-  /** Removes the nodes that `leave` has taken off the disks: the VM has left COLO. */
-  async forget(): Promise<void> {
-    if (this.phase !== 'copying' && this.phase !== 'attached') return;
+  /** Removes the nodes that `detach` has taken off the disks. */
+  private async forget(timeoutMs: number): Promise<void> {
     for (let place = 0; place < this.count; place++) {
       const { leader, remote } = diskNodes(place);
       for (const node of [leader, remote]) {
-        if (!(await queryBlockNodes(this.qmp)).has(node)) continue;
-        await this.qmp.execute('blockdev-del', { 'node-name': node });
+        if (!(await queryBlockNodes(this.qmp, timeoutMs)).has(node)) continue;
+        await this.qmp.execute('blockdev-del', { 'node-name': node }, { timeoutMs });
       }
     }
     this.phase = 'alone';
@@ -247,20 +266,22 @@ export class VmDisks {
     }
   }
 
-  /** Whether this VM's disks follow a primary's, or are being promoted. */
+  /** Whether this VM's disks follow a primary's. */
   get isFollowing(): boolean {
     return this.phase === 'following';
   }
 
-  /** Ends the NBD server: from then on nobody else writes into the images. */
-  async stopServing(): Promise<void> {
-    await this.qmp.execute('nbd-server-stop');
+  /** Begins the promotion by the end of the NBD server: from then on nobody else writes into the images. */
+  async stopServing(timeoutMs: number): Promise<void> {
+    await this.qmp.execute('nbd-server-stop', undefined, { timeoutMs });
+    this.phase = 'promoted';
   }
 
   /** After the promotion: resolves when QEMU has written the overlays into the images, and let go of their files. */
   async committed(): Promise<void> {
+    const timeoutMs = COMMIT_REPLY_MS_MAX;
     for (;;) {
-      const nodes = await queryBlockNodes(this.qmp);
+      const nodes = await queryBlockNodes(this.qmp, timeoutMs);
       const isDone = (place: number) => {
         const { follower, parent } = diskNodes(place);
         const children = nodes.get(follower) ?? [];
@@ -271,20 +292,23 @@ export class VmDisks {
     }
     for (let place = 0; place < this.count; place++) {
       const { active, hidden } = diskNodes(place);
-      const nodes = await queryBlockNodes(this.qmp);
+      const nodes = await queryBlockNodes(this.qmp, timeoutMs);
       for (const node of [active, hidden])
-        if (nodes.has(node)) await this.qmp.execute('blockdev-del', { 'node-name': node });
+        if (nodes.has(node)) await this.qmp.execute('blockdev-del', { 'node-name': node }, { timeoutMs });
     }
     this.phase = 'alone';
   }
 
-  /** `wanted` throws when the secondary has been given up meanwhile. */
-  private run(commands: (wanted: () => void) => Promise<void>): Promise<void> {
+  /** Returns what throws when the secondary has been given up meanwhile. */
+  private wanted(): () => void {
     const { term } = this;
-    const wanted = () => {
+    return () => {
       if (this.term !== term) throw new ColoError('COLO_DISK_COPY', 'the copy of the disks was given up');
     };
-    const running = commands(wanted);
+  }
+
+  private run(commands: () => Promise<void>): Promise<void> {
+    const running = commands();
     this.running = running;
     return running;
   }
@@ -323,31 +347,31 @@ export class VmDisks {
   }
 
   /** Ends a mirror whose connection is broken, whatever it has copied. */
-  private async cancelJob(place: number): Promise<void> {
+  private async cancelJob(place: number, timeoutMs: number): Promise<void> {
     const id = jobOf(place);
-    if (!(await queryJobs(this.qmp)).has(id)) return;
+    if (!(await queryJobs(this.qmp, timeoutMs)).has(id)) return;
     try {
-      await this.qmp.execute('block-job-cancel', { device: id, force: true });
+      await this.qmp.execute('block-job-cancel', { device: id, force: true }, { timeoutMs });
     } catch (error) {
       // It ended by itself.
       if (!(error instanceof QmpRefusedError)) throw error;
     }
-    await this.untilEnded(id, LEAVE_MS_MAX);
+    await this.untilEnded(id, timeoutMs);
   }
 
   private async untilEnded(id: string, msMax: number): Promise<void> {
     const startMs = this.clock.now();
-    while ((await queryJobs(this.qmp)).has(id)) {
+    while ((await queryJobs(this.qmp, msMax)).has(id)) {
       if (this.clock.now() - startMs >= msMax)
         throw new ColoError('COLO_DISK_COPY', `QEMU has not ended the job ${id} in ${msMax} ms`);
       await sleep(this.timers, SWITCH_POLL_MS);
     }
   }
 
-  private async yankEach(instances: readonly JsonObject[]): Promise<void> {
+  private async yankEach(instances: readonly JsonObject[], timeoutMs: number): Promise<void> {
     for (const instance of instances) {
       try {
-        await this.qmp.executeOob('yank', { instances: [instance] }, { timeoutMs: LEAVE_MS_MAX });
+        await this.qmp.executeOob('yank', { instances: [instance] }, { timeoutMs });
       } catch (error) {
         if (!(error instanceof QmpRefusedError)) throw error;
       }

@@ -189,7 +189,7 @@ async function promote(pair: Pair): Promise<Vm> {
   const { primary, secondary, relay } = pair;
   primary.qemu.kill();
   relay.close();
-  await secondary.disks.stopServing();
+  await secondary.disks.stopServing(3000);
   await secondary.colo.failover({ deadlineMs: 3000 });
   await secondary.disks.committed();
   return secondary;
@@ -197,9 +197,7 @@ async function promote(pair: Pair): Promise<Vm> {
 
 async function goAlone({ primary, relay }: Pair): Promise<void> {
   relay.close();
-  await primary.disks.leave();
-  await primary.colo.failover({ deadlineMs: 5000 });
-  await primary.disks.forget();
+  await primary.disks.leave(() => primary.colo.failover({ deadlineMs: 5000 }), 5000);
 }
 
 test('a disk outlives its primary and its secondary, and is protected again', {
@@ -268,8 +266,7 @@ test('a copy that breaks leaves a VM that can be copied again', { timeout: 60_00
   await vm.disks.copy([{ id: 'data', socket: `${secondary.path}.nbd` }]);
   assert.equal(vm.disks.progress(systemClock.now())?.doneBytes, DISK_BYTES);
   secondary.qemu.kill();
-  await vm.disks.leave();
-  await vm.disks.forget();
+  await vm.disks.leave(async () => {}, 5000);
   const pair = await protect(vm);
   await io(vm, 'write', 7, '1M', '64k');
   await checkpoint(pair);

@@ -8,6 +8,7 @@ import { FakeTime, settled } from '../checkpoint/fake-time.ts';
 
 const { quorum, leader, remote, follower, active, hidden, parent } = diskNodes(0);
 const JOB = 'colo-copy0';
+const DISKS = [{ id: 'data', socket: '/run/disk0.sock' }];
 
 type Job = { device: string; ready: boolean; 'actively-synced': boolean; offset: number; len: number };
 
@@ -15,6 +16,8 @@ type Job = { device: string; ready: boolean; 'actively-synced': boolean; offset:
 class FakeQemu implements Qmp {
   readonly version = { major: 11, minor: 1, micro: 3, text: '11.1.3' };
   readonly log: string[] = [];
+  /** for how long the caller would have waited for each reply */
+  readonly waits: (number | undefined)[] = [];
   readonly nodes = new Map<string, JsonObject[]>([
     [quorum, [{ child: 'children.0', 'node-name': parent }]],
     [parent, []],
@@ -35,13 +38,15 @@ class FakeQemu implements Qmp {
     for (const listener of this.listeners) listener({ event, data, timestampUs: 0 });
   }
 
-  async executeOob<T>(command: string): Promise<T> {
+  async executeOob<T>(command: string, _: unknown, options?: { timeoutMs?: number }): Promise<T> {
+    this.waits.push(options?.timeoutMs);
     if (command === 'query-yank') return this.yankable as T;
     this.log.push(`oob ${command}`);
     return {} as T;
   }
 
-  async execute<T>(command: string, args: JsonObject = {}): Promise<T> {
+  async execute<T>(command: string, args: JsonObject = {}, options?: { timeoutMs?: number }): Promise<T> {
+    this.waits.push(options?.timeoutMs);
     const name = String(args['node-name'] ?? args.node ?? args.child ?? args.device ?? args.id ?? '');
     if (!command.startsWith('query-')) this.log.push(`${command} ${name}`.trim());
     return this.reply(command, args, name) as T;
@@ -107,7 +112,7 @@ async function copied() {
 }
 
 async function copy({ qemu, time, disks }: Pick<ReturnType<typeof rig>, 'qemu' | 'time' | 'disks'>) {
-  const copying = disks.copy([{ id: 'data', socket: '/run/disk0.sock' }]);
+  const copying = disks.copy(DISKS);
   await settled();
   Object.assign(qemu.jobs[0], { ready: true, offset: 100 });
   await time.pass(100);
@@ -126,7 +131,7 @@ async function attached() {
 test('a copy is over when every write goes to both images, not when the job is ready', async () => {
   const { qemu, time, disks } = rig();
   let done = false;
-  const copying = disks.copy([{ id: 'data', socket: '/run/disk0.sock' }]).then(() => {
+  const copying = disks.copy(DISKS).then(() => {
     done = true;
   });
   await settled();
@@ -148,7 +153,7 @@ test('a copy is over when every write goes to both images, not when the job is r
 
 test('a job that ends by itself ends the copy with its error', async () => {
   const { qemu, time, disks } = rig();
-  const copying = disks.copy([{ id: 'data', socket: '/run/disk0.sock' }]);
+  const copying = disks.copy(DISKS);
   await settled();
   qemu.jobs = [];
   qemu.emit('BLOCK_JOB_COMPLETED', { device: JOB, error: 'No space left on device' });
@@ -191,25 +196,48 @@ test('a primary breaks its connections before it removes what writes through the
     { type: 'block-node', 'node-name': remote },
     { type: 'block-node', 'node-name': 'users' },
   ];
-  await disks.leave();
-  assert.deepEqual(qemu.log, ['oob yank', 'x-blockdev-change children.1']);
-  await disks.forget();
-  assert.deepEqual(qemu.log.slice(2), [`blockdev-del ${leader}`, `blockdev-del ${remote}`]);
+  qemu.waits.length = 0;
+  const leaveColo = async () => void qemu.log.push('COLO is left');
+  await disks.leave(leaveColo, 60_000);
+  assert.deepEqual(qemu.log, [
+    ...['oob yank', 'x-blockdev-change children.1', 'COLO is left'],
+    ...[`blockdev-del ${leader}`, `blockdev-del ${remote}`],
+  ]);
+  assert.deepEqual([...new Set(qemu.waits)], [60_000], 'it may be the last copy of the service');
   qemu.log.length = 0;
-  await disks.leave();
-  await disks.forget();
-  assert.deepEqual(qemu.log, [], 'there is nothing left to leave');
+  await disks.leave(leaveColo, 60_000);
+  assert.deepEqual(qemu.log, ['COLO is left'], 'there is nothing else left to leave');
+});
+
+test('what the last secondary has left is removed before the next one gets a copy', async () => {
+  const { qemu, time, disks } = await attached();
+  const gates = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const first = disks.leave(() => gates[0].promise, 60_000);
+  await settled();
+  qemu.log.length = 0;
+  const unwanted = assert.rejects(disks.copy(DISKS), {
+    code: 'COLO_DISK_COPY',
+  });
+  await time.pass(10);
+  assert.deepEqual(qemu.log, [], 'its nodes are still there');
+  const second = disks.leave(() => gates[1].promise, 60_000);
+  gates[0].resolve();
+  await Promise.all([first, unwanted]);
+  assert.deepEqual(qemu.log, [`blockdev-del ${leader}`, `blockdev-del ${remote}`]);
+  const copying = copy({ qemu, time, disks });
+  gates[1].resolve();
+  await Promise.all([second, copying]);
+  assert.deepEqual(qemu.log.slice(2, 4), [`blockdev-add ${remote}`, `blockdev-mirror ${quorum}`]);
 });
 
 test('a copy that is given up does not go on, and leaves nothing', async () => {
   const { qemu, time, disks } = rig();
-  const copying = disks.copy([{ id: 'data', socket: '/run/disk0.sock' }]);
+  const copying = disks.copy(DISKS);
   await settled();
   const refused = assert.rejects(copying, { code: 'COLO_DISK_COPY' });
-  const leaving = disks.leave();
+  const leaving = disks.leave(async () => {}, 60_000);
   await time.pass(200);
   await Promise.all([leaving, refused]);
-  await disks.forget();
   assert.deepEqual(qemu.jobs, []);
   assert.deepEqual([...qemu.nodes.keys()], [quorum, parent]);
   assert.equal(disks.progress(time.now()), null);
@@ -248,6 +276,17 @@ test('the image of a promoted primary is known by the node that stays above it',
   assert.deepEqual(reported, [
     'lacking: disk 0: a write of its image failed, which QEMU hides from the guest',
   ]);
+});
+
+test('a promoted VM that loses a new secondary while its images are completed has nothing to stop any more', async () => {
+  const { qemu, disks, reported } = rig();
+  await disks.follow([{ id: 'data', active: '/a', hidden: '/h' }], '/run/nbd.sock');
+  await disks.stopServing(60_000);
+  assert.equal(disks.isFollowing, false);
+  qemu.log.length = 0;
+  await disks.leave(async () => void qemu.log.push('COLO is left'), 60_000);
+  qemu.emit('QUORUM_REPORT_BAD', { 'node-name': follower, type: 'write' });
+  assert.deepEqual([qemu.log, reported], [['COLO is left'], []]);
 });
 
 test('a promoted image is whole when the overlays are out of the graph', async () => {
