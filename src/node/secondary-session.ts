@@ -266,7 +266,11 @@ export class SecondarySession {
    */
   private readLinkToItsEnd(cause: string): void {
     if (this.phase !== 'open' || !this.link.isOpen) this.finish(cause);
-    else this.stopReading = this.timers.after(LINK_END_MS_MAX, () => this.finish(cause));
+    else {
+      // Each disk's connection ends by itself, too.
+      this.stopReading();
+      this.stopReading = this.timers.after(LINK_END_MS_MAX, () => this.finish(cause));
+    }
   }
 
   private finish(cause: string): void {

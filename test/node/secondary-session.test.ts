@@ -51,15 +51,19 @@ function begun() {
   });
   const [, qemuNear] = fakePair();
   const [peer, peerNear] = fakePair();
-  const begin = () =>
+  const disks = ['root', 'data'].map((id) => ({ id, image: fakePair(), primary: fakePair() }));
+  const begin = (has: 'no-disks' | 'disks' = 'no-disks') => {
+    const those = has === 'disks' ? disks : [];
     session.begin(
       paths.secondary,
-      { state: qemuNear, disks: new Map() },
-      { state: peerNear, disks: new Map() },
+      { state: qemuNear, disks: new Map(those.map(({ id, image }) => [id, image[1]])) },
+      { state: peerNear, disks: new Map(those.map(({ id, primary }) => [id, primary[1]])) },
       () => null,
     );
-  const pumpStreams = () => pumpAll(qemuNear, peerNear);
-  return { paths, time, session, begin, peer, pumpStreams, ended };
+  };
+  const pumpStreams = () =>
+    pumpAll(qemuNear, peerNear, ...disks.flatMap(({ image, primary }) => [image[1], primary[1]]));
+  return { paths, time, session, begin, peer, pumpStreams, disks, ended };
 }
 
 test('a map of offsets replaces the former one, and is stored if it arrives before the copy', () => {
@@ -188,4 +192,15 @@ test('after a move the session passes on what the former primary hears, outlives
   paths.primaryLink.close();
   paths.settle();
   assert.deepEqual([ended, isOver], [['link closed'], true]);
+});
+
+test('the ends of several disks do not end a session that is handed over before they count', async () => {
+  const { time, session, begin, pumpStreams, disks, ended } = begun();
+  begin('disks');
+  for (const { primary } of disks) primary[0].close();
+  pumpStreams();
+  let ends = 0;
+  session.handOver({ end: () => ends++ } as unknown as PassedOn, 3);
+  await time.pass(200);
+  assert.deepEqual([ended, ends], [[], 0]);
 });
