@@ -111,6 +111,11 @@ export const LIMITS = {
    * flushes in less, under load too; the guest's own time-outs for disks begin at 30 s.
    */
   nbdStallMsMax: 5000,
+  /**
+   * The same while a first copy is under way, for which no guest waits. At its end the secondary's host writes out what it has in its
+   * page cache: what has come in dirty_expire_centisecs (30 s) by default, to a disk that is slower than the link.
+   */
+  nbdCopyStallMsMax: 120_000,
   /** The secondary's QEMU greets at once; QMP of the primary's QEMU waits from its connecting on, and gives up after ten seconds. */
   nbdGreetingMsMax: 5000,
   /**

@@ -19,6 +19,9 @@ export type DiskFormat = (typeof DISK_FORMATS)[number];
 export const DISK_CACHES = ['writeback', 'none'] as const;
 export type DiskCache = (typeof DISK_CACHES)[number];
 
+/** Who waits for what passes on a disk's connection: a first copy of it, which has time, or the guest, or QMP for it. */
+export type DiskWaiter = 'copy' | 'guest';
+
 /** Becomes part of file names and of names of channels, and QEMU takes it as the name of an export. */
 export const DISK_ID = /^[a-z0-9_-]{1,31}$/;
 

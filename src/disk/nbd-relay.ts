@@ -7,7 +7,8 @@
  * A QEMU whose NBD connection stalls makes its guest wait for each write, its main loop hangs behind that, and it has no time-out of
  * its own, neither for the connection nor for its beginning. So this relay has them:
  * - QEMU finds the socket only when the server at the far end has greeted. QMP waits while QEMU connects.
- * - A stall ends the relay: requests have no reply, and for `nbdStallMsMax` nothing came back and nothing that waited was taken.
+ * - A stall ends the relay: requests have no reply, and for `nbdStallMsMax` nothing came back and nothing that waited was taken. While
+ *   no more than a first copy waits for them, that is `nbdCopyStallMsMax`.
  *
  * `close` is the fence of the disk. In every failover it comes first, at both ends: nothing passes this relay after it has returned,
  * and whatever of QEMU waited for the connection goes on.
@@ -26,6 +27,7 @@ import type { StreamListener } from '../io/socket-stream.ts';
 import type { Transports } from '../io/surroundings.ts';
 import { LIMITS, type Limits } from '../limits.ts';
 import type { Instant } from '../units.ts';
+import type { DiskWaiter } from './disk.ts';
 import { NBD_GREETING_BYTES, NbdTally } from './nbd-tally.ts';
 
 /** How often in `nbdStallMsMax` a stall is looked for: it is noticed at most that much later. */
@@ -51,6 +53,7 @@ export class NbdRelay {
   private cancelTimer: () => void = () => {};
   /** settles `listen` */
   private readonly ready = Promise.withResolvers<void>();
+  private waiter: DiskWaiter = 'guest';
   private progressMs = 0 as Instant;
   /** at the last look: bytes of requests that had been read, and that had been taken */
   private looked = { read: 0, taken: 0 };
@@ -100,6 +103,13 @@ export class NbdRelay {
   join(qemu: ByteStream): void {
     this.beFirst();
     this.pass({ client: this.peer, server: qemu, qemu });
+  }
+
+  /** From now on this is who waits for what passes. */
+  waitedForBy(waiter: DiskWaiter): void {
+    if (waiter === this.waiter) return;
+    this.waiter = waiter;
+    this.progressMs = this.clock.now();
   }
 
   /** Closes both connections. Nothing passes after it has returned, and `closed` is not called. */
@@ -189,12 +199,13 @@ export class NbdRelay {
   /** Looks again and again whether the connection is stalled. */
   private watch(): void {
     if (this.isClosed()) return;
-    const stallMsMax = this.limits.nbdStallMsMax;
-    this.cancelTimer = this.timers.after(Math.ceil(stallMsMax / LOOKS), () => {
+    this.cancelTimer = this.timers.after(Math.ceil(this.limits.nbdStallMsMax / LOOKS), () => {
       // This process may have been paused: what has arrived meanwhile is read first.
       this.timers.soon(() => {
         if (this.isClosed()) return;
         this.look();
+        const { nbdStallMsMax, nbdCopyStallMsMax } = this.limits;
+        const stallMsMax = this.waiter === 'copy' ? nbdCopyStallMsMax : nbdStallMsMax;
         if (this.tally.outstanding > 0 && this.clock.now() - this.progressMs >= stallMsMax) {
           this.finish(
             `no request had a reply for ${stallMsMax} ms, with ${this.tally.outstanding} under way`,

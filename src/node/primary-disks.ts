@@ -56,7 +56,9 @@ export class PrimaryDisks {
     await Promise.all(
       this.relays.map((relay, place) => relay.listen(sockets[place].socket, this.surroundings.transports)),
     );
-    await this.vm.copy(sockets);
+    await this.vm.copy(sockets, (waiter) => {
+      for (const relay of this.relays) relay.waitedForBy(waiter);
+    });
   }
 
   /** The guest stands, and COLO is about to begin: puts the replication in the place of the copy. */

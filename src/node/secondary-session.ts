@@ -109,7 +109,10 @@ export class SecondarySession {
       timers: this.timers,
       standing,
       stateBytes: () => this.relay?.stateBytes ?? 0,
-      onCommit: () => this.events.committed(),
+      onCommit: () => {
+        for (const relay of this.diskRelays) relay.waitedForBy('guest');
+        this.events.committed();
+      },
     });
     const { barrier } = this;
     this.relay = new MigrationRelay(
@@ -170,6 +173,7 @@ export class SecondarySession {
       limits: this.limits,
       closed: (cause) => this.readLinkToItsEnd(cause),
     });
+    relay.waitedForBy('copy');
     relay.join(image);
     return relay;
   }

@@ -29,6 +29,7 @@
  * user's. What a VM needs to go on alone has its caller's: it may be the last copy of the service.
  * Failure: COLO_DISK_COPY, COLO_DISK_SWITCH, or QEMU's refusal. `leave` undoes whatever of the copy there is.
  */
+import type { DiskWaiter } from '../disk/disk.ts';
 import { diskNodes } from '../disk/nodes.ts';
 import { ColoError } from '../error.ts';
 import { type Clock, sleep, type Timers } from '../io/clock.ts';
@@ -109,8 +110,14 @@ export class VmDisks {
     };
   }
 
-  /** Copies every disk to the image that QEMU finds at the socket of the same place; `ids` are the images' names there. */
-  async copy(disks: readonly { readonly id: string; readonly socket: string }[]): Promise<void> {
+  /**
+   * Copies every disk to the image that QEMU finds at the socket of the same place; `ids` are the images' names there. `waitedForBy` is
+   * told who waits for these connections from now on.
+   */
+  async copy(
+    disks: readonly { readonly id: string; readonly socket: string }[],
+    waitedForBy: (waiter: DiskWaiter) => void,
+  ): Promise<void> {
     const wanted = this.wanted();
     // The nodes of the last secondary have the same names.
     await this.left;
@@ -137,7 +144,9 @@ export class VmDisks {
         });
         wanted();
       }
+      waitedForBy('copy');
       await this.untilJobs(COPY_POLL_MS, wanted, (job) => job.isReady);
+      waitedForBy('guest');
       for (const place of disks.keys()) {
         await this.qmp.execute('block-job-change', {
           id: jobOf(place),

@@ -227,6 +227,22 @@ test('a request without a reply ends the relay in the stated time', async () => 
   assert.equal(peer.open, false);
 });
 
+test('while a first copy alone waits, its last flush may take as long as a page cache is written out', async () => {
+  const { relay, send, reply, time, closed } = await connected();
+  relay.waitedForBy('copy');
+  send(request(COMMAND.flush, 1));
+  await time.pass(LIMITS.nbdCopyStallMsMax - 1);
+  assert.deepEqual(closed, []);
+  relay.waitedForBy('guest');
+  await time.pass(LIMITS.nbdStallMsMax - 1);
+  assert.deepEqual(closed, [], 'the guest has waited no longer');
+  reply(simpleReply(1));
+  relay.waitedForBy('copy');
+  send(request(COMMAND.flush, 2));
+  await time.pass(LIMITS.nbdCopyStallMsMax + LIMITS.nbdStallMsMax / 5);
+  assert.deepEqual(closed, ['disk vda: no request had a reply for 120000 ms, with 1 under way']);
+});
+
 test('a negotiation that stalls ends the relay as well: QMP waits for it', async () => {
   const { time, peer, server, dial, closed } = primary();
   server.write(GREETING, () => {});

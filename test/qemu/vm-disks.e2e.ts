@@ -137,7 +137,7 @@ async function protect(primary: Vm): Promise<Pair> {
   await secondary.colo.listenIncoming(`${secondary.path}.incoming`);
 
   await primary.colo.resetAfterFailover();
-  await primary.disks.copy([{ id: 'data', socket: nbd }]);
+  await primary.disks.copy([{ id: 'data', socket: nbd }], () => {});
   const { promise: accepted, resolve } = Promise.withResolvers<KernelStream>();
   const relayPath = `${primary.path}.migrate${processes.length}`;
   const listener = await listenStream({ kind: 'unix', mode: 'listen', path: relayPath }, resolve);
@@ -263,7 +263,7 @@ test('a copy that breaks leaves a VM that can be copied again', { timeout: 60_00
   await secondary.colo.prepare('secondary');
   const overlays = await makeOverlays(secondary);
   await secondary.disks.follow([{ id: 'data', ...overlays }], `${secondary.path}.nbd`);
-  await vm.disks.copy([{ id: 'data', socket: `${secondary.path}.nbd` }]);
+  await vm.disks.copy([{ id: 'data', socket: `${secondary.path}.nbd` }], () => {});
   assert.equal(vm.disks.progress(systemClock.now())?.doneBytes, DISK_BYTES);
   secondary.qemu.kill();
   await vm.disks.leave(async () => {}, 5000);

@@ -9,6 +9,7 @@ import { FakeTime, settled } from '../checkpoint/fake-time.ts';
 const { quorum, leader, remote, follower, active, hidden, parent } = diskNodes(0);
 const JOB = 'colo-copy0';
 const DISKS = [{ id: 'data', socket: '/run/disk0.sock' }];
+const nobody = (): void => {};
 
 type Job = { device: string; ready: boolean; 'actively-synced': boolean; offset: number; len: number };
 
@@ -112,7 +113,7 @@ async function copied() {
 }
 
 async function copy({ qemu, time, disks }: Pick<ReturnType<typeof rig>, 'qemu' | 'time' | 'disks'>) {
-  const copying = disks.copy(DISKS);
+  const copying = disks.copy(DISKS, nobody);
   await settled();
   Object.assign(qemu.jobs[0], { ready: true, offset: 100 });
   await time.pass(100);
@@ -131,16 +132,21 @@ async function attached() {
 test('a copy is over when every write goes to both images, not when the job is ready', async () => {
   const { qemu, time, disks } = rig();
   let done = false;
-  const copying = disks.copy(DISKS).then(() => {
-    done = true;
-  });
+  const waiters: string[] = [];
+  const copying = disks
+    .copy(DISKS, (waiter) => waiters.push(waiter))
+    .then(() => {
+      done = true;
+    });
   await settled();
   qemu.jobs[0].offset = 25;
   await time.pass(100);
   assert.deepEqual(disks.progress(time.now()), { doneBytes: 25, totalBytes: 100, leftMs: 300 });
+  assert.deepEqual(waiters, ['copy']);
   Object.assign(qemu.jobs[0], { ready: true, offset: 100 });
   await time.pass(300);
   assert.equal(done, false);
+  assert.deepEqual(waiters, ['copy', 'guest'], 'before its writes go to both images');
   qemu.jobs[0]['actively-synced'] = true;
   await time.pass(10);
   await copying;
@@ -153,7 +159,7 @@ test('a copy is over when every write goes to both images, not when the job is r
 
 test('a job that ends by itself ends the copy with its error', async () => {
   const { qemu, time, disks } = rig();
-  const copying = disks.copy(DISKS);
+  const copying = disks.copy(DISKS, nobody);
   await settled();
   qemu.jobs = [];
   qemu.emit('BLOCK_JOB_COMPLETED', { device: JOB, error: 'No space left on device' });
@@ -215,7 +221,7 @@ test('what the last secondary has left is removed before the next one gets a cop
   const first = disks.leave(() => gates[0].promise, 60_000);
   await settled();
   qemu.log.length = 0;
-  const unwanted = assert.rejects(disks.copy(DISKS), {
+  const unwanted = assert.rejects(disks.copy(DISKS, nobody), {
     code: 'COLO_DISK_COPY',
   });
   await time.pass(10);
@@ -232,7 +238,7 @@ test('what the last secondary has left is removed before the next one gets a cop
 
 test('a copy that is given up does not go on, and leaves nothing', async () => {
   const { qemu, time, disks } = rig();
-  const copying = disks.copy(DISKS);
+  const copying = disks.copy(DISKS, nobody);
   await settled();
   const refused = assert.rejects(copying, { code: 'COLO_DISK_COPY' });
   const leaving = disks.leave(async () => {}, 60_000);
