@@ -11,7 +11,7 @@ import { z } from 'zod';
 import type { Disk } from '../disk/disk.ts';
 import { type Endpoint, UNIX_PATH_BYTES_MAX, unixPathProblem } from '../endpoint.ts';
 import { ColoError, invariant, messageOf } from '../error.ts';
-import { secondUserOf, secondUserText } from '../qemu/disk-arguments.ts';
+import { secondUserOf } from '../qemu/disk-arguments.ts';
 import { withArbiterPaths } from './arbiter.ts';
 import { withDiskPaths } from './disks.ts';
 import { nearestName } from './nearest.ts';
@@ -140,12 +140,12 @@ function pathProblems(config: NodeConfig, top: Node | null): Problem[] {
   return problems;
 }
 
-/** Images that vm.args name too, now that the paths are absolute. */
+/** Images that arguments of the user name too, now that the paths are absolute. */
 function imageProblems({ vm }: NodeConfig, top: Node | null): Problem[] {
-  const second = secondUserOf(vm.args, vm.disks);
+  const second = secondUserOf(vm, vm.disks);
   if (second === null) return [];
-  const { offset } = locate(top, ['vm', 'args', second.index], 'value');
-  return [{ offset, code: 'COLO_CONFIG_QEMU_ARGS', text: secondUserText(vm.args, second) }];
+  const { offset } = locate(top, ['vm', ...second.path], 'value');
+  return [{ offset, code: 'COLO_CONFIG_QEMU_ARGS', text: second.text }];
 }
 
 /** Returns the keys of which two files have different values, as in "vm.args"; not that they are two files. */

@@ -17,7 +17,7 @@ import type { Disk } from '../disk/disk.ts';
 import { unixPathProblem } from '../endpoint.ts';
 import { ColoError, invariant } from '../error.ts';
 import { ETHERNET_FRAME_BYTES_MIN } from '../wire/ethernet.ts';
-import { diskArguments, secondUserOf, secondUserText } from './disk-arguments.ts';
+import { diskArguments, secondUserOf } from './disk-arguments.ts';
 import { optionName } from './option-syntax.ts';
 import { isVirtioNet, userProblems } from './user-arguments.ts';
 
@@ -118,6 +118,6 @@ function refuseCollisions({ command, args, nic, disks = [] }: CommandLineOptions
   const { device = DEFAULT_NIC, options = '' } = nic;
   const [problem] = userProblems({ command, args, nic: { device, options }, disks });
   if (problem !== undefined) throw new ColoError('COLO_CONFIG_QEMU_ARGS', problem.text);
-  const second = secondUserOf(args, disks);
-  if (second !== null) throw new ColoError('COLO_CONFIG_QEMU_ARGS', secondUserText(args, second));
+  const second = secondUserOf({ args, command }, disks);
+  if (second !== null) throw new ColoError('COLO_CONFIG_QEMU_ARGS', second.text);
 }

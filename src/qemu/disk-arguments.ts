@@ -13,7 +13,7 @@
 import { resolve } from 'node:path';
 import type { Disk } from '../disk/disk.ts';
 import { diskNodes } from '../disk/nodes.ts';
-import { optionName, pairOf, splitOptions } from './option-syntax.ts';
+import { argumentsIn, optionName, pairOf, splitOptions } from './option-syntax.ts';
 
 /** Returns the arguments of all disks: image and quorum first, then the device. */
 export function diskArguments(disks: readonly Disk[]): string[] {
@@ -70,23 +70,26 @@ export function diskDeviceProblem(device: string): string | null {
   return null;
 }
 
-/** An argument that names an image: its place in the list, and the disk. */
-type SecondUser = { readonly index: number; readonly disk: Disk };
+/** An argument that names an image: its place in a list of the user's, and what is wrong with that, for people. */
+type SecondUser = { readonly path: readonly ['args' | 'command', number]; readonly text: string };
 
 /** Returns the first argument that names the image of a disk, or null. Relative paths count from the working directory, as in QEMU. */
-export function secondUserOf(args: readonly string[], disks: readonly Disk[]): SecondUser | null {
-  for (const [index, arg] of args.entries()) {
-    const paths = pathsIn(arg).map((path) => resolve(path));
+export function secondUserOf(
+  { args, command }: { readonly args: readonly string[]; readonly command: readonly string[] },
+  disks: readonly Disk[],
+): SecondUser | null {
+  const given = [
+    ...args.map((arg, index) => ({ arg, path: ['args', index] as const })),
+    ...command.map((arg, index) => ({ arg, path: ['command', index] as const })).slice(argumentsIn(command)),
+  ];
+  for (const { arg, path } of given) {
+    const paths = pathsIn(arg).map((one) => resolve(one));
     const disk = disks.find(({ image }) => paths.includes(image));
-    if (disk !== undefined) return { index, disk };
+    if (disk === undefined) continue;
+    const why = `the image of disk ${disk.id} belongs to the node, and two writers destroy it`;
+    return { path, text: `vm.${path[0]} holds ${arg}: ${why}. Remove it` };
   }
   return null;
-}
-
-/** Returns what is wrong with that, for people. */
-export function secondUserText(args: readonly string[], { index, disk }: SecondUser): string {
-  const why = `the image of disk ${disk.id} belongs to the node, and two writers destroy it`;
-  return `vm.args holds ${args[index]}: ${why}. Remove it`;
 }
 
 /** Options that give the guest a disk, and how that is made one that it only reads. */

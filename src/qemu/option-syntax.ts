@@ -18,3 +18,9 @@ export function splitOptions(options: string): string[] {
 export function optionName(arg: string): string | undefined {
   return /^--?([A-Za-z][\w-]*)$/.exec(arg)?.[1];
 }
+
+/** Returns where the arguments of QEMU begin in `vm.command`: after QEMU's own name. Its length if that is not there. */
+export function argumentsIn(command: readonly string[]): number {
+  const program = command.findLastIndex((part) => /(^|\/)qemu[^/]*$/.test(part));
+  return program < 0 ? command.length : program + 1;
+}

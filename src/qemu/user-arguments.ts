@@ -8,7 +8,7 @@
  * words. Which files are in use is seen elsewhere (disk-arguments.ts). The functions are pure.
  */
 import { diskDeviceProblem, ownDiskName } from './disk-arguments.ts';
-import { optionName, pairOf, splitOptions } from './option-syntax.ts';
+import { argumentsIn, optionName, pairOf, splitOptions } from './option-syntax.ts';
 
 /** A problem of vm.args or vm.command, at this place in the list. */
 type ArgumentProblem = { readonly index: number; readonly text: string };
@@ -89,10 +89,9 @@ export function argumentProblem(args: readonly string[], device: string): Argume
 
 /** The same for vm.command: only what comes after QEMU's own name is QEMU's. */
 export function commandProblem(command: readonly string[], device: string): ArgumentProblem | null {
-  const program = command.findLastIndex((part) => /(^|\/)qemu[^/]*$/.test(part));
-  if (program < 0) return null;
-  const found = argumentProblem(command.slice(program + 1), device);
-  return found === null ? null : { ...found, index: program + 1 + found.index };
+  const begin = argumentsIn(command);
+  const found = argumentProblem(command.slice(begin), device);
+  return found === null ? null : { ...found, index: begin + found.index };
 }
 
 /** Returns why vm.nic.options may not be given, or null. */

@@ -118,10 +118,17 @@ test('an image is found in every way to write a file', () => {
     '{"driver":"raw","file":{"driver":"file","filename":"/images/a,b.raw"}}',
     'json:{"driver":"raw","file":{"filename":"/images/../images/a,b.raw"}}',
   ];
-  for (const way of ways)
-    assert.deepEqual(secondUserOf(['-drive', way], [QCOW2, RAW]), { index: 1, disk: RAW }, way);
+  const found = (args: string[], command: string[]) => secondUserOf({ args, command }, [QCOW2, RAW]);
+  for (const way of ways) {
+    const why = `the image of disk ${RAW.id} belongs to the node, and two writers destroy it. Remove it`;
+    const inArgs = { path: ['args', 1], text: `vm.args holds ${way}: ${why}` };
+    assert.deepEqual(found(['-drive', way], ['qemu-system-x86_64']), inArgs);
+    const inCommand = { path: ['command', 2], text: `vm.command holds ${way}: ${why}` };
+    assert.deepEqual(found([], ['/usr/bin/qemu-system-x86_64', '-drive', way]), inCommand);
+    assert.equal(found([], ['wrapper', way, 'qemu-system-x86_64']), null, 'that is not QEMU');
+  }
   for (const way of ['file=/images/a,,b.raw.old', '{"filename":"/images/ab.raw"}', '{"broken', 'on', '-m'])
-    assert.equal(secondUserOf([way], [QCOW2, RAW]), null, way);
+    assert.equal(found([way], []), null, way);
 });
 
 test('a device may have any property but those that the node sets, or that hide errors', () => {
