@@ -100,7 +100,7 @@ export class GuardedVm {
     this.colo = new ColoVm(qmp, capabilities, surroundings);
     this.port = port;
     this.threads = threads;
-    const count = config.vm.disks.length;
+    const ids = config.vm.disks.map(({ id }) => id);
     const diskEvents = {
       failing: (message: string) => this.watch.fail(message),
       lacking: (message: string) => {
@@ -109,7 +109,7 @@ export class GuardedVm {
       },
       lost: (message: string) => this.primaryDisks?.lost(message),
     };
-    this.disks = count === 0 ? null : new VmDisks({ qmp, count, clock, timers, events: diskEvents });
+    this.disks = ids.length === 0 ? null : new VmDisks({ qmp, ids, clock, timers, events: diskEvents });
     this.pauses = new VmPauses(clock);
     qmp.onEvent((event) => this.pauses.event(event));
     this.watch = new VmWatch({

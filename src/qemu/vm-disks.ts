@@ -73,7 +73,8 @@ type Phase = 'alone' | 'copying' | 'attached' | 'following' | 'promoted';
 
 export class VmDisks {
   private readonly qmp: Qmp;
-  private readonly count: number;
+  /** of the disks, by their places */
+  private readonly ids: readonly string[];
   private readonly clock: Clock;
   private readonly timers: Timers;
   private readonly events: VmDiskEvents;
@@ -89,9 +90,15 @@ export class VmDisks {
   /** jobs that have ended, with their error */
   private readonly ended = new Map<string, string | null>();
 
-  constructor(options: { qmp: Qmp; count: number; clock: Clock; timers: Timers; events: VmDiskEvents }) {
+  constructor(options: {
+    qmp: Qmp;
+    ids: readonly string[];
+    clock: Clock;
+    timers: Timers;
+    events: VmDiskEvents;
+  }) {
     this.qmp = options.qmp;
-    this.count = options.count;
+    this.ids = options.ids;
     this.clock = options.clock;
     this.timers = options.timers;
     this.events = options.events;
@@ -164,10 +171,13 @@ export class VmDisks {
     const wanted = this.wanted();
     return this.run(async () => {
       const jobs = await queryJobs(this.qmp);
-      const places = [...Array(this.count).keys()];
+      const places = [...this.ids.keys()];
       for (const place of places)
         if (jobs.get(jobOf(place))?.isSynced !== true)
-          throw new ColoError('COLO_DISK_SWITCH', `the copy of disk ${place} is not in step with the disk`);
+          throw new ColoError(
+            'COLO_DISK_SWITCH',
+            `the copy of disk ${this.ids[place]} is not in step with the disk`,
+          );
       for (const place of places) {
         const { quorum, leader, remote } = diskNodes(place);
         wanted();
@@ -213,7 +223,7 @@ export class VmDisks {
 
   private async detach(timeoutMs: number): Promise<void> {
     this.copied = null;
-    const remotes = [...Array(this.count).keys()].map((place) => diskNodes(place).remote);
+    const remotes = [...this.ids.keys()].map((place) => diskNodes(place).remote);
     const instances = await queryYank(this.qmp, remotes, timeoutMs);
     if (instances.length > 0) {
       try {
@@ -225,25 +235,26 @@ export class VmDisks {
       }
     }
     await this.running.catch(() => {});
-    for (let place = 0; place < this.count; place++) await this.cancelJob(place, timeoutMs);
+    for (const place of this.ids.keys()) await this.cancelJob(place, timeoutMs);
     const nodes = await queryBlockNodes(this.qmp, timeoutMs);
-    for (let place = 0; place < this.count; place++) {
+    for (const place of this.ids.keys()) {
       const { quorum: parent, leader } = diskNodes(place);
       const child = nodes.get(parent)?.find(({ node }) => node === leader)?.child;
       if (child !== undefined) await this.qmp.execute('x-blockdev-change', { parent, child }, { timeoutMs });
     }
+    // From now on the guest gets the errors of its image.
+    this.phase = 'alone';
   }
 
   /** Removes the nodes that `detach` has taken off the disks. */
   private async forget(timeoutMs: number): Promise<void> {
-    for (let place = 0; place < this.count; place++) {
+    for (const place of this.ids.keys()) {
       const { leader, remote } = diskNodes(place);
       for (const node of [leader, remote]) {
         if (!(await queryBlockNodes(this.qmp, timeoutMs)).has(node)) continue;
         await this.qmp.execute('blockdev-del', { 'node-name': node }, { timeoutMs });
       }
     }
-    this.phase = 'alone';
   }
 
   /** Makes a VM that waits for state follow a primary's disks, and serves its images at the socket. */
@@ -296,10 +307,10 @@ export class VmDisks {
         const children = nodes.get(follower) ?? [];
         return children.length === 1 && children[0].node === parent;
       };
-      if ([...Array(this.count).keys()].every(isDone)) break;
+      if ([...this.ids.keys()].every(isDone)) break;
       await sleep(this.timers, COMMIT_POLL_MS);
     }
-    for (let place = 0; place < this.count; place++) {
+    for (const place of this.ids.keys()) {
       const { active, hidden } = diskNodes(place);
       const nodes = await queryBlockNodes(this.qmp, timeoutMs);
       for (const node of [active, hidden])
@@ -329,18 +340,18 @@ export class VmDisks {
       let doneBytes = 0;
       let totalBytes = 0;
       let met = 0;
-      for (let place = 0; place < this.count; place++) {
+      for (const place of this.ids.keys()) {
         const job = jobs.get(jobOf(place));
         if (job === undefined) {
           const why = this.ended.get(jobOf(place)) ?? 'its job has ended';
-          throw new ColoError('COLO_DISK_COPY', `disk ${place} was not copied: ${why}`);
+          throw new ColoError('COLO_DISK_COPY', `disk ${this.ids[place]} was not copied: ${why}`);
         }
         doneBytes += job.doneBytes;
         totalBytes += job.totalBytes;
         if (is(job)) met++;
       }
       if (this.copied !== null) Object.assign(this.copied, { doneBytes, totalBytes });
-      if (met === this.count) return;
+      if (met === this.ids.length) return;
       await sleep(this.timers, pollMs);
     }
   }
@@ -352,7 +363,10 @@ export class VmDisks {
     await this.untilEnded(id, SWITCH_MS_MAX);
     const error = this.ended.get(id);
     if (error !== null && error !== undefined)
-      throw new ColoError('COLO_DISK_SWITCH', `the copy of disk ${place} ended with an error: ${error}`);
+      throw new ColoError(
+        'COLO_DISK_SWITCH',
+        `the copy of disk ${this.ids[place]} ended with an error: ${error}`,
+      );
   }
 
   /** Ends a mirror whose connection is broken, whatever it has copied. */
@@ -395,16 +409,16 @@ export class VmDisks {
   }
 
   private onBad(node: string, operation: string): void {
-    for (let place = 0; place < this.count; place++) {
+    for (const place of this.ids.keys()) {
       const names = diskNodes(place);
       if (node === names.leader && this.phase === 'attached')
-        this.events.lost(`disk ${place}: a ${operation} did not reach the secondary`);
+        this.events.lost(`disk ${this.ids[place]}: a ${operation} did not reach the secondary`);
       else if ((node === names.parent || node === names.follower) && this.phase === 'attached')
         this.events.lacking(
-          `disk ${place}: a ${operation} of its image failed, which QEMU hides from the guest`,
+          `disk ${this.ids[place]}: a ${operation} of its image failed, which QEMU hides from the guest`,
         );
       else if (node === names.follower && this.phase === 'following')
-        this.events.failing(`disk ${place}: a ${operation} of its overlay failed`);
+        this.events.failing(`disk ${this.ids[place]}: a ${operation} of its overlay failed`);
     }
   }
 }

@@ -85,7 +85,7 @@ async function start(incoming: boolean): Promise<Vm> {
   qmp.onEvent(({ event }) => events.push(event));
   const reported: string[] = [];
   const disks = new VmDisks({
-    ...{ qmp, count: 1, clock: systemClock, timers: systemTimers },
+    ...{ qmp, ids: ['data'], clock: systemClock, timers: systemTimers },
     events: {
       failing: (message) => reported.push(`failing ${message}`),
       lacking: (message) => reported.push(`lacking ${message}`),

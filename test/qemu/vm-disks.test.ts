@@ -95,7 +95,7 @@ function rig() {
   const time = new FakeTime();
   const reported: string[] = [];
   const disks = new VmDisks({
-    ...{ qmp: qemu, count: 1, clock: time, timers: time },
+    ...{ qmp: qemu, ids: ['data'], clock: time, timers: time },
     events: {
       failing: (text) => reported.push(text),
       lacking: (text) => reported.push(`lacking: ${text}`),
@@ -196,15 +196,19 @@ test('a reply that is not "no error" is a lost write', async () => {
 });
 
 test('a primary breaks its connections before it removes what writes through them', async () => {
-  const { qemu, disks } = await attached();
+  const { qemu, disks, reported } = await attached();
   qemu.yankable = [
     { type: 'migration' },
     { type: 'block-node', 'node-name': remote },
     { type: 'block-node', 'node-name': 'users' },
   ];
   qemu.waits.length = 0;
-  const leaveColo = async () => void qemu.log.push('COLO is left');
+  const leaveColo = async () => {
+    qemu.log.push('COLO is left');
+    qemu.emit('QUORUM_REPORT_BAD', { 'node-name': parent, type: 'write' });
+  };
   await disks.leave(leaveColo, 60_000);
+  assert.deepEqual(reported, [], 'the guest gets the error');
   assert.deepEqual(qemu.log, [
     ...['oob yank', 'x-blockdev-change children.1', 'COLO is left'],
     ...[`blockdev-del ${leader}`, `blockdev-del ${remote}`],
@@ -259,13 +263,13 @@ test('a write that an image refuses is reported as its place in the pair wants',
   bad(primary.qemu, leader);
   bad(primary.qemu, parent);
   assert.deepEqual(primary.reported, [
-    'disk 0: a write did not reach the secondary',
-    'lacking: disk 0: a write of its image failed, which QEMU hides from the guest',
+    'disk data: a write did not reach the secondary',
+    'lacking: disk data: a write of its image failed, which QEMU hides from the guest',
   ]);
   const secondary = rig();
   await secondary.disks.follow([{ id: 'data', active: '/a', hidden: '/h' }], '/run/nbd.sock');
   bad(secondary.qemu, follower);
-  assert.deepEqual(secondary.reported, ['disk 0: a write of its overlay failed']);
+  assert.deepEqual(secondary.reported, ['disk data: a write of its overlay failed']);
 });
 
 test('the image of a promoted primary is known by the node that stays above it', async () => {
@@ -280,7 +284,7 @@ test('the image of a promoted primary is known by the node that stays above it',
   await disks.attach();
   bad();
   assert.deepEqual(reported, [
-    'lacking: disk 0: a write of its image failed, which QEMU hides from the guest',
+    'lacking: disk data: a write of its image failed, which QEMU hides from the guest',
   ]);
 });
 
