@@ -6,7 +6,7 @@
  *
  * `inode` is that of the image: what replaces a file (a restored backup, `mv`) has another one. A copy over the old contents has not;
  * no file can show that. `host` is the kernel's identifier of the host's boot: overlays are not flushed to the disk, so what
- * is seen of them counts only as long as the host runs.
+ * is seen of them counts only as long as the host runs. `overlays` is their folder: what is not in another one says nothing.
  */
 import { z } from 'zod';
 import { DISK_ID } from './disk.ts';
@@ -22,6 +22,7 @@ const schema = z.strictObject({
   image: z.string(),
   inode: z.int().nonnegative().nullable(),
   host: z.string(),
+  overlays: z.string(),
   state: z.enum(['complete', 'target', 'secondary', 'promoting', 'lacking']),
   generation: z.int().nonnegative(),
 });

@@ -136,6 +136,7 @@ export class SystemStore implements DiskStore {
       ...this.ownerOf(disk, image),
       inode: await this.inodeOf(disk, image),
       host: await this.boot(),
+      overlays: disk.overlayDirectory,
       state,
       generation,
     });
@@ -172,6 +173,9 @@ export class SystemStore implements DiskStore {
 
   /** Overlays are removed as soon as QEMU has written them into the image. */
   private async commitSeen(disk: Disk, record: StateRecord): Promise<CommitSeen> {
+    const { overlayDirectory } = disk;
+    if (record.overlays !== overlayDirectory || (await this.inodeOf(disk, overlayDirectory)) === null)
+      return 'unknown';
     const { active, hidden } = this.overlaysOf(disk);
     for (const path of [active, hidden]) if ((await this.inodeOf(disk, path)) !== null) return 'unknown';
     return record.host === (await this.boot()) ? 'ended' : 'unknown';

@@ -94,11 +94,14 @@ export class MemoryFiles implements Files {
     this.step(() => this.names.delete(path));
   }
 
+  private isFolder(path: string): boolean {
+    return this.paths().some((name) => name.startsWith(`${path}/`));
+  }
+
   async look(path: string): Promise<Found | null> {
     const inode = this.names.get(path);
-    return inode === undefined
-      ? null
-      : { inode: inode.number, kind: inode.text === 'folder' ? 'other' : 'file' };
+    if (inode === undefined) return this.isFolder(path) ? { inode: 1, kind: 'other' } : null;
+    return { inode: inode.number, kind: inode.text === 'folder' ? 'other' : 'file' };
   }
 
   async readStart(path: string, bytes: number): Promise<Buffer> {

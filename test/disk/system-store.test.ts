@@ -118,6 +118,7 @@ test('a node that boots for the first time has its image on record', async () =>
     image: DISK.image,
     inode: 100,
     host: 'boot-1',
+    overlays: DISK.overlayDirectory,
     state: 'complete',
     generation: 1,
   });
@@ -300,6 +301,7 @@ test('a file system without room is named, and nothing half is left', async () =
 /** A node that was promoted and ended before its image was on record as whole. */
 async function promoting() {
   const { files, store } = rig();
+  files.put(`${DISK.overlayDirectory}/of-another-vm`, '');
   files.put(DISK.image, imageText({ ...OWN, contents: 'half or whole' }));
   const overlays = await store.makeOverlays(DISK, MIB);
   await store.writeState(DISK, { state: 'promoting', generation: 6 });
@@ -311,7 +313,10 @@ test('an image is whole when its overlays are gone, which a node removes at the 
   await store.removeOverlays(DISK);
   await store.admit([DISK], 7);
   assert.deepEqual(await store.readState(DISK), { state: 'complete', generation: 7 });
-  assert.deepEqual(files.paths(), [DISK.image, STATE]);
+  assert.deepEqual(
+    files.paths().filter((path) => !path.endsWith('of-another-vm')),
+    [DISK.image, STATE],
+  );
 });
 
 test('an image with an overlay beside it is not booted, and the overlay is not written into it', async () => {
@@ -332,6 +337,19 @@ test('after a loss of power such an image is not booted, whatever is beside it',
   await store.removeOverlays(DISK);
   const restarted = rig({ files, host: 'boot-2' });
   assert.match(await complaint(restarted.store.admit([DISK], 7)), /^COLO_DISK_STATE /);
+});
+
+test('overlays that may be in another folder, or in one that is not mounted, are not taken for gone', async () => {
+  const { files, store } = await promoting();
+  await store.removeOverlays(DISK);
+  const gone = [
+    { ...DISK, overlayDirectory: '/elsewhere' },
+    { ...DISK, overlayDirectory: '/not-mounted' },
+  ];
+  files.put('/elsewhere/other', '');
+  for (const disk of gone) assert.match(await complaint(store.admit([disk], 7)), /^COLO_DISK_STATE /);
+  await store.writeState(gone[1], { state: 'promoting', generation: 7 });
+  assert.match(await complaint(store.admit([gone[1]], 7)), /^COLO_DISK_STATE /);
 });
 
 test('a VM boots on all of its images or on none', async () => {
