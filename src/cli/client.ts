@@ -1,6 +1,7 @@
 /** The client of a node's control socket. */
 import { type IncomingMessage, request } from 'node:http';
 import { ColoError } from '../error.ts';
+import { deadline } from '../io/deadline.ts';
 import type { NodeEvent } from '../observe/status.ts';
 
 /** Far above any response; a socket of another program must not fill the memory. */
@@ -60,17 +61,17 @@ export class NodeClient {
       const sent = request({ socketPath: this.socketPath, method, path, agent: false });
       let received: IncomingMessage | null = null;
       if (this.timeoutMs > 0) {
-        const timer = setTimeout(() => {
+        const replied = deadline(this.timeoutMs, () => {
           const seconds = this.timeoutMs / 1000;
           const text = `the node at ${this.socketPath} did not reply to ${method} ${path} within ${seconds} s`;
           (received ?? sent).destroy(
             new ColoError('COLO_NODE_TIMEOUT', `${text}; look at "colo events", or give a longer --timeout`),
           );
-        }, this.timeoutMs);
-        sent.on('response', ({ statusCode = 0 }) => {
-          if (timed === 'headers' && statusCode < 300) clearTimeout(timer);
         });
-        sent.on('close', () => clearTimeout(timer));
+        sent.on('response', ({ statusCode = 0 }) => {
+          if (timed === 'headers' && statusCode < 300) replied();
+        });
+        sent.on('close', replied);
       }
       sent.on('response', (message: IncomingMessage) => {
         received = message;

@@ -12,6 +12,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ColoError } from '../error.ts';
+import { deadline } from '../io/deadline.ts';
 import { startProblem } from '../qemu/start-problem.ts';
 import type { Fencer } from './peer-fence.ts';
 
@@ -42,21 +43,16 @@ export function runFenceCommand(fence: FenceCommand, peer: string, signal: Abort
       end ??= cause;
       killGroup(child);
     };
-    const timer = setTimeout(
-      () =>
-        kill(
-          new ColoError(
-            'COLO_FENCE_TIMEOUT',
-            `"${program}" did not end within fence.timeoutMs${said(output)}`,
-          ),
-        ),
-      fence.timeoutMs,
+    const ended = deadline(fence.timeoutMs, () =>
+      kill(
+        new ColoError('COLO_FENCE_TIMEOUT', `"${program}" did not end within fence.timeoutMs${said(output)}`),
+      ),
     );
     const onAbort = () =>
       kill(new ColoError('COLO_FENCE_ENDED', 'the node stopped before its fence was done'));
     const output = lastOutput(child);
     const settle = () => {
-      clearTimeout(timer);
+      ended();
       signal.removeEventListener('abort', onAbort);
     };
     child.once('error', (error) => {
