@@ -46,19 +46,19 @@ class OneSocket implements Transports {
   }
 }
 
+function relayTo(peer: FakeStream, time: FakeTime) {
+  const closed: string[] = [];
+  const clocks = { clock: time, timers: time };
+  const relay = new NbdRelay({ id: 'vda', peer, ...clocks, closed: (cause) => closed.push(cause) });
+  return { relay, closed };
+}
+
 /** A relay at the primary: `server` is the far end of its channel, `dial` what its QEMU does. */
 function primary() {
   const time = new FakeTime();
   const [peer, server] = fakePair();
   const socket = new OneSocket();
-  const closed: string[] = [];
-  const relay = new NbdRelay({
-    id: 'vda',
-    peer,
-    clock: time,
-    timers: time,
-    closed: (cause) => closed.push(cause),
-  });
+  const { relay, closed } = relayTo(peer, time);
   let outcome = 'waits';
   void relay.listen(SOCKET, socket).then(
     () => {
@@ -311,14 +311,7 @@ test('the end at the secondary passes the greeting too, and watches for stalls',
   const time = new FakeTime();
   const [peer, far] = fakePair();
   const [qemu, server] = fakePair();
-  const closed: string[] = [];
-  const relay = new NbdRelay({
-    id: 'vda',
-    peer,
-    clock: time,
-    timers: time,
-    closed: (cause) => closed.push(cause),
-  });
+  const { relay, closed } = relayTo(peer, time);
   relay.join(qemu);
   server.write(GREETING, () => {});
   far.write(Buffer.concat([CLIENT_FLAGS, option(OPTION.go)]), () => {});

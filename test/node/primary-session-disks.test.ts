@@ -7,7 +7,8 @@ import { PrimarySession } from '../../src/node/primary-session.ts';
 import { FakeTime, settled } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { u32 } from '../frames.ts';
-import { fakePair, pumpAll } from '../io/fake-stream.ts';
+import { fakePair } from '../io/fake-stream.ts';
+import { passing } from './session-rig.ts';
 
 /** The test plays the secondary's node, both QEMUs and the disks. */
 async function syncing() {
@@ -72,14 +73,7 @@ async function syncing() {
       closed: (cause) => log.push(`closed: ${cause}`),
     },
   });
-  const pass = async (ms = 5) => {
-    for (let i = 0; i < ms; i++) {
-      paths.settle();
-      pumpAll(pvmNear, hop);
-      await time.pass(1);
-    }
-    paths.settle();
-  };
+  const pass = passing(paths, time, pvmNear, hop);
   const synced = session.sync(1);
   synced.catch(() => {});
   await settled();

@@ -15,7 +15,8 @@ import { FakeTime, settled } from '../checkpoint/fake-time.ts';
 import { TwoPaths } from '../datapath/two-paths.ts';
 import { differing } from '../divergence/differing.ts';
 import { arpFrame, u32, VM_MAC } from '../frames.ts';
-import { fakePair, pumpAll } from '../io/fake-stream.ts';
+import { fakePair } from '../io/fake-stream.ts';
+import { passing } from './session-rig.ts';
 
 const CONNECTION = tcpKeyOf({
   family: 4,
@@ -80,14 +81,7 @@ async function copied(requestCheckpoint: () => Promise<void>, silenceMsMax = 600
       closed: (cause) => log.push(`closed: ${cause}`),
     },
   });
-  const pass = async (ms = 5) => {
-    for (let i = 0; i < ms; i++) {
-      paths.settle();
-      pumpAll(pvmNear, hop);
-      await time.pass(1);
-    }
-    paths.settle();
-  };
+  const pass = passing(paths, time, pvmNear, hop);
   const synced = session.sync(1);
   synced.catch(() => {});
   paths.secondaryLink.send(MESSAGE.syncReady, {});
